@@ -1,0 +1,106 @@
+#!/usr/bin/env node
+// Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx diralign build`.
+// Ships in the package, so it needs nothing but Node, CMake and a compiler; cmake-js is used where it is installed.
+import { spawnSync } from 'node:child_process';
+import { existsSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const usage = `Usage: build-native.mjs [options]
+
+  --config NAME      Release (default), Debug or RelWithDebInfo
+  --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node)
+  --clean            start from nothing
+  -D NAME=VALUE      CMake option, for instance -D DIRALIGN_SANITIZE=address,undefined
+  -h, --help`;
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+
+function options() {
+  try {
+    const { values } = parseArgs({
+      options: {
+        config: { type: 'string', default: 'Release' },
+        'build-dir': { type: 'string' },
+        clean: { type: 'boolean', default: false },
+        define: { type: 'string', short: 'D', multiple: true, default: [] },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+    return values;
+  } catch (error) {
+    fail(`${error.message}\n\n${usage}`);
+  }
+}
+
+function fail(message) {
+  console.error(`diralign: ${message}`);
+  process.exit(1);
+}
+
+function found(...commands) {
+  return commands.find((command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0);
+}
+
+function requireTools() {
+  const missing = [
+    found('cmake') ? undefined : 'CMake 3.18 or newer',
+    found(...(process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'])) ? undefined : 'a C++17 compiler',
+  ].filter(Boolean);
+  if (missing.length === 0 || process.platform === 'win32') return; // on Windows CMake finds a compiler that is not on the PATH
+  fail(`to build from source, install ${missing.join(' and ')}:
+  Debian, Ubuntu:  sudo apt-get install -y cmake g++ make
+  Fedora, RHEL:    sudo dnf install -y cmake gcc-c++ make
+  macOS:           xcode-select --install && brew install cmake`);
+}
+
+function cmakeJs() {
+  try {
+    return createRequire(import.meta.url).resolve('cmake-js/bin/cmake-js');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Silent unless something went wrong or the compiler had something to say. */
+function run(command, args) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 });
+  const output = `${stdout ?? ''}${stderr ?? ''}`;
+  if (status !== 0) {
+    process.stderr.write(output);
+    fail(error ? `${command}: ${error.message}` : 'the native build failed; its output is above');
+  }
+  if (/\bwarning:/i.test(output)) process.stderr.write(output);
+}
+
+const { config, clean, define, help, 'build-dir': buildDir } = options();
+if (help) {
+  console.log(usage);
+  process.exit(0);
+}
+requireTools();
+
+const start = performance.now();
+const build = path.resolve(root, buildDir ?? 'build/cmake');
+const addon = path.join(buildDir ? build : path.join(root, 'build', config), 'diralign.node');
+if (clean) for (const target of [build, addon]) rmSync(target, { recursive: true, force: true });
+
+const defines = [`DIRALIGN_OUTPUT_DIR=${path.dirname(addon)}`, ...define];
+const jobs = String(availableParallelism());
+const js = cmakeJs();
+if (js) {
+  const passed = defines.map((d) => `--CD${d}`);
+  run(process.execPath, [js, 'build', '--config', config, '--out', build, '--parallel', jobs, ...passed]);
+} else {
+  const cached = existsSync(path.join(build, 'CMakeCache.txt')); // a generator cannot be changed afterwards
+  const generator = !cached && found('ninja') ? ['-G', 'Ninja'] : [];
+  const passed = defines.map((d) => `-D${d}`);
+  run('cmake', ['-S', root, '-B', build, ...generator, `-DCMAKE_BUILD_TYPE=${config}`, ...passed]);
+  run('cmake', ['--build', build, '--config', config, '--parallel', jobs]);
+}
+if (!existsSync(addon)) fail(`the build ended without ${addon}`);
+const seconds = ((performance.now() - start) / 1000).toFixed(1);
+console.log(`diralign: built ${path.relative(process.cwd(), addon)} in ${seconds} s`);
