@@ -26,7 +26,10 @@ function load(): { addon: Native; file: string } {
   try {
     file = (require('node-gyp-build') as { resolve(directory: string): string }).resolve(root);
   } catch (cause) {
-    throw loadError(`There is no prebuilt binary for ${process.platform}-${process.arch}${isMusl() ? ' with musl' : ''}. ${remedy}`, cause);
+    throw loadError(
+      `There is no prebuilt binary for ${process.platform}-${process.arch}${isMusl() ? ' with musl' : ''}. ${remedy}`,
+      cause,
+    );
   }
   try {
     return { addon: require(file) as Native, file };

@@ -1,0 +1,17 @@
+# diralign_use_old_glibc(target): see old_glibc.cc.
+include(CheckCXXSymbolExists)
+
+function(diralign_use_old_glibc target)
+  check_cxx_symbol_exists(__GLIBC__ features.h DIRALIGN_HAVE_GLIBC)
+  if(NOT (DIRALIGN_HAVE_GLIBC AND CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64"))
+    return()
+  endif()
+  set(list "${CMAKE_CURRENT_SOURCE_DIR}/cmake/old_glibc.def")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${list}")
+  file(STRINGS "${list}" lines REGEX "^USE_VERSION")
+  foreach(line IN LISTS lines)
+    string(REGEX REPLACE "^USE_VERSION\\(([A-Za-z0-9_]+),.*" "\\1" symbol "${line}")
+    target_link_options(${target} PRIVATE "-Wl,--wrap=${symbol}")
+  endforeach()
+  target_sources(${target} PRIVATE cmake/old_glibc.cc)
+endfunction()
