@@ -38,7 +38,8 @@ for (const file of files) {
   const tooNew = glibc.filter(([, , version]) => newer(version, floor));
   const shared = wanted.filter(([, library]) => library === 'GLIBCXX' || library === 'CXXABI');
   console.log(`${path.relative(process.cwd(), file)}: needs glibc ${needs}; the floor is ${floor}`);
-  for (const [symbol, , version] of tooNew) console.error(`  ${symbol} needs ${version}: give its older version in cmake/old_glibc.def`);
+  for (const [symbol, , version] of tooNew)
+    console.error(`  ${symbol} needs ${version}: give its older version in cmake/old_glibc.def`);
   if (shared.length > 0) console.error(`  libstdc++ is not linked statically (${shared[0][0]})`);
   failed ||= tooNew.length > 0 || shared.length > 0;
 }

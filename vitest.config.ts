@@ -1,0 +1,10 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['tests/**/*.test.ts'],
+    // Processes, not threads: some tests end workers, or the process, in mid-computation.
+    pool: 'forks',
+    testTimeout: 30_000,
+  },
+});
