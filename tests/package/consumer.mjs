@@ -1,0 +1,20 @@
+// Runs in a project that has nothing but diralign installed; tests/package.test.ts reads what it prints.
+import { createRequire } from 'node:module';
+import * as esm from 'diralign';
+import * as reference from 'diralign/reference';
+
+const require = createRequire(import.meta.url);
+const cjs = require('diralign');
+
+const report = {
+  sameClass: esm.DirAlignError === cjs.DirAlignError,
+  version: require('diralign/package.json').version,
+  reference: Object.keys(reference).length > 0,
+};
+try {
+  const batch = { logits: new Float32Array(2), shape: [1, 1, 2], labels: Int32Array.of(0) };
+  report.loss = esm.dirAlignLoss('sft')(batch).loss;
+} catch (error) {
+  report.error = { code: error.code, message: error.message, isDirAlignError: error instanceof esm.DirAlignError };
+}
+console.log(JSON.stringify(report));
