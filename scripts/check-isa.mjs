@@ -17,7 +17,7 @@ if (objects.length === 0 && process.arch === 'x64')
   throw new Error('no AVX kernels in build/cmake: run `npm run build:native` first');
 for (const object of objects) {
   const symbols = execFileSync('nm', ['--demangle', '--defined-only', object], { encoding: 'utf8' });
-  const merged = symbols.split('\n').filter((line) => /^[0-9a-f]+ [WVu] /.test(line));
+  const merged = symbols.split('\n').filter((line) => /^[0-9a-f]+ W /.test(line));
   console.log(`${path.basename(object)}: ${String(merged.length)} functions that the linker may share`);
   for (const line of merged) console.error(`  ${line.slice(19)}: make it static, or keep it out of this file`);
   if (merged.length > 0) process.exitCode = 1;
