@@ -48,7 +48,7 @@ function found(...commands) {
 function requireTools() {
   const missing = [
     found('cmake') ? undefined : 'CMake 3.18 or newer',
-    found(...(process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'])) ? undefined : 'a C++17 compiler',
+    found(...(process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'])) ? undefined : 'a C++20 compiler',
   ].filter(Boolean);
   if (missing.length === 0 || process.platform === 'win32') return; // on Windows CMake finds a compiler that is not on the PATH
   fail(`to build from source, install ${missing.join(' and ')}:

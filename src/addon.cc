@@ -1,8 +1,210 @@
+// Translation between JavaScript and the core, and nothing else: arguments were validated by ts/batch.ts, except for what only a
+// pass over the labels can tell. See `Native` in ts/native.ts for the shapes.
 #include <napi.h>
+#include <cstring>
+#include "cpu/compute.h"
+#include "environment.h"
+#include "memory_loops.h"
+#include "objectives/catalogue.h"
 
-static Napi::Object init(Napi::Env env, Napi::Object exports) {
-  exports.Set("version", Napi::String::New(env, "0.1.0"));
+namespace diralign {
+namespace {
+
+/// Data and length of a typed array, or null for undefined.
+template <class T>
+struct View {
+  T* data = nullptr;
+  size_t length = 0;
+  explicit operator bool() const { return data != nullptr; }
+};
+struct Untyped {
+  void* data = nullptr;
+  size_t bytes = 0, elements = 0;
+  napi_typedarray_type type = napi_float32_array;
+};
+
+Untyped untyped(Napi::Value value) {
+  Untyped view;
+  if (!value.IsTypedArray()) return view;
+  napi_value buffer;
+  size_t offset;
+  if (napi_get_typedarray_info(value.Env(), value, &view.type, &view.elements, &view.data, &buffer, &offset) != napi_ok)
+    throw Napi::Error::New(value.Env(), "diralign: unreadable typed array");
+  view.bytes = value.As<Napi::TypedArray>().ByteLength();
+  return view;
+}
+
+template <class T>
+View<T> view(const Napi::Object& request, const char* name) {
+  const Untyped u = untyped(request.Get(name));
+  return {static_cast<T*>(u.data), u.elements};
+}
+int64_t integer(const Napi::Object& request, const char* name) { return request.Get(name).As<Napi::Number>().Int64Value(); }
+
+std::vector<double> doubles(Napi::Value value) {
+  const Untyped u = untyped(value);
+  if (u.type == napi_float32_array) return {static_cast<const float*>(u.data), static_cast<const float*>(u.data) + u.elements};
+  return {static_cast<const double*>(u.data), static_cast<const double*>(u.data) + u.elements};
+}
+
+Batch read_batch(const Napi::Object& request) {
+  Batch b;
+  b.logits = untyped(request.Get("logits")).data;
+  b.dtype = static_cast<cpu::Dtype>(integer(request, "dtype"));
+  b.rows = integer(request, "rows");
+  b.vocab = integer(request, "vocab");
+  b.row_stride = integer(request, "rowStride");
+  b.sequences = integer(request, "sequences");
+  b.offsets = view<int32_t>(request, "offsets").data;
+  b.labels = view<int32_t>(request, "labels").data;
+  b.sft_labels = view<int32_t>(request, "sftLabels").data;
+  b.ignore_index = int32_t(integer(request, "ignoreIndex"));
+  return b;
+}
+
+Objective read_objective(const Napi::Object& request) {
+  Objective objective;
+  objective.method = int(integer(request, "method"));
+  std::memcpy(&objective.settings, view<double>(request, "settings").data, sizeof objective.settings);
+  return objective;
+}
+
+/// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing has been written.
+Napi::Value prepare(const Napi::Object& request, cpu::Job& job, int64_t pairs) {
+  const Napi::Env env = request.Env();
+  job.batch = read_batch(request);
+  job.threads = int(integer(request, "threads"));
+  const std::optional<BadLabel> bad = list_rows(job.batch, pairs, job.rows);
+  if (!bad) {
+    std::memcpy(view<int32_t>(request, "counts").data, job.rows.counts.data(), job.rows.counts.size() * sizeof(int32_t));
+    return env.Undefined();
+  }
+  Napi::Object error = Napi::Object::New(env);
+  error.Set("sft", bad->sft);
+  error.Set("row", double(bad->row));
+  error.Set("label", bad->label);
+  return error;
+}
+
+/// Runs at once, or, with a callback, on the pool: then the result is the function that cancels.
+template <class AnyJob>
+Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job) {
+  Environment& environment = Environment::of(info.Env());
+  if (info[1].IsFunction()) return environment.start(std::move(job), info[0].As<Napi::Object>(), info[1].As<Napi::Function>());
+  job->run(environment.pool());
+  return info.Env().Undefined();
+}
+
+/// A LossJob that hands the loss over in the slot behind the metrics.
+struct ReportingLossJob : cpu::LossJob {
+  void run(Pool& pool) {
+    LossJob::run(pool);
+    outputs.metrics[metric_count] = loss;
+  }
+};
+
+LossOutputs read_outputs(const Napi::Object& request) {
+  return {view<double>(request, "losses").data, view<double>(request, "rewards").data, view<double>(request, "coefficients").data,
+          view<double>(request, "metrics").data};
+}
+
+Napi::Value compute_loss(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  auto job = std::make_unique<ReportingLossJob>();
+  job->objective = read_objective(request);
+  const int64_t sequences = integer(request, "sequences");
+  const Napi::Value bad = prepare(request, *job, job->objective.likelihood_only() ? sequences : sequences / 2);
+  if (!bad.IsUndefined()) return bad;
+  job->reference = doubles(request.Get("reference"));
+  job->outputs = read_outputs(request);
+  job->logps = view<double>(request, "logps").data;
+
+  const Untyped gradient = untyped(request.Get("gradient"));
+  job->gradient.mode = static_cast<cpu::GradientOutput::Mode>(integer(request, "gradientMode"));
+  job->gradient.data = gradient.data;
+  job->gradient.elements = int64_t(gradient.elements);
+  job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
+  job->gradient.row_scale = view<float>(request, "rowScale").data;
+  if (job->gradient.zeroed) cpu::advise_large_pages(gradient.data, gradient.bytes);
+  return dispatch(info, std::move(job));
+}
+
+Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  auto job = std::make_unique<cpu::SequenceLogpsJob>();
+  const Napi::Value bad = prepare(request, *job, integer(request, "sequences"));
+  if (!bad.IsUndefined()) return bad;
+  job->logps = view<double>(request, "logps").data;
+  return dispatch(info, std::move(job));
+}
+
+Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  auto job = std::make_unique<cpu::TokenLogpsJob>();
+  const Napi::Value bad = prepare(request, *job, integer(request, "sequences"));
+  if (!bad.IsUndefined()) return bad;
+  job->logps = view<double>(request, "logps").data;
+  job->logsumexp = view<double>(request, "logsumexp").data;
+  job->entropy = view<double>(request, "entropy").data;
+  return dispatch(info, std::move(job));
+}
+
+/// The pair stage alone, from log-probabilities.
+Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  const std::vector<double> logps = doubles(request.Get("logps")), reference = doubles(request.Get("reference"));
+  const int32_t* counts = view<int32_t>(request, "counts").data;
+  const LossOutputs outputs = read_outputs(request);
+  const int64_t sequences = int64_t(logps.size());
+  BatchLoss loss(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data(), outputs);
+  loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
+  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data());
+  double* gradient = view<double>(request, "gradLogps").data;
+  for (int64_t s = 0; s < sequences; s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+  return info.Env().Undefined();
+}
+
+Napi::Value cpu_info(const Napi::CallbackInfo& info) {
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("isa", cpu::kernel_set().isa);
+  result.Set("threads", Pool::hardware_threads());
+  return result;
+}
+
+/// memoryLoop(kind, source, target, threads): one pass of a plain loop, the yardstick of the benchmarks.
+Napi::Value memory_loop(const Napi::CallbackInfo& info) {
+  const Untyped source = untyped(info[1]), target = untyped(info[2]);
+  run_memory_loop(Environment::of(info.Env()).pool(), static_cast<MemoryLoop>(info[0].As<Napi::Number>().Int32Value()),
+                  static_cast<const float*>(source.data), static_cast<float*>(target.data), int64_t(source.elements), info[3].As<Napi::Number>().Int32Value());
+  return info.Env().Undefined();
+}
+
+/// A C++ exception must not cross into the engine.
+template <Napi::Value (*function)(const Napi::CallbackInfo&)>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+  try {
+    return function(info);
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw Napi::Error::New(info.Env(), std::string("diralign: ") + e.what());
+  }
+}
+
+Napi::Object init(Napi::Env env, Napi::Object exports) {
+  Environment::create(env);
+  exports.Set("loss", Napi::Function::New<guarded<compute_loss>>(env, "loss"));
+  exports.Set("sequenceLogps", Napi::Function::New<guarded<compute_sequence_logps>>(env, "sequenceLogps"));
+  exports.Set("tokenLogps", Napi::Function::New<guarded<compute_token_logps>>(env, "tokenLogps"));
+  exports.Set("fromLogps", Napi::Function::New<guarded<compute_from_logps>>(env, "fromLogps"));
+  exports.Set("cpuInfo", Napi::Function::New<guarded<cpu_info>>(env, "cpuInfo"));
+  exports.Set("memoryLoop", Napi::Function::New<guarded<memory_loop>>(env, "memoryLoop"));
+  exports.Set("catalogue", catalogue_json());
   return exports;
 }
 
-NODE_API_MODULE(diralign, init)
+}  // namespace
+}  // namespace diralign
+
+static Napi::Object diralign_init(Napi::Env env, Napi::Object exports) { return diralign::init(env, exports); }
+NODE_API_MODULE(diralign, diralign_init)

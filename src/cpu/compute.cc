@@ -1,0 +1,252 @@
+#include "compute.h"
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace diralign::cpu {
+
+namespace {
+
+/// Fewer elements than this are done sooner by one thread than by waking another.
+constexpr int64_t elements_per_thread = 1 << 16;
+
+/// Pairs are reduced and differentiated in groups of about this size: what was read last is read again first, from the cache.
+constexpr size_t group_bytes = size_t{8} << 20;
+
+/// A gradient larger than this would only push other data out of the caches.
+constexpr size_t streamed_bytes = size_t{16} << 20;
+
+int team_size(const Job& job) {
+  const int64_t elements = int64_t(job.rows.scored.size()) * job.batch.vocab;
+  return int(std::clamp<int64_t>(std::min<int64_t>(elements / elements_per_thread, int64_t(job.rows.scored.size())), 1, std::max(1, job.threads)));
+}
+
+/// Rows of short vocabularies are handed out several at a time.
+int64_t rows_per_item(const Batch& batch) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, batch.vocab)); }
+
+/// Calls `row(i, member)` for i in [first, last), in ascending or descending order of handing out.
+template <class Row>
+void for_rows(Team& team, const Job& job, int64_t first, int64_t last, bool descending, Row&& row) {
+  const int64_t count = last - first, step = rows_per_item(job.batch), items = (count + step - 1) / step;
+  team.run(items, [&](int64_t item, int member) {
+    for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
+      if (job.cancelled.load(std::memory_order_relaxed)) return;
+      row(descending ? last - 1 - k : first + k, member);
+    }
+  });
+}
+
+double sum_rows(const std::vector<double>& values, int64_t begin, int64_t end) {
+  double sum = 0;
+  for (int64_t i = begin; i < end; i++) sum += values[size_t(i)];
+  return sum;
+}
+
+}  // namespace
+
+void advise_large_pages(void* data, size_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t large = uintptr_t{2} << 20;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + large - 1) & ~(large - 1), end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(large - 1);
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
+namespace {
+
+/// One run of a LossJob: the state between its phases.
+class LossRun {
+ public:
+  LossRun(LossJob& job, Pool& pool)
+      : job_(job),
+        batch_(job.batch),
+        kernels_(kernel_set().rows[int(job.batch.dtype)]),
+        team_(pool, team_size(job)),
+        loss_(job.objective, job.batch.sequences, job.rows.counts.data(), job.rows.sft_counts.data(),
+              job.reference.empty() ? nullptr : job.reference.data(), job.outputs),
+        statistics_(job.rows.scored.size()),
+        separate_sft_(job.batch.sft_labels != nullptr),
+        streamed_(job.gradient.data != job.batch.logits && job.rows.scored.size() * job.batch.row_bytes() > streamed_bytes) {
+    if (separate_sft_) {
+      sft_row_logps_.resize(job.rows.scored.size());
+      sft_logps_.resize(size_t(batch_.sequences));
+    }
+    if (exponentials_once()) block_references_.resize(size_t(team_.members()), std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
+  }
+
+  void run() {
+    for (int64_t first = 0; first < loss_.pairs();) {
+      const int64_t last = group_end(first);
+      reduce(first, last);
+      if (cancelled()) return;
+      loss_.evaluate(job_.logps, sft_logps(), first, last);
+      if (mode() == GradientOutput::Mode::dense) differentiate(first, last);
+      if (mode() == GradientOutput::Mode::factored) write_row_scales(first, last);
+      first = last;
+    }
+    if (mode() != GradientOutput::Mode::none) write_zeros();
+    if (!cancelled()) job_.loss = loss_.finish(job_.logps, sft_logps());
+  }
+
+ private:
+  GradientOutput::Mode mode() const { return job_.gradient.mode; }
+  bool cancelled() const { return job_.cancelled.load(std::memory_order_relaxed); }
+  bool in_place() const { return job_.gradient.data == batch_.logits; }
+  bool exponentials_once() const { return mode() == GradientOutput::Mode::factored && in_place() && kernels_.negative_softmax_in_place; }
+  const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
+  void* gradient_row(int64_t row) const {
+    return static_cast<char*>(job_.gradient.data) + size_t(row) * size_t(batch_.row_stride) * batch_.element_bytes();
+  }
+  /// Where the rows of pair `p` begin in the list of scored rows; rows of a pair are adjacent.
+  int64_t pair_begin(int64_t p) const { return p < loss_.pairs() ? job_.rows.begin[size_t(p)] : int64_t(job_.rows.scored.size()); }
+
+  int64_t group_end(int64_t first) const {
+    if (job_.objective.coupled() || mode() != GradientOutput::Mode::dense) return loss_.pairs();
+    int64_t last = first + 1;
+    while (last < loss_.pairs() && size_t(pair_begin(last) - pair_begin(first)) * batch_.row_bytes() < group_bytes) last++;
+    return last;
+  }
+
+  /// Calls `sequence(s)` for the sequences of pairs [first, last).
+  template <class F>
+  void for_sequences(int64_t first, int64_t last, F&& sequence) {
+    for (int64_t p = first; p < last; p++) {
+      sequence(p);
+      if (batch_.sequences > loss_.pairs()) sequence(p + loss_.pairs());
+    }
+  }
+
+  void reduce(int64_t first, int64_t last) {
+    for_rows(team_, job_, pair_begin(first), pair_begin(last), false, [this](int64_t i, int member) { reduce_row(i, member); });
+    if (cancelled()) return;
+    for_sequences(first, last, [this](int64_t s) {
+      double logp = 0, sft_logp = 0;
+      for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
+        if (job_.rows.scored[size_t(i)].has_label()) logp += statistics_[size_t(i)].logp;
+        if (separate_sft_) sft_logp += sft_row_logps_[size_t(i)];
+      }
+      job_.logps[s] = logp;
+      if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
+    });
+  }
+
+  void reduce_row(int64_t i, int member) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const void* row = batch_.row(r.row);
+    const int32_t label = r.primary();
+    const float target = kernels_.load(row, label);
+    const float sft_target = separate_sft_ && r.sft_label >= 0 ? kernels_.load(row, r.sft_label) : 0;
+    const OtherLogits others =
+        exponentials_once() ? kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab, label, block_references_[size_t(member)].data())
+                            : kernels_.reduce(row, batch_.vocab, label);
+    const RowStatistics s = statistics_[size_t(i)] = row_statistics(others, target);
+    if (separate_sft_) sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == label ? s.logp : double(sft_target) - logsumexp(s);
+    if (mode() == GradientOutput::Mode::factored) {
+      if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, s.max, float(-1 / s.normalizer), streamed_);
+      kernels_.store(gradient_row(r.row), label, float(-std::expm1(s.logp)));
+      zero_padding(r.row);
+    }
+  }
+
+  void differentiate(int64_t first, int64_t last) {
+    for_rows(team_, job_, pair_begin(first), pair_begin(last), true, [this](int64_t i, int) { differentiate_row(i); });
+  }
+
+  void differentiate_row(int64_t i) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const RowStatistics& s = statistics_[size_t(i)];
+    void* out = gradient_row(r.row);
+    const double align = r.has_label() ? job_.outputs.coefficients[r.sequence] : 0;
+    const double likelihood = r.sft_label >= 0 ? loss_.likelihood_coefficient(r.sequence) : 0;
+    if (align == 0 && likelihood == 0) {
+      std::memset(out, 0, batch_.row_bytes());
+    } else {
+      const double total = align + likelihood;
+      const int32_t label = r.primary();
+      const bool two_labels = r.has_label() && r.sft_label >= 0 && r.sft_label != label;
+      kernels_.scaled_exp(batch_.row(r.row), out, batch_.vocab, s.max, float(-total / s.normalizer), streamed_);
+      if (two_labels) {
+        // Each label's entry: its own term's (1 - p), less the other term's p.
+        const double sft_logp = sft_row_logps_[size_t(i)];
+        kernels_.store(out, label, float(-align * std::expm1(s.logp) - likelihood * std::exp(s.logp)));
+        kernels_.store(out, r.sft_label, float(-likelihood * std::expm1(sft_logp) - align * std::exp(sft_logp)));
+      } else {
+        kernels_.store(out, label, float(-total * std::expm1(s.logp)));
+      }
+    }
+    zero_padding(r.row);
+  }
+
+  void write_row_scales(int64_t first, int64_t last) {
+    for_sequences(first, last, [this](int64_t s) {
+      for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++)
+        job_.gradient.row_scale[job_.rows.scored[size_t(i)].row] = float(job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s));
+    });
+  }
+
+  /// Columns between the vocabulary and the next row belong to no class.
+  void zero_padding(int64_t row) {
+    if (job_.gradient.zeroed) return;
+    const int64_t end = std::min((row + 1) * batch_.row_stride, job_.gradient.elements), padding = end - (row * batch_.row_stride + batch_.vocab);
+    if (padding > 0) std::memset(static_cast<char*>(gradient_row(row)) + batch_.row_bytes(), 0, size_t(padding) * batch_.element_bytes());
+  }
+
+  void write_zeros() {
+    if (job_.gradient.zeroed) return;
+    const int64_t count = int64_t(job_.rows.ignored.size()), step = rows_per_item(batch_);
+    team_.run((count + step - 1) / step, [&](int64_t item, int) {
+      for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
+        std::memset(gradient_row(job_.rows.ignored[size_t(k)]), 0, batch_.row_bytes());
+        zero_padding(job_.rows.ignored[size_t(k)]);
+      }
+    });
+  }
+
+  LossJob& job_;
+  const Batch& batch_;
+  const RowKernels& kernels_;
+  Team team_;
+  BatchLoss loss_;
+  std::vector<RowStatistics> statistics_;               // per scored row
+  std::vector<double> sft_row_logps_, sft_logps_;       // where sftLabels differ
+  std::vector<std::vector<float>> block_references_;    // per member
+  bool separate_sft_, streamed_;
+};
+
+}  // namespace
+
+void LossJob::run(Pool& pool) { LossRun(*this, pool).run(); }
+
+void SequenceLogpsJob::run(Pool& pool) {
+  const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
+  std::vector<double> row_logps(rows.scored.size());
+  Team team(pool, team_size(*this));
+  for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
+    const ScoredRow& r = rows.scored[size_t(i)];
+    const void* row = batch.row(r.row);
+    row_logps[size_t(i)] = row_statistics(kernels.reduce(row, batch.vocab, r.label), kernels.load(row, r.label)).logp;
+  });
+  for (int64_t s = 0; s < batch.sequences; s++) logps[s] = sum_rows(row_logps, rows.begin[size_t(s)], rows.end[size_t(s)]);
+}
+
+void TokenLogpsJob::run(Pool& pool) {
+  const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
+  Team team(pool, team_size(*this));
+  for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
+    const ScoredRow& r = rows.scored[size_t(i)];
+    const void* row = batch.row(r.row);
+    const float target = kernels.load(row, r.label);
+    const OtherLogits others = kernels.reduce_with_moment(row, batch.vocab, r.label);
+    const RowStatistics s = row_statistics(others, target);
+    logps[r.row] = s.logp;
+    logsumexp[r.row] = diralign::logsumexp(s);
+    entropy[r.row] = diralign::entropy(s, others, target);
+  });
+}
+
+}  // namespace diralign::cpu

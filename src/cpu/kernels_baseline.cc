@@ -1,0 +1,6 @@
+#include "row_kernels.h"
+
+namespace diralign::cpu {
+extern const KernelSet kernels_baseline;
+const KernelSet kernels_baseline = make_kernel_set("baseline");
+}  // namespace diralign::cpu

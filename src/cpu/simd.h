@@ -1,0 +1,174 @@
+// Vectors of the widest registers the including translation unit is compiled for, in the GCC and Clang vector extension, and the
+// conversions between float32 and the 16-bit dtypes. Everything has internal linkage: the same header is compiled for several
+// instruction sets, and an inline function emitted with AVX-512 must not win at link time.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__x86_64__)
+// GCC 12 warns of the deliberately undefined registers inside its own header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int width = 16;
+#elif defined(__AVX2__)
+constexpr int width = 8;
+#else
+constexpr int width = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(width * 4)));
+typedef int32_t Ints __attribute__((vector_size(width * 4)));
+typedef uint32_t Words __attribute__((vector_size(width * 4)));
+typedef uint16_t Halves __attribute__((vector_size(width * 2)));
+
+struct Float16 {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+inline Floats splat(float x) { return Floats{} + x; }
+
+template <class Vector, class Element>
+inline Vector unaligned(const Element* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline Floats load(const float* p) { return unaligned<Floats>(p); }
+inline Floats load(const Bfloat16* p) { return (Floats)(__builtin_convertvector(unaligned<Halves>(p), Words) << 16); }
+inline Floats load(const Float16* p) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  // The float16 exponent field moved into a float32 is 112 too small: a multiplication by 2^112 mends it, subnormals included.
+  const Words h = __builtin_convertvector(unaligned<Halves>(p), Words);
+  const Words magnitude = (h & 0x7fff) << 13;
+  const Words scaled = (Words)((Floats)magnitude * 0x1p112f);
+  const Words value = (Words)((h & 0x7c00) == 0x7c00) & (magnitude | 0x7f800000);
+  const Words finite = ~(Words)((h & 0x7c00) == 0x7c00) & scaled;
+  return (Floats)(value | finite | (h & 0x8000) << 16);
+#endif
+}
+
+// To nearest, ties to even; a NaN stays a NaN.
+inline Halves to_bfloat16(Floats v) {
+  const Words u = (Words)v, rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+  const Words nan = (Words)(v != v);
+  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), Halves);
+}
+inline Halves to_float16(Floats v) {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+  return (Halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const Words u = (Words)v, magnitude = u & 0x7fffffff;
+  // Adding a number whose unit in the last place is float16's smallest subnormal lets the float32 adder do the rounding.
+  const Words subnormal = (Words)((Floats)magnitude + 0.5f) - 0x3f000000;
+  const Words normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
+  const Words is_subnormal = (Words)(magnitude < 0x38800000), is_infinite = (Words)(magnitude >= 0x47800000), is_nan = (Words)(v != v);
+  Words h = (is_subnormal & subnormal) | (~is_subnormal & normal);
+  h = (is_infinite & 0x7c00) | (~is_infinite & h);
+  h = (is_nan & 0x7e00) | (~is_nan & h);
+  return __builtin_convertvector(h | (u >> 16 & 0x8000), Halves);
+#endif
+}
+
+inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+inline void store(Bfloat16* p, Floats v) {
+  const Halves h = to_bfloat16(v);
+  std::memcpy(p, &h, sizeof h);
+}
+inline void store(Float16* p, Floats v) {
+  const Halves h = to_float16(v);
+  std::memcpy(p, &h, sizeof h);
+}
+
+/// A store past the caches; `p` is aligned to the vector. An ordinary one where the processor has none.
+template <class T>
+inline void stream(T* p, Floats v) {
+#if defined(__x86_64__)
+  if constexpr (sizeof(T) == 4) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(reinterpret_cast<float*>(p), (__m512)v);
+#elif defined(__AVX2__)
+    _mm256_stream_ps(reinterpret_cast<float*>(p), (__m256)v);
+#else
+    _mm_stream_ps(reinterpret_cast<float*>(p), (__m128)v);
+#endif
+    return;
+  }
+#if defined(__AVX2__)
+  alignas(64) T rounded[width];
+  store(rounded, v);
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), _mm256_load_si256(reinterpret_cast<const __m256i*>(rounded)));
+#else
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_load_si128(reinterpret_cast<const __m128i*>(rounded)));
+#endif
+  return;
+#endif
+#endif
+  store(p, v);
+}
+
+/// Makes streamed stores visible before the thread reports its work as done.
+inline void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }  // b where a is a NaN
+
+inline float largest(Floats v) {
+  float lanes[width], m;
+  std::memcpy(lanes, &v, sizeof v);
+  m = lanes[0];
+  for (int i = 1; i < width; i++) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+
+/// p * 2^n for a p in [1/2, 2) and a whole n in [-126, 127]; `biased` carries n in its low bits.
+inline Floats times_power_of_two(Floats p, Floats n, Floats biased) {
+#if defined(__AVX512F__)
+  (void)biased;
+  return (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+  (void)n;
+  return p * (Floats)(((Words)biased + 127) << 23);
+#endif
+}
+
+/// Below this exp() is 0: the result would leave the normal numbers.
+constexpr float exp_underflow = -86.6f;
+
+/// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below exp_underflow, a NaN stays a NaN.
+/// x = n ln 2 + r with n whole: ln 2 is split so that the first product is exact without FMA, e^r is a degree 6 minimax polynomial.
+inline Floats exp(Floats x) {
+  constexpr float to_whole = 0x1.8p23f;  // adding it rounds to a whole number, left in the low bits
+  const Floats biased = x * 1.44269502f + to_whole, n = biased - to_whole;
+  Floats r = n * -0x1.62e4p-1f + x;
+  r = n * -0x1.7f7d1cp-20f + r;
+  Floats p = r * 0x1.6ae6e0p-10f + 0x1.1267d8p-7f;
+  p = p * r + 0x1.555824p-5f;
+  p = p * r + 0x1.555418p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  return x < exp_underflow ? Floats{} : times_power_of_two(p, n, biased);
+}
+
+}  // namespace

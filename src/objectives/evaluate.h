@@ -1,0 +1,59 @@
+// The pair stage: score and ranking loss composed, for one pair, host and device.
+#pragma once
+#include "methods.h"
+
+namespace diralign {
+
+/// The alignment term of one pair, `lambda` included, before the mean over pairs.
+struct PairTerms {
+  double loss;
+  double coefficient_chosen;    ///< dloss / dlogp of the chosen sequence
+  double coefficient_rejected;  ///< dloss / dlogp of the rejected sequence
+};
+
+struct PairVisitor {
+  const Settings& settings;
+  const Sequence& chosen;
+  const Sequence& rejected;
+  PairTerms result;
+
+  template <class Method>
+  DIRALIGN_HD void operator()() {
+    const Scored w = Method::Score::score(chosen, settings), l = Method::Score::score(rejected, settings);
+    const Ranked r = Method::Ranking::rank({w.value, l.value, chosen.count, rejected.count}, settings);
+    // A slope of 0 (an empty sequence) means "no gradient" even where the ranking's derivative is infinite.
+    result.loss = settings.lambda * r.loss;
+    result.coefficient_chosen = w.slope == 0 ? 0 : settings.lambda * r.slope_chosen * w.slope;
+    result.coefficient_rejected = l.slope == 0 ? 0 : settings.lambda * r.slope_rejected * l.slope;
+  }
+};
+
+/// Pairs of an objective that does not couple the batch.
+DIRALIGN_HD PairTerms evaluate_pair(int method, const Settings& settings, const Sequence& chosen, const Sequence& rejected) {
+  PairVisitor visitor{settings, chosen, rejected, {0, 0, 0}};
+  visit_method(Methods{}, method, visitor);
+  return visitor.result;
+}
+
+struct RankVisitor {
+  const Settings& settings;
+  double difference;
+  Ranked result;
+
+  template <class Method>
+  DIRALIGN_HD void operator()() {
+    result = Method::Ranking::rank({difference, 0, 0, 0}, settings);
+  }
+};
+
+/// The ranking loss of a difference of two scores, for the objectives that sort the batch first.
+DIRALIGN_HD Ranked rank_difference(int method, const Settings& settings, double difference) {
+  RankVisitor visitor{settings, difference, {0, 0, 0}};
+  visit_method(Methods{}, method, visitor);
+  return visitor.result;
+}
+
+/// beta times the log-ratio (log-probability without a reference), per token where `normalize` is set.
+DIRALIGN_HD double reward(const Settings& settings, const Sequence& s) { return settings.beta * LogRatio::score(s, settings).value; }
+
+}  // namespace diralign

@@ -1,0 +1,23 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct Alphapo {
+  using Score = AlphaLogProb;
+  using Ranking = PairwiseLogisticWithMargin;
+  static constexpr MethodInfo info = {
+      .name = "alphapo",
+      .family = "wider",
+      .score = "alpha log-prob",
+      .ranking = "pairwise",
+      .reference = false,
+      .normalize = true,
+      .formula = "sp(-(beta (s_w - s_l) - gamma)), s = (1 - exp(-alpha a)) / alpha",
+      .source = "arXiv 2501.03884",
+      .options = {{Option::label_smoothing, 0}, {Option::gamma, 0.5}, {Option::alpha, 0.25}},
+  };
+};
+
+}  // namespace diralign

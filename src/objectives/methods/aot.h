@@ -1,0 +1,24 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct Aot {
+  using Score = LogRatio;
+  using Ranking = PairwiseLogistic;
+  static constexpr MethodInfo info = {
+      .name = "aot",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "pairwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins",
+      .source = "arXiv 2406.05882, paired",
+      .options = {{Option::label_smoothing, 0}},
+      .coupling = Coupling::margins,
+  };
+};
+
+}  // namespace diralign

@@ -1,0 +1,22 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct ApoDown {
+  using Score = LogRatio;
+  using Ranking = PointwiseSigmoidDown;
+  static constexpr MethodInfo info = {
+      .name = "apo_down",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "pointwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "sg(beta r_w) + 1 - sg(beta (r_w - r_l))",
+      .source = "arXiv 2408.06266, equation 8",
+  };
+};
+
+}  // namespace diralign

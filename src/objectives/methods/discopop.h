@@ -1,0 +1,23 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct Discopop {
+  using Score = LogRatio;
+  using Ranking = PairwiseDiscovered;
+  static constexpr MethodInfo info = {
+      .name = "discopop",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "pairwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "(1 - m) sp(-u) + m exp(-u), m = sg(u / tau)",
+      .source = "arXiv 2406.08414",
+      .options = {{Option::tau, 0.05}},
+  };
+};
+
+}  // namespace diralign

@@ -1,0 +1,23 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct Dpop {
+  using Score = LogRatio;
+  using Ranking = PairwiseWithFloor;
+  static constexpr MethodInfo info = {
+      .name = "dpop",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "pairwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "sp(-beta (r_w - r_l - penalty max(0, -r_w)))",
+      .source = "arXiv 2402.13228 (Smaug)",
+      .options = {{Option::penalty, 50}},
+  };
+};
+
+}  // namespace diralign

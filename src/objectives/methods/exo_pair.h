@@ -1,0 +1,24 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct ExoPair {
+  using Score = LogRatio;
+  using Ranking = PairwiseExo;
+  static constexpr MethodInfo info = {
+      .name = "exo_pair",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "pairwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "KL((sg(u), sg(-u)) || (1 - eps, eps))",
+      .source = "arXiv 2402.00856",
+      .options = {{Option::label_smoothing, 0.001}},
+      .smoothing_above_zero = true,
+  };
+};
+
+}  // namespace diralign

@@ -1,0 +1,22 @@
+#pragma once
+#include "../rankings.h"
+#include "../scores.h"
+
+namespace diralign {
+
+struct Sft {
+  using Score = LogRatio;
+  using Ranking = ChosenOnly;
+  static constexpr MethodInfo info = {
+      .name = "sft",
+      .family = "paper",
+      .score = "mean log-prob",
+      .ranking = "likelihood",
+      .reference = false,
+      .normalize = true,
+      .formula = "-a_w",
+      .source = "maximum likelihood; reductions of arXiv 2502.01237 section 2.1",
+  };
+};
+
+}  // namespace diralign

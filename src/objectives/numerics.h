@@ -1,0 +1,51 @@
+// Scalar functions of the pair mathematics, float64, host and device. Each is stable over the whole range of its argument;
+// tests/native/numerics_test.cc holds them against long double.
+#pragma once
+#include <cmath>
+
+#if defined(__CUDACC__)
+#define DIRALIGN_HD __host__ __device__ inline
+#else
+#define DIRALIGN_HD inline
+#endif
+
+namespace diralign {
+
+/// log(1 + e^x). A NaN stays a NaN.
+DIRALIGN_HD double softplus(double x) {
+  return x > 0 ? x + ::log1p(::exp(-x)) : ::log1p(::exp(x));
+}
+
+/// log(1 / (1 + e^-x)), at most 0.
+DIRALIGN_HD double log_sigmoid(double x) { return -softplus(-x); }
+
+/// 1 / (1 + e^-x) without overflow of the exponential.
+DIRALIGN_HD double sigmoid(double x) {
+  if (x >= 0) return 1 / (1 + ::exp(-x));
+  const double e = ::exp(x);
+  return e / (1 + e);
+}
+
+/// Derivative of the sigmoid, sigmoid(x) * sigmoid(-x).
+DIRALIGN_HD double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
+
+/// sigmoid_slope(x) - sigmoid_slope(y) without the cancellation at x ~ y: with t = tanh(x / 2), the slope is (1 - t^2) / 4.
+DIRALIGN_HD double sigmoid_slope_difference(double x, double y) {
+  const double tx = ::tanh(x / 2), ty = ::tanh(y / 2);
+  // tanh(y/2) - tanh(x/2) = sinh((y-x)/2) / (cosh(x/2) cosh(y/2)), whose factors overflow where the slopes are 0 anyway.
+  if (::fabs(x) < 600 && ::fabs(y) < 600) {
+    const double difference = ::sinh((y - x) / 2) / (::cosh(x / 2) * ::cosh(y / 2));
+    return 0.25 * difference * (tx + ty);
+  }
+  return sigmoid_slope(x) - sigmoid_slope(y);
+}
+
+/// log(1 - e^a) for a <= 0. Below -ln 2 the exponential is the small term, above it 1 - e^a is.
+DIRALIGN_HD double log1mexp(double a) {
+  return a > -0.69314718055994530942 ? ::log(-::expm1(a)) : ::log1p(-::exp(a));
+}
+
+/// (1 - e^-alpha x) / alpha, which is x as alpha tends to 0.
+DIRALIGN_HD double box_cox_exp(double x, double alpha) { return alpha == 0 ? x : -::expm1(-alpha * x) / alpha; }
+
+}  // namespace diralign

@@ -1,0 +1,114 @@
+import { catalogue } from './catalogue.generated.js';
+
+type Catalogue = (typeof catalogue)['methods'][number];
+/** A direct alignment algorithm. */
+export type Method = Catalogue['name'];
+export type Divergence = (typeof catalogue)['divergences'][number];
+export type SftReduction = 'sequence' | 'token';
+
+type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
+type OwnOptions<M extends Method> = {
+  readonly [K in keyof Entry<M>['options']]?: K extends 'divergence' ? Divergence : number;
+};
+interface ReferenceOptions {
+  /** Score log-probabilities instead of log-ratios to the reference. */
+  readonly referenceFree?: boolean;
+}
+interface SftReductionOption {
+  /**
+   * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored token where `normalize` is true,
+   * summed where it is false. `'token'`: mean over all scored chosen tokens of the batch.
+   */
+  readonly sftReduction?: SftReduction;
+}
+interface SftOptions extends SftReductionOption {
+  /** Weight of the likelihood term on the chosen, at least 0; default 0. */
+  readonly sftWeight?: number;
+}
+
+/** The options that mean something to method `M`; anything else is refused, here and at run time. */
+export type MethodOptions<M extends Method> = M extends Method
+  ? OwnOptions<M> &
+      (Entry<M>['reference'] extends true ? ReferenceOptions : unknown) &
+      (M extends 'sft' ? SftReductionOption : SftOptions)
+  : never;
+
+/** Name and default of an option, with the interval a number must lie in (`above` and `below` exclude their end). */
+export interface OptionInfo {
+  readonly meaning: string;
+  readonly default: number | string | boolean;
+  readonly values?: readonly string[];
+  readonly min?: number;
+  readonly above?: number;
+  readonly max?: number;
+  readonly below?: number;
+}
+
+/** One entry of {@link methods}. */
+export interface MethodInfo {
+  readonly name: Method;
+  /** `'paper'`: in arXiv 2502.01237; `'wider'`: its relatives. */
+  readonly family: 'paper' | 'wider';
+  /** What is ranked. */
+  readonly score: string;
+  readonly ranking: 'pairwise' | 'pointwise' | 'likelihood';
+  /** Whether `batch.reference` is needed (unless `referenceFree`). */
+  readonly reference: boolean;
+  /** Default of `normalize`: the method's original setting. */
+  readonly normalize: boolean;
+  /** Whether a pair's loss depends on the rest of the batch. */
+  readonly batchCoupled: boolean;
+  /** Loss of a pair; notation in docs/methods.md. */
+  readonly formula: string;
+  readonly source: string;
+  readonly options: Readonly<Record<string, OptionInfo>>;
+  /** The paper's grid; empty where it has none. */
+  readonly betaGrid: readonly number[];
+  /** The paper's best setting per setup; empty where it has none. */
+  readonly best: Readonly<Record<string, { readonly learningRate: number; readonly beta: number }>>;
+}
+
+const referenceFree: OptionInfo = { meaning: 'score log-probabilities instead of log-ratios', default: false };
+const sftReduction: OptionInfo = {
+  meaning: 'what the likelihood term averages over',
+  default: 'sequence',
+  values: ['sequence', 'token'],
+};
+const sftWeight: OptionInfo = { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 };
+
+function entry(m: Catalogue): MethodInfo {
+  const options = {
+    ...m.options,
+    ...(m.reference ? { referenceFree } : {}),
+    ...(m.name === 'sft' ? {} : { sftWeight }),
+    sftReduction,
+  };
+  return deepFreeze({ ...m, options });
+}
+
+function deepFreeze<T extends object>(value: T): T {
+  for (const child of Object.values(value)) if (typeof child === 'object' && child !== null) deepFreeze(child as object);
+  return Object.freeze(value);
+}
+
+const infos: readonly MethodInfo[] = Object.freeze(catalogue.methods.map(entry));
+const byName = new Map<string, { readonly index: number; readonly info: MethodInfo }>(
+  infos.map((info, index) => [info.name, { index, info }]),
+);
+
+/** Every method: what it ranks and how, whether it needs a reference, its options and defaults, the paper's settings, its source. */
+export function methods(): readonly MethodInfo[] {
+  return infos;
+}
+
+/** @internal */
+export function findMethod(name: string): { readonly index: number; readonly info: MethodInfo } | undefined {
+  return byName.get(name);
+}
+
+/** @internal Order of the native settings and metrics. */
+export const settingNames: readonly string[] = catalogue.settings;
+/** @internal */
+export const metricNames = catalogue.metrics;
+/** @internal */
+export const divergences: readonly string[] = catalogue.divergences;

@@ -1,0 +1,73 @@
+/** Stable machine-readable codes; switch on these, never on messages. */
+export type DirAlignErrorCode =
+  | 'ERR_DIRALIGN_SHAPE'
+  | 'ERR_DIRALIGN_DTYPE'
+  | 'ERR_DIRALIGN_LABEL'
+  | 'ERR_DIRALIGN_OPTION'
+  | 'ERR_DIRALIGN_REFERENCE'
+  | 'ERR_DIRALIGN_BACKEND'
+  | 'ERR_DIRALIGN_DEVICE'
+  | 'ERR_DIRALIGN_ABORTED'
+  | 'ERR_DIRALIGN_LOAD'
+  | 'ERR_DIRALIGN_FILE';
+
+const brand = Symbol.for('diralign.error');
+
+/**
+ * Every error the package throws on purpose is `instanceof DirAlignError`, and also a `TypeError` (wrong kind of value),
+ * a `RangeError` (right kind, impossible value), or, for an aborted call, an `Error` named `AbortError`.
+ * `code` is stable; `message` names the argument, what was given and what was expected.
+ */
+export abstract class DirAlignError extends Error {
+  abstract readonly code: DirAlignErrorCode;
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && brand in value;
+  }
+}
+
+class DirAlignTypeError extends TypeError {
+  override readonly name = 'DirAlignError';
+  readonly [brand] = true;
+  constructor(
+    readonly code: DirAlignErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+class DirAlignRangeError extends RangeError {
+  override readonly name = 'DirAlignError';
+  readonly [brand] = true;
+  constructor(
+    readonly code: DirAlignErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+class DirAlignAbortError extends Error {
+  override readonly name = 'AbortError';
+  readonly [brand] = true;
+  readonly code = 'ERR_DIRALIGN_ABORTED';
+}
+
+/** The value has the wrong type or does not belong here at all. */
+export function typeError(code: DirAlignErrorCode, message: string, options?: ErrorOptions): DirAlignError {
+  return new DirAlignTypeError(code, message, options);
+}
+
+/** The value has the right type but cannot be used: a wrong length, a label outside the vocabulary, a beta of 0. */
+export function rangeError(code: DirAlignErrorCode, message: string, options?: ErrorOptions): DirAlignError {
+  return new DirAlignRangeError(code, message, options);
+}
+
+/** An `AbortError` whose `cause` is the signal's reason. */
+export function abortError(reason: unknown): DirAlignError {
+  return new DirAlignAbortError('The loss computation was aborted; a gradient written in place or to `out` is incomplete.', {
+    cause: reason,
+  });
+}

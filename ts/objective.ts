@@ -1,0 +1,319 @@
+import {
+  checkBatch,
+  checkCounts,
+  checkLogps,
+  checkOut,
+  checkReference,
+  checkSequences,
+  checkSftLabels,
+  labelError,
+  rawLogits,
+} from './batch.js';
+import { metricNames, type Method, type MethodOptions } from './catalogue.js';
+import { cuda } from './cuda.js';
+import { abortError, typeError } from './errors.js';
+import { native, type BatchRequest, type LossRequest } from './native.js';
+import { resolveSettings, type Settings } from './settings.js';
+import type {
+  GradientMode,
+  LogitsArray,
+  LogitsBatch,
+  LogpsBatch,
+  LogpsResult,
+  LossResult,
+  RunOptions,
+  SequenceLogps,
+  TokenLogps,
+} from './types.js';
+
+/**
+ * A loss with its settings: call it on a batch. Immutable, reusable, safe to share.
+ * Its settings are read-only properties: `method`, `beta`, `normalize`, and every option of the method.
+ */
+export interface ObjectiveCalls {
+  /**
+   * Loss, metrics and gradient of a batch, computed before it returns.
+   * @throws DirAlignError before anything is written; `code` says what is wrong.
+   */
+  <L extends LogitsArray>(batch: LogitsBatch<L>, run?: RunOptions<L>): LossResult<L>;
+  /**
+   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; do not
+   * transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED.
+   */
+  async<L extends LogitsArray>(batch: LogitsBatch<L>, run?: RunOptions<L>): Promise<LossResult<L>>;
+  /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
+  fromLogps(batch: LogpsBatch): LogpsResult;
+}
+
+export type Objective<M extends Method = Method> = ObjectiveCalls & {
+  readonly method: M;
+  /** Undefined for `sft` only. */
+  readonly beta: M extends 'sft' ? undefined : number;
+  readonly normalize: boolean;
+} & Readonly<Required<MethodOptions<M>>>;
+
+type Config<M extends Method> = M extends 'sft'
+  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<M>
+  : M extends Method
+    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<M>
+    : never;
+
+/**
+ * Builds the loss of a direct alignment algorithm.
+ *
+ * @param method its name; `methods()` lists them with formulas and sources.
+ * @param beta temperature on the score, a finite number > 0; the target scale for `ipo` and `cal_dpo`; ignored for `sft`.
+ * @param normalize divide each sequence's log-probability, and the reference's, by its scored tokens; default: the method's
+ *   original setting.
+ * @param options those of the method; anything else is refused.
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION
+ *
+ * @example
+ * const dpo = dirAlignLoss('dpo', 0.1);
+ * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
+ */
+export function dirAlignLoss(method: 'sft', beta?: number, normalize?: boolean, options?: MethodOptions<'sft'>): Objective<'sft'>;
+export function dirAlignLoss<M extends Method>(
+  method: M,
+  beta: number,
+  normalize?: boolean,
+  options?: MethodOptions<M>,
+): Objective<M>;
+export function dirAlignLoss<M extends Method>(config: Config<M>): Objective<M>;
+export function dirAlignLoss(
+  method: unknown,
+  beta?: unknown,
+  normalize?: unknown,
+  options?: unknown,
+): unknown {
+  if (typeof method === 'object' && method !== null) {
+    if (beta !== undefined || normalize !== undefined || options !== undefined) {
+      throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
+    }
+    const { method: name, beta: b, normalize: n, ...rest } = method as Readonly<Record<string, unknown>>;
+    return build(resolveSettings(name, b, n, rest));
+  }
+  if (options !== undefined && (typeof options !== 'object' || options === null)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `options: expected an object, not ${String(options)}`);
+  }
+  return build(resolveSettings(method, beta, normalize, (options ?? {}) as Record<string, unknown>));
+}
+
+function build(settings: Settings): unknown {
+  const call = (batch: LogitsBatch, run: RunOptions = {}): LossResult => {
+    if (run.signal !== undefined) {
+      throw typeError('ERR_DIRALIGN_OPTION', 'signal: a synchronous call cannot be aborted; use objective.async');
+    }
+    const prepared = prepareLoss(settings, batch, run);
+    const bad = native().loss(prepared.request);
+    if (bad) throw labelError(bad, prepared.request);
+    return prepared.result();
+  };
+  const properties = {
+    method: settings.info.name,
+    beta: settings.beta,
+    normalize: settings.normalize,
+    ...settings.options,
+    async: (batch: LogitsBatch, run: RunOptions = {}) => computeAsync(settings, batch, run),
+    fromLogps: (batch: LogpsBatch) => fromLogps(settings, batch),
+  };
+  for (const [key, value] of Object.entries(properties)) Object.defineProperty(call, key, { value, enumerable: true });
+  return Object.freeze(call);
+}
+
+const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
+const runKeys: ReadonlySet<string> = new Set(['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal']);
+
+function checkRun(run: RunOptions): GradientMode {
+  if (typeof run !== 'object' || (run as unknown) === null) {
+    throw typeError('ERR_DIRALIGN_OPTION', `run: expected an object, not ${String(run)}`);
+  }
+  for (const key in run) {
+    if (!runKeys.has(key)) throw typeError('ERR_DIRALIGN_OPTION', `run.${key}: no such option; there are ${[...runKeys].join(', ')}`);
+  }
+  const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
+  if (!gradientModes.includes(gradient)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `gradient: '${String(gradient)}' is not one of 'dense', 'factored', 'none'`);
+  }
+  if (typeof inPlace !== 'boolean') throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${String(inPlace)} is not a boolean`);
+  if (inPlace && out !== undefined) throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
+  if (gradient === 'none' && (inPlace || out !== undefined)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`);
+  }
+  checkBackend(backend);
+  return gradient;
+}
+
+function checkBackend(backend: unknown): void {
+  if (backend === 'cuda') throw typeError('ERR_DIRALIGN_BACKEND', `backend: 'cuda' is not available: ${cuda.reason}`);
+  if (backend !== 'auto' && backend !== 'cpu') {
+    throw typeError('ERR_DIRALIGN_OPTION', `backend: '${String(backend)}' is not one of 'auto', 'cpu', 'cuda'`);
+  }
+}
+
+interface PreparedLoss {
+  readonly request: LossRequest;
+  /** The public result, once the native side has filled the request. */
+  result(): LossResult;
+}
+
+/** Everything that can be refused is refused here, but for the labels. */
+function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): PreparedLoss {
+  const mode = checkRun(run);
+  const base = checkBatch(batch, run.threads);
+  const paired = settings.info.name !== 'sft';
+  checkSequences(base.sequences, paired);
+  const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
+  if (batch.sftLabels !== undefined) {
+    if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
+    if (mode === 'factored') throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
+    const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
+    if (settings.hasSftTerm) base.sftLabels = sftLabels;
+  }
+  let gradLogits: LogitsArray | undefined;
+  if (run.inPlace) gradLogits = batch.logits;
+  else if (run.out !== undefined) {
+    const { logits, labels, offsets, sftLabels, reference: given } = batch;
+    gradLogits = checkOut(run.out, logits, { logits, labels, offsets, sftLabels, reference: given });
+  } else if (mode !== 'none') gradLogits = freshLike(batch.logits);
+
+  const pairs = paired ? base.sequences / 2 : base.sequences;
+  const request: LossRequest = {
+    ...base,
+    method: settings.method,
+    settings: settings.native,
+    reference,
+    losses: new Float64Array(pairs),
+    rewards: new Float64Array(base.sequences),
+    coefficients: new Float64Array(base.sequences),
+    metrics: new Float64Array(metricNames.length + 1),
+    logps: new Float64Array(base.sequences),
+    gradientMode: gradientModes.indexOf(mode),
+    gradient: gradLogits && rawLogits(gradLogits),
+    gradientIsFresh: gradLogits !== undefined && gradLogits !== batch.logits && run.out === undefined,
+    rowScale: mode === 'factored' ? new Float32Array(base.rows) : undefined,
+  };
+  const result = (): LossResult => ({
+    loss: request.metrics[metricNames.length] as number,
+    losses: request.losses,
+    logps: request.logps,
+    counts: request.counts,
+    rewards: request.rewards,
+    coefficients: request.coefficients,
+    ...(gradLogits && { gradLogits }),
+    ...(request.rowScale && { rowScale: request.rowScale }),
+    metrics: readMetrics(settings, request.metrics),
+    backend: 'cpu',
+  });
+  return { request, result };
+}
+
+/** Zeroed by the system page by page, on first touch: ignored rows of it cost nothing. */
+function freshLike(logits: LogitsArray): LogitsArray {
+  return new (logits.constructor as new (length: number) => LogitsArray)(logits.length);
+}
+
+/** The metrics that mean something to the method. */
+function readMetrics(settings: Settings, values: Float64Array): Record<string, number> {
+  const paired = settings.info.name !== 'sft';
+  const metrics: Record<string, number> = {};
+  metricNames.forEach((name, i) => {
+    if (name.startsWith('log_odds') && settings.info.score !== 'log-odds') return;
+    if (name === 'nll_loss' && paired && !settings.hasSftTerm) return;
+    if (!paired && (name.endsWith('/rejected') || name === 'rewards/accuracies' || name === 'rewards/margins')) return;
+    metrics[name] = values[i] as number;
+  });
+  return metrics;
+}
+
+async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOptions): Promise<LossResult> {
+  const { signal } = run;
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${String(signal)}`);
+  }
+  if (signal?.aborted) throw abortError(signal.reason);
+  const prepared = prepareLoss(settings, batch, run);
+  return new Promise((resolve, reject) => {
+    const started = native().loss(prepared.request, (error, cancelled) => {
+      if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
+      if (error) reject(error);
+      else if (cancelled) reject(abortError(signal?.reason));
+      else resolve(prepared.result());
+    });
+    if (typeof started !== 'function') reject(labelError(started, prepared.request));
+    else signal?.addEventListener('abort', started, { once: true });
+  });
+}
+
+function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
+  if (typeof batch !== 'object' || (batch as unknown) === null) {
+    throw typeError('ERR_DIRALIGN_SHAPE', `fromLogps: expected an object with logps and counts, not ${String(batch)}`);
+  }
+  const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
+  const sequences = logps.length;
+  const paired = settings.info.name !== 'sft';
+  checkSequences(sequences, paired);
+  const counts = checkCounts(batch.counts, sequences);
+  const reference = settings.usesReference ? checkReference(batch.reference, sequences, settings.info.name) : undefined;
+  const request = {
+    method: settings.method,
+    settings: settings.native,
+    logps,
+    counts,
+    reference,
+    losses: new Float64Array(paired ? sequences / 2 : sequences),
+    rewards: new Float64Array(sequences),
+    coefficients: new Float64Array(sequences),
+    metrics: new Float64Array(metricNames.length + 1),
+    gradLogps: new Float64Array(sequences),
+  };
+  native().fromLogps(request);
+  return {
+    loss: request.metrics[metricNames.length] as number,
+    losses: request.losses,
+    rewards: request.rewards,
+    metrics: readMetrics(settings, request.metrics),
+    gradLogps: request.gradLogps,
+  };
+}
+
+/** Options of {@link sequenceLogps} and {@link tokenLogps}. */
+export interface LogpsOptions {
+  readonly backend?: 'auto' | 'cpu' | 'cuda';
+  readonly threads?: number;
+}
+
+function prepareLogps(batch: LogitsBatch, options: LogpsOptions): BatchRequest {
+  checkBackend(options.backend ?? 'auto');
+  return checkBatch(batch, options.threads);
+}
+
+/**
+ * Log-probability of each sequence, summed over its scored rows: how a reference model's numbers are made. The same kernel as
+ * training, so that a policy equal to its reference has margins of exactly 0.
+ * @throws DirAlignError before anything is computed
+ */
+export function sequenceLogps(batch: LogitsBatch, options: LogpsOptions = {}): SequenceLogps {
+  const base = prepareLogps(batch, options);
+  const request = { ...base, logps: new Float64Array(base.sequences) };
+  const bad = native().sequenceLogps(request);
+  if (bad) throw labelError(bad, request);
+  return { logps: request.logps, counts: request.counts };
+}
+
+/**
+ * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats; all 0 on ignored rows.
+ * @throws DirAlignError before anything is computed
+ */
+export function tokenLogps(batch: LogitsBatch, options: LogpsOptions = {}): TokenLogps {
+  const base = prepareLogps(batch, options);
+  const request = {
+    ...base,
+    logps: new Float64Array(base.rows),
+    logsumexp: new Float64Array(base.rows),
+    entropy: new Float64Array(base.rows),
+  };
+  const bad = native().tokenLogps(request);
+  if (bad) throw labelError(bad, request);
+  return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };
+}

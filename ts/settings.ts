@@ -1,0 +1,103 @@
+import { divergences, findMethod, methods, settingNames, type Method, type MethodInfo, type OptionInfo } from './catalogue.js';
+import { rangeError, typeError } from './errors.js';
+
+/** A validated objective: what its public properties show, and what the native side takes. */
+export interface Settings {
+  readonly info: MethodInfo;
+  readonly beta: number | undefined;
+  readonly normalize: boolean;
+  /** Every option of the method, defaults filled in. */
+  readonly options: Readonly<Record<string, number | string | boolean>>;
+  readonly usesReference: boolean;
+  readonly hasSftTerm: boolean;
+  /** Index of the method in the catalogue. */
+  readonly method: number;
+  readonly native: Float64Array;
+}
+
+const show = (value: unknown): string => (typeof value === 'string' ? `'${value}'` : String(value));
+const quote = (names: readonly string[]): string => names.map((name) => `'${name}'`).join(', ');
+
+/** Checks method, beta, normalize and options as the user gave them. @throws DirAlignError with code ERR_DIRALIGN_OPTION */
+export function resolveSettings(
+  method: unknown,
+  beta: unknown,
+  normalize: unknown,
+  given: Readonly<Record<string, unknown>>,
+): Settings {
+  const found = typeof method === 'string' ? findMethod(method) : undefined;
+  if (!found) {
+    throw typeError('ERR_DIRALIGN_OPTION', `method: ${show(method)} is not one of ${quote(methods().map((m) => m.name))}`);
+  }
+  const { info, index } = found;
+  const isSft = info.name === 'sft';
+  if (!isSft) checkBeta(info.name, beta);
+  if (normalize !== undefined && typeof normalize !== 'boolean') {
+    throw typeError('ERR_DIRALIGN_OPTION', `normalize: ${show(normalize)} is not a boolean`);
+  }
+  for (const name of Object.keys(given)) {
+    if (given[name] !== undefined && !Object.hasOwn(info.options, name)) {
+      const known = Object.keys(info.options);
+      throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${info.name}' has no such option; it has ${quote(known)}`);
+    }
+  }
+  const options: Record<string, number | string | boolean> = {};
+  for (const [name, option] of Object.entries(info.options)) options[name] = checkOption(name, option, given[name]);
+  if (given['alpha'] !== undefined && 'divergence' in options && options['divergence'] !== 'alpha') {
+    throw typeError('ERR_DIRALIGN_OPTION', `alpha: only divergence 'alpha' has one, not ${show(options['divergence'])}`);
+  }
+  const settings: Record<string, number | boolean | string | undefined> = {
+    lambda: 1,
+    ...options,
+    beta: isSft ? 1 : (beta as number),
+    normalize: normalize ?? info.normalize,
+  };
+  return {
+    info,
+    beta: isSft ? undefined : (beta as number),
+    normalize: normalize ?? info.normalize,
+    options: Object.freeze(options),
+    usesReference: info.reference && options['referenceFree'] !== true,
+    hasSftTerm: !isSft && options['sftWeight'] !== 0,
+    method: index,
+    native: Float64Array.from(settingNames, (name) => encode(settings[name])),
+  };
+}
+
+function checkBeta(method: Method, beta: unknown): void {
+  if (typeof beta !== 'number') {
+    throw typeError('ERR_DIRALIGN_OPTION', `beta: '${method}' needs a number greater than 0, not ${show(beta)}`);
+  }
+  if (!(beta > 0 && beta < Infinity)) {
+    throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${show(beta)} is not a finite number greater than 0`);
+  }
+}
+
+function checkOption(name: string, option: OptionInfo, value: unknown): number | string | boolean {
+  if (value === undefined) return option.default;
+  if (typeof value !== typeof option.default) {
+    throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${show(value)} is not a ${typeof option.default}`);
+  }
+  if (typeof value === 'string' && option.values && !option.values.includes(value)) {
+    throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${show(value)} is not one of ${quote(option.values)}`);
+  }
+  if (typeof value === 'number') {
+    const { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity } = option;
+    if (!Number.isFinite(value) || value < min || value <= above || value > max || value >= below) {
+      throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${show(value)} is not a finite number${interval(option)}`);
+    }
+  }
+  return value as number | string | boolean;
+}
+
+function interval({ min, above, max, below }: OptionInfo): string {
+  const low = min !== undefined ? `at least ${String(min)}` : above !== undefined ? `greater than ${String(above)}` : '';
+  const high = max !== undefined ? `at most ${String(max)}` : below !== undefined ? `less than ${String(below)}` : '';
+  return [low, high].some(Boolean) ? ` ${[low, high].filter(Boolean).join(' and ')}` : '';
+}
+
+function encode(value: number | string | boolean | undefined): number {
+  if (typeof value === 'number') return value;
+  if (typeof value === 'string') return value === 'token' ? 1 : value === 'sequence' ? 0 : divergences.indexOf(value);
+  return value === true ? 1 : 0;
+}
