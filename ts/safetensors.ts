@@ -297,6 +297,10 @@ function checkWritable(path: string, name: string, { dtype, shape, data }: Writa
   if (elements(shape) !== data.length) throw bad(`${data.length} elements; expected those of shape [${shape.join(', ')}].`);
 }
 
+function isMap<T>(tensors: ReadonlyMap<string, T> | Readonly<Record<string, T>>): tensors is ReadonlyMap<string, T> {
+  return tensors instanceof Map;
+}
+
 /**
  * Writes the tensors, widest elements first and the header padded to 8 bytes, so that each is aligned in the file too. The same
  * tensors in the same order make the same bytes.
@@ -307,7 +311,7 @@ export function writeSafetensors(
   metadata?: Readonly<Record<string, string>>,
 ): void {
   if (endianness() !== 'LE') throw defect(path, 'safetensors are little-endian and this machine is not.');
-  const entries: [string, WritableTensor][] = tensors instanceof Map ? [...tensors] : Object.entries(tensors);
+  const entries = isMap(tensors) ? [...tensors] : Object.entries(tensors);
   for (const [name, tensor] of entries) checkWritable(path, name, tensor);
   for (const [key, value] of Object.entries(metadata ?? {})) {
     if (typeof value !== 'string') throw defect(path, `__metadata__ ${quote(key)} is not a string.`);
