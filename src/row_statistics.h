@@ -5,10 +5,11 @@
 
 namespace diralign {
 
-/// A row without its label's entry.
-struct OtherLogits {
+/// Sums over a row without its label's entry, and that entry.
+struct RowSums {
+  float target;     ///< the label's logit
   float reference;  ///< finite; every term of the sums is relative to it
-  float max;        ///< largest logit
+  float max;        ///< largest of the other logits
   double sum;       ///< sum of exp(logit - reference); NaN where the row holds a NaN or +inf
   double moment;    ///< sum of exp(logit - reference) * (logit - reference); 0 unless asked for
 };
@@ -21,23 +22,23 @@ struct RowStatistics {
 
 /// The label's probability is 1 / (1 + e^d), d the log of the others' mass relative to the label's: -softplus(d) keeps its digits
 /// as the probability tends to 1, where target - logsumexp would cancel. A row of nothing but -inf, or with +inf, is a NaN.
-DIRALIGN_HD RowStatistics row_statistics(const OtherLogits& others, float target) {
-  const double d = (double(others.reference) + ::log(others.sum)) - double(target);
-  const double logp = target == INFINITY ? NAN : -softplus(d);
-  const float max = target > others.max ? target : others.max;
-  const double normalizer = others.sum * ::exp(double(others.reference) - double(max)) + ::exp(double(target) - double(max));
+DIRALIGN_HD RowStatistics row_statistics(const RowSums& row) {
+  const double target = row.target, d = (double(row.reference) + ::log(row.sum)) - target;
+  const double logp = row.target == INFINITY ? NAN : -softplus(d);
+  const float max = row.target > row.max ? row.target : row.max;
+  const double normalizer = row.sum * ::exp(double(row.reference) - double(max)) + ::exp(target - double(max));
   return {logp, max, normalizer};
 }
 
 DIRALIGN_HD double logsumexp(const RowStatistics& row) { return double(row.max) + ::log(row.normalizer); }
 
 /// log Z - sum of p (logit - max), in nats.
-DIRALIGN_HD double entropy(const RowStatistics& row, const OtherLogits& others, float target) {
-  const double shift = double(others.reference) - double(row.max);
-  double moment = others.sum == 0 ? 0 : (others.moment + others.sum * shift) * ::exp(shift);
-  const double own = double(target) - double(row.max), weight = ::exp(own);
+DIRALIGN_HD double entropy(const RowStatistics& statistics, const RowSums& row) {
+  const double shift = double(row.reference) - double(statistics.max);
+  double moment = row.sum == 0 ? 0 : (row.moment + row.sum * shift) * ::exp(shift);
+  const double own = double(row.target) - double(statistics.max), weight = ::exp(own);
   if (weight > 0) moment += weight * own;
-  return ::log(row.normalizer) - moment / row.normalizer;
+  return ::log(statistics.normalizer) - moment / statistics.normalizer;
 }
 
 }  // namespace diralign

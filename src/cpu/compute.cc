@@ -139,13 +139,13 @@ class LossRun {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
-    const float target = kernels_.load(row, label);
-    const float sft_target = separate_sft_ && r.sft_label >= 0 ? kernels_.load(row, r.sft_label) : 0;
-    const OtherLogits others =
+    const RowSums sums =
         exponentials_once() ? kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab, label, block_references_[size_t(member)].data())
                             : kernels_.reduce(row, batch_.vocab, label);
-    const RowStatistics s = statistics_[size_t(i)] = row_statistics(others, target);
-    if (separate_sft_) sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == label ? s.logp : double(sft_target) - logsumexp(s);
+    const RowStatistics s = statistics_[size_t(i)] = row_statistics(sums);
+    if (separate_sft_) {
+      sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == label ? s.logp : double(kernels_.load(row, r.sft_label)) - logsumexp(s);
+    }
     if (mode() == GradientOutput::Mode::factored) {
       if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, s.max, float(-1 / s.normalizer), streamed_);
       kernels_.store(gradient_row(r.row), label, float(-std::expm1(s.logp)));
@@ -228,8 +228,7 @@ void SequenceLogpsJob::run(Pool& pool) {
   Team team(pool, team_size(*this));
   for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = rows.scored[size_t(i)];
-    const void* row = batch.row(r.row);
-    row_logps[size_t(i)] = row_statistics(kernels.reduce(row, batch.vocab, r.label), kernels.load(row, r.label)).logp;
+    row_logps[size_t(i)] = row_statistics(kernels.reduce(batch.row(r.row), batch.vocab, r.label)).logp;
   });
   for (int64_t s = 0; s < batch.sequences; s++) logps[s] = sum_rows(row_logps, rows.begin[size_t(s)], rows.end[size_t(s)]);
 }
@@ -239,13 +238,11 @@ void TokenLogpsJob::run(Pool& pool) {
   Team team(pool, team_size(*this));
   for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = rows.scored[size_t(i)];
-    const void* row = batch.row(r.row);
-    const float target = kernels.load(row, r.label);
-    const OtherLogits others = kernels.reduce_with_moment(row, batch.vocab, r.label);
-    const RowStatistics s = row_statistics(others, target);
+    const RowSums sums = kernels.reduce_with_moment(batch.row(r.row), batch.vocab, r.label);
+    const RowStatistics s = row_statistics(sums);
     logps[r.row] = s.logp;
     logsumexp[r.row] = diralign::logsumexp(s);
-    entropy[r.row] = diralign::entropy(s, others, target);
+    entropy[r.row] = diralign::entropy(s, sums);
   });
 }
 

@@ -16,14 +16,14 @@ inline constexpr int64_t block_elements = 512;
 
 struct RowKernels {
   /// Sums of exp(logit - reference) over a row, its label's entry left out.
-  OtherLogits (*reduce)(const void* row, int64_t vocab, int64_t label);
+  RowSums (*reduce)(const void* row, int64_t vocab, int64_t label);
   /// The same numbers, with the first moment that the entropy needs.
-  OtherLogits (*reduce_with_moment)(const void* row, int64_t vocab, int64_t label);
+  RowSums (*reduce_with_moment)(const void* row, int64_t vocab, int64_t label);
   /// out = factor * exp(row - shift), rounded once; `stream` bypasses the caches (out and row must not overlap then).
   void (*scaled_exp)(const void* row, void* out, int64_t vocab, float shift, float factor, bool stream);
   /// reduce() that leaves -softmax (the label's entry aside) in the row itself: the exponential is computed once. float32 only.
   /// `block_references` holds one float per block. Bit for bit the sums of reduce().
-  OtherLogits (*negative_softmax_in_place)(float* row, int64_t vocab, int64_t label, float* block_references);
+  RowSums (*negative_softmax_in_place)(float* row, int64_t vocab, int64_t label, float* block_references);
   float (*load)(const void* row, int64_t index);
   void (*store)(void* row, int64_t index, float value);
   /// For tests: y = exp(x), and the rounding of float32 to this dtype.

@@ -1,6 +1,6 @@
 // The row kernels, for the instruction set of the including translation unit.
 //
-// A row is summed in blocks of 512: 32 float32 partial sums, folded in a fixed order, added up in float64. The exponentials are
+// A row is summed in blocks of 512: 32 float32 partial sums, added up in float64 and folded in a fixed order. The exponentials are
 // relative to a reference point that starts as the first block's maximum and moves only when a block rises above it by more than
 // `reference_slack`: the running maximum need not be exact for the sums to be, so a block is read once, and the rare block that
 // moves it is simply done again. The fixed 32 lanes make the sums independent of alignment and of the vector width.
@@ -11,7 +11,7 @@
 
 namespace {
 
-using diralign::OtherLogits;
+using diralign::RowSums;
 using diralign::cpu::block_elements;
 
 constexpr int lanes = 32;
@@ -20,18 +20,55 @@ constexpr int vectors = lanes / width;
 /// With terms up to e^4 above the reference, a difference of logits still rounds to better than 2^-22.
 constexpr float reference_slack = 4;
 
-inline float fold(const Floats (&v)[vectors]) {
-  float x[lanes];
-  std::memcpy(x, v, sizeof x);
-  for (int half = lanes / 2; half; half /= 2)
-    for (int i = 0; i < half; i++) x[i] += x[i + half];
-  return x[0];
-}
-
 inline float largest(const Floats (&v)[vectors]) {
   Floats m = v[0];
   for (int k = 1; k < vectors; k++) m = larger(v[k], m);
   return largest(m);
+}
+
+inline bool any_above(const Floats (&v)[vectors], float limit) {
+  Floats m = v[0];
+  for (int k = 1; k < vectors; k++) m = larger(v[k], m);
+  return any_above(m, limit);
+}
+
+/// The blocks' sums, added up lane by lane in float64 and folded once, at the end of the row.
+struct LaneSums {
+  Doubles sum[2 * vectors] = {};
+
+  void add(const Floats (&v)[vectors]) {
+    for (int k = 0; k < vectors; k++) {
+      HalfFloats low, high;
+      std::memcpy(&low, &v[k], sizeof low);
+      std::memcpy(&high, reinterpret_cast<const char*>(&v[k]) + sizeof low, sizeof high);
+      sum[2 * k] += __builtin_convertvector(low, Doubles);
+      sum[2 * k + 1] += __builtin_convertvector(high, Doubles);
+    }
+  }
+  void scale(double factor) {
+    for (Doubles& s : sum) s *= Doubles{} + factor;
+  }
+  double fold() const {
+    double x[lanes];
+    std::memcpy(x, sum, sizeof x);
+    for (int half = lanes / 2; half; half /= 2)
+      for (int i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+  }
+};
+
+// One element through the vector conversions, so that there is one definition of each.
+template <class T>
+float load_one(const void* row, int64_t index) {
+  T in[width] = {};
+  in[0] = static_cast<const T*>(row)[index];
+  return load(in)[0];
+}
+template <class T>
+void store_one(void* row, int64_t index, float value) {
+  T out[width];
+  store(out, splat(value));
+  static_cast<T*>(row)[index] = out[0];
 }
 
 template <class T>
@@ -43,57 +80,66 @@ inline Bfloat16 minus_infinity() { return {0xff80}; }
 template <>
 inline Float16 minus_infinity() { return {0xfc00}; }
 
-/// The blocks of a row with the label's entry, and what lies past the end, at -inf. Only the two blocks concerned are copies.
+/// The blocks of a row in order, with the label's entry, and what lies past the end, at -inf. Only the two blocks concerned are
+/// copied, and only when their turn comes: an early touch of them would start the row with cache misses.
 template <class T>
 struct Blocks {
   const T* row;
-  int64_t vocab, label_block, last;
+  int64_t vocab, label, label_block, last;
   T label_copy[block_elements], last_copy[block_elements];
 
-  Blocks(const T* x, int64_t n, int64_t label) : row(x), vocab(n), label_block(label / block_elements), last((n - 1) / block_elements) {
-    const int64_t start = last * block_elements, rest = n - start;
-    std::memcpy(last_copy, x + start, size_t(rest) * sizeof(T));
-    for (int64_t i = rest; i < block_elements; i++) last_copy[i] = minus_infinity<T>();
-    if (label_block == last) {
-      last_copy[label - start] = minus_infinity<T>();
-    } else {
-      std::memcpy(label_copy, x + label_block * block_elements, sizeof label_copy);
-      label_copy[label % block_elements] = minus_infinity<T>();
-    }
+  Blocks(const T* x, int64_t n, int64_t y) : row(x), vocab(n), label(y), label_block(y / block_elements), last((n - 1) / block_elements) {}
+
+  const T* block(int64_t b) {
+    const T* source = row + b * block_elements;
+    if (b != last && b != label_block) return source;
+    T* copy = b == last ? last_copy : label_copy;
+    const int64_t n = b == last ? vocab - b * block_elements : block_elements, padded = elements(b);
+    std::memcpy(copy, source, size_t(n) * sizeof(T));
+    for (int64_t i = n; i < padded; i++) copy[i] = minus_infinity<T>();
+    if (b == label_block) copy[label - b * block_elements] = minus_infinity<T>();
+    return copy;
   }
-  const T* operator[](int64_t b) const { return b == last ? last_copy : b == label_block ? label_copy : row + b * block_elements; }
   /// Whole lanes: short rows need not pay for a full block.
   int64_t elements(int64_t b) const { return b == last ? (vocab - last * block_elements + lanes - 1) / lanes * lanes : block_elements; }
 };
 
-template <class T>
-inline float block_max(const T* block, int64_t n) {
-  Floats m[vectors];
-  for (Floats& v : m) v = splat(-FLT_MAX);
-  for (int64_t j = 0; j < n; j += lanes)
-    for (int k = 0; k < vectors; k++) m[k] = larger(load(block + j + k * width), m[k]);
-  return largest(m);
+inline void clear_top(Floats (&top)[vectors]) {
+  for (Floats& v : top) v = splat(-FLT_MAX);
 }
 
-/// The running sums of a row; moving the reference rescales them.
-struct Running {
-  OtherLogits sums;
+template <class T>
+inline void raise_top(const T* block, int64_t n, Floats (&top)[vectors]) {
+  for (int64_t j = 0; j < n; j += lanes)
+    for (int k = 0; k < vectors; k++) top[k] = larger(load(block + j + k * width), top[k]);
+}
 
-  explicit Running(float first_max) : sums{first_max, first_max, 0, 0} {}
-  bool must_move(float max) const { return max > sums.reference + reference_slack; }
-  void move(float reference) {
-    const double shift = double(sums.reference) - double(reference), factor = std::exp(shift);
-    sums.moment = sums.sum == 0 ? 0 : (sums.moment + sums.sum * shift) * factor;
-    sums.sum *= factor;
-    sums.reference = reference;
+/// The running sums of a row.
+struct Running {
+  float reference;
+  LaneSums sum, moment;
+
+  explicit Running(float first_max) : reference(first_max) {}
+  bool must_move(const Floats (&top)[vectors]) const { return any_above(top, reference + reference_slack); }
+  void move(float to) {
+    const double shift = double(reference) - double(to), factor = std::exp(shift);
+    for (int k = 0; k < 2 * vectors; k++) {
+      // Nothing summed yet: the shift may be as large as float32 allows, and 0 times it must stay 0.
+      const Doubles moved = moment.sum[k] + sum.sum[k] * shift;
+      moment.sum[k] = sum.sum[k] == 0 ? Doubles{} : moved;
+    }
+    sum.scale(factor);
+    moment.scale(factor);
+    reference = to;
   }
+  RowSums result(float target, const Floats (&top)[vectors]) const { return {target, reference, largest(top), sum.fold(), moment.fold()}; }
 };
 
+/// Adds the block, unless its maximum calls for a move of the reference first: then `top` says so and nothing is added.
 template <bool with_moment, class T>
-inline float add_block(const T* block, int64_t n, Running& row) {
-  Floats top[vectors], sum[vectors] = {}, moment[vectors] = {};
-  for (Floats& v : top) v = splat(-FLT_MAX);
-  const Floats reference = splat(row.sums.reference);
+inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running& row) {
+  Floats sum[vectors] = {}, moment[vectors] = {};
+  const Floats reference = splat(row.reference);
   for (int64_t j = 0; j < n; j += lanes) {
     for (int k = 0; k < vectors; k++) {
       const Floats x = load(block + j + k * width);
@@ -103,33 +149,35 @@ inline float add_block(const T* block, int64_t n, Running& row) {
       if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : e * d;
     }
   }
-  const float max = largest(top);
-  if (row.must_move(max)) return max;
-  row.sums.sum += double(fold(sum));
-  if constexpr (with_moment) row.sums.moment += double(fold(moment));
-  return max;
+  if (row.must_move(top)) return false;
+  row.sum.add(sum);
+  if constexpr (with_moment) row.moment.add(moment);
+  return true;
 }
 
 template <bool with_moment, class T>
-OtherLogits reduce(const void* x, int64_t vocab, int64_t label) {
-  const Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
-  Running row(block_max(blocks[0], blocks.elements(0)));
-  for (int64_t b = 0; b <= blocks.last; b++) {
-    const float max = add_block<with_moment>(blocks[b], blocks.elements(b), row);
-    if (row.must_move(max)) {
-      row.move(max);
-      add_block<with_moment>(blocks[b], blocks.elements(b), row);
+RowSums reduce(const void* x, int64_t vocab, int64_t label) {
+  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
+  const T* block = blocks.block(0);
+  Floats top[vectors];
+  clear_top(top);
+  raise_top(block, blocks.elements(0), top);
+  Running row(largest(top));
+  for (int64_t b = 0;;) {
+    if (!add_block<with_moment>(block, blocks.elements(b), top, row)) {
+      row.move(largest(top));
+      add_block<with_moment>(block, blocks.elements(b), top, row);
     }
-    row.sums.max = max > row.sums.max ? max : row.sums.max;
+    if (b == blocks.last) break;
+    block = blocks.block(++b);
   }
-  return row.sums;
+  return row.result(load_one<T>(x, label), top);
 }
 
-/// Here a block is overwritten as it is read, so it cannot be done again: its maximum is taken one block ahead, in the same loop.
-inline float exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n, Running& row) {
-  Floats top[vectors], sum[vectors] = {};
-  for (Floats& v : top) v = splat(-FLT_MAX);
-  const Floats reference = splat(row.sums.reference);
+/// out = exp(block - reference), summed, while `top` takes in the block after it.
+inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n, Floats (&top)[vectors], Running& row) {
+  Floats sum[vectors] = {};
+  const Floats reference = splat(row.reference);
   auto step = [&](int64_t j) {
     for (int k = 0; k < vectors; k++) {
       const Floats e = exp(load(block + j + k * width) - reference);
@@ -143,32 +191,38 @@ inline float exp_block(const float* block, float* out, int64_t n, const float* n
     step(j);
   }
   for (; j < n; j += lanes) step(j);
-  row.sums.sum += double(fold(sum));
-  return largest(top);
+  row.sum.add(sum);
 }
 
-OtherLogits negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float* block_references) {
-  const Blocks<float> blocks(x, vocab, label);
-  const float target = x[label];
-  float next_max = block_max(blocks[0], blocks.elements(0));
-  Running row(next_max);
+/// Here a block is overwritten as it is read, so it cannot be done again: maxima are taken one block ahead, in the same loop.
+RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float* block_references) {
+  Blocks<float> blocks(x, vocab, label);
+  const float* block = blocks.block(0);
+  float target = 0;
+  Floats top[vectors];
+  clear_top(top);
+  raise_top(block, blocks.elements(0), top);
+  Running row(largest(top));
   alignas(64) float last_out[block_elements];
+  auto output = [&](int64_t b) { return b == blocks.last ? last_out : x + b * block_elements; };
   for (int64_t b = 0; b <= blocks.last; b++) {
-    if (row.must_move(next_max)) row.move(next_max);
-    row.sums.max = next_max > row.sums.max ? next_max : row.sums.max;
-    block_references[b] = row.sums.reference;
+    if (row.must_move(top)) row.move(largest(top));
+    block_references[b] = row.reference;
+    if (b == blocks.label_block) target = x[label];  // about to be overwritten
     const bool more = b < blocks.last;
-    next_max = exp_block(blocks[b], b == blocks.last ? last_out : x + b * block_elements, blocks.elements(b), more ? blocks[b + 1] : nullptr,
-                         more ? blocks.elements(b + 1) : 0, row);
+    const float* next = more ? blocks.block(b + 1) : nullptr;
+    exp_block(block, output(b), blocks.elements(b), next, more ? blocks.elements(b + 1) : 0, top, row);
+    block = next;
   }
-  const diralign::RowStatistics statistics = diralign::row_statistics(row.sums, target);
+  const RowSums sums = row.result(target, top);
+  const diralign::RowStatistics statistics = diralign::row_statistics(sums);
   for (int64_t b = 0; b <= blocks.last; b++) {
-    const float factor = float(-std::exp(double(block_references[b]) - double(statistics.max)) / statistics.normalizer);
-    float* out = b == blocks.last ? last_out : x + b * block_elements;
+    const Floats factor = splat(float(-std::exp(double(block_references[b]) - double(statistics.max)) / statistics.normalizer));
+    float* out = output(b);
     for (int64_t j = 0; j < blocks.elements(b); j += width) store(out + j, load(out + j) * factor);
   }
   std::memcpy(x + blocks.last * block_elements, last_out, size_t(vocab - blocks.last * block_elements) * sizeof(float));
-  return row.sums;
+  return sums;
 }
 
 template <class T>
@@ -193,20 +247,6 @@ void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float
     for (; j + width <= vocab; j += width) store(out + j, f * exp(load(x + j) - s));
   }
   if (j < vocab) partial(j, vocab - j);
-}
-
-// One element through the vector conversions, so that there is one definition of each.
-template <class T>
-float load_one(const void* row, int64_t index) {
-  T in[width] = {};
-  in[0] = static_cast<const T*>(row)[index];
-  return load(in)[0];
-}
-template <class T>
-void store_one(void* row, int64_t index, float value) {
-  T out[width];
-  store(out, splat(value));
-  static_cast<T*>(row)[index] = out[0];
 }
 
 void exp_array(const float* x, float* y, int64_t n) {

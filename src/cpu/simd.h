@@ -27,6 +27,8 @@ typedef float Floats __attribute__((vector_size(width * 4)));
 typedef int32_t Ints __attribute__((vector_size(width * 4)));
 typedef uint32_t Words __attribute__((vector_size(width * 4)));
 typedef uint16_t Halves __attribute__((vector_size(width * 2)));
+typedef float HalfFloats __attribute__((vector_size(width * 2)));
+typedef double Doubles __attribute__((vector_size(width * 4)));  // half as many lanes
 
 struct Float16 {
   uint16_t bits;
@@ -139,6 +141,19 @@ inline float largest(Floats v) {
   m = lanes[0];
   for (int i = 1; i < width; i++) m = lanes[i] > m ? lanes[i] : m;
   return m;
+}
+
+/// Whether a lane is greater than `limit`; NaNs are not.
+inline bool any_above(Floats v, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)(v > splat(limit))) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_ps((__m128)(v > splat(limit))) != 0;
+#else
+  return largest(v) > limit;
+#endif
 }
 
 /// p * 2^n for a p in [1/2, 2) and a whole n in [-126, 127]; `biased` carries n in its low bits.
