@@ -584,7 +584,7 @@ function resolve(config: ReferenceConfig): Resolved {
   }
   const definition = definitions[method];
   const options: Record<string, unknown> = { ...definition.options };
-  for (const [name, value] of Object.entries(given)) {
+  for (const [name, value] of Object.entries<unknown>(given)) {
     if (value === undefined) continue;
     if (!Object.hasOwn(options, name)) throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${method}' has no such option.`);
     options[name] = value;
