@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t elements_per_thread = 1 << 16;
 
 /// Pairs are reduced and differentiated in groups of about this size: what was read last is read again first, from the cache.
-constexpr size_t group_bytes = size_t{8} << 20;
+constexpr size_t group_bytes = size_t{16} << 20;
 
 /// A gradient larger than this would only push other data out of the caches.
 constexpr size_t streamed_bytes = size_t{16} << 20;

@@ -225,28 +225,48 @@ RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float*
   return sums;
 }
 
+/// out = factor * exp(x - shift) for `n` elements, fewer than a vector.
+template <class T>
+void scaled_exp_part(const T* x, T* out, int64_t n, Floats shift, Floats factor) {
+  T in[width] = {}, result[width];
+  std::memcpy(in, x, size_t(n) * sizeof(T));
+  store(result, factor * exp(load(in) - shift));
+  std::memcpy(out, result, size_t(n) * sizeof(T));
+}
+
+/// Whole vectors; returns how many elements. Each form is a function of its own, or their constants would compete for registers.
+template <bool past_caches, class T>
+[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, T* out, int64_t n, float shift, float factor) {
+  const Floats s = splat(shift), f = splat(factor);
+  int64_t j = 0;
+  for (; j + width <= n; j += width) {
+    const Floats y = f * exp(load(x + j) - s);
+    if constexpr (past_caches) {
+      stream(out + j, y);
+    } else {
+      store(out + j, y);
+    }
+  }
+  if constexpr (past_caches) stream_fence();
+  return j;
+}
+
 template <class T>
 void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float factor, bool past_caches) {
   const T* x = static_cast<const T*>(row);
   T* out = static_cast<T*>(output);
   const Floats s = splat(shift), f = splat(factor);
-  auto partial = [&](int64_t from, int64_t n) {
-    T in[width] = {}, rounded[width];
-    std::memcpy(in, x + from, size_t(n) * sizeof(T));
-    store(rounded, f * exp(load(in) - s));
-    std::memcpy(out + from, rounded, size_t(n) * sizeof(T));
-  };
   int64_t j = 0;
   if (past_caches) {
-    const int64_t head = int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
-    for (; j < head && j < vocab; j += width) partial(j, (head < vocab ? head : vocab) - j < width ? (head < vocab ? head : vocab) - j : width);
-    j = head < vocab ? head : vocab;
-    for (; j + width <= vocab; j += width) stream(out + j, f * exp(load(x + j) - s));
-    stream_fence();
+    // Streamed stores need aligned addresses, and whole cache lines to be worth it.
+    const int64_t unaligned = int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
+    const int64_t head = unaligned < vocab ? unaligned : vocab;
+    for (; j < head; j += width) scaled_exp_part(x + j, out + j, head - j < width ? head - j : width, s, f);
+    j = head + scaled_exp_vectors<true>(x + head, out + head, vocab - head, shift, factor);
   } else {
-    for (; j + width <= vocab; j += width) store(out + j, f * exp(load(x + j) - s));
+    j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
   }
-  if (j < vocab) partial(j, vocab - j);
+  if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, s, f);
 }
 
 void exp_array(const float* x, float* y, int64_t n) {

@@ -47,7 +47,22 @@ inline Vector unaligned(const Element* p) {
 }
 
 inline Floats load(const float* p) { return unaligned<Floats>(p); }
-inline Floats load(const Bfloat16* p) { return (Floats)(__builtin_convertvector(unaligned<Halves>(p), Words) << 16); }
+// GCC splits the generic conversions between 16 and 32 bits in two halves.
+#if defined(__AVX512F__)
+inline Words widen(Halves h) { return (Words)_mm512_cvtepu16_epi32((__m256i)h); }
+inline Halves narrow(Words w) { return (Halves)_mm512_cvtepi32_epi16((__m512i)w); }
+#elif defined(__AVX2__)
+inline Words widen(Halves h) { return (Words)_mm256_cvtepu16_epi32((__m128i)h); }
+inline Halves narrow(Words w) {
+  const __m256i packed = _mm256_packus_epi32((__m256i)w, (__m256i)w);  // per 128-bit half
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
+#else
+inline Words widen(Halves h) { return __builtin_convertvector(h, Words); }
+inline Halves narrow(Words w) { return __builtin_convertvector(w, Halves); }
+#endif
+
+inline Floats load(const Bfloat16* p) { return (Floats)(widen(unaligned<Halves>(p)) << 16); }
 inline Floats load(const Float16* p) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -55,7 +70,7 @@ inline Floats load(const Float16* p) {
   return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
   // The float16 exponent field moved into a float32 is 112 too small: a multiplication by 2^112 mends it, subnormals included.
-  const Words h = __builtin_convertvector(unaligned<Halves>(p), Words);
+  const Words h = widen(unaligned<Halves>(p));
   const Words magnitude = (h & 0x7fff) << 13;
   const Words scaled = (Words)((Floats)magnitude * 0x1p112f);
   const Words value = (Words)((h & 0x7c00) == 0x7c00) & (magnitude | 0x7f800000);
@@ -66,9 +81,8 @@ inline Floats load(const Float16* p) {
 
 // To nearest, ties to even; a NaN stays a NaN.
 inline Halves to_bfloat16(Floats v) {
-  const Words u = (Words)v, rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
-  const Words nan = (Words)(v != v);
-  return __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), Halves);
+  const Words u = (Words)v, rounded = u + 0x7fff + (u >> 16 & 1);
+  return narrow((v != v ? Words{} + 0x7fc00000 : rounded) >> 16);
 }
 inline Halves to_float16(Floats v) {
 #if defined(__AVX512F__)
@@ -84,46 +98,41 @@ inline Halves to_float16(Floats v) {
   Words h = (is_subnormal & subnormal) | (~is_subnormal & normal);
   h = (is_infinite & 0x7c00) | (~is_infinite & h);
   h = (is_nan & 0x7e00) | (~is_nan & h);
-  return __builtin_convertvector(h | (u >> 16 & 0x8000), Halves);
+  return narrow(h | (u >> 16 & 0x8000));
 #endif
 }
 
+inline Halves rounded(const Bfloat16*, Floats v) { return to_bfloat16(v); }
+inline Halves rounded(const Float16*, Floats v) { return to_float16(v); }
+
 inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
-inline void store(Bfloat16* p, Floats v) {
-  const Halves h = to_bfloat16(v);
-  std::memcpy(p, &h, sizeof h);
-}
-inline void store(Float16* p, Floats v) {
-  const Halves h = to_float16(v);
+template <class T>
+inline void store(T* p, Floats v) {
+  const Halves h = rounded(p, v);
   std::memcpy(p, &h, sizeof h);
 }
 
 /// A store past the caches; `p` is aligned to the vector. An ordinary one where the processor has none.
+inline void stream(float* p, Floats v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#elif defined(__x86_64__)
+  _mm_stream_ps(p, (__m128)v);
+#else
+  store(p, v);
+#endif
+}
 template <class T>
 inline void stream(T* p, Floats v) {
-#if defined(__x86_64__)
-  if constexpr (sizeof(T) == 4) {
 #if defined(__AVX512F__)
-    _mm512_stream_ps(reinterpret_cast<float*>(p), (__m512)v);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)rounded(p, v));
 #elif defined(__AVX2__)
-    _mm256_stream_ps(reinterpret_cast<float*>(p), (__m256)v);
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)rounded(p, v));
 #else
-    _mm_stream_ps(reinterpret_cast<float*>(p), (__m128)v);
-#endif
-    return;
-  }
-#if defined(__AVX2__)
-  alignas(64) T rounded[width];
-  store(rounded, v);
-#if defined(__AVX512F__)
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), _mm256_load_si256(reinterpret_cast<const __m256i*>(rounded)));
-#else
-  _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_load_si128(reinterpret_cast<const __m128i*>(rounded)));
-#endif
-  return;
-#endif
-#endif
   store(p, v);
+#endif
 }
 
 /// Makes streamed stores visible before the thread reports its work as done.

@@ -46,7 +46,7 @@ struct PairwiseHinge {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double slack = 1 - o.beta * (p.chosen - p.rejected);
     if (slack <= 0) return pairwise(0, 0);
-    return pairwise(slack, -o.beta);
+    return pairwise(slack, slack > 0 ? -o.beta : slack);  // a NaN stays one
   }
 };
 
