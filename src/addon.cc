@@ -70,13 +70,14 @@ Objective read_objective(const Napi::Object& request) {
 }
 
 /// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing has been written.
-Napi::Value prepare(const Napi::Object& request, cpu::Job& job, int64_t pairs) {
+Napi::Value prepare(const Napi::Object& request, cpu::Job& job, bool paired) {
   const Napi::Env env = request.Env();
-  job.batch = read_batch(request);
-  job.threads = int(integer(request, "threads"));
-  const std::optional<BadLabel> bad = list_rows(job.batch, pairs, job.rows);
+  const Napi::Object batch = request.Get("batch").As<Napi::Object>();
+  job.batch = read_batch(batch);
+  job.threads = int(integer(batch, "threads"));
+  const std::optional<BadLabel> bad = list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
   if (!bad) {
-    std::memcpy(view<int32_t>(request, "counts").data, job.rows.counts.data(), job.rows.counts.size() * sizeof(int32_t));
+    std::memcpy(view<int32_t>(batch, "counts").data, job.rows.counts.data(), job.rows.counts.size() * sizeof(int32_t));
     return env.Undefined();
   }
   Napi::Object error = Napi::Object::New(env);
@@ -112,8 +113,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<ReportingLossJob>();
   job->objective = read_objective(request);
-  const int64_t sequences = integer(request, "sequences");
-  const Napi::Value bad = prepare(request, *job, job->objective.likelihood_only() ? sequences : sequences / 2);
+  const Napi::Value bad = prepare(request, *job, !job->objective.likelihood_only());
   if (!bad.IsUndefined()) return bad;
   job->reference = doubles(request.Get("reference"));
   job->outputs = read_outputs(request);
@@ -132,7 +132,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
 Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<cpu::SequenceLogpsJob>();
-  const Napi::Value bad = prepare(request, *job, integer(request, "sequences"));
+  const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
   job->logps = view<double>(request, "logps").data;
   return dispatch(info, std::move(job));
@@ -141,7 +141,7 @@ Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
 Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<cpu::TokenLogpsJob>();
-  const Napi::Value bad = prepare(request, *job, integer(request, "sequences"));
+  const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
   job->logps = view<double>(request, "logps").data;
   job->logsumexp = view<double>(request, "logsumexp").data;

@@ -55,7 +55,8 @@ interface LossOutputs {
   /** In the catalogue's order of metrics, and the loss behind them. */
   metrics: Float64Array;
 }
-export interface LossRequest extends BatchRequest, ObjectiveRequest, LossOutputs {
+export interface LossRequest extends ObjectiveRequest, LossOutputs {
+  batch: BatchRequest;
   reference: Float64Array | Float32Array | undefined;
   logps: Float64Array;
   /** 0 none, 1 dense, 2 factored. */
@@ -64,10 +65,12 @@ export interface LossRequest extends BatchRequest, ObjectiveRequest, LossOutputs
   gradientIsFresh: boolean;
   rowScale: Float32Array | undefined;
 }
-export interface SequenceLogpsRequest extends BatchRequest {
+export interface SequenceLogpsRequest {
+  batch: BatchRequest;
   logps: Float64Array;
 }
-export interface TokenLogpsRequest extends BatchRequest {
+export interface TokenLogpsRequest {
+  batch: BatchRequest;
   logps: Float64Array;
   logsumexp: Float64Array;
   entropy: Float64Array;

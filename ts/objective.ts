@@ -106,7 +106,7 @@ function build(settings: Settings): unknown {
     }
     const prepared = prepareLoss(settings, batch, run);
     const bad = native().loss(prepared.request);
-    if (bad) throw labelError(bad, prepared.request);
+    if (bad) throw labelError(bad, prepared.request.batch);
     return prepared.result();
   };
   const properties = {
@@ -179,7 +179,7 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
 
   const pairs = paired ? base.sequences / 2 : base.sequences;
   const request: LossRequest = {
-    ...base,
+    batch: base,
     method: settings.method,
     settings: settings.native,
     reference,
@@ -193,18 +193,20 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
     gradientIsFresh: gradLogits !== undefined && gradLogits !== batch.logits && run.out === undefined,
     rowScale: mode === 'factored' ? new Float32Array(base.rows) : undefined,
   };
-  const result = (): LossResult => ({
-    loss: request.metrics[metricNames.length] as number,
-    losses: request.losses,
-    logps: request.logps,
-    counts: request.counts,
-    rewards: request.rewards,
-    coefficients: request.coefficients,
-    ...(gradLogits && { gradLogits }),
-    ...(request.rowScale && { rowScale: request.rowScale }),
-    metrics: readMetrics(settings, request.metrics),
-    backend: 'cpu',
-  });
+  const result = (): LossResult => {
+    const values: LossResult = {
+      loss: request.metrics[metricNames.length] as number,
+      losses: request.losses,
+      logps: request.logps,
+      counts: base.counts,
+      rewards: request.rewards,
+      coefficients: request.coefficients,
+      metrics: readMetrics(settings, request.metrics),
+      backend: 'cpu',
+    };
+    if (!gradLogits) return values;
+    return request.rowScale ? { ...values, gradLogits, rowScale: request.rowScale } : { ...values, gradLogits };
+  };
   return { request, result };
 }
 
@@ -240,7 +242,7 @@ async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOpti
       else if (cancelled) reject(abortError(signal?.reason));
       else resolve(prepared.result());
     });
-    if (typeof started !== 'function') reject(labelError(started, prepared.request));
+    if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
     else signal?.addEventListener('abort', started, { once: true });
   });
 }
@@ -295,10 +297,10 @@ function prepareLogps(batch: LogitsBatch, options: LogpsOptions): BatchRequest {
  */
 export function sequenceLogps(batch: LogitsBatch, options: LogpsOptions = {}): SequenceLogps {
   const base = prepareLogps(batch, options);
-  const request = { ...base, logps: new Float64Array(base.sequences) };
+  const request = { batch: base, logps: new Float64Array(base.sequences) };
   const bad = native().sequenceLogps(request);
-  if (bad) throw labelError(bad, request);
-  return { logps: request.logps, counts: request.counts };
+  if (bad) throw labelError(bad, base);
+  return { logps: request.logps, counts: base.counts };
 }
 
 /**
@@ -308,12 +310,12 @@ export function sequenceLogps(batch: LogitsBatch, options: LogpsOptions = {}): S
 export function tokenLogps(batch: LogitsBatch, options: LogpsOptions = {}): TokenLogps {
   const base = prepareLogps(batch, options);
   const request = {
-    ...base,
+    batch: base,
     logps: new Float64Array(base.rows),
     logsumexp: new Float64Array(base.rows),
     entropy: new Float64Array(base.rows),
   };
   const bad = native().tokenLogps(request);
-  if (bad) throw labelError(bad, request);
+  if (bad) throw labelError(bad, base);
   return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };
 }
