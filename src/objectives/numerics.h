@@ -29,15 +29,13 @@ DIRALIGN_HD double sigmoid(double x) {
 /// Derivative of the sigmoid, sigmoid(x) * sigmoid(-x).
 DIRALIGN_HD double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
 
-/// sigmoid_slope(x) - sigmoid_slope(y) without the cancellation at x ~ y: with t = tanh(x / 2), the slope is (1 - t^2) / 4.
+/// sigmoid_slope(x) - sigmoid_slope(y) without cancellation at x ~ y or x ~ -y. With t = tanh(x / 2) the slope is (1 - t^2) / 4, and
+/// tanh a +- tanh b = sinh(a +- b) / (cosh a cosh b).
 DIRALIGN_HD double sigmoid_slope_difference(double x, double y) {
-  const double tx = ::tanh(x / 2), ty = ::tanh(y / 2);
-  // tanh(y/2) - tanh(x/2) = sinh((y-x)/2) / (cosh(x/2) cosh(y/2)), whose factors overflow where the slopes are 0 anyway.
-  if (::fabs(x) < 600 && ::fabs(y) < 600) {
-    const double difference = ::sinh((y - x) / 2) / (::cosh(x / 2) * ::cosh(y / 2));
-    return 0.25 * difference * (tx + ty);
-  }
-  return sigmoid_slope(x) - sigmoid_slope(y);
+  // Beyond 600 the hyperbolic functions would overflow, and at least one slope is nothing.
+  if (!(::fabs(x) < 600 && ::fabs(y) < 600)) return sigmoid_slope(x) - sigmoid_slope(y);
+  const double scale = ::cosh(x / 2) * ::cosh(y / 2);
+  return 0.25 * (::sinh((y - x) / 2) / scale) * (::sinh((y + x) / 2) / scale);
 }
 
 /// log(1 - e^a) for a <= 0. Below -ln 2 the exponential is the small term, above it 1 - e^a is.
