@@ -48,18 +48,23 @@ Napi::Value Environment::start(std::unique_ptr<cpu::Job> job, std::function<void
     live_.push_back(async);
   }
   running_++;
+  auto task = [this, raw = async.get()] {
+    try {
+      if (!raw->job->cancelled) raw->work(*pool_);
+    } catch (const std::exception& e) {
+      raw->error = e.what();
+    }
+    done_.NonBlockingCall(raw);
+    running_--;
+  };
+  try {
+    pool_->post(task, std::max(1, async->job->threads));
+  } catch (...) {  // no thread to be had
+    running_--;
+    async->self.reset();
+    throw;
+  }
   if (pending_++ == 0) done_.Ref(env);  // an idle addon does not keep the process alive
-  pool_->post(
-      [this, raw = async.get()] {
-        try {
-          if (!raw->job->cancelled) raw->work(*pool_);
-        } catch (const std::exception& e) {
-          raw->error = e.what();
-        }
-        done_.NonBlockingCall(raw);
-        running_--;
-      },
-      std::max(1, async->job->threads));
   const std::weak_ptr<Async> weak = async;
   return Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
     if (const std::shared_ptr<Async> live = weak.lock()) live->job->cancelled = true;

@@ -1,5 +1,6 @@
 #include "pool.h"
 #include <algorithm>
+#include <system_error>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -44,7 +45,11 @@ Pool::~Pool() {
 void Pool::post(std::function<void()> task, int threads) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    while (int(threads_.size()) < threads) threads_.emplace_back([this] { work(); });
+    try {
+      while (int(threads_.size()) < threads) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      if (threads_.empty()) throw;  // a process at its limit makes do with the threads there are
+    }
     tasks_.push_back(std::move(task));
   }
   wake_.notify_one();
@@ -102,7 +107,11 @@ struct Team::State {
 Team::Team(Pool& pool, int threads) : members_(std::max(1, threads)) {
   if (members_ == 1) return;
   state_ = std::make_shared<State>();
-  for (int m = 1; m < members_; m++) pool.post([state = state_, m] { help(state, m); }, members_ - 1);
+  try {
+    for (int m = 1; m < members_; m++) pool.post([state = state_, m] { help(state, m); }, members_ - 1);
+  } catch (const std::system_error&) {
+    // No helper can be had: the caller does all the work.
+  }
 }
 
 Team::~Team() {

@@ -8,11 +8,11 @@ namespace diralign {
 
 namespace {
 
-template <class... M>
-constexpr std::array<const MethodInfo*, sizeof...(M)> infos(MethodList<M...>) {
-  return {&M::info...};
+template <int... i>
+constexpr std::array<const MethodInfo*, sizeof...(i)> infos(std::integer_sequence<int, i...>) {
+  return {&MethodAt<i>::type::info...};
 }
-constexpr auto method_infos = infos(Methods{});
+constexpr auto method_infos = infos(MethodIndices{});
 
 constexpr const char* setting_names[] = {"beta",  "normalize", "referenceFree",     "sftWeight",  "sftReduction", "lambda", "labelSmoothing",
                                          "gamma", "calibrationWeight", "divergence", "alpha", "tau", "penalty"};
@@ -129,7 +129,7 @@ std::string method_json(const MethodInfo& m) {
 
 }  // namespace
 
-int method_count() { return Methods::size; }
+int method_count() { return methods_listed; }
 const MethodInfo& method_info(int method) { return *method_infos[size_t(method)]; }
 
 std::string catalogue_json() {

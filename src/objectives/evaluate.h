@@ -31,7 +31,7 @@ struct PairVisitor {
 /// Pairs of an objective that does not couple the batch.
 DIRALIGN_HD PairTerms evaluate_pair(int method, const Settings& settings, const Sequence& chosen, const Sequence& rejected) {
   PairVisitor visitor{settings, chosen, rejected, {0, 0, 0}};
-  visit_method(Methods{}, method, visitor);
+  visit_method(method, visitor);
   return visitor.result;
 }
 
@@ -49,7 +49,7 @@ struct RankVisitor {
 /// The ranking loss of a difference of two scores, for the objectives that sort the batch first.
 DIRALIGN_HD Ranked rank_difference(int method, const Settings& settings, double difference) {
   RankVisitor visitor{settings, difference, {0, 0, 0}};
-  visit_method(Methods{}, method, visitor);
+  visit_method(method, visitor);
   return visitor.result;
 }
 

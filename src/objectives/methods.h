@@ -1,63 +1,60 @@
-// The list of methods. Adding one: a file in methods/ that names its score, its ranking loss and its description, and a line here.
+// The list of methods, in the order of the catalogue. Adding one: a file in methods/ that names its score, its ranking loss and its
+// description, and a line here.
 #pragma once
-#include "methods/alphapo.h"
-#include "methods/aot.h"
-#include "methods/aot_unpaired.h"
-#include "methods/apo_down.h"
-#include "methods/apo_zero.h"
-#include "methods/asft.h"
-#include "methods/bco_pair.h"
-#include "methods/cal_dpo.h"
-#include "methods/cpo.h"
-#include "methods/discopop.h"
-#include "methods/dpo.h"
-#include "methods/dpop.h"
-#include "methods/exo_pair.h"
-#include "methods/hinge.h"
-#include "methods/ipo.h"
-#include "methods/nca.h"
-#include "methods/orpo.h"
-#include "methods/r_dpo.h"
-#include "methods/robust.h"
-#include "methods/sft.h"
-#include "methods/simpo.h"
-#include "methods/sppo_hard.h"
+#include <utility>
+#include "rankings.h"
+#include "scores.h"
 
 namespace diralign {
 
-template <class... M>
-struct MethodList {
-  static constexpr int size = sizeof...(M);
-};
+/// MethodAt<i>::type is the method of the i-th file below, which says so itself.
+template <int index>
+struct MethodAt;
+constexpr int first_method = __COUNTER__ + 1;
+#define DIRALIGN_METHOD(Method)                      \
+  template <>                                        \
+  struct MethodAt<__COUNTER__ - first_method> {      \
+    using type = Method;                             \
+  }
 
-using Methods = MethodList<Sft,
-                       Dpo,
-                       Ipo,
-                       Simpo,
-                       Orpo,
-                       Asft,
-                       ApoZero,
-                       Nca,
-                       CalDpo,
-                       Hinge,
-                       Robust,
-                       ExoPair,
-                       BcoPair,
-                       SppoHard,
-                       Aot,
-                       AotUnpaired,
-                       Discopop,
-                       ApoDown,
-                       Cpo,
-                       Alphapo,
-                       RDpo,
-                       Dpop>;
+}  // namespace diralign
+
+#include "methods/sft.h"
+#include "methods/dpo.h"
+#include "methods/ipo.h"
+#include "methods/simpo.h"
+#include "methods/orpo.h"
+#include "methods/asft.h"
+#include "methods/apo_zero.h"
+#include "methods/nca.h"
+#include "methods/cal_dpo.h"
+#include "methods/hinge.h"
+#include "methods/robust.h"
+#include "methods/exo_pair.h"
+#include "methods/bco_pair.h"
+#include "methods/sppo_hard.h"
+#include "methods/aot.h"
+#include "methods/aot_unpaired.h"
+#include "methods/discopop.h"
+#include "methods/apo_down.h"
+#include "methods/cpo.h"
+#include "methods/alphapo.h"
+#include "methods/r_dpo.h"
+#include "methods/dpop.h"
+
+namespace diralign {
+
+constexpr int methods_listed = __COUNTER__ - first_method;
+using MethodIndices = std::make_integer_sequence<int, methods_listed>;
 
 /// Calls `visitor.template operator()<Method>()` for the method at `index`.
-template <class Visitor, class... M>
-DIRALIGN_HD void visit_method(MethodList<M...>, int index, Visitor&& visitor) {
-  int i = 0;
-  (void)((i++ == index ? (visitor.template operator()<M>(), true) : false) || ...);
+template <class Visitor, int... i>
+DIRALIGN_HD void visit_method(std::integer_sequence<int, i...>, int index, Visitor&& visitor) {
+  (void)((i == index ? (visitor.template operator()<typename MethodAt<i>::type>(), true) : false) || ...);
+}
+template <class Visitor>
+DIRALIGN_HD void visit_method(int index, Visitor&& visitor) {
+  visit_method(MethodIndices{}, index, visitor);
 }
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -19,5 +17,6 @@ struct Alphapo {
       .options = {{Option::label_smoothing, 0}, {Option::gamma, 0.5}, {Option::alpha, 0.25}},
   };
 };
+DIRALIGN_METHOD(Alphapo);
 
 }  // namespace diralign

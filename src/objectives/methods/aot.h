@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct Aot {
       .coupling = Coupling::margins,
   };
 };
+DIRALIGN_METHOD(Aot);
 
 }  // namespace diralign

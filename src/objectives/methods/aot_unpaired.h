@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct AotUnpaired {
       .coupling = Coupling::scores,
   };
 };
+DIRALIGN_METHOD(AotUnpaired);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -18,5 +16,6 @@ struct ApoDown {
       .source = "arXiv 2408.06266, equation 8",
   };
 };
+DIRALIGN_METHOD(ApoDown);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct ApoZero {
       .best = {{3e-07, 0.001}, {3e-07, 0.005}, {3e-07, 0.003}, {3e-07, 0.01}, {1e-06, 0.01}, {3e-07, 0.0005}},
   };
 };
+DIRALIGN_METHOD(ApoZero);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -21,5 +19,6 @@ struct Asft {
       .best = {{3e-07, 0.001}, {1e-06, 0.2}, {7e-07, 0.1}, {5e-07, 0.3}, {3e-07, 0.1}, {7e-07, 0.5}},
   };
 };
+DIRALIGN_METHOD(Asft);
 
 }  // namespace diralign

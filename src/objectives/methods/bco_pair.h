@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -18,5 +16,6 @@ struct BcoPair {
       .source = "arXiv 2404.04656, paired, without the running shift",
   };
 };
+DIRALIGN_METHOD(BcoPair);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -21,5 +19,6 @@ struct CalDpo {
       .best = {{3e-07, 3e-05}, {5e-07, 0.0003}, {3e-07, 0.0003}, {3e-07, 0.0005}, {1e-06, 0.0003}, {3e-07, 1e-05}},
   };
 };
+DIRALIGN_METHOD(CalDpo);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -19,5 +17,6 @@ struct Cpo {
       .options = {{Option::label_smoothing, 0}},
   };
 };
+DIRALIGN_METHOD(Cpo);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -21,5 +19,6 @@ struct Dpo {
       .best = {{7e-07, 0.05}, {1e-06, 0.01}, {1e-06, 0.003}, {3e-07, 0.005}, {5e-07, 0.1}, {3e-07, 0.05}},
   };
 };
+DIRALIGN_METHOD(Dpo);
 
 }  // namespace diralign

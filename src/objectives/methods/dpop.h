@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -19,5 +17,6 @@ struct Dpop {
       .options = {{Option::penalty, 50}},
   };
 };
+DIRALIGN_METHOD(Dpop);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -18,5 +16,6 @@ struct Hinge {
       .source = "arXiv 2309.06657 (RSO); without a reference arXiv 2305.10425 (SLiC-HF)",
   };
 };
+DIRALIGN_METHOD(Hinge);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct Ipo {
       .best = {{1e-06, 0.005}, {7e-07, 0.001}, {1e-06, 0.001}, {3e-07, 0.001}, {1e-06, 0.05}, {3e-07, 0.005}},
   };
 };
+DIRALIGN_METHOD(Ipo);
 
 }  // namespace diralign

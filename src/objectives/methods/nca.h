@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct Nca {
       .best = {{3e-07, 0.0001}, {3e-07, 0.0005}, {3e-07, 0.0003}, {7e-07, 0.001}, {1e-06, 0.001}, {3e-07, 0.0001}},
   };
 };
+DIRALIGN_METHOD(Nca);
 
 }  // namespace diralign

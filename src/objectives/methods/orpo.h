@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -21,5 +19,6 @@ struct Orpo {
       .best = {{3e-07, 0.5}, {5e-07, 0.2}, {5e-07, 0.5}, {3e-07, 0.7}, {3e-07, 0.001}, {3e-07, 0.005}},
   };
 };
+DIRALIGN_METHOD(Orpo);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -19,5 +17,6 @@ struct RDpo {
       .options = {{Option::alpha, 0.05}},
   };
 };
+DIRALIGN_METHOD(RDpo);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -20,5 +18,6 @@ struct Robust {
       .smoothing_below_half = true,
   };
 };
+DIRALIGN_METHOD(Robust);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -18,5 +16,6 @@ struct Sft {
       .source = "maximum likelihood; reductions of arXiv 2502.01237 section 2.1",
   };
 };
+DIRALIGN_METHOD(Sft);
 
 }  // namespace diralign

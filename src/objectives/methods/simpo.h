@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -21,5 +19,6 @@ struct Simpo {
       .best = {{3e-07, 0.5}, {7e-07, 1}, {6e-07, 1}, {3e-07, 2}, {3e-07, 20}, {3e-07, 20}},
   };
 };
+DIRALIGN_METHOD(Simpo);
 
 }  // namespace diralign

@@ -1,6 +1,4 @@
 #pragma once
-#include "../rankings.h"
-#include "../scores.h"
 
 namespace diralign {
 
@@ -18,5 +16,6 @@ struct SppoHard {
       .source = "arXiv 2405.00675",
   };
 };
+DIRALIGN_METHOD(SppoHard);
 
 }  // namespace diralign
