@@ -37,7 +37,7 @@ struct Bfloat16 {
   uint16_t bits;
 };
 
-inline Floats splat(float x) { return Floats{} + x; }
+inline Floats splat(float x) { return x - Floats{}; }  // keeps -0
 
 template <class Vector, class Element>
 inline Vector unaligned(const Element* p) {
