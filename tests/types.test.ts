@@ -1,0 +1,140 @@
+// What the type checker says (`npx tsc` reads this file): options that mean nothing to a method are compile errors, and the type of
+// the logits is that of the gradient. Every line that the checker refuses is refused at run time, too.
+import { describe, expect, expectTypeOf, test } from 'vitest';
+import {
+  DirAlignError,
+  dirAlignLoss,
+  methods,
+  type Divergence,
+  type LogitsBatch,
+  type LossResult,
+  type Method,
+  type MethodOptions,
+  type Objective,
+} from '../ts/index.js';
+
+const refused = (action: () => unknown): void => {
+  expect(action).toThrow(DirAlignError);
+};
+
+describe('settings that the checker refuses', () => {
+  test('methods and betas', () => {
+    // @ts-expect-error no such method
+    refused(() => dirAlignLoss('dop', 0.1));
+    // @ts-expect-error beta is missing
+    refused(() => dirAlignLoss('dpo'));
+    // @ts-expect-error beta is missing
+    refused(() => dirAlignLoss({ method: 'dpo' }));
+    // @ts-expect-error beta is a number
+    refused(() => dirAlignLoss('dpo', '0.1'));
+    // @ts-expect-error normalize is a boolean
+    refused(() => dirAlignLoss('dpo', 0.1, 'yes'));
+    // @ts-expect-error no such method
+    refused(() => dirAlignLoss({ method: 'kto', beta: 0.1 }));
+  });
+
+  test('options of other methods', () => {
+    // @ts-expect-error of simpo and alphapo
+    refused(() => dirAlignLoss('dpo', 0.1, false, { gamma: 0.5 }));
+    // @ts-expect-error of simpo and alphapo
+    refused(() => dirAlignLoss({ method: 'dpo', beta: 0.1, gamma: 0.5 }));
+    // @ts-expect-error simpo has no reference to do without
+    refused(() => dirAlignLoss('simpo', 2, true, { referenceFree: true }));
+    // @ts-expect-error an option of dpo
+    refused(() => dirAlignLoss('ipo', 0.1, false, { divergence: 'js' }));
+    // @ts-expect-error of the smoothed methods
+    refused(() => dirAlignLoss('orpo', 0.1, true, { labelSmoothing: 0.1 }));
+    // @ts-expect-error of orpo and asft
+    refused(() => dirAlignLoss('nca', 0.1, false, { lambda: 1 }));
+    // @ts-expect-error an option of cal_dpo
+    refused(() => dirAlignLoss('sppo_hard', 0.1, false, { calibrationWeight: 1 }));
+    // @ts-expect-error an option of discopop
+    refused(() => dirAlignLoss('dpo', 0.1, false, { tau: 0.05 }));
+    // @ts-expect-error an option of dpop
+    refused(() => dirAlignLoss('dpo', 0.1, false, { penalty: 50 }));
+    // @ts-expect-error of dpo, alphapo and r_dpo
+    refused(() => dirAlignLoss('simpo', 0.1, true, { alpha: 1 }));
+    // @ts-expect-error sft is the likelihood term
+    refused(() => dirAlignLoss('sft', undefined, true, { sftWeight: 1 }));
+    // @ts-expect-error the name is misspelt
+    refused(() => dirAlignLoss('dpo', 0.1, false, { sftweight: 1 }));
+  });
+
+  test('values of other kinds', () => {
+    // @ts-expect-error it is a number
+    refused(() => dirAlignLoss('dpo', 0.1, false, { labelSmoothing: '0.1' }));
+    // @ts-expect-error it is one of four
+    refused(() => dirAlignLoss('dpo', 0.1, false, { divergence: 'kl' }));
+    // @ts-expect-error it is one of two
+    refused(() => dirAlignLoss('sft', undefined, true, { sftReduction: 'mean' }));
+    // @ts-expect-error it is a boolean
+    refused(() => dirAlignLoss('dpo', 0.1, false, { referenceFree: 1 }));
+  });
+});
+
+test('settings that the checker accepts', () => {
+  const objectives = [
+    dirAlignLoss('sft'),
+    dirAlignLoss('sft', 0.1),
+    dirAlignLoss({ method: 'sft', sftReduction: 'token' }),
+    dirAlignLoss('dpo', 0.1),
+    dirAlignLoss('dpo', 0.1, true, { labelSmoothing: 0.1, referenceFree: true, sftWeight: 1, sftReduction: 'token' }),
+    dirAlignLoss('dpo', 0.1, undefined, { divergence: 'alpha', alpha: 0.3 }),
+    dirAlignLoss({ method: 'simpo', beta: 2, gamma: 1, labelSmoothing: 0.1 }),
+    dirAlignLoss({ method: 'orpo', beta: 0.5, normalize: false, lambda: 0.1, sftWeight: 1 }),
+    dirAlignLoss({ method: 'cal_dpo', beta: 0.001, calibrationWeight: 0.5 }),
+    dirAlignLoss('discopop', 0.1, false, { tau: 0.1 }),
+    dirAlignLoss('alphapo', 2, true, { alpha: 0.1, gamma: 0, labelSmoothing: 0.1 }),
+    dirAlignLoss('r_dpo', 0.1, false, { alpha: 0.01 }),
+    dirAlignLoss('dpop', 0.1, false, { penalty: 5 }),
+  ];
+  for (const objective of objectives) expect(objective).toBeTypeOf('function');
+  // A method that is known only at run time.
+  for (const { name } of methods()) expect(dirAlignLoss(name, 0.1).method).toBe(name);
+});
+
+test('types of an objective', () => {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  expectTypeOf(dpo).toExtend<Objective<'dpo'>>();
+  expectTypeOf(dpo.method).toEqualTypeOf<'dpo'>();
+  expectTypeOf(dpo.beta).toEqualTypeOf<number>();
+  expectTypeOf(dpo.divergence).toEqualTypeOf<Divergence>();
+  expectTypeOf(dpo.referenceFree).toEqualTypeOf<boolean>();
+  expectTypeOf(dpo.sftReduction).toEqualTypeOf<'sequence' | 'token'>();
+  expectTypeOf(dirAlignLoss('sft').beta).toEqualTypeOf<undefined>();
+  expectTypeOf<Method>().toExtend<string>();
+  expectTypeOf<MethodOptions<'simpo'>>().toHaveProperty('gamma');
+  expectTypeOf<MethodOptions<'dpo'>>().not.toHaveProperty('gamma');
+  const change = (): void => {
+    // @ts-expect-error settings are read-only
+    dpo.beta = 1;
+  };
+  expect(change).toThrow(TypeError);
+  // @ts-expect-error simpo has no reference
+  expect(dirAlignLoss('simpo', 2).referenceFree).toBeUndefined();
+});
+
+test('the gradient has the type of the logits', () => {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  const labels = Int32Array.of(0, 1);
+  const reference = Float64Array.of(-1, -1);
+  const single = dpo({ logits: new Float32Array(4), shape: [2, 1, 2], labels, reference });
+  expectTypeOf(single).toEqualTypeOf<LossResult<Float32Array<ArrayBuffer>>>();
+  expect(single.gradLogits).toBeInstanceOf(Float32Array);
+  const half = dpo({ logits: new Uint16Array(4), dtype: 'bfloat16', shape: [2, 1, 2], labels, reference });
+  expectTypeOf(half.gradLogits).toEqualTypeOf<Uint16Array<ArrayBuffer> | undefined>();
+  expect(half.gradLogits).toBeInstanceOf(Uint16Array);
+
+  const batch: LogitsBatch<Float32Array> = { logits: new Float32Array(4), shape: [2, 1, 2], labels, reference };
+  const promised = dpo.async(batch);
+  expectTypeOf(promised).resolves.toEqualTypeOf<LossResult<Float32Array>>();
+  expect(promised).toBeInstanceOf(Promise);
+  // @ts-expect-error out is of the logits' type
+  refused(() => dpo<Float32Array>(batch, { out: new Uint16Array(4) }));
+  // @ts-expect-error labels are 32-bit integers
+  refused(() => dpo({ ...batch, labels: [0, 1] }));
+  // @ts-expect-error it is one of three
+  refused(() => dpo(batch, { gradient: 'sparse' }));
+  // @ts-expect-error no such option
+  refused(() => dpo(batch, { inplace: true }));
+});
