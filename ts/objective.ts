@@ -93,14 +93,13 @@ export function dirAlignLoss(
     const { method: name, beta: b, normalize: n, ...rest } = method as Readonly<Record<string, unknown>>;
     return build(resolveSettings(name, b, n, rest));
   }
-  if (options !== undefined && (typeof options !== 'object' || options === null)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `options: expected an object, not ${String(options)}`);
-  }
+  if (options !== undefined) checkObject('options', options);
   return build(resolveSettings(method, beta, normalize, (options ?? {}) as Record<string, unknown>));
 }
 
 function build(settings: Settings): unknown {
   const call = (batch: LogitsBatch, run: RunOptions = {}): LossResult => {
+    checkObject('run', run);
     if (run.signal !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'signal: a synchronous call cannot be aborted; use objective.async');
     }
@@ -123,14 +122,22 @@ function build(settings: Settings): unknown {
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
 const runKeys: ReadonlySet<string> = new Set(['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal']);
+const logpsKeys: ReadonlySet<string> = new Set(['backend', 'threads']);
+
+function checkObject(name: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null) {
+    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${String(value)}`);
+  }
+}
+
+function checkKeys(name: string, given: object, known: ReadonlySet<string>): void {
+  for (const key in given) {
+    if (!known.has(key)) throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
+  }
+}
 
 function checkRun(run: RunOptions): GradientMode {
-  if (typeof run !== 'object' || (run as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `run: expected an object, not ${String(run)}`);
-  }
-  for (const key in run) {
-    if (!runKeys.has(key)) throw typeError('ERR_DIRALIGN_OPTION', `run.${key}: no such option; there are ${[...runKeys].join(', ')}`);
-  }
+  checkKeys('run', run, runKeys);
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
     throw typeError('ERR_DIRALIGN_OPTION', `gradient: '${String(gradient)}' is not one of 'dense', 'factored', 'none'`);
@@ -229,6 +236,7 @@ function readMetrics(settings: Settings, values: Float64Array): Record<string, n
 }
 
 async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOptions): Promise<LossResult> {
+  checkObject('run', run);
   const { signal } = run;
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
     throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${String(signal)}`);
@@ -286,6 +294,8 @@ export interface LogpsOptions {
 }
 
 function prepareLogps(batch: LogitsBatch, options: LogpsOptions): BatchRequest {
+  checkObject('options', options);
+  checkKeys('options', options, logpsKeys);
   checkBackend(options.backend ?? 'auto');
   return checkBatch(batch, options.threads);
 }
