@@ -152,10 +152,10 @@ struct Prepared {
     memory.assign(bytes + 2 * guard, guard_byte);
     job.gradient.data = memory.data() + guard;
     if (run.in_place) {
-      std::memcpy(job.gradient.data, p.logits.data(), bytes);
+      std::copy(p.logits.begin(), p.logits.end(), memory.begin() + guard);
       job.batch.logits = job.gradient.data;
     } else if (run.zeroed) {
-      std::memset(job.gradient.data, 0, bytes);
+      std::fill(memory.begin() + guard, memory.end() - guard, char(0));
     }
     job.gradient.zeroed = run.zeroed;
     job.gradient.elements = p.elements;
