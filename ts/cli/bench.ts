@@ -1,0 +1,134 @@
+import { writeFileSync } from 'node:fs';
+import { oneOf, parse, whole } from './arguments.js';
+import { CommandError, ok, UsageError, type Command } from './command.js';
+import { print, printJson, Progress } from './terminal.js';
+
+const usage = `diralign bench: speed against what memory allows, and against other implementations
+
+Usage: diralign bench [options]
+
+  --shape B,T,V        pairs, tokens per sequence, vocabulary (default 2,256,32000: 1024 rows, 131 MB)
+  --threads N          CPU threads (default: all that the process may use)
+  --rounds N           rounds, each of which runs every case once (default 15)
+  --modes A,B          forward, forward-bf16, forward-f16, in-place, factored, out, out-bf16, fresh, logps (default: all)
+  --fraction F,G       shares of the rows that are scored, the others are ignored as a prompt is (default 1,0.5)
+  --peers A,B          js, tfjs-wasm, onnx, or none (default: those that are installed)
+  --sweep              also the time per logit over vocabularies of 1000 to 256000, and over rows
+  --json               the result for a machine, on the standard output
+  --html FILE          a page with charts
+
+Every time is a median over rounds. Before each timed call the logits are restored and the caches filled with other data, for
+the loops that measure the memory as well. A peer whose loss or gradient differs from ours makes the run fail.
+
+Examples:
+  diralign bench
+  diralign bench --shape 4,512,128256 --threads 8 --peers none
+  diralign bench --sweep --html bench.html`;
+
+export const benchCommand: Command = {
+  name: 'bench',
+  summary: 'measure throughput against memory bandwidth and against peers that are installed',
+  usage,
+  async run(args) {
+    const options = readOptions(args);
+    // Here, so that `diralign --help` need not read them.
+    const [{ native }, { modes }, { nodePeers }, { PeerMismatch, runBench }, { textReport }] = await Promise.all([
+      import('../native.js'),
+      import('../bench/modes.js'),
+      import('../bench/peers.js'),
+      import('../bench/run.js'),
+      import('../bench/report.js'),
+    ]);
+    const bar = new Progress(1);
+    let result;
+    try {
+      result = await runBench({
+        shape: options.shape,
+        threads: options.threads ?? native().cpuInfo().threads,
+        rounds: options.rounds,
+        modes: named('modes', options.modes, modes).map(({ name }) => name),
+        peers: options.peers === 'none' ? [] : named('peers', options.peers, nodePeers([process.cwd()])),
+        fractions: options.fractions,
+        sweep: options.sweep,
+        progress: (doing, done) => {
+          bar.update(done, doing);
+        },
+      });
+    } catch (error) {
+      throw error instanceof PeerMismatch ? new CommandError(error.message) : error;
+    } finally {
+      bar.end();
+    }
+    if (options.html !== undefined) {
+      const { htmlReport } = await import('../bench/html.js');
+      writeFileSync(options.html, htmlReport(result));
+    }
+    if (options.json) printJson(result);
+    else print(textReport(result));
+    return ok;
+  },
+};
+
+interface BenchArguments {
+  readonly shape: readonly [pairs: number, tokens: number, vocab: number];
+  readonly threads: number | undefined;
+  readonly rounds: number;
+  readonly modes: string | undefined;
+  readonly peers: string | undefined;
+  readonly fractions: readonly number[];
+  readonly sweep: boolean;
+  readonly json: boolean;
+  readonly html: string | undefined;
+}
+
+function readOptions(args: string[]): BenchArguments {
+  const { values } = parse(
+    'bench',
+    args,
+    {
+      shape: 'string',
+      threads: 'string',
+      rounds: 'string',
+      modes: 'string',
+      peers: 'string',
+      fraction: 'string',
+      sweep: 'boolean',
+      json: 'boolean',
+      html: 'string',
+    },
+    0,
+  );
+  return {
+    shape: shapeOf(values.shape ?? '2,256,32000'),
+    threads: values.threads === undefined ? undefined : whole('threads', values.threads, 1),
+    rounds: whole('rounds', values.rounds ?? '15', 1),
+    modes: values.modes,
+    peers: values.peers,
+    fractions: (values.fraction ?? '1,0.5').split(',').map((text) => {
+      const share = Number(text);
+      if (share > 0 && share <= 1) return share;
+      throw new UsageError(
+        `--fraction: '${text}' is not a share of the rows; use numbers above 0 and up to 1, for instance 1,0.5`,
+      );
+    }),
+    sweep: values.sweep ?? false,
+    json: values.json ?? false,
+    html: values.html,
+  };
+}
+
+function shapeOf(text: string): BenchArguments['shape'] {
+  const [pairs, tokens, vocab, ...rest] = text.split(',');
+  if (pairs === undefined || tokens === undefined || vocab === undefined || rest.length > 0) {
+    throw new UsageError(`--shape: '${text}' is not pairs,tokens,vocabulary; for instance 2,256,32000`);
+  }
+  return [whole('shape', pairs, 1), whole('shape', tokens, 1), whole('shape', vocab, 2)];
+}
+
+/** Those of a list separated by commas; all when there is none. */
+function named<T extends { readonly name: string }>(option: string, list: string | undefined, all: readonly T[]): readonly T[] {
+  if (list === undefined) return all;
+  const names = all.map(({ name }) => name);
+  const chosen = list.split(',').map((name) => oneOf(option, name, names));
+  return all.filter(({ name }) => chosen.includes(name));
+}
