@@ -35,7 +35,9 @@ const available = [
   })),
   ...processPeers,
 ];
-const wanted = values.peers?.split(',');
+const wanted = values.peers === 'none' ? [] : values.peers?.split(',');
+const unknown = wanted?.find((name) => !available.some((peer) => peer.name === name));
+if (unknown) throw new Error(`--peers ${unknown}: there are ${available.map(({ name }) => name).join(', ')}, or none`);
 
 let said = '';
 const result = await runBench({

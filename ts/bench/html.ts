@@ -55,7 +55,7 @@ function bars(title: string, list: readonly Bar[], grid: readonly (readonly [at:
   const lines = grid.map(
     ([at, text]) =>
       `<line class="grid" x1="${across(at)}" x2="${across(at)}" y1="0" y2="${height}"/>` +
-      `<text class="soft" x="${across(at)}" y="${height + 16}" text-anchor="${at === 0 ? 'start' : 'middle'}">${escape(text)}</text>`,
+      `<text class="soft" x="${across(at)}" y="${height + 16}" text-anchor="${at === 0 ? 'start' : at > 0.95 ? 'end' : 'middle'}">${escape(text)}</text>`,
   );
   const drawn = list.map(
     ({ label, value, more = '', length, strong, hint }, i) =>
@@ -120,7 +120,8 @@ function lineChart(title: string, points: readonly SweepPoint[], along: 'vocab' 
       `<text class="soft" x="0" y="${Number(y(ns)) - 3}">${ns}</text>`
     );
   });
-  const every = points.length > 10 ? 2 : 1;
+  // More names than eight would touch on a phone.
+  const every = Math.ceil(points.length / 8);
   const names = points.map((point, i) =>
     (points.length - 1 - i) % every === 0
       ? `<text class="soft" x="${x(i)}" y="${height + 18}" text-anchor="middle">${short(point[along])}</text>`
