@@ -1,0 +1,65 @@
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import { failed, ok, type Command } from './command.js';
+import { packageRoot } from './package.js';
+import { paint, printJson } from './terminal.js';
+
+interface Ended {
+  readonly status: number;
+  readonly output: string;
+}
+
+/** The script does all of it, the check of its arguments included; the library is not touched, for it may not load yet. */
+async function runScript(args: readonly string[], captured: boolean): Promise<Ended> {
+  const script = path.join(packageRoot, 'scripts', 'build-native.mjs');
+  const child = spawn(process.execPath, [script, ...args], {
+    stdio: ['ignore', ...(captured ? (['pipe', 'pipe'] as const) : (['inherit', 'inherit'] as const))],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+  }
+  const status = await new Promise<number>((resolve, reject) => {
+    child.on('error', reject).on('close', (code) => {
+      // Ended by a signal: there is no status.
+      resolve(code ?? failed);
+    });
+  });
+  return { status, output };
+}
+
+async function run(args: string[]): Promise<number> {
+  const json = args.includes('--json');
+  const { status, output } = await runScript(
+    args.filter((arg) => arg !== '--json'),
+    json,
+  );
+  if (json) printJson({ built: status === ok, status, output: output.trim().split('\n') });
+  return status;
+}
+
+export const buildCommand: Command = {
+  name: 'build',
+  summary: 'build the addon from source with CMake, where no prebuilt one fits',
+  usage: `diralign build: build the addon from source, where no prebuilt one fits
+
+${paint('bold', 'Usage')}
+  diralign build [options]
+
+Needs CMake 3.18 or later and a C++20 compiler; says what to install where one is missing. The addon is left in the package,
+which finds it there.
+
+${paint('bold', 'Options')}
+  --config NAME      Release (default), Debug or RelWithDebInfo
+  --build-dir DIR    build there, and leave diralign.node there
+  --clean            start from nothing
+  -D NAME=VALUE      an option of CMake
+  --json             the outcome and the output of the build as JSON
+
+${paint('bold', 'Examples')}
+  npx diralign build
+  npx diralign build --clean --config Debug`,
+  run,
+};

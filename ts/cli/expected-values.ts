@@ -1,0 +1,85 @@
+/** Reference values that lie beside a batch file. */
+import fs from 'node:fs';
+import path from 'node:path';
+import type { ReferenceConfig } from '../reference.js';
+import { CommandError } from './command.js';
+
+export interface ExpectedCase {
+  readonly call: ReferenceConfig;
+  readonly loss: number;
+  readonly losses?: readonly number[];
+  /** Elements of dLoss/dlogits by their indices in the shape of the logits. */
+  readonly gradient?: { readonly at: readonly (readonly number[])[]; readonly value: readonly number[] };
+}
+export interface ExpectedValues {
+  readonly path: string;
+  readonly logps?: readonly number[];
+  readonly counts?: readonly number[];
+  readonly cases: readonly ExpectedCase[];
+}
+
+type Json = Readonly<Record<string, unknown>>;
+const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** A number, or its name where JSON has none. */
+function numberFrom(value: unknown, where: string): number {
+  const named: Readonly<Record<string, number>> = { NaN, Infinity, '-Infinity': -Infinity };
+  const number = typeof value === 'string' ? named[value] : value;
+  if (typeof number !== 'number')
+    throw new CommandError(`${where}: ${value === undefined ? 'nothing' : JSON.stringify(value)} is not a number`);
+  return number;
+}
+
+function numbers(value: unknown, where: string): number[] {
+  if (!Array.isArray(value)) throw new CommandError(`${where}: expected an array of numbers`);
+  return value.map((item, i) => numberFrom(item, `${where}[${i}]`));
+}
+
+function parseCase(value: unknown, where: string): ExpectedCase {
+  if (!isObject(value) || !isObject(value.call) || typeof value.call.method !== 'string') {
+    throw new CommandError(`${where}: expected { call: { method, ... }, loss, ... }`);
+  }
+  const { call, loss, losses, gradient } = value;
+  if (gradient !== undefined && (!isObject(gradient) || !Array.isArray(gradient.at))) {
+    throw new CommandError(`${where}.gradient: expected { at: [[...indices]], value: [...] }`);
+  }
+  return {
+    call: call as unknown as ReferenceConfig,
+    loss: numberFrom(loss, `${where}.loss`),
+    ...(losses !== undefined && { losses: numbers(losses, `${where}.losses`) }),
+    ...(gradient !== undefined && {
+      gradient: {
+        at: (gradient.at as unknown[]).map((item, i) => numbers(item, `${where}.gradient.at[${i}]`)),
+        value: numbers(gradient.value, `${where}.gradient.value`),
+      },
+    }),
+  };
+}
+
+/**
+ * Of NAME.safetensors: NAME.expected.json, or an expected.json whose `file` names it. Nothing where there is neither.
+ * @throws CommandError where such a file is there and is not what it should be
+ */
+export function expectedValuesOf(file: string): ExpectedValues | undefined {
+  const own = file.replace(/\.safetensors$/, '') + '.expected.json';
+  const shared = path.join(path.dirname(file), 'expected.json');
+  for (const candidate of [own, shared]) {
+    if (!fs.existsSync(candidate)) continue;
+    let json: unknown;
+    try {
+      json = JSON.parse(fs.readFileSync(candidate, 'utf8'));
+    } catch (error) {
+      throw new CommandError(`${candidate}: ${(error as Error).message}`);
+    }
+    if (!isObject(json) || !Array.isArray(json.cases)) throw new CommandError(`${candidate}: expected { cases: [...] }`);
+    if (candidate === shared && json.file !== path.basename(file)) continue;
+    const { logps, counts, cases } = json;
+    return {
+      path: candidate,
+      ...(logps !== undefined && { logps: numbers(logps, `${candidate}: logps`) }),
+      ...(counts !== undefined && { counts: numbers(counts, `${candidate}: counts`) }),
+      cases: (cases as unknown[]).map((value, i) => parseCase(value, `${candidate}: cases[${i}]`)),
+    };
+  }
+  return undefined;
+}

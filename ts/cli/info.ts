@@ -1,0 +1,105 @@
+import os from 'node:os';
+import { cuda } from '../cuda.js';
+import { DirAlignError } from '../errors.js';
+import { native, nativePath } from '../native.js';
+import { parse } from './arguments.js';
+import { whyNoCuda } from './backends.js';
+import { failed, ok, type Command } from './command.js';
+import { packageRoot, packageVersion, shortPath } from './package.js';
+import { list, plural } from './table.js';
+import { paint, print, printJson } from './terminal.js';
+
+interface Addon {
+  readonly path: string;
+  readonly isa: string;
+  readonly threads: number;
+}
+
+function loadAddon(): Addon | { readonly error: string } {
+  try {
+    return { path: nativePath(), ...native().cpuInfo() };
+  } catch (error) {
+    if (error instanceof DirAlignError) return { error: error.message };
+    throw error;
+  }
+}
+
+/** How people write what `cpuInfo` reports. */
+const isaNames: Readonly<Record<string, string>> = {
+  avx512: 'AVX-512',
+  avx2: 'AVX2',
+  baseline: 'the baseline of the architecture',
+};
+
+function gather() {
+  const addon = loadAddon();
+  const noCuda = whyNoCuda();
+  const processors = os.cpus();
+  return {
+    version: packageVersion(),
+    package: packageRoot,
+    addon,
+    node: process.versions.node,
+    napi: process.versions.napi,
+    platform: `${process.platform}-${process.arch}`,
+    system: `${os.type()} ${os.release()}`,
+    cpu: {
+      model: processors[0]?.model.trim() ?? 'unknown',
+      processors: processors.length,
+      available: os.availableParallelism(),
+      memoryBytes: os.totalmem(),
+    },
+    backends: {
+      cpu: 'error' in addon ? { available: false, reason: addon.error } : { available: true },
+      cuda: noCuda === undefined ? { available: true, devices: cuda.devices() } : { available: false, reason: noCuda },
+    },
+  };
+}
+
+function run(args: string[]): Promise<number> {
+  const { values } = parse('info', args, { json: 'boolean' }, 0);
+  const info = gather();
+  const { addon, cpu, backends } = info;
+  const status = 'error' in addon ? failed : ok;
+  if (values.json) {
+    printJson(info);
+    return Promise.resolve(status);
+  }
+  const backend = (name: keyof typeof backends, details: string): string => {
+    const { available } = backends[name];
+    return available ? `${paint('green', 'on')}   ${details}` : `${paint('yellow', 'off')}  ${details}`;
+  };
+  const vectors = 'error' in addon ? '' : (isaNames[addon.isa] ?? addon.isa);
+  const threads = 'error' in addon ? '' : `, ${plural(addon.threads, 'thread')}`;
+  print(
+    list([
+      ['diralign', `${info.version}  ${paint('dim', shortPath(packageRoot) || '.')}`],
+      ['addon', 'error' in addon ? paint('red', addon.error) : shortPath(addon.path)],
+      ['node', `${info.node}, Node-API ${info.napi ?? 'unknown'}, ${info.platform}`],
+      ['system', info.system],
+      [
+        'processor',
+        `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${(cpu.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
+      ],
+      ['cpu', backend('cpu', 'error' in addon ? 'the addon is not loaded' : `${vectors}${threads}`)],
+      ['cuda', backend('cuda', whyNoCuda() ?? plural(cuda.devices().length, 'device'))],
+    ]),
+  );
+  return Promise.resolve(status);
+}
+
+export const infoCommand: Command = {
+  name: 'info',
+  summary: 'versions, the addon in use, processor features, backends and why one is off',
+  usage: `diralign info: versions, the addon in use, processor features, backends and why one is off
+
+${paint('bold', 'Usage')}
+  diralign info [--json]
+
+The exit status is 1 where the addon cannot be loaded.
+
+${paint('bold', 'Examples')}
+  diralign info
+  diralign info --json > machine.json`,
+  run,
+};
