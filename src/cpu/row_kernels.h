@@ -3,7 +3,8 @@
 // A row is summed in blocks of 512: 32 float32 partial sums, added up in float64 and folded in a fixed order. The exponentials are
 // relative to a reference point that starts as the first block's maximum and moves only when a block rises above it by more than
 // `reference_slack`: the running maximum need not be exact for the sums to be, so a block is read once, and the rare block that
-// moves it is simply done again. The fixed 32 lanes make the sums independent of alignment and of the vector width.
+// moves it is simply done again. The fixed 32 lanes make the sums independent of alignment, and
+// their order independent of the vector width.
 #pragma once
 #include <cmath>
 #include "kernels.h"

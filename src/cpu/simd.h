@@ -5,12 +5,16 @@
 #include <cstdint>
 #include <cstring>
 #if defined(__x86_64__)
+#if defined(__clang__)
+#include <immintrin.h>
+#else
 // GCC 12 warns of the deliberately undefined registers inside its own header.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#endif
 #endif
 
 namespace {
@@ -180,8 +184,8 @@ inline Floats exp(Floats x) {
                          0x1.6a09e6p0f, 0x1.7a1148p0f, 0x1.8ace54p0f, 0x1.9c4918p0f, 0x1.ae89fap0f, 0x1.c199bep0f, 0x1.d5818ep0f, 0x1.ea4afap0f};
   constexpr float to_sixteenths = 0x1.8p19f;
   const Floats biased = x * 1.44269502f + to_sixteenths, n = biased - to_sixteenths;
-  Floats r = n * -0x1.62e4p-1f + x;
-  r = n * -0x1.7f7d1cp-20f + r;
+  Floats r = n * -0x1.62ep-1f + x;
+  r = n * -0x1.0bfbe8p-15f + r;
   Floats p = r * 0x1.555556p-3f + 0.5f;
   p = p * r + 1.f;
   p = p * r;

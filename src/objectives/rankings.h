@@ -54,17 +54,22 @@ struct PairwiseHinge {
 struct PairwiseRobust {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = o.beta * (p.chosen - p.rejected), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
-    return pairwise(((1 - e) * softplus(-u) - e * softplus(u)) * scale, -o.beta * ((1 - e) * sigmoid(-u) + e * sigmoid(u)) * scale);
+    return pairwise(((1 - e) * softplus(-u) - (e == 0 ? 0 : e * softplus(u))) * scale, -o.beta * ((1 - e) * sigmoid(-u) + e * sigmoid(u)) * scale);
   }
 };
 
 /// KL from (1 - e, e) to (sg(u), sg(-u)): q (log q - log(1 - e)) + (1 - q)(log(1 - q) - log e), q = sg(u);
 /// dL/du = sg'(u) (u - log((1 - e) / e)).
 struct PairwiseExo {
+  /// sg(u) (log sg(u) - log_target), 0 where sg(u) is.
+  DIRALIGN_HD static double relative_entropy(double u, double log_target) {
+    const double q = sigmoid(u);
+    return q == 0 ? 0 : q * (log_sigmoid(u) - log_target);
+  }
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = o.beta * (p.chosen - p.rejected), e = o.label_smoothing;
     const double log_keep = ::log1p(-e), log_flip = ::log(e);
-    const double loss = sigmoid(u) * (log_sigmoid(u) - log_keep) + sigmoid(-u) * (log_sigmoid(-u) - log_flip);
+    const double loss = relative_entropy(u, log_keep) + relative_entropy(-u, log_flip);
     const double slope = sigmoid_slope(u);
     return pairwise(loss, slope == 0 ? 0 : o.beta * slope * (u - (log_keep - log_flip)));
   }
