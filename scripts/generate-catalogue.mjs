@@ -11,8 +11,7 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
 const catalogue = JSON.parse(require(path.join(root, 'build/Release/diralign.node')).catalogue);
 
-const describe = (option) =>
-  option.values ? option.values.map((v) => `\`'${v}'\``).join(', ') : `default ${option.default}`;
+const describe = (option) => (option.values ? option.values.map((v) => `\`'${v}'\``).join(', ') : `default ${option.default}`);
 const table = [
   '| method | family | ranks | ranking | `normalize` | options | loss of a pair | source |',
   '|---|---|---|---|---|---|---|---|',
@@ -28,7 +27,9 @@ const short = [
   '|---|---|---|---|---|---|',
   ...catalogue.methods.map(
     (m) =>
-      `| \`${m.name}\` | ${m.score} | ${m.ranking} | ${m.reference ? 'yes' : ''} | ${m.normalize ? 'yes' : ''} | ${Object.keys(m.options)
+      `| \`${m.name}\` | ${m.score} | ${m.ranking} | ${m.reference ? 'yes' : ''} | ${m.normalize ? 'yes' : ''} | ${Object.keys(
+        m.options,
+      )
         .map((o) => `\`${o}\``)
         .join(', ')} |`,
   ),

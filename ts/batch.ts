@@ -17,14 +17,24 @@ export function checkThreads(threads: number | undefined): number {
   return threads;
 }
 
-function describe(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  if (typeof value !== 'object') return `${typeof value} ${String(value)}`;
-  return (value as { constructor?: { name?: string } }).constructor?.name ?? 'object';
+/** A value as a message names it: primitives as they are, objects by their class. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return `'${value}'`;
+  if (typeof value === 'function') return 'a function';
+  if (typeof value === 'object' && value !== null)
+    return (value as { constructor?: { name?: string } }).constructor?.name ?? 'an object';
+  return String(value);
+}
+
+/** The kind of a typed array. An array of another realm (a vm context, a test runner) has the same. */
+function tagOf(value: unknown): string | undefined {
+  return ArrayBuffer.isView(value)
+    ? ((value as unknown as Record<symbol, unknown>)[Symbol.toStringTag] as string | undefined)
+    : undefined;
 }
 
 function isFloat16Array(value: unknown): value is Float16ArrayLike {
-  return ArrayBuffer.isView(value) && (value as unknown as Float16ArrayLike)[Symbol.toStringTag] === 'Float16Array';
+  return tagOf(value) === 'Float16Array';
 }
 
 /** A view that native code may read and write: neither detached nor able to shrink under it. */
@@ -47,19 +57,17 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-/** Array types are told apart by tag: one of another realm (a vm context, a test runner) is as good. */
-function checkArray<T extends ArrayBufferView & { readonly length: number }>(
+function checkArray(
   name: string,
   value: unknown,
   types: readonly string[],
   code: 'ERR_DIRALIGN_DTYPE' | 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_LABEL' | 'ERR_DIRALIGN_SHAPE',
-): T {
-  const tag = ArrayBuffer.isView(value) ? (value as unknown as Record<symbol, unknown>)[Symbol.toStringTag] : undefined;
-  if (typeof tag !== 'string' || !types.includes(tag)) {
+): ArrayBufferView & { readonly length: number } {
+  if (!types.includes(tagOf(value) ?? '')) {
     throw typeError(code, `${name}: expected ${types.join(' or ')}, not ${describe(value)}`);
   }
   checkBuffer(name, value as ArrayBufferView);
-  return value as T;
+  return value as ArrayBufferView & { readonly length: number };
 }
 
 function checkLength(name: string, length: number, expected: number, of: string): void {
@@ -76,7 +84,7 @@ export function rawLogits(array: LogitsArray): Float32Array | Uint16Array {
 function checkDtype(batch: LogitsBatch): Dtype {
   const { logits, dtype } = batch;
   if (dtype !== undefined && !dtypes.includes(dtype)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${String(dtype)}' is not one of 'float32', 'float16', 'bfloat16'`);
+    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
   }
   if (logits instanceof Object && 'ptr' in logits) {
     throw typeError('ERR_DIRALIGN_BACKEND', 'logits: device tensors need the CUDA backend, which this build does not have');
@@ -85,7 +93,10 @@ function checkDtype(batch: LogitsBatch): Dtype {
   const implied = isFloat16Array(logits) ? 'float16' : logits.BYTES_PER_ELEMENT === 4 ? 'float32' : undefined;
   if (implied === undefined) {
     if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: a Uint16Array holds 'float16' or 'bfloat16' bits; say which (given: ${describe(dtype)})`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `dtype: a Uint16Array holds 'float16' or 'bfloat16' bits; say which (given: ${describe(dtype)})`,
+    );
   }
   if (dtype !== undefined && dtype !== implied) {
     throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit logits in a ${describe(logits)}`);
@@ -105,7 +116,7 @@ function checkShape(batch: LogitsBatch): Layout {
   if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${JSON.stringify(shape) ?? String(shape)}`,
+      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${Array.isArray(shape) ? JSON.stringify(shape) : describe(shape)}`,
     );
   }
   const dimensions = shape as number[];
@@ -118,7 +129,10 @@ function checkShape(batch: LogitsBatch): Layout {
   }
   const rowStride = batch.rowStride ?? vocab;
   if (!Number.isSafeInteger(rowStride) || rowStride < vocab) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `rowStride: ${String(rowStride)} is not a whole number of at least vocab, ${String(vocab)}`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `rowStride: ${String(rowStride)} is not a whole number of at least vocab, ${String(vocab)}`,
+    );
   }
   if (dimensions.length === 3) {
     if (batch.offsets !== undefined) {
@@ -132,7 +146,7 @@ function checkShape(batch: LogitsBatch): Layout {
 }
 
 function checkOffsets(value: unknown, rows: number): number {
-  const offsets = checkArray<Int32Array>('offsets', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE');
+  const offsets = checkArray('offsets', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE') as Int32Array;
   if (offsets.length < 1 || offsets[0] !== 0 || offsets.at(-1) !== rows) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
@@ -161,7 +175,7 @@ export function checkBatch(batch: LogitsBatch, threads: number | undefined): Bat
     const what = `${String(rows)} rows of ${rowStride === vocab ? 'vocab' : 'rowStride'} ${String(rowStride)}`;
     throw rangeError('ERR_DIRALIGN_SHAPE', `logits: length ${String(length)}; expected ${String(full)}, ${what}`);
   }
-  const labels = checkArray<Int32Array>('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
+  const labels = checkArray('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
   checkLength('labels', labels.length, rows, 'one per row');
   const ignoreIndex = batch.ignoreIndex ?? -100;
   if ((ignoreIndex | 0) !== ignoreIndex) {
@@ -185,7 +199,7 @@ export function checkBatch(batch: LogitsBatch, threads: number | undefined): Bat
 
 /** Labels of the likelihood term. */
 export function checkSftLabels(value: unknown, rows: number): Int32Array {
-  const labels = checkArray<Int32Array>('sftLabels', value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
+  const labels = checkArray('sftLabels', value, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
   checkLength('sftLabels', labels.length, rows, 'one per row');
   return labels;
 }
@@ -197,7 +211,7 @@ export function checkLogps(
   sequences: number | undefined,
   code: 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_DTYPE',
 ): Float64Array | Float32Array {
-  const logps = checkArray<Float64Array | Float32Array>(name, value, ['Float64Array', 'Float32Array'], code);
+  const logps = checkArray(name, value, ['Float64Array', 'Float32Array'], code) as Float64Array | Float32Array;
   if (sequences !== undefined && logps.length !== sequences) {
     throw rangeError(
       code === 'ERR_DIRALIGN_DTYPE' ? 'ERR_DIRALIGN_SHAPE' : code,
@@ -210,7 +224,10 @@ export function checkLogps(
 /** The reference's numbers are made by the caller: a NaN or an infinity there is a mistake, not a numerical event. */
 export function checkReference(value: unknown, sequences: number, method: string): Float64Array | Float32Array {
   if (value === undefined) {
-    throw typeError('ERR_DIRALIGN_REFERENCE', `reference: '${method}' needs the reference's log-probability of each sequence (or referenceFree: true)`);
+    throw typeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `reference: '${method}' needs the reference's log-probability of each sequence (or referenceFree: true)`,
+    );
   }
   const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');
   const bad = reference.findIndex((x) => !Number.isFinite(x));
@@ -222,7 +239,7 @@ export function checkReference(value: unknown, sequences: number, method: string
 
 /** Scored tokens per sequence. */
 export function checkCounts(value: unknown, sequences: number): Int32Array {
-  const counts = checkArray<Int32Array>('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE');
+  const counts = checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE') as Int32Array;
   checkLength('counts', counts.length, sequences, 'one per sequence');
   const bad = counts.findIndex((n) => n < 0);
   if (bad >= 0) throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${String(counts[bad])} at index ${String(bad)} is negative`);
@@ -238,9 +255,12 @@ export function checkSequences(sequences: number, paired: boolean): void {
 }
 
 /** The caller's gradient buffer. */
-export function checkOut(value: unknown, logits: LogitsArray, inputs: Readonly<Record<string, ArrayBufferView | undefined>>): LogitsArray {
-  const tag = (logits as unknown as Record<symbol, string>)[Symbol.toStringTag] as string;
-  const out = checkArray<Float32Array>('out', value, [tag], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
+export function checkOut(
+  value: unknown,
+  logits: LogitsArray,
+  inputs: Readonly<Record<string, ArrayBufferView | undefined>>,
+): LogitsArray {
+  const out = checkArray('out', value, [tagOf(logits) as string], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
   checkLength('out', out.length, logits.length, 'that of the logits');
   for (const [name, input] of Object.entries(inputs)) {
     if (input && overlap(out, input)) {

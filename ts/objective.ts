@@ -6,6 +6,7 @@ import {
   checkReference,
   checkSequences,
   checkSftLabels,
+  describe,
   labelError,
   rawLogits,
 } from './batch.js';
@@ -80,12 +81,7 @@ export function dirAlignLoss<M extends Method>(
   options?: MethodOptions<M>,
 ): Objective<M>;
 export function dirAlignLoss<M extends Method>(config: Config<M>): Objective<M>;
-export function dirAlignLoss(
-  method: unknown,
-  beta?: unknown,
-  normalize?: unknown,
-  options?: unknown,
-): unknown {
+export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknown, options?: unknown): unknown {
   if (typeof method === 'object' && method !== null) {
     if (beta !== undefined || normalize !== undefined || options !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
@@ -126,13 +122,14 @@ const logpsKeys: ReadonlySet<string> = new Set(['backend', 'threads']);
 
 function checkObject(name: string, value: unknown): asserts value is object {
   if (typeof value !== 'object' || value === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${String(value)}`);
+    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${describe(value)}`);
   }
 }
 
 function checkKeys(name: string, given: object, known: ReadonlySet<string>): void {
   for (const key in given) {
-    if (!known.has(key)) throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
+    if (!known.has(key))
+      throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
   }
 }
 
@@ -140,7 +137,7 @@ function checkRun(run: RunOptions): GradientMode {
   checkKeys('run', run, runKeys);
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `gradient: '${String(gradient)}' is not one of 'dense', 'factored', 'none'`);
+    throw typeError('ERR_DIRALIGN_OPTION', `gradient: '${gradient as string}' is not one of 'dense', 'factored', 'none'`);
   }
   if (typeof inPlace !== 'boolean') throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${String(inPlace)} is not a boolean`);
   if (inPlace && out !== undefined) throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
@@ -173,7 +170,8 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
   const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
   if (batch.sftLabels !== undefined) {
     if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
-    if (mode === 'factored') throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
+    if (mode === 'factored')
+      throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
     const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
     if (settings.hasSftTerm) base.sftLabels = sftLabels;
   }
@@ -239,7 +237,7 @@ async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOpti
   checkObject('run', run);
   const { signal } = run;
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${String(signal)}`);
+    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${describe(signal)}`);
   }
   if (signal?.aborted) throw abortError(signal.reason);
   const prepared = prepareLoss(settings, batch, run);
@@ -257,7 +255,7 @@ async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOpti
 
 function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
   if (typeof batch !== 'object' || (batch as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `fromLogps: expected an object with logps and counts, not ${String(batch)}`);
+    throw typeError('ERR_DIRALIGN_SHAPE', `fromLogps: expected an object with logps and counts, not ${describe(batch)}`);
   }
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;

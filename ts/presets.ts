@@ -37,9 +37,9 @@ export const presets = Object.freeze({
   /** The beta values that were tried with Llama models. */
   grids: pick((info) => (info.betaGrid.length > 0 ? info.betaGrid : undefined)),
   /** The best learning rate and beta, per setup and method. */
-  best: Object.freeze(
-    Object.fromEntries(setups.map((setup) => [setup, pick((info) => info.best[setup])])),
-  ) as Readonly<Record<PresetSetup, Readonly<Partial<Record<Method, BestSetting>>>>>,
+  best: Object.freeze(Object.fromEntries(setups.map((setup) => [setup, pick((info) => info.best[setup])]))) as Readonly<
+    Record<PresetSetup, Readonly<Partial<Record<Method, BestSetting>>>>
+  >,
   /** What was the same everywhere. */
   recipe: Object.freeze({
     optimizer: 'adam',

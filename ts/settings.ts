@@ -43,8 +43,8 @@ export function resolveSettings(
   }
   const options: Record<string, number | string | boolean> = {};
   for (const [name, option] of Object.entries(info.options)) options[name] = checkOption(name, option, given[name]);
-  if (given['alpha'] !== undefined && 'divergence' in options && options['divergence'] !== 'alpha') {
-    throw typeError('ERR_DIRALIGN_OPTION', `alpha: only divergence 'alpha' has one, not ${show(options['divergence'])}`);
+  if (given.alpha !== undefined && 'divergence' in options && options.divergence !== 'alpha') {
+    throw typeError('ERR_DIRALIGN_OPTION', `alpha: only divergence 'alpha' has one, not ${show(options.divergence)}`);
   }
   const settings: Record<string, number | boolean | string | undefined> = {
     lambda: 1,
@@ -57,8 +57,8 @@ export function resolveSettings(
     beta: isSft ? undefined : (beta as number),
     normalize: normalize ?? info.normalize,
     options: Object.freeze(options),
-    usesReference: info.reference && options['referenceFree'] !== true,
-    hasSftTerm: !isSft && options['sftWeight'] !== 0,
+    usesReference: info.reference && options.referenceFree !== true,
+    hasSftTerm: !isSft && options.sftWeight !== 0,
     method: index,
     native: Float64Array.from(settingNames, (name) => encode(settings[name])),
   };
