@@ -21,9 +21,10 @@ struct RowStatistics {
 };
 
 /// The label's probability is 1 / (1 + e^d), d the log of the others' mass relative to the label's: -softplus(d) keeps its digits
-/// as the probability tends to 1, where target - logsumexp would cancel. A row of nothing but -inf, or with +inf, is a NaN.
+/// as the probability tends to 1, where target - logsumexp would cancel. The difference of the two logits comes first: the logarithm
+/// would drown in a large one. A row of nothing but -inf, or with +inf, is a NaN.
 DIRALIGN_HD RowStatistics row_statistics(const RowSums& row) {
-  const double target = row.target, d = (double(row.reference) + ::log(row.sum)) - target;
+  const double target = row.target, d = ::log(row.sum) + (double(row.reference) - target);
   const double logp = row.target == INFINITY ? NAN : -softplus(d);
   const float max = row.target > row.max ? row.target : row.max;
   const double normalizer = row.sum * ::exp(double(row.reference) - double(max)) + ::exp(target - double(max));
