@@ -27,8 +27,10 @@ import {
   type Dtype,
   type HostBatch,
 } from './support/batches.js';
-import { gradientBound, halfBound, logpBound, lossBound, Misses } from './support/bounds.js';
-import { at, choose, decodeHalf, generator, present, sameBits, type Random } from './support/numbers.js';
+import { gradientBound, logpBound, lossBound, Misses } from './support/bounds.js';
+import { at, choose, generator, present, sameBits, type Random } from './support/numbers.js';
+
+import { checkWithin } from './support/within.js';
 
 const seed = fc.integer({ min: 1, max: 0x7fffffff });
 const dtype = fc.constantFrom(...dtypes);
@@ -759,48 +761,21 @@ describe('against the float64 reference', () => {
     expect(misses.list).toEqual([]);
   });
 
-  const within = (config: ReferenceConfig, batch: HostBatch, kind: Dtype, misses: Misses): void => {
+  const within = (config: ReferenceConfig, batch: HostBatch, misses: Misses): void => {
     const what = JSON.stringify(config);
     const result = objectiveOf(config)(batch);
+    checkWithin(misses, what, config, batch, result);
+    // And as a whole, by the reference's own way from logits to the loss.
     const expected = referenceLoss(config, batch);
-    const { counts } = expected;
-    misses.require(sameBits(result.counts, counts), `${what} counts`);
-    misses.each(`${what} logps`, result.logps, expected.logps, (x, b) => logpBound(x, at(counts, b)));
     misses.near(`${what} loss`, result.loss, expected.loss, lossBound(expected.loss));
     misses.each(`${what} losses`, result.losses, expected.losses, lossBound);
-    // The pair stage, of the log-probabilities that the kernels found.
-    const own = referenceFromLogps(config, {
-      logps: result.logps,
-      counts,
-      ...(batch.reference && { reference: batch.reference }),
-    });
-    misses.each(`${what} rewards`, result.rewards, own.rewards, (x) => exact(x, 1));
-    misses.each(`${what} losses of its logps`, result.losses, own.losses, (x) => exact(x, 1));
-    // The gradient, of the coefficients that the pair stage found.
-    const size = own.gradLogps.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-    const [, tokens = 0, vocab = 0] = batch.shape;
-    const residual = residualOf(batch);
-    const gradient = present(result.gradLogits);
-    const values = gradient instanceof Uint16Array ? decodeHalf(gradient, kind as 'float16') : (gradient as Float32Array);
-    const scaled = residual.map((x, i) => x * at(own.gradLogps, Math.floor(i / (tokens * vocab))));
-    const largest = scaled.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-    misses.each(`${what} gradient`, values, scaled, (x) =>
-      kind === 'float32' ? gradientBound(Math.abs(x), largest) : halfBound(x, kind),
-    );
-    // And those coefficients against the reference's, as far as an objective lets its log-probabilities be off.
+    const size = expected.coefficients.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
     misses.each(
       `${what} coefficients`,
       result.coefficients,
       expected.coefficients,
       (x) => 1e-5 * Math.max(Math.abs(x), 0.1 * size),
     );
-  };
-  /** onehot - softmax in float64. */
-  const residualOf = (batch: HostBatch): Float64Array => {
-    const [sequences] = batch.shape;
-    // -1 per sequence: the gradient of the sum of negative log-probabilities.
-    const { gradLogits } = referenceLoss({ method: 'sft', normalize: false }, batch);
-    return gradLogits.map((x) => -x * sequences);
   };
 
   test.each(dtypes)('%s: random shapes and objectives', (kind) => {
@@ -814,7 +789,7 @@ describe('against the float64 reference', () => {
       }),
       ({ config, scale, pairs, ...spec }) => {
         const batch = randomBatch({ ...spec, scale, dtype: kind, sequences: 2 * pairs });
-        within(config, batch, kind, misses);
+        within(config, batch, misses);
         expect(misses.list).toEqual([]);
       },
       300,
@@ -825,7 +800,7 @@ describe('against the float64 reference', () => {
     const misses = new Misses();
     for (const method of everyMethod) {
       const batch = randomBatch({ seed: 41, sequences: 4, tokens: 3, vocab: 1300, dtype: kind });
-      within({ method, ...(method === 'sft' ? {} : { beta: 0.1 }) }, batch, kind, misses);
+      within({ method, ...(method === 'sft' ? {} : { beta: 0.1 }) }, batch, misses);
     }
     expect(misses.list).toEqual([]);
   });
@@ -844,6 +819,71 @@ describe('against the float64 reference', () => {
       for (const x of tokens.entropy) misses.require(x >= -1e-7, `an entropy of ${String(x)}`);
       expect(misses.list).toEqual([]);
     });
+  });
+});
+
+describe('the checks themselves', () => {
+  const config: ReferenceConfig = { method: 'dpo', beta: 0.3 };
+  const caught = (kind: Dtype, plant: (result: LossResult) => void, options: RunOptions = {}): boolean => {
+    const batch = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600, dtype: kind });
+    const result = objectiveOf(config)(batch, options);
+    plant(result);
+    const misses = new Misses();
+    checkWithin(misses, '', config, batch, result);
+    return misses.list.length > 0;
+  };
+  /** The element of least magnitude that is not 0: what a bare absolute tolerance would overlook. */
+  const smallest = (array: Float32Array): number => {
+    let best = -1;
+    array.forEach((x, i) => {
+      if (x !== 0 && (best < 0 || Math.abs(x) < Math.abs(at(array, best)))) best = i;
+    });
+    return best;
+  };
+
+  test('nothing planted, nothing caught', () => {
+    for (const kind of dtypes)
+      for (const [, options] of destinations) if (!options.inPlace) expect(caught(kind, () => undefined, options)).toBe(false);
+  });
+
+  test.each(['losses', 'logps', 'rewards', 'counts'] as const)('an error of 1e-4 in one of the %s', (key) => {
+    expect(caught('float32', (result) => (result[key][1] = at(result[key], 1) * (key === 'counts' ? 2 : 1.0001)))).toBe(true);
+  });
+
+  test('an error of 1 % in the smallest element, far below any absolute tolerance', () => {
+    for (const gradient of ['dense', 'factored'] as const) {
+      const plant = (result: LossResult): void => {
+        const values = present(result.gradLogits) as Float32Array;
+        const i = smallest(values);
+        values[i] = at(values, i) * 1.01;
+      };
+      expect(caught('float32', plant, { gradient }), gradient).toBe(true);
+    }
+  });
+
+  test('one unit in the last place of a 16-bit gradient', () => {
+    for (const kind of ['float16', 'bfloat16'] as const) {
+      const plant = (result: LossResult): void => {
+        const bits = present(result.gradLogits) as Uint16Array;
+        const i = bits.findIndex((x) => x !== 0);
+        bits[i] = at(bits, i) + 1;
+      };
+      expect(caught(kind, plant), kind).toBe(true);
+    }
+  });
+
+  test('a row scale of 1.0001, an ignored row that is not 0', () => {
+    const scale = (result: LossResult): void => {
+      const rows = present(result.rowScale);
+      const i = rows.findIndex((x) => x !== 0);
+      rows[i] = at(rows, i) * 1.0001;
+    };
+    expect(caught('float32', scale, { gradient: 'factored' })).toBe(true);
+    const dirty = (result: LossResult): void => {
+      const { labels } = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600 });
+      (present(result.gradLogits) as Float32Array)[labels.indexOf(-100) * 600] = 1e-9;
+    };
+    expect(caught('float32', dirty)).toBe(true);
   });
 });
 

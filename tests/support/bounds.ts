@@ -1,31 +1,7 @@
-// The bounds that results are held to, against float64 values of the already rounded inputs.
-import { at, formats, ulp, type HalfDtype } from './numbers.js';
+// The bounds are those of `diralign verify`; what collects the misses is the tests' own.
+import { at } from './numbers.js';
 
-/** The smallest positive float32: what rounding to float32 costs a number that is nearly 0. */
-const subnormal = 2 ** -149;
-
-/** Losses: 1e-6 of the value, or 1e-6 where it is below 1. */
-export function lossBound(expected: number): number {
-  return 1e-6 * Math.max(1, Math.abs(expected));
-}
-
-/** A log-probability summed over so many tokens. */
-export function logpBound(expected: number, tokens: number): number {
-  return 1e-6 * tokens + 1e-6 * Math.abs(expected);
-}
-
-/**
- * An element of the gradient. `scale` is |coefficient| * probability, at the label |coefficient| * (1 - probability); `largest`
- * the largest element of the whole gradient.
- */
-export function gradientBound(scale: number, largest: number): number {
-  return 1e-5 * scale + 1e-9 * largest + subnormal;
-}
-
-/** A 16-bit element: half a unit for its rounding, a hundredth for the float32 value it was rounded from. */
-export function halfBound(expected: number, dtype: HalfDtype): number {
-  return 0.51 * ulp(expected, formats[dtype]);
-}
+export { gradientBound, halfGradientBound as halfBound, logpBound, lossBound, rowSumBound } from '../../ts/verification.js';
 
 /** What was looked at; a function where saying it costs more than looking. */
 type What = string | (() => string);
