@@ -26,15 +26,14 @@ export function parse<T extends OptionTypes>(command: string, args: readonly str
   const options: ParseArgsConfig['options'] = Object.fromEntries(
     Object.entries(types).map(([name, type]) => [kebab(name), { type }]),
   );
-  const help = `; see: diralign ${command} --help`;
   let parsed: { readonly values: Readonly<Record<string, unknown>>; readonly positionals: readonly string[] };
   try {
     parsed = parseArgs({ args: normalized(args, types), options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw new UsageError(`${explain(error as NodeJS.ErrnoException, names)}${help}`);
+    throw new UsageError(explain(error as NodeJS.ErrnoException, names, args));
   }
   const extra = parsed.positionals[positionals];
-  if (extra !== undefined) throw new UsageError(`unexpected argument '${extra}'${help}`);
+  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for ${command}`);
   const values: Record<string, unknown> = {};
   for (const name of names) if (kebab(name) in parsed.values) values[name] = parsed.values[kebab(name)];
   return { values: values as OptionValues<T>, positionals: parsed.positionals };
@@ -56,11 +55,13 @@ function normalized(args: readonly string[], types: OptionTypes): string[] {
   return result;
 }
 
-function explain({ code, message }: NodeJS.ErrnoException, names: readonly string[]): string {
-  const option = /'(-[^' ]+)/.exec(message)?.[1] ?? '';
+function explain({ code, message }: NodeJS.ErrnoException, names: readonly string[], args: readonly string[]): string {
+  const parsed = /'(-[^' ]+)/.exec(message)?.[1] ?? '';
+  // As it was typed.
+  const option = args.map((arg) => arg.replace(/=.*/s, '')).find((arg) => kebab(arg) === parsed) ?? parsed;
   switch (code) {
     case 'ERR_PARSE_ARGS_UNKNOWN_OPTION': {
-      const near = closest(option.replace(/^-+/, ''), names.map(kebab));
+      const near = closest(kebab(option).replace(/^-+/, ''), names.map(kebab));
       return `unknown option '${option}'${near === undefined ? '' : `; did you mean '--${near}'?`}`;
     }
     case 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE':

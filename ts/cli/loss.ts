@@ -129,13 +129,16 @@ interface Outcome extends Built {
   readonly result: LossResult;
   /** Euclidean norm of dLoss/dlogits. */
   readonly gradientNorm: number | undefined;
+  readonly milliseconds: number;
 }
 
 function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
   // One set of labels is all that `sft` has.
   const { sftLabels, ...withoutSftLabels } = batch;
+  const start = performance.now();
   const result = built.objective(built.info.name === 'sft' && sftLabels ? withoutSftLabels : batch, run);
-  return { ...built, result, gradientNorm: result.gradLogits && norm(result, batch) };
+  const milliseconds = performance.now() - start;
+  return { ...built, result, milliseconds, gradientNorm: result.gradLogits && norm(result, batch) };
 }
 
 function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatch): number {
@@ -280,7 +283,7 @@ function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode
   const marks: Readonly<Record<BetaSource, string>> = { given: '', best: '*', plain: '' };
   const metric = (outcome: Outcome, name: string): string => {
     const value = outcome.result.metrics[name];
-    return value === undefined ? '-' : digits(value, 5);
+    return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 5);
   };
   const rows = outcomes.map((outcome): Cell[] => [
     { text: outcome.info.name, style: 'bold' },
@@ -336,9 +339,10 @@ function run(args: string[]): Promise<number> {
   const single = possible.length === 1;
   const target = gradient === 'none' ? {} : single ? { inPlace: true } : { out: alike(batch.logits) };
   const runOptions: RunOptions = { gradient, ...target, ...(threads !== undefined && { threads }) };
-  const start = performance.now();
+  // Loaded before the clock starts.
+  const { isa, threads: available } = native().cpuInfo();
   const outcomes = possible.map((candidate) => compute(candidate, batch, runOptions));
-  const milliseconds = performance.now() - start;
+  const milliseconds = outcomes.reduce((sum, outcome) => sum + outcome.milliseconds, 0);
 
   const [outcome] = outcomes;
   if (!outcome) throw new CommandError('no method is left to compute');
@@ -362,7 +366,6 @@ function run(args: string[]): Promise<number> {
   const tokens = `${scored.toLocaleString('en')} scored tokens of ${about.rows.toLocaleString('en')}`;
   const layout = `vocabulary ${about.vocab.toLocaleString('en')}, ${about.dtype}${about.packed ? ', packed' : ''}`;
   const hint = request.isExample ? paint('dim', '  the example that comes with diralign') : '';
-  const { isa, threads: available } = native().cpuInfo();
   const effort = `${milliseconds < 10 ? milliseconds.toFixed(2) : milliseconds.toFixed(0)} ms on the ${outcome.result.backend} backend (${isa}), ${plural(threads ?? available, 'thread')}${gradient === 'none' ? '' : `, ${gradient} gradient`}`;
   print(`${file}${hint}\n${count}, ${tokens}, ${layout}\n`);
   if (single) print(showOne(outcome, effort));
@@ -401,21 +404,25 @@ function writeGradient(path: string, { objective, result }: Outcome, batch: Logi
   );
 }
 
+/** Options with the same meaning, and whose they are. */
 function optionHelp(): string {
-  const seen = new Map<string, { meaning: string; names: string[] }>();
+  const seen = new Map<string, { name: string; meaning: string; owners: MethodInfo[] }>();
   for (const info of methods()) {
     for (const [name, { meaning }] of Object.entries(info.options)) {
-      const entry = seen.get(name) ?? { meaning, names: [] };
-      entry.names.push(info.name);
-      seen.set(name, entry);
+      const key = `${name} ${meaning}`;
+      const entry = seen.get(key) ?? { name, meaning, owners: [] };
+      entry.owners.push(info);
+      seen.set(key, entry);
     }
   }
-  const all = methods().length;
-  return [...seen]
-    .map(([name, { meaning, names }]) => {
-      const whose = names.length > 6 ? (names.length >= all - 1 ? 'nearly all' : 'those with a reference') : names.join(', ');
-      return `  --${kebab(name).padEnd(20)} ${meaning} (${whose})`;
-    })
+  const whose = (owners: readonly MethodInfo[]): string => {
+    if (owners.length >= methods().length - 1) return owners.length === methods().length ? 'all' : 'all but sft';
+    if (owners.length > 8) return 'those with a reference';
+    return owners.map(({ name }) => name).join(', ');
+  };
+  return [...seen.values()]
+    .sort((a, b) => b.owners.length - a.owners.length)
+    .map(({ name, meaning, owners }) => `  --${kebab(name).padEnd(19)} ${meaning} (${whose(owners)})`)
     .join('\n');
 }
 

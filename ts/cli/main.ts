@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { DirAlignError, type DirAlignErrorCode } from '../errors.js';
+import { DirAlignError } from '../errors.js';
 import { closest } from './arguments.js';
 import { CommandError, failed, misused, ok, UsageError, type Command } from './command.js';
 import { packageVersion } from './package.js';
@@ -54,7 +54,7 @@ async function main([name, ...args]: string[]): Promise<number> {
   }
   if (!Object.hasOwn(commands, name)) {
     const near = closest(name, Object.keys(commands));
-    throw new UsageError(`'${name}' is no command${near === undefined ? '' : `; did you mean '${near}'?`}; see: diralign --help`);
+    throw new UsageError(`'${name}' is no command${near === undefined ? '' : `; did you mean '${near}'?`}`);
   }
   const command = await commands[name]?.();
   if (command === undefined) return misused;
@@ -66,28 +66,21 @@ async function main([name, ...args]: string[]): Promise<number> {
   return await command.run(args);
 }
 
-/** What to do next about an error of the library, whose message says only what is wrong. */
-function nextStep(code: DirAlignErrorCode, command: string): string {
-  switch (code) {
-    case 'ERR_DIRALIGN_LOAD':
-    case 'ERR_DIRALIGN_ABORTED':
-      return '';
-    case 'ERR_DIRALIGN_REFERENCE':
-      return ` (the tensor "reference"; --reference-free does without it)`;
-    default:
-      return `; see: diralign ${command} --help`;
-  }
-}
-
+/** One line: what is wrong, and where to read on. Messages that name their own remedy are left as they are. */
 function report(error: unknown, command: string): number {
-  const wrongUse = error instanceof UsageError || (error instanceof DirAlignError && error.code === 'ERR_DIRALIGN_OPTION');
-  const message = error instanceof Error ? error.message : String(error);
-  const expected = error instanceof UsageError || error instanceof CommandError || error instanceof DirAlignError;
-  const line = message.replace(/\s*\n\s*/g, ' ').replace(/\.$/, '');
-  const next = error instanceof DirAlignError ? nextStep(error.code, command) : expected ? '' : ' (unexpected: please report it)';
+  const isOfLibrary = error instanceof DirAlignError;
+  const isMisuse = error instanceof UsageError || (isOfLibrary && error.code === 'ERR_DIRALIGN_OPTION');
+  const isKnown = isMisuse || isOfLibrary || error instanceof CommandError;
   const who = Object.hasOwn(commands, command) ? `diralign ${command}` : 'diralign';
-  process.stderr.write(`${painter(process.stderr)('red', `${who}:`)} ${line}${next}\n`);
-  return wrongUse ? misused : failed;
+  let line = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, ' ').replace(/\.$/, '');
+  if (!isKnown) line += ' (this should not happen: please report it)';
+  else if (isOfLibrary && error.code === 'ERR_DIRALIGN_REFERENCE')
+    line += '; mend the tensor "reference" or pass --reference-free';
+  else if (!(error instanceof CommandError) && !(isOfLibrary && error.code === 'ERR_DIRALIGN_LOAD')) {
+    line += line.endsWith('?') ? ` See: ${who} --help` : `; see: ${who} --help`;
+  }
+  process.stderr.write(`${painter(process.stderr)('red', `${who}:`)} ${line}\n`);
+  return isMisuse ? misused : failed;
 }
 
 // `diralign ... | head` closes the pipe when it has seen enough.

@@ -35,7 +35,7 @@ function overview(): string {
     rows,
   )}
 
-One in detail: diralign methods NAME`;
+${paint('dim', 'One in detail: diralign methods NAME')}`;
 }
 
 /** The interval of a number, or the words that may stand there. */
@@ -51,6 +51,10 @@ function range({ values, min, above, max, below, default: initial }: OptionInfo)
   return bounds.filter(Boolean).join(', ') || 'any number';
 }
 
+function betaMeaning({ formula }: MethodInfo): string {
+  return formula.includes('1 / (2 beta)') ? 'sets the target of the score, 1 / (2 beta)' : 'temperature on the score';
+}
+
 function detail(info: MethodInfo): string {
   const section = (title: string, body: string): string => `\n\n${paint('bold', title)}\n${body.replace(/^(?=.)/gm, '  ')}`;
   const facts = list([
@@ -60,6 +64,7 @@ function detail(info: MethodInfo): string {
     ['normalize', info.normalize ? 'yes by default: per scored token' : 'no by default: whole sequences'],
     ['source', info.source],
   ]);
+  const beta = info.name === 'sft' ? [] : [['--beta', '-', '> 0', betaMeaning(info)]];
   const options = Object.entries(info.options).map(([name, option]) => [
     `--${kebab(name)}`,
     String(option.default),
@@ -69,9 +74,13 @@ function detail(info: MethodInfo): string {
   let text = `${paint('bold', info.name)}\n${facts.replace(/^/gm, '  ')}`;
   text += section(
     'Options',
-    table([{ title: 'option' }, { title: 'default' }, { title: 'values' }, { title: 'meaning' }], options),
+    table([{ title: 'option' }, { title: 'default' }, { title: 'values' }, { title: 'meaning' }], [...beta, ...options]),
   );
-  const best = Object.entries(info.best).map(([setup, { beta, learningRate }]) => [setup, String(beta), String(learningRate)]);
+  const best = Object.entries(info.best).map(([setup, { beta, learningRate }]) => [
+    setup,
+    String(beta),
+    learningRate.toExponential(),
+  ]);
   if (best.length > 0) {
     const columns = [{ title: 'setup' }, { title: 'beta', align: 'point' }, { title: 'learning rate' }] as const;
     text += section('Best settings of arXiv 2502.01237', table(columns, best));

@@ -42,7 +42,7 @@ export class Progress {
     const full = Math.round(share * width);
     const bar = `${'━'.repeat(full)}${' '.repeat(width - full)}`;
     const line = `${bar} ${String(Math.round(100 * share)).padStart(3)} %  ${what}`;
-    this.stream.write(`\r\u001b[K${line.slice(0, Math.max(20, this.stream.columns - 1))}`);
+    this.stream.write(`\r\u001b[K${line.slice(0, (this.stream.columns || 80) - 1)}`);
   }
 
   /** Removes the line. */

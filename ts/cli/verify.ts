@@ -1,8 +1,9 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { methods } from '../catalogue.js';
 import { native } from '../native.js';
 import type { ReferenceConfig } from '../reference.js';
-import { readBatch } from '../safetensors.js';
+import { readBatch, readSafetensors } from '../safetensors.js';
 import type { Dtype, LogitsBatch } from '../types.js';
 import { allConfigs, converted, nameOf, packed, syntheticBatches, type NamedBatch } from '../verification-cases.js';
 import {
@@ -49,7 +50,7 @@ const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** Batches of more logits than this are taken as they are, in their own dtype and layout. */
 const smallBatch = 2 ** 18;
 /** Of more than this, each method in its default setting only. */
-const largeBatch = 2 ** 24;
+const largeBatch = 2 ** 20;
 
 function makePlans({ name, batch, isSmooth, isChecked }: NamedBatch, expected?: ExpectedValues): Plan[] {
   const given = batch.dtype ?? 'float32';
@@ -76,26 +77,34 @@ function makePlans({ name, batch, isSmooth, isChecked }: NamedBatch, expected?: 
   });
 }
 
-/** FILEs, and the *.safetensors of DIRs. */
+/** FILEs, and the batches of DIRs. */
 function listFiles(names: readonly string[]): string[] {
   return names.flatMap((name) => {
     const isDirectory = fs.statSync(name, { throwIfNoEntry: false })?.isDirectory() ?? false;
     if (!isDirectory) return [name];
-    const found = fs.readdirSync(name).filter((entry) => entry.endsWith('.safetensors'));
-    if (found.length === 0) throw new CommandError(`${name}: holds no *.safetensors; name a file or another folder`);
-    return found.sort().map((entry) => path.join(name, entry));
+    const found = fs
+      .readdirSync(name)
+      .filter((entry) => entry.endsWith('.safetensors'))
+      .sort()
+      .map((entry) => path.join(name, entry));
+    // A folder may hold other tensors, too; what is named must be a batch.
+    const batches = found.filter((file) => readSafetensors(file).has('logits'));
+    if (batches.length === 0)
+      throw new CommandError(`${name}: holds no *.safetensors with logits; name a file or another folder`);
+    return batches;
   });
 }
-
-function methodNeedsReference(batch: LogitsBatch): (config: ReferenceConfig) => boolean {
-  return ({ method }) => batch.reference !== undefined || withoutReference.has(method);
-}
-const withoutReference = new Set(['sft', 'simpo', 'orpo', 'asft', 'cpo', 'alphapo']);
 
 function fileBatch(file: string): NamedBatch {
   const batch = readBatch(file);
   const sequences = batch.offsets ? batch.offsets.length - 1 : batch.shape[0];
-  const hasReference = methodNeedsReference(batch);
+  const lacksReference = new Set<string>(
+    batch.reference
+      ? []
+      : methods()
+          .filter((info) => info.reference)
+          .map((info) => info.name),
+  );
   return {
     name: shortPath(file),
     batch,
@@ -103,7 +112,7 @@ function fileBatch(file: string): NamedBatch {
     isSmooth: () => sequences <= 64,
     isChecked: (config) => {
       if (config.method === 'sft') return batch.sftLabels === undefined;
-      return sequences >= 2 && sequences % 2 === 0 && (hasReference(config) || config.referenceFree === true);
+      return sequences >= 2 && sequences % 2 === 0 && (!lacksReference.has(config.method) || config.referenceFree === true);
     },
   };
 }
@@ -213,6 +222,7 @@ function run(args: string[]): Promise<number> {
   const noCuda = whyNoCuda();
   // Before anything long: a missing addon or file should say so at once.
   const { isa, threads } = native().cpuInfo();
+  if (values.junit !== undefined) writeFile(values.junit, '');
   const files = listFiles(positionals);
   const plans = syntheticBatches().flatMap((batch) => makePlans(batch));
   for (const file of [exampleFile, ...files]) plans.push(...makePlans(fileBatch(file), expectedValuesOf(file)));
