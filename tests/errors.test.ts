@@ -600,6 +600,18 @@ describe.each([
 
   test('its own options', () => {
     expectRefusal(
+      thrownBy(() => logpsOf(good(), null)),
+      TypeError,
+      'OPTION',
+      ['null', 'object'],
+    );
+    expectRefusal(
+      thrownBy(() => logpsOf(good(), { thread: 2 })),
+      TypeError,
+      'OPTION',
+      ['thread', 'threads'],
+    );
+    expectRefusal(
       thrownBy(() => logpsOf(good(), { threads: 0 })),
       RangeError,
       'OPTION',
