@@ -22,6 +22,7 @@ import { availableBackends, whyNoCuda, type Backend } from './backends.js';
 import { CommandError, failed, ok, type Command } from './command.js';
 import { expectedValuesOf, type ExpectedValues } from './expected-values.js';
 import { junit, type JUnitSuite } from './junit.js';
+import { methodNamed } from './methods.js';
 import { exampleFile, shortPath } from './package.js';
 import { digits, plural, table, type Cell } from './table.js';
 import { paint, print, printJson, Progress } from './terminal.js';
@@ -52,10 +53,14 @@ const smallBatch = 2 ** 18;
 /** Of more than this, each method in its default setting only. */
 const largeBatch = 2 ** 20;
 
-function makePlans({ name, batch, isSmooth, isChecked }: NamedBatch, expected?: ExpectedValues): Plan[] {
+function makePlans(
+  { name, batch, isSmooth, isChecked }: NamedBatch,
+  chosen: ReadonlySet<string>,
+  expected?: ExpectedValues,
+): Plan[] {
   const given = batch.dtype ?? 'float32';
   const elements = batch.logits.length;
-  let configs = allConfigs().filter(isChecked);
+  let configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
   if (elements > largeBatch) configs = configs.filter(({ method }, i) => configs.findIndex((c) => c.method === method) === i);
   const plan = (dtype: Dtype, layout: string, form: LogitsBatch): Plan => {
     const isGiven = dtype === given && form.shape === batch.shape;
@@ -64,7 +69,8 @@ function makePlans({ name, batch, isSmooth, isChecked }: NamedBatch, expected?: 
       batch: form,
       configs,
       isSmooth: isGiven ? isSmooth : () => false,
-      expected: isGiven ? expected : undefined,
+      expected:
+        isGiven && expected ? { ...expected, cases: expected.cases.filter(({ call }) => chosen.has(call.method)) } : undefined,
       work: (elements + 2000) * (configs.length + 4),
     };
   };
@@ -216,16 +222,18 @@ function toJUnit(outcomes: readonly Outcome[]): string {
 }
 
 function run(args: string[]): Promise<number> {
-  const { values, positionals } = parse('verify', args, { json: 'boolean', junit: 'string' }, Infinity);
+  const { values, positionals } = parse('verify', args, { method: 'string', json: 'boolean', junit: 'string' }, Infinity);
   const start = performance.now();
   const backends = availableBackends();
   const noCuda = whyNoCuda();
+  const names = values.method?.split(',').map((name) => methodNamed(name.trim())) ?? methods();
+  const chosen = new Set<string>(names.map((info) => info.name));
   // Before anything long: a missing addon or file should say so at once.
   const { isa, threads } = native().cpuInfo();
   if (values.junit !== undefined) writeFile(values.junit, '');
   const files = listFiles(positionals);
-  const plans = syntheticBatches().flatMap((batch) => makePlans(batch));
-  for (const file of [exampleFile, ...files]) plans.push(...makePlans(fileBatch(file), expectedValuesOf(file)));
+  const plans = syntheticBatches().flatMap((batch) => makePlans(batch, chosen));
+  for (const file of [exampleFile, ...files]) plans.push(...makePlans(fileBatch(file), chosen, expectedValuesOf(file)));
 
   const progress = new Progress(plans.reduce((sum, { work }) => sum + work, 0));
   const outcomes: Outcome[] = [];
@@ -242,6 +250,7 @@ function run(args: string[]): Promise<number> {
   progress.end();
 
   const summaries = summarize(outcomes);
+  if (outcomes.length === 0) throw new CommandError('nothing was checked');
   const missed = outcomes.filter(({ tally }) => tally.count > 0);
   const seconds = (performance.now() - start) / 1000;
   if (values.junit !== undefined) writeFile(values.junit, toJUnit(outcomes));
@@ -303,7 +312,7 @@ export const verifyCommand: Command = {
   usage: `diralign verify: losses and gradients of every method against a float64 reference and finite differences
 
 ${paint('bold', 'Usage')}
-  diralign verify [FILE.safetensors|DIR ...] [--json] [--junit FILE]
+  diralign verify [FILE.safetensors|DIR ...] [--method NAME[,NAME...]] [--json] [--junit FILE]
 
 Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a factored gradient, on every
 backend that is available: on small batches with edges (ignored rows of NaN, empty sequences, certain rows, vocabularies of 1 to
@@ -317,11 +326,13 @@ A file NAME.expected.json beside NAME.safetensors (or expected.json with "file":
 of which losses, gradient, logps and counts may be left out.
 
 ${paint('bold', 'Options')}
+  --method NAME   only these methods
   --json          one JSON document
   --junit FILE    also JUnit XML, a test case for each setting on each batch
 
 ${paint('bold', 'Examples')}
   diralign verify
+  diralign verify --method dpo,cal_dpo
   diralign verify batches/ --junit report.xml
 
 The exit status is 1 where a bound is missed.`,
