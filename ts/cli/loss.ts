@@ -314,8 +314,9 @@ function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode
   }
   if (skipped.length > 0)
     notes.push(`Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`);
-  const nonfinite = Math.max(...outcomes.map(({ result }) => result.metrics.nonfinite ?? 0));
-  if (nonfinite > 0) notes.push(`${plural(nonfinite, 'pair')} with NaN or infinite logits in scored rows.`);
+  if (outcomes.some(({ result }) => (result.metrics.nonfinite ?? 0) > 0)) {
+    notes.push('Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.');
+  }
   return [table(columns, rows), '', ...notes.map((note) => paint('dim', note))].join('\n');
 }
 

@@ -1,0 +1,456 @@
+// The command line as a user has it: the built program in a process of its own.
+import { spawn, spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { junit } from '../ts/cli/junit.js';
+import { digits, table } from '../ts/cli/table.js';
+import { dirAlignLoss, methods, presets } from '../ts/index.js';
+import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
+import { sameBits } from './support/numbers.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const program = path.join(root, 'dist/cli/main.js');
+const example = path.join(root, 'examples/preference-batch.safetensors');
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-'));
+const inFolder = (name: string): string => path.join(folder, name);
+
+interface Ended {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function diralign(args: readonly string[], { env = {}, node = [] }: { env?: NodeJS.ProcessEnv; node?: string[] } = {}): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...node, program, ...args], {
+    cwd: root,
+    encoding: 'utf8',
+    env: { ...process.env, NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
+    maxBuffer: 2 ** 28,
+  });
+  return { status, stdout, stderr };
+}
+
+/** What a command prints that goes well. */
+function output(...args: string[]): string {
+  const { status, stdout, stderr } = diralign(args);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return stdout;
+}
+
+interface LossJson {
+  readonly batch: { readonly sequences: number; readonly scoredRows: number };
+  readonly results: readonly {
+    readonly method: string;
+    readonly beta?: number;
+    readonly betaSource?: string;
+    readonly normalize: boolean;
+    readonly options: Readonly<Record<string, unknown>>;
+    readonly loss: number | string;
+    readonly losses: readonly (number | string)[];
+    readonly metrics: Readonly<Record<string, number>>;
+    readonly gradientNorm?: number;
+  }[];
+  readonly skipped: readonly { readonly method: string }[];
+}
+
+function lossJson(...args: string[]): LossJson {
+  return JSON.parse(output('loss', ...args, '--json')) as LossJson;
+}
+
+/** One line on standard error, nothing on the other. */
+function refusal(status: number, ...args: string[]): string {
+  const ended = diralign(args);
+  expect(ended.stdout).toBe('');
+  expect(ended.stderr).toMatch(/^diralign[^\n]*: [^\n]+\n$/);
+  expect(ended.status).toBe(status);
+  return ended.stderr.trim();
+}
+
+/** The newest change below a folder. */
+function newest(directory: string): number {
+  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
+  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
+}
+
+beforeAll(() => {
+  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
+  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
+  if (status !== 0) throw new Error(stdout);
+}, 120_000);
+
+afterAll(() => {
+  fs.rmSync(folder, { recursive: true });
+});
+
+/** Two pairs over a vocabulary of three. */
+function tinyTensors(): Record<string, WritableTensor> {
+  return {
+    logits: { dtype: 'F32', shape: [4, 2, 3], data: Float32Array.from({ length: 24 }, (_, i) => Math.sin(i)) },
+    labels: { dtype: 'I64', shape: [4, 2], data: BigInt64Array.from([0n, 1n, 2n, -100n, 1n, 0n, 2n, 2n]) },
+    reference: { dtype: 'F64', shape: [4], data: Float64Array.of(-2, -1, -2.5, -2) },
+  };
+}
+
+function write(name: string, tensors: Record<string, WritableTensor>): string {
+  writeSafetensors(inFolder(name), tensors);
+  return inFolder(name);
+}
+
+describe('diralign', () => {
+  test('--help names every command; none at all is a misuse', () => {
+    const help = output('--help');
+    for (const name of ['loss', 'verify', 'bench', 'methods', 'info', 'build']) expect(help).toContain(`  ${name} `);
+    expect(diralign([])).toMatchObject({ status: 2, stdout: help });
+    expect(output('help', 'loss')).toBe(output('loss', '--help'));
+  });
+
+  test.each(['loss', 'verify', 'bench', 'methods', 'info', 'build'])('%s --help has examples', (name) => {
+    const help = output(name, '--help');
+    expect(help).toMatch(/Examples/);
+    expect(help).toContain(`diralign ${name}`);
+    expect(Math.max(...help.split('\n').map((line) => line.length))).toBeLessThanOrEqual(132);
+  });
+
+  test('--version is that of the package', () => {
+    const { version } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
+    expect(output('--version')).toBe(`${version}\n`);
+  });
+
+  test('misuse: one line, a suggestion, status 2', () => {
+    expect(refusal(2, 'los')).toContain("did you mean 'loss'?");
+    expect(refusal(2, 'loss', '--metod', 'dpo')).toContain("'--metod'; did you mean '--method'?");
+    expect(refusal(2, 'loss', '--labelSmothing', '0.1')).toContain("'--labelSmothing'; did you mean '--label-smoothing'?");
+    expect(refusal(2, 'loss', '--method', 'dpoo')).toContain("did you mean 'dpo'?");
+    expect(refusal(2, 'methods', 'simp')).toContain("did you mean 'simpo'?");
+    expect(refusal(2, 'loss', '--beta')).toContain("'--beta' needs a value");
+    expect(refusal(2, 'loss', '--json=yes')).toContain("'--json' takes no value");
+    expect(refusal(2, 'loss', 'a.safetensors', 'b.safetensors')).toContain("'b.safetensors'");
+    expect(refusal(2, 'info', '--colour')).toContain('see: diralign info --help');
+  });
+
+  test('neither --help nor build nor methods needs the addon; what needs it says what to do', () => {
+    const without = { node: ['--no-addons'] };
+    for (const args of [['--help'], ['loss', '--help'], ['build', '--help'], ['methods']]) {
+      expect(diralign(args, without)).toMatchObject({ status: 0, stderr: '' });
+    }
+    const { status, stdout } = diralign(['info'], without);
+    expect({ status, named: stdout.includes('--no-addons') }).toEqual({ status: 1, named: true });
+    for (const args of [['loss'], ['verify']]) {
+      const ended = diralign(args, without);
+      expect(ended).toMatchObject({ status: 1, stdout: '' });
+      expect(ended.stderr).toMatch(/^[^\n]*--no-addons[^\n]*\n$/);
+    }
+  });
+
+  test('colours are for terminals, and for nobody who sets NO_COLOR', () => {
+    const escape = '\u001b[';
+    expect(output('loss')).not.toContain(escape);
+    const hasScript = spawnSync('script', ['--version']).status === 0;
+    if (!hasScript) return;
+    const terminal = (env: NodeJS.ProcessEnv): string =>
+      spawnSync('script', ['-qec', `${process.execPath} ${program} info`, '/dev/null'], {
+        encoding: 'utf8',
+        env: { ...process.env, NO_COLOR: undefined, CI: undefined, TERM: 'xterm-256color', ...env },
+      }).stdout;
+    expect(terminal({})).toContain(escape);
+    expect(terminal({ NO_COLOR: '1' })).not.toContain(escape);
+  });
+
+  test('a pipe that closes early is no error', async () => {
+    const child = spawn(process.execPath, [program, 'loss', '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let complaint = '';
+    child.stderr.on('data', (data: Buffer) => (complaint += data.toString()));
+    // The reader leaves before the first byte is written.
+    child.stdout.destroy();
+    const status = await new Promise((resolve) => child.on('close', resolve));
+    expect({ status, complaint }).toEqual({ status: 0, complaint: '' });
+  });
+});
+
+describe('diralign loss', () => {
+  test('without anything: every method on the example', () => {
+    const text = output('loss');
+    expect(text).toContain('8 pairs, 421 scored tokens of 800, vocabulary 217, bfloat16');
+    for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} `, 'm'));
+    expect(text).toContain("* the best beta of the paper's ultrafeedback-llama-3.1-8b setup");
+    expect(text).toBe(output('loss', '--method', 'all').replace(/^[\d.]+ ms/m, /^[\d.]+ ms/m.exec(text)?.[0] ?? ''));
+  });
+
+  test('the numbers are those of the library, whichever way they are printed', () => {
+    const batch = readBatch(example);
+    const { results, batch: about } = lossJson();
+    expect(about).toMatchObject({ sequences: 16, scoredRows: 421 });
+    expect(results.map(({ method }) => method)).toEqual(methods().map(({ name }) => name));
+    for (const { method, beta, betaSource, normalize, loss, losses, metrics, gradientNorm } of results) {
+      const result = dirAlignLoss({ method, beta } as { method: 'dpo'; beta: number })(batch);
+      expect({ loss, losses, metrics }).toEqual({ loss: result.loss, losses: [...result.losses], metrics: result.metrics });
+      expect(gradientNorm).toBeGreaterThan(0);
+      expect(normalize).toBe(methods().find(({ name }) => name === method)?.normalize);
+      if (method === 'sft') continue;
+      const best = presets.best['ultrafeedback-llama-3.1-8b'][method as 'dpo']?.beta;
+      expect({ beta, betaSource }).toEqual(
+        best === undefined ? { beta: 0.1, betaSource: 'default' } : { beta: best, betaSource: 'ultrafeedback-llama-3.1-8b' },
+      );
+    }
+    const [dpo] = lossJson('--method', 'dpo', '--beta', '0.1').results;
+    expect(output('loss', '--method', 'dpo', '--beta', '0.1')).toContain(digits(dpo?.loss as number));
+  });
+
+  test('options in either spelling, negative numbers, several methods', () => {
+    const [a] = lossJson('--method', 'dpo', '--beta=0.1', '--label-smoothing', '0.1', '--normalize').results;
+    const [b] = lossJson('--method', 'dpo', '--beta', '0.1', '--labelSmoothing=0.1', '--normalize').results;
+    expect(a).toEqual(b);
+    expect(a).toMatchObject({ normalize: true, options: { labelSmoothing: 0.1 }, betaSource: 'given' });
+    const [alpha] = lossJson('--method', 'alphapo', '--alpha', '-0.5', '--no-normalize').results;
+    expect(alpha).toMatchObject({ normalize: false, options: { alpha: -0.5 } });
+    const several = lossJson('--method', 'orpo,dpo', '--beta', '0.5', '--lambda', '0.25', '--reference-free').results;
+    expect(several).toMatchObject([
+      { method: 'orpo', options: { lambda: 0.25 } },
+      { method: 'dpo', options: { referenceFree: true } },
+    ]);
+    expect(output('loss', '--method', 'orpo,dpo', '--lambda', '0.25')).toContain('lambda goes to orpo.');
+  });
+
+  test('--gradient and --threads change no loss', () => {
+    const norms = ['none', 'dense', 'factored'].map((gradient) => {
+      const [result] = lossJson('--method', 'simpo', '--gradient', gradient, '--threads', '1').results;
+      expect(result?.loss).toBe(dirAlignLoss('simpo', 1)(readBatch(example)).loss);
+      return result?.gradientNorm;
+    });
+    expect(norms[0]).toBeUndefined();
+    // The two are rounded to bfloat16 at different places.
+    expect((norms[2] ?? 0) / (norms[1] ?? 0)).toBeCloseTo(1, 3);
+  });
+
+  test.each(['dense', 'factored'] as const)('--out: the %s gradient of the library, bit for bit', (gradient) => {
+    const file = inFolder(`${gradient}.safetensors`);
+    expect(output('loss', example, '--method', 'ipo', '--beta', '0.1', '--gradient', gradient, '--out', file)).toContain('wrote');
+    const result = dirAlignLoss('ipo', 0.1)(readBatch(example), { gradient });
+    const tensors = readSafetensors(file);
+    const { dtype, shape, data } = tensors.get('gradLogits') ?? {};
+    expect({ dtype, shape }).toEqual({ dtype: 'BF16', shape: [16, 50, 217] });
+    expect(data && sameBits(data, result.gradLogits as Uint16Array)).toBe(true);
+    const rowScale = tensors.get('rowScale');
+    expect(rowScale?.shape).toEqual(gradient === 'dense' ? undefined : [16, 50]);
+    if (result.rowScale) expect(rowScale?.data && sameBits(rowScale.data, result.rowScale)).toBe(true);
+    expect(JSON.parse(tensors.metadata.get('objective') ?? '')).toMatchObject({ method: 'ipo', beta: 0.1, normalize: false });
+  });
+
+  test('packed batches, 64-bit labels, and the shape of what is written', () => {
+    const { logits, labels, reference } = tinyTensors();
+    const padded = write('tiny.safetensors', tinyTensors());
+    const packed = write('packed.safetensors', {
+      logits: { ...logits, shape: [8, 3] } as WritableTensor,
+      labels: { ...labels, shape: [8] } as WritableTensor,
+      reference: reference as WritableTensor,
+      offsets: { dtype: 'I32', shape: [5], data: Int32Array.of(0, 2, 4, 6, 8) },
+    });
+    const args = ['--method', 'dpo', '--beta', '0.1'];
+    expect(lossJson(packed, ...args).results).toEqual(lossJson(padded, ...args).results);
+    const out = inFolder('packed-gradient.safetensors');
+    output('loss', packed, ...args, '--gradient', 'factored', '--out', out);
+    expect(readSafetensors(out).get('gradLogits')).toMatchObject({ dtype: 'F32', shape: [8, 3] });
+    expect(readSafetensors(out).get('rowScale')).toMatchObject({ dtype: 'F32', shape: [8] });
+  });
+
+  test('a batch without a reference: what needs one is left out of all, and refused by name', () => {
+    const { logits, labels } = tinyTensors();
+    const file = write('no-reference.safetensors', { logits: logits as WritableTensor, labels: labels as WritableTensor });
+    const { results, skipped } = lossJson(file);
+    expect(results.map(({ method }) => method)).toEqual(['sft', 'simpo', 'orpo', 'asft', 'cpo', 'alphapo']);
+    expect(skipped.length + results.length).toBe(methods().length);
+    expect(output('loss', file)).toContain('the batch has no reference: dpo, ipo');
+    const line = refusal(1, 'loss', file, '--method', 'dpo', '--beta', '0.1');
+    expect(line).toContain("reference: 'dpo' needs");
+    expect(line).toContain('--reference-free');
+    expect(lossJson(file, '--method', 'dpo', '--beta', '0.1', '--reference-free').results).toHaveLength(1);
+  });
+
+  test('numbers that are not finite have names in JSON', () => {
+    const { logits, ...others } = tinyTensors();
+    const data = Float32Array.from(logits?.data as Float32Array);
+    data[0] = NaN;
+    const file = write('nan.safetensors', { logits: { ...logits, data } as WritableTensor, ...others });
+    const [result] = lossJson(file, '--method', 'dpo', '--beta', '0.1').results;
+    expect(result).toMatchObject({ loss: 'NaN', losses: ['NaN', expect.any(Number)], metrics: { nonfinite: 1 } });
+    expect(output('loss', file)).toContain('NaN or infinite logits');
+  });
+
+  test('settings that cannot be: status 2', () => {
+    expect(refusal(2, 'loss', '--beta', '0')).toContain('beta: 0 is not a finite number greater than 0');
+    expect(refusal(2, 'loss', '--beta', 'abc')).toContain("--beta: 'abc' is not a number");
+    expect(refusal(2, 'loss', '--method', 'dpo', '--gamma', '1')).toContain('--gamma: dpo has no such option');
+    expect(refusal(2, 'loss', '--method', 'dpo', '--label-smoothing', '2')).toContain('labelSmoothing: 2');
+    expect(refusal(2, 'loss', '--method', 'dpo', '--divergence', 'kl')).toContain("divergence: 'kl'");
+    expect(refusal(2, 'loss', '--gradient', 'dens')).toContain("did you mean 'dense'?");
+    expect(refusal(2, 'loss', '--threads', '0')).toContain('--threads');
+    expect(refusal(2, 'loss', '--normalize', '--no-normalize')).toContain('exclude each other');
+    expect(refusal(2, 'loss', '--out', inFolder('x'))).toContain('--method');
+    expect(refusal(2, 'loss', '--method', 'dpo', '--gradient', 'none', '--out', inFolder('x'))).toContain('--gradient none');
+    expect(fs.existsSync(inFolder('x'))).toBe(false);
+  });
+
+  test('files that cannot be: status 1', () => {
+    expect(refusal(1, 'loss', inFolder('missing.safetensors'))).toContain('ENOENT');
+    expect(refusal(1, 'loss', folder)).toContain('not a regular file');
+    expect(refusal(1, 'loss', path.join(root, 'package.json'))).toContain('not a safetensors file?');
+    fs.writeFileSync(inFolder('cut.safetensors'), fs.readFileSync(example).subarray(0, 200_000));
+    expect(refusal(1, 'loss', inFolder('cut.safetensors'))).toContain('cut.safetensors');
+
+    const tensors = tinyTensors();
+    const changed = (name: string, tensor: Partial<WritableTensor>): string => {
+      return write('changed.safetensors', { ...tensors, [name]: { ...tensors[name], ...tensor } as WritableTensor });
+    };
+    const doubles = changed('logits', { dtype: 'F64', data: new Float64Array(24) });
+    expect(refusal(1, 'loss', doubles)).toContain('dtype F64; expected F32, F16 or BF16');
+    expect(refusal(1, 'loss', changed('labels', { dtype: 'F32', data: new Float32Array(8) }))).toContain('I32 or I64');
+    expect(refusal(1, 'loss', changed('labels', { data: new BigInt64Array(8).fill(3n) }))).toContain('labels[0]: 3 is neither');
+    expect(refusal(1, 'loss', changed('reference', { data: Float64Array.of(-1, NaN, -1, -1) }))).toMatch(
+      /reference: NaN at index 1 is not finite.*--reference-free/,
+    );
+    expect(refusal(1, 'loss', changed('reference', { shape: [2], data: new Float64Array(2) }))).toContain('expected [4]');
+    const out = path.join(folder, 'no', 'such', 'folder.safetensors');
+    expect(refusal(1, 'loss', '--method', 'dpo', '--out', out)).toContain('cannot be written');
+  });
+});
+
+describe('diralign verify', () => {
+  test('everything is within bounds: a table, JUnit XML and status 0', { timeout: 180_000 }, () => {
+    const report = inFolder('report.xml');
+    const text = output('verify', '--junit', report);
+    for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} .* ok$`, 'm'));
+    expect(text).toMatch(/[\d,]{5,} cases on \d+ batches in [\d.]+ s: all within bounds/);
+    const xml = fs.readFileSync(report, 'utf8');
+    const cases = xml.match(/<testcase /g)?.length;
+    expect(cases).toBeGreaterThan(5000);
+    expect(xml).toContain(`<testsuites name="diralign verify" tests="${String(cases)}" failures="0"`);
+  });
+
+  test('--json, --method, and reference values beside a file', { timeout: 60_000 }, () => {
+    const batches = inFolder('batches');
+    fs.mkdirSync(batches);
+    const file = path.join(batches, 'tiny.safetensors');
+    writeSafetensors(file, tinyTensors());
+    writeSafetensors(path.join(batches, 'other.safetensors'), {
+      weight: { dtype: 'F32', shape: [1], data: new Float32Array(1) },
+    });
+    const { loss, losses } = dirAlignLoss('ipo', 0.1)(readBatch(file));
+    const call = { method: 'ipo', beta: 0.1 };
+    const expected = path.join(batches, 'tiny.expected.json');
+    const verify = (json: unknown) => {
+      fs.writeFileSync(expected, JSON.stringify(json));
+      const { status, stdout, stderr } = diralign(['verify', batches, '--method', 'ipo', '--json']);
+      return { status, stderr, report: stdout === '' ? undefined : (JSON.parse(stdout) as Record<string, unknown>) };
+    };
+    expect(verify({ cases: [{ call, loss, losses: [...losses] }] })).toMatchObject({
+      status: 0,
+      report: { passed: true, failed: 0, methods: [{ method: 'ipo', backend: 'cpu', failed: 0 }], misses: [] },
+    });
+    expect(verify({ cases: [{ call, loss: loss * 1.00001 }] })).toMatchObject({
+      status: 1,
+      report: { passed: false, failed: 1, misses: [{ case: 'expected values 0: ipo, beta 0.1', count: 1 }] },
+    });
+    const broken = verify({ cases: [{ call, loss: 'small' }] });
+    expect(broken).toMatchObject({ status: 1, report: undefined });
+    expect(broken.stderr).toContain('cases[0].loss: "small" is not a number');
+  });
+
+  test('a miss: the table, the value, and JUnit say so', { timeout: 60_000 }, () => {
+    const file = write('missed.safetensors', tinyTensors());
+    fs.writeFileSync(inFolder('missed.expected.json'), JSON.stringify({ cases: [{ call: { method: 'sft' }, loss: 100 }] }));
+    const report = inFolder('missed.xml');
+    const { status, stdout } = diralign(['verify', file, '--method', 'sft', '--junit', report]);
+    expect(status).toBe(1);
+    expect(stdout).toMatch(/^sft .*FAIL \(1\)$/m);
+    expect(stdout).toMatch(/FAIL expected values 0: sft on .*missed\.safetensors/);
+    expect(stdout).toContain('expected 100 within 1.00e-4');
+    expect(fs.readFileSync(report, 'utf8')).toMatch(/<failure message="1 value out of bounds">/);
+  });
+
+  test('refusals', () => {
+    expect(refusal(1, 'verify', inFolder('missing.safetensors'))).toContain('ENOENT');
+    expect(refusal(1, 'verify', path.join(root, 'docs'))).toContain('no *.safetensors');
+    expect(refusal(1, 'verify', '--junit', path.join(folder, 'no', 'report.xml'))).toContain('--junit');
+    expect(refusal(2, 'verify', '--method', 'dpp')).toContain("did you mean 'dpo'?");
+  });
+});
+
+describe('diralign methods', () => {
+  test('the catalogue', () => {
+    const text = output('methods');
+    for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} `, 'm'));
+    expect(JSON.parse(output('methods', '--json'))).toEqual(methods());
+  });
+
+  test.each(methods().map((info) => [info.name, info] as const))('%s in detail', (name, info) => {
+    const text = output('methods', name);
+    for (const part of [info.formula, info.source, ...info.betaGrid.map(String)]) expect(text).toContain(part);
+    for (const { meaning } of Object.values(info.options)) expect(text).toContain(meaning);
+  });
+});
+
+describe('diralign info and build', () => {
+  test('info', () => {
+    const info = JSON.parse(output('info', '--json')) as Record<string, unknown>;
+    expect(info).toMatchObject({
+      node: process.versions.node,
+      backends: { cpu: { available: true }, cuda: { available: false } },
+    });
+    expect(output('info')).toMatch(/^addon +\S+\.node$/m);
+    expect(output('info')).toMatch(/^cuda +off {2}\S/m);
+  });
+
+  test('build passes on what the script says, and its status', () => {
+    const { status, stderr } = diralign(['build', '--no-such-option']);
+    expect(status).toBe(1);
+    expect(stderr).toContain("Unknown option '--no-such-option'");
+    const captured = diralign(['build', '--no-such-option', '--json']);
+    expect(captured.status).toBe(1);
+    expect(JSON.parse(captured.stdout)).toMatchObject({ built: false, status: 1 });
+  });
+});
+
+describe('what the output is made of', () => {
+  test('columns stand by their decimal points', () => {
+    const columns = [{ title: 'name' }, { title: 'value', align: 'point' as const }];
+    const rows = [
+      ['a', '-1.5'],
+      ['long name', '12'],
+      ['b', '3.25e-7'],
+      ['c', '-'],
+    ];
+    expect(table(columns, rows).split('\n')).toEqual([
+      'name          value',
+      'a          -1.5',
+      'long name  12',
+      'b           3.25e-7',
+      'c           -',
+    ]);
+  });
+
+  test('digits', () => {
+    expect([0, 1, -0.5, 123456.7, 1234567, 1e-5, NaN, -Infinity].map((x) => digits(x))).toEqual([
+      '0',
+      '1.00000',
+      '-0.500000',
+      '123457',
+      '1.23457e+6',
+      '1.00000e-5',
+      'NaN',
+      '-Infinity',
+    ]);
+  });
+
+  test('JUnit XML escapes what XML cannot hold', () => {
+    const xml = junit('<&">', [
+      { name: 's', cases: [{ name: 'a\u0000b', className: 'c', seconds: 0.5, failure: 'x < 1\n"y"' }] },
+    ]);
+    expect(xml).toContain('name="&lt;&amp;&quot;&gt;" tests="1" failures="1" errors="0" time="0.500"');
+    expect(xml).toContain('name="a\ufffdb"');
+    expect(xml).toContain('<failure message="x &lt; 1">x &lt; 1&#10;&quot;y&quot;</failure>');
+  });
+});
