@@ -152,8 +152,12 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
 /// The pair stage alone, from log-probabilities.
 Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
-  const std::vector<double> logps = doubles(request.Get("logps")), reference = doubles(request.Get("reference"));
+  std::vector<double> logps = doubles(request.Get("logps"));
+  const std::vector<double> reference = doubles(request.Get("reference"));
   const int32_t* counts = view<int32_t>(request, "counts").data;
+  // As from logits: an empty sequence has log-probability 0.
+  for (size_t s = 0; s < logps.size(); s++)
+    if (counts[s] == 0) logps[s] = 0;
   const LossOutputs outputs = read_outputs(request);
   const int64_t sequences = int64_t(logps.size());
   BatchLoss loss(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data(), outputs);

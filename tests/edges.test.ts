@@ -613,3 +613,23 @@ describe('not a number', () => {
     expect(result.metrics.nonfinite).toBe(0);
   });
 });
+
+describe('sequences without a scored token, from log-probabilities', () => {
+  test('have log-probability 0 whatever was passed', () => {
+    const given = { logps: Float64Array.of(-3, -2), counts: Int32Array.of(0, 2), reference: Float64Array.of(-1, -2) };
+    const zero = { ...given, logps: Float64Array.of(0, -2) };
+    for (const options of [{ sftWeight: 1 }, { sftWeight: 1, sftReduction: 'token' as const }]) {
+      const objective = dirAlignLoss('dpo', 0.1, false, options);
+      expect(objective.fromLogps(given)).toEqual(objective.fromLogps(zero));
+      expect(objective.fromLogps(given).metrics.nll_loss).toBe(0);
+    }
+  });
+});
+
+describe('batch-coupled objectives with a NaN', () => {
+  test.each(['aot', 'aot_unpaired'] as const)('%s counts the pair, not the ranks', (method) => {
+    const logps = Float64Array.of(NaN, -2, -3, -4);
+    const batch = { logps, counts: Int32Array.of(1, 1, 1, 1), reference: Float64Array.of(-1, -1, -1, -1) };
+    expect(dirAlignLoss(method, 0.1).fromLogps(batch).metrics.nonfinite).toBe(1);
+  });
+});

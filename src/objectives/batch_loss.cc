@@ -147,7 +147,8 @@ double BatchLoss::finish(const double* logps, const double* sft_logps) {
     m[rewards_chosen] += out_.rewards[i];
     m[logps_chosen] += logps[i];
     bool empty = counts_[i] == 0;
-    bool finite = std::isfinite(out_.losses[i]) && std::isfinite(logps[i]);
+    // A coupled objective's losses belong to ranks, not to pairs.
+    bool finite = std::isfinite(logps[i]) && (objective_.coupled() || std::isfinite(out_.losses[i]));
     if (paired) {
       const int64_t j = i + pairs_;
       m[rewards_rejected] += out_.rewards[j];
