@@ -61,23 +61,6 @@ function likelyToken(line: Float32Array, random: () => number): number {
   return best;
 }
 
-/** The first tokens of every sequence, as a batch of its own. */
-export function firstTokens(batch: BenchBatch, tokens: number): BenchBatch {
-  const [sequences, all, vocab] = batch.shape;
-  if (tokens === all) return batch;
-  const logits = new Float32Array(sequences * tokens * vocab);
-  const labels = new Int32Array(sequences * tokens);
-  for (let s = 0; s < sequences; s++) {
-    logits.set(batch.logits.subarray(s * all * vocab, (s * all + tokens) * vocab), s * tokens * vocab);
-    labels.set(batch.labels.subarray(s * all, s * all + tokens), s * tokens);
-  }
-  const part = { logits, shape: [sequences, tokens, vocab] as const, labels };
-  // What the reference loses in tokens it loses in log-probability; the margins stay those of the whole batch.
-  const whole = sequenceLogps(batch).logps;
-  const { logps } = sequenceLogps(part);
-  return { ...part, reference: batch.reference.map((value, s) => value - (whole[s] as number) + (logps[s] as number)) };
-}
-
 /** Labels with the first tokens of every sequence ignored, as a prompt is, so that `fraction` of the rows stay scored. */
 export function withPrompt(batch: BenchBatch, fraction: number): Int32Array {
   const tokens = batch.shape[1];

@@ -94,12 +94,12 @@ function peerChart({ peers }: BenchResult): string {
     'Time of each peer over ours, on a logarithmic scale',
     [...peers]
       .sort((a, b) => a.ratio.value - b.ratio.value)
-      .map(({ title, ratio, work, scaledMs, version }) => ({
+      .map(({ title, ratio, work, ms, version }) => ({
         label: title,
         value: `${digits(ratio.value)} x`,
         length: at(ratio.value),
         strong: at(ratio.value),
-        hint: `${version}: ${work}, ${digits(scaledMs)} ms; quartiles of the ratio ${digits(ratio.q1)} to ${digits(ratio.q3)}`,
+        hint: `${version}: ${work}, ${digits(ms.median)} ms; quartiles of the ratio ${digits(ratio.q1)} to ${digits(ratio.q3)}`,
       })),
     grid,
   );

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { firstTokens, type BenchBatch } from './data.js';
+import type { BenchBatch } from './data.js';
 import { beta } from './modes.js';
 import { onnxLogProbabilities } from './onnx-model.js';
 import { timeOf } from './rounds.js';
@@ -12,7 +12,7 @@ export interface Peer {
   readonly work: 'loss' | 'loss and gradient';
   /** The mode of ours that does the same work. */
   readonly against: string;
-  /** Takes seconds: measured on the first eighth of the tokens, in fewer rounds. */
+  /** Takes seconds: measured in fewer rounds. */
   readonly slow: boolean;
   /** It computes from logits rounded to bfloat16, and rounds the gradient so. */
   readonly bfloat16?: boolean;
@@ -270,10 +270,3 @@ export function nodePeers(directories: readonly string[]): Peer[] {
   const resolve = resolverOf(directories);
   return [plainJavaScript, tfjsWasm(resolve), onnxRuntime(resolve)];
 }
-
-/** Share of the tokens that a slow peer is measured on. */
-export function tokensFor(peer: Peer, tokens: number): number {
-  return peer.slow ? Math.ceil(tokens / 8) : tokens;
-}
-
-export const batchFor = (peer: Peer, batch: BenchBatch): BenchBatch => firstTokens(batch, tokensFor(peer, batch.shape[1]));

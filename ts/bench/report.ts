@@ -75,19 +75,18 @@ export function tablesOf(result: BenchResult): Table[] {
   if (result.peers.length > 0) {
     tables.push({
       title: 'Peers',
-      head: ['peer', 'version', 'work', 'tokens', 'median ms', 'ours', 'times slower', 'quartiles', 'extra MiB'],
+      head: ['peer', 'version', 'work', 'median ms', 'ours', 'times slower', 'quartiles', 'extra MiB'],
       rows: result.peers.map((peer) => [
         peer.title,
         peer.version,
         peer.work,
-        String(peer.tokens),
-        digits(peer.scaledMs),
+        digits(peer.ms.median),
         peer.against,
         digits(peer.ratio.value),
         `${digits(peer.ratio.q1)} - ${digits(peer.ratio.q3)}`,
         peer.extraMiB === undefined ? '' : digits(peer.extraMiB),
       ]),
-      note: 'Their losses and gradients agree with ours. Peers measured on fewer tokens have their times scaled to all of them.',
+      note: 'Their losses and gradients agree with ours.',
     });
   }
   if (result.missingPeers.length > 0) {

@@ -15,7 +15,7 @@ import {
   type ModeCase,
 } from './modes.js';
 import { callCosts, type CallCost } from './overhead.js';
-import { batchFor, sumOfSizes, tokensFor, type LoadedPeer, type Peer, type PeerResult } from './peers.js';
+import { sumOfSizes, type LoadedPeer, type Peer, type PeerResult } from './peers.js';
 import { interleave, ratio, spread, type Ratio, type Spread, type TimedCase, type Times } from './rounds.js';
 import { sweep, type Sweep } from './sweep.js';
 
@@ -67,12 +67,7 @@ export interface PeerFigures {
   readonly title: string;
   readonly version: string;
   readonly work: string;
-  /** Tokens per sequence that it was measured on. */
-  readonly tokens: number;
-  /** As measured, on that many tokens. */
   readonly ms: Spread;
-  /** Median, scaled to all tokens. */
-  readonly scaledMs: number;
   /** The mode of ours that it is compared with. */
   readonly against: string;
   /** Its time over ours: how many times faster ours is. */
@@ -156,7 +151,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     );
     checkModes(modeCases);
     const peers: PeerFigures[] = [];
-    for (const each of loaded) peers.push(await peerFigures(each, tokens, times));
+    for (const each of loaded) peers.push(await peerFigures(each, times));
 
     progress('the cost of a call', 0);
     const calls = await callCosts(threads);
@@ -203,19 +198,15 @@ async function loadPeers(
   threads: number,
   progress: (doing: string, done: number) => void,
 ): Promise<ReadyPeer[]> {
-  const parts = new Map<number, BenchBatch>();
-  const results = new Map<string, Required<PeerResult>>();
+  const results = new Map<boolean, Required<PeerResult>>();
   const ready: ReadyPeer[] = [];
   try {
     for (const [i, peer] of peers.entries()) {
       progress(`making ${peer.name} ready`, i / peers.length);
-      const tokens = tokensFor(peer, batch.shape[1]);
-      const part = parts.get(tokens) ?? batchFor(peer, batch);
-      parts.set(tokens, part);
-      const key = `${tokens} ${peer.bfloat16}`;
-      const expected = results.get(key) ?? ours(peer.bfloat16 ? { ...part, logits: roundedToBfloat16(part.logits) } : part);
-      results.set(key, expected);
-      const run = await peer.load(part, threads);
+      const { bfloat16 = false } = peer;
+      const expected = results.get(bfloat16) ?? ours(bfloat16 ? { ...batch, logits: roundedToBfloat16(batch.logits) } : batch);
+      results.set(bfloat16, expected);
+      const run = await peer.load(batch, threads);
       if (!run) continue;
       const each = { peer, run, expected };
       ready.push(each);
@@ -259,22 +250,16 @@ function checkModes(cases: readonly ModeCase[]): void {
   }
 }
 
-async function peerFigures(each: ReadyPeer, allTokens: number, times: Times): Promise<PeerFigures> {
+async function peerFigures(each: ReadyPeer, times: Times): Promise<PeerFigures> {
   const { peer, run } = each;
-  const tokens = tokensFor(peer, allTokens);
-  const scale = allTokens / tokens;
-  const ms = spread(times.get(`peer ${peer.name}`) ?? []);
-  const { value, q1, q3 } = ratio(times, `peer ${peer.name}`, [peer.against]);
   return {
     name: peer.name,
     title: peer.title,
     version: run.version,
     work: peer.work,
-    tokens,
-    ms,
-    scaledMs: ms.median * scale,
+    ms: spread(times.get(`peer ${peer.name}`) ?? []),
     against: peer.against,
-    ratio: { value: value * scale, q1: q1 * scale, q3: q3 * scale },
+    ratio: ratio(times, `peer ${peer.name}`, [peer.against]),
     loss: await checkPeer(each),
     ...(run.extraMiB !== undefined && { extraMiB: run.extraMiB }),
   };
