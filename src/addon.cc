@@ -1,6 +1,7 @@
 // Translation between JavaScript and the core, and nothing else: arguments were validated by ts/batch.ts, except for what only a
 // pass over the labels can tell. See `Native` in ts/native.ts for the shapes.
 #include <napi.h>
+#include <algorithm>
 #include <cstring>
 #include "cpu/compute.h"
 #include "environment.h"
@@ -77,7 +78,7 @@ Napi::Value prepare(const Napi::Object& request, cpu::Job& job, bool paired) {
   job.threads = int(integer(batch, "threads"));
   const std::optional<BadLabel> bad = list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
   if (!bad) {
-    std::memcpy(view<int32_t>(batch, "counts").data, job.rows.counts.data(), job.rows.counts.size() * sizeof(int32_t));
+    std::copy(job.rows.counts.begin(), job.rows.counts.end(), view<int32_t>(batch, "counts").data);
     return env.Undefined();
   }
   Napi::Object error = Napi::Object::New(env);

@@ -19,6 +19,7 @@ struct GradientOutput {
 
 /// What every job has: the batch, its rows, and when to stop.
 struct Job {
+  virtual ~Job() = default;
   Batch batch;
   RowList rows;
   int threads = 1;
