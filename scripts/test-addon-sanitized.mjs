@@ -19,7 +19,13 @@ function library(name) {
   return stdout.trim();
 }
 
-run(process.execPath, ['scripts/build-native.mjs', '--build-dir', 'build/asan-addon', '-D', 'DIRALIGN_SANITIZE=address,undefined']);
+run(process.execPath, [
+  'scripts/build-native.mjs',
+  '--build-dir',
+  'build/asan-addon',
+  '-D',
+  'DIRALIGN_SANITIZE=address,undefined',
+]);
 // Where node-gyp-build looks, in a folder of its own: build/Release keeps the addon that is published.
 mkdirSync(path.join(build, 'load/build/Release'), { recursive: true });
 copyFileSync(path.join(build, 'diralign.node'), path.join(build, 'load/build/Release/diralign.node'));
