@@ -164,7 +164,7 @@ class LossRun {
     const double align = r.has_label() ? job_.outputs.coefficients[r.sequence] : 0;
     const double likelihood = r.sft_label >= 0 ? loss_.likelihood_coefficient(r.sequence) : 0;
     if (align == 0 && likelihood == 0) {
-      std::memset(out, 0, batch_.row_bytes());
+      if (!job_.gradient.zeroed) std::memset(out, 0, batch_.row_bytes());
     } else {
       const double total = align + likelihood;
       const int32_t label = r.primary();
