@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <type_traits>
 #include "catalogue.h"
 
 namespace diralign {
@@ -19,6 +20,14 @@ std::vector<int64_t> ascending(const std::vector<double>& values) {
   });
   return order;
 }
+
+struct RanksLogOdds {
+  bool result = false;
+  template <class Method>
+  void operator()() {
+    result = std::is_same_v<typename Method::Score, LogOdds>;
+  }
+};
 
 double mean(double sum, int64_t n) { return n > 0 ? sum / double(n) : 0; }
 
@@ -134,6 +143,8 @@ void BatchLoss::evaluate_coupled(const double* logps) {
 double BatchLoss::finish(const double* logps, const double* sft_logps) {
   const Settings& o = objective_.settings;
   const bool paired = !objective_.likelihood_only();
+  RanksLogOdds odds_method;
+  visit_method(objective_.method, odds_method);
   double* m = out_.metrics;
   std::fill(m, m + metric_count, 0.0);
 
@@ -155,10 +166,11 @@ double BatchLoss::finish(const double* logps, const double* sft_logps) {
       m[rewards_accuracies] += out_.rewards[i] > out_.rewards[j];
       m[rewards_margins] += out_.rewards[i] - out_.rewards[j];
       m[logps_rejected] += logps[j];
-      const Sequence w = sequence(logps, i), l = sequence(logps, j);
-      const double odds = LogOdds::score(w, o).value - LogOdds::score(l, o).value;
-      m[log_odds_chosen] += odds;
-      m[log_odds_ratio] += log_sigmoid(odds);
+      if (odds_method.result) {
+        const double odds = LogOdds::score(sequence(logps, i), o).value - LogOdds::score(sequence(logps, j), o).value;
+        m[log_odds_chosen] += odds;
+        m[log_odds_ratio] += log_sigmoid(odds);
+      }
       empty = empty || counts_[j] == 0;
       finite = finite && std::isfinite(logps[j]);
     }
