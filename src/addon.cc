@@ -4,11 +4,15 @@
 #include <algorithm>
 #include <cstring>
 #include "cpu/compute.h"
+#include "cpu/kernels.h"
 #include "environment.h"
 #include "memory_loops.h"
 #include "objectives/catalogue.h"
 
 namespace diralign {
+
+using cpu::run;
+
 namespace {
 
 /// Data and length of a typed array, or null for undefined.
@@ -51,7 +55,7 @@ std::vector<double> doubles(Napi::Value value) {
 Batch read_batch(const Napi::Object& request) {
   Batch b;
   b.logits = untyped(request.Get("logits")).data;
-  b.dtype = static_cast<cpu::Dtype>(integer(request, "dtype"));
+  b.dtype = static_cast<Dtype>(integer(request, "dtype"));
   b.rows = integer(request, "rows");
   b.vocab = integer(request, "vocab");
   b.row_stride = integer(request, "rowStride");
@@ -71,7 +75,7 @@ Objective read_objective(const Napi::Object& request) {
 }
 
 /// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing has been written.
-Napi::Value prepare(const Napi::Object& request, cpu::Job& job, bool paired) {
+Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
   const Napi::Env env = request.Env();
   const Napi::Object batch = request.Get("batch").As<Napi::Object>();
   job.batch = read_batch(batch);
@@ -93,17 +97,9 @@ template <class AnyJob>
 Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job) {
   Environment& environment = Environment::of(info.Env());
   if (info[1].IsFunction()) return environment.start(std::move(job), info[0].As<Napi::Object>(), info[1].As<Napi::Function>());
-  job->run(environment.pool());
+  run(*job, environment.pool());
   return info.Env().Undefined();
 }
-
-/// A LossJob that hands the loss over in the slot behind the metrics.
-struct ReportingLossJob : cpu::LossJob {
-  void run(Pool& pool) {
-    LossJob::run(pool);
-    outputs.metrics[metric_count] = loss;
-  }
-};
 
 LossOutputs read_outputs(const Napi::Object& request) {
   return {view<double>(request, "losses").data, view<double>(request, "rewards").data, view<double>(request, "coefficients").data,
@@ -112,16 +108,17 @@ LossOutputs read_outputs(const Napi::Object& request) {
 
 Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
-  auto job = std::make_unique<ReportingLossJob>();
+  auto job = std::make_unique<LossJob>();
   job->objective = read_objective(request);
   const Napi::Value bad = prepare(request, *job, !job->objective.likelihood_only());
   if (!bad.IsUndefined()) return bad;
   job->reference = doubles(request.Get("reference"));
   job->outputs = read_outputs(request);
+  job->loss = job->outputs.metrics + metric_count;  // handed over in the slot behind the metrics
   job->logps = view<double>(request, "logps").data;
 
   const Untyped gradient = untyped(request.Get("gradient"));
-  job->gradient.mode = static_cast<cpu::GradientOutput::Mode>(integer(request, "gradientMode"));
+  job->gradient.mode = static_cast<GradientOutput::Mode>(integer(request, "gradientMode"));
   job->gradient.data = gradient.data;
   job->gradient.elements = int64_t(gradient.elements);
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
@@ -132,7 +129,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
 
 Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
-  auto job = std::make_unique<cpu::SequenceLogpsJob>();
+  auto job = std::make_unique<SequenceLogpsJob>();
   const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
   job->logps = view<double>(request, "logps").data;
@@ -141,7 +138,7 @@ Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
 
 Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
-  auto job = std::make_unique<cpu::TokenLogpsJob>();
+  auto job = std::make_unique<TokenLogpsJob>();
   const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
   job->logps = view<double>(request, "logps").data;

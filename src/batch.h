@@ -5,13 +5,13 @@
 #include <optional>
 #include <string>
 #include <vector>
-#include "cpu/kernels.h"
+#include "dtype.h"
 
 namespace diralign {
 
 struct Batch {
   const void* logits = nullptr;
-  cpu::Dtype dtype = cpu::Dtype::float32;
+  Dtype dtype = Dtype::float32;
   int64_t rows = 0, vocab = 0;
   int64_t row_stride = 0;  ///< elements
   int64_t sequences = 0;
@@ -20,7 +20,7 @@ struct Batch {
   const int32_t* sft_labels = nullptr;  ///< labels of the likelihood term on chosen sequences; null: `labels`
   int32_t ignore_index = -100;
 
-  size_t element_bytes() const { return cpu::dtype_bytes(dtype); }
+  size_t element_bytes() const { return dtype_bytes(dtype); }
   size_t row_bytes() const { return size_t(vocab) * element_bytes(); }
   const void* row(int64_t r) const { return static_cast<const char*>(logits) + size_t(r) * size_t(row_stride) * element_bytes(); }
 };

@@ -5,7 +5,7 @@
 namespace diralign {
 
 struct Environment::Async {
-  std::unique_ptr<cpu::Job> job;
+  std::unique_ptr<Job> job;
   std::function<void(Pool&)> work;
   Napi::ObjectReference pinned;
   Napi::FunctionReference done;
@@ -34,7 +34,7 @@ void Environment::drain() {
   while (running_.load() > 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
 }
 
-Napi::Value Environment::start(std::unique_ptr<cpu::Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done) {
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done) {
   const Napi::Env env = pinned.Env();
   auto async = std::make_shared<Async>();
   async->job = std::move(job);

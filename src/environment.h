@@ -27,7 +27,7 @@ class Environment {
   template <class AnyJob>
   Napi::Value start(std::unique_ptr<AnyJob> job, Napi::Object pinned, Napi::Function done) {
     AnyJob* raw = job.get();
-    return start(std::unique_ptr<cpu::Job>(std::move(job)), [raw](Pool& pool) { raw->run(pool); }, pinned, done);
+    return start(std::unique_ptr<Job>(std::move(job)), [raw](Pool& pool) { cpu::run(*raw, pool); }, pinned, done);
   }
 
  private:
@@ -35,7 +35,7 @@ class Environment {
   static void on_done(Napi::Env env, Napi::Function, Environment* state, Async* async);
   using DoneFunction = Napi::TypedThreadSafeFunction<Environment, Async, on_done>;
 
-  Napi::Value start(std::unique_ptr<cpu::Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done);
+  Napi::Value start(std::unique_ptr<Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done);
   void drain();
 
   std::shared_ptr<Pool> pool_;

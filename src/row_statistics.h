@@ -8,7 +8,7 @@ namespace diralign {
 /// Sums over a row without its label's entry, and that entry.
 struct RowSums {
   float target;     ///< the label's logit
-  float reference;  ///< finite; every term of the sums is relative to it
+  double reference; ///< finite; every term of the sums is relative to it
   float max;        ///< largest of the other logits
   double sum;       ///< sum of exp(logit - reference); NaN where the row holds a NaN or +inf
   double moment;    ///< sum of exp(logit - reference) * (logit - reference); 0 unless asked for

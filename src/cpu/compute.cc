@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include "kernels.h"
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -90,7 +91,7 @@ class LossRun {
       first = last;
     }
     if (mode() != GradientOutput::Mode::none) write_zeros();
-    if (!cancelled()) job_.loss = loss_.finish(job_.logps, sft_logps());
+    if (!cancelled()) *job_.loss = loss_.finish(job_.logps, sft_logps());
   }
 
  private:
@@ -220,29 +221,32 @@ class LossRun {
 
 }  // namespace
 
-void LossJob::run(Pool& pool) { LossRun(*this, pool).run(); }
+void run(LossJob& job, Pool& pool) { LossRun(job, pool).run(); }
 
-void SequenceLogpsJob::run(Pool& pool) {
+void run(SequenceLogpsJob& job, Pool& pool) {
+  const Batch& batch = job.batch;
+  const RowList& rows = job.rows;
   const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
   std::vector<double> row_logps(rows.scored.size());
-  Team team(pool, team_size(*this));
-  for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
+  Team team(pool, team_size(job));
+  for_rows(team, job, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = rows.scored[size_t(i)];
     row_logps[size_t(i)] = row_statistics(kernels.reduce(batch.row(r.row), batch.vocab, r.label)).logp;
   });
-  for (int64_t s = 0; s < batch.sequences; s++) logps[s] = sum_rows(row_logps, rows.begin[size_t(s)], rows.end[size_t(s)]);
+  for (int64_t s = 0; s < batch.sequences; s++) job.logps[s] = sum_rows(row_logps, rows.begin[size_t(s)], rows.end[size_t(s)]);
 }
 
-void TokenLogpsJob::run(Pool& pool) {
+void run(TokenLogpsJob& job, Pool& pool) {
+  const Batch& batch = job.batch;
   const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
-  Team team(pool, team_size(*this));
-  for_rows(team, *this, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
-    const ScoredRow& r = rows.scored[size_t(i)];
+  Team team(pool, team_size(job));
+  for_rows(team, job, 0, int64_t(job.rows.scored.size()), false, [&](int64_t i, int) {
+    const ScoredRow& r = job.rows.scored[size_t(i)];
     const RowSums sums = kernels.reduce_with_moment(batch.row(r.row), batch.vocab, r.label);
     const RowStatistics s = row_statistics(sums);
-    logps[r.row] = s.logp;
-    logsumexp[r.row] = diralign::logsumexp(s);
-    entropy[r.row] = diralign::entropy(s, sums);
+    job.logps[r.row] = s.logp;
+    job.logsumexp[r.row] = logsumexp(s);
+    job.entropy[r.row] = entropy(s, sums);
   });
 }
 

@@ -3,13 +3,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include "../dtype.h"
 #include "../row_statistics.h"
 
 namespace diralign::cpu {
-
-enum class Dtype { float32, float16, bfloat16 };
-inline constexpr int dtype_count = 3;
-inline size_t dtype_bytes(Dtype d) { return d == Dtype::float32 ? 4 : 2; }
 
 /// Elements per block: the unit in which a row's sum is formed and its reference point may move.
 inline constexpr int64_t block_elements = 512;

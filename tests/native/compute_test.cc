@@ -147,6 +147,7 @@ struct Prepared {
     result.logps.assign(sequences, -1);
     job.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(), result.metrics.data()};
     job.logps = result.logps.data();
+    job.loss = &result.loss;
     job.gradient.mode = run.mode;
     if (run.mode == Mode::none) return;
     memory.assign(bytes + 2 * guard, guard_byte);
@@ -166,8 +167,7 @@ struct Prepared {
     }
   }
   Result finish(Pool& pool) {
-    job.run(pool);
-    result.loss = job.loss;
+    cpu::run(job, pool);
     if (!memory.empty()) {
       CHECK(guards_intact(memory), "wrote outside the gradient");
       result.gradient.assign(memory.begin() + guard, memory.end() - guard);
@@ -549,7 +549,7 @@ TEST(compute_sequence_logps) {
         job.threads = threads;
         job.logps = logps.data();
         CHECK(!list_rows(job.batch, shape.sequences / 2, job.rows));
-        job.run(*pool);
+        cpu::run(job, *pool);
         // The same bits as training's: where policy and reference are one model the margin is 0.
         CHECK(logps == trained.logps, "%s threads %d", dtype_names[int(d)], threads);
       }
@@ -584,7 +584,7 @@ TEST(compute_token_logps) {
       job.threads = threads;
       job.logps = out.data(), job.logsumexp = out.data() + rows, job.entropy = out.data() + 2 * rows;
       CHECK(!list_rows(job.batch, shape.sequences, job.rows));
-      job.run(*pool);
+      cpu::run(job, *pool);
       for (size_t r = 0; r < rows; r++) {
         if (p.labels[r] == ignored) {
           CHECK(out[r] == 0 && out[rows + r] == 0 && out[2 * rows + r] == 0, "row %zu", r);

@@ -109,7 +109,7 @@ std::vector<float> normal_logits(int64_t n, double spread, uint64_t seed) {
 
 bool same_sums(const RowSums& a, const RowSums& b) {
   auto same = [](auto x, auto y) { return check::same_bits(x, y) || (std::isnan(x) && std::isnan(y)); };
-  return same(a.target, b.target) && same(a.reference, b.reference) && same(a.max, b.max) && same(a.sum, b.sum) && same(a.moment, b.moment);
+  return same(a.target, b.target) && same(float(a.reference), float(b.reference)) && same(a.max, b.max) && same(a.sum, b.sum) && same(a.moment, b.moment);
 }
 
 /// Relative error of a block's float32 sums: 16 additions in each lane, the exponential, and the rounding of the differences.

@@ -1,0 +1,116 @@
+// The CUDA backend as the addon sees it: plain C++, no CUDA header. cuda/ implements it; src/gpu_absent.cc does in a build
+// without CUDA, where `status().compiled` is false and nothing else may be called.
+//
+// Handles of streams and events are CUDA's own (cudaStream_t, cudaEvent_t) as integers: other libraries' can be passed in. 0 is the
+// default stream. Every function selects the device it is given and restores the calling thread's own on return.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include "job.h"
+
+namespace diralign::gpu {
+
+/// A CUDA call that failed: `what()` names the call, the error and CUDA's own text.
+struct Error : std::runtime_error {
+  Error(const std::string& call, int code, const char* name, const char* text);
+  int code;          ///< cudaError_t
+  std::string name;  ///< for instance cudaErrorMemoryAllocation
+};
+
+/// What is there. Never throws.
+struct Status {
+  bool compiled = false;
+  const char* architectures = "";  ///< those with machine code, comma separated; the last with PTX
+  int runtime = 0, driver = 0;     ///< 13000 is CUDA 13.0; driver 0: none installed
+  int error = 0;                   ///< cudaError_t of counting the devices
+  std::string error_text;
+  int devices = 0;
+};
+Status status();
+
+struct Device {
+  std::string name, uuid;
+  int major = 0, minor = 0;  ///< compute capability
+  int multiprocessors = 0;
+  size_t memory = 0, free_memory = 0, l2_cache = 0, shared_memory = 0;  ///< bytes; the last per block, opted in
+  double memory_bandwidth = 0;  ///< bytes per second by clock and bus width, 0 where the driver does not tell
+};
+Device device(int index);
+
+using Stream = uintptr_t;
+using Event = uintptr_t;
+
+void* allocate(int device, size_t bytes);
+void release(int device, void* pointer);
+
+/// What CUDA knows of an address.
+struct PointerInfo {
+  enum class Kind { unregistered, host, device, managed } kind = Kind::unregistered;
+  int device = -1;
+  /// The allocation around it; null and 0 where unknown.
+  const void* base = nullptr;
+  size_t bytes = 0;
+};
+PointerInfo inspect(const void* pointer);
+
+/// Page-locks host memory, so that copies of it go at full speed and without a stage.
+void pin(void* data, size_t bytes);
+void unpin(void* data);
+
+/// Copies between host and device, in the order of the stream; returns when done. Pageable memory goes through pinned stages, in
+/// chunks that overlap. Safe on any thread.
+void copy_to_device(int device, Stream stream, void* to, const void* from, size_t bytes);
+void copy_to_host(int device, Stream stream, void* to, const void* from, size_t bytes);
+/// Within the device; enqueued only.
+void copy_on_device(int device, Stream stream, void* to, const void* from, size_t bytes);
+void fill(int device, Stream stream, void* to, int byte, size_t bytes);
+
+Stream create_stream(int device);
+void destroy_stream(int device, Stream stream);
+/// Waits; errors of the work surface here.
+void synchronize(int device, Stream stream);
+Event create_event(int device, bool timing);
+void destroy_event(int device, Event event);
+void record(int device, Event event, Stream stream);
+/// Makes later work of the stream wait for the event.
+void wait(int device, Stream stream, Event event);
+bool ended(int device, Event event);
+void synchronize_event(int device, Event event);
+double milliseconds(int device, Event from, Event to);
+/// Calls `done(cudaError_t)` once, on a thread of CUDA and after all earlier work of the stream, failed or not. It must not call CUDA.
+void notify(int device, Stream stream, std::function<void(int)> done);
+
+/// Where device data is, and the stream it is ordered on.
+struct Place {
+  int device = 0;
+  Stream stream = 0;
+};
+
+/// A job on device data, enqueued. The job must outlive it.
+class Launch {
+ public:
+  /// Frees what the job took. The work must have ended.
+  virtual ~Launch() = default;
+  /// Once the stream is past the work: fills the job's host outputs. Throws Error with what went wrong on the device.
+  virtual void finish() = 0;
+};
+/// Enqueue only, on the caller's thread, and return before the device is done: `synchronize` or `notify`, then `finish`. When
+/// something is thrown nothing was written.
+std::unique_ptr<Launch> launch(LossJob& job, const Place& place);
+std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place);
+std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place);
+
+/// Jobs on host arrays: scored rows travel in chunks of whole pairs through pinned stages, copies and kernels overlapping. Runs to
+/// the end, on any thread; stops between chunks once the job is cancelled.
+void run_staged(LossJob& job, int device);
+void run_staged(SequenceLogpsJob& job, int device);
+void run_staged(TokenLogpsJob& job, int device);
+
+/// Plain copy kernel with 16-byte accesses, the yardstick of benchmarks; enqueued only. Both addresses 16-byte aligned.
+void copy_kernel(int device, Stream stream, void* to, const void* from, size_t bytes);
+
+}  // namespace diralign::gpu

@@ -1,0 +1,43 @@
+// A build without CUDA: it says so, and the addon asks for nothing else.
+#include "gpu.h"
+
+namespace diralign::gpu {
+
+namespace {
+[[noreturn]] void absent() { throw std::logic_error("this build contains no CUDA kernels"); }
+}  // namespace
+
+Error::Error(const std::string& call, int error, const char* error_name, const char* text)
+    : std::runtime_error(call + ": " + error_name + ": " + text), code(error), name(error_name) {}
+
+Status status() { return {}; }
+Device device(int) { absent(); }
+void* allocate(int, size_t) { absent(); }
+void release(int, void*) { absent(); }
+PointerInfo inspect(const void*) { absent(); }
+void pin(void*, size_t) { absent(); }
+void unpin(void*) { absent(); }
+void copy_to_device(int, Stream, void*, const void*, size_t) { absent(); }
+void copy_to_host(int, Stream, void*, const void*, size_t) { absent(); }
+void copy_on_device(int, Stream, void*, const void*, size_t) { absent(); }
+void fill(int, Stream, void*, int, size_t) { absent(); }
+Stream create_stream(int) { absent(); }
+void destroy_stream(int, Stream) { absent(); }
+void synchronize(int, Stream) { absent(); }
+Event create_event(int, bool) { absent(); }
+void destroy_event(int, Event) { absent(); }
+void record(int, Event, Stream) { absent(); }
+void wait(int, Stream, Event) { absent(); }
+bool ended(int, Event) { absent(); }
+void synchronize_event(int, Event) { absent(); }
+double milliseconds(int, Event, Event) { absent(); }
+void notify(int, Stream, std::function<void(int)>) { absent(); }
+std::unique_ptr<Launch> launch(LossJob&, const Place&) { absent(); }
+std::unique_ptr<Launch> launch(SequenceLogpsJob&, const Place&) { absent(); }
+std::unique_ptr<Launch> launch(TokenLogpsJob&, const Place&) { absent(); }
+void run_staged(LossJob&, int) { absent(); }
+void run_staged(SequenceLogpsJob&, int) { absent(); }
+void run_staged(TokenLogpsJob&, int) { absent(); }
+void copy_kernel(int, Stream, void*, const void*, size_t) { absent(); }
+
+}  // namespace diralign::gpu

@@ -1,0 +1,45 @@
+// What a call computes, whatever the backend: the batch, its rows, the objective and where the results go.
+#pragma once
+#include <atomic>
+#include <vector>
+#include "batch.h"
+#include "objectives/batch_loss.h"
+
+namespace diralign {
+
+struct GradientOutput {
+  enum class Mode { none, dense, factored };
+  Mode mode = Mode::none;
+  void* data = nullptr;         ///< where the logits are; same dtype and stride; may be the logits
+  int64_t elements = 0;         ///< of data: the last row may end with or without padding
+  bool zeroed = false;          ///< fresh memory: rows and columns that are to be 0 already are
+  float* row_scale = nullptr;   ///< 'factored': one per row, zeroed; always in host memory
+};
+
+/// What every job has. Outputs are host memory, but for the gradient.
+struct Job {
+  virtual ~Job() = default;
+  Batch batch;
+  RowList rows;
+  int threads = 1;
+  std::atomic<bool> cancelled{false};
+};
+
+struct LossJob : Job {
+  Objective objective{};
+  std::vector<double> reference;  ///< per sequence; empty without one
+  GradientOutput gradient;
+  LossOutputs outputs{};
+  double* logps = nullptr;  ///< per sequence
+  double* loss = nullptr;
+};
+
+struct SequenceLogpsJob : Job {
+  double* logps = nullptr;  ///< per sequence
+};
+
+struct TokenLogpsJob : Job {
+  double *logps = nullptr, *logsumexp = nullptr, *entropy = nullptr;  ///< per row, zeroed
+};
+
+}  // namespace diralign
