@@ -1,0 +1,184 @@
+// The one header a CUDA source includes: CUDA's own headers under nvcc, the emulator of the tests (tests/simt) elsewhere, and the
+// few device primitives that differ between the two. Everything past this header is the same source for both.
+#pragma once
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include "dtype.h"
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define GPU_SHARED(Type, name) __shared__ Type name
+#else
+#include <bit>
+#include "simt.h"
+#endif
+
+namespace diralign::gpu {
+
+/// kernel<<<grid, block, 0, stream>>>(arguments...), with its launch error.
+template <class... Parameters, class... Arguments>
+cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream, const Arguments&... arguments) {
+#if defined(__CUDACC__)
+  kernel<<<grid, block, 0, stream>>>(static_cast<Parameters>(arguments)...);
+  return cudaGetLastError();
+#else
+  return simt::launch(kernel, grid, block, 0, stream, static_cast<Parameters>(arguments)...);
+#endif
+}
+
+/// 2^x to 2 ulp; results below the smallest normal number are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  // As wrong as the hardware may be, so that the tests hold the bounds for it.
+  const float y = std::exp2(x);
+  const uint32_t noise = (std::bit_cast<uint32_t>(x) * 2654435761u) >> 30;
+  return y < FLT_MIN ? 0.0f : y * (1.0f + (float(noise) - 1.5f) * 1.2e-7f);
+#endif
+}
+
+// Blocks hand each other results through memory with the three functions below, and in no other way. The order they rely on: what a
+// block wrote before a barrier of its own, and then `arrive` of one of its threads, is seen by the threads of a block after a barrier
+// that follows `arrive` or `await` of one of theirs, if that saw the count. The emulation finds a place where one of them is missing
+// (as a data race), but not a wrong order in here.
+
+/// Counts up; everything its block did before comes first, and everything the caller does next sees what other arrivals had done.
+__device__ __forceinline__ uint32_t arrive(uint32_t* counter) {
+#if defined(__CUDACC__)
+  uint32_t before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+#else
+  simt::release(counter);
+  const uint32_t before = atomicAdd(counter, 1u);
+  simt::acquire(counter);
+  return before;
+#endif
+}
+/// The count, as far as it is known here; sees what the arrivals up to it had done.
+__device__ __forceinline__ uint32_t arrivals(const uint32_t* counter) {
+#if defined(__CUDACC__)
+  uint32_t count;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(counter) : "memory");
+  return count;
+#else
+  const uint32_t count = __atomic_load_n(counter, __ATOMIC_RELAXED);
+  simt::acquire(counter);
+  return count;
+#endif
+}
+/// Waits for `count` arrivals. Whoever is waited for must be running or have an earlier ticket.
+__device__ __forceinline__ void await(const uint32_t* counter, uint32_t count) {
+  while (arrivals(counter) < count) {
+#if defined(__CUDACC__)
+    __nanosleep(40);
+#else
+    simt::yield();
+#endif
+  }
+}
+
+/// Storage types; arithmetic is float.
+struct Float16 {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+static_assert(sizeof(Float16) == 2 && sizeof(Bfloat16) == 2);
+
+__device__ __forceinline__ float bits_to_float(uint32_t bits) {
+#if defined(__CUDACC__)
+  return __uint_as_float(bits);
+#else
+  return std::bit_cast<float>(bits);
+#endif
+}
+__device__ __forceinline__ uint32_t float_to_bits(float x) {
+#if defined(__CUDACC__)
+  return __float_as_uint(x);
+#else
+  return std::bit_cast<uint32_t>(x);
+#endif
+}
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(Bfloat16 x) { return bits_to_float(uint32_t(x.bits) << 16); }
+__device__ __forceinline__ float to_float(Float16 x) {
+#if defined(__CUDACC__)
+  return __half2float(__ushort_as_half(x.bits));
+#else
+  return float(std::bit_cast<_Float16>(x.bits));
+#endif
+}
+
+/// Rounds once, to nearest even.
+template <class T>
+__device__ T from_float(float x);
+template <>
+__device__ __forceinline__ float from_float(float x) { return x; }
+template <>
+__device__ __forceinline__ Bfloat16 from_float(float x) {
+#if defined(__CUDACC__)
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#else
+  const uint32_t u = std::bit_cast<uint32_t>(x);
+  return {uint16_t(x != x ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1u)) >> 16)};
+#endif
+}
+template <>
+__device__ __forceinline__ Float16 from_float(float x) {
+#if defined(__CUDACC__)
+  return {__half_as_ushort(__float2half_rn(x))};
+#else
+  return {std::bit_cast<uint16_t>(_Float16(x))};
+#endif
+}
+
+/// Two neighbours in one register, the first in the low half.
+template <class T>
+__device__ float2 unpack2(uint32_t pair);
+template <>
+__device__ __forceinline__ float2 unpack2<Bfloat16>(uint32_t pair) { return {bits_to_float(pair << 16), bits_to_float(pair & 0xffff0000u)}; }
+template <>
+__device__ __forceinline__ float2 unpack2<Float16>(uint32_t pair) { return {to_float(Float16{uint16_t(pair)}), to_float(Float16{uint16_t(pair >> 16)})}; }
+template <class T>
+__device__ uint32_t pack2(float low, float high);
+template <>
+__device__ __forceinline__ uint32_t pack2<Bfloat16>(float low, float high) {
+#if defined(__CUDACC__)
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);  // one instruction from sm_80 on
+  return uint32_t(__bfloat16_as_ushort(pair.x)) | uint32_t(__bfloat16_as_ushort(pair.y)) << 16;
+#else
+  return uint32_t(from_float<Bfloat16>(low).bits) | uint32_t(from_float<Bfloat16>(high).bits) << 16;
+#endif
+}
+template <>
+__device__ __forceinline__ uint32_t pack2<Float16>(float low, float high) {
+  return uint32_t(from_float<Float16>(low).bits) | uint32_t(from_float<Float16>(high).bits) << 16;
+}
+
+/// Bits [shift, shift + 32) of high:low, shift < 32.
+__device__ __forceinline__ uint32_t funnel_shift(uint32_t low, uint32_t high, uint32_t shift) {
+#if defined(__CUDACC__)
+  return __funnelshift_r(low, high, shift);
+#else
+  return uint32_t((uint64_t(high) << 32 | low) >> shift);
+#endif
+}
+
+/// 16 bytes at an aligned address that will be read again soon, or not.
+__device__ __forceinline__ uint4 load16(const void* address, bool last_use) {
+  const uint4* p = static_cast<const uint4*>(address);
+  return last_use ? __ldcs(p) : *p;
+}
+/// 16 bytes to an aligned address, not to be kept in the caches.
+__device__ __forceinline__ void store16(void* address, uint4 value) { __stcs(static_cast<uint4*>(address), value); }
+
+}  // namespace diralign::gpu
