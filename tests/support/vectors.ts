@@ -50,8 +50,6 @@ export interface VectorCase {
   readonly robustnessOnly: boolean;
 }
 
-const folder = new URL('../fixtures/vectors/', import.meta.url);
-const unpack = (name: string): Buffer => brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
 
 function fromPlanes(planes: Buffer, size: number): Buffer {
   const count = planes.length / size;
@@ -103,7 +101,8 @@ interface PackedCase {
 }
 
 /** All cases, by input. */
-export function loadVectors(): Map<VectorInput, VectorCase[]> {
+export function loadVectors(folder = new URL('../fixtures/vectors/', import.meta.url)): Map<VectorInput, VectorCase[]> {
+  const unpack = (name: string): Buffer => brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
   const packed = JSON.parse(unpack('cases.json.br').toString()) as {
     readonly inputs: Readonly<Record<string, PackedInput>>;
     readonly cases: readonly PackedCase[];
