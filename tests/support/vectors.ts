@@ -50,7 +50,6 @@ export interface VectorCase {
   readonly robustnessOnly: boolean;
 }
 
-
 function fromPlanes(planes: Buffer, size: number): Buffer {
   const count = planes.length / size;
   const data = Buffer.alloc(planes.length);
