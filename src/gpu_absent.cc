@@ -7,9 +7,6 @@ namespace {
 [[noreturn]] void absent() { throw std::logic_error("this build contains no CUDA kernels"); }
 }  // namespace
 
-Error::Error(const std::string& call, int error, const char* error_name, const char* text)
-    : std::runtime_error(call + ": " + error_name + ": " + text), code(error), name(error_name) {}
-
 Status status() { return {}; }
 Device device(int) { absent(); }
 void* allocate(int, size_t) { absent(); }
