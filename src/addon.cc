@@ -158,7 +158,7 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
     if (counts[s] == 0) logps[s] = 0;
   const LossOutputs outputs = read_outputs(request);
   const int64_t sequences = int64_t(logps.size());
-  BatchLoss loss(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data(), outputs);
+  BatchLoss loss(batch_terms(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
   outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data());
   double* gradient = view<double>(request, "gradLogps").data;

@@ -32,6 +32,10 @@ struct LossJob : Job {
   LossOutputs outputs{};
   double* logps = nullptr;  ///< per sequence
   double* loss = nullptr;
+
+  BatchTerms terms() const {
+    return batch_terms(objective, batch.sequences, rows.counts.data(), rows.sft_counts.data(), reference.empty() ? nullptr : reference.data());
+  }
 };
 
 struct SequenceLogpsJob : Job {

@@ -68,8 +68,7 @@ class LossRun {
         batch_(job.batch),
         kernels_(kernel_set().rows[int(job.batch.dtype)]),
         team_(pool, team_size(job)),
-        loss_(job.objective, job.batch.sequences, job.rows.counts.data(), job.rows.sft_counts.data(),
-              job.reference.empty() ? nullptr : job.reference.data(), job.outputs),
+        loss_(job.terms(), job.outputs),
         statistics_(job.rows.scored.size()),
         separate_sft_(job.batch.sft_labels != nullptr),
         streamed_(job.gradient.data != job.batch.logits && job.rows.scored.size() * job.batch.row_bytes() > streamed_bytes) {

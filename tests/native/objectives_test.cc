@@ -107,7 +107,7 @@ Outcome run(const Objective& o, const Inputs& in, int64_t piece = 1000000) {
   out.rewards.resize(n);
   out.coefficients.resize(n);
   out.metrics.resize(metric_count);
-  BatchLoss batch(o, int64_t(n), in.counts.data(), in.sft_counts.data(), in.references.empty() ? nullptr : in.references.data(),
+  BatchLoss batch(batch_terms(o, int64_t(n), in.counts.data(), in.sft_counts.data(), in.references.empty() ? nullptr : in.references.data()),
                   {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data()});
   if (o.coupled()) piece = std::max<int64_t>(1, batch.pairs());
   for (int64_t first = 0; first < batch.pairs(); first += piece) batch.evaluate(in.logps.data(), in.sft_logps.data(), first, std::min(first + piece, batch.pairs()));
