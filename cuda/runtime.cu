@@ -1,0 +1,420 @@
+// The CUDA backend but for its jobs: devices, memory, copies, streams and events.
+#include "runtime.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+namespace diralign::gpu {
+
+namespace {
+
+/// A function of the driver, which nothing is linked against; null where the driver lacks it.
+template <class Function>
+Function driver_function(const char* name, unsigned version) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found{};
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &function, version, cudaEnableDefault, &found);
+  ignore(error);
+  return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Function>(function) : nullptr;
+}
+
+/// Whether anyone has used the device in this process. Where the driver does not say: yes.
+bool in_use(int device) {
+  static const auto state = driver_function<int (*)(int, unsigned*, int*)>("cuDevicePrimaryCtxGetState", 7000);
+  unsigned flags = 0;
+  int active = 1;
+  return !state || state(device, &flags, &active) != 0 || active != 0;
+}
+
+}  // namespace
+
+DeviceGuard::DeviceGuard(int device) {
+  check(cudaGetDevice(&before_), "cudaGetDevice");
+  if (before_ == device) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  changed_ = true;
+}
+
+DeviceGuard::~DeviceGuard() {
+  // Selecting a device starts it, which takes half a gigabyte of its memory: not for one that the thread only had by default.
+  if (changed_ && in_use(before_)) ignore(cudaSetDevice(before_));
+}
+
+// --- Page-locked memory
+
+namespace {
+
+/// Blocks that nobody has at the moment, up to a limit. Never destroyed: at the end of the process the driver may be gone first.
+class PinnedPool {
+ public:
+  static PinnedPool& get() {
+    static PinnedPool& pool = *new PinnedPool;
+    return pool;
+  }
+
+  /// The smallest that is large enough, but none of much more: it would be missing elsewhere.
+  void* take(size_t bytes, size_t& taken) {
+    {
+      const std::lock_guard lock(mutex_);
+      auto best = free_.end();
+      for (auto block = free_.begin(); block != free_.end(); ++block)
+        if (block->bytes >= bytes && (best == free_.end() || block->bytes < best->bytes)) best = block;
+      if (best != free_.end() && best->bytes / 4 <= bytes) {
+        const Block block = *best;
+        free_.erase(best);
+        kept_ -= block.bytes;
+        taken = block.bytes;
+        return block.data;
+      }
+    }
+    void* data = nullptr;
+    check(cudaHostAlloc(&data, bytes, cudaHostAllocPortable), "cudaHostAlloc");
+    taken = bytes;
+    return data;
+  }
+
+  void give(void* data, size_t bytes) noexcept {
+    {
+      const std::lock_guard lock(mutex_);
+      if (kept_ + bytes <= limit && free_.size() < free_.capacity()) {
+        free_.push_back({data, bytes});
+        kept_ += bytes;
+        return;
+      }
+    }
+    ignore(cudaFreeHost(data));
+  }
+
+ private:
+  static constexpr size_t limit = size_t(64) << 20;
+  struct Block {
+    void* data;
+    size_t bytes;
+  };
+  PinnedPool() { free_.reserve(64); }
+
+  std::mutex mutex_;
+  std::vector<Block> free_;
+  size_t kept_ = 0;
+};
+
+}  // namespace
+
+PinnedBlock::PinnedBlock(size_t bytes) {
+  // Powers of two, so that calls of slightly different sizes share blocks.
+  size_t rounded = size_t(64) << 10;
+  while (rounded < bytes) rounded *= 2;
+  data_ = PinnedPool::get().take(rounded, bytes_);
+}
+
+PinnedBlock::~PinnedBlock() {
+  if (data_) PinnedPool::get().give(data_, bytes_);
+}
+
+// --- Device memory
+
+namespace {
+
+cudaMemPool_t workspace_pool(int device) {
+  static std::mutex mutex;
+  // Never destroyed, as above.
+  static auto& pools = *new std::vector<cudaMemPool_t>;
+  const std::lock_guard lock(mutex);
+  if (size_t(device) >= pools.size()) pools.resize(size_t(device) + 1);
+  cudaMemPool_t& pool = pools[size_t(device)];
+  if (!pool) {
+    cudaMemPoolProps properties{};
+    properties.allocType = cudaMemAllocationTypePinned;
+    properties.handleTypes = cudaMemHandleTypeNone;
+    properties.location.type = cudaMemLocationTypeDevice;
+    properties.location.id = device;
+    cudaMemPool_t made = nullptr;
+    check(cudaMemPoolCreate(&made, &properties), "cudaMemPoolCreate");
+    uint64_t keep = uint64_t(32) << 20;
+    if (const cudaError_t error = cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keep); error != cudaSuccess) {
+      ignore(cudaMemPoolDestroy(made));
+      check(error, "cudaMemPoolSetAttribute");
+    }
+    pool = made;
+  }
+  return pool;
+}
+
+}  // namespace
+
+Workspace::Workspace(int device, cudaStream_t stream, size_t bytes) : device_(device), stream_(stream), bytes_(bytes) {
+  if (bytes == 0) return;
+  const DeviceGuard guard(device);
+  check(cudaMallocFromPoolAsync(&data_, bytes, workspace_pool(device), stream), "cudaMallocFromPoolAsync");
+}
+
+Workspace::~Workspace() {
+  if (!data_) return;
+  try {
+    const DeviceGuard guard(device_);
+    ignore(cudaFreeAsync(data_, stream_));
+  } catch (const Error&) {
+    // Without its device there is no memory to free.
+  }
+}
+
+void* allocate(int device, size_t bytes) {
+  const DeviceGuard guard(device);
+  void* data = nullptr;
+  if (bytes > 0) check(cudaMalloc(&data, bytes), "cudaMalloc");
+  return data;
+}
+
+void release(int device, void* pointer) {
+  const DeviceGuard guard(device);
+  check(cudaFree(pointer), "cudaFree");
+}
+
+PointerInfo inspect(const void* pointer) {
+  cudaPointerAttributes attributes{};
+  const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
+  if (error == cudaErrorInvalidValue) { // an address that cannot be one
+    ignore(error);
+    return {};
+  }
+  check(error, "cudaPointerGetAttributes");
+  PointerInfo info;
+  switch (attributes.type) {
+    case cudaMemoryTypeHost: info.kind = PointerInfo::Kind::host; break;
+    case cudaMemoryTypeDevice: info.kind = PointerInfo::Kind::device; break;
+    case cudaMemoryTypeManaged: info.kind = PointerInfo::Kind::managed; break;
+    default: return info;
+  }
+  info.device = attributes.device;
+  if (info.kind == PointerInfo::Kind::host) return info;
+  // The runtime has no call for it.
+  static const auto range = driver_function<int (*)(uintptr_t*, size_t*, uintptr_t)>("cuMemGetAddressRange", 3020);
+  uintptr_t base = 0;
+  size_t bytes = 0;
+  const DeviceGuard guard(info.device);
+  if (range && range(&base, &bytes, reinterpret_cast<uintptr_t>(pointer)) == 0) {
+    info.base = reinterpret_cast<const void*>(base);
+    info.bytes = bytes;
+  }
+  return info;
+}
+
+bool page_locked(const void* data, size_t bytes) {
+  const auto host = [](const void* p) { return inspect(p).kind == PointerInfo::Kind::host; };
+  return host(data) && host(static_cast<const char*>(data) + bytes - 1);
+}
+
+void pin(void* data, size_t bytes) { check(cudaHostRegister(data, bytes, cudaHostRegisterPortable), "cudaHostRegister"); }
+void unpin(void* data) { check(cudaHostUnregister(data), "cudaHostUnregister"); }
+
+// --- Copies
+
+namespace {
+
+constexpr size_t stage_bytes = size_t(4) << 20;
+
+/// Two page-locked stages that take turns: while the device copies one, the processor copies the other. The device is through with
+/// them at the end, whatever happened.
+class Stages {
+ public:
+  Stages(cudaStream_t stream, size_t bytes) : stream_(stream), block_(std::min(bytes, 2 * stage_bytes)) {}
+  ~Stages() {
+    if (pending_) ignore(cudaStreamSynchronize(stream_));
+  }
+
+  char* operator[](size_t chunk) const { return block_.as<char>() + chunk % 2 * stage_bytes; }
+  void copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, size_t chunk) {
+    pending_ = true;
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");
+    done_[chunk % 2].record(stream_);
+  }
+  void wait(size_t chunk) { done_[chunk % 2].synchronize(); }
+  void finish() {
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    pending_ = false;
+  }
+
+ private:
+  cudaStream_t stream_;
+  PinnedBlock block_;
+  Marker done_[2];
+  bool pending_ = false;
+};
+
+void copy_direct(cudaStream_t stream, void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  check(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+}
+
+}  // namespace
+
+void copy_to_device(int device, Stream handle, void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  const DeviceGuard guard(device);
+  const cudaStream_t stream = as_stream(handle);
+  if (page_locked(from, bytes)) return copy_direct(stream, to, from, bytes, cudaMemcpyHostToDevice);
+  Stages stages(stream, bytes);
+  for (size_t chunk = 0, at = 0; at < bytes; chunk++, at += stage_bytes) {
+    const size_t n = std::min(bytes - at, stage_bytes);
+    if (chunk >= 2) stages.wait(chunk);
+    std::memcpy(stages[chunk], static_cast<const char*>(from) + at, n);
+    stages.copy(static_cast<char*>(to) + at, stages[chunk], n, cudaMemcpyHostToDevice, chunk);
+  }
+  stages.finish();
+}
+
+void copy_to_host(int device, Stream handle, void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  const DeviceGuard guard(device);
+  const cudaStream_t stream = as_stream(handle);
+  if (page_locked(to, bytes)) return copy_direct(stream, to, from, bytes, cudaMemcpyDeviceToHost);
+  Stages stages(stream, bytes);
+  const auto fetch = [&](size_t chunk) {
+    const size_t at = chunk * stage_bytes;
+    if (at < bytes)
+      stages.copy(stages[chunk], static_cast<const char*>(from) + at, std::min(bytes - at, stage_bytes), cudaMemcpyDeviceToHost, chunk);
+  };
+  fetch(0);
+  fetch(1);
+  for (size_t chunk = 0, at = 0; at < bytes; chunk++, at += stage_bytes) {
+    stages.wait(chunk);
+    std::memcpy(static_cast<char*>(to) + at, stages[chunk], std::min(bytes - at, stage_bytes));
+    fetch(chunk + 2);
+  }
+  stages.finish();
+}
+
+void copy_on_device(int device, Stream stream, void* to, const void* from, size_t bytes) {
+  const DeviceGuard guard(device);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream)), "cudaMemcpyAsync");
+}
+
+void fill(int device, Stream stream, void* to, int byte, size_t bytes) {
+  const DeviceGuard guard(device);
+  check(cudaMemsetAsync(to, byte, bytes, as_stream(stream)), "cudaMemsetAsync");
+}
+
+// --- Streams and events
+
+Stream create_stream(int device) {
+  const DeviceGuard guard(device);
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  return reinterpret_cast<Stream>(stream);
+}
+
+void destroy_stream(int device, Stream stream) {
+  const DeviceGuard guard(device);
+  check(cudaStreamDestroy(as_stream(stream)), "cudaStreamDestroy");
+}
+
+void synchronize(int device, Stream stream) {
+  const DeviceGuard guard(device);
+  check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize");
+}
+
+Event create_event(int device, bool timing) {
+  const DeviceGuard guard(device);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, timing ? cudaEventDefault : cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  return reinterpret_cast<Event>(event);
+}
+
+void destroy_event(int device, Event event) {
+  const DeviceGuard guard(device);
+  check(cudaEventDestroy(as_event(event)), "cudaEventDestroy");
+}
+
+void record(int device, Event event, Stream stream) {
+  const DeviceGuard guard(device);
+  check(cudaEventRecord(as_event(event), as_stream(stream)), "cudaEventRecord");
+}
+
+void wait(int device, Stream stream, Event event) {
+  const DeviceGuard guard(device);
+  check(cudaStreamWaitEvent(as_stream(stream), as_event(event), 0), "cudaStreamWaitEvent");
+}
+
+bool ended(int device, Event event) {
+  const DeviceGuard guard(device);
+  const cudaError_t error = cudaEventQuery(as_event(event));
+  if (error == cudaErrorNotReady) {
+    ignore(error);
+    return false;
+  }
+  check(error, "cudaEventQuery");
+  return true;
+}
+
+void synchronize_event(int device, Event event) {
+  const DeviceGuard guard(device);
+  check(cudaEventSynchronize(as_event(event)), "cudaEventSynchronize");
+}
+
+double milliseconds(int device, Event from, Event to) {
+  const DeviceGuard guard(device);
+  float result = 0;
+  check(cudaEventElapsedTime(&result, as_event(from), as_event(to)), "cudaEventElapsedTime");
+  return double(result);
+}
+
+void notify(int device, Stream stream, std::function<void(int)> done) {
+  const DeviceGuard guard(device);
+  auto held = std::make_unique<std::function<void(int)>>(std::move(done));
+  // Not cudaLaunchHostFunc, which is not called when earlier work has failed.
+  const auto call = [](cudaStream_t, cudaError_t error, void* data) {
+    const std::unique_ptr<std::function<void(int)>> held(static_cast<std::function<void(int)>*>(data));
+    (*held)(int(error));
+  };
+  check(cudaStreamAddCallback(as_stream(stream), call, held.get(), 0), "cudaStreamAddCallback");
+  held.release();
+}
+
+// --- What is there
+
+Status status() {
+  Status result;
+  result.compiled = true;
+  result.architectures = DIRALIGN_CUDA_ARCHITECTURES;
+  ignore(cudaRuntimeGetVersion(&result.runtime));
+  ignore(cudaDriverGetVersion(&result.driver));
+  const cudaError_t error = cudaGetDeviceCount(&result.devices);
+  if (error != cudaSuccess) {
+    ignore(error);
+    result.devices = 0;
+    result.error = int(error);
+    result.error_text = cudaGetErrorString(error);
+  }
+  return result;
+}
+
+Device device(int index) {
+  const DeviceGuard guard(index);
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
+  Device result;
+  result.name = properties.name;
+  const auto* id = reinterpret_cast<const unsigned char*>(properties.uuid.bytes);
+  result.uuid = "GPU";
+  for (int i = 0; i < 16; i++) {
+    static const char* digits = "0123456789abcdef";
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) result.uuid += '-';
+    result.uuid += digits[id[i] >> 4];
+    result.uuid += digits[id[i] & 15];
+  }
+  result.major = properties.major;
+  result.minor = properties.minor;
+  result.multiprocessors = properties.multiProcessorCount;
+  result.l2_cache = size_t(properties.l2CacheSize);
+  result.shared_memory = properties.sharedMemPerBlockOptin;
+  check(cudaMemGetInfo(&result.free_memory, &result.memory), "cudaMemGetInfo");
+  int kilohertz = 0, bits = 0;
+  ignore(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, index));
+  ignore(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, index));
+  result.memory_bandwidth = 2.0 * kilohertz * 1000.0 * bits / 8; // two transfers a clock
+  return result;
+}
+
+}  // namespace diralign::gpu
