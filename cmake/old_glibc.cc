@@ -17,6 +17,36 @@
           ".text\n");
 #include "old_glibc.def"
 
+#include <fcntl.h>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <unistd.h>
+
+// CUDA's static runtime asks for shared memory, which was in librt before 2.34, and nothing here loads librt. What glibc does, on the
+// file system that it has there.
+static bool shared_memory_path(const char* name, char (&path)[NAME_MAX + 16]) {
+  while (*name == '/') name++;
+  const size_t length = std::strlen(name);
+  if (length == 0 || length > NAME_MAX || std::strchr(name, '/')) {
+    errno = EINVAL;
+    return false;
+  }
+  std::memcpy(path, "/dev/shm/", 9);
+  std::memcpy(path + 9, name, length + 1);
+  return true;
+}
+extern "C" {
+__attribute__((visibility("hidden"))) int __wrap_shm_open(const char* name, int flags, mode_t mode) {
+  char path[NAME_MAX + 16];
+  return shared_memory_path(name, path) ? open(path, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, mode) : -1;
+}
+__attribute__((visibility("hidden"))) int __wrap_shm_unlink(const char* name) {
+  char path[NAME_MAX + 16];
+  return shared_memory_path(name, path) ? unlink(path) : -1;
+}
+}
+
 // glibc 2.32 tells here that a process has one thread, so that libstdc++ may skip atomic instructions in shared_ptr.
 // Ours says "no": always correct.
 extern "C" {
