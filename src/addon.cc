@@ -3,10 +3,12 @@
 #include <napi.h>
 #include <algorithm>
 #include <cstring>
+#include "addon_cuda.h"
 #include "cpu/compute.h"
 #include "cpu/kernels.h"
 #include "environment.h"
 #include "memory_loops.h"
+#include "node_values.h"
 #include "objectives/catalogue.h"
 
 namespace diralign {
@@ -15,35 +17,23 @@ using cpu::run;
 
 namespace {
 
-/// Data and length of a typed array, or null for undefined.
+/// A typed array of a known type, or null for undefined.
 template <class T>
 struct View {
   T* data = nullptr;
   size_t length = 0;
   explicit operator bool() const { return data != nullptr; }
 };
-struct Untyped {
-  void* data = nullptr;
-  size_t bytes = 0, elements = 0;
-  napi_typedarray_type type = napi_float32_array;
-};
-
-Untyped untyped(Napi::Value value) {
-  Untyped view;
-  if (!value.IsTypedArray()) return view;
-  napi_value buffer;
-  size_t offset;
-  if (napi_get_typedarray_info(value.Env(), value, &view.type, &view.elements, &view.data, &buffer, &offset) != napi_ok)
-    throw Napi::Error::New(value.Env(), "diralign: unreadable typed array");
-  view.bytes = value.As<Napi::TypedArray>().ByteLength();
-  return view;
-}
 
 template <class T>
 View<T> view(const Napi::Object& request, const char* name) {
   const Untyped u = untyped(request.Get(name));
   return {static_cast<T*>(u.data), u.elements};
 }
+
+/// Memory of the host, as a typed array, or of a device, as a bigint; null for undefined.
+void* memory(Napi::Value value) { return value.IsBigInt() ? reinterpret_cast<void*>(uintptr_t(unsigned_integer(value))) : untyped(value).data; }
+
 int64_t integer(const Napi::Object& request, const char* name) { return request.Get(name).As<Napi::Number>().Int64Value(); }
 
 std::vector<double> doubles(Napi::Value value) {
@@ -54,7 +44,7 @@ std::vector<double> doubles(Napi::Value value) {
 
 Batch read_batch(const Napi::Object& request) {
   Batch b;
-  b.logits = untyped(request.Get("logits")).data;
+  b.logits = memory(request.Get("logits"));
   b.dtype = static_cast<Dtype>(integer(request, "dtype"));
   b.rows = integer(request, "rows");
   b.vocab = integer(request, "vocab");
@@ -92,13 +82,36 @@ Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
   return error;
 }
 
-/// Runs at once, or, with a callback, on the pool: then the result is the function that cancels.
+/// Who computes: `Target` in ts/native.ts.
+enum class Target { cpu, staged, device };
+
+/// Computes at once, or, with a callback, off this thread: then the result is the function that cancels.
 template <class AnyJob>
 Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job) {
   Environment& environment = Environment::of(info.Env());
-  if (info[1].IsFunction()) return environment.start(std::move(job), info[0].As<Napi::Object>(), info[1].As<Napi::Function>());
-  run(*job, environment.pool());
-  return info.Env().Undefined();
+  const Napi::Object request = info[0].As<Napi::Object>(), batch = request.Get("batch").As<Napi::Object>();
+  const auto target = static_cast<Target>(integer(batch, "target"));
+  const gpu::Place place{int(integer(batch, "device")), gpu::Stream(unsigned_integer(batch.Get("stream")))};
+  AnyJob* raw = job.get();
+  if (!info[1].IsFunction()) {
+    if (target == Target::cpu) run(*job, environment.pool());
+    if (target == Target::staged) gpu::run_staged(*job, place.device);
+    if (target == Target::device) {
+      const std::unique_ptr<gpu::Launch> launch = gpu::launch(*job, place);
+      gpu::synchronize(place.device, place.stream);
+      launch->finish();
+    }
+    return info.Env().Undefined();
+  }
+  const Napi::Function done = info[1].As<Napi::Function>();
+  if (target == Target::device) {
+    std::unique_ptr<gpu::Launch> launch = gpu::launch(*job, place);
+    return environment.start(std::move(job), std::move(launch), place, request, done);
+  }
+  return environment.start(
+      std::move(job),
+      [raw, target, device = place.device, &pool = environment.pool()] { target == Target::cpu ? run(*raw, pool) : gpu::run_staged(*raw, device); },
+      request, done);
 }
 
 LossOutputs read_outputs(const Napi::Object& request) {
@@ -117,13 +130,12 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   job->loss = job->outputs.metrics + metric_count;  // handed over in the slot behind the metrics
   job->logps = view<double>(request, "logps").data;
 
-  const Untyped gradient = untyped(request.Get("gradient"));
   job->gradient.mode = static_cast<GradientOutput::Mode>(integer(request, "gradientMode"));
-  job->gradient.data = gradient.data;
-  job->gradient.elements = int64_t(gradient.elements);
+  job->gradient.data = memory(request.Get("gradient"));
+  job->gradient.elements = integer(request, "gradientElements");
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
   job->gradient.row_scale = view<float>(request, "rowScale").data;
-  if (job->gradient.zeroed) cpu::advise_large_pages(gradient.data, gradient.bytes);
+  if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * job->batch.element_bytes());
   return dispatch(info, std::move(job));
 }
 
@@ -181,27 +193,16 @@ Napi::Value memory_loop(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// A C++ exception must not cross into the engine.
-template <Napi::Value (*function)(const Napi::CallbackInfo&)>
-Napi::Value guarded(const Napi::CallbackInfo& info) {
-  try {
-    return function(info);
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::exception& e) {
-    throw Napi::Error::New(info.Env(), std::string("diralign: ") + e.what());
-  }
-}
-
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
-  exports.Set("loss", Napi::Function::New<guarded<compute_loss>>(env, "loss"));
-  exports.Set("sequenceLogps", Napi::Function::New<guarded<compute_sequence_logps>>(env, "sequenceLogps"));
-  exports.Set("tokenLogps", Napi::Function::New<guarded<compute_token_logps>>(env, "tokenLogps"));
-  exports.Set("fromLogps", Napi::Function::New<guarded<compute_from_logps>>(env, "fromLogps"));
-  exports.Set("cpuInfo", Napi::Function::New<guarded<cpu_info>>(env, "cpuInfo"));
-  exports.Set("memoryLoop", Napi::Function::New<guarded<memory_loop>>(env, "memoryLoop"));
+  export_function<compute_loss>(exports, "loss");
+  export_function<compute_sequence_logps>(exports, "sequenceLogps");
+  export_function<compute_token_logps>(exports, "tokenLogps");
+  export_function<compute_from_logps>(exports, "fromLogps");
+  export_function<cpu_info>(exports, "cpuInfo");
+  export_function<memory_loop>(exports, "memoryLoop");
   exports.Set("catalogue", catalogue_json());
+  exports.Set("cuda", cuda_exports(env));
   return exports;
 }
 

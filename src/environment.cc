@@ -1,21 +1,35 @@
 #include "environment.h"
 #include <chrono>
+#include <string>
 #include <thread>
+#include "node_values.h"
 
 namespace diralign {
 
 struct Environment::Async {
   std::unique_ptr<Job> job;
-  std::function<void(Pool&)> work;
+  // What a device has of the job; it goes first.
+  std::unique_ptr<gpu::Launch> launch;
+  gpu::Place place;
+  int cuda_error = 0;
   Napi::ObjectReference pinned;
   Napi::FunctionReference done;
-  std::string error;
-  std::shared_ptr<Async> self;  // keeps it alive between the pool and on_done
+  std::exception_ptr error;
+  std::shared_ptr<Async> self;  // keeps it alive between the thread that works and on_done
+
+  /// Hands the results of a device over.
+  void finish() {
+    launch->finish();
+    if (cuda_error == 0) return;
+    gpu::synchronize(place.device, place.stream);
+    throw std::runtime_error("the stream ended with CUDA error " + std::to_string(cuda_error));
+  }
 };
 
 // Teardown of an environment (worker.terminate(), process.exit()): cleanup hooks run last in, first out. The drain below is added
-// after the thread-safe function, so it runs before that closes: it cancels every job and waits until each has made its last call.
-// A job's last act is to decrement running_, after that call. on_done then runs without an environment and may only free.
+// after the thread-safe function, so it runs before that closes: it cancels every job and waits until each has made its last call;
+// one on a device ends when the device is done with it. A job's last act is to decrement running_, after that call. on_done then
+// runs without an environment and may only free. What JavaScript owned is freed when nothing runs any more that might use it.
 void Environment::create(Napi::Env env) {
   auto* state = new Environment;
   state->pool_ = Pool::shared();
@@ -32,43 +46,89 @@ void Environment::drain() {
       if (const std::shared_ptr<Async> async = live.lock()) async->job->cancelled = true;
   }
   while (running_.load() > 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  for (auto& [key, free] : owned_) {
+    try {
+      free();
+    } catch (const std::exception&) {  // there is nobody left to tell
+    }
+  }
+  owned_.clear();
 }
 
-Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done) {
-  const Napi::Env env = pinned.Env();
+void Environment::free(Owned kind, uint64_t handle) {
+  const auto found = owned_.find({kind, handle});
+  if (found == owned_.end()) return;
+  const std::function<void()> free = std::move(found->second);
+  owned_.erase(found);
+  free();
+}
+
+std::shared_ptr<Environment::Async> Environment::prepare(std::unique_ptr<Job> job, Napi::Object pinned, Napi::Function done) {
   auto async = std::make_shared<Async>();
   async->job = std::move(job);
-  async->work = std::move(work);
   async->pinned = Napi::Persistent(pinned);
   async->done = Napi::Persistent(done);
   async->self = async;
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    live_.remove_if([](const std::weak_ptr<Async>& w) { return w.expired(); });
-    live_.push_back(async);
-  }
-  running_++;
-  auto task = [this, raw = async.get()] {
-    try {
-      if (!raw->job->cancelled) raw->work(*pool_);
-    } catch (const std::exception& e) {
-      raw->error = e.what();
-    }
-    done_.NonBlockingCall(raw);
-    running_--;
-  };
-  try {
-    pool_->post(task, std::max(1, async->job->threads));
-  } catch (...) {  // no thread to be had
-    running_--;
-    async->self.reset();
-    throw;
-  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  live_.remove_if([](const std::weak_ptr<Async>& w) { return w.expired(); });
+  live_.push_back(async);
+  return async;
+}
+
+Napi::Value Environment::started(Napi::Env env, const std::shared_ptr<Async>& async) {
   if (pending_++ == 0) done_.Ref(env);  // an idle addon does not keep the process alive
   const std::weak_ptr<Async> weak = async;
   return Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
     if (const std::shared_ptr<Async> live = weak.lock()) live->job->cancelled = true;
   });
+}
+
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done) {
+  const int threads = std::max(1, job->threads);
+  const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
+  auto task = [this, raw = async.get(), work = std::move(work)] {
+    try {
+      if (!raw->job->cancelled) work();
+    } catch (const std::exception&) {
+      raw->error = std::current_exception();
+    }
+    done_.NonBlockingCall(raw);
+    running_--;
+  };
+  running_++;
+  try {
+    pool_->post(task, threads);
+  } catch (...) {  // no thread to be had
+    running_--;
+    async->self.reset();
+    throw;
+  }
+  return started(pinned.Env(), async);
+}
+
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch, const gpu::Place& place, Napi::Object pinned,
+                               Napi::Function done) {
+  const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
+  async->launch = std::move(launch);
+  async->place = place;
+  running_++;
+  try {
+    gpu::notify(place.device, place.stream, [this, raw = async.get()](int error) {
+      raw->cuda_error = error;
+      done_.NonBlockingCall(raw);
+      running_--;
+    });
+  } catch (...) {
+    running_--;
+    async->self.reset();
+    // The launch is freed on the way out, which must not happen under the device.
+    try {
+      gpu::synchronize(place.device, place.stream);
+    } catch (const gpu::Error&) {  // a device that failed has ended, too; what notify said is the news
+    }
+    throw;
+  }
+  return started(pinned.Env(), async);
 }
 
 void Environment::on_done(Napi::Env env, Napi::Function, Environment* state, Async* raw) {
@@ -80,7 +140,15 @@ void Environment::on_done(Napi::Env env, Napi::Function, Environment* state, Asy
   }
   if (--state->pending_ == 0) state->done_.Unref(env);
   const Napi::HandleScope scope(env);
-  const Napi::Value error = async->error.empty() ? env.Undefined() : Napi::Error::New(env, async->error).Value();
+  Napi::Value error = env.Undefined();
+  try {
+    if (async->error) std::rethrow_exception(async->error);
+    if (async->launch) async->finish();
+  } catch (const std::exception& e) {
+    error = to_javascript(env, e).Value();
+  }
+  // Before anybody is told: what the caller frees or reuses next is not in use.
+  async->launch.reset();
   async->done.Call({error, Napi::Boolean::New(env, async->job->cancelled.load())});
 }
 

@@ -1,15 +1,17 @@
-// Asynchronous jobs of one Node environment (the main thread or a worker). All state lives here, none in statics, so that an
-// environment can go at any moment: see the order of teardown in environment.cc.
+// Asynchronous jobs of one Node environment (the main thread or a worker), and what its JavaScript owns outside the heap. All state
+// lives here, none in statics, so that an environment can go at any moment: see the order of teardown in environment.cc.
 #pragma once
 #include <napi.h>
 #include <atomic>
 #include <exception>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
-#include <string>
-#include "cpu/compute.h"
+#include <utility>
+#include "gpu.h"
+#include "job.h"
 #include "pool.h"
 
 namespace diralign {
@@ -22,20 +24,27 @@ class Environment {
 
   Pool& pool() { return *pool_; }
 
-  /// Runs `job` on the pool and then calls `done(error | undefined, cancelled)` on this environment's thread. `pinned` stays alive
-  /// until then. Returns a function that cancels.
-  template <class AnyJob>
-  Napi::Value start(std::unique_ptr<AnyJob> job, Napi::Object pinned, Napi::Function done) {
-    AnyJob* raw = job.get();
-    return start(std::unique_ptr<Job>(std::move(job)), [raw](Pool& pool) { cpu::run(*raw, pool); }, pinned, done);
-  }
+  /// Calls `work` on the pool and then `done(error | undefined, cancelled)` on this environment's thread. `pinned` stays alive until
+  /// then. Returns a function that cancels.
+  Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done);
+
+  /// The same for a job that was enqueued on a device: `done` is called once the stream is past it. It is not stopped by cancelling;
+  /// it only reports that it was.
+  Napi::Value start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch, const gpu::Place& place, Napi::Object pinned, Napi::Function done);
+
+  /// Device memory, streams, events and page-locked memory die with the environment that made them. On its thread only.
+  enum class Owned { memory, stream, event, pinned };
+  void own(Owned kind, uint64_t handle, std::function<void()> free) { owned_[{kind, handle}] = std::move(free); }
+  /// Frees it now; what was freed already is left alone.
+  void free(Owned kind, uint64_t handle);
 
  private:
   struct Async;
   static void on_done(Napi::Env env, Napi::Function, Environment* state, Async* async);
   using DoneFunction = Napi::TypedThreadSafeFunction<Environment, Async, on_done>;
 
-  Napi::Value start(std::unique_ptr<Job> job, std::function<void(Pool&)> work, Napi::Object pinned, Napi::Function done);
+  std::shared_ptr<Async> prepare(std::unique_ptr<Job> job, Napi::Object pinned, Napi::Function done);
+  Napi::Value started(Napi::Env env, const std::shared_ptr<Async>& async);
   void drain();
 
   std::shared_ptr<Pool> pool_;
@@ -44,6 +53,7 @@ class Environment {
   std::atomic<int> running_{0};
   std::mutex mutex_;
   std::list<std::weak_ptr<Async>> live_;
+  std::map<std::pair<Owned, uint64_t>, std::function<void()>> owned_;
 };
 
 }  // namespace diralign

@@ -1,6 +1,9 @@
+import { checkArray, checkLength, describe, isFloat16Array, overlap, tagOf } from './arrays.js';
+import { availability } from './cuda-status.js';
+import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
-import { native, type BadLabel, type BatchRequest } from './native.js';
-import type { Dtype, Float16ArrayLike, LogitsArray, LogitsBatch } from './types.js';
+import { native, Target, type BadLabel, type BatchRequest } from './native.js';
+import type { Dtype, Logits, LogitsArray, LogitsBatch } from './types.js';
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** More threads than this are a mistake rather than a machine. */
@@ -17,77 +20,58 @@ export function checkThreads(threads: number | undefined): number {
   return threads;
 }
 
-/** A value as a message names it: primitives as they are, objects by their class. */
-export function describe(value: unknown): string {
-  if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'function') return 'a function';
-  if (typeof value === 'object' && value !== null)
-    return (value as { constructor?: { name?: string } }).constructor?.name ?? 'an object';
-  return String(value);
+/** What native code takes: the address of a tensor, the raw bits of a float16 array, or the array itself. */
+export function rawLogits(logits: Logits): Float32Array | Uint16Array | bigint {
+  if (logits instanceof DeviceTensor) return logits.ptr;
+  return isFloat16Array(logits) ? new Uint16Array(logits.buffer, logits.byteOffset, logits.length) : logits;
 }
 
-/** The kind of a typed array. An array of another realm (a vm context, a test runner) has the same. */
-function tagOf(value: unknown): string | undefined {
-  return ArrayBuffer.isView(value)
-    ? ((value as unknown as Record<symbol, unknown>)[Symbol.toStringTag] as string | undefined)
-    : undefined;
-}
+export type Backend = 'auto' | 'cpu' | 'cuda';
 
-function isFloat16Array(value: unknown): value is Float16ArrayLike {
-  return tagOf(value) === 'Float16Array';
-}
-
-/** A view that native code may read and write: neither detached nor able to shrink under it. */
-function checkBuffer(name: string, view: ArrayBufferView): void {
-  const buffer = view.buffer as ArrayBufferLike & { readonly resizable?: boolean };
-  if (buffer instanceof ArrayBuffer && buffer.resizable) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ArrayBuffer is resizable; pass an array over one of fixed length`);
+/** @throws DirAlignError for a backend that does not exist, or is not available */
+export function checkBackend(backend: unknown): Backend {
+  if (backend === 'cuda') {
+    const { reason } = availability();
+    if (reason !== undefined) throw typeError('ERR_DIRALIGN_BACKEND', `backend: 'cuda' is not available: ${reason}`);
+    return backend;
   }
-  if (view.byteLength === 0 && isDetached(buffer)) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ArrayBuffer is detached (transferred elsewhere)`);
+  if (backend !== 'auto' && backend !== 'cpu') {
+    throw typeError('ERR_DIRALIGN_OPTION', `backend: ${describe(backend)} is not one of 'auto', 'cpu', 'cuda'`);
   }
+  return backend;
 }
 
-function isDetached(buffer: ArrayBufferLike): boolean {
-  try {
-    new Uint8Array(buffer);
-    return false;
-  } catch {
-    return true;
+function targetOf(backend: Backend, logits: Logits): Target {
+  if (!(logits instanceof DeviceTensor)) return backend === 'cuda' ? Target.staged : Target.cpu;
+  if (backend === 'cpu') {
+    throw typeError(
+      'ERR_DIRALIGN_BACKEND',
+      "backend: 'cpu' does not read logits in device memory; leave backend out, or copy them to a host array",
+    );
   }
+  return Target.device;
 }
 
-function checkArray(
-  name: string,
-  value: unknown,
-  types: readonly string[],
-  code: 'ERR_DIRALIGN_DTYPE' | 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_LABEL' | 'ERR_DIRALIGN_SHAPE',
-): ArrayBufferView & { readonly length: number } {
-  if (!types.includes(tagOf(value) ?? '')) {
-    throw typeError(code, `${name}: expected ${types.join(' or ')}, not ${describe(value)}`);
-  }
-  checkBuffer(name, value as ArrayBufferView);
-  return value as ArrayBufferView & { readonly length: number };
-}
-
-function checkLength(name: string, length: number, expected: number, of: string): void {
-  if (length !== expected) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: length ${String(length)}; expected ${String(expected)}, ${of}`);
-  }
-}
-
-/** Raw bits of a float16 array, or the array itself. */
-export function rawLogits(array: LogitsArray): Float32Array | Uint16Array {
-  return isFloat16Array(array) ? new Uint16Array(array.buffer, array.byteOffset, array.length) : array;
-}
-
-function checkDtype(batch: LogitsBatch): Dtype {
+function checkDtype(batch: LogitsBatch<Logits>): Dtype {
   const { logits, dtype } = batch;
   if (dtype !== undefined && !dtypes.includes(dtype)) {
     throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
   }
+  if (logits instanceof DeviceTensor) {
+    if (dtype !== undefined && dtype !== logits.dtype) {
+      throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit logits in a DeviceTensor of ${logits.dtype}`);
+    }
+    return logits.dtype;
+  }
   if (logits instanceof Object && 'ptr' in logits) {
-    throw typeError('ERR_DIRALIGN_BACKEND', 'logits: device tensors need the CUDA backend, which this build does not have');
+    const { reason } = availability();
+    if (reason !== undefined) {
+      throw typeError('ERR_DIRALIGN_BACKEND', `logits: device memory needs the CUDA backend, which is not available: ${reason}`);
+    }
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `logits: expected an array or a DeviceTensor, not ${describe(logits)}; make one by cuda.tensor`,
+    );
   }
   checkArray('logits', logits, ['Float32Array', 'Uint16Array', 'Float16Array'], 'ERR_DIRALIGN_DTYPE');
   const implied = isFloat16Array(logits) ? 'float16' : logits.BYTES_PER_ELEMENT === 4 ? 'float32' : undefined;
@@ -111,7 +95,7 @@ interface Layout {
   readonly rowStride: number;
 }
 
-function checkShape(batch: LogitsBatch): Layout {
+function checkShape(batch: LogitsBatch<Logits>): Layout {
   const shape: unknown = batch.shape;
   if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
@@ -161,20 +145,55 @@ function checkOffsets(value: unknown, rows: number): number {
   return offsets.length - 1;
 }
 
+type Rows = Pick<Layout, 'rows' | 'rowStride' | 'vocab'>;
+
+/** Elements from the first row to the end of the last one's vocabulary. */
+function neededElements({ rows, rowStride, vocab }: Rows): number {
+  return rows === 0 ? 0 : (rows - 1) * rowStride + vocab;
+}
+
+/**
+ * Elements of logits or a gradient in device memory that belong to the batch. A tensor may be longer than the batch; it ends with the
+ * padding of the last row where it is known to hold it.
+ */
+export function tensorElements(tensor: DeviceTensor, layout: Rows): number {
+  const full = layout.rows * layout.rowStride;
+  return (tensor.byteLength ?? 0) >= full * elementBytes[tensor.dtype] ? full : neededElements(layout);
+}
+
+function checkTensor(name: string, tensor: DeviceTensor, layout: Rows): void {
+  const bytes = neededElements(layout) * elementBytes[tensor.dtype];
+  tensor.region.check(name, 0, bytes);
+  if (tensor.ptr % BigInt(elementBytes[tensor.dtype]) !== 0n) {
+    throw rangeError(
+      'ERR_DIRALIGN_DEVICE',
+      `${name}: 0x${tensor.ptr.toString(16)} is not aligned to an element of ${tensor.dtype}`,
+    );
+  }
+}
+
+function checkLogitsLength(logits: LogitsArray, { rows, rowStride, vocab }: Layout): void {
+  const full = rows * rowStride;
+  const { length } = logits;
+  // The last row may come without its padding.
+  if (length !== full && !(rows > 0 && length === neededElements({ rows, rowStride, vocab }))) {
+    const what = `${rows} rows of ${rowStride === vocab ? 'vocab' : 'rowStride'} ${rowStride}`;
+    throw rangeError('ERR_DIRALIGN_SHAPE', `logits: length ${length}; expected ${full}, ${what}`);
+  }
+}
+
 /** Checks everything of a batch but the label values, which the native side looks at once. @throws DirAlignError */
-export function checkBatch(batch: LogitsBatch, threads: number | undefined): BatchRequest {
+export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
   if (typeof batch !== 'object' || (batch as unknown) === null) {
     throw typeError('ERR_DIRALIGN_SHAPE', `batch: expected an object with logits, shape and labels, not ${describe(batch)}`);
   }
   const dtype = checkDtype(batch);
-  const { sequences, rows, vocab, rowStride } = checkShape(batch);
-  const full = rows * rowStride;
-  const { length } = batch.logits;
-  // The last row may come without its padding.
-  if (length !== full && !(rows > 0 && length === full - rowStride + vocab)) {
-    const what = `${String(rows)} rows of ${rowStride === vocab ? 'vocab' : 'rowStride'} ${String(rowStride)}`;
-    throw rangeError('ERR_DIRALIGN_SHAPE', `logits: length ${String(length)}; expected ${String(full)}, ${what}`);
-  }
+  const { logits } = batch;
+  const target = targetOf(backend, logits);
+  const layout = checkShape(batch);
+  const { sequences, rows, vocab, rowStride } = layout;
+  if (logits instanceof DeviceTensor) checkTensor('logits', logits, layout);
+  else checkLogitsLength(logits, layout);
   const labels = checkArray('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
   checkLength('labels', labels.length, rows, 'one per row');
   const ignoreIndex = batch.ignoreIndex ?? -100;
@@ -182,7 +201,10 @@ export function checkBatch(batch: LogitsBatch, threads: number | undefined): Bat
     throw rangeError('ERR_DIRALIGN_LABEL', `ignoreIndex: ${String(ignoreIndex)} is not a 32-bit integer`);
   }
   return {
-    logits: rawLogits(batch.logits),
+    target,
+    device: logits instanceof DeviceTensor ? logits.device : 0,
+    stream: logits instanceof DeviceTensor ? logits.stream : 0n,
+    logits: rawLogits(logits),
     dtype: dtypes.indexOf(dtype),
     rows,
     vocab,
@@ -257,22 +279,42 @@ export function checkSequences(sequences: number, paired: boolean): void {
 /** The caller's gradient buffer. */
 export function checkOut(
   value: unknown,
-  logits: LogitsArray,
+  logits: Logits,
+  batch: BatchRequest,
   inputs: Readonly<Record<string, ArrayBufferView | undefined>>,
-): LogitsArray {
+): Logits {
+  if (logits instanceof DeviceTensor) return checkOutTensor(value, logits, batch);
   const out = checkArray('out', value, [tagOf(logits) as string], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
   checkLength('out', out.length, logits.length, 'that of the logits');
-  for (const [name, input] of Object.entries(inputs)) {
-    if (input && overlap(out, input)) {
-      const advice = name === 'logits' ? '; to overwrite the logits, use inPlace' : '';
-      throw rangeError('ERR_DIRALIGN_SHAPE', `out: overlaps ${name}${advice}`);
-    }
+  const all: Readonly<Record<string, ArrayBufferView | undefined>> = { logits, ...inputs };
+  for (const [name, input] of Object.entries(all)) {
+    if (input && overlap(out, input)) throw overlapError(name);
   }
   return out;
 }
 
-function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  return a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength;
+function overlapError(name: string): DirAlignError {
+  const advice = name === 'logits' ? '; to overwrite the logits, use inPlace' : '';
+  return rangeError('ERR_DIRALIGN_SHAPE', `out: overlaps ${name}${advice}`);
+}
+
+function checkOutTensor(out: unknown, logits: DeviceTensor, batch: BatchRequest): DeviceTensor {
+  if (!(out instanceof DeviceTensor)) {
+    throw typeError('ERR_DIRALIGN_DTYPE', `out: expected a DeviceTensor, as the logits are, not ${describe(out)}`);
+  }
+  for (const [key, code] of [
+    ['dtype', 'ERR_DIRALIGN_DTYPE'],
+    ['device', 'ERR_DIRALIGN_DEVICE'],
+    ['stream', 'ERR_DIRALIGN_DEVICE'],
+  ] as const) {
+    if (out[key] !== logits[key]) {
+      throw typeError(code, `out: its ${key} is ${out[key]}; expected that of the logits, ${logits[key]}`);
+    }
+  }
+  checkTensor('out', out, batch);
+  const bytes = BigInt(neededElements(batch) * elementBytes[out.dtype]);
+  if (out.ptr < logits.ptr + bytes && logits.ptr < out.ptr + bytes) throw overlapError('logits');
+  return out;
 }
 
 /** What the native pass over the labels found. */

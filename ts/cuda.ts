@@ -1,9 +1,88 @@
-/** The CUDA backend, as far as this build has one. Never throws. */
-export const cuda = Object.freeze({
-  /** Whether `backend: 'cuda'` can be asked for. */
-  available: false,
-  /** Why not. */
-  reason: 'this build contains no CUDA kernels; it computes on the CPU',
-  /** The devices that can be used. */
-  devices: (): readonly never[] => [],
+import { availability } from './cuda-status.js';
+import {
+  alloc,
+  checkDevice,
+  checkStream,
+  CudaEvent,
+  CudaStream,
+  foreignTensor,
+  onDevice,
+  PinnedArray,
+  type AllocOptions,
+  type DeviceBuffer,
+  type DeviceOptions,
+  type DeviceTensor,
+  type EventOptions,
+  type ForeignTensor,
+} from './device.js';
+import { nativeCuda } from './cuda-status.js';
+import type { DeviceInfo } from './types.js';
+
+/** The CUDA backend: its devices, and their memory, streams and events. */
+export interface Cuda {
+  /** Whether there is a device that can be used. Never throws. */
+  readonly available: boolean;
+  /** Why there is none: not in this build, no driver, a driver that is too old, no device; undefined where there is one. Never throws. */
+  readonly reason: string | undefined;
+  /** The devices that can be used; empty where CUDA is not available. */
+  devices(): readonly DeviceInfo[];
+  /**
+   * Allocates device memory. Dispose of it, or declare it with `using`: the collector frees what was forgotten, late and with a
+   * warning (`DIRALIGN_LEAK`).
+   *
+   * @example
+   * using x = cuda.alloc(logits.byteLength);
+   * x.copyFrom(logits);
+   * const { loss } = dpo({ logits: x.tensor('float32'), shape, labels, reference }, { inPlace: true });
+   */
+  alloc(bytes: number, options?: AllocOptions): DeviceBuffer;
+  /**
+   * Wraps device memory that another library owns, by its address. What the address is is checked whenever it is used. The memory
+   * must stay until the call that uses it returns or its promise settles; work that fills it must be enqueued on `stream`, or be done.
+   */
+  tensor(init: ForeignTensor): DeviceTensor;
+  /** A new stream, that does not wait for the default stream. */
+  stream(options?: DeviceOptions): CudaStream;
+  /** A new event. */
+  event(options?: EventOptions): CudaEvent;
+  /** Waits, blocking this thread, for the work of a stream; default: the default stream of device 0. */
+  synchronize(options?: AllocOptions): void;
+  /** Page-locks a host array: its copies go faster, and overlap with other work. Costs a system call per page; keep it. */
+  pin<A extends ArrayBufferView>(array: A): PinnedArray<A>;
+}
+
+export const cuda: Cuda = Object.freeze({
+  get available() {
+    return availability().reason === undefined;
+  },
+  get reason() {
+    return availability().reason;
+  },
+  devices() {
+    const { devices } = availability();
+    return Array.from({ length: devices }, (_, index) =>
+      Object.freeze(onDevice(`asking for device ${index}`, (native) => native.device(index))),
+    );
+  },
+  alloc,
+  tensor: foreignTensor,
+  stream({ device = 0 }: DeviceOptions = {}) {
+    nativeCuda();
+    return new CudaStream(checkDevice(device));
+  },
+  event({ device = 0, timing = false }: EventOptions = {}) {
+    nativeCuda();
+    return new CudaEvent(checkDevice(device), timing);
+  },
+  synchronize({ device = 0, stream = 0n }: AllocOptions = {}) {
+    nativeCuda();
+    const { handle } = checkStream('stream', stream, checkDevice(device));
+    onDevice('waiting for a stream', (native) => {
+      native.synchronize(device, handle);
+    });
+  },
+  pin<A extends ArrayBufferView>(array: A) {
+    nativeCuda();
+    return new PinnedArray(array);
+  },
 });

@@ -15,7 +15,7 @@ const brand = Symbol.for('diralign.error');
 
 /**
  * Every error the package throws on purpose is `instanceof DirAlignError`, and also a `TypeError` (wrong kind of value),
- * a `RangeError` (right kind, impossible value), or, for an aborted call, an `Error` named `AbortError`.
+ * a `RangeError` (right kind, impossible value), an `Error` where CUDA failed, or, for an aborted call, an `Error` named `AbortError`.
  * `code` is stable; `message` names the argument, what was given and what was expected.
  */
 export abstract class DirAlignError extends Error {
@@ -49,6 +49,12 @@ class DirAlignRangeError extends RangeError {
   }
 }
 
+class DirAlignDeviceError extends Error {
+  override readonly name = 'DirAlignError';
+  readonly [brand] = true;
+  readonly code = 'ERR_DIRALIGN_DEVICE';
+}
+
 class DirAlignAbortError extends Error {
   override readonly name = 'AbortError';
   readonly [brand] = true;
@@ -63,6 +69,16 @@ export function typeError(code: DirAlignErrorCode, message: string, options?: Er
 /** The value has the right type but cannot be used: a wrong length, a label outside the vocabulary, a beta of 0. */
 export function rangeError(code: DirAlignErrorCode, message: string, options?: ErrorOptions): DirAlignError {
   return new DirAlignRangeError(code, message, options);
+}
+
+/**
+ * A failed call of CUDA, with what was being done; any other error as it is. CUDA's own stays in `cause`, with its `name`, for
+ * instance `cudaErrorMemoryAllocation`, and its number as `code`.
+ */
+export function cudaError(doing: string, cause: unknown): unknown {
+  if (typeof cause !== 'object' || cause === null || !('name' in cause && 'code' in cause && 'message' in cause)) return cause;
+  const isCuda = typeof cause.name === 'string' && cause.name.startsWith('cuda') && typeof cause.code === 'number';
+  return isCuda ? new DirAlignDeviceError(`${doing}: ${String(cause.message)}`, { cause }) : cause;
 }
 
 /** An `AbortError` whose `cause` is the signal's reason. */

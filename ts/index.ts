@@ -10,5 +10,21 @@ export {
 } from './catalogue.js';
 export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
-export { cuda } from './cuda.js';
+export { cuda, type Cuda } from './cuda.js';
+export type {
+  AllocOptions,
+  CopyOptions,
+  CudaEvent,
+  CudaStream,
+  DeviceBuffer,
+  DeviceOptions,
+  DeviceTensor,
+  EventLike,
+  EventOptions,
+  FillOptions,
+  ForeignTensor,
+  PinnedArray,
+  StreamLike,
+  TensorOptions,
+} from './device.js';
 export type * from './types.js';

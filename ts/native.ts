@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { typeError, type DirAlignError } from './errors.js';
+import type { DeviceInfo } from './types.js';
 
 /** What src/addon.cc exports. Every array was checked by ts/batch.ts; lengths are in {@link BatchRequest} and the like. */
 export interface Native {
@@ -15,7 +16,68 @@ export interface Native {
   cpuInfo(): { readonly isa: string; readonly threads: number };
   /** One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales `target` by 1, 2 copies. */
   memoryLoop(kind: 0 | 1 | 2, source: Float32Array, target: Float32Array, threads: number): void;
+  readonly cuda: NativeCuda;
 }
+
+/** What src/addon_cuda.cc exports. In a build without CUDA, only `status` may be called. Addresses and handles are bigints. */
+export interface NativeCuda {
+  status(): CudaStatus;
+  device(index: number): DeviceInfo;
+  allocate(device: number, bytes: number): bigint;
+  /** `bytes` as they were allocated. */
+  release(pointer: bigint, bytes: number): void;
+  inspect(pointer: bigint): PointerInfo;
+  /** The address, for `unpin`. */
+  pin(memory: Uint8Array): bigint;
+  unpin(address: bigint): void;
+  copy(toDevice: boolean, device: number, stream: bigint, pointer: bigint, host: Uint8Array, done?: Done): void;
+  copyOnDevice(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
+  /** The yardstick of benchmarks: a plain copy kernel; addresses 16-byte aligned. Enqueued only. */
+  copyKernel(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
+  fill(device: number, stream: bigint, pointer: bigint, byte: number, bytes: number): void;
+  createStream(device: number): bigint;
+  destroyStream(stream: bigint): void;
+  synchronize(device: number, stream: bigint): void;
+  createEvent(device: number, timing: boolean): bigint;
+  destroyEvent(event: bigint): void;
+  record(device: number, event: bigint, stream: bigint): void;
+  wait(device: number, stream: bigint, event: bigint): void;
+  ended(device: number, event: bigint): boolean;
+  synchronizeEvent(device: number, event: bigint): void;
+  milliseconds(device: number, from: bigint, to: bigint): number;
+}
+
+export interface CudaStatus {
+  readonly compiled: boolean;
+  /** With machine code in this build, comma separated. */
+  readonly architectures: string;
+  /** 13000 is CUDA 13.0. */
+  readonly runtime: number;
+  /** The newest CUDA that the driver supports; 0 where none is installed. */
+  readonly driver: number;
+  /** cudaError_t of counting the devices. */
+  readonly error: number;
+  readonly errorText: string;
+  readonly devices: number;
+}
+
+export interface PointerInfo {
+  readonly kind: 'unregistered' | 'host' | 'device' | 'managed';
+  readonly device: number;
+  /** The allocation around the address; 0n and 0 where unknown. */
+  readonly base: bigint;
+  readonly bytes: number;
+}
+
+/** Who computes. */
+export const Target = {
+  cpu: 0,
+  /** A device, on host arrays that travel there in pieces. */
+  staged: 1,
+  /** A device, on data in its memory. */
+  device: 2,
+} as const;
+export type Target = (typeof Target)[keyof typeof Target];
 
 /** Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing was written. */
 export interface BadLabel {
@@ -27,7 +89,12 @@ export type Done = (error: Error | undefined, cancelled: boolean) => void;
 export type Cancel = () => void;
 
 export interface BatchRequest {
-  logits: Float32Array | Uint16Array;
+  target: Target;
+  /** Where a device is the target. */
+  device: number;
+  stream: bigint;
+  /** A bigint is an address in device memory. */
+  logits: Float32Array | Uint16Array | bigint;
   /** 0 float32, 1 float16, 2 bfloat16. */
   dtype: number;
   rows: number;
@@ -61,7 +128,9 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   logps: Float64Array;
   /** 0 none, 1 dense, 2 factored. */
   gradientMode: number;
-  gradient: Float32Array | Uint16Array | undefined;
+  gradient: Float32Array | Uint16Array | bigint | undefined;
+  /** The last row of the gradient ends with its padding, or without. */
+  gradientElements: number;
   gradientIsFresh: boolean;
   rowScale: Float32Array | undefined;
 }

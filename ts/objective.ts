@@ -1,4 +1,6 @@
+import { describe } from './arrays.js';
 import {
+  checkBackend,
   checkBatch,
   checkCounts,
   checkLogps,
@@ -6,18 +8,19 @@ import {
   checkReference,
   checkSequences,
   checkSftLabels,
-  describe,
   labelError,
   rawLogits,
+  tensorElements,
+  type Backend,
 } from './batch.js';
 import { metricNames, type Method, type MethodOptions } from './catalogue.js';
-import { cuda } from './cuda.js';
-import { abortError, typeError } from './errors.js';
-import { native, type BatchRequest, type LossRequest } from './native.js';
+import { allocateLike, DeviceTensor, elementBytes, retainPinned } from './device.js';
+import { abortError, cudaError, typeError } from './errors.js';
+import { native, Target, type BadLabel, type BatchRequest, type LossRequest } from './native.js';
 import { resolveSettings, type Settings } from './settings.js';
 import type {
   GradientMode,
-  LogitsArray,
+  Logits,
   LogitsBatch,
   LogpsBatch,
   LogpsResult,
@@ -33,15 +36,20 @@ import type {
  */
 export interface ObjectiveCalls {
   /**
-   * Loss, metrics and gradient of a batch, computed before it returns.
-   * @throws DirAlignError before anything is written; `code` says what is wrong.
+   * Loss, metrics and gradient of a batch, computed before it returns. Logits in device memory are read in the order of their tensor's
+   * stream, which the call waits for.
+   * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE); `code` says what is wrong.
    */
-  <L extends LogitsArray>(batch: LogitsBatch<L>, run?: RunOptions<L>): LossResult<L>;
+  <L extends Logits>(batch: LogitsBatch<L>, run?: RunOptions<L>): LossResult<L>;
   /**
    * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; do not
    * transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED.
+   *
+   * With logits in device memory, the call enqueues its work on their stream and returns; nothing waits on a thread, and later work
+   * can be enqueued behind it at once. The promise resolves when the stream is past it. Aborting does not stop work that is enqueued:
+   * the promise rejects once it has ended.
    */
-  async<L extends LogitsArray>(batch: LogitsBatch<L>, run?: RunOptions<L>): Promise<LossResult<L>>;
+  async<L extends Logits>(batch: LogitsBatch<L>, run?: RunOptions<L>): Promise<LossResult<L>>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
   fromLogps(batch: LogpsBatch): LogpsResult;
 }
@@ -94,14 +102,18 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
 }
 
 function build(settings: Settings): unknown {
-  const call = (batch: LogitsBatch, run: RunOptions = {}): LossResult => {
+  const call = (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}): LossResult<Logits> => {
     checkObject('run', run);
     if (run.signal !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'signal: a synchronous call cannot be aborted; use objective.async');
     }
     const prepared = prepareLoss(settings, batch, run);
-    const bad = native().loss(prepared.request);
-    if (bad) throw labelError(bad, prepared.request.batch);
+    try {
+      compute(prepared.request.batch, () => native().loss(prepared.request));
+    } catch (error) {
+      prepared.discard();
+      throw error;
+    }
     return prepared.result();
   };
   const properties = {
@@ -109,7 +121,7 @@ function build(settings: Settings): unknown {
     beta: settings.beta,
     normalize: settings.normalize,
     ...settings.options,
-    async: (batch: LogitsBatch, run: RunOptions = {}) => computeAsync(settings, batch, run),
+    async: (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}) => computeAsync(settings, batch, run),
     fromLogps: (batch: LogpsBatch) => fromLogps(settings, batch),
   };
   for (const [key, value] of Object.entries(properties)) Object.defineProperty(call, key, { value, enumerable: true });
@@ -133,7 +145,20 @@ function checkKeys(name: string, given: object, known: ReadonlySet<string>): voi
   }
 }
 
-function checkRun(run: RunOptions): GradientMode {
+const computing = 'computing on the device';
+
+/** Calls the native side at once. What it refuses are labels; what fails is the device. */
+function compute(batch: BatchRequest, action: () => BadLabel | undefined): void {
+  let bad: BadLabel | undefined;
+  try {
+    bad = action();
+  } catch (cause) {
+    throw cudaError(computing, cause);
+  }
+  if (bad) throw labelError(bad, batch);
+}
+
+function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {
   checkKeys('run', run, runKeys);
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
@@ -144,27 +169,23 @@ function checkRun(run: RunOptions): GradientMode {
   if (gradient === 'none' && (inPlace || out !== undefined)) {
     throw typeError('ERR_DIRALIGN_OPTION', `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`);
   }
-  checkBackend(backend);
-  return gradient;
-}
-
-function checkBackend(backend: unknown): void {
-  if (backend === 'cuda') throw typeError('ERR_DIRALIGN_BACKEND', `backend: 'cuda' is not available: ${cuda.reason}`);
-  if (backend !== 'auto' && backend !== 'cpu') {
-    throw typeError('ERR_DIRALIGN_OPTION', `backend: '${String(backend)}' is not one of 'auto', 'cpu', 'cuda'`);
-  }
+  return { mode: gradient, backend: checkBackend(backend) };
 }
 
 interface PreparedLoss {
   readonly request: LossRequest;
   /** The public result, once the native side has filled the request. */
-  result(): LossResult;
+  result(): LossResult<Logits>;
+  /** Keeps device and page-locked memory for an asynchronous call, until the returned function is called. */
+  retain(): () => void;
+  /** Frees what was allocated for a call that failed. */
+  discard(): void;
 }
 
 /** Everything that can be refused is refused here, but for the labels. */
-function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): PreparedLoss {
-  const mode = checkRun(run);
-  const base = checkBatch(batch, run.threads);
+function prepareLoss(settings: Settings, batch: LogitsBatch<Logits>, run: RunOptions<Logits>): PreparedLoss {
+  const { mode, backend } = checkRun(run);
+  const base = checkBatch(batch, run.threads, backend);
   const paired = settings.info.name !== 'sft';
   checkSequences(base.sequences, paired);
   const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
@@ -175,13 +196,9 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
     const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
     if (settings.hasSftTerm) base.sftLabels = sftLabels;
   }
-  let gradLogits: LogitsArray | undefined;
-  if (run.inPlace) gradLogits = batch.logits;
-  else if (run.out !== undefined) {
-    const { logits, labels, offsets, sftLabels, reference: given } = batch;
-    gradLogits = checkOut(run.out, logits, { logits, labels, offsets, sftLabels, reference: given });
-  } else if (mode !== 'none') gradLogits = freshLike(batch.logits);
-
+  const { labels, offsets, sftLabels, reference: given } = batch;
+  const inputs = { labels, offsets, sftLabels, reference: given };
+  const { gradLogits, elements, discard } = prepareGradient(batch.logits, base, mode, run, inputs);
   const pairs = paired ? base.sequences / 2 : base.sequences;
   const request: LossRequest = {
     batch: base,
@@ -195,11 +212,12 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
     logps: new Float64Array(base.sequences),
     gradientMode: gradientModes.indexOf(mode),
     gradient: gradLogits && rawLogits(gradLogits),
-    gradientIsFresh: gradLogits !== undefined && gradLogits !== batch.logits && run.out === undefined,
+    gradientElements: elements,
+    gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
     rowScale: mode === 'factored' ? new Float32Array(base.rows) : undefined,
   };
-  const result = (): LossResult => {
-    const values: LossResult = {
+  const result = (): LossResult<Logits> => {
+    const values: LossResult<Logits> = {
       loss: request.metrics[metricNames.length] as number,
       losses: request.losses,
       logps: request.logps,
@@ -207,17 +225,53 @@ function prepareLoss(settings: Settings, batch: LogitsBatch, run: RunOptions): P
       rewards: request.rewards,
       coefficients: request.coefficients,
       metrics: readMetrics(settings, request.metrics),
-      backend: 'cpu',
+      backend: base.target === Target.cpu ? 'cpu' : 'cuda',
     };
     if (!gradLogits) return values;
     return request.rowScale ? { ...values, gradLogits, rowScale: request.rowScale } : { ...values, gradLogits };
   };
-  return { request, result };
+  const retain = (): (() => void) => {
+    const used: readonly (Logits | undefined)[] = [batch.logits, gradLogits];
+    const releases = used.map((one) => (one instanceof DeviceTensor ? one.region.retain() : retainPinned([one])));
+    return () => {
+      for (const release of releases) release();
+    };
+  };
+  return { request, result, retain, discard };
 }
 
-/** Zeroed by the system page by page, on first touch: ignored rows of it cost nothing. */
-function freshLike(logits: LogitsArray): LogitsArray {
-  return new (logits.constructor as new (length: number) => LogitsArray)(logits.length);
+interface PreparedGradient {
+  readonly gradLogits: Logits | undefined;
+  readonly elements: number;
+  readonly discard: () => void;
+}
+
+function prepareGradient(
+  logits: Logits,
+  base: BatchRequest,
+  mode: GradientMode,
+  run: RunOptions<Logits>,
+  inputs: Readonly<Record<string, ArrayBufferView | undefined>>,
+): PreparedGradient {
+  const given = run.inPlace ? logits : run.out === undefined ? undefined : checkOut(run.out, logits, base, inputs);
+  const elementsOf = (gradient: Logits): number =>
+    gradient instanceof DeviceTensor ? tensorElements(gradient, base) : gradient.length;
+  const discard = (): void => undefined; // the caller's own
+  if (given) return { gradLogits: given, elements: elementsOf(given), discard };
+  if (mode === 'none') return { gradLogits: undefined, elements: 0, discard };
+  const elements = elementsOf(logits);
+  if (!(logits instanceof DeviceTensor)) {
+    // Zeroed by the system page by page, on first touch: ignored rows of it cost nothing.
+    return { gradLogits: new (logits.constructor as new (length: number) => typeof logits)(elements), elements, discard };
+  }
+  const { tensor, buffer } = allocateLike(logits, elements * elementBytes[logits.dtype]);
+  return {
+    gradLogits: tensor,
+    elements,
+    discard: () => {
+      buffer.discard();
+    },
+  };
 }
 
 /** The metrics that mean something to the method. */
@@ -233,7 +287,11 @@ function readMetrics(settings: Settings, values: Float64Array): Record<string, n
   return metrics;
 }
 
-async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOptions): Promise<LossResult> {
+async function computeAsync(
+  settings: Settings,
+  batch: LogitsBatch<Logits>,
+  run: RunOptions<Logits>,
+): Promise<LossResult<Logits>> {
   checkObject('run', run);
   const { signal } = run;
   if (signal !== undefined && !(signal instanceof AbortSignal)) {
@@ -241,16 +299,25 @@ async function computeAsync(settings: Settings, batch: LogitsBatch, run: RunOpti
   }
   if (signal?.aborted) throw abortError(signal.reason);
   const prepared = prepareLoss(settings, batch, run);
-  return new Promise((resolve, reject) => {
-    const started = native().loss(prepared.request, (error, cancelled) => {
-      if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
-      if (error) reject(error);
-      else if (cancelled) reject(abortError(signal?.reason));
-      else resolve(prepared.result());
+  const release = prepared.retain();
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const started = native().loss(prepared.request, (error, cancelled) => {
+        if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
+        if (error) reject(error);
+        else if (cancelled) reject(abortError(signal?.reason));
+        else resolve();
+      });
+      if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
+      else signal?.addEventListener('abort', started, { once: true });
     });
-    if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
-    else signal?.addEventListener('abort', started, { once: true });
-  });
+  } catch (cause) {
+    prepared.discard();
+    throw cudaError(computing, cause);
+  } finally {
+    release();
+  }
+  return prepared.result();
 }
 
 function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
@@ -291,11 +358,10 @@ export interface LogpsOptions {
   readonly threads?: number;
 }
 
-function prepareLogps(batch: LogitsBatch, options: LogpsOptions): BatchRequest {
+function prepareLogps(batch: LogitsBatch<Logits>, options: LogpsOptions): BatchRequest {
   checkObject('options', options);
   checkKeys('options', options, logpsKeys);
-  checkBackend(options.backend ?? 'auto');
-  return checkBatch(batch, options.threads);
+  return checkBatch(batch, options.threads, checkBackend(options.backend ?? 'auto'));
 }
 
 /**
@@ -303,11 +369,10 @@ function prepareLogps(batch: LogitsBatch, options: LogpsOptions): BatchRequest {
  * training, so that a policy equal to its reference has margins of exactly 0.
  * @throws DirAlignError before anything is computed
  */
-export function sequenceLogps(batch: LogitsBatch, options: LogpsOptions = {}): SequenceLogps {
+export function sequenceLogps(batch: LogitsBatch<Logits>, options: LogpsOptions = {}): SequenceLogps {
   const base = prepareLogps(batch, options);
   const request = { batch: base, logps: new Float64Array(base.sequences) };
-  const bad = native().sequenceLogps(request);
-  if (bad) throw labelError(bad, base);
+  compute(base, () => native().sequenceLogps(request));
   return { logps: request.logps, counts: base.counts };
 }
 
@@ -315,7 +380,7 @@ export function sequenceLogps(batch: LogitsBatch, options: LogpsOptions = {}): S
  * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats; all 0 on ignored rows.
  * @throws DirAlignError before anything is computed
  */
-export function tokenLogps(batch: LogitsBatch, options: LogpsOptions = {}): TokenLogps {
+export function tokenLogps(batch: LogitsBatch<Logits>, options: LogpsOptions = {}): TokenLogps {
   const base = prepareLogps(batch, options);
   const request = {
     batch: base,
@@ -323,7 +388,6 @@ export function tokenLogps(batch: LogitsBatch, options: LogpsOptions = {}): Toke
     logsumexp: new Float64Array(base.rows),
     entropy: new Float64Array(base.rows),
   };
-  const bad = native().tokenLogps(request);
-  if (bad) throw labelError(bad, base);
+  compute(base, () => native().tokenLogps(request));
   return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };
 }

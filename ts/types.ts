@@ -1,3 +1,5 @@
+import type { DeviceTensor } from './device.js';
+
 /** How the 16 or 32 bits of a logit are read. */
 export type Dtype = 'float32' | 'float16' | 'bfloat16';
 
@@ -11,14 +13,20 @@ export interface Float16ArrayLike extends ArrayBufferView {
 /** Host storage of logits and their gradient. `Uint16Array` holds raw float16 or bfloat16 bits, as `dtype` says. */
 export type LogitsArray = Float32Array | Uint16Array | Float16ArrayLike;
 
+/** Storage of logits and their gradient: an array of the host, or memory of a CUDA device. */
+export type Logits = LogitsArray | DeviceTensor;
+
 /** `[sequences, tokens, vocab]` (padded) or `[rows, vocab]` (packed, with `offsets`). */
 export type LogitsShape = readonly [sequences: number, tokens: number, vocab: number] | readonly [rows: number, vocab: number];
 
-/** Logits, labels and reference numbers of a batch. Sequences: first half chosen, second half rejected; pair i is (i, i + sequences / 2). */
-export interface LogitsBatch<L extends LogitsArray = LogitsArray> {
+/**
+ * Logits, labels and reference numbers of a batch. Sequences: first half chosen, second half rejected; pair i is (i, i + sequences / 2).
+ * Logits in device memory are a {@link DeviceTensor}, of at least the bytes that the shape takes; everything else is in host arrays.
+ */
+export interface LogitsBatch<L extends Logits = LogitsArray> {
   /** Unnormalised scores, row-major. */
   readonly logits: L;
-  /** Required for `Uint16Array`; otherwise implied by the array. */
+  /** Required for `Uint16Array`; otherwise implied by the array or the tensor. */
   readonly dtype?: Dtype;
   readonly shape: LogitsShape;
   /** Packed batches: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
@@ -37,7 +45,7 @@ export interface LogitsBatch<L extends LogitsArray = LogitsArray> {
 
 export type GradientMode = 'dense' | 'factored' | 'none';
 
-export interface RunOptions<L extends LogitsArray = LogitsArray> {
+export interface RunOptions<L extends Logits = LogitsArray> {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the gradient of row t is
    * `rowScale[t] * gradLogits[t]`; every logit is read and written once. `'none'`: no gradient.
@@ -45,9 +53,15 @@ export interface RunOptions<L extends LogitsArray = LogitsArray> {
   readonly gradient?: GradientMode;
   /** Overwrite `batch.logits` with the gradient. */
   readonly inPlace?: boolean;
-  /** The caller's gradient buffer: same type and length as the logits. Reusing one avoids the page faults of a fresh array. */
+  /**
+   * The caller's gradient buffer: same type and length as the logits; in device memory same dtype, device and stream, and at least the
+   * bytes of the shape. Reusing one avoids the page faults of a fresh array, and the allocation of fresh device memory.
+   */
   readonly out?: L;
-  /** `'auto'` (default): where the data is. */
+  /**
+   * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored rows travel to device 0 and gradients
+   * back, in pieces that overlap with the computation; arrays that were page-locked (`cuda.pin`) go at full speed.
+   */
   readonly backend?: 'auto' | 'cpu' | 'cuda';
   /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
   readonly threads?: number;
@@ -55,7 +69,7 @@ export interface RunOptions<L extends LogitsArray = LogitsArray> {
   readonly signal?: AbortSignal;
 }
 
-export interface LossResult<L extends LogitsArray = LogitsArray> {
+export interface LossResult<L extends Logits = LogitsArray> {
   /** Mean of `losses`. */
   readonly loss: number;
   /** Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending. */
@@ -68,7 +82,10 @@ export interface LossResult<L extends LogitsArray = LogitsArray> {
   readonly rewards: Float64Array;
   /** Per sequence: dLoss/dlogps, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
-  /** Present unless `gradient: 'none'`. */
+  /**
+   * Present unless `gradient: 'none'`. For logits in device memory, without `inPlace` or `out`, it is in fresh memory of the device,
+   * which `gradLogits.dispose()` frees; the work that fills it is done by the time the call returns or the promise resolves.
+   */
   readonly gradLogits?: L;
   /** `gradient: 'factored'` only: one per row. */
   readonly rowScale?: Float32Array;
@@ -109,4 +126,23 @@ export interface LogpsResult {
   readonly metrics: Readonly<Record<string, number>>;
   /** Per sequence: dLoss/dlogps, the likelihood term included. */
   readonly gradLogps: Float64Array;
+}
+
+/** A CUDA device. Sizes are in bytes. */
+export interface DeviceInfo {
+  /** What `device` takes. */
+  readonly index: number;
+  readonly name: string;
+  /** As nvidia-smi prints it. */
+  readonly uuid: string;
+  /** For instance `'9.0'`. */
+  readonly computeCapability: string;
+  readonly multiprocessors: number;
+  readonly memory: number;
+  readonly freeMemory: number;
+  readonly l2Cache: number;
+  /** Most that a block can have. */
+  readonly sharedMemory: number;
+  /** Bytes per second by clock and bus width; 0 where the driver does not tell. */
+  readonly memoryBandwidth: number;
 }

@@ -2,12 +2,11 @@ import { cuda } from '../cuda.js';
 
 export type Backend = 'cpu' | 'cuda';
 
-/** Nothing where the CUDA backend can be used. Asked through this type, because a build without it has a constant there. */
+/** Nothing where the CUDA backend can be used. */
 export function whyNoCuda(): string | undefined {
-  const { available, reason } = cuda as { readonly available: boolean; readonly reason: string };
-  return available ? undefined : reason;
+  return cuda.reason;
 }
 
 export function availableBackends(): Backend[] {
-  return whyNoCuda() === undefined ? ['cpu', 'cuda'] : ['cpu'];
+  return cuda.available ? ['cpu', 'cuda'] : ['cpu'];
 }
