@@ -1,0 +1,133 @@
+// Vocabularies of every size against the float64 reference, and many rows against the few that they repeat.
+import { referenceTokenLogps } from '../../dist/reference.js';
+import { checkObjective, library, logpBound, prepare } from '../../dist/verification.js';
+import { dtypes, inDtype, randomBatch, randomRow, uniform } from './batches.mjs';
+import { onDevice, places, Resident, sameBits, staged } from './device.mjs';
+
+const objectives = [
+  { method: 'dpo', beta: 0.1 },
+  { method: 'simpo', beta: 2 },
+  { method: 'orpo', beta: 1, sftWeight: 1 },
+  { method: 'ipo', beta: 0.1, normalize: true },
+  { method: 'asft', beta: 1, sftWeight: 0.5, sftReduction: 'token' },
+  { method: 'sft', normalize: true },
+  { method: 'aot', beta: 0.1 },
+];
+
+/** The package on the device behind the interface that `diralign verify` checks. */
+export function deviceLibrary(subject, misses, what, { shift, exact, place }) {
+  return {
+    ...library,
+    loss(config, batch, run) {
+      const options = { shift, exact, gradient: run.gradient ?? 'dense', place: run.inPlace ? 'inPlace' : place };
+      const { result, problems } = onDevice(subject, subject.dirAlignLoss(config), batch, options);
+      for (const problem of problems) misses.require(false, `${what}: ${problem}`);
+      if (run.inPlace) batch.logits.set(result.gradLogits);
+      return result;
+    },
+  };
+}
+
+function stagedLibrary(subject, misses, what) {
+  return {
+    ...library,
+    loss(config, batch, run) {
+      const place = run.inPlace ? 'inPlace' : 'fresh';
+      const { result, problems } = staged(subject.dirAlignLoss(config), batch, { place, gradient: run.gradient ?? 'dense' });
+      for (const problem of problems) misses.require(false, `${what}: ${problem}`);
+      if (run.inPlace) batch.logits.set(result.gradLogits);
+      return result;
+    },
+  };
+}
+
+function take(misses, what, tally) {
+  misses.checked += 1;
+  const worst = Math.max(...Object.values(tally.worst));
+  if (worst > misses.worst) misses.worst = worst;
+  for (const { what: where, actual, expected, bound } of tally.misses) {
+    misses.require(false, `${what}: ${where}: ${actual}, expected ${expected} within ${bound}`);
+  }
+  misses.require(tally.count === 0, `${what}: ${tally.count} out of bounds`);
+}
+
+function checkTokens(subject, misses, what, batch, shift) {
+  const expected = referenceTokenLogps(batch);
+  const logits = new Resident(subject.cuda, batch.logits, batch.dtype, { shift });
+  const actual = subject.tokenLogps({ ...batch, logits: logits.tensor });
+  logits.dispose();
+  misses.each(`${what} tokenLogps.logps`, actual.logps, expected.logps, (x) => logpBound(x, 1));
+  misses.each(`${what} tokenLogps.logsumexp`, actual.logsumexp, expected.logsumexp, (x) => logpBound(x, 1));
+  misses.each(`${what} tokenLogps.entropy`, actual.entropy, expected.entropy, (x) => 1e-5 * Math.max(1, Math.abs(x)));
+}
+
+export async function reference({ subject, misses, scale, progress }) {
+  let turn = 0;
+  for (const [i, vocab] of scale.vocabularies.entries()) {
+    for (const dtype of dtypes) {
+      const tokens = scale.tokens(vocab);
+      const batch = randomBatch({ seed: 100 * vocab + dtype.length, sequences: 4, tokens, vocab, dtype });
+      const prepared = prepare(batch);
+      for (const shift of scale.shifts) {
+        const config = objectives[turn % objectives.length];
+        const place = places[turn % 2];
+        const exact = turn % 3 === 0;
+        turn++;
+        const what = `V = ${vocab}, ${dtype}, ${shift} elements off, ${config.method}`;
+        take(
+          misses,
+          what,
+          checkObjective(deviceLibrary(subject, misses, what, { shift, exact, place }), config, prepared, 'cuda'),
+        );
+        checkTokens(subject, misses, what, batch, shift);
+      }
+      const config = objectives[turn % objectives.length];
+      const what = `V = ${vocab}, ${dtype}, staged, ${config.method}`;
+      take(misses, what, checkObjective(stagedLibrary(subject, misses, what), config, prepared, 'cuda'));
+      await progress((i + (dtypes.indexOf(dtype) + 1) / dtypes.length) / scale.vocabularies.length);
+    }
+  }
+  for (const size of scale.manyRows) manyRows(subject, misses, size);
+}
+
+/** Every row of a large batch must have the bits of the row that it repeats, and that one is held to the reference. */
+function manyRows(subject, misses, { vocab, rows }) {
+  const distinct = 16;
+  const random = uniform(vocab);
+  const values = new Float32Array(distinct * vocab);
+  for (let row = 0; row < distinct; row++) values.set(randomRow(random, vocab), row * vocab);
+  const labelOf = Int32Array.from({ length: distinct }, () => Math.floor(random() * vocab));
+  for (const dtype of dtypes) {
+    const what = `${rows} rows, V = ${vocab}, ${dtype}`;
+    const few = inDtype(values, dtype);
+    const expected = referenceTokenLogps({ logits: few, dtype, shape: [1, distinct, vocab], labels: labelOf });
+    const logits = new few.constructor(rows * vocab);
+    for (let row = 0; row < rows; row += distinct) logits.set(few, row * vocab);
+    const labels = Int32Array.from({ length: rows }, (_, row) => labelOf[row % distinct]);
+    const batch = { dtype, shape: [2, rows / 2, vocab], labels, reference: Float64Array.of(-1, -2) };
+    const resident = new Resident(subject.cuda, logits, dtype, { shift: 1 });
+
+    const tokens = subject.tokenLogps({ ...batch, logits: resident.tensor });
+    misses.each(`${what} logps`, tokens.logps.subarray(0, distinct), expected.logps, (x) => logpBound(x, 1));
+    for (const key of ['logps', 'logsumexp', 'entropy']) {
+      const first = tokens[key].subarray(0, distinct);
+      for (let row = 0; row < rows; row += distinct)
+        misses.require(sameBits(tokens[key].subarray(row, row + distinct), first), () => `${what} ${key}: row ${row} and on`);
+    }
+    const dpo = subject.dirAlignLoss('dpo', 0.1);
+    for (const gradient of ['factored', 'dense']) {
+      resident.write(logits);
+      dpo({ ...batch, logits: resident.tensor }, { gradient, inPlace: true });
+      const all = resident.read();
+      for (const half of [0, rows / 2]) {
+        const first = all.subarray(half * vocab, (half + distinct) * vocab);
+        for (let row = half; row < half + rows / 2; row += distinct) {
+          const block = all.subarray(row * vocab, (row + distinct) * vocab);
+          misses.require(sameBits(block, first), () => `${what} ${gradient} gradient: row ${row} and on`);
+        }
+      }
+    }
+    misses.require(resident.intact(), `${what}: memory around the logits was written`);
+    resident.dispose();
+  }
+}

@@ -1,0 +1,256 @@
+// The commands for machines with a GPU. What they say about a device is theirs to say there; here it is shown that they find nothing where
+// nothing is wrong, that they find planted errors, and that they refuse to run, or to keep results, where there is no device.
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import ts from 'typescript';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { pretendSubject, type Faults } from './support/pretend-cuda.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-gpu-scripts-'));
+
+interface Section {
+  readonly name: string;
+}
+interface Outcome {
+  readonly section: string;
+  readonly status: 'ok' | 'MISS' | 'not run';
+  readonly checked: number;
+  readonly notes: readonly string[];
+  readonly misses: readonly string[];
+}
+interface Check {
+  readonly sections: readonly Section[];
+  readonly runSection: (section: Section, context: object, misses: unknown) => Promise<Outcome>;
+  readonly failed: (results: readonly Outcome[]) => boolean;
+}
+let check: Check;
+let scales: Record<string, object>;
+let support: { readonly Misses: unknown; readonly loadVectors: () => unknown };
+const load = async (file: string): Promise<unknown> => import(pathToFileURL(path.join(folder, file)).href);
+
+/** The scripts beside the package compiled from ts/ as it is now: a stale dist/ is never what is tested. */
+beforeAll(async () => {
+  const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
+  for (const name of fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' })) {
+    if (!name.endsWith('.ts')) continue;
+    const file = path.join(folder, 'dist', name.replace(/\.ts$/, '.js'));
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
+    fs.writeFileSync(file, ts.transpileModule(source, { compilerOptions, fileName: name }).outputText);
+  }
+  for (const name of ['scripts/gpu-check', 'scripts/gpu-check.mjs', 'bench', 'tests/support', 'package.json'])
+    fs.cpSync(path.join(root, name), path.join(folder, name), {
+      recursive: true,
+      filter: (from) => !from.includes('node_modules'),
+    });
+  for (const name of ['build/Release', 'prebuilds', 'node_modules', 'tests/fixtures']) {
+    if (!fs.existsSync(path.join(root, name))) continue;
+    fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+    fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
+  }
+  check = (await load('scripts/gpu-check/run.mjs')) as Check;
+  ({ scales } = (await load('scripts/gpu-check/scales.mjs')) as { scales: typeof scales });
+  support = await ((await load('scripts/gpu-check/support.mjs')) as { loadSupport: () => Promise<typeof support> }).loadSupport();
+});
+afterAll(() => {
+  fs.rmSync(folder, { recursive: true });
+});
+
+async function runSection(name: string, faults: Faults = {}): Promise<Outcome> {
+  const section = check.sections.find((each) => each.name === name);
+  if (!section) throw new Error(`there is no section ${name}`);
+  const subject = pretendSubject(faults);
+  const context = { subject, scale: scales.tiny, device: subject.cuda.devices()[0], loadVectors: support.loadVectors };
+  const outcome = await check.runSection(section, context, support.Misses);
+  expect(subject.memory.size, 'buffers left behind').toBe(0);
+  return outcome;
+}
+
+const withPretended = ['vectors', 'reference', 'determinism', 'independence', 'huge'];
+
+describe('gpu:check', () => {
+  test.each(withPretended)('%s: nothing is found where nothing is wrong', async (name) => {
+    const outcome = await runSection(name);
+    expect(outcome.misses).toEqual([]);
+    expect(outcome.status).toBe('ok');
+    expect(outcome.checked).toBeGreaterThan(100);
+  });
+
+  test('a section that did nothing and does not say why has not passed', () => {
+    const idle = { section: 'x', status: 'not run', checked: 0, misses: [] } as const;
+    expect(check.failed([{ ...idle, notes: [] }])).toBe(true);
+    expect(check.failed([{ ...idle, notes: ['not available'] }])).toBe(false);
+  });
+
+  const bump = (array: ArrayLike<number> | undefined, index: number): void => {
+    if (!array?.length) return;
+    const bits =
+      array instanceof Float32Array ? new Uint32Array(array.buffer, array.byteOffset, array.length) : (array as Uint16Array);
+    const i = index < 0 ? array.length + index : index;
+    // One unit in the last place, of an element that is not NaN.
+    bits[i] = (bits[i] ?? 0) ^ 1;
+  };
+  let calls = 0;
+  const faults: readonly (readonly [section: string, what: string, faults: Faults])[] = [
+    [
+      'vectors',
+      'a gradient off by 2e-5',
+      { alter: (_, gradient) => gradient?.forEach((x, i) => (gradient[i] = x * (1 + 2e-5))) },
+    ],
+    ['vectors', 'a loss off by 1e-5', { alter: (result) => Object.assign(result, { loss: result.loss * (1 + 1e-5) + 1e-5 }) }],
+    ['vectors', 'one wrong log-probability of a token', { alterTokens: (logps) => (logps[1] = (logps[1] ?? 0) - 1e-4) }],
+    ['vectors', 'a count', { alter: ({ counts }) => (counts[0] = (counts[0] ?? 0) + 1) }],
+    [
+      'vectors',
+      'one bit of a gradient in place',
+      { alter: (_, gradient, __, run) => (run.inPlace && run.gradient === 'dense' ? bump(gradient, 0) : undefined) },
+    ],
+    [
+      'reference',
+      'one unit too much at the end of a bfloat16 gradient',
+      { alter: (_, gradient, batch) => (batch.logits instanceof Float32Array ? undefined : bump(gradient, -1)) },
+    ],
+    ['reference', 'a wrong entropy or log-probability', { alterTokens: (logps) => (logps[0] = (logps[0] ?? 0) * (1 + 1e-5)) }],
+    [
+      'determinism',
+      'a bit that is another in some runs',
+      { alter: (_, gradient) => (calls++ % 3 === 2 ? bump(gradient, 0) : undefined) },
+    ],
+    [
+      'determinism',
+      'a sum in another order in some runs',
+      { alter: ({ logps }) => (calls++ % 3 === 2 ? (logps[0] = (logps[0] ?? 0) * (1 + 2 ** -52)) : undefined) },
+    ],
+    [
+      'independence',
+      'a reduction that depends on the number of rows',
+      { alter: ({ logps }, _, { labels }) => logps.forEach((x, b) => (logps[b] = x * (1 + (labels.length % 3) * 2 ** -52))) },
+    ],
+    [
+      'independence',
+      'a bit of the last row of the gradient',
+      { alter: (_, gradient, { shape }) => (shape[1] === 7 ? bump(gradient, -1) : undefined) },
+    ],
+    [
+      'huge',
+      'a bit of the last element',
+      {
+        alter: (_, gradient) => {
+          bump(gradient, -1);
+        },
+      },
+    ],
+    [
+      'huge',
+      'a bit of an ignored row',
+      {
+        alter: (_, gradient) => {
+          bump(gradient, 5 * 96);
+        },
+      },
+    ],
+  ];
+  test.each(faults)('%s finds %s', async (name, _, planted) => {
+    calls = 0;
+    const outcome = await runSection(name, planted);
+    expect(outcome.status).toBe('MISS');
+    expect(check.failed([outcome])).toBe(true);
+  });
+
+  test('memory around an array that is written is found', async () => {
+    const { onDevice } = (await load('scripts/gpu-check/device.mjs')) as {
+      onDevice: (subject: object, objective: unknown, batch: object, options: object) => { problems: string[] };
+    };
+    const logits = Float32Array.from({ length: 8 }, Math.sin);
+    const batch = { logits, shape: [2, 1, 4], labels: Int32Array.of(1, 2), reference: Float64Array.of(-1, -1) };
+    const behind: Faults = {
+      alter: (_, gradient) => {
+        if (gradient) new Uint8Array(gradient.buffer, gradient.byteOffset + gradient.byteLength, 1)[0] = 0;
+      },
+    };
+    for (const [faults, problems] of [
+      [{}, []],
+      [behind, ['memory around the arrays was written']],
+    ] as const) {
+      const subject = pretendSubject(faults);
+      expect(onDevice(subject, subject.dirAlignLoss('dpo', 0.1), batch, { place: 'out' }).problems).toEqual(problems);
+    }
+  });
+
+  test('compute-sanitizer: clean only where its own summary says that it looked', async () => {
+    const { verdict } = (await load('scripts/gpu-check/sanitizer.mjs')) as {
+      verdict: (run: { status: number; output: string }) => string;
+    };
+    expect(verdict({ status: 0, output: '========= ERROR SUMMARY: 0 errors' })).toBe('clean');
+    expect(verdict({ status: 0, output: '========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)' })).toBe(
+      'clean',
+    );
+    expect(verdict({ status: 86, output: '========= ERROR SUMMARY: 3 errors' })).toBe('found errors');
+    expect(verdict({ status: 0, output: '========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)' })).toBe(
+      'found errors',
+    );
+    expect(verdict({ status: 1, output: '========= ERROR SUMMARY: 0 errors' })).toBe('the checked run failed');
+    expect(verdict({ status: 0, output: '========= Error: Device not supported' })).toBe('did not run');
+  });
+});
+
+describe('the commands', () => {
+  const run = (script: string, ...args: string[]) =>
+    spawnSync(process.execPath, [path.join(folder, script), ...args], {
+      encoding: 'utf8',
+      // No device, whatever this machine has.
+      env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
+    });
+
+  test.each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s --help', (script) => {
+    const { status, stdout } = run(script, '--help');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^Usage: npm run gpu:/);
+    for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
+  });
+
+  test.each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s: a mistake in the options', (script) => {
+    for (const args of [['--nonsense'], ['--scale', 'enormous'], ['--only', 'everything']]) {
+      const { status, stderr } = run(script, ...args);
+      expect(status).toBe(2);
+      expect(stderr).toContain('Usage:');
+    }
+  });
+
+  test('--pack holds what a machine with nothing but Node needs', () => {
+    const file = path.join(folder, 'gpu.tgz');
+    if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node'))) throw new Error('run npm run build:native first');
+    const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file);
+    expect(stderr).toBe('');
+    expect(status).toBe(0);
+    const elsewhere = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-unpacked-'));
+    try {
+      expect(spawnSync('tar', ['-xzf', file, '-C', elsewhere]).status).toBe(0);
+      for (const script of ['scripts/gpu-check.mjs', 'bench/gpu.mjs']) {
+        const { status: code, stderr: said } = spawnSync(process.execPath, [path.join(elsewhere, script)], {
+          encoding: 'utf8',
+          env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
+        });
+        expect(said).toMatch(/^CUDA is not available: /);
+        expect(code).toBe(2);
+      }
+      const loaded = spawnSync(
+        process.execPath,
+        [
+          '--input-type=module',
+          '-e',
+          `const s = await import('./scripts/gpu-check/support.mjs'); console.log((await s.loadSupport()).loadVectors().size)`,
+        ],
+        { cwd: elsewhere, encoding: 'utf8' },
+      );
+      expect(loaded.stderr).toBe('');
+      expect(loaded.stdout.trim()).toBe('14');
+    } finally {
+      fs.rmSync(elsewhere, { recursive: true });
+    }
+  });
+});
