@@ -2,7 +2,7 @@
 // Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx diralign build`.
 // Ships in the package, so it needs nothing but Node, CMake and a compiler; cmake-js is used where it is installed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -14,6 +14,7 @@ const usage = `Usage: build-native.mjs [options]
   --config NAME      Release (default), Debug or RelWithDebInfo
   --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node)
   --clean            start from nothing
+  --log FILE         write there what CMake and the compilers say
   -D NAME=VALUE      CMake option, for instance -D DIRALIGN_SANITIZE=address,undefined
   -h, --help`;
 
@@ -25,6 +26,7 @@ function options() {
       options: {
         config: { type: 'string', default: 'Release' },
         'build-dir': { type: 'string' },
+        log: { type: 'string' },
         clean: { type: 'boolean', default: false },
         define: { type: 'string', short: 'D', multiple: true, default: [] },
         help: { type: 'boolean', short: 'h', default: false },
@@ -69,6 +71,7 @@ function cmakeJs() {
 function run(command, args) {
   const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 });
   const output = `${stdout ?? ''}${stderr ?? ''}`;
+  if (log) writeFileSync(log, output, { flag: 'a' });
   if (status !== 0) {
     process.stderr.write(output);
     fail(error ? `${command}: ${error.message}` : 'the native build failed; its output is above');
@@ -76,7 +79,7 @@ function run(command, args) {
   if (/\bwarning:/i.test(output)) process.stderr.write(output);
 }
 
-const { config, clean, define, help, 'build-dir': buildDir } = options();
+const { config, clean, define, help, log, 'build-dir': buildDir } = options();
 if (help) {
   console.log(usage);
   process.exit(0);
@@ -86,6 +89,10 @@ requireTools();
 const start = performance.now();
 const build = path.resolve(root, buildDir ?? 'build/cmake');
 const addon = path.join(buildDir ? build : path.join(root, 'build', config), 'diralign.node');
+if (log) {
+  mkdirSync(path.dirname(log), { recursive: true });
+  rmSync(log, { force: true });
+}
 if (clean) for (const target of [build, addon]) rmSync(target, { recursive: true, force: true });
 
 const defines = [`DIRALIGN_OUTPUT_DIR=${path.dirname(addon)}`, ...define];
@@ -102,5 +109,8 @@ if (js) {
   run('cmake', ['--build', build, '--config', config, '--parallel', jobs]);
 }
 if (!existsSync(addon)) fail(`the build ended without ${addon}`);
+// Whether CUDA is inside, and if not why, in the words of cmake/Cuda.cmake.
+const cache = readFileSync(path.join(build, 'CMakeCache.txt'), 'utf8');
+const backend = /^DIRALIGN_BACKEND:INTERNAL=(.*)$/m.exec(cache)?.[1] ?? '';
 const seconds = ((performance.now() - start) / 1000).toFixed(1);
-console.log(`diralign: built ${path.relative(process.cwd(), addon)} in ${seconds} s`);
+console.log(`diralign: built ${path.relative(process.cwd(), addon)} ${backend} in ${seconds} s`);

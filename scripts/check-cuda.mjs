@@ -1,39 +1,172 @@
 #!/usr/bin/env node
-// The headers of the pair mathematics must compile for host and device. Without nvcc there is nothing to check.
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import os from 'node:os';
+// What ptxas says about the kernels: fails when one spills registers or has a stack frame that is not accounted for below, and
+// keeps docs/gpu-registers.md. Without nvcc there is nothing to check, and it says so.
+// Usage: check-cuda.mjs [--write] [LOG]
+//   LOG      of a complete build with warnings as errors (build-native.mjs --clean -D DIRALIGN_WERROR=ON --log LOG);
+//            without it, the CUDA backend is built in build/check-cuda
+//   --write  writes docs/gpu-registers.md, which is otherwise compared, if it was made with this nvcc
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import * as prettier from 'prettier';
+
+/** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
+const accepted = [
+  // { kernel: /^name/, frame: 0, spills: 0, reason: '' },
+];
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const candidates = [
-  process.env.CUDACXX,
-  process.env.CUDA_HOME && path.join(process.env.CUDA_HOME, 'bin/nvcc'),
-  'nvcc',
-  '/usr/local/cuda/bin/nvcc',
-];
-const nvcc = candidates.find((c) => c && (path.isAbsolute(c) ? existsSync(c) : spawnSync(c, ['--version']).status === 0));
-if (!nvcc) {
-  console.log('check-cuda: skipped, no nvcc');
-  process.exit(0);
-}
-const scratch = mkdtempSync(path.join(os.tmpdir(), 'diralign-cuda-'));
-const args = [
-  '-std=c++20',
-  '-arch=sm_80',
-  '-Werror',
-  'all-warnings',
-  '-Isrc',
-  '-c',
-  'cuda/pair_stage.cu',
-  '-o',
-  path.join(scratch, 'pair_stage.o'),
-];
-const { status, stdout, stderr } = spawnSync(nvcc, args, { cwd: root, encoding: 'utf8' });
-rmSync(scratch, { recursive: true });
-if (status !== 0) {
-  console.error(stdout + stderr);
+const document = path.join(root, 'docs/gpu-registers.md');
+const { values: options, positionals } = parseArgs({ options: { write: { type: 'boolean' } }, allowPositionals: true });
+
+function fail(message) {
+  console.error(`check-cuda: ${message}`);
   process.exit(1);
 }
-console.log('check-cuda: the pair stage compiles for the device');
+
+/** The output of a build of nothing but the backend. */
+function build() {
+  const directory = path.join(root, 'build/check-cuda');
+  // One file's messages after another, which ninja does by itself.
+  const env = { ...process.env, MAKEFLAGS: '--output-sync=target' };
+  const cmake = (...args) => {
+    const { status, stdout, stderr } = spawnSync('cmake', args, { cwd: root, env, encoding: 'utf8', maxBuffer: 2 ** 28 });
+    if (status !== 0) fail(`the build failed:\n${stdout}${stderr}`);
+    return `${stdout}${stderr}`;
+  };
+  const settings = ['-DDIRALIGN_WERROR=ON', '-DDIRALIGN_BUILD_ADDON=OFF', '-DCMAKE_BUILD_TYPE=Release'];
+  const configured = cmake('-S', root, '-B', directory, ...settings);
+  if (!configured.includes('diralign: with CUDA')) return configured;
+  const jobs = String(availableParallelism());
+  return configured + cmake('--build', directory, '--target', 'diralign_gpu', '--clean-first', '--parallel', jobs);
+}
+
+/** [{ symbol, architecture, registers, shared, frame, spills }]; a function that is called and not inlined has no registers of its own. */
+function kernels(log) {
+  const found = [];
+  let kernel; // whose messages these are
+  let current; // whose memory is told next
+  const end = () => {
+    if (kernel && (kernel.registers === undefined || kernel.frame === undefined))
+      fail(`ptxas says nothing about ${kernel.symbol} for sm_${kernel.architecture}, or messages are mixed up`);
+  };
+  for (const line of log.split('\n')) {
+    const entry = /Compiling entry function '(\S+)' for 'sm_(\w+)'/.exec(line);
+    if (entry) {
+      end();
+      kernel = { symbol: entry[1], architecture: entry[2] };
+      found.push(kernel);
+    }
+    const properties = /Function properties for (\S+)/.exec(line);
+    if (properties) {
+      current = properties[1] === kernel?.symbol ? kernel : { symbol: properties[1], architecture: '', called: true };
+      if (current.called) found.push(current);
+    }
+    const memory = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line);
+    if (memory && current) {
+      current.frame = Number(memory[1]);
+      current.spills = Number(memory[2]) + Number(memory[3]);
+    }
+    const used = /Used (\d+) registers/.exec(line);
+    if (used && kernel) {
+      if (kernel.registers !== undefined) fail(`two answers about ${kernel.symbol}: messages are mixed up`);
+      kernel.registers = Number(used[1]);
+      kernel.shared = Number(/(\d+) bytes smem/.exec(line)?.[1] ?? 0);
+    }
+  }
+  end();
+  return found;
+}
+
+/** Without the namespaces, the arguments and what every name has. */
+function readableNames(symbols) {
+  const names = execFileSync('c++filt', symbols, { encoding: 'utf8' }).trim().split('\n');
+  return names.map((name) =>
+    name
+      .replace(/^void /, '')
+      .replace(/\((?!anonymous)(?:[^()]|\([^()]*\))*\)$/, '')
+      .replace(/\(anonymous namespace\)::|diralign::(?:gpu::)?/g, '')
+      .replace(/\((?:int|bool|unsigned int)\)/g, ''),
+  );
+}
+
+const log = positionals.length > 0 ? readFileSync(positionals[0], 'utf8') : build();
+const backend = /diralign: (with(?:out)? CUDA.*)/.exec(log)?.[1];
+if (backend === undefined) fail('the log is not that of a build');
+if (!backend.startsWith('with CUDA')) {
+  console.log(`check-cuda: skipped, this build is ${backend}`);
+  process.exit(0);
+}
+const version = /CUDA compiler identification is NVIDIA ([\d.]+)/.exec(log)?.[1];
+const told = kernels(log);
+const names = readableNames(told.map(({ symbol }) => symbol));
+told.forEach((entry, i) => (entry.name = names[i]));
+const found = told.filter(({ called }) => !called);
+if (found.length === 0) fail('no kernel in the log: it is not that of a complete build with DIRALIGN_WERROR=ON');
+
+const architectures = [...new Set(found.map(({ architecture }) => architecture))].sort((a, b) => a - b);
+const wanted = /for ([\d,]+)/.exec(backend)[1].split(',');
+const byName = new Map();
+for (const kernel of found) byName.set(kernel.name, [...(byName.get(kernel.name) ?? []), kernel]);
+
+const problems = [];
+for (const [name, variants] of byName) {
+  const has = variants.map(({ architecture }) => architecture).sort((a, b) => a - b);
+  if (has.join() !== wanted.join()) problems.push(`${name} is compiled for ${has.join()}, not for ${wanted.join()}`);
+}
+const inMemory = told.filter(({ frame, spills }) => frame > 0 || spills > 0);
+for (const { name, architecture, frame, spills } of inMemory) {
+  const limit = accepted.find(({ kernel }) => kernel.test(name));
+  if (!limit || frame > limit.frame || spills > limit.spills)
+    problems.push(`${name}${architecture && ` for sm_${architecture}`}: stack frame of ${frame} bytes, ${spills} bytes spilled`);
+}
+
+const cell = (variants, key) => architectures.map((a) => variants.find(({ architecture }) => architecture === a)?.[key] ?? '');
+const rows = [...byName].sort(([a], [b]) => (a < b ? -1 : 1));
+const text = await prettier.format(
+  `# Registers of the kernels
+
+Made by \`npm run check:cuda -- --write\` from what ptxas of nvcc ${version} says. CI fails on a spilled register and on a stack frame
+without a reason. Static shared memory in bytes; registers a thread for each compute capability.
+
+| kernel | shared | ${architectures.join(' | ')} |
+| --- | ---: | ${architectures.map(() => '---:').join(' | ')} |
+${rows.map(([name, variants]) => `| \`${name}\` | ${Math.max(...cell(variants, 'shared'))} | ${cell(variants, 'registers').join(' | ')} |`).join('\n')}
+
+${
+  inMemory.length === 0
+    ? 'No kernel spills a register or has a stack frame.'
+    : `Stack frames, and bytes of spilled registers:
+
+| kernel | compute capability | frame | spilled | reason |
+| --- | --- | ---: | ---: | --- |
+${inMemory
+  .map(({ name, architecture, frame, spills }) => {
+    const reason = accepted.find(({ kernel }) => kernel.test(name))?.reason ?? '';
+    return `| \`${name}\` | ${architecture} | ${frame} | ${spills} | ${reason} |`;
+  })
+  .join('\n')}`
+}
+`,
+  { ...(await prettier.resolveConfig(document)), parser: 'markdown' },
+);
+
+if (options.write) {
+  writeFileSync(document, text);
+} else {
+  const recorded = existsSync(document) ? readFileSync(document, 'utf8') : '';
+  const recordedVersion = /nvcc\s+([\d.]+)\s+says/.exec(recorded)?.[1];
+  if (recordedVersion !== undefined && recordedVersion !== version)
+    console.log(`check-cuda: docs/gpu-registers.md is of nvcc ${recordedVersion}, this is ${version}: not compared`);
+  else if (recorded !== text) problems.push('docs/gpu-registers.md is out of date: npm run check:cuda -- --write');
+}
+const most = Math.max(...found.map(({ registers }) => registers));
+console.log(
+  `check-cuda: ${byName.size} kernels for ${wanted.join(', ')} with nvcc ${version}; at most ${most} registers, ` +
+    `${inMemory.length} with a stack frame or spills`,
+);
+for (const problem of problems) console.error(`check-cuda: ${problem}`);
+if (problems.length > 0) process.exitCode = 1;
