@@ -3,6 +3,7 @@
 #include <napi.h>
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include "addon_cuda.h"
 #include "cpu/compute.h"
 #include "cpu/kernels.h"
@@ -97,7 +98,10 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
     if (target == Target::cpu) run(*job, environment.pool());
     if (target == Target::staged) gpu::run_staged(*job, place.device);
     if (target == Target::device) {
+      const auto [begin, end] = std::exchange(environment.time_next, {});
+      if (begin) gpu::record(place.device, begin, place.stream);
       const std::unique_ptr<gpu::Launch> launch = gpu::launch(*job, place);
+      if (end) gpu::record(place.device, end, place.stream);
       gpu::synchronize(place.device, place.stream);
       launch->finish();
     }
@@ -193,6 +197,12 @@ Napi::Value memory_loop(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// timeNext(begin, end): see Environment::time_next.
+Napi::Value time_next(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).time_next = {gpu::Event(unsigned_integer(info[0])), gpu::Event(unsigned_integer(info[1]))};
+  return info.Env().Undefined();
+}
+
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   Environment::create(env);
   export_function<compute_loss>(exports, "loss");
@@ -201,6 +211,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<compute_from_logps>(exports, "fromLogps");
   export_function<cpu_info>(exports, "cpuInfo");
   export_function<memory_loop>(exports, "memoryLoop");
+  export_function<time_next>(exports, "timeNext");
   exports.Set("catalogue", catalogue_json());
   exports.Set("cuda", cuda_exports(env));
   return exports;

@@ -38,6 +38,12 @@ class Environment {
   /// Frees it now; what was freed already is left alone.
   void free(Owned kind, uint64_t handle);
 
+  /// For benchmarks: events that the next synchronous job on a device records right before and after its work, without what the host
+  /// does around it. 0 once they were.
+  struct {
+    gpu::Event begin = 0, end = 0;
+  } time_next;
+
  private:
   struct Async;
   static void on_done(Napi::Env env, Napi::Function, Environment* state, Async* async);
