@@ -2,6 +2,7 @@
  * Results of the kernels held to the float64 reference: the bounds, and the checks that apply them. `diralign verify` and the tests
  * run the same ones. What is checked is behind {@link Library}, so that a test can plant an error and see it caught.
  */
+import { cuda } from './cuda.js';
 import { dirAlignLoss } from './objective.js';
 import {
   decodeBfloat16,
@@ -310,6 +311,36 @@ export interface Library {
 export const library: Library = {
   loss: (config, batch, run) => dirAlignLoss(config as { method: 'dpo'; beta: number })(batch, run),
   fromLogps: (config, batch) => dirAlignLoss(config as { method: 'dpo'; beta: number }).fromLogps(batch),
+};
+
+/** The library on logits in the memory of device 0, where they are copied for each call, and from where their gradient is copied back. */
+export const deviceLibrary: Library = {
+  loss: (config, batch, run) => {
+    const { backend, gradient, inPlace = false } = run;
+    const host = batch.logits;
+    const memory = cuda.alloc(host.byteLength);
+    try {
+      memory.copyFrom(host);
+      const onDevice = { ...batch, logits: memory.tensor(batch.dtype ?? 'float32') };
+      const objective = dirAlignLoss(config as { method: 'dpo'; beta: number });
+      const { gradLogits, ...values } = objective(onDevice, {
+        inPlace,
+        ...(backend && { backend }),
+        ...(gradient && { gradient }),
+      });
+      if (!gradLogits) return values;
+      try {
+        const target = inPlace ? host : new (host.constructor as new (length: number) => LogitsArray)(host.length);
+        gradLogits.copyTo(target);
+        return { ...values, gradLogits: target };
+      } finally {
+        gradLogits.dispose();
+      }
+    } finally {
+      memory.dispose();
+    }
+  },
+  fromLogps: (config, batch) => library.fromLogps(config, batch),
 };
 
 export function checkValues(

@@ -1,4 +1,5 @@
 import { cuda } from '../cuda.js';
+import { deviceLibrary, library, type Library } from '../verification.js';
 
 export type Backend = 'cpu' | 'cuda';
 
@@ -7,6 +8,20 @@ export function whyNoCuda(): string | undefined {
   return cuda.reason;
 }
 
-export function availableBackends(): Backend[] {
-  return cuda.available ? ['cpu', 'cuda'] : ['cpu'];
+/** A backend with the data where it expects it. */
+export interface Way {
+  readonly name: string;
+  readonly backend: Backend;
+  readonly library: Library;
+}
+
+/** Everything that can compute here. CUDA is two: on data that is on the device, and on host arrays that travel there. */
+export function availableWays(): Way[] {
+  const cpu: Way = { name: 'cpu', backend: 'cpu', library };
+  if (!cuda.available) return [cpu];
+  return [
+    cpu,
+    { name: 'cuda', backend: 'cuda', library: deviceLibrary },
+    { name: 'cuda, host arrays', backend: 'cuda', library },
+  ];
 }

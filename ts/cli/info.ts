@@ -1,7 +1,9 @@
 import os from 'node:os';
+import { availability } from '../cuda-status.js';
 import { cuda } from '../cuda.js';
 import { DirAlignError } from '../errors.js';
 import { native, nativePath } from '../native.js';
+import type { DeviceInfo } from '../types.js';
 import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';
 import { failed, ok, type Command } from './command.js';
@@ -31,9 +33,43 @@ const isaNames: Readonly<Record<string, string>> = {
   baseline: 'the baseline of the architecture',
 };
 
+const gigabytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+const cudaVersion = (number: number): string => `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
+
+interface CudaInfo {
+  readonly available: boolean;
+  readonly reason?: string;
+  /** Of the build: the architectures that it has code for, and its CUDA. */
+  readonly architectures?: readonly string[];
+  readonly runtime?: string;
+  /** The newest CUDA of the driver. */
+  readonly driver?: string;
+  readonly devices?: readonly DeviceInfo[];
+  readonly error?: string;
+}
+
+function gatherCuda(): CudaInfo {
+  const { status } = availability();
+  const build = {
+    ...(status?.compiled && {
+      architectures: status.architectures.split(','),
+      runtime: cudaVersion(status.runtime),
+      ...(status.driver > 0 && { driver: cudaVersion(status.driver) }),
+    }),
+  };
+  const reason = whyNoCuda();
+  if (reason !== undefined) return { available: false, reason, ...build };
+  try {
+    return { available: true, ...build, devices: cuda.devices() };
+  } catch (error) {
+    // A device that is there and does not answer is what this command is asked about.
+    if (error instanceof DirAlignError) return { available: true, ...build, devices: [], error: error.message };
+    throw error;
+  }
+}
+
 function gather() {
   const addon = loadAddon();
-  const noCuda = whyNoCuda();
   const processors = os.cpus();
   return {
     version: packageVersion(),
@@ -51,7 +87,7 @@ function gather() {
     },
     backends: {
       cpu: 'error' in addon ? { available: false, reason: addon.error } : { available: true },
-      cuda: noCuda === undefined ? { available: true, devices: cuda.devices() } : { available: false, reason: noCuda },
+      cuda: gatherCuda(),
     },
   };
 }
@@ -69,6 +105,19 @@ function run(args: string[]): Promise<number> {
     const { available } = backends[name];
     return available ? `${paint('green', 'on')}   ${details}` : `${paint('yellow', 'off')}  ${details}`;
   };
+  const { cuda: gpu } = backends;
+  const built = gpu.architectures ? paint('dim', `for ${gpu.architectures.join(', ')}`) : '';
+  const cudaDetails = gpu.available
+    ? [
+        gpu.error ?? plural(gpu.devices?.length ?? 0, 'device'),
+        `CUDA ${gpu.runtime ?? ''}, driver for ${gpu.driver ?? ''}`,
+        built,
+      ].join('  ')
+    : `${gpu.reason ?? ''}  ${built}`.trim();
+  const devices = (gpu.devices ?? []).map((device): [string, string] => [
+    `device ${device.index}`,
+    `${device.name}, compute capability ${device.computeCapability}, ${plural(device.multiprocessors, 'multiprocessor')}, ${gigabytes(device.memory)} (${gigabytes(device.freeMemory)} free)`,
+  ]);
   const vectors = 'error' in addon ? '' : (isaNames[addon.isa] ?? addon.isa);
   const threads = 'error' in addon ? '' : `, ${plural(addon.threads, 'thread')}`;
   print(
@@ -77,12 +126,10 @@ function run(args: string[]): Promise<number> {
       ['addon', 'error' in addon ? paint('red', addon.error) : shortPath(addon.path)],
       ['node', `${info.node}, Node-API ${info.napi ?? 'unknown'}, ${info.platform}`],
       ['system', info.system],
-      [
-        'processor',
-        `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${(cpu.memoryBytes / 2 ** 30).toFixed(1)} GiB`,
-      ],
+      ['processor', `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`],
       ['cpu', backend('cpu', 'error' in addon ? 'the addon is not loaded' : `${vectors}${threads}`)],
-      ['cuda', backend('cuda', whyNoCuda() ?? plural(cuda.devices().length, 'device'))],
+      ['cuda', backend('cuda', cudaDetails)],
+      ...devices,
     ]),
   );
   return Promise.resolve(status);

@@ -6,19 +6,10 @@ import type { ReferenceConfig } from '../reference.js';
 import { readBatch, readSafetensors } from '../safetensors.js';
 import type { Dtype, LogitsBatch } from '../types.js';
 import { allConfigs, converted, nameOf, packed, syntheticBatches, type NamedBatch } from '../verification-cases.js';
-import {
-  checkDifferences,
-  checkExpected,
-  checkObjective,
-  kinds,
-  library,
-  prepare,
-  Tally,
-  type Kind,
-  type Miss,
-} from '../verification.js';
+import { checkDifferences, checkExpected, checkObjective, kinds, prepare, Tally, type Kind, type Miss } from '../verification.js';
 import { parse } from './arguments.js';
-import { availableBackends, whyNoCuda, type Backend } from './backends.js';
+import { cuda } from '../cuda.js';
+import { availableWays, whyNoCuda, type Way } from './backends.js';
 import { CommandError, failed, ok, type Command } from './command.js';
 import { expectedValuesOf, type ExpectedValues } from './expected-values.js';
 import { junit, type JUnitSuite } from './junit.js';
@@ -40,7 +31,8 @@ interface Plan {
 
 interface Outcome {
   readonly suite: string;
-  readonly backend: Backend;
+  /** Of the {@link Way}. */
+  readonly backend: string;
   readonly config: ReferenceConfig;
   readonly label: string;
   readonly tally: Tally;
@@ -123,25 +115,26 @@ function fileBatch(file: string): NamedBatch {
   };
 }
 
-function* execute(plan: Plan, backends: readonly Backend[]): Generator<Outcome> {
+function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
   const { suite, configs, isSmooth, expected } = plan;
   const prepared = prepare(plan.batch);
-  for (const backend of backends) {
+  for (const { name, backend, library: lib } of ways) {
     const timed = (config: ReferenceConfig, label: string, check: () => Tally): Outcome => {
       const start = performance.now();
       const tally = check();
-      return { suite, backend, config, label, tally, seconds: (performance.now() - start) / 1000 };
+      return { suite, backend: name, config, label, tally, seconds: (performance.now() - start) / 1000 };
     };
     for (const config of configs) {
       yield timed(config, nameOf(config), () => {
-        const tally = checkObjective(library, config, prepared, backend);
-        if (isSmooth(config)) checkDifferences(tally, library, config, prepared);
+        const tally = checkObjective(lib, config, prepared, backend);
+        // From log-probabilities on, there is one backend.
+        if (backend === 'cpu' && isSmooth(config)) checkDifferences(tally, lib, config, prepared);
         return tally;
       });
     }
     for (const [i, wanted] of (expected?.cases ?? []).entries()) {
       yield timed(wanted.call, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
-        checkExpected(library, plan.batch, { ...wanted, logps: expected?.logps, counts: expected?.counts }, backend),
+        checkExpected(lib, plan.batch, { ...wanted, logps: expected?.logps, counts: expected?.counts }, backend),
       );
     }
   }
@@ -149,7 +142,7 @@ function* execute(plan: Plan, backends: readonly Backend[]): Generator<Outcome> 
 
 interface Summary {
   readonly method: string;
-  readonly backend: Backend;
+  readonly backend: string;
   cases: number;
   misses: number;
   readonly tally: Tally;
@@ -188,8 +181,8 @@ function missText({ what, actual, expected, bound }: Miss): string {
   return `${what}: ${String(actual)}, expected ${String(expected)} within ${digits(bound, 3)}`;
 }
 
-function showTable(summaries: readonly Summary[], backends: readonly Backend[]): string {
-  const manyBackends = backends.length > 1;
+function showTable(summaries: readonly Summary[], ways: readonly Way[]): string {
+  const manyBackends = ways.length > 1;
   const rows = summaries.map(({ method, backend, cases, misses, tally }): Cell[] => [
     { text: method, style: 'bold' },
     ...(manyBackends ? [backend] : []),
@@ -224,8 +217,9 @@ function toJUnit(outcomes: readonly Outcome[]): string {
 function run(args: string[]): Promise<number> {
   const { values, positionals } = parse('verify', args, { method: 'string', json: 'boolean', junit: 'string' }, Infinity);
   const start = performance.now();
-  const backends = availableBackends();
+  const ways = availableWays();
   const noCuda = whyNoCuda();
+  const deviceNames = cuda.devices().map((device) => device.name);
   const names = values.method?.split(',').map((name) => methodNamed(name.trim())) ?? methods();
   const chosen = new Set<string>(names.map((info) => info.name));
   // Before anything long: a missing addon or file should say so at once.
@@ -240,8 +234,8 @@ function run(args: string[]): Promise<number> {
   let done = 0;
   for (const plan of plans) {
     progress.update(done, plan.suite);
-    const step = plan.work / (plan.configs.length * backends.length || 1);
-    for (const outcome of execute(plan, backends)) {
+    const step = plan.work / (plan.configs.length * ways.length || 1);
+    for (const outcome of execute(plan, ways)) {
       outcomes.push(outcome);
       done += step;
       progress.update(done, `${plan.suite}: ${outcome.label}`);
@@ -260,7 +254,7 @@ function run(args: string[]): Promise<number> {
       cases: outcomes.length,
       failed: missed.length,
       seconds,
-      backends: { cpu: { isa, threads }, cuda: noCuda === undefined ? {} : { off: noCuda } },
+      backends: { cpu: { isa, threads }, cuda: noCuda === undefined ? { devices: deviceNames } : { off: noCuda } },
       methods: summaries.map(({ method, backend, cases, misses, tally }) => ({
         method,
         backend,
@@ -278,9 +272,9 @@ function run(args: string[]): Promise<number> {
     });
     return Promise.resolve(missed.length === 0 ? ok : failed);
   }
-  const off = noCuda === undefined ? '' : `; cuda is off: ${noCuda}`;
-  print(`${paint('dim', `backend cpu (${isa}, ${plural(threads, 'thread')})${off}`)}\n`);
-  print(showTable(summaries, backends));
+  const other = noCuda === undefined ? `, cuda (${deviceNames[0] ?? ''})` : `; cuda is off: ${noCuda}`;
+  print(`${paint('dim', `backend cpu (${isa}, ${plural(threads, 'thread')})${other}`)}\n`);
+  print(showTable(summaries, ways));
   print(
     `\n${paint('dim', 'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; dLoss/dlogps against finite differences.')}`,
   );
@@ -315,7 +309,7 @@ ${paint('bold', 'Usage')}
   diralign verify [FILE.safetensors|DIR ...] [--method NAME[,NAME...]] [--json] [--junit FILE]
 
 Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a factored gradient, on every
-backend that is available: on small batches with edges (ignored rows of NaN, empty sequences, certain rows, vocabularies of 1 to
+backend that is available (CUDA twice: on data on the device, and on host arrays): on small batches with edges (ignored rows of NaN, empty sequences, certain rows, vocabularies of 1 to
 513), on the example that comes with the package, and on the batches of FILEs and DIRs. Large files are taken in their own dtype
 and layout only.
 
