@@ -69,7 +69,9 @@ function cmakeJs() {
 
 /** Silent unless something went wrong or the compiler had something to say. */
 function run(command, args) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28 });
+  // In a log, one file's messages come after another's. Ninja does so by itself; the make of macOS knows no such option.
+  const env = log && process.platform === 'linux' ? { ...process.env, MAKEFLAGS: '--output-sync=target' } : process.env;
+  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28, env });
   const output = `${stdout ?? ''}${stderr ?? ''}`;
   if (log) writeFileSync(log, output, { flag: 'a' });
   if (status !== 0) {

@@ -2,7 +2,7 @@
 // What ptxas says about the kernels: fails when one spills registers or has a stack frame that is not accounted for below, and
 // keeps docs/gpu-registers.md. Without nvcc there is nothing to check, and it says so.
 // Usage: check-cuda.mjs [--write] [LOG]
-//   LOG      of a complete build with warnings as errors (build-native.mjs --clean -D DIRALIGN_WERROR=ON --log LOG);
+//   LOG      of a complete build with warnings as errors, such as build/prebuild.log;
 //            without it, the CUDA backend is built in build/check-cuda
 //   --write  writes docs/gpu-registers.md, which is otherwise compared, if it was made with this nvcc
 import { execFileSync, spawnSync } from 'node:child_process';
