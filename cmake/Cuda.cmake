@@ -115,6 +115,7 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   set_source_files_properties(${CUDA_SOURCES} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(diralign_gpu STATIC ${CUDA_SOURCES})
   target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"")
+  target_include_directories(diralign_gpu PUBLIC cuda) # the native tests look inside
   target_link_libraries(diralign_gpu PUBLIC diralign_simt)
 else()
   add_library(diralign_gpu STATIC src/gpu_absent.cc)

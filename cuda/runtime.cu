@@ -190,8 +190,8 @@ PointerInfo inspect(const void* pointer) {
   info.device = attributes.device;
   if (info.kind == PointerInfo::Kind::host) return info;
   // The runtime has no call for it.
-  static const auto range = driver_function<int (*)(uintptr_t*, size_t*, uintptr_t)>("cuMemGetAddressRange", 3020);
-  uintptr_t base = 0;
+  static const auto range = driver_function<int (*)(unsigned long long*, size_t*, unsigned long long)>("cuMemGetAddressRange", 3020);
+  unsigned long long base = 0;
   size_t bytes = 0;
   const DeviceGuard guard(info.device);
   if (range && range(&base, &bytes, reinterpret_cast<uintptr_t>(pointer)) == 0) {

@@ -33,6 +33,7 @@ interface Report {
   readonly sameClass: boolean;
   readonly version: string;
   readonly reference: boolean;
+  readonly cuda: string;
   readonly loss?: number;
   readonly error?: { readonly code: string; readonly message: string; readonly isDirAlignError: boolean };
 }
@@ -137,8 +138,20 @@ test('npx diralign build: names the tools that are missing, and builds with CMak
   const refused = run(project, 'npm', ['exec', '--offline', '--', 'diralign', 'build'], bare);
   expect(refused.status).toBe(1);
   expect(refused.output).toMatch(/apt-get install -y cmake g\+\+/);
-  mustRun(project, 'npm', ['exec', '--offline', '--', 'diralign', 'build']);
-  expect(consume(project).loss).toBeCloseTo(Math.LN2, 7);
+
+  const build = (...settings: string[]) =>
+    mustRun(project, 'npm', ['exec', '--offline', '--', 'diralign', 'build', ...settings.flatMap((setting) => ['-D', setting])]);
+  expect(build('DIRALIGN_CUDA=OFF').output).toContain('without CUDA');
+  const without = consume(project);
+  expect(without.loss).toBeCloseTo(Math.LN2, 7);
+  expect(without.cuda).toContain('contains no CUDA');
+
+  // The kernels from the tarball, where there is an nvcc: for one architecture, which is enough to see that all is there.
+  const { output } = build('DIRALIGN_CUDA=AUTO', 'DIRALIGN_CUDA_ARCHITECTURES=75-virtual');
+  expect(output).toMatch(/with CUDA \d+|without CUDA \((no nvcc found|nvcc .* is older)/);
+  const report = consume(project);
+  expect(report.loss).toBeCloseTo(Math.LN2, 7);
+  if (output.includes('with CUDA')) expect(report.cuda).not.toContain('contains no CUDA');
 });
 
 test('--no-addons is named as the reason', { timeout: minute }, () => {

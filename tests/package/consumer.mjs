@@ -10,6 +10,7 @@ const report = {
   sameClass: esm.DirAlignError === cjs.DirAlignError,
   version: require('diralign/package.json').version,
   reference: Object.keys(reference).length > 0,
+  cuda: esm.cuda.reason ?? 'available',
 };
 try {
   const batch = { logits: new Float32Array(2), shape: [1, 1, 2], labels: Int32Array.of(0) };
