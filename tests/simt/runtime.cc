@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 #include "machine.h"
+#include "sanitizers.h"
 
 using simt::acquire;
 using simt::release;
@@ -29,12 +30,14 @@ using Clock = std::chrono::steady_clock;
 /// One piece of work of a stream.
 struct Operation {
   virtual ~Operation() = default;
-  /// Asked with the runtime locked.
+  // With the runtime locked: whether it can run, and what is to do right before and right after. An error of `begin` takes the place
+  // of running.
   virtual bool ready() const { return true; }
+  virtual cudaError_t begin() { return cudaSuccess; }
+  virtual void end() {}
   /// Carries it out, on the device's thread and the stream's timeline; `status` is the device's. An error is the device's from then on.
+  /// Takes no lock: a lock would order the work against that of other threads, which streams do not.
   virtual cudaError_t run(cudaError_t status) = 0;
-  /// With the runtime locked, after `run`.
-  virtual void ended() {}
   bool despite_errors = false;
   uint64_t sequence = 0;  ///< the order in which work was given to the device
 };
@@ -333,14 +336,16 @@ void work(Device& device) {
     if (r.stopping) break;
     Operation* const operation = stream->queue.front().get();
     const cudaError_t status = device.failed;
-    cudaError_t error = cudaSuccess;
+    bool runs = status == cudaSuccess || operation->despite_errors;
+    cudaError_t error = runs ? operation->begin() : cudaSuccess;
+    runs = runs && error == cudaSuccess;
     lock.unlock();
     if (r.delay.count() > 0) std::this_thread::sleep_for(r.delay);
     stream->timeline.with([&] {
       acquire(operation);
       if (stream->legacy) acquire(&device.blocking_order);
       if (stream->blocking) acquire(&device.legacy_order);
-      if (status == cudaSuccess || operation->despite_errors) error = operation->run(status);
+      if (runs) error = operation->run(status);
       if (stream->legacy) release(&device.legacy_order);
       if (stream->blocking) release(&device.blocking_order);
       release(&stream->order);
@@ -348,12 +353,12 @@ void work(Device& device) {
     });
     lock.lock();
     if (error && !device.failed) device.failed = error;
-    operation->ended();
-    std::unique_ptr<Operation> done = std::move(stream->queue.front());
-    stream->queue.pop_front();
+    if (runs) operation->end();
+    {
+      simt::Quiet quiet;  // its memory was last read on the stream's timeline, which nothing orders before this
+      stream->queue.pop_front();
+    }
     ++stream->completed;
-    // What the work held is read for the last time on the stream's timeline.
-    stream->timeline.with([&] { done.reset(); });
     if (stream->destroyed && stream->queue.empty()) {
       device.streams.erase(std::find(device.streams.begin(), device.streams.end(), stream));
       delete stream;
@@ -413,22 +418,23 @@ cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemP
   return cudaSuccess;
 }
 
-/// Forgets and returns the memory; what AddressSanitizer then sees is a use after free.
-void free_device(void* pointer) {
+void forget(void* pointer) {
   Runtime& r = runtime();
   const auto it = r.allocations.find(reinterpret_cast<uintptr_t>(pointer));
   r.devices[size_t(it->second.device_index)]->used -= it->second.bytes;
   if (it->second.pool) it->second.pool->used -= it->second.bytes;
   r.allocations.erase(it);
-  std::free(pointer);
 }
 
 struct Free : Operation {
   void* pointer;
   explicit Free(void* pointer) : pointer(pointer) { despite_errors = true; }
+  cudaError_t begin() override {
+    forget(pointer);
+    return cudaSuccess;
+  }
   cudaError_t run(cudaError_t) override {
-    std::lock_guard<std::mutex> lock(runtime().mutex);
-    free_device(pointer);
+    std::free(pointer);
     return cudaSuccess;
   }
 };
@@ -726,7 +732,8 @@ cudaError_t cudaFree(void* pointer) {
   // It waits for the whole device, as CUDA does.
   const cudaError_t error = wait_for_device(*runtime().devices[size_t(found->second.device_index)], lock);
   if (error == cudaErrorCudartUnloading) return note(error);
-  free_device(pointer);
+  forget(pointer);
+  std::free(pointer);
   return note(error);
 }
 
@@ -984,7 +991,7 @@ struct RecordEvent : Operation {
     release(record.get());
     return cudaSuccess;
   }
-  void ended() override {
+  void end() override {
     record->ended = true;
     record->time = Clock::now();
   }
@@ -1014,12 +1021,12 @@ struct Call : Operation {
 struct Kernel : Operation {
   simt::Launch launch;
   std::unique_ptr<simt::Body> body;
+  cudaError_t begin() override { return injected("kernel"); }
   cudaError_t run(cudaError_t) override {
-    if (const cudaError_t error = injected("kernel")) return error;
     simt::run(*machine, launch);
-    ++runtime().kernels;
     return cudaSuccess;
   }
+  void end() override { ++runtime().kernels; }
 };
 
 }  // namespace
