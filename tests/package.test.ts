@@ -168,6 +168,8 @@ test('the tarball holds what it should and nothing else', () => {
     'dist/index.d.ts',
     'dist/cli/main.js',
     'src/addon.cc',
+    'cuda/runtime.cu',
+    'cmake/Cuda.cmake',
     'CMakeLists.txt',
     'scripts/build-native.mjs',
   ]) {
