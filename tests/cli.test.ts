@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
 import { digits, table } from '../ts/cli/table.js';
-import { dirAlignLoss, methods, presets } from '../ts/index.js';
+import { cuda, dirAlignLoss, methods, presets } from '../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
 import { sameBits } from './support/numbers.js';
 
@@ -398,10 +398,14 @@ describe('diralign info and build', () => {
     const info = JSON.parse(output('info', '--json')) as Record<string, unknown>;
     expect(info).toMatchObject({
       node: process.versions.node,
-      backends: { cpu: { available: true }, cuda: { available: false } },
+      backends: { cpu: { available: true }, cuda: { available: cuda.available } },
     });
     expect(output('info')).toMatch(/^addon +\S+\.node$/m);
-    expect(output('info')).toMatch(/^cuda +off {2}\S/m);
+    const text = output('info');
+    if (cuda.reason === undefined) {
+      expect(text).toMatch(/^cuda +on {3}\d+ devices? /m);
+      for (const { index, name } of cuda.devices()) expect(text).toMatch(new RegExp(`^device ${index} +${name}`, 'm'));
+    } else expect(text).toMatch(new RegExp(`^cuda +off {2}${cuda.reason}`, 'm'));
   });
 
   test('build passes on what the script says, and its status', () => {

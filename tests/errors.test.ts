@@ -1,7 +1,7 @@
 // Every refusal: its class, its code, a message that names the argument, what was given and what was expected, and that nothing
 // was written by then.
 import { describe, expect, test } from 'vitest';
-import { DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../ts/index.js';
+import { cuda, DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { LogitsBatch, RunOptions } from '../ts/index.js';
 import { sameBits } from './support/numbers.js';
 
@@ -223,7 +223,13 @@ const refusedCalls: Row[] = [
     'DTYPE',
     ['logits', 'DataView'],
   ],
-  ['logits on a device', () => batch({ logits: { ptr: 1n, dtype: 'float32' } }), TypeError, 'BACKEND', ['logits', 'CUDA']],
+  [
+    'an address as logits',
+    () => batch({ logits: { ptr: 1n, dtype: 'float32' } }),
+    TypeError,
+    cuda.available ? 'DTYPE' : 'BACKEND',
+    ['logits', cuda.available ? 'cuda.tensor' : 'CUDA'],
+  ],
   [
     'Uint16Array without dtype',
     () => batch({ logits: new Uint16Array(full) }),
@@ -552,7 +558,7 @@ describe('calling one', () => {
     expect(dirAlignLoss('sft')({ ...given, shape: [3, 4, vocab] }).losses).toHaveLength(3);
   });
 
-  test("backend 'cuda' where there is none says why", () => {
+  test.runIf(!cuda.available)("backend 'cuda' where there is none says why", () => {
     expectRefusal(
       thrownBy(() => call(good(), { backend: 'cuda' })),
       TypeError,
@@ -617,12 +623,13 @@ describe.each([
       'OPTION',
       ['threads', '0'],
     );
-    expectRefusal(
-      thrownBy(() => logpsOf(good(), { backend: 'cuda' })),
-      TypeError,
-      'BACKEND',
-      ['backend', 'cuda'],
-    );
+    if (!cuda.available)
+      expectRefusal(
+        thrownBy(() => logpsOf(good(), { backend: 'cuda' })),
+        TypeError,
+        'BACKEND',
+        ['backend', 'cuda'],
+      );
     expectRefusal(
       thrownBy(() => logpsOf(good(), { backend: 'tpu' })),
       TypeError,

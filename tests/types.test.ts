@@ -2,15 +2,22 @@
 // the logits is that of the gradient. Every line that the checker refuses is refused at run time, too.
 import { describe, expect, expectTypeOf, test } from 'vitest';
 import {
+  cuda,
   DirAlignError,
   dirAlignLoss,
   methods,
+  sequenceLogps,
+  type DeviceBuffer,
+  type DeviceInfo,
+  type DeviceTensor,
   type Divergence,
   type LogitsBatch,
   type LossResult,
   type Method,
   type MethodOptions,
   type Objective,
+  type RunOptions,
+  type SequenceLogps,
 } from '../ts/index.js';
 
 const refused = (action: () => unknown): void => {
@@ -137,4 +144,40 @@ test('the gradient has the type of the logits', () => {
   refused(() => dpo(batch, { gradient: 'sparse' }));
   // @ts-expect-error no such option
   refused(() => dpo(batch, { inplace: true }));
+});
+
+test('logits on a device have their gradient there', () => {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  const shape = [2, 1, 2] as const;
+  const labels = Int32Array.of(0, 1);
+  const reference = Float64Array.of(-1, -1);
+  const outline = (logits: DeviceTensor, array: Float32Array) => {
+    const dense = dpo({ logits, shape, labels, reference });
+    expectTypeOf(dense).toEqualTypeOf<LossResult<DeviceTensor>>();
+    expectTypeOf(dense.gradLogits).toEqualTypeOf<DeviceTensor | undefined>();
+    expectTypeOf(dense.rowScale).toEqualTypeOf<Float32Array | undefined>();
+    dense.gradLogits?.dispose();
+    expectTypeOf(dpo.async({ logits, shape, labels, reference }, { inPlace: true })).resolves.toEqualTypeOf<
+      LossResult<DeviceTensor>
+    >();
+    expectTypeOf(sequenceLogps({ logits, shape, labels })).toEqualTypeOf<SequenceLogps>();
+    const batch: LogitsBatch<DeviceTensor> = { logits, dtype: 'float32', shape, labels, reference };
+    // @ts-expect-error out is where the logits are
+    dpo<DeviceTensor>(batch, { out: array });
+    // @ts-expect-error a gradient on a device is no array
+    expectTypeOf(dpo(batch).gradLogits?.length).toBeNumber();
+    // @ts-expect-error an address alone is no tensor
+    dpo({ ...batch, logits: { ptr: 1n, dtype: 'float32' } });
+    // @ts-expect-error labels are on the host
+    dpo({ ...batch, labels: logits });
+    // @ts-expect-error a tensor is made by cuda.tensor or buffer.tensor
+    logits.ptr = 1n;
+  };
+  expect(outline).toBeTypeOf('function');
+  expectTypeOf<RunOptions<DeviceTensor>['out']>().toEqualTypeOf<DeviceTensor | undefined>();
+  expectTypeOf(cuda.devices()).toEqualTypeOf<readonly DeviceInfo[]>();
+  expectTypeOf(cuda.reason).toEqualTypeOf<string | undefined>();
+  expectTypeOf<typeof cuda.alloc>().returns.toEqualTypeOf<DeviceBuffer>();
+  expectTypeOf<DeviceBuffer>().toExtend<Disposable>();
+  expectTypeOf<DeviceTensor>().toExtend<Disposable>();
 });
