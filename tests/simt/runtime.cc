@@ -89,8 +89,8 @@ struct Device {
   std::map<const void*, int> dynamic_shared_limits;
   std::thread thread;
   bool thread_ended = false;
-  // For the race detector: what was done by blocking streams, by the legacy one, by all.
-  char blocking_order = 0, legacy_order = 0, order = 0;
+  // For the race detector: the start of the thread, and what was done by blocking streams, by the legacy one, by all.
+  char started = 0, blocking_order = 0, legacy_order = 0, order = 0;
 };
 
 /// Memory that the runtime knows.
@@ -184,10 +184,11 @@ Runtime& runtime() {
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local bool in_callback = false;
+// Read and written on several timelines of a device's thread.
+thread_local std::atomic<bool> in_callback{false};
 
 cudaError_t note(cudaError_t error) {
-  if (error != cudaSuccess) last_error = error;
+  if (error != cudaSuccess && !in_callback.load(std::memory_order_relaxed)) last_error = error;
   return error;
 }
 
@@ -242,7 +243,7 @@ cudaError_t injected(const char* name) {
 /// Whether a call may go on; `device`: the one that it is about, or -1.
 cudaError_t enter(const char* name, int device = -1) {
   if (unloading) return cudaErrorCudartUnloading;
-  if (in_callback) return cudaErrorNotPermitted;
+  if (in_callback.load(std::memory_order_relaxed)) return cudaErrorNotPermitted;
   Runtime& r = runtime();
   if (r.devices.empty()) return r.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : cudaErrorNoDevice;
   if (const cudaError_t error = injected(name)) return error;
@@ -329,6 +330,7 @@ thread_local simt::Machine* machine = nullptr;
 void work(Device& device) {
   Runtime& r = runtime();
   machine = simt::create_machine();
+  release(&device.started);
   Lock lock(r.mutex);
   for (;;) {
     CUstream_st* stream = nullptr;
@@ -343,6 +345,7 @@ void work(Device& device) {
     if (r.delay.count() > 0) std::this_thread::sleep_for(r.delay);
     stream->timeline.with([&] {
       acquire(operation);
+      acquire(&device.started);
       if (stream->legacy) acquire(&device.blocking_order);
       if (stream->blocking) acquire(&device.legacy_order);
       if (runs) error = operation->run(status);
@@ -1011,10 +1014,10 @@ struct Call : Operation {
   cudaHostFn_t function = nullptr;
   void* data;
   cudaError_t run(cudaError_t status) override {
-    in_callback = true;
+    in_callback.store(true, std::memory_order_relaxed);
     if (callback) callback(stream, status, data);
     else function(data);
-    in_callback = false;
+    in_callback.store(false, std::memory_order_relaxed);
     return cudaSuccess;
   }
 };
@@ -1179,7 +1182,7 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
 
 namespace {
 CUresult get_address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {
-  if (unloading || in_callback || runtime().devices.empty()) return CUDA_ERROR_INVALID_VALUE;
+  if (unloading || in_callback.load(std::memory_order_relaxed) || runtime().devices.empty()) return CUDA_ERROR_INVALID_VALUE;
   Lock lock(runtime().mutex);
   const auto* const found = find(reinterpret_cast<const void*>(uintptr_t(pointer)));
   if (!found || found->second.kind != Allocation::device || found->second.freeing) return CUDA_ERROR_NOT_FOUND;
