@@ -95,7 +95,7 @@ if (unknown !== undefined) refuse(`--only ${unknown}: there are ${names.join(', 
 
 const subject = await loadSubject();
 const device = requireDevice(subject.cuda);
-const { Misses, loadVectors } = await loadSupport();
+const support = await loadSupport();
 const { version } = createRequire(import.meta.url)('../package.json');
 const machine = describeMachine(device, version);
 console.log(`${device.name}, compute capability ${device.computeCapability}, diralign ${version}, scale ${scaleName}`);
@@ -114,8 +114,8 @@ const showProgress = (name) => async (share) => {
 
 const results = [];
 for (const section of sections.filter(({ name }) => wanted.includes(name))) {
-  const context = { subject, scale: scales[scaleName], device, loadVectors };
-  const result = await runSection(section, context, Misses, showProgress(section.name));
+  const context = { ...support, subject, scale: scales[scaleName], device };
+  const result = await runSection(section, context, showProgress(section.name));
   if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
   results.push(result);
   console.log(

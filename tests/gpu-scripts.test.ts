@@ -24,12 +24,12 @@ interface Outcome {
 }
 interface Check {
   readonly sections: readonly Section[];
-  readonly runSection: (section: Section, context: object, misses: unknown) => Promise<Outcome>;
+  readonly runSection: (section: Section, context: object) => Promise<Outcome>;
   readonly failed: (results: readonly Outcome[]) => boolean;
 }
 let check: Check;
 let scales: Record<string, object>;
-let support: { readonly Misses: unknown; readonly loadVectors: () => unknown };
+let support: object;
 const load = async (file: string): Promise<unknown> => import(pathToFileURL(path.join(folder, file)).href);
 
 /** The scripts beside the package compiled from ts/ as it is now: a stale dist/ is never what is tested. */
@@ -64,8 +64,8 @@ async function runSection(name: string, faults: Faults = {}): Promise<Outcome> {
   const section = check.sections.find((each) => each.name === name);
   if (!section) throw new Error(`there is no section ${name}`);
   const subject = pretendSubject(faults);
-  const context = { subject, scale: scales.tiny, device: subject.cuda.devices()[0], loadVectors: support.loadVectors };
-  const outcome = await check.runSection(section, context, support.Misses);
+  const context = { ...support, subject, scale: scales.tiny, device: subject.cuda.devices()[0] };
+  const outcome = await check.runSection(section, context);
   expect(subject.memory.size, 'buffers left behind').toBe(0);
   return outcome;
 }
@@ -86,77 +86,107 @@ describe('gpu:check', () => {
     expect(check.failed([{ ...idle, notes: ['not available'] }])).toBe(false);
   });
 
+  /** Another bit at the end of an element. */
   const bump = (array: ArrayLike<number> | undefined, index: number): void => {
     if (!array?.length) return;
     const bits =
       array instanceof Float32Array ? new Uint32Array(array.buffer, array.byteOffset, array.length) : (array as Uint16Array);
     const i = index < 0 ? array.length + index : index;
-    // One unit in the last place, of an element that is not NaN.
     bits[i] = (bits[i] ?? 0) ^ 1;
   };
+  const scaleFirst = (values: Float64Array, factor: number): void => {
+    values[0] = (values[0] ?? 0) * factor;
+  };
   let calls = 0;
-  const faults: readonly (readonly [section: string, what: string, faults: Faults])[] = [
-    [
-      'vectors',
-      'a gradient off by 2e-5',
-      { alter: (_, gradient) => gradient?.forEach((x, i) => (gradient[i] = x * (1 + 2e-5))) },
-    ],
-    ['vectors', 'a loss off by 1e-5', { alter: (result) => Object.assign(result, { loss: result.loss * (1 + 1e-5) + 1e-5 }) }],
-    ['vectors', 'one wrong log-probability of a token', { alterTokens: (logps) => (logps[1] = (logps[1] ?? 0) - 1e-4) }],
-    ['vectors', 'a count', { alter: ({ counts }) => (counts[0] = (counts[0] ?? 0) + 1) }],
-    [
-      'vectors',
-      'one bit of a gradient in place',
-      { alter: (_, gradient, __, run) => (run.inPlace && run.gradient === 'dense' ? bump(gradient, 0) : undefined) },
-    ],
-    [
-      'reference',
-      'one unit too much at the end of a bfloat16 gradient',
-      { alter: (_, gradient, batch) => (batch.logits instanceof Float32Array ? undefined : bump(gradient, -1)) },
-    ],
-    ['reference', 'a wrong entropy or log-probability', { alterTokens: (logps) => (logps[0] = (logps[0] ?? 0) * (1 + 1e-5)) }],
-    [
-      'determinism',
-      'a bit that is another in some runs',
-      { alter: (_, gradient) => (calls++ % 3 === 2 ? bump(gradient, 0) : undefined) },
-    ],
-    [
-      'determinism',
-      'a sum in another order in some runs',
-      { alter: ({ logps }) => (calls++ % 3 === 2 ? (logps[0] = (logps[0] ?? 0) * (1 + 2 ** -52)) : undefined) },
-    ],
-    [
-      'independence',
-      'a reduction that depends on the number of rows',
-      { alter: ({ logps }, _, { labels }) => logps.forEach((x, b) => (logps[b] = x * (1 + (labels.length % 3) * 2 ** -52))) },
-    ],
-    [
-      'independence',
-      'a bit of the last row of the gradient',
-      { alter: (_, gradient, { shape }) => (shape[1] === 7 ? bump(gradient, -1) : undefined) },
-    ],
-    [
-      'huge',
-      'a bit of the last element',
-      {
-        alter: (_, gradient) => {
+  const nowAndThen = (): boolean => calls++ % 3 === 2;
+  const faults: Readonly<Record<string, Record<string, Faults>>> = {
+    vectors: {
+      'a gradient off by 2e-5': {
+        alter(_, gradient) {
+          gradient?.forEach((x, i) => (gradient[i] = x * (1 + 2e-5)));
+        },
+      },
+      'a loss off by 1e-5': {
+        alter(result) {
+          Object.assign(result, { loss: result.loss * (1 + 1e-5) + 1e-5 });
+        },
+      },
+      'one wrong log-probability of a token': {
+        alterTokens(logps) {
+          logps[1] = (logps[1] ?? 0) - 1e-4;
+        },
+      },
+      'one wrong count': {
+        alter({ counts }) {
+          counts[0] = (counts[0] ?? 0) + 1;
+        },
+      },
+      'one bit of a gradient in place': {
+        alter(_, gradient, __, run) {
+          if (run.inPlace && run.gradient === 'dense') bump(gradient, 0);
+        },
+      },
+    },
+    reference: {
+      'one unit at the end of a 16-bit gradient': {
+        alter(_, gradient) {
+          if (gradient instanceof Uint16Array) bump(gradient, -1);
+        },
+      },
+      'a wrong log-probability': {
+        alterTokens(logps) {
+          scaleFirst(logps, 1 + 1e-5);
+        },
+      },
+    },
+    determinism: {
+      'a bit that is another in some runs': {
+        alter(_, gradient) {
+          if (nowAndThen()) bump(gradient, 0);
+        },
+      },
+      'a sum in another order in some runs': {
+        alter({ logps }) {
+          if (nowAndThen()) scaleFirst(logps, 1 + 2 ** -52);
+        },
+      },
+    },
+    independence: {
+      'a reduction that depends on the number of rows': {
+        alter({ logps }, _, { labels }) {
+          scaleFirst(logps, 1 + (labels.length % 3) * 2 ** -52);
+        },
+      },
+      'a bit of an ignored row': {
+        alter(_, gradient, { shape }) {
+          if (shape[1] === 7) bump(gradient, -1);
+        },
+      },
+      'a bit of a row whose batch is packed': {
+        alter(_, gradient, { shape }) {
+          if (shape.length === 2) bump(gradient, 0);
+        },
+      },
+    },
+    huge: {
+      'a bit of the last element': {
+        alter(_, gradient) {
           bump(gradient, -1);
         },
       },
-    ],
-    [
-      'huge',
-      'a bit of an ignored row',
-      {
-        alter: (_, gradient) => {
+      'a bit of an ignored row': {
+        alter(_, gradient) {
           bump(gradient, 5 * 96);
         },
       },
-    ],
-  ];
-  test.each(faults)('%s finds %s', async (name, _, planted) => {
+    },
+  };
+  const planted = Object.entries(faults).flatMap(([section, each]) =>
+    Object.entries(each).map(([what, fault]) => [section, what, fault] as const),
+  );
+  test.each(planted)('%s finds %s', async (name, _, fault) => {
     calls = 0;
-    const outcome = await runSection(name, planted);
+    const outcome = await runSection(name, fault);
     expect(outcome.status).toBe('MISS');
     expect(check.failed([outcome])).toBe(true);
   });
@@ -199,12 +229,11 @@ describe('gpu:check', () => {
 });
 
 describe('the commands', () => {
+  // No device, whatever this machine has, and no other addon than the built one.
+  const { DIRALIGN_PREBUILD: emulated, ...environment } = process.env;
+  const env = { ...environment, CUDA_VISIBLE_DEVICES: '' };
   const run = (script: string, ...args: string[]) =>
-    spawnSync(process.execPath, [path.join(folder, script), ...args], {
-      encoding: 'utf8',
-      // No device, whatever this machine has.
-      env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
-    });
+    spawnSync(process.execPath, [path.join(folder, script), ...args], { encoding: 'utf8', env });
 
   test.each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s --help', (script) => {
     const { status, stdout } = run(script, '--help');
@@ -233,7 +262,7 @@ describe('the commands', () => {
       for (const script of ['scripts/gpu-check.mjs', 'bench/gpu.mjs']) {
         const { status: code, stderr: said } = spawnSync(process.execPath, [path.join(elsewhere, script)], {
           encoding: 'utf8',
-          env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
+          env,
         });
         expect(said).toMatch(/^CUDA is not available: /);
         expect(code).toBe(2);
@@ -252,5 +281,41 @@ describe('the commands', () => {
     } finally {
       fs.rmSync(elsewhere, { recursive: true });
     }
+  });
+
+  // Where the addon with the emulation of CUDA is what the tests run on.
+  describe.runIf(process.env.DIRALIGN_EXPECT_CUDA === '1')('on the emulation', () => {
+    const runEmulated = (script: string, ...args: string[]) => {
+      const file = path.join(folder, 'emulated.json');
+      fs.rmSync(file, { force: true });
+      const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, script), '--json', file, ...args], {
+        encoding: 'utf8',
+        env: { ...environment, DIRALIGN_PREBUILD: emulated },
+      });
+      const result = fs.existsSync(file) ? (JSON.parse(fs.readFileSync(file, 'utf8')) as Record<string, unknown>) : undefined;
+      return { status, output: `${stdout}${stderr}`, result };
+    };
+    const results = () => fs.readdirSync(path.join(folder, 'bench/results'));
+
+    test('gpu:check misses nothing and keeps nothing', { timeout: 300_000 }, () => {
+      const before = results();
+      const { status, output, result } = runEmulated('scripts/gpu-check.mjs', '--scale', 'tiny');
+      expect(output).toContain('This is the emulation of CUDA');
+      expect(output).not.toContain('MISS');
+      expect(status).toBe(0);
+      expect(result).toMatchObject({ ok: true });
+      expect(results()).toEqual(before);
+    });
+
+    test('gpu:bench runs and keeps no times', { timeout: 300_000 }, () => {
+      const before = results();
+      const { status, output, result } = runEmulated('bench/gpu.mjs', '--scale', 'tiny');
+      expect(output).toContain('No times were kept');
+      expect(status).toBe(0);
+      expect(result).toMatchObject({ emulated: true, cases: 20 });
+      expect(JSON.stringify(result)).not.toMatch(/median|wall|GB/);
+      expect(results()).toEqual(before);
+      expect(runEmulated('bench/gpu.mjs', '--quick').status).toBe(2);
+    });
   });
 });

@@ -21,11 +21,10 @@ export const sections = [
 /**
  * Runs one section. Its status is `'ok'`, `'MISS'`, or `'not run'` where it said why it looked at nothing.
  *
- * @param {object} context subject, scale, device, loadVectors: what sections take
- * @param {new () => object} Misses the collector of tests/support/bounds.ts
+ * @param {object} context subject, scale, device and what loadSupport gives: what sections take
  */
-export async function runSection(section, context, Misses, progress = () => undefined) {
-  const misses = new Misses();
+export async function runSection(section, context, progress = () => undefined) {
+  const misses = new context.Misses();
   const notes = [];
   const start = performance.now();
   try {

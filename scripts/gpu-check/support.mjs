@@ -7,7 +7,7 @@ import { pathToFileURL } from 'node:url';
 import { root } from '../../bench/gpu/machine.mjs';
 
 const target = path.join(root, 'build/gpu-check');
-const modules = ['numbers', 'bounds', 'vectors'];
+const modules = ['numbers', 'bounds', 'vectors', 'cases'];
 
 function typescript() {
   try {
@@ -20,7 +20,7 @@ function typescript() {
 /** Compiles where it can; returns whether there is something to load. */
 export function prepareSupport() {
   const ts = typescript();
-  if (!ts) return existsSync(path.join(target, 'vectors.js'));
+  if (!ts) return modules.every((name) => existsSync(path.join(target, `${name}.js`)));
   mkdirSync(target, { recursive: true });
   const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
   for (const name of modules) {
@@ -40,6 +40,8 @@ export async function loadSupport() {
     );
   }
   const load = (name) => import(pathToFileURL(path.join(target, `${name}.js`)).href);
-  const [{ Misses }, { loadVectors }] = await Promise.all([load('bounds'), load('vectors')]);
-  return { Misses, loadVectors: () => loadVectors(pathToFileURL(path.join(root, 'tests/fixtures/vectors/'))) };
+  const [{ Misses }, { decodeHalf }, { loadVectors }, cases] = await Promise.all(
+    ['bounds', 'numbers', 'vectors', 'cases'].map(load),
+  );
+  return { Misses, decodeHalf, cases, loadVectors: () => loadVectors(pathToFileURL(path.join(root, 'tests/fixtures/vectors/'))) };
 }

@@ -1,86 +1,24 @@
 // The reference cases of tests/fixtures/vectors through every public way onto the device.
-import { checkGradient, encode, gradientBound, logpBound, lossBound, Tally } from '../../dist/verification.js';
+import { encode, gradientBound, halfGradientBound, logpBound } from '../../dist/verification.js';
 import { packed } from './batches.mjs';
 import { onDevice, onDeviceAsync, requireSame, Resident, sameBits, staged } from './device.mjs';
 
-const isSft = (c) => c.call.method === 'sft';
-const sequencesOf = (c) => (isSft(c) ? 1 : 2) * c.input.B;
-
-function batchOf(c) {
-  const { T, V, logits, labels, nllLabels, reference } = c.input;
-  const n = sequencesOf(c);
-  return {
-    logits: logits.slice(0, n * T * V),
-    shape: [n, T, V],
-    labels: labels.slice(0, n * T),
-    reference: reference.slice(0, n),
-    // `sft` has one set of labels.
-    ...(nllLabels && !isSft(c) && { sftLabels: nllLabels.slice(0, n * T) }),
-  };
-}
-
-/** What the checks of `diralign verify` want to know, from a case: the gradient is the sum of its terms' coefficient * residual. */
-function termsOf(c) {
-  const { labels, nllLabels, residual, nllResidual, B } = c.input;
-  const n = sequencesOf(c);
-  const own = Float64Array.from({ length: n }, (_, b) => c.dseq?.[b] ?? 0);
-  const likelihood = Float64Array.from({ length: n }, (_, b) => (b < B ? c.dnll : 0));
-  if (nllLabels) {
-    return [
-      { labels, residual, coefficients: own },
-      { labels: nllLabels, residual: nllResidual, coefficients: likelihood },
-    ];
+/** Every number of a result and every element of its gradient, as the tests check them. */
+function checkAll({ misses, cases, decodeHalf }, c, batch, result) {
+  const { dtype } = batch;
+  const { residual, V } = c.input;
+  cases.checkNumbers(misses, c, result, 'cuda');
+  const gradient = dtype ? decodeHalf(result.gradLogits, dtype) : result.gradLogits;
+  if (!result.rowScale) {
+    cases.checkGradient(misses, c, gradient, dtype);
+    return;
   }
-  return [{ labels, residual, coefficients: own.map((x, b) => x + likelihood[b]) }];
-}
-
-/** The coefficient that a result reports leaves the likelihood term out; that of a case has it in where it averages over sequences. */
-function reported(c, b) {
-  const { call, dseq, dnll, input } = c;
-  if (isSft(c)) return dseq[b] + dnll;
-  const { sftWeight = 0, sftReduction = 'sequence', normalize } = call;
-  if (b >= input.B || sftReduction !== 'sequence') return dseq[b];
-  return dseq[b] + sftWeight / input.B / (normalize === true ? input.counts[b] : 1);
-}
-
-function checkNumbers(misses, c, result) {
-  const { input, id, call } = c;
-  const n = sequencesOf(c);
-  const bounds = Array.from({ length: n }, (_, b) => logpBound(input.logps[b], input.counts[b]));
-  misses.near(`${id} loss`, result.loss, c.loss, lossBound(c.loss));
-  if (c.losses) misses.each(`${id} losses`, result.losses, c.losses, lossBound);
-  misses.each(`${id} logps`, result.logps, input.logps.subarray(0, n), (_, b) => bounds[b]);
-  misses.require(sameBits(result.counts, input.counts.slice(0, n)), `${id} counts`);
-  if (c.rewards && !isSft(c)) {
-    const divisor = (b) => (call.normalize === true ? Math.max(1, input.counts[b]) : 1);
-    misses.each(`${id} rewards`, result.rewards, c.rewards, (_, b) => (call.beta * bounds[b]) / divisor(b));
-  }
-  if (!c.dseq) return;
-  const coefficients = Array.from({ length: n }, (_, b) => reported(c, b));
-  misses.each(`${id} coefficients`, result.coefficients, coefficients, (x, b) =>
-    gradientBound(Math.max(Math.abs(x), Math.abs(c.dseq[b])), 0),
+  misses.each(`${c.id} rowScale`, result.rowScale, cases.expectedScales(c), (x) => gradientBound(Math.abs(x), 0));
+  // An element of the residual is at most 1.
+  misses.each(`${c.id} factored`, gradient, residual.subarray(0, gradient.length), (x) =>
+    dtype ? halfGradientBound(x, dtype) : gradientBound(Math.abs(x), 1),
   );
-}
-
-/** Element by element, against the case's own gradient where it has one, and against coefficient * residual. */
-function checkAll(misses, c, batch, result) {
-  checkNumbers(misses, c, result);
-  const terms = termsOf(c);
-  const { T, V } = c.input;
-  const per = T * V;
-  const scale = (i) =>
-    terms.reduce((sum, { coefficients, residual }) => sum + Math.abs(coefficients[Math.floor(i / per)] * residual[i]), 0);
-  let largest = 0;
-  for (let i = 0; i < batch.logits.length; i++) largest = Math.max(largest, scale(i));
-  const tally = new Tally();
-  checkGradient(tally, { batch }, { terms, largest }, result.gradLogits, result.rowScale);
-  misses.checked += batch.logits.length;
-  misses.worst = Math.max(misses.worst, ...Object.values(tally.worst));
-  for (const miss of tally.misses) misses.require(false, `${c.id}: ${miss.what}: ${miss.actual}, expected ${miss.expected}`);
-  misses.require(tally.count === 0, `${c.id}: ${tally.count} elements out of bounds`);
-  if (!c.gradient || result.rowScale || batch.logits instanceof Uint16Array) return;
-  for (let i = 0; i < batch.logits.length; i++)
-    misses.near(() => `${c.id} gradient [${i}]`, result.gradLogits[i], c.gradient[i], gradientBound(scale(i), largest));
+  if (!dtype) cases.checkGradient(misses, c, cases.unfactored(result, gradient, V));
 }
 
 /** Rows further apart, the elements between them NaN. */
@@ -108,7 +46,8 @@ function unstrided(misses, what, array, vocab, rowStride) {
   return result;
 }
 
-async function checkCase(subject, misses, c, batch, stream) {
+async function checkCase(context, c, batch, stream) {
+  const { subject, misses } = context;
   const objective = subject.dirAlignLoss(c.call);
   const take = (name, { result, problems }) => {
     for (const problem of problems) misses.require(false, `${c.id}, ${name}: ${problem}`);
@@ -117,7 +56,7 @@ async function checkCase(subject, misses, c, batch, stream) {
   const device = (name, given, options) => take(name, onDevice(subject, objective, given, options));
 
   const dense = device('dense', batch, { place: 'fresh' });
-  checkAll(misses, c, batch, dense);
+  checkAll(context, c, batch, dense);
   const same = (name, result) => requireSame(misses, `${c.id}, ${name}`, result, dense);
   same('out', device('out', batch, { place: 'out', shift: 1, exact: true }));
   same('in place', device('in place', batch, { place: 'inPlace', shift: 3 }));
@@ -138,7 +77,7 @@ async function checkCase(subject, misses, c, batch, stream) {
 
   if (!batch.sftLabels) {
     const factored = device('factored', batch, { gradient: 'factored', place: 'out', shift: 1 });
-    checkAll(misses, c, batch, factored);
+    checkAll(context, c, batch, factored);
     // Not to the bit: a gradient over its logits may be formed in another order than one beside them.
     const again = [
       ['factored in place', device('factored in place', batch, { gradient: 'factored', place: 'inPlace', shift: 3 })],
@@ -147,7 +86,7 @@ async function checkCase(subject, misses, c, batch, stream) {
     ];
     for (const [name, result] of again) {
       requireSame(misses, `${c.id}, ${name}`, result, factored, { gradient: false });
-      checkAll(misses, c, batch, result);
+      checkAll(context, c, batch, result);
     }
 
     const { batch: rowsOnly, rows } = packed(batch);
@@ -175,30 +114,22 @@ function checkFinite(subject, misses, c, batch) {
   }
 }
 
-export async function vectors({ subject, misses, scale, progress, note, loadVectors }) {
+export async function vectors(context) {
+  const { subject, misses, scale, progress, note, loadVectors, cases } = context;
   const stream = subject.cuda.stream();
-  const all = [...loadVectors()].flatMap(([, cases]) => cases);
+  const all = [...loadVectors().values()].flat();
   // One by one through the list, so that a step meets every method and input.
   const chosen = all.filter((_, i) => i % scale.vectorStep === 0);
-  if (chosen.length < all.length) note(`${chosen.length} of ${all.length} cases`);
-  else note(`${all.length} cases`);
+  note(chosen.length < all.length ? `${chosen.length} of ${all.length} cases` : `${all.length} cases`);
   const inputs = new Set();
   for (const [i, c] of chosen.entries()) {
-    const batch = batchOf(c);
+    const batch = cases.makeBatch(c);
     if (c.robustnessOnly) checkFinite(subject, misses, c, batch);
     else {
-      await checkCase(subject, misses, c, batch, stream);
-      const { dtypeExact } = c.input;
-      if (dtypeExact !== 'f32') {
-        const dtype = dtypeExact === 'f16' ? 'float16' : 'bfloat16';
-        await checkCase(
-          subject,
-          misses,
-          c,
-          { ...batch, dtype, logits: Uint16Array.from(batch.logits, (x) => encode(x, dtype)) },
-          stream,
-        );
-      }
+      await checkCase(context, c, batch, stream);
+      const dtype = { f32: undefined, f16: 'float16', bf16: 'bfloat16' }[c.input.dtypeExact];
+      if (dtype)
+        await checkCase(context, c, { ...batch, dtype, logits: Uint16Array.from(batch.logits, (x) => encode(x, dtype)) }, stream);
     }
     if (!inputs.has(c.input)) checkLogps(subject, misses, c.input);
     inputs.add(c.input);

@@ -66,9 +66,11 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
 
   function loss(objective: ReturnType<typeof dirAlignLoss>, batch: Batch, run: Run): unknown {
     const given = host(batch);
-    const { backend: _, out, ...rest } = run;
+    const { out } = run;
     const target = out && 'ptr' in out ? view(out) : out;
-    const result = objective(given, { ...rest, ...(target && { out: target }) }) as Result & { backend: string };
+    const own: RunOptions = { ...run, backend: 'cpu', out: target };
+    if (!target) delete (own as { out?: unknown }).out;
+    const result = objective(given, own) as Result & { backend: string };
     result.backend = 'cuda';
     alter?.(result, result.gradLogits, batch, run);
     if (!result.gradLogits || !('ptr' in batch.logits)) return result;

@@ -1,0 +1,117 @@
+// The tables of `gpu:bench`, and what of its targets was reached.
+import { table } from '../../dist/cli/table.js';
+import { modes, peerTarget, targetsOf } from './plan.mjs';
+
+const title = (mode) => modes.find(({ name }) => name === mode).title;
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const shapeName = ({ dtype, rows, vocab, fraction }) => `${dtype} ${rows} x ${vocab}, ${100 * fraction} %`;
+const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3));
+
+/** Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went wrong is a miss. */
+export function judge({ groups, peers }) {
+  const list = [];
+  for (const { entries, copyBandwidth } of groups) {
+    for (const entry of entries) {
+      const whole = entries.find(({ mode, fraction }) => mode === entry.mode && fraction === 1);
+      for (const target of targetsOf(entry, { copyBandwidth, wholeMs: whole?.device.median })) {
+        list.push({ shape: shapeName(entry), mode: entry.mode, ...target });
+      }
+    }
+  }
+  for (const peer of peers) {
+    const shape = shapeName(peer);
+    if (peer.problem)
+      list.push({ shape, mode: 'dense out', what: `${peer.name}: ${peer.problem}`, wanted: 1, got: NaN, reached: false });
+    else list.push({ shape, mode: 'dense out', ...peerTarget(peer.ours, peer) });
+  }
+  return list;
+}
+
+function timesTable({ groups }) {
+  const rows = groups.flatMap(({ entries, copyBandwidth }) =>
+    entries.map((entry) => {
+      const { device, wall, floorBytes: bytes } = entry;
+      const perSecond = bytes / (device.median / 1000);
+      return [
+        entry.dtype,
+        String(entry.rows),
+        String(entry.vocab),
+        percent(entry.fraction),
+        title(entry.mode),
+        number(device.median),
+        `${number(device.q1)} - ${number(device.q3)}`,
+        (perSecond / 1e9).toFixed(0),
+        percent(perSecond / copyBandwidth),
+        number(wall.median),
+        entry.extraBytes === undefined ? '' : (entry.extraBytes / 2 ** 20).toFixed(1),
+      ];
+    }),
+  );
+  const columns = [
+    ...['logits', 'rows', 'vocab', 'scored', 'mode'].map((name) => ({ title: name })),
+    { title: 'ms', align: 'point' },
+    { title: 'quartiles' },
+    { title: 'GB/s', align: 'right' },
+    { title: 'of copy', align: 'right' },
+    { title: 'call ms', align: 'point' },
+    { title: 'extra MiB', align: 'right' },
+  ];
+  return table(columns, rows);
+}
+
+function peersTable({ peers }) {
+  const rows = peers.map((peer) =>
+    peer.problem
+      ? [peer.name, shapeName(peer), peer.problem]
+      : [
+          peer.version,
+          shapeName(peer),
+          number(peer.device.median),
+          number(peer.ours.device.median),
+          `${number(peer.ratio.value)} (${number(peer.ratio.q1)} - ${number(peer.ratio.q3)})`,
+          number(peer.wallRatio.value),
+          (peer.extraBytes / 2 ** 20).toFixed(0),
+        ],
+  );
+  const names = ['peer', 'batch', 'ms', 'ours ms', 'slower by (quartiles)', 'by the clock', 'extra MiB'];
+  return table(
+    names.map((name) => ({ title: name })),
+    rows,
+  );
+}
+
+function targetsTable(targets) {
+  const rows = targets.map(({ shape, mode, what, wanted, got, reached }) => [
+    shape,
+    title(mode),
+    what,
+    number(wanted),
+    Number.isNaN(got) ? '' : number(got),
+    reached ? 'reached' : 'MISSED',
+  ]);
+  return table(
+    ['batch', 'mode', 'target', 'wanted', 'got', ''].map((name) => ({ title: name })),
+    rows,
+  );
+}
+
+export function report(result) {
+  const { groups, skipped, peers, targets, rounds, seconds } = result;
+  const bandwidths = groups.map(({ copyBandwidth }) => copyBandwidth / 1e9).sort((a, b) => a - b);
+  const missed = targets.filter(({ reached }) => !reached).length;
+  return [
+    '',
+    timesTable(result),
+    '',
+    `Copy kernel: ${bandwidths[0]?.toFixed(0)} to ${bandwidths.at(-1)?.toFixed(0)} GB/s, read and written. ms: medians of ${rounds} interleaved rounds, by`,
+    'events around the work of a call, caches cold. GB/s: the fewest bytes that the mode must move. call ms: by the clock around the call.',
+    ...skipped.map(({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`),
+    ...(peers.length > 0
+      ? ['', peersTable(result), 'Ours is the dense gradient in a buffer of its own.']
+      : ['', 'No peers were measured.']),
+    '',
+    targets.length > 0 ? targetsTable(targets) : 'No target is stated for these shapes.',
+    '',
+    `${targets.length - missed} of ${targets.length} targets reached (stated for an H200) in ${seconds.toFixed(0)} s.`,
+  ].join('\n');
+}
