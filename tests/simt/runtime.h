@@ -7,6 +7,8 @@
 // Environment, read at the first call:
 //   SIMT_DEVICES=2          how many devices
 //   SIMT_MEMORY=1073741824  bytes of each
+//   SIMT_CAPABILITY=90      their compute capability
+//   SIMT_DRIVER=13000       the CUDA version of the driver; below 13000 it is too old, 0 is none
 //   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait bare
 // read at every call:
 //   SIMT_FAIL=name:error:after[:times][,...]  `name` fails with that error after so many calls that did not, once or so many times;

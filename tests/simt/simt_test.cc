@@ -342,27 +342,27 @@ bool run_publish() {
   return all_are(out.host(), 0.0f);
 }
 
-/// The first block waits for the last one, which gets a place only when it fits next to it.
-template <bool broken>
-__global__ void wait_for_the_last_block(unsigned* count, float* out) {
-  const unsigned last = gridDim.x - 1;
+/// Every block waits for all others, which end only if they have a place at the same time.
+__global__ void wait_for_all_blocks(unsigned* count, float* out) {
   if (threadIdx.x == 0) {
-    if (blockIdx.x == last) simt::atomic_add_acq_rel(count, 1u);
-    else while (simt::load_acquire(count) == 0) simt::yield();
+    simt::atomic_add_acq_rel(count, 1u);
+    while (simt::load_acquire(count) < gridDim.x) simt::yield();
   }
   __syncthreads();
   if (blockIdx.x == 0) out[threadIdx.x] = 0;
 }
 template <bool broken>
-bool run_wait_for_the_last_block() {
+bool run_wait_for_all_blocks() {
+  constexpr int shared_bytes = 100 << 10;  // leaves few places
+  CHECKED(cudaFuncSetAttribute(wait_for_all_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
   int resident;
-  CHECKED(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, wait_for_the_last_block<broken>, threads, 0));
+  CHECKED(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, wait_for_all_blocks, threads, shared_bytes));
   cudaDeviceProp properties;
   CHECKED(cudaGetDeviceProperties(&properties, 0));
   const unsigned blocks = unsigned(resident * properties.multiProcessorCount) + (broken ? 1 : 0);
   Buffer<float> out(threads);
   Buffer<unsigned> count(std::vector<unsigned>(1, 0));
-  CHECKED(simt::launch(wait_for_the_last_block<broken>, blocks, threads, 0, nullptr, count.data, out.data));
+  CHECKED(simt::launch(wait_for_all_blocks, blocks, threads, shared_bytes, nullptr, count.data, out.data));
   return all_are(out.host(), 0.0f);
 }
 
@@ -470,6 +470,31 @@ bool run_use_after_free() {
   return true;
 }
 
+// --- Failures of the device, on demand ------------------------------------------------------------------------------------------
+
+/// With SIMT_FAIL=kernel:700:1 the second kernel fails: later, and for good, and not for the other device.
+bool run_failing_kernel() {
+  float* out;
+  struct Calls {
+    cudaError_t status = cudaSuccess;
+    bool function = false;
+  } calls;
+  CHECKED(cudaMalloc(&out, sizeof(Threads)));
+  CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, nullptr, out));
+  CHECKED(cudaDeviceSynchronize());
+  CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, nullptr, out));
+  CHECKED(cudaStreamAddCallback(nullptr, [](cudaStream_t, cudaError_t status, void* data) { static_cast<Calls*>(data)->status = status; }, &calls, 0));
+  cudaLaunchHostFunc(nullptr, [](void* data) { static_cast<Calls*>(data)->function = true; }, &calls);
+  bool as_documented = cudaDeviceSynchronize() == cudaErrorIllegalAddress;
+  as_documented &= calls.status == cudaErrorIllegalAddress && !calls.function;
+  as_documented &= cudaMemset(out, 0, 4) == cudaErrorIllegalAddress;
+  as_documented &= cudaGetLastError() == cudaErrorIllegalAddress && cudaGetLastError() == cudaErrorIllegalAddress;
+  CHECKED(cudaSetDevice(1));
+  as_documented &= zeros<read_after_write<false>>();
+  if (as_documented) std::printf("the device failed as documented\n");
+  return false;
+}
+
 // --- What is to be found, and by what -------------------------------------------------------------------------------------------
 
 enum Build : unsigned { plain = 1, addresses = 2, races = 4, every = 7 };
@@ -551,7 +576,7 @@ const std::vector<Bug>& bugs() {
       {"blocks without release and acquire", run_publish<ordered>, run_publish<no_release_acquire>, {{races, "forward", race}, {races, "5", race}}},
       {"publication without a barrier before", nullptr, run_publish<no_barrier_before>, {{races, "forward", race}}},
       {"publication without a barrier after", nullptr, run_publish<no_barrier_after>, {{races, "forward", race}}},
-      {"wait for a block that never starts", run_wait_for_the_last_block<false>, run_wait_for_the_last_block<true>,
+      {"wait for a block that never starts", run_wait_for_all_blocks<false>, run_wait_for_all_blocks<true>,
        {{every, "forward", "deadlock: nothing but polling"}, {every, "2", "deadlock: nothing but polling"}}},
       {"counter without atomics, one block", run_count_threads<false, 1>, run_count_threads<true, 1>, {{races, "forward", race}}},
       {"counter without atomics, many blocks", run_count_threads<false, 100>, run_count_threads<true, 100>, {{races, "forward", race}}},
@@ -568,6 +593,10 @@ const std::vector<Bug>& bugs() {
        {{plain | addresses, "forward", wrong}, {races, "forward", race}}, "SIMT_DELAY=20000"},
       {"source reused too early", run_source_reused_too_early<false>, run_source_reused_too_early<true>,
        {{plain | addresses, "forward", wrong}, {races, "forward", race}}, "SIMT_DELAY=20000"},
+      {"a kernel that fails", nullptr, run_failing_kernel, {{every, "forward", "the device failed as documented"}}, "SIMT_FAIL=kernel:700:1"},
+      {"no device", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorNoDevice"}}, "SIMT_DEVICES=0"},
+      {"an old driver", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorInsufficientDriver"}}, "SIMT_DRIVER=12040"},
+      {"too little memory", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorMemoryAllocation"}}, "SIMT_MEMORY=100"},
       {"streams without an event", run_streams_without_event<false>, run_streams_without_event<true>, {{races, "forward", race}}},
   };
   return all;
@@ -591,7 +620,8 @@ int run_bug(const char* name) {
 
 /// Runs the bug in a process of its own; whether it was found.
 bool found(const char* program, const Bug& bug, const char* order, const char* text, std::string& output) {
-  const std::string command = std::string("env ") + bug.environment + " SIMT_ORDER=" + order + " '" + program + "' bug '" + bug.name + "' 2>&1";
+  // ThreadSanitizer would sleep for a second before it exits.
+  const std::string command = std::string("env TSAN_OPTIONS=\"$TSAN_OPTIONS atexit_sleep_ms=0\" ") + bug.environment + " SIMT_ORDER=" + order + " '" + program + "' bug '" + bug.name + "' 2>&1";
   FILE* const pipe = popen(command.c_str(), "r");
   if (!pipe) return false;
   output.clear();
