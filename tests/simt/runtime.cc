@@ -341,16 +341,18 @@ void work(Device& device) {
     bool runs = status == cudaSuccess || operation->despite_errors;
     cudaError_t error = runs ? operation->begin() : cudaSuccess;
     runs = runs && error == cudaSuccess;
+    // Read here: nothing orders what the stream's timeline reads before the stream is destroyed.
+    const bool legacy = stream->legacy, blocking = stream->blocking;
     lock.unlock();
     if (r.delay.count() > 0) std::this_thread::sleep_for(r.delay);
     stream->timeline.with([&] {
       acquire(operation);
       acquire(&device.started);
-      if (stream->legacy) acquire(&device.blocking_order);
-      if (stream->blocking) acquire(&device.legacy_order);
+      if (legacy) acquire(&device.blocking_order);
+      if (blocking) acquire(&device.legacy_order);
       if (runs) error = operation->run(status);
-      if (stream->legacy) release(&device.legacy_order);
-      if (stream->blocking) release(&device.blocking_order);
+      if (legacy) release(&device.legacy_order);
+      if (blocking) release(&device.blocking_order);
       release(&stream->order);
       release(&device.order);
     });
