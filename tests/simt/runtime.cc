@@ -1160,7 +1160,9 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
   if (threads == 0 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.z > 64) {
     return note(cudaErrorInvalidConfiguration);
   }
-  if (threads > max_threads_per_block) fail(nullptr, 0, "a launch of blocks of %llu threads; %u is the most", (unsigned long long)threads, max_threads_per_block);
+  if (threads > max_threads_per_block) {
+    fail(nullptr, 0, "a launch of blocks of %llu threads; %u is the most", (unsigned long long)threads, max_threads_per_block);
+  }
   if (shared_bytes > max_shared_memory) fail(nullptr, 0, "a launch with %zu bytes of shared memory; %zu is the most", shared_bytes, max_shared_memory);
   const Schedule order = schedule();
   Lock lock(runtime().mutex);
@@ -1170,7 +1172,8 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
     const auto& limits = stream->device->dynamic_shared_limits;
     const auto limit = limits.find(kernel);
     if (limit == limits.end() || size_t(limit->second) < shared_bytes) {
-      fail(nullptr, 0, "a launch with %zu bytes of shared memory, more than %zu, without cudaFuncSetAttribute on this device", shared_bytes, max_static_shared_memory);
+      fail(nullptr, 0, "a launch with %zu bytes of shared memory, more than %zu, without cudaFuncSetAttribute on this device", shared_bytes,
+           max_static_shared_memory);
     }
   }
   auto operation = std::make_unique<Kernel>();

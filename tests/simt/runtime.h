@@ -12,7 +12,8 @@
 //   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait bare
 // read at every call:
 //   SIMT_FAIL=name:error:after[:times][,...]  `name` fails with that error after so many calls that did not, once or so many times;
-//                           `kernel` is the run of a kernel: an error of the device, that all later calls return
+//                           `kernel` is the run of a kernel: an error of the device, which all later calls return; cudaMallocAsync
+//                           stands for cudaMallocFromPoolAsync as well
 #pragma once
 #include <cstddef>
 #include <cstdint>

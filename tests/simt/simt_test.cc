@@ -621,7 +621,8 @@ int run_bug(const char* name) {
 /// Runs the bug in a process of its own; whether it was found.
 bool found(const char* program, const Bug& bug, const char* order, const char* text, std::string& output) {
   // ThreadSanitizer would sleep for a second before it exits.
-  const std::string command = std::string("env TSAN_OPTIONS=\"$TSAN_OPTIONS atexit_sleep_ms=0\" ") + bug.environment + " SIMT_ORDER=" + order + " '" + program + "' bug '" + bug.name + "' 2>&1";
+  const std::string environment = std::string("TSAN_OPTIONS=\"$TSAN_OPTIONS atexit_sleep_ms=0\" ") + bug.environment + " SIMT_ORDER=" + order;
+  const std::string command = "env " + environment + " '" + program + "' bug '" + bug.name + "' 2>&1";
   FILE* const pipe = popen(command.c_str(), "r");
   if (!pipe) return false;
   output.clear();
