@@ -346,13 +346,23 @@ describe('diralign verify', () => {
       const { status, stdout, stderr } = diralign(['verify', batches, '--method', 'ipo', '--json']);
       return { status, stderr, report: stdout === '' ? undefined : (JSON.parse(stdout) as Record<string, unknown>) };
     };
+    const backends = cuda.available ? ['cpu', 'cuda', 'cuda, host arrays'] : ['cpu'];
     expect(verify({ cases: [{ call, loss, losses: [...losses] }] })).toMatchObject({
       status: 0,
-      report: { passed: true, failed: 0, methods: [{ method: 'ipo', backend: 'cpu', failed: 0 }], misses: [] },
+      report: {
+        passed: true,
+        failed: 0,
+        methods: backends.map((backend) => ({ method: 'ipo', backend, failed: 0 })),
+        misses: [],
+      },
     });
     expect(verify({ cases: [{ call, loss: loss * 1.00001 }] })).toMatchObject({
       status: 1,
-      report: { passed: false, failed: 1, misses: [{ case: 'expected values 0: ipo, beta 0.1', count: 1 }] },
+      report: {
+        passed: false,
+        failed: backends.length,
+        misses: backends.map((backend) => ({ backend, case: 'expected values 0: ipo, beta 0.1', count: 1 })),
+      },
     });
     const broken = verify({ cases: [{ call, loss: 'small' }] });
     expect(broken).toMatchObject({ status: 1, report: undefined });

@@ -309,9 +309,9 @@ ${paint('bold', 'Usage')}
   diralign verify [FILE.safetensors|DIR ...] [--method NAME[,NAME...]] [--json] [--junit FILE]
 
 Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a factored gradient, on every
-backend that is available (CUDA twice: on data on the device, and on host arrays): on small batches with edges (ignored rows of NaN, empty sequences, certain rows, vocabularies of 1 to
-513), on the example that comes with the package, and on the batches of FILEs and DIRs. Large files are taken in their own dtype
-and layout only.
+backend that is available (CUDA twice: with the data on the device, and with host arrays): on small batches with edges (ignored
+rows of NaN, empty sequences, certain rows, vocabularies of 1 to 513), on the example that comes with the package, and on the
+batches of FILEs and DIRs. Large files are taken in their own dtype and layout only.
 
 A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors") adds reference values:
   { "cases": [ { "call": { "method": "dpo", "beta": 0.1 }, "loss": 0.693, "losses": [...],
