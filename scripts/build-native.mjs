@@ -102,7 +102,9 @@ const jobs = String(availableParallelism());
 const js = cmakeJs();
 if (js) {
   const passed = defines.map((d) => `--CD${d}`);
-  run(process.execPath, [js, 'build', '--config', config, '--out', build, '--parallel', jobs, ...passed]);
+  // By itself, `build` passes options on to a new build directory only.
+  for (const step of ['configure', 'build'])
+    run(process.execPath, [js, step, '--config', config, '--out', build, '--parallel', jobs, ...passed]);
 } else {
   const cached = existsSync(path.join(build, 'CMakeCache.txt')); // a generator cannot be changed afterwards
   const generator = !cached && found('ninja') ? ['-G', 'Ninja'] : [];
