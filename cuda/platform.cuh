@@ -11,9 +11,15 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define GPU_SHARED(Type, name) __shared__ Type name
+#define GPU_UNROLL _Pragma("unroll")
+#define GPU_NO_UNROLL _Pragma("unroll 1")
+#define GPU_NOINLINE __noinline__
 #else
 #include <bit>
 #include "simt.h"
+#define GPU_UNROLL
+#define GPU_NO_UNROLL
+#define GPU_NOINLINE [[gnu::noinline]]
 #endif
 
 namespace diralign::gpu {
@@ -26,6 +32,17 @@ cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cud
   return cudaGetLastError();
 #else
   return simt::launch(kernel, grid, block, 0, stream, static_cast<Parameters>(arguments)...);
+#endif
+}
+
+/// The same for a kernel whose blocks wait for each other: all of them are on the device together, or it is refused.
+template <class Parameter>
+cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block, cudaStream_t stream, const Parameter& argument) {
+#if defined(__CUDACC__)
+  void* arguments[] = {const_cast<Parameter*>(&argument)};
+  return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
+#else
+  return simt::launch(kernel, grid, block, 0, stream, argument);
 #endif
 }
 
@@ -173,10 +190,11 @@ __device__ __forceinline__ uint32_t funnel_shift(uint32_t low, uint32_t high, ui
 #endif
 }
 
-/// 16 bytes at an aligned address that will be read again soon, or not.
+/// 16 bytes at an aligned address that will be read again soon, or not. Not a plain load: the compiler would move those up until the
+/// registers run out.
 __device__ __forceinline__ uint4 load16(const void* address, bool last_use) {
   const uint4* p = static_cast<const uint4*>(address);
-  return last_use ? __ldcs(p) : *p;
+  return last_use ? __ldcs(p) : __ldca(p);
 }
 /// 16 bytes to an aligned address, not to be kept in the caches.
 __device__ __forceinline__ void store16(void* address, uint4 value) { __stcs(static_cast<uint4*>(address), value); }

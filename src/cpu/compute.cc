@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include "../row_gradient.h"
 #include "kernels.h"
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -163,21 +164,13 @@ class LossRun {
     void* out = gradient_row(r.row);
     const double align = r.has_label() ? job_.outputs.coefficients[r.sequence] : 0;
     const double likelihood = r.sft_label >= 0 ? loss_.likelihood_coefficient(r.sequence) : 0;
-    if (align == 0 && likelihood == 0) {
+    const RowGradient g = row_gradient(s, r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, align, likelihood);
+    if (g.zero) {
       if (!job_.gradient.zeroed) std::memset(out, 0, batch_.row_bytes());
     } else {
-      const double total = align + likelihood;
-      const int32_t label = r.primary();
-      const bool two_labels = r.has_label() && r.sft_label >= 0 && r.sft_label != label;
-      kernels_.scaled_exp(batch_.row(r.row), out, batch_.vocab, s.max, float(-total / s.normalizer), streamed_);
-      if (two_labels) {
-        // Each label's entry: its own term's (1 - p), less the other term's p.
-        const double sft_logp = sft_row_logps_[size_t(i)];
-        kernels_.store(out, label, float(-align * std::expm1(s.logp) - likelihood * std::exp(s.logp)));
-        kernels_.store(out, r.sft_label, float(-likelihood * std::expm1(sft_logp) - align * std::exp(sft_logp)));
-      } else {
-        kernels_.store(out, label, float(-total * std::expm1(s.logp)));
-      }
+      kernels_.scaled_exp(batch_.row(r.row), out, batch_.vocab, g.shift, g.factor, streamed_);
+      kernels_.store(out, g.label, g.label_value);
+      if (g.second_label >= 0) kernels_.store(out, g.second_label, g.second_value);
     }
     zero_padding(r.row);
   }

@@ -1,0 +1,5 @@
+#include "loss_kernel.cuh"
+
+namespace diralign::gpu {
+const LossKernels loss_kernels_bfloat16 = loss_kernels_of<Bfloat16>;
+}

@@ -1,0 +1,5 @@
+#include "loss_kernel.cuh"
+
+namespace diralign::gpu {
+const LossKernels loss_kernels_float32 = loss_kernels_of<float>;
+}

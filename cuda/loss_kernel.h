@@ -1,0 +1,21 @@
+// The loss kernels of a type, as the host launches them. One translation unit a type (loss_*.cu) instantiates them.
+#pragma once
+#include "plan.h"
+
+namespace diralign::gpu {
+
+constexpr int pass_count = 4;
+
+struct LossKernels {
+  cudaError_t (*launch[pass_count])(const Plan& plan, uint32_t blocks, cudaStream_t stream);
+  /// Blocks that fit on a multiprocessor of the current device at the same time.
+  cudaError_t (*blocks_per_multiprocessor[pass_count])(int* blocks);
+};
+
+extern const LossKernels loss_kernels_float32, loss_kernels_float16, loss_kernels_bfloat16;
+
+inline const LossKernels& loss_kernels(Dtype dtype) {
+  return dtype == Dtype::float32 ? loss_kernels_float32 : dtype == Dtype::float16 ? loss_kernels_float16 : loss_kernels_bfloat16;
+}
+
+}  // namespace diralign::gpu

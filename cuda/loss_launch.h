@@ -1,0 +1,50 @@
+// One launch of the loss kernel, from the host: what it works on, its memory, and its numbers when it has ended.
+#pragma once
+#include <vector>
+#include "batch.h"
+#include "loss_kernel.h"
+#include "runtime.h"
+
+namespace diralign::gpu {
+
+/// What a launch works on: consecutive pairs of a batch. Pointers but for logits and gradient are to host memory, and read before
+/// the constructor of LossLaunch returns.
+struct LossRequest {
+  Pass pass;
+  Dtype dtype;
+  const void* logits;  ///< device memory
+  void* gradient;      ///< device memory; may be the logits
+  int64_t vocab, row_stride, gradient_elements;
+  bool separate_sft;   ///< the likelihood term has labels of its own
+  BatchTerms terms;    ///< of the whole batch
+  const RowList* rows;
+  int64_t first_pair, last_pair;
+  bool packed;         ///< row i of the memory is the i-th scored row of these pairs; without it, that of the batch
+  bool write_ignored;  ///< rows that no term scores are to be zeroed
+};
+
+/// The ranges of a batch's list of scored rows that belong to pairs [first, last).
+struct RowRange {
+  int64_t begin, end;
+};
+RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last);
+
+/// Enqueued by its constructor, which throws before anything is enqueued that writes. Destroy it when the work has ended.
+class LossLaunch {
+ public:
+  LossLaunch(const LossRequest& request, const Place& place);
+
+  // Once the work has ended; indexed as the batch is.
+  double logp(int64_t sequence) const { return has_rows_ ? results_.as<double>()[sequence] : 0; }
+  double sft_logp(int64_t sequence) const { return !separate_sft_ ? logp(sequence) : has_rows_ ? results_.as<double>()[sequences_ + sequence] : 0; }
+  /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
+  const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
+
+ private:
+  bool has_rows_ = false, separate_sft_;
+  int64_t sequences_;
+  PinnedBlock upload_, results_;
+  Workspace workspace_;
+};
+
+}  // namespace diralign::gpu

@@ -1,0 +1,93 @@
+// What a launch of the loss kernel works from: plain data that the host prepares (launch.cu) and the kernel reads (kernel.cuh).
+#pragma once
+#include <cstdint>
+#include "objectives/batch_terms.h"
+#include "platform.cuh"
+#include "row_parts.cuh"
+
+namespace diralign::gpu {
+
+/// What a launch is for.
+enum class Pass {
+  logps,     ///< log-probabilities of the sequences
+  tokens,    ///< per row: log-probability, logsumexp, entropy
+  dense,     ///< log-probabilities and the gradient of the loss
+  factored,  ///< log-probabilities and onehot - softmax
+};
+
+/// A scored row; labels of -1: not scored by that term.
+struct RowRecord {
+  uint32_t row, sequence;
+  int32_t label, sft_label;
+
+  __device__ bool has_label() const { return label >= 0; }
+  /// The entry whose log-probability is computed without cancellation.
+  __device__ int32_t primary() const { return label >= 0 ? label : sft_label; }
+};
+
+/// What a block does with one part of a row.
+enum class Work : uint32_t {
+  end,
+  reduce,            ///< sums
+  gradient,          ///< once the row's group is evaluated
+  residual,          ///< onehot - softmax, once the row's parts are all reduced
+  reduce_residual,   ///< both, the part staying in registers in between
+  zero,              ///< rows that no term scores
+  finish_tile,       ///< not ticketed: what falls to the block that completed a tile
+  finish_group,      ///< likewise
+};
+
+/// Tickets are handed out in order, a stage after another: one ticket for each part of each of its rows.
+struct Stage {
+  Work work;
+  uint32_t first_ticket;
+  uint32_t first_row;  ///< in the list of scored rows, or of ignored ones
+  uint32_t group;
+};
+
+/// Consecutive pairs whose logits are small enough to be read again from the L2 cache. Rows of a group are finished in tiles of one
+/// row for each thread of a block, and the pairs when all tiles are.
+struct Group {
+  uint32_t first_row, rows, first_pair, pairs, first_tile;
+};
+constexpr uint32_t tile_rows = threads;
+
+/// What finishing a row leaves for its gradient.
+struct RowState {
+  RowStatistics statistics;
+  double sft_logp;  ///< where the likelihood term has labels of its own
+};
+
+/// Pointers are to device memory. Counters are 0 at the start.
+struct Plan {
+  const void* logits;
+  void* gradient;
+  int64_t row_stride, gradient_elements;
+  uint32_t vocab;
+  RowCut cut;
+  bool separate_sft;
+  bool on_chip;  ///< factored: rows at aligned addresses stay in registers
+
+  const RowRecord* rows;
+  const uint32_t* ignored;
+  const uint32_t *sequence_begin, *sequence_end;  ///< ranges of `rows`
+  const Group* groups;
+  const Stage* stages;  ///< the last is Work::end at the number of tickets
+
+  PartSums* part_sums;    ///< [rows][parts]
+  float *targets, *sft_targets;
+  double *row_logps, *sft_row_logps;
+  RowState* states;       ///< dense
+  uint32_t *next_ticket, *row_arrivals, *tile_arrivals, *group_arrivals, *group_ready;
+
+  BatchTerms terms;       ///< counts and reference in device memory
+  double* coefficients;   ///< per sequence
+  double *sort_values;    ///< [2][pairs], for objectives that couple the batch
+  uint32_t *sort_order;   ///< [2][sort_length]
+  uint32_t sort_length;   ///< a power of two, at least the pairs
+
+  double *logps, *sft_logps;  ///< out, per sequence
+  double* tokens;             ///< out, [rows][3]
+};
+
+}  // namespace diralign::gpu

@@ -1,0 +1,340 @@
+// What a block does to its part of a row of logits: sum its exponentials, or write its gradient.
+//
+// A row is cut into equal parts of `steps` vectors of 16 bytes for each thread. Which thread sums which element depends on the
+// element's index in the row alone, never on its address: rows at an address that is no multiple of 16 are shifted into place as they
+// are loaded. So the sums, and everything that follows from them, have the same bits wherever the row lies and whoever computes it.
+#pragma once
+#include <type_traits>
+#include "platform.cuh"
+#include "row_gradient.h"
+
+namespace diralign::gpu {
+
+constexpr uint32_t threads = 256;
+constexpr uint32_t warps = threads / 32;
+/// Vectors of a part held in registers by each thread, all loaded before the first is used: what keeps enough bytes in flight.
+constexpr uint32_t max_steps = 8;
+constexpr float log2_e = 1.4426950408889634f;
+
+template <class T>
+constexpr uint32_t lanes = 16 / sizeof(T);  ///< elements of a vector
+
+/// How rows of a vocabulary are cut; a function of the vocabulary and the type alone.
+struct RowCut {
+  uint32_t parts;  ///< per row
+  uint32_t steps;  ///< vectors per thread in each part
+};
+inline RowCut cut_row(uint32_t vocab, uint32_t element_bytes) {
+  const uint32_t step = threads * 16 / element_bytes, steps = (vocab + step - 1) / step, parts = (steps + max_steps - 1) / max_steps;
+  return {parts, (steps + parts - 1) / parts};
+}
+
+template <class T>
+__device__ __forceinline__ void unpack(uint4 v, float (&x)[lanes<T>]) {
+  if constexpr (sizeof(T) == 4) {
+    x[0] = bits_to_float(v.x), x[1] = bits_to_float(v.y), x[2] = bits_to_float(v.z), x[3] = bits_to_float(v.w);
+  } else {
+    const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+GPU_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const float2 pair = unpack2<T>(w[i]);
+      x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+    }
+  }
+}
+template <class T>
+__device__ __forceinline__ uint4 pack(const float (&x)[lanes<T>]) {
+  if constexpr (sizeof(T) == 4) {
+    return {float_to_bits(x[0]), float_to_bits(x[1]), float_to_bits(x[2]), float_to_bits(x[3])};
+  } else {
+    return {pack2<T>(x[0], x[1]), pack2<T>(x[2], x[3]), pack2<T>(x[4], x[5]), pack2<T>(x[6], x[7])};
+  }
+}
+template <class T>
+__device__ __forceinline__ uint4 minus_infinities() {
+  constexpr uint32_t w = std::is_same_v<T, float> ? 0xff800000u : std::is_same_v<T, Bfloat16> ? 0xff80ff80u : 0xfc00fc00u;
+  return {w, w, w, w};
+}
+
+/// The 16 bytes that start `shift` bytes into two adjacent vectors, 0 < shift < 16.
+__device__ __forceinline__ uint4 shifted(uint4 low, uint4 high, uint32_t shift) {
+  const bool two = shift & 8, one = shift & 4;
+  const uint32_t bits = (shift & 3) * 8;
+  const uint32_t a0 = two ? low.z : low.x, a1 = two ? low.w : low.y, a2 = two ? high.x : low.z, a3 = two ? high.y : low.w, a4 = two ? high.z : high.x,
+                 a5 = two ? high.w : high.y;
+  const uint32_t b0 = one ? a1 : a0, b1 = one ? a2 : a1, b2 = one ? a3 : a2, b3 = one ? a4 : a3, b4 = one ? a5 : a4;
+  return {funnel_shift(b0, b1, bits), funnel_shift(b1, b2, bits), funnel_shift(b2, b3, bits), funnel_shift(b3, b4, bits)};
+}
+
+template <class T>
+__device__ __forceinline__ uint32_t raw_bits(T x) {
+  if constexpr (sizeof(T) == 4) return float_to_bits(x);
+  else return x.bits;
+}
+
+/// The elements of a row from `e` on, one by one, -inf past its end.
+template <class T>
+__device__ __forceinline__ uint4 load_edge(const T* row, uint32_t vocab, uint32_t e) {
+  uint4 v = minus_infinities<T>();
+  if (e >= vocab) return v;
+GPU_NO_UNROLL
+  for (uint32_t j = lanes<T>; j-- > 0;) {
+    const uint32_t bits = e + j < vocab ? raw_bits(row[e + j]) : sizeof(T) == 4 ? v.x : v.x & 0xffffu;
+    if constexpr (sizeof(T) == 4) {
+      v = {bits, v.x, v.y, v.z};
+    } else {
+      v = {v.x << 16 | bits, v.y << 16 | v.x >> 16, v.z << 16 | v.y >> 16, v.w << 16 | v.z >> 16};
+    }
+  }
+  return v;
+}
+
+template <class T>
+__device__ __forceinline__ uint32_t misalignment(const T* at) { return uint32_t(reinterpret_cast<uintptr_t>(at)) & 15u; }
+
+/// Elements from a vector of a thread to its next.
+template <class T>
+constexpr uint32_t stride = threads * lanes<T>;
+
+/// How many vectors, at `e`, `e + stride` ..., end at or before `limit`.
+template <class T>
+__device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, uint32_t count) {
+  if (e + lanes<T> > limit) return 0;
+  const uint32_t fit = (limit - lanes<T> - e) / stride<T> + 1;
+  return fit < count ? fit : count;
+}
+
+/// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x - max) where asked for.
+struct PartSums {
+  float max;  ///< at least -FLT_MAX, so that a difference from it is never -inf - -inf
+  float sum, moment;
+};
+
+template <bool with_moment>
+__device__ __forceinline__ PartSums combine(PartSums a, PartSums b) {
+  const float max = fmaxf(a.max, b.max), shift_a = a.max - max, shift_b = b.max - max;
+  const float scale_a = exp2_approx(shift_a * log2_e), scale_b = exp2_approx(shift_b * log2_e);
+  PartSums r{max, a.sum * scale_a + b.sum * scale_b, 0};
+  if constexpr (with_moment) {
+    // Where nothing was summed the shift may be infinite, and 0 times it must stay 0.
+    const float moved_a = a.sum == 0 ? 0 : (a.moment + a.sum * shift_a) * scale_a;
+    const float moved_b = b.sum == 0 ? 0 : (b.moment + b.sum * shift_b) * scale_b;
+    r.moment = moved_a + moved_b;
+  }
+  return r;
+}
+template <bool with_moment>
+__device__ __forceinline__ PartSums from_lane(PartSums s, int distance) {
+  PartSums r{__shfl_xor_sync(~0u, s.max, distance), __shfl_xor_sync(~0u, s.sum, distance), 0};
+  if constexpr (with_moment) r.moment = __shfl_xor_sync(~0u, s.moment, distance);
+  return r;
+}
+
+/// Loads a thread's vectors of a row, at elements `e`, `e + stride` ...; what lies past the end is -inf. At an address that is no
+/// multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read: where those would reach
+/// outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
+template <class T>
+__device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint32_t e, uint32_t count, bool last_use, uint4 (&data)[max_steps]) {
+  constexpr uint32_t n = lanes<T>;
+  const uint32_t shift = misalignment(row + e), before = shift / uint32_t(sizeof(T));
+  const uint32_t begin = e < before ? 1 : 0, end = vectors_within<T>(shift ? e + n - before : e, vocab, count);
+  const T* at = row + e - before;
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++) data[k] = minus_infinities<T>();
+  if (shift == 0) {
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++)
+      if (k < end) data[k] = load16(at + k * stride<T>, last_use);
+  } else {
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++)
+      if (k >= begin && k < end) data[k] = shifted(load16(at + k * stride<T>, false), load16(at + k * stride<T> + n, false), shift);
+  }
+GPU_NO_UNROLL
+  for (uint32_t edge = begin ? 0 : end; edge < count; edge = edge < end ? end : count) {
+    if (edge >= begin && edge < end) continue;
+    const uint4 v = load_edge(row, vocab, e + edge * stride<T>);
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++)
+      if (k == edge) data[k] = v;
+  }
+}
+
+/// Looks for an element among a thread's vectors, and takes it out of them where `erase` is set.
+template <class T>
+__device__ __forceinline__ bool find_element(uint32_t element, uint32_t e, uint32_t count, uint4 (&data)[max_steps], bool erase, float& value) {
+  const uint32_t distance = element - e, which = distance / stride<T>, j = distance % stride<T>;
+  if (element < e || which >= count || j >= lanes<T>) return false;
+  uint4 v = data[0];
+GPU_UNROLL
+  for (uint32_t k = 1; k < max_steps; k++)
+    if (k == which) v = data[k];
+  float x[lanes<T>];
+  unpack<T>(v, x);
+GPU_UNROLL
+  for (uint32_t i = 0; i < lanes<T>; i++)
+    if (i == j) {
+      value = x[i];
+      x[i] = -INFINITY;
+    }
+  if (erase) {
+    v = pack<T>(x);
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++)
+      if (k == which) data[k] = v;
+  }
+  return true;
+}
+
+/// The sums of a warp's vectors, in every lane of it.
+template <class T, bool with_moment>
+__device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps]) {
+  constexpr uint32_t n = lanes<T>;
+  float max = -FLT_MAX;
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++) {
+    if (k >= steps) break;
+    float x[n];
+    unpack<T>(data[k], x);
+GPU_UNROLL
+    for (uint32_t j = 0; j < n; j++) max = fmaxf(max, x[j]);
+  }
+GPU_UNROLL
+  for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
+
+  float sum[2] = {0, 0}, moment[2] = {0, 0};  // two chains: an addition takes longer than the hardware takes to start the next
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++) {
+    if (k >= steps) break;
+    float x[n];
+    unpack<T>(data[k], x);
+GPU_UNROLL
+    for (uint32_t j = 0; j < n; j++) {
+      const float d = x[j] - max, e = exp2_approx(d * log2_e);
+      sum[j & 1] += e;
+      if constexpr (with_moment) moment[j & 1] += d < -87 ? 0 : e * d;
+    }
+  }
+  PartSums s{max, sum[0] + sum[1], moment[0] + moment[1]};
+GPU_UNROLL
+  for (int d = 16; d; d >>= 1) {
+    s.sum += __shfl_xor_sync(~0u, s.sum, d);
+    if constexpr (with_moment) s.moment += __shfl_xor_sync(~0u, s.moment, d);
+  }
+  return s;
+}
+
+/// What the parts of a row add up to, in every lane of a warp. For kernels that need the row at once and in float32 only; the exact
+/// statistics come from finish_row.
+template <class Load>
+__device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
+  PartSums s{-FLT_MAX, 0, 0};
+  for (uint32_t k = threadIdx.x & 31; k < parts; k += 32) s = combine<false>(s, part(k));
+GPU_UNROLL
+  for (int d = 16; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, d));
+  return s;
+}
+
+/// onehot - softmax, the gradient of log p: from the sums without the label's entry, 1 - p is a quotient without cancellation.
+__device__ __forceinline__ RowGradient residual(PartSums others, float target, int32_t label) {
+  const float max = fmaxf(others.max, target);
+  const float rest = others.sum * exp2_approx((others.max - max) * log2_e), total = rest + exp2_approx((target - max) * log2_e);
+  return {false, max, -1 / total, label, -1, rest / total, 0};
+}
+
+__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x) { return g.factor * exp2_approx((x - g.shift) * log2_e); }
+__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x, uint32_t e) {
+  return e == uint32_t(g.label) ? g.label_value : e == uint32_t(g.second_label) ? g.second_value : gradient_entry(g, x);
+}
+
+/// Writes a thread's vectors, at elements `e`, `e + stride` ..., to aligned addresses.
+template <class T>
+__device__ __forceinline__ void write_vectors(T* out, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
+  constexpr uint32_t n = lanes<T>;
+  T* at = out + e;
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++) {
+    if (k >= count) break;
+    float x[n];
+    unpack<T>(data[k], x);
+GPU_UNROLL
+    for (uint32_t j = 0; j < n; j++) x[j] = gradient_entry(g, x[j]);
+    store16(at + k * stride<T>, pack<T>(x));
+  }
+  // Over the vector that this thread has just written.
+  auto correct = [&](int32_t label, float value) {
+    const uint32_t distance = uint32_t(label) - e;
+    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count && distance % stride<T> < n) out[label] = from_float<T>(value);
+  };
+  correct(g.label, g.label_value);
+  correct(g.second_label, g.second_value);
+}
+
+/// Where whole vectors of a row's output can be stored: `vectors` of them from element `head` on.
+struct Body {
+  uint32_t head, vectors;
+};
+template <class T>
+__device__ __forceinline__ Body body_of(const T* out, uint32_t vocab) {
+  const uint32_t to_boundary = ((16u - misalignment(out)) & 15u) / uint32_t(sizeof(T));
+  const uint32_t head = to_boundary < vocab ? to_boundary : vocab;
+  return {head, (vocab - head) / lanes<T>};
+}
+
+/// Writes a part of a row's gradient from its logits, which may be in the same place: every element is read by the thread that writes it.
+template <class T>
+__device__ __forceinline__ void write_part(T* out, const T* x, uint32_t vocab, uint32_t part, RowCut cut, const RowGradient& g) {
+  const Body body = body_of(out, vocab);
+  const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
+  uint4 data[max_steps];
+  load_vectors(x, body_end, e, cut.steps, true, data);
+  write_vectors(out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
+  auto write_one = [&](uint32_t element) { out[element] = from_float<T>(gradient_entry(g, to_float(x[element]), element)); };
+  if (part == 0 && threadIdx.x < body.head) write_one(threadIdx.x);
+  if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) write_one(body_end + threadIdx.x);
+}
+
+/// Writes a part of a row's gradient from vectors in registers, loaded from element `e` of a row at an aligned address; so is `out`.
+template <class T>
+__device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
+  const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
+  write_vectors(out, e, whole, data, g);
+  if (whole == count || tail >= vocab) return;
+  uint4 v = data[0];
+GPU_UNROLL
+  for (uint32_t k = 1; k < max_steps; k++)
+    if (k == whole) v = data[k];
+  float x[lanes<T>];
+  unpack<T>(v, x);
+GPU_UNROLL
+  for (uint32_t j = 0; j < lanes<T>; j++)
+    if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));
+}
+
+/// Writes zeros to a part of a row.
+template <class T>
+__device__ __forceinline__ void zero_part(T* out, uint32_t vocab, uint32_t part, RowCut cut) {
+  const Body body = body_of(out, vocab);
+  const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
+  const uint32_t count = vectors_within<T>(e, body_end, cut.steps);
+  for (uint32_t k = 0; k < count; k++) store16(out + e + k * stride<T>, uint4{0, 0, 0, 0});
+  if (part == 0 && threadIdx.x < body.head) out[threadIdx.x] = T{};
+  if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) out[body_end + threadIdx.x] = T{};
+}
+
+/// The float64 statistics of a row from its parts, added up in order, by one thread.
+template <class Load>
+__device__ __forceinline__ RowSums row_sums(uint32_t parts, float target, Load&& part) {
+  float max = -FLT_MAX;
+  for (uint32_t k = 0; k < parts; k++) max = fmaxf(max, part(k).max);
+  double sum = 0, moment = 0;
+  for (uint32_t k = 0; k < parts; k++) {
+    const PartSums s = part(k);
+    const double shift = double(s.max) - double(max), scale = s.max == max ? 1 : ::exp(shift);
+    sum += s.sum * scale;
+    moment += s.sum == 0 ? 0 : (s.moment + s.sum * shift) * scale;
+  }
+  return {target, max, max, sum, moment};
+}
+
+}  // namespace diralign::gpu

@@ -1,0 +1,36 @@
+// The gradient of a row of logits, as the few numbers that a kernel needs to write it, host and device.
+#pragma once
+#include <cstdint>
+#include "row_statistics.h"
+
+namespace diralign {
+
+/// Entry v of the gradient is factor * exp(logit - shift), but for the labels' entries, which are given. Where `zero` is set every
+/// entry is 0, whatever the row holds.
+struct RowGradient {
+  bool zero;
+  float shift, factor;
+  int32_t label, second_label;  ///< -1: none
+  float label_value, second_value;
+};
+
+/// `align` and `likelihood` are dLoss/dlogp of the two terms, 0 where the row is not scored by it; `sft_logp` is read only where the
+/// labels of the two terms differ. With p the softmax, the gradient of c log p_y is c (onehot(y) - p); 1 - p_y = -expm1(log p_y)
+/// keeps its digits as p_y tends to 1.
+DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, int32_t sft_label, double sft_logp, double align, double likelihood) {
+  RowGradient g{align == 0 && likelihood == 0, row.max, 0, label >= 0 ? label : sft_label, -1, 0, 0};
+  if (g.zero) return g;
+  const double total = align + likelihood;
+  g.factor = float(-total / row.normalizer);
+  if (label >= 0 && sft_label >= 0 && label != sft_label) {
+    // Each label's entry: its own term's (1 - p), less the other term's p.
+    g.label_value = float(-align * ::expm1(row.logp) - likelihood * ::exp(row.logp));
+    g.second_label = sft_label;
+    g.second_value = float(-likelihood * ::expm1(sft_logp) - align * ::exp(sft_logp));
+  } else {
+    g.label_value = float(-total * ::expm1(row.logp));
+  }
+  return g;
+}
+
+}  // namespace diralign
