@@ -163,16 +163,25 @@ T atomicOr(T* address, std::type_identity_t<T> value) { return simt::atomic_upda
 
 // Loads and stores with a cache policy.
 
-template <class T> T __ldg(const T* address) { return *address; }
-template <class T> T __ldca(const T* address) { return *address; }
-template <class T> T __ldcg(const T* address) { return *address; }
-template <class T> T __ldcs(const T* address) { return *address; }
-template <class T> T __ldlu(const T* address) { return *address; }
-template <class T> T __ldcv(const T* address) { return *address; }
-template <class T> void __stwb(T* address, T value) { *address = value; }
-template <class T> void __stcg(T* address, T value) { *address = value; }
-template <class T> void __stcs(T* address, T value) { *address = value; }
-template <class T> void __stwt(T* address, T value) { *address = value; }
+namespace simt {
+/// A misaligned access is an error of the device; the processor may let it pass.
+template <class T>
+T* aligned(T* address, const char* file, int line) {
+  if (reinterpret_cast<uintptr_t>(address) % alignof(T) != 0) fail(file, line, "an access of %zu bytes at a misaligned address", sizeof(T));
+  return address;
+}
+}  // namespace simt
+
+template <class T> T __ldg(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> T __ldca(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> T __ldcg(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> T __ldcs(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> T __ldlu(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> T __ldcv(const T* address, SIMT_SITE) { return *simt::aligned(address, file, line); }
+template <class T> void __stwb(T* address, T value, SIMT_SITE) { *simt::aligned(address, file, line) = value; }
+template <class T> void __stcg(T* address, T value, SIMT_SITE) { *simt::aligned(address, file, line) = value; }
+template <class T> void __stcs(T* address, T value, SIMT_SITE) { *simt::aligned(address, file, line) = value; }
+template <class T> void __stwt(T* address, T value, SIMT_SITE) { *simt::aligned(address, file, line) = value; }
 
 // Bits.
 

@@ -174,15 +174,15 @@ bool run_past_dynamic_shared() {
   return all_are(out.host(), 0.0f);
 }
 
-template <bool broken>
+template <bool broken, bool streaming>
 __global__ void misaligned(const float* in, float* out) {
-  const float4 v = *reinterpret_cast<const float4*>(in + (broken ? 1 : 0));
-  *out = v.x * 0;
+  const float4* const vector = reinterpret_cast<const float4*>(in + (broken ? 1 : 0));
+  *out = (streaming ? __ldcs(vector).x : vector->x) * 0;
 }
-template <bool broken>
+template <bool broken, bool streaming>
 bool run_misaligned() {
   Buffer<float> in(ramp(8)), out(1);
-  CHECKED(simt::launch(misaligned<broken>, 1, 1, 0, nullptr, in.data, out.data));
+  CHECKED(simt::launch(misaligned<broken, streaming>, 1, 1, 0, nullptr, in.data, out.data));
   return all_are(out.host(), 0.0f);
 }
 
@@ -547,7 +547,8 @@ const std::vector<Bug>& bugs() {
       {"write past the end", zeros<write_past_the_end<false>>, zeros<write_past_the_end<true>>, {{addresses, "forward", "heap-buffer-overflow"}}},
       {"past a shared variable", zeros<past_static_shared<false>>, zeros<past_static_shared<true>>, {{addresses, "forward", "simt_test.cc"}}},
       {"past dynamic shared memory", run_past_dynamic_shared<false>, run_past_dynamic_shared<true>, {{addresses, "forward", "heap-buffer-overflow"}}},
-      {"misaligned vector", run_misaligned<false>, run_misaligned<true>, {{addresses, "forward", "misaligned address"}}},
+      {"misaligned vector", run_misaligned<false, false>, run_misaligned<true, false>, {{addresses, "forward", "misaligned address"}}},
+      {"misaligned vector, streamed", run_misaligned<false, true>, run_misaligned<true, true>, {{every, "forward", "misaligned address"}}},
       {"use after free", run_use_after_free<false>, run_use_after_free<true>, {{addresses, "forward", "heap-use-after-free"}}},
 
       {"cp.async without wait", zeros_from_ramp<async_without_wait<false>>, zeros_from_ramp<async_without_wait<true>>,
