@@ -15,7 +15,7 @@ Measures the CUDA backend on the card of this machine: loss only, factored and d
 scored, as a share of what a copy kernel reaches in the same rounds; and PyTorch, torch.compile, Liger-Kernel and quack where a
 python3 (or PYTHON) has them. Ends with tables, and with exit code 1 where a target was missed, 2 where there is no device.
 
-  --quick            fewer shapes, for less than ten minutes
+  --quick            fewer shapes, for about ten minutes
   --scale NAME       ${Object.keys(scales).join(', ')} (default: full; --quick is --scale quick)
   --shapes NxV,...   these rows and vocabularies only, in bfloat16: for instance 8192x32000,256x50257
   --rounds N         interleaved rounds, at least 15 (default 15)

@@ -228,6 +228,117 @@ describe('gpu:check', () => {
   });
 });
 
+describe('gpu:bench', () => {
+  interface Target {
+    readonly mode: string;
+    readonly what: string;
+    readonly wanted: number;
+    readonly got: number;
+    readonly reached: boolean;
+  }
+  interface Plan {
+    readonly modes: readonly { readonly name: string; readonly passes: number; readonly zeros: boolean }[];
+    readonly shapeOf: (rows: number) => { sequences: number; tokens: number };
+    readonly parseShapes: (text: string) => unknown;
+    readonly floorBytes: (mode: object, batch: object) => number;
+  }
+  interface Report {
+    readonly judge: (result: object) => Target[];
+    readonly report: (result: object) => string;
+  }
+  const plan = (): Promise<Plan> => load('bench/gpu/plan.mjs') as Promise<Plan>;
+  const spread = (median: number) => ({ median, q1: 0.9 * median, q3: 1.1 * median, min: 0.8 * median, n: 15 });
+  const copyBandwidth = 4e12;
+
+  /** A group of 8192 x 32000 in which every mode reaches a share of the copy's bandwidth, with half of the rows `half` of that time. */
+  async function group(share: number, half: number) {
+    const { modes, floorBytes } = await plan();
+    const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000 };
+    const entries = [1, 0.5].flatMap((fraction) =>
+      modes.map((mode) => {
+        const whole = floorBytes(mode, { ...batch, scoredRows: 8192 });
+        const wholeMs = (1000 * whole) / (share * copyBandwidth);
+        const zerosMs = mode.zeros ? (1000 * 4096 * 64000) / copyBandwidth : 0;
+        const ms = fraction === 1 ? wholeMs : half * wholeMs + zerosMs;
+        const scoredRows = 8192 * fraction;
+        const bytes = floorBytes(mode, { ...batch, scoredRows });
+        const times = { device: spread(ms), wall: spread(ms + 0.02) };
+        return { ...batch, fraction, scoredRows, mode: mode.name, floorBytes: bytes, ...times };
+      }),
+    );
+    return { ...batch, copyBandwidth, entries };
+  }
+
+  test('floors', async () => {
+    const { modes, floorBytes } = await plan();
+    const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000, scoredRows: 4096 };
+    const half = 4096 * 32000 * 2;
+    const floors = Object.fromEntries(modes.map((mode) => [mode.name, floorBytes(mode, batch) / half]));
+    // Zeros for the other half of the rows where there is a gradient.
+    expect(floors).toEqual({ forward: 1, tokenLogps: 1, factored: 3, dense: 4, 'dense out': 4 });
+  });
+
+  test.each([
+    ['everything is reached', 0.95, 0.5, 0],
+    ['too little of the bandwidth', 0.8, 0.5, 4],
+    ['half of the rows in more than half of the time', 0.95, 0.6, 4],
+  ])('targets: %s', async (_, share, half, missed) => {
+    const { judge } = (await load('bench/gpu/report.mjs')) as Report;
+    const targets = judge({ groups: [await group(share, half)], peers: [] });
+    expect(targets).toHaveLength(8);
+    expect(targets.filter(({ reached }) => !reached)).toHaveLength(missed);
+    const [forward] = targets;
+    expect(forward?.wanted).toBe(0.92);
+    expect(forward?.got).toBeCloseTo(share, 10);
+  });
+
+  test('a peer that is faster, or computes something else, is a miss; one without memory is reported', async () => {
+    const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
+    const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000, fraction: 1 };
+    const ratios = { ratio: { value: 2, q1: 1.9, q3: 2.1 }, wallRatio: { value: 2, q1: 1.9, q3: 2.1 }, extraBytes: 2 ** 30 };
+    const timed = (name: string, ms: number) => ({
+      ...{ ...batch, ...ratios, name, version: `${name} 1` },
+      ...{ device: spread(ms), ours: { device: spread(1) } },
+    });
+    const peers = [
+      timed('slower', 2),
+      timed('faster', 0.9),
+      { ...batch, name: 'other', problem: 'computes something else' },
+      { ...batch, name: 'large', problem: 'CUDA out of memory', exhausted: true },
+    ];
+    const result = { groups: [await group(0.95, 0.5)], peers, skipped: [], rounds: 15, seconds: 1 };
+    const targets = judge(result);
+    expect(targets.slice(8).map(({ reached }) => reached)).toEqual([true, false, false]);
+    const text = report({ ...result, targets });
+    expect(text).toContain('9 of 11 targets reached');
+    expect(text).toContain('CUDA out of memory');
+    expect(text).toMatch(/bfloat16 +8192 +32000 +100.0 % +loss only +0\.138 .* 3800 +95\.0 %/);
+  });
+
+  test('shapes', async () => {
+    const { shapeOf, parseShapes } = await plan();
+    expect([64, 256, 8192].map(shapeOf)).toEqual([
+      { sequences: 2, tokens: 32 },
+      { sequences: 2, tokens: 128 },
+      { sequences: 8, tokens: 1024 },
+    ]);
+    expect(parseShapes('256x7')).toEqual([{ rows: 256, vocab: 7 }]);
+    for (const wrong of ['256', '100x7', '32x7', '256x0', '192x7']) expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
+  });
+
+  test('without Python there are no peers, and it says why', () => {
+    const file = path.join(folder, 'bench/gpu/peers.mjs');
+    const code = `import(${JSON.stringify(pathToFileURL(file).href)}).then((m) => console.log(JSON.stringify(m.findPeers())))`;
+    const { stdout } = spawnSync(process.execPath, ['-e', code], {
+      encoding: 'utf8',
+      env: { ...process.env, PYTHON: path.join(folder, 'no-python') },
+    });
+    const { found, missing } = JSON.parse(stdout) as { found: unknown[]; missing: { reason: string }[] };
+    expect(found).toEqual([]);
+    expect(missing[0]?.reason).toContain('ENOENT');
+  });
+});
+
 describe('the commands', () => {
   // No device, whatever this machine has, and no other addon than the built one.
   const { DIRALIGN_PREBUILD: emulated, ...environment } = process.env;

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { clearTimeout, setTimeout } from 'node:timers';
 import { fileURLToPath } from 'node:url';
 import { interleave, ratio, spread } from '../../dist/bench/rounds.js';
 import { decoder } from '../../dist/verification.js';
@@ -12,6 +13,8 @@ import { modes } from './plan.mjs';
 
 const script = fileURLToPath(new URL('../peers/torch_gpu.py', import.meta.url));
 const python = process.env.PYTHON ?? 'python3';
+/** Milliseconds. Compiling takes a minute or two; a peer that hangs must not keep a rented card. */
+const patience = 300_000;
 
 /** What is installed: `[{ name, version }]`, and why not in `missing`. */
 export function findPeers() {
@@ -36,7 +39,9 @@ async function start(name, batch, fraction) {
   const closed = new Promise((resolve) => child.on('close', resolve).on('error', resolve));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async () => {
+    const timer = setTimeout(() => child.kill('SIGKILL'), patience);
     const { value, done } = await lines.next();
+    clearTimeout(timer);
     if (!done) return JSON.parse(value);
     await closed;
     throw new Error(complaints.trim().split('\n').at(-1) || `${name} ended`);
@@ -101,7 +106,8 @@ export async function measurePeer(device, batch, peer, { fraction, rounds, progr
       extraBytes: first.extraBytes,
     };
   } catch (error) {
-    return { ...entry, problem: error.message };
+    // Gradients beside the logits, in float32: some need several times our memory.
+    return { ...entry, problem: error.message, exhausted: /out of memory/i.test(error.message) };
   } finally {
     await child?.close();
   }

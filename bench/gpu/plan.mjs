@@ -29,10 +29,9 @@ export const scales = {
       { dtype: 'float16', rows: 8192, vocab: 50257 },
       { dtype: 'float16', rows: 8192, vocab: 128256 },
     ],
-    peerRows: [256, 8192],
-    // Bytes that the copy kernel copies, and rows of 32000 that are read to clear the caches.
+    peerRows: [256, 2048, 8192, 32768],
+    // Bytes that the copy kernel copies.
     yardstick: 2 ** 30,
-    flush: { rows: 8192, vocab: 32000 },
   },
   quick: {
     rounds: 15,
@@ -41,7 +40,6 @@ export const scales = {
     others: [{ dtype: 'float32', rows: 8192, vocab: 50257 }],
     peerRows: [8192],
     yardstick: 2 ** 30,
-    flush: { rows: 8192, vocab: 32000 },
   },
   // For the emulation: whether it runs at all.
   tiny: {
@@ -51,7 +49,6 @@ export const scales = {
     others: [],
     peerRows: [],
     yardstick: 2 ** 16,
-    flush: { rows: 64, vocab: 96 },
   },
 };
 

@@ -7,7 +7,10 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const shapeName = ({ dtype, rows, vocab, fraction }) => `${dtype} ${rows} x ${vocab}, ${100 * fraction} %`;
 const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3));
 
-/** Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went wrong is a miss. */
+/**
+ * Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went
+ * wrong is a miss, but one that ran out of memory is only reported.
+ */
 export function judge({ groups, peers }) {
   const list = [];
   for (const { entries, copyBandwidth } of groups) {
@@ -18,7 +21,7 @@ export function judge({ groups, peers }) {
       }
     }
   }
-  for (const peer of peers) {
+  for (const peer of peers.filter(({ exhausted }) => !exhausted)) {
     const shape = shapeName(peer);
     if (peer.problem)
       list.push({ shape, mode: 'dense out', what: `${peer.name}: ${peer.problem}`, wanted: 1, got: NaN, reached: false });
