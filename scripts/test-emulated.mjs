@@ -22,9 +22,10 @@ const build = path.join(root, directory);
 const ofCuda = readdirSync(path.join(root, 'tests')).filter(
   (name) => /^cuda.*\.test\.ts$/.test(name) && name !== 'cuda-absent.test.ts',
 );
-const suites = [...ofCuda, ...(sanitize ? ['errors', 'properties', 'edges'].map((name) => `${name}.test.ts`) : [])].map(
-  (name) => `tests/${name}`,
-);
+const suites = [
+  ...ofCuda,
+  ...(sanitize ? ['errors', 'properties', 'edges'] : ['gpu-scripts']).map((name) => `${name}.test.ts`),
+].map((name) => `tests/${name}`);
 
 function run(command, commandArgs, env = {}) {
   const { status } = spawnSync(command, commandArgs, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });

@@ -55,7 +55,7 @@ beforeAll(async () => {
   check = (await load('scripts/gpu-check/run.mjs')) as Check;
   ({ scales } = (await load('scripts/gpu-check/scales.mjs')) as { scales: typeof scales });
   support = await ((await load('scripts/gpu-check/support.mjs')) as { loadSupport: () => Promise<typeof support> }).loadSupport();
-});
+}, 120_000);
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
 });
