@@ -11,8 +11,9 @@
 
 namespace diralign::gpu {
 
-/// Whether the work came with a ticket, so that the block needs another one after it.
-__device__ __forceinline__ bool is_ticketed(Work work) { return work != Work::finish_tile && work != Work::finish_group; }
+/// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait for each other: the ticket might be
+/// one that is waited for. And finishing leaves the ticket that was drawn before it.
+__device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual && work != Work::finish_tile && work != Work::finish_group; }
 
 /// What thread 0 prepares for the block's next turn.
 struct Unit {
@@ -121,12 +122,15 @@ __device__ __forceinline__ void write_residual(const Plan& p, const Unit& unit) 
 }
 
 template <class T>
-__device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit, PartSums (&sums)[warps]) {
+__device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit, PartSums (&sums)[warps], uint32_t& ticket) {
   bool tile_done;
   {
     uint4 data[max_steps];
     tile_done = reduce_part<T, Pass::factored>(p, unit, sums, data);
-    if (threadIdx.x == 0) await(&p.row_arrivals[unit.i], p.cut.parts);
+    if (threadIdx.x == 0) {
+      await(&p.row_arrivals[unit.i], p.cut.parts);
+      ticket = atomicAdd(p.next_ticket, 1u);
+    }
     __syncthreads();
     T* out = gradient_row<T>(p, unit);
     if (misalignment(logits_row<T>(p, unit)) == 0 && misalignment(out) == 0) {
@@ -165,7 +169,7 @@ constexpr uint32_t blocks_wanted =
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
     2;
 #else
-    pass == Pass::dense || pass == Pass::factored ? 3 : 4;
+    pass == Pass::logps ? 4 : 3;
 #endif
 
 template <class T, Pass pass>
@@ -182,13 +186,13 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
     if (unit.work == Work::end) return;
     bool tile_done = false, group_done = false;
 
-    if (threadIdx.x == 0 && is_ticketed(unit.work)) ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
+    if (threadIdx.x == 0 && draws_ahead(unit.work)) ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
     switch (unit.work) {
       case Work::reduce:
         tile_done = reduce<T, pass>(p, unit, shared.sums);
         break;
       case Work::reduce_residual:
-        if constexpr (pass == Pass::factored) tile_done = reduce_and_write_residual<T>(p, unit, shared.sums);
+        if constexpr (pass == Pass::factored) tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, ticket);
         break;
       case Work::residual:
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);

@@ -38,7 +38,7 @@ GPU_UNROLL
 constexpr uint32_t warp_sum_rows = 512;
 
 /// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's length alone.
-GPU_NOINLINE __device__ void sum_sequences(const Plan& p, const Group& group, double (&scratch)[warps]) {
+GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group, double (&scratch)[warps]) {
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sequences = p.terms.likelihood_only ? group.pairs : 2 * group.pairs;
   auto index = [&](uint32_t k) { return k < group.pairs ? group.first_pair + k : uint32_t(p.terms.pairs) + group.first_pair + (k - group.pairs); };
   auto sum_one = [&](const double* rows, double* out, uint32_t s, uint32_t first, uint32_t step) {
@@ -96,7 +96,7 @@ __device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order
 }
 
 /// The coefficients of the group's pairs; for an objective that couples the batch the one group is the batch.
-GPU_NOINLINE __device__ void evaluate_group(const Plan& p, const Group& group) {
+GPU_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
   const BatchTerms& terms = p.terms;
   const uint32_t pairs = uint32_t(terms.pairs);
   if (terms.coupling == Coupling::none) {

@@ -107,18 +107,42 @@ __device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, u
 /// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x - max) where asked for.
 struct PartSums {
   float max;  ///< at least -FLT_MAX, so that a difference from it is never -inf - -inf
-  float sum, moment;
+  double sum, moment;
 };
+
+/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below -86.6, a NaN stays a NaN. Four times the work of
+/// exp2_approx, whose error of 2^-22.5 would be seen in log-probabilities where few logits share the probability.
+__device__ __forceinline__ float exp_accurate(float x) {
+  constexpr float to_whole = 0x1.8p23f;
+  const float biased = x * log2_e + to_whole, n = biased - to_whole;
+  float r = n * -0x1.62e4p-1f + x;
+  r = n * -0x1.7f7d1cp-20f + r;
+  float p = r * 0x1.6ae6e0p-10f + 0x1.1267d8p-7f;
+  p = p * r + 0x1.555824p-5f;
+  p = p * r + 0x1.555418p-3f;
+  p = p * r + 0x1.fffffcp-2f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  return x < -86.6f ? 0 : p * bits_to_float((float_to_bits(biased) + 127) << 23);
+}
+
+/// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that the accurate one costs no time;
+/// the resolution of shorter types leaves more to the fast one than it loses.
+template <class T>
+__device__ __forceinline__ float exp_term(float x) {
+  if constexpr (std::is_same_v<T, float>) return exp_accurate(x);
+  else return exp2_approx(x * log2_e);
+}
 
 template <bool with_moment>
 __device__ __forceinline__ PartSums combine(PartSums a, PartSums b) {
   const float max = fmaxf(a.max, b.max), shift_a = a.max - max, shift_b = b.max - max;
-  const float scale_a = exp2_approx(shift_a * log2_e), scale_b = exp2_approx(shift_b * log2_e);
+  const float scale_a = exp_accurate(shift_a), scale_b = exp_accurate(shift_b);
   PartSums r{max, a.sum * scale_a + b.sum * scale_b, 0};
   if constexpr (with_moment) {
     // Where nothing was summed the shift may be infinite, and 0 times it must stay 0.
-    const float moved_a = a.sum == 0 ? 0 : (a.moment + a.sum * shift_a) * scale_a;
-    const float moved_b = b.sum == 0 ? 0 : (b.moment + b.sum * shift_b) * scale_b;
+    const double moved_a = a.sum == 0 ? 0 : (a.moment + a.sum * shift_a) * scale_a;
+    const double moved_b = b.sum == 0 ? 0 : (b.moment + b.sum * shift_b) * scale_b;
     r.moment = moved_a + moved_b;
   }
   return r;
@@ -202,7 +226,9 @@ GPU_UNROLL
 GPU_UNROLL
   for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
 
-  float sum[2] = {0, 0}, moment[2] = {0, 0};  // two chains: an addition takes longer than the hardware takes to start the next
+  // Four chains: an addition takes longer than the hardware takes to start the next. And what few logits dominate is then added up in
+  // float64.
+  float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0};
 GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
@@ -210,12 +236,13 @@ GPU_UNROLL
     unpack<T>(data[k], x);
 GPU_UNROLL
     for (uint32_t j = 0; j < n; j++) {
-      const float d = x[j] - max, e = exp2_approx(d * log2_e);
-      sum[j & 1] += e;
-      if constexpr (with_moment) moment[j & 1] += d < -87 ? 0 : e * d;
+      const float d = x[j] - max, e = exp_term<T>(d);
+      sum[j & 3] += e;
+      if constexpr (with_moment) moment[j & 3] += d < -87 ? 0 : e * d;
     }
   }
-  PartSums s{max, sum[0] + sum[1], moment[0] + moment[1]};
+  PartSums s{max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
+  if constexpr (with_moment) s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
 GPU_UNROLL
   for (int d = 16; d; d >>= 1) {
     s.sum += __shfl_xor_sync(~0u, s.sum, d);
@@ -238,7 +265,7 @@ GPU_UNROLL
 /// onehot - softmax, the gradient of log p: from the sums without the label's entry, 1 - p is a quotient without cancellation.
 __device__ __forceinline__ RowGradient residual(PartSums others, float target, int32_t label) {
   const float max = fmaxf(others.max, target);
-  const float rest = others.sum * exp2_approx((others.max - max) * log2_e), total = rest + exp2_approx((target - max) * log2_e);
+  const float rest = float(others.sum) * exp_accurate(others.max - max), total = rest + exp_accurate(target - max);
   return {false, max, -1 / total, label, -1, rest / total, 0};
 }
 
