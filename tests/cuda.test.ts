@@ -6,7 +6,7 @@ import { whyNot } from '../ts/cuda-status.js';
 import { native, type CudaStatus } from '../ts/native.js';
 import { dtypes, randomBatch } from './support/batches.js';
 import { Copy, expectDevice, takeGradient, type DeviceBatch } from './support/device.js';
-import { at, present, sameBits } from './support/numbers.js';
+import { present, sameBits } from './support/numbers.js';
 
 type Kind = typeof TypeError | typeof RangeError;
 
@@ -30,6 +30,9 @@ const dpo = dirAlignLoss('dpo', 0.1);
 /** For arguments that the type checker refuses. */
 const anyDpo = dpo as unknown as (batch: unknown, run?: unknown) => LossResult;
 const small = () => randomBatch({ seed: 3, sequences: 4, tokens: 3, vocab: 11 });
+
+/** More of it may be free than before: the backend gives back what it kept. */
+const freeMemory = (): number => present(cuda.devices()[0]).freeMemory;
 
 expectDevice();
 
@@ -344,30 +347,17 @@ describe.runIf(cuda.available)('buffers', () => {
   });
 
   test('once disposed of, it is refused everywhere, and its memory is free', () => {
-    const before = at(
-      cuda.devices().map((device) => device.freeMemory),
-      0,
-    );
+    const before = freeMemory();
     const buffer = cuda.alloc(2 ** 24);
     const tensor = buffer.tensor('float32');
-    expect(
-      at(
-        cuda.devices().map((device) => device.freeMemory),
-        0,
-      ),
-    ).toBeLessThanOrEqual(before - 2 ** 24);
+    expect(freeMemory()).toBeLessThanOrEqual(before - 2 ** 24);
     expect([buffer.disposed, tensor.disposed]).toEqual([false, false]);
     tensor.dispose(); // it owns nothing
     expect(buffer.disposed).toBe(false);
     buffer.dispose();
     buffer.dispose();
     expect([buffer.disposed, tensor.disposed]).toEqual([true, true]);
-    expect(
-      at(
-        cuda.devices().map((device) => device.freeMemory),
-        0,
-      ),
-    ).toBe(before);
+    expect(freeMemory()).toBeGreaterThanOrEqual(before);
     const batch = small();
     for (const action of [
       () => {
@@ -676,10 +666,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const g = good();
     using logits = g.logits;
     using out = g.out;
-    const free = at(
-      cuda.devices().map((device) => device.freeMemory),
-      0,
-    );
+    const free = freeMemory();
     const [batch, run] = change(g);
     const error = refusal(() => anyDpo(batch, run));
     expect(error).toBeInstanceOf(kind);
@@ -689,12 +676,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(sameBits(logits.read(), g.batch.logits)).toBe(true);
     expect(out.read().every((x) => x === 7)).toBe(true);
     // Nothing was allocated, or it was freed.
-    expect(
-      at(
-        cuda.devices().map((device) => device.freeMemory),
-        0,
-      ),
-    ).toBe(free);
+    expect(freeMemory()).toBeGreaterThanOrEqual(free);
     expect(dpo(g.onDevice, { inPlace: true }).metrics).toMatchObject({ nonfinite: 0 });
   });
 
@@ -801,10 +783,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     using copy = new Copy(batch.logits);
     const onDevice = { ...batch, logits: copy.tensor };
     const { loss } = dpo(onDevice, { gradient: 'none' });
-    const free = at(
-      cuda.devices().map((device) => device.freeMemory),
-      0,
-    );
+    const free = freeMemory();
     const reason = new Error('changed my mind');
     await expect(dpo.async(onDevice, { signal: AbortSignal.abort(reason) })).rejects.toMatchObject({
       code: 'ERR_DIRALIGN_ABORTED',
@@ -814,12 +793,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const pending = dpo.async(onDevice, { signal: controller.signal });
     controller.abort(reason);
     await expect(pending).rejects.toMatchObject({ code: 'ERR_DIRALIGN_ABORTED', cause: reason });
-    expect(
-      at(
-        cuda.devices().map((device) => device.freeMemory),
-        0,
-      ),
-    ).toBe(free);
+    expect(freeMemory()).toBeGreaterThanOrEqual(free);
     expect((await dpo.async(onDevice, { gradient: 'none' })).loss).toBe(loss);
   });
 
