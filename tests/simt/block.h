@@ -93,7 +93,7 @@ struct Block {
 
 class Machine {
  public:
-  Machine();
+  explicit Machine(unsigned multiprocessors);
   ~Machine();
   void run(const Launch& launch);
 
@@ -124,6 +124,7 @@ class Machine {
   void complete(Warp& warp, uint32_t mask);
   void open_barrier(Block& block);
 
+  const unsigned multiprocessors_;
   Fiber host_;
   Thread* current_ = nullptr;
   const Launch* launch_ = nullptr;

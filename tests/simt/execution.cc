@@ -153,14 +153,14 @@ unsigned blocks_per_multiprocessor(unsigned threads, size_t dynamic_shared_bytes
   return unsigned(std::min<size_t>({max_blocks_per_multiprocessor, max_threads_per_multiprocessor / (warps * warp_size), by_memory}));
 }
 
-Machine* create_machine() { return new Machine; }
+Machine* create_machine(unsigned multiprocessors) { return new Machine(multiprocessors); }
 void destroy_machine(Machine* machine) {
   Quiet quiet;
   delete machine;
 }
 void run(Machine& machine, const Launch& launch) { machine.run(launch); }
 
-Machine::Machine() = default;
+Machine::Machine(unsigned multiprocessors) : multiprocessors_(multiprocessors) {}
 
 Machine::~Machine() {
   for (auto& block : blocks_) free_shared_memory(*block);
@@ -260,7 +260,7 @@ void Machine::run(const Launch& launch) {
       block_step_ = 1 + draw() % blocks_total_;
     } while (std::gcd(block_step_, blocks_total_) != 1);
   }
-  const unsigned resident = multiprocessors * blocks_per_multiprocessor(unsigned(threads), copy.shared_bytes);
+  const unsigned resident = multiprocessors_ * blocks_per_multiprocessor(unsigned(threads), copy.shared_bytes);
   const unsigned places = unsigned(std::min<uint64_t>(blocks_total_, resident));
   take_places(places, unsigned(threads));
   shape(places, copy.grid, copy.block);

@@ -6,7 +6,7 @@
 
 namespace simt {
 
-constexpr unsigned multiprocessors = 2;  ///< of every device
+constexpr unsigned max_multiprocessors = 4;  ///< of a device: 64 blocks in all
 /// How many such blocks a multiprocessor holds at a time.
 unsigned blocks_per_multiprocessor(unsigned threads, size_t dynamic_shared_bytes);
 
@@ -20,7 +20,7 @@ struct Launch {
 
 /// The multiprocessors of one device, used by one thread.
 class Machine;
-Machine* create_machine();
+Machine* create_machine(unsigned multiprocessors);
 void destroy_machine(Machine* machine);
 /// Runs the kernel to its end on the calling thread.
 void run(Machine& machine, const Launch& launch);

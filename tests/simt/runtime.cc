@@ -79,6 +79,7 @@ namespace {
 
 struct Device {
   int index = 0;
+  int multiprocessors = 0, l2_bytes = 0;
   CUstream_st legacy;
   std::vector<CUstream_st*> streams;  // and the legacy one; those destroyed until their work is done
   size_t next_stream = 0;
@@ -114,6 +115,22 @@ long long number(const char* variable, long long otherwise) {
   return value;
 }
 
+/// Of a variable that has one number for all devices, or one for each, separated by commas; the last stands for those that follow.
+long long number_of(const char* variable, int device, long long otherwise) {
+  const char* text = std::getenv(variable);
+  if (!text || !*text) return otherwise;
+  for (;; ++text) {
+    char* end;
+    const long long value = std::strtoll(text, &end, 0);
+    if (end == text || (*end && *end != ',')) {
+      std::fprintf(stderr, "simt: %s is numbers, separated by commas\n", variable);
+      std::abort();
+    }
+    if (!*end || device-- == 0) return value;
+    text = end;
+  }
+}
+
 struct Runtime {
   std::mutex mutex;
   std::condition_variable work, progress;
@@ -138,6 +155,12 @@ struct Runtime {
     for (int i = 0; i < count; ++i) {
       auto device = std::make_unique<Device>();
       device->index = i;
+      device->multiprocessors = int(number_of("SIMT_MULTIPROCESSORS", i, 2));
+      if (device->multiprocessors < 1 || device->multiprocessors > int(simt::max_multiprocessors)) {
+        std::fprintf(stderr, "simt: SIMT_MULTIPROCESSORS is 1 to %u of them\n", simt::max_multiprocessors);
+        std::abort();
+      }
+      device->l2_bytes = int(number_of("SIMT_L2", i, 64 << 10));
       device->legacy.device = device.get();
       device->legacy.legacy = true;
       device->streams.push_back(&device->legacy);
@@ -329,7 +352,7 @@ thread_local simt::Machine* machine = nullptr;
 
 void work(Device& device) {
   Runtime& r = runtime();
-  machine = simt::create_machine();
+  machine = simt::create_machine(unsigned(device.multiprocessors));
   release(&device.started);
   Lock lock(r.mutex);
   for (;;) {
@@ -657,9 +680,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   p.maxGridSize[1] = p.maxGridSize[2] = 65535;
   p.major = runtime().capability / 10;
   p.minor = runtime().capability % 10;
-  p.multiProcessorCount = simt::multiprocessors;
+  p.multiProcessorCount = runtime().devices[size_t(device)]->multiprocessors;
   p.memoryBusWidth = 5120;
-  p.l2CacheSize = 50 << 20;
+  p.l2CacheSize = runtime().devices[size_t(device)]->l2_bytes;
   p.maxThreadsPerMultiProcessor = simt::max_threads_per_multiprocessor;
   p.maxBlocksPerMultiProcessor = simt::max_blocks_per_multiprocessor;
   p.sharedMemPerMultiprocessor = simt::shared_memory_per_multiprocessor;

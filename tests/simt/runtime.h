@@ -7,6 +7,8 @@
 // Environment, read at the first call:
 //   SIMT_DEVICES=2          how many devices
 //   SIMT_MEMORY=1073741824  bytes of each
+//   SIMT_MULTIPROCESSORS=2  of each, 1 to 4; or one number for each device: 2,1
+//   SIMT_L2=65536           bytes of the L2 cache of each, likewise: small, so that small batches are cut as large ones are
 //   SIMT_CAPABILITY=90      their compute capability
 //   SIMT_DRIVER=13000       the CUDA version of the driver; below 13000 it is too old, 0 is none
 //   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait bare
