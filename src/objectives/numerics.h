@@ -5,33 +5,37 @@
 
 #if defined(__CUDACC__)
 #define DIRALIGN_HD __host__ __device__ inline
+// Called, not inlined, on the device: with their exponentials and logarithms copied into every method, ptxas needs a minute for the
+// pair stage of one architecture instead of two seconds, and a thread computes few pairs.
+#define DIRALIGN_HD_CALL __noinline__ __host__ __device__ inline
 #else
 #define DIRALIGN_HD inline
+#define DIRALIGN_HD_CALL inline
 #endif
 
 namespace diralign {
 
 /// log(1 + e^x). A NaN stays a NaN.
-DIRALIGN_HD double softplus(double x) {
+DIRALIGN_HD_CALL double softplus(double x) {
   return x > 0 ? x + ::log1p(::exp(-x)) : ::log1p(::exp(x));
 }
 
 /// log(1 / (1 + e^-x)), at most 0.
-DIRALIGN_HD double log_sigmoid(double x) { return -softplus(-x); }
+DIRALIGN_HD_CALL double log_sigmoid(double x) { return -softplus(-x); }
 
 /// 1 / (1 + e^-x) without overflow of the exponential.
-DIRALIGN_HD double sigmoid(double x) {
+DIRALIGN_HD_CALL double sigmoid(double x) {
   if (x >= 0) return 1 / (1 + ::exp(-x));
   const double e = ::exp(x);
   return e / (1 + e);
 }
 
 /// Derivative of the sigmoid, sigmoid(x) * sigmoid(-x).
-DIRALIGN_HD double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
+DIRALIGN_HD_CALL double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
 
 /// sigmoid_slope(x) - sigmoid_slope(y) without cancellation at x ~ y or x ~ -y. With t = tanh(x / 2) the slope is (1 - t^2) / 4, and
 /// tanh a +- tanh b = sinh(a +- b) / (cosh a cosh b).
-DIRALIGN_HD double sigmoid_slope_difference(double x, double y) {
+DIRALIGN_HD_CALL double sigmoid_slope_difference(double x, double y) {
   // Beyond 600 the hyperbolic functions would overflow, and at least one slope is nothing.
   if (!(::fabs(x) < 600 && ::fabs(y) < 600)) return sigmoid_slope(x) - sigmoid_slope(y);
   const double scale = ::cosh(x / 2) * ::cosh(y / 2);
@@ -39,11 +43,11 @@ DIRALIGN_HD double sigmoid_slope_difference(double x, double y) {
 }
 
 /// log(1 - e^a) for a <= 0. Below -ln 2 the exponential is the small term, above it 1 - e^a is.
-DIRALIGN_HD double log1mexp(double a) {
+DIRALIGN_HD_CALL double log1mexp(double a) {
   return a > -0.69314718055994530942 ? ::log(-::expm1(a)) : ::log1p(-::exp(a));
 }
 
 /// (1 - e^-alpha x) / alpha, which is x as alpha tends to 0.
-DIRALIGN_HD double box_cox_exp(double x, double alpha) { return alpha == 0 ? x : -::expm1(-alpha * x) / alpha; }
+DIRALIGN_HD_CALL double box_cox_exp(double x, double alpha) { return alpha == 0 ? x : -::expm1(-alpha * x) / alpha; }
 
 }  // namespace diralign
