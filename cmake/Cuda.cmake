@@ -67,6 +67,7 @@ elseif(NOT DIRALIGN_CUDA STREQUAL "OFF")
     check_language(CUDA)
     if(CMAKE_CUDA_COMPILER)
       enable_language(CUDA)
+      message(STATUS "diralign: nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
       foreach(_kind STANDARD EXTENSION)
         if(NOT CMAKE_CUDA20_${_kind}_COMPILE_OPTION)
           set(CMAKE_CUDA20_${_kind}_COMPILE_OPTION -std=c++20) # CMake before 3.26 knows none

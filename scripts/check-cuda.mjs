@@ -81,14 +81,23 @@ function kernels(log) {
   return found;
 }
 
+/** The names of an enumeration, which template arguments have as numbers. */
+function enumerators(file, name) {
+  const body = new RegExp(`enum class ${name}[^{]*\\{([^}]*)\\}`).exec(readFileSync(path.join(root, file), 'utf8'))?.[1];
+  if (body === undefined) fail(`no enumeration ${name} in ${file}`);
+  return [...body.replace(/\/\/.*/g, '').matchAll(/\w+/g)].map(([word]) => word);
+}
+
 /** Without the namespaces, the arguments and what every name has. */
 function readableNames(symbols) {
+  const passes = enumerators('cuda/plan.h', 'Pass');
   const names = execFileSync('c++filt', symbols, { encoding: 'utf8' }).trim().split('\n');
   return names.map((name) =>
     name
       .replace(/^void /, '')
       .replace(/\((?!anonymous)(?:[^()]|\([^()]*\))*\)$/, '')
       .replace(/\(anonymous namespace\)::|diralign::(?:gpu::)?/g, '')
+      .replace(/\(Pass\)(\d+)/g, (_, pass) => passes[pass])
       .replace(/\((?:int|bool|unsigned int)\)/g, ''),
   );
 }
@@ -100,12 +109,13 @@ if (!backend.startsWith('with CUDA')) {
   console.log(`check-cuda: skipped, this build is ${backend}`);
   process.exit(0);
 }
-const version = /CUDA compiler identification is NVIDIA ([\d.]+)/.exec(log)?.[1];
+const version = /diralign: nvcc ([\d.]+)/.exec(log)?.[1];
 const told = kernels(log);
 const names = readableNames(told.map(({ symbol }) => symbol));
 told.forEach((entry, i) => (entry.name = names[i]));
 const found = told.filter(({ called }) => !called);
-if (found.length === 0) fail('no kernel in the log: it is not that of a complete build with DIRALIGN_WERROR=ON');
+if (version === undefined || found.length === 0)
+  fail('no kernel in the log: it is not that of a complete build with DIRALIGN_WERROR=ON');
 
 const architectures = [...new Set(found.map(({ architecture }) => architecture))].sort((a, b) => a - b);
 const wanted = /for ([\d,]+)/.exec(backend)[1].split(',');
