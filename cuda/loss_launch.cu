@@ -123,6 +123,11 @@ RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_
   return {begin_of(first), begin_of(last)};
 }
 
+LossLaunch::~LossLaunch() {
+  // Usually it has: a query. But whatever went wrong around the launch, its blocks must not be given to others while in use.
+  if (ended_) ignore(cudaEventSynchronize(ended_->get()));
+}
+
 LossLaunch::LossLaunch(const LossRequest& r, const Place& place) : separate_sft_(r.separate_sft), sequences_(r.terms.sequences) {
   const DeviceGuard guard(place.device);
   const cudaStream_t stream = as_stream(place.stream);
@@ -171,6 +176,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) : separate_sft_
                at_order = layout.add<uint32_t>(dense && coupled ? 2 * sort_length : 0);
   const size_t result_count = r.pass == Pass::tokens ? 3 * row_count : (r.separate_sft ? 2 : 1) * sequences, at_results = layout.add<double>(result_count);
 
+  ended_.emplace();
   upload_ = PinnedBlock(upload_bytes);
   results_ = PinnedBlock(std::max<size_t>(1, result_count * sizeof(double)));
   workspace_ = Workspace(place.device, stream, layout.bytes());
@@ -233,6 +239,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) : separate_sft_
     check(cudaMemcpyAsync(base, host, upload_bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
     check(kernels.launch[int(r.pass)](plan, blocks, stream), "the loss kernel");
     if (has_rows_) check(cudaMemcpyAsync(results_.data(), plan.logps, result_count * sizeof(double), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+    ended_->record(stream);
   } catch (...) {
     ignore(cudaStreamSynchronize(stream));  // the blocks are given back, and a copy may still read one
     throw;

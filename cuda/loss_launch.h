@@ -1,5 +1,6 @@
 // One launch of the loss kernel, from the host: what it works on, its memory, and its numbers when it has ended.
 #pragma once
+#include <optional>
 #include <vector>
 #include "batch.h"
 #include "loss_kernel.h"
@@ -29,10 +30,13 @@ struct RowRange {
 };
 RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last);
 
-/// Enqueued by its constructor, which throws before anything is enqueued that writes. Destroy it when the work has ended.
+/// Enqueued by its constructor, which throws before anything is enqueued that writes. The destructor waits for the end of the work.
 class LossLaunch {
  public:
   LossLaunch(const LossRequest& request, const Place& place);
+  ~LossLaunch();
+  LossLaunch(const LossLaunch&) = delete;
+  LossLaunch& operator=(const LossLaunch&) = delete;
 
   // Once the work has ended; indexed as the batch is.
   double logp(int64_t sequence) const { return has_rows_ ? results_.as<double>()[sequence] : 0; }
@@ -43,6 +47,7 @@ class LossLaunch {
  private:
   bool has_rows_ = false, separate_sft_;
   int64_t sequences_;
+  std::optional<Marker> ended_;
   PinnedBlock upload_, results_;
   Workspace workspace_;
 };

@@ -391,7 +391,6 @@ Status status() {
 }
 
 Device device(int index) {
-  const DeviceGuard guard(index);
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
   Device result;
@@ -409,12 +408,19 @@ Device device(int index) {
   result.multiprocessors = properties.multiProcessorCount;
   result.l2_cache = size_t(properties.l2CacheSize);
   result.shared_memory = properties.sharedMemPerBlockOptin;
-  check(cudaMemGetInfo(&result.free_memory, &result.memory), "cudaMemGetInfo");
+  result.memory = properties.totalGlobalMem;
   int kilohertz = 0, bits = 0;
   ignore(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, index));
   ignore(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, index));
   result.memory_bandwidth = 2.0 * kilohertz * 1000.0 * bits / 8; // two transfers a clock
   return result;
+}
+
+size_t free_memory(int device) {
+  const DeviceGuard guard(device);
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
 }
 
 }  // namespace diralign::gpu

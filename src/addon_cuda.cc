@@ -40,12 +40,13 @@ Napi::Value device(const Napi::CallbackInfo& info) {
   result.Set("computeCapability", std::to_string(d.major) + "." + std::to_string(d.minor));
   result.Set("multiprocessors", d.multiprocessors);
   result.Set("memory", double(d.memory));
-  result.Set("freeMemory", double(d.free_memory));
   result.Set("l2Cache", double(d.l2_cache));
   result.Set("sharedMemory", double(d.shared_memory));
   result.Set("memoryBandwidth", d.memory_bandwidth);
   return result;
 }
+
+Napi::Value free_memory(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), double(gpu::free_memory(device_argument(info, 0)))); }
 
 /// allocate(device, bytes)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
@@ -184,6 +185,7 @@ Napi::Object cuda_exports(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   export_function<status>(exports, "status");
   export_function<device>(exports, "device");
+  export_function<free_memory>(exports, "freeMemory");
   export_function<allocate>(exports, "allocate");
   export_function<release>(exports, "release");
   export_function<inspect>(exports, "inspect");

@@ -36,10 +36,12 @@ struct Device {
   std::string name, uuid;
   int major = 0, minor = 0;  ///< compute capability
   int multiprocessors = 0;
-  size_t memory = 0, free_memory = 0, l2_cache = 0, shared_memory = 0;  ///< bytes; the last per block, opted in
+  size_t memory = 0, l2_cache = 0, shared_memory = 0;  ///< bytes; the last per block, opted in
   double memory_bandwidth = 0;  ///< bytes per second by clock and bus width, 0 where the driver does not tell
 };
 Device device(int index);
+/// Bytes. Starts the device for this process, which takes some hundred megabytes of it; `device` does not.
+size_t free_memory(int device);
 
 using Stream = uintptr_t;
 using Event = uintptr_t;
@@ -93,7 +95,7 @@ struct Place {
 /// A job on device data, enqueued. The job must outlive it.
 class Launch {
  public:
-  /// Frees what the job took. The work must have ended.
+  /// Waits for the end of the work, if it has not ended, and frees what it took.
   virtual ~Launch() = default;
   /// Once the stream is past the work: fills the job's host outputs. Throws Error with what went wrong on the device.
   virtual void finish() = 0;

@@ -61,7 +61,12 @@ export const cuda: Cuda = Object.freeze({
   devices() {
     const { devices } = availability();
     return Array.from({ length: devices }, (_, index) =>
-      Object.freeze(onDevice(`asking for device ${index}`, (native) => native.device(index))),
+      Object.freeze({
+        ...onDevice(`asking for device ${index}`, (native) => native.device(index)),
+        get freeMemory() {
+          return onDevice(`asking for the memory of device ${index}`, (native) => native.freeMemory(index));
+        },
+      }),
     );
   },
   alloc,

@@ -24,7 +24,8 @@ export interface Native {
 /** What src/addon_cuda.cc exports. In a build without CUDA, only `status` may be called. Addresses and handles are bigints. */
 export interface NativeCuda {
   status(): CudaStatus;
-  device(index: number): DeviceInfo;
+  device(index: number): Omit<DeviceInfo, 'freeMemory'>;
+  freeMemory(index: number): number;
   allocate(device: number, bytes: number): bigint;
   /** `bytes` as they were allocated. */
   release(pointer: bigint, bytes: number): void;

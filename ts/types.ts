@@ -139,6 +139,7 @@ export interface DeviceInfo {
   readonly computeCapability: string;
   readonly multiprocessors: number;
   readonly memory: number;
+  /** Asked for when it is read. The first time starts the device for this process, which takes some hundred megabytes of it. */
   readonly freeMemory: number;
   readonly l2Cache: number;
   /** Most that a block can have. */

@@ -63,7 +63,7 @@ TEST(cuda_status_and_devices) {
   CHECK(status.runtime == 13000 && status.driver == 13000);
   for (int i = 0; i < status.devices; i++) {
     const auto device = gpu::device(i);
-    CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 && device.free_memory <= device.memory);
+    CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 && gpu::free_memory(i) <= device.memory);
     CHECK(device.uuid.size() == 40 && device.uuid.substr(0, 4) == "GPU-" && device.uuid[12] == '-', "%s", device.uuid.c_str());
   }
   CHECK(gpu::device(0).uuid != gpu::device(1).uuid);
