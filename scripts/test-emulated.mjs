@@ -5,7 +5,7 @@
 //               native tests cannot see, the translation of arguments and the life of asynchronous jobs
 //   --orders    comma separated: the schedules to run the suites with, `forward`, `reverse` or the seed of a random one
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -46,7 +46,10 @@ run(process.execPath, [
 ]);
 // Where node-gyp-build looks, in a folder of its own: build/Release keeps the addon that is published.
 mkdirSync(path.join(build, 'load/build/Release'), { recursive: true });
-copyFileSync(path.join(build, 'diralign.node'), path.join(build, 'load/build/Release/diralign.node'));
+// Renamed into place: whoever has the one before loaded keeps it.
+const loaded = path.join(build, 'load/build/Release/diralign.node');
+copyFileSync(path.join(build, 'diralign.node'), `${loaded}.new`);
+renameSync(`${loaded}.new`, loaded);
 
 const environment = {
   DIRALIGN_PREBUILD: path.join(build, 'load'),
