@@ -51,17 +51,29 @@ bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-/// Sanitizers make arithmetic slow and do not change it: samples can be thinner under them.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
+/// Sanitizers make arithmetic slow and do not change it: samples can be thinner under them. ThreadSanitizer makes a switch of threads
+/// of the emulated device slow, too, by far more.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool thread_sanitized = true;
 #elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-constexpr bool sanitized = true;
+#if __has_feature(thread_sanitizer)
+constexpr bool thread_sanitized = true;
 #else
-constexpr bool sanitized = false;
+constexpr bool thread_sanitized = false;
 #endif
 #else
-constexpr bool sanitized = false;
+constexpr bool thread_sanitized = false;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = thread_sanitized;
+#endif
+#else
+constexpr bool sanitized = thread_sanitized;
 #endif
 
 }  // namespace check

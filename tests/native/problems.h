@@ -192,7 +192,8 @@ struct Truth {
   std::vector<Real> losses, coefficients, likelihood;
   Real loss;
 
-  explicit Truth(const Problem& p) {
+  /// `derivatives`: without them `coefficients` and `likelihood` stay 0; they take a loss of the batch for each sequence.
+  explicit Truth(const Problem& p, bool derivatives = true) {
     const size_t sequences = size_t(p.shape.sequences), rows = size_t(p.rows);
     logsumexp.assign(rows, 0), row_logps.assign(rows, 0);
     logps.assign(sequences, 0), sft_logps.assign(sequences, 0);
@@ -220,7 +221,8 @@ struct Truth {
     reference::Batch batch(p.objective, logps, sft_logps, counts, sft_counts, p.references.empty() ? nullptr : p.references.data());
     losses = batch.losses();
     loss = batch.loss();
-    for (size_t s = 0; s < sequences; s++) {
+    coefficients.assign(sequences, 0), likelihood.assign(sequences, 0);
+    for (size_t s = 0; s < sequences && derivatives; s++) {
       auto by = [&](std::vector<Real>& values) {
         const Real kept = values[s];
         const Real d = reference::derivative(
@@ -232,9 +234,9 @@ struct Truth {
         values[s] = kept;
         return d;
       };
-      coefficients.push_back(counts[s] == 0 ? 0 : by(batch.logps));
+      coefficients[s] = counts[s] == 0 ? 0 : by(batch.logps);
       // One set of labels: the derivative by it is the sum of both terms'; of `sft` the likelihood is the objective itself.
-      likelihood.push_back(sft_counts[s] == 0 || p.objective.likelihood_only() ? 0 : by(batch.sft_logps));
+      likelihood[s] = sft_counts[s] == 0 || p.objective.likelihood_only() ? 0 : by(batch.sft_logps);
     }
   }
 };
