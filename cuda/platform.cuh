@@ -54,9 +54,9 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 #else
   // As wrong as the hardware may be, by 2^-22.5 of the result, so that the tests hold the bounds for it. Only 2^0 is exact on both.
-  const float y = std::exp2(x);
   const uint32_t noise = (std::bit_cast<uint32_t>(x) * 2654435761u) >> 30;
-  return y < FLT_MIN ? 0.0f : x == 0 ? y : y * (1.0f + (float(noise) - 1.5f) * 1.12e-7f);
+  const double y = std::exp2(double(x)) * (x == 0 ? 1 : 1 + (double(noise) - 1.5) * 7e-8);  // and half a unit from rounding it
+  return y < double(FLT_MIN) ? 0.0f : float(y);
 #endif
 }
 
