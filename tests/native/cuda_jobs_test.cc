@@ -1,10 +1,13 @@
 // The jobs of the CUDA backend on the emulation: those of the CPU backend's tests on device memory and on host arrays, the borders of
 // parts, tiles and groups, and that nothing but a row's contents and a sequence's length decides the bits.
+//
+// Tests named cuda_... run again in other orders of the emulation (CMakeLists.txt); those named gpu_... set theirs, or take too long.
 #include <cstdlib>
 #include <iterator>
 #include <utility>
 #include "backend_cases.h"
 #include "cpu/compute.h"
+#include "device_jobs.h"
 #include "loss_launch.h"
 
 using namespace problems;
@@ -27,84 +30,6 @@ struct InOrder {
 };
 constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0}, {simt::Schedule::reverse, 0}, {simt::Schedule::random, 1},
                                      {simt::Schedule::random, 2},  {simt::Schedule::random, 3}};
-
-/// Bytes on a device, exactly so many: AddressSanitizer knows their end.
-struct DeviceBytes {
-  int device;
-  size_t bytes;
-  char* data;
-  DeviceBytes(int device, size_t bytes) : device(device), bytes(bytes), data(static_cast<char*>(gpu::allocate(device, bytes))) {}
-  ~DeviceBytes() { gpu::release(device, data); }
-  DeviceBytes(const DeviceBytes&) = delete;
-  DeviceBytes& operator=(const DeviceBytes&) = delete;
-};
-
-/// A stream of its own, which does not wait for the default one.
-struct OwnStream {
-  int device;
-  gpu::Stream stream;
-  explicit OwnStream(int device) : device(device), stream(gpu::create_stream(device)) {}
-  ~OwnStream() { gpu::destroy_stream(device, stream); }
-  OwnStream(const OwnStream&) = delete;
-  OwnStream& operator=(const OwnStream&) = delete;
-};
-
-/// Where the test's arrays lie: so many elements past an address that is a multiple of 256.
-struct Where {
-  int device = 0;
-  int64_t logits_offset = 0, gradient_offset = 0;
-};
-
-template <class Job>
-void run_on_device(Job& job, const gpu::Place& place) {
-  const auto launch = gpu::launch(job, place);
-  gpu::synchronize(place.device, place.stream);
-  launch->finish();
-}
-
-/// The batch's logits on the device, for a job that only reads them.
-struct DeviceLogits {
-  DeviceBytes memory;
-  size_t offset;
-  const std::vector<char>& host;
-  OwnStream& stream;
-  DeviceLogits(const Problem& p, const Where& where, OwnStream& stream)
-      : memory(where.device, size_t(where.logits_offset) * dtype_bytes(p.shape.dtype) + p.logits.size()),
-        offset(size_t(where.logits_offset) * dtype_bytes(p.shape.dtype)),
-        host(p.logits),
-        stream(stream) {
-    gpu::fill(where.device, stream.stream, memory.data, 0xff, offset);
-    gpu::copy_to_device(where.device, stream.stream, memory.data + offset, host.data(), host.size());
-  }
-  const void* data() const { return memory.data + offset; }
-  void check_unchanged() const {
-    std::vector<char> after(host.size());
-    gpu::copy_to_host(memory.device, stream.stream, after.data(), memory.data + offset, after.size());
-    CHECK(after == host, "the logits were written to");
-  }
-};
-
-Result on_device(const Problem& p, const Run& run, const Where& where) {
-  OwnStream stream(where.device);
-  Prepared prepared(p, run);
-  const size_t offset = size_t(where.gradient_offset) * dtype_bytes(p.shape.dtype);
-  DeviceBytes gradient(where.device, prepared.memory.empty() ? 0 : offset + prepared.memory.size());
-  if (run.mode != Mode::none) {
-    gpu::copy_to_device(where.device, stream.stream, gradient.data + offset, prepared.memory.data(), prepared.memory.size());
-    prepared.job.gradient.data = gradient.data + offset + guard;
-  }
-  if (run.in_place) {
-    prepared.job.batch.logits = prepared.job.gradient.data;
-    run_on_device(prepared.job, {where.device, stream.stream});
-  } else {
-    const DeviceLogits logits(p, where, stream);
-    prepared.job.batch.logits = logits.data();
-    run_on_device(prepared.job, {where.device, stream.stream});
-    logits.check_unchanged();
-  }
-  if (run.mode != Mode::none) gpu::copy_to_host(where.device, stream.stream, prepared.memory.data(), gradient.data + offset, prepared.memory.size());
-  return prepared.collect();
-}
 
 Result staged(const Problem& p, const Run& run, int device) {
   const std::vector<char> before = p.logits;
@@ -142,7 +67,7 @@ Way staged_way(int device) {
 /// ThreadSanitizer finds a race in the first problem that has it; the arithmetic is for the other builds.
 Backend with_ways(std::vector<Way> ways) {
   Backend backend{std::move(ways)};
-  backend.step = check::thread_sanitized ? 23 : 1;
+  backend.step = check::thread_sanitized ? 37 : 1;
   backend.zeroed = !check::thread_sanitized;
   return backend;
 }
@@ -222,7 +147,7 @@ TEST(cuda_devices_differ) {
   CHECK(gpu::device(0).multiprocessors > gpu::device(1).multiprocessors && gpu::device(0).l2_cache < gpu::device(1).l2_cache);
 }
 
-TEST(cuda_every_method) { every_method(cuda()); }
+TEST(gpu_every_method) { every_method(cuda()); }
 TEST(cuda_shapes) { shapes(cuda(), {1, 2, 7, 31, 255, 2047, 2048, 2049}); }
 TEST(cuda_edges) { edges(cuda()); }
 TEST(cuda_pair_alone) { pair_alone(cuda()); }
@@ -309,9 +234,9 @@ TEST(gpu_bits_at_any_alignment) {
       const Truth truth(p);
       check_gradient(dtype_names[int(d)], p, truth, first, mode);
       for (int64_t x = 0; x < places; x++) {
-        CHECK(on_device(p, {mode, true, false, 1}, {0, x, x}).same(first), "%s in place at %d", dtype_names[int(d)], int(x));
+        if (!thin || x % 3 == 1) CHECK(on_device(p, {mode, true, false, 1}, {0, x, x}).same(first), "%s in place at %d", dtype_names[int(d)], int(x));
         for (int64_t y = 0; y < places; y++)
-          if (!thin || (x + 3 * y) % 7 == 1) CHECK(on_device(p, {mode, false, false, 1}, {0, x, y}).same(first), "%s from %d to %d", dtype_names[int(d)], int(x), int(y));
+          if (!thin || (x + 3 * y) % 11 == 1) CHECK(on_device(p, {mode, false, false, 1}, {0, x, y}).same(first), "%s from %d to %d", dtype_names[int(d)], int(x), int(y));
       }
     }
   }
@@ -335,7 +260,7 @@ TEST(gpu_bits_in_any_order) {
         for (const simt::Schedule& order : orders) {
           const InOrder scope(order);
           for (int device : {0, 1}) {
-            if (thin && (vocab > 1000 ? order.seed != 2 : order.seed != 1)) continue;
+            if (thin && (vocab > 1000 ? order.seed != 2 : order.order != simt::Schedule::reverse || problem == &coupled)) continue;
             const Result result = on_device(*problem, {mode, mode != Mode::none && device == 1, false, 1}, next_place(p, device));
             if (first.logps.empty()) first = result;
             CHECK(result.same(first), "%s V %d order %d %llu device %d", problem->objective.info().name, int(vocab), int(order.order), (unsigned long long)order.seed, device);
@@ -409,7 +334,7 @@ TEST(cuda_many_groups) {
   }
 }
 
-TEST(cuda_many_tiles) {
+TEST(gpu_many_tiles) {
   // Several tiles of 256 rows in a group, sequences longer than what a warp sums.
   for (Dtype d : {Dtype::float32, Dtype::bfloat16}) {
     Shape shape;
@@ -434,7 +359,7 @@ TEST(cuda_many_tiles) {
   }
 }
 
-TEST(cuda_coupled) {
+TEST(gpu_coupled) {
   for (const char* name : {"aot", "aot_unpaired"}) {
     for (int64_t pairs : {1, 2, 3, 100, 1000}) {
       if (thin && pairs > (name[3] ? 3 : 100)) continue;
