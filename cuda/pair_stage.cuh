@@ -72,7 +72,9 @@ GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& gr
   }
 }
 
-/// Sorts the pairs by value, ascending as BatchTerms::before has it; places past the last pair come last. Bitonic.
+/// Sorts the pairs by value, ascending as BatchTerms::before has it; places past the last pair come last. Bitonic. Starts with a barrier,
+/// before which the values may be written, and ends with one.
+/// Begins and ends with a barrier: the values may have been written just before, by other threads of the block.
 __device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order, uint32_t pairs, uint32_t length) {
   auto before = [&](uint32_t i, uint32_t j) {
     if (i >= pairs || j >= pairs) return i < j;
@@ -112,7 +114,6 @@ GPU_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& g
     upper[i] = terms.upper_score(p.logps, i);
     lower[i] = terms.lower_score(p.logps, i);
   }
-  __syncthreads();
   uint32_t *upper_order = p.sort_order, *lower_order = upper_order + p.sort_length;
   sort_pairs(upper, upper_order, pairs, p.sort_length);
   sort_pairs(lower, lower_order, pairs, p.sort_length);
