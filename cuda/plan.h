@@ -66,7 +66,6 @@ struct Plan {
   uint32_t vocab;
   RowCut cut;
   bool separate_sft;
-  bool on_chip;  ///< factored: rows at aligned addresses stay in registers
 
   const RowRecord* rows;
   const uint32_t* ignored;

@@ -252,7 +252,7 @@ GPU_UNROLL
 }
 
 /// What the parts of a row add up to, in every lane of a warp. For kernels that need the row at once and in float32 only; the exact
-/// statistics come from finish_row.
+/// statistics come from row_sums.
 template <class Load>
 __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
   PartSums s{-FLT_MAX, 0, 0};

@@ -38,10 +38,12 @@ struct LossJob : Job {
   }
 };
 
+/// Its rows are listed sequence by sequence: list_rows(batch, batch.sequences, rows).
 struct SequenceLogpsJob : Job {
   double* logps = nullptr;  ///< per sequence
 };
 
+/// Likewise.
 struct TokenLogpsJob : Job {
   double *logps = nullptr, *logsumexp = nullptr, *entropy = nullptr;  ///< per row, zeroed
 };
