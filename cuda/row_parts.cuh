@@ -5,6 +5,7 @@
 // are loaded. So the sums, and everything that follows from them, have the same bits wherever the row lies and whoever computes it.
 #pragma once
 #include <type_traits>
+#include "exp_polynomial.h"
 #include "platform.cuh"
 #include "row_gradient.h"
 
@@ -110,20 +111,11 @@ struct PartSums {
   double sum, moment;
 };
 
-/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below -86.6, a NaN stays a NaN. Four times the work of
+/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow, a NaN stays a NaN. Four times the work of
 /// exp2_approx, whose error of 2^-22.5 would be seen in log-probabilities where few logits share the probability.
 __device__ __forceinline__ float exp_accurate(float x) {
-  constexpr float to_whole = 0x1.8p23f;
-  const float biased = x * log2_e + to_whole, n = biased - to_whole;
-  float r = n * -0x1.62e4p-1f + x;
-  r = n * -0x1.7f7d1cp-20f + r;
-  float p = r * 0x1.6ae6e0p-10f + 0x1.1267d8p-7f;
-  p = p * r + 0x1.555824p-5f;
-  p = p * r + 0x1.555418p-3f;
-  p = p * r + 0x1.fffffcp-2f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
-  return x < -86.6f ? 0 : p * bits_to_float((float_to_bits(biased) + 127) << 23);
+  const float biased = x * log2_e + round_to_whole, n = biased - round_to_whole;
+  return x < exp_underflow ? 0 : exp_of_remainder(x, n) * bits_to_float((float_to_bits(biased) + 127) << 23);
 }
 
 /// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that the accurate one costs no time;
@@ -154,6 +146,20 @@ __device__ __forceinline__ PartSums from_lane(PartSums s, int distance) {
   return r;
 }
 
+// A register has no number that could be computed: these choose among all.
+__device__ __forceinline__ uint4 get(const uint4 (&data)[max_steps], uint32_t which) {
+  uint4 v = data[0];
+GPU_UNROLL
+  for (uint32_t k = 1; k < max_steps; k++)
+    if (k == which) v = data[k];
+  return v;
+}
+__device__ __forceinline__ void put(uint4 (&data)[max_steps], uint32_t which, uint4 v) {
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++)
+    if (k == which) data[k] = v;
+}
+
 /// Loads a thread's vectors of a row, at elements `e`, `e + stride` ...; what lies past the end is -inf. At an address that is no
 /// multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read: where those would reach
 /// outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
@@ -176,11 +182,8 @@ GPU_UNROLL
   }
 GPU_NO_UNROLL
   for (uint32_t edge = begin ? 0 : end; edge < count; edge = edge < end ? end : count) {
-    if (edge >= begin && edge < end) continue;
-    const uint4 v = load_edge(row, vocab, e + edge * stride<T>);
-GPU_UNROLL
-    for (uint32_t k = 0; k < max_steps; k++)
-      if (k == edge) data[k] = v;
+    if (edge >= begin && edge < end) continue;  // never; ptxas needs five registers less where it is said
+    put(data, edge, load_edge(row, vocab, e + edge * stride<T>));
   }
 }
 
@@ -189,24 +192,15 @@ template <class T>
 __device__ __forceinline__ bool find_element(uint32_t element, uint32_t e, uint32_t count, uint4 (&data)[max_steps], bool erase, float& value) {
   const uint32_t distance = element - e, which = distance / stride<T>, j = distance % stride<T>;
   if (element < e || which >= count || j >= lanes<T>) return false;
-  uint4 v = data[0];
-GPU_UNROLL
-  for (uint32_t k = 1; k < max_steps; k++)
-    if (k == which) v = data[k];
   float x[lanes<T>];
-  unpack<T>(v, x);
+  unpack<T>(get(data, which), x);
 GPU_UNROLL
   for (uint32_t i = 0; i < lanes<T>; i++)
     if (i == j) {
       value = x[i];
       x[i] = -INFINITY;
     }
-  if (erase) {
-    v = pack<T>(x);
-GPU_UNROLL
-    for (uint32_t k = 0; k < max_steps; k++)
-      if (k == which) data[k] = v;
-  }
+  if (erase) put(data, which, pack<T>(x));
   return true;
 }
 
@@ -238,7 +232,7 @@ GPU_UNROLL
     for (uint32_t j = 0; j < n; j++) {
       const float d = x[j] - max, e = exp_term<T>(d);
       sum[j & 3] += e;
-      if constexpr (with_moment) moment[j & 3] += d < -87 ? 0 : e * d;
+      if constexpr (with_moment) moment[j & 3] += d < exp_underflow ? 0 : e * d;
     }
   }
   PartSums s{max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
@@ -262,11 +256,10 @@ GPU_UNROLL
   return s;
 }
 
-/// onehot - softmax, the gradient of log p: from the sums without the label's entry, 1 - p is a quotient without cancellation.
+/// onehot - softmax of a row, from its sums without the label's entry.
 __device__ __forceinline__ RowGradient residual(PartSums others, float target, int32_t label) {
   const float max = fmaxf(others.max, target);
-  const float rest = float(others.sum) * exp_accurate(others.max - max), total = rest + exp_accurate(target - max);
-  return {false, max, -1 / total, label, -1, rest / total, 0};
+  return row_residual(max, float(others.sum) * exp_accurate(others.max - max), exp_accurate(target - max), label);
 }
 
 __device__ __forceinline__ float gradient_entry(const RowGradient& g, float x) { return g.factor * exp2_approx((x - g.shift) * log2_e); }
@@ -327,12 +320,8 @@ __device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e,
   const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
   write_vectors(out, e, whole, data, g);
   if (whole == count || tail >= vocab) return;
-  uint4 v = data[0];
-GPU_UNROLL
-  for (uint32_t k = 1; k < max_steps; k++)
-    if (k == whole) v = data[k];
   float x[lanes<T>];
-  unpack<T>(v, x);
+  unpack<T>(get(data, whole), x);
 GPU_UNROLL
   for (uint32_t j = 0; j < lanes<T>; j++)
     if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));

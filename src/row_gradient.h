@@ -33,4 +33,11 @@ DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, in
   return g;
 }
 
+/// The gradient of log p_y alone, onehot(y) - p, in float32: from the sum of exp(logit - max) over the other entries and the label's
+/// own term. 1 - p_y is then a quotient without cancellation, and no logarithm is needed.
+DIRALIGN_HD RowGradient row_residual(float max, float others, float own, int32_t label) {
+  const float total = others + own;
+  return {false, max, -1 / total, label, -1, others / total, 0};
+}
+
 }  // namespace diralign

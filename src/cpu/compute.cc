@@ -148,8 +148,9 @@ class LossRun {
       sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == label ? s.logp : double(kernels_.load(row, r.sft_label)) - logsumexp(s);
     }
     if (mode() == GradientOutput::Mode::factored) {
-      if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, s.max, float(-1 / s.normalizer), streamed_);
-      kernels_.store(gradient_row(r.row), label, float(-std::expm1(s.logp)));
+      const RowGradient g = row_gradient(s, label, -1, 0, 1, 0);
+      if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
+      kernels_.store(gradient_row(r.row), g.label, g.label_value);
       zero_padding(r.row);
     }
   }

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include "../exp_polynomial.h"
 #if defined(__x86_64__)
 #if defined(__clang__)
 #include <immintrin.h>
@@ -169,8 +170,7 @@ inline bool any_above(Floats v, float limit) {
 #endif
 }
 
-/// Below this exp() is 0: the result would leave the normal numbers.
-constexpr float exp_underflow = -86.6f;
+using diralign::exp_underflow;
 
 // e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below exp_underflow, a NaN stays a NaN.
 // x = n ln 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so
@@ -196,20 +196,11 @@ inline Floats exp(Floats x) {
 
 #else
 
-/// n is whole, and e^r a minimax polynomial of degree 6.
+/// n is whole.
 inline Floats exp(Floats x) {
-  constexpr float to_whole = 0x1.8p23f;
-  const Floats biased = x * 1.44269502f + to_whole, n = biased - to_whole;
-  Floats r = n * -0x1.62e4p-1f + x;
-  r = n * -0x1.7f7d1cp-20f + r;
-  Floats p = r * 0x1.6ae6e0p-10f + 0x1.1267d8p-7f;
-  p = p * r + 0x1.555824p-5f;
-  p = p * r + 0x1.555418p-3f;
-  p = p * r + 0x1.fffffcp-2f;
-  p = p * r + 1.f;
-  p = p * r + 1.f;
+  const Floats biased = x * 1.44269502f + diralign::round_to_whole, n = biased - diralign::round_to_whole;
   const Floats power = (Floats)(((Words)biased + 127) << 23);  // 2^n
-  return x < exp_underflow ? Floats{} : p * power;
+  return x < exp_underflow ? Floats{} : diralign::exp_of_remainder(x, n) * power;
 }
 
 #endif
