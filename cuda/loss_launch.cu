@@ -25,22 +25,30 @@ class Layout {
 };
 
 struct DeviceLimits {
-  int multiprocessors = 0;
   size_t l2_bytes = 0;
+  uint32_t resident_blocks[dtype_count][pass_count] = {};
 };
+/// Of the current device. Asked for once: a launch should not wait for the driver's answers.
 DeviceLimits limits(int device) {
   static std::mutex mutex;
   static auto& known = *new std::vector<DeviceLimits>;  // never destroyed: other threads may outlive static objects
   const std::lock_guard lock(mutex);
   if (size_t(device) >= known.size()) known.resize(size_t(device) + 1);
   DeviceLimits& found = known[size_t(device)];
-  if (found.multiprocessors == 0) {
-    int l2 = 0, count = 0;
-    check(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, device), "cudaDeviceGetAttribute");
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-    found = {count, size_t(std::max(l2, 0))};
+  if (found.resident_blocks[0][0] != 0) return found;
+  int l2 = 0, multiprocessors = 0;
+  check(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, device), "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  DeviceLimits asked;
+  asked.l2_bytes = size_t(std::max(l2, 0));
+  for (int dtype = 0; dtype < dtype_count; dtype++) {
+    for (int pass = 0; pass < pass_count; pass++) {
+      int blocks = 0;
+      check(loss_kernels(Dtype(dtype)).blocks_per_multiprocessor[pass](&blocks), "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+      asked.resident_blocks[dtype][pass] = uint32_t(std::max(1, blocks * multiprocessors));
+    }
   }
-  return found;
+  return found = asked;
 }
 
 /// The pairs in groups of about `group_bytes` of logits. Every group has rows.
@@ -139,11 +147,8 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) : separate_sft_
   has_rows_ = row_count > 0;
   if (row_count == 0 && ignored_count == 0) return;
 
-  int per_multiprocessor = 0;
-  const LossKernels& kernels = loss_kernels(r.dtype);
-  check(kernels.blocks_per_multiprocessor[int(r.pass)](&per_multiprocessor), "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
   const DeviceLimits device = limits(place.device);
-  const uint32_t resident = uint32_t(std::max(1, per_multiprocessor * device.multiprocessors));
+  const uint32_t resident = device.resident_blocks[int(r.dtype)][int(r.pass)];
 
   Plan plan{};
   plan.cut = cut_row(uint32_t(r.vocab), uint32_t(element));
@@ -237,7 +242,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) : separate_sft_
 
   try {
     check(cudaMemcpyAsync(base, host, upload_bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
-    check(kernels.launch[int(r.pass)](plan, blocks, stream), "the loss kernel");
+    check(loss_kernels(r.dtype).launch[int(r.pass)](plan, blocks, stream), "the loss kernel");
     if (has_rows_) check(cudaMemcpyAsync(results_.data(), plan.logps, result_count * sizeof(double), cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
     ended_->record(stream);
   } catch (...) {

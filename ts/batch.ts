@@ -182,6 +182,17 @@ function checkLogitsLength(logits: LogitsArray, { rows, rowStride, vocab }: Layo
   }
 }
 
+/** A launch numbers its work, at most two pieces of at least 8192 logits a row, in 32 bits. */
+function checkLaunchSize({ rows, vocab }: Layout): void {
+  const pieces = 2 * rows * Math.ceil(vocab / 8192);
+  if (pieces >= 2 ** 31) {
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: ${String(rows)} rows of ${String(vocab)} are more than one CUDA launch takes; split the batch`,
+    );
+  }
+}
+
 /** Checks everything of a batch but the label values, which the native side looks at once. @throws DirAlignError */
 export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
   if (typeof batch !== 'object' || (batch as unknown) === null) {
@@ -192,6 +203,7 @@ export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefin
   const target = targetOf(backend, logits);
   const layout = checkShape(batch);
   const { sequences, rows, vocab, rowStride } = layout;
+  if (target !== Target.cpu) checkLaunchSize(layout);
   if (logits instanceof DeviceTensor) checkTensor('logits', logits, layout);
   else checkLogitsLength(logits, layout);
   const labels = checkArray('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
