@@ -1,7 +1,6 @@
 // The jobs of the CUDA backend: on device data, enqueued, and on host arrays, through pinned stages.
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include "loss_launch.h"
 
@@ -52,9 +51,7 @@ void finish_loss(LossJob& job, const std::vector<double>& sft_logps) {
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
   *job.loss = loss.finish(job.logps, sft);
-  if (job.gradient.mode != GradientOutput::Mode::factored) return;
-  for (const ScoredRow& row : job.rows.scored)
-    job.gradient.row_scale[row.row] = float(job.outputs.coefficients[row.sequence] + loss.likelihood_coefficient(row.sequence));
+  if (job.gradient.mode == GradientOutput::Mode::factored) write_row_scales(job, loss);
 }
 
 void take_tokens(TokenLogpsJob& job, const LossLaunch& launch, const RowRange& range) {

@@ -19,10 +19,11 @@ struct Environment::Async {
 
   /// Hands the results of a device over.
   void finish() {
+    if (cuda_error != 0) {
+      gpu::synchronize(place.device, place.stream);  // throws it in CUDA's own words, if CUDA still has it
+      throw std::runtime_error("the stream ended with CUDA error " + std::to_string(cuda_error));
+    }
     launch->finish();
-    if (cuda_error == 0) return;
-    gpu::synchronize(place.device, place.stream);
-    throw std::runtime_error("the stream ended with CUDA error " + std::to_string(cuda_error));
   }
 };
 

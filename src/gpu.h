@@ -97,7 +97,7 @@ class Launch {
  public:
   /// Waits for the end of the work, if it has not ended, and frees what it took.
   virtual ~Launch() = default;
-  /// Once the stream is past the work: fills the job's host outputs. Throws Error with what went wrong on the device.
+  /// Once the stream is past the work, and did not fail: fills the job's host outputs.
   virtual void finish() = 0;
 };
 /// Enqueue only, on the caller's thread, and return before the device is done: `synchronize` or `notify`, then `finish`. When

@@ -38,6 +38,12 @@ struct LossJob : Job {
   }
 };
 
+/// The scale of every scored row of a factored gradient; the others stay 0.
+inline void write_row_scales(LossJob& job, const BatchLoss& loss) {
+  for (const ScoredRow& row : job.rows.scored)
+    job.gradient.row_scale[row.row] = float(job.outputs.coefficients[row.sequence] + loss.likelihood_coefficient(row.sequence));
+}
+
 /// Its rows are listed sequence by sequence: list_rows(batch, batch.sequences, rows).
 struct SequenceLogpsJob : Job {
   double* logps = nullptr;  ///< per sequence

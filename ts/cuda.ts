@@ -1,4 +1,4 @@
-import { availability } from './cuda-status.js';
+import { availability, nativeCuda } from './cuda-status.js';
 import {
   alloc,
   checkDevice,
@@ -15,7 +15,6 @@ import {
   type EventOptions,
   type ForeignTensor,
 } from './device.js';
-import { nativeCuda } from './cuda-status.js';
 import type { DeviceInfo } from './types.js';
 
 /** The CUDA backend: its devices, and their memory, streams and events. */

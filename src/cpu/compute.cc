@@ -87,9 +87,9 @@ class LossRun {
       if (cancelled()) return;
       loss_.evaluate(job_.logps, sft_logps(), first, last);
       if (mode() == GradientOutput::Mode::dense) differentiate(first, last);
-      if (mode() == GradientOutput::Mode::factored) write_row_scales(first, last);
       first = last;
     }
+    if (mode() == GradientOutput::Mode::factored) write_row_scales(job_, loss_);
     if (mode() != GradientOutput::Mode::none) write_zeros();
     if (!cancelled()) *job_.loss = loss_.finish(job_.logps, sft_logps());
   }
@@ -174,13 +174,6 @@ class LossRun {
       if (g.second_label >= 0) kernels_.store(out, g.second_label, g.second_value);
     }
     zero_padding(r.row);
-  }
-
-  void write_row_scales(int64_t first, int64_t last) {
-    for_sequences(first, last, [this](int64_t s) {
-      for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++)
-        job_.gradient.row_scale[job_.rows.scored[size_t(i)].row] = float(job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s));
-    });
   }
 
   /// Columns between the vocabulary and the next row belong to no class.
