@@ -8,7 +8,6 @@ import {
   checkGradient,
   checkNumbers,
   elements,
-  exact,
   expectedScales,
   makeBatch,
   oneSetOfLabels,
@@ -18,20 +17,11 @@ import {
   unfactored,
 } from './support/cases.js';
 import { Copy, expectDevice, takeGradient, type Elements } from './support/device.js';
+import { Coverage, inputs, inputsWith, isRobustnessOnly, total } from './support/every-case.js';
 import { at, decodeHalf, encodeHalf, present, sameBits } from './support/numbers.js';
-import { loadVectors, type VectorCase, type VectorInput } from './support/vectors.js';
+import type { VectorCase } from './support/vectors.js';
 
-const total = 1447;
-const vectors = loadVectors();
-const inputs = Array.from(vectors.keys(), (input) => [input.name, input] as const);
-
-/** Cases seen by each block below, by what was done with them. */
-const ran = new Map<string, Set<string>>();
-function seen(block: string, c: VectorCase): void {
-  const ids = ran.get(block) ?? new Set();
-  ran.set(block, ids.add(c.id));
-}
-const casesOf = (input: VectorInput): readonly VectorCase[] => vectors.get(input) ?? [];
+const ran = new Coverage();
 
 type HostBatch = LogitsBatch<Elements>;
 type Gradient = 'dense' | 'factored' | 'none';
@@ -92,7 +82,7 @@ expectDevice();
 describe.runIf(cuda.available)('on the device', () => {
   test.each(inputs)('%s: dense, in place, into out, and none', { timeout: 120_000 }, (_, input) => {
     const misses = new Misses();
-    for (const c of casesOf(input).filter(exact)) {
+    for (const c of ran.cases(input, 'dense')) {
       const batch = makeBatch(c) as HostBatch;
       const dense = denseOf(c);
       checkNumbers(misses, c, dense.result, 'cuda');
@@ -107,7 +97,6 @@ describe.runIf(cuda.available)('on the device', () => {
       sameResult(misses, `${c.id} none`, none, dense.result);
       misses.require(!('gradLogits' in none) && !('rowScale' in none), `${c.id} none: has a gradient`);
       misses.require(sameBits(copy.read(), batch.logits), `${c.id} none: the logits were written`);
-      seen('dense', c);
     }
     expect(misses.list).toEqual([]);
   });
@@ -115,8 +104,7 @@ describe.runIf(cuda.available)('on the device', () => {
   test.each(inputs)('%s: factored', { timeout: 120_000 }, (_, input) => {
     const misses = new Misses();
     const largest = input.residual.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-    for (const [i, c] of casesOf(input).filter(exact).entries()) {
-      seen('factored', c);
+    for (const [i, c] of ran.cases(input, 'factored').entries()) {
       const batch = makeBatch(c) as HostBatch;
       if (!oneSetOfLabels(c)) {
         expect(() => compute(c, batch, 'fresh', 'factored')).toThrow('sftLabels');
@@ -142,8 +130,7 @@ describe.runIf(cuda.available)('on the device', () => {
     async (_, input) => {
       const misses = new Misses();
       const { V } = input;
-      for (const [i, c] of casesOf(input).filter(exact).entries()) {
-        seen('same bits', c);
+      for (const [i, c] of ran.cases(input, 'same bits').entries()) {
         const batch = makeBatch(c) as HostBatch;
         const dense = compute(c, batch, 'fresh');
         const where = (['fresh', 'in place', 'out'] as const)[i % 3] ?? 'fresh';
@@ -185,8 +172,7 @@ describe.runIf(cuda.available)('float16 and bfloat16', () => {
   test.each(halves)('%s', { timeout: 120_000 }, (_, input) => {
     const dtype = input.dtypeExact === 'f16' ? 'float16' : 'bfloat16';
     const misses = new Misses();
-    for (const [i, c] of casesOf(input).filter(exact).entries()) {
-      seen('half', c);
+    for (const [i, c] of ran.cases(input, 'half').entries()) {
       const batch: HostBatch = { ...makeBatch(c), logits: encodeHalf(makeBatch(c).logits, dtype), dtype };
       const dense = compute(c, batch, 'fresh');
       checkNumbers(misses, c, dense.result, 'cuda');
@@ -217,8 +203,7 @@ describe.runIf(cuda.available)('host arrays', () => {
   test.each(inputs)('%s', { timeout: 120_000 }, async (_, input) => {
     const misses = new Misses();
     const { V } = input;
-    for (const [i, c] of casesOf(input).filter(exact).entries()) {
-      seen('host arrays', c);
+    for (const [i, c] of ran.cases(input, 'host arrays').entries()) {
       const objective = build(c);
       const batch = makeBatch(c) as LogitsBatch<Float32Array<ArrayBuffer>>;
       const before = batch.logits.slice();
@@ -303,10 +288,8 @@ describe.runIf(cuda.available)('log-probabilities', () => {
 });
 
 describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences without a token', () => {
-  const robust = inputs.filter(([, input]) => casesOf(input).some((c) => c.robustnessOnly));
-  test.each(robust)('%s: finite loss and gradient', (_, input) => {
-    for (const c of casesOf(input).filter((one) => one.robustnessOnly)) {
-      for (const block of ['dense', 'factored', 'same bits', 'host arrays']) seen(block, c);
+  test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
+    for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
       for (const mode of ['dense', 'factored'] as const) {
         for (const where of ['fresh', 'in place'] as const) {
           const { result, gradient } = compute(c, makeBatch(c) as HostBatch, where, mode);
@@ -325,10 +308,10 @@ describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences
 });
 
 afterAll(() => {
-  for (const [block, ids] of ran) console.log(`${block}: ${ids.size} cases`);
+  ran.log();
 });
 
 test.runIf(cuda.available)(`all ${total} cases were run`, () => {
-  for (const block of ['dense', 'factored', 'same bits', 'host arrays'])
-    expect([block, ran.get(block)?.size]).toEqual([block, total]);
+  for (const way of ['dense', 'factored', 'same bits', 'host arrays'])
+    expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
 });
