@@ -124,13 +124,6 @@ T* at(void* base, size_t offset) {
 
 }  // namespace
 
-RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last) {
-  // The rows of a pair are adjacent in the list, and the pairs in order.
-  const int64_t end = int64_t(rows.scored.size());
-  auto begin_of = [&](int64_t pair) { return pair < pairs ? rows.begin[size_t(pair)] : end; };
-  return {begin_of(first), begin_of(last)};
-}
-
 LossLaunch::~LossLaunch() {
   // Usually it has: a query. But whatever went wrong around the launch, its blocks must not be given to others while in use.
   if (ended_) ignore(cudaEventSynchronize(ended_->get()));

@@ -24,12 +24,6 @@ struct LossRequest {
   bool write_ignored;  ///< rows that no term scores are to be zeroed
 };
 
-/// The ranges of a batch's list of scored rows that belong to pairs [first, last).
-struct RowRange {
-  int64_t begin, end;
-};
-RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last);
-
 /// Enqueued by its constructor, which throws before anything is enqueued that writes. The destructor waits for the end of the work.
 class LossLaunch {
  public:

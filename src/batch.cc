@@ -39,4 +39,10 @@ std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& ro
   return std::nullopt;
 }
 
+RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last) {
+  const int64_t end = int64_t(rows.scored.size());
+  auto begin_of = [&](int64_t pair) { return pair < pairs ? rows.begin[size_t(pair)] : end; };
+  return {begin_of(first), begin_of(last)};
+}
+
 }  // namespace diralign

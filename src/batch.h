@@ -46,6 +46,14 @@ struct RowList {
   std::vector<int32_t> sft_counts;       ///< per sequence: rows scored by the likelihood term
 };
 
+/// A range of a batch's list of scored rows.
+struct RowRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+/// That of pairs [first, last) of `pairs`: the rows of a pair are adjacent in the list, and the pairs in order.
+RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last);
+
 /// A label that is neither the ignore index nor in [0, vocab).
 struct BadLabel {
   bool sft;

@@ -106,7 +106,15 @@ std::unique_ptr<Launch> launch(LossJob& job, const Place& place);
 std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place);
 std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place);
 
-/// Jobs on host arrays: scored rows travel in chunks of whole pairs through pinned stages, copies and kernels overlapping. Runs to
+/// Why jobs with an output layer cannot run on a device, or empty: they need cuBLASLt, which is loaded when it is first asked for.
+const std::string& layer_problem();
+/// Jobs with an output layer in device memory. The host decides between the products, so they run to the end, on any thread, and stop
+/// between chunks once the job is cancelled; the stream is past the work on return.
+void run_layer(LossJob& job, const Place& place);
+void run_layer(SequenceLogpsJob& job, const Place& place);
+void run_layer(TokenLogpsJob& job, const Place& place);
+
+/// Jobs on host arrays, those with an output layer included: scored rows travel in chunks of whole pairs through pinned stages, copies and kernels overlapping. Runs to
 /// the end, on any thread; stops between chunks once the job is cancelled.
 void run_staged(LossJob& job, int device);
 void run_staged(SequenceLogpsJob& job, int device);

@@ -33,6 +33,13 @@ void notify(int, Stream, std::function<void(int)>) { absent(); }
 std::unique_ptr<Launch> launch(LossJob&, const Place&) { absent(); }
 std::unique_ptr<Launch> launch(SequenceLogpsJob&, const Place&) { absent(); }
 std::unique_ptr<Launch> launch(TokenLogpsJob&, const Place&) { absent(); }
+const std::string& layer_problem() {
+  static const std::string problem = "this build contains no CUDA kernels";
+  return problem;
+}
+void run_layer(LossJob&, const Place&) { absent(); }
+void run_layer(SequenceLogpsJob&, const Place&) { absent(); }
+void run_layer(TokenLogpsJob&, const Place&) { absent(); }
 void run_staged(LossJob&, int) { absent(); }
 void run_staged(SequenceLogpsJob&, int) { absent(); }
 void run_staged(TokenLogpsJob&, int) { absent(); }

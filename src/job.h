@@ -1,6 +1,7 @@
 // What a call computes, whatever the backend: the batch, its rows, the objective and where the results go.
 #pragma once
 #include <atomic>
+#include <optional>
 #include <vector>
 #include "batch.h"
 #include "objectives/batch_loss.h"
@@ -16,10 +17,35 @@ struct GradientOutput {
   float* row_scale = nullptr;   ///< 'factored': one per row, zeroed; always in host memory
 };
 
-/// What every job has. Outputs are host memory, but for the gradient.
+/// The last layer of a model, in place of the logits that it would give: logits[r, v] = sum over k of hidden[r, k] weight[v, k], plus
+/// bias[v]. All three have the batch's dtype; the batch has no logits then.
+struct OutputLayer {
+  const void* hidden = nullptr;  ///< [rows, hidden_size]
+  const void* weight = nullptr;  ///< [vocab, hidden_size]
+  const void* bias = nullptr;    ///< [vocab], or null
+  int64_t hidden_size = 0;
+  size_t memory = 0;             ///< bytes that the workspace may take; O(rows) of bookkeeping not counted
+  size_t memory_used = 0;        ///< out: the most it took
+};
+
+/// Where the gradients of an output layer go; null: left out.
+struct LayerGradients {
+  struct Buffer {
+    void* data = nullptr;
+    bool accumulate = false;  ///< the gradient is added to what is there
+    bool zeroed = false;      ///< fresh memory: what is to be 0 already is
+  };
+  Buffer hidden;  ///< [rows, hidden_size], the batch's dtype
+  Buffer weight;  ///< [vocab, hidden_size], float32
+  Buffer bias;    ///< [vocab], float32
+  bool any() const { return hidden.data || weight.data || bias.data; }
+};
+
+/// What every job has. Outputs are host memory, but for the gradients.
 struct Job {
   virtual ~Job() = default;
   Batch batch;
+  std::optional<OutputLayer> layer;
   RowList rows;
   int threads = 1;
   std::atomic<bool> cancelled{false};
@@ -28,7 +54,8 @@ struct Job {
 struct LossJob : Job {
   Objective objective{};
   std::vector<double> reference;  ///< per sequence; empty without one
-  GradientOutput gradient;
+  GradientOutput gradient;          ///< of the logits
+  LayerGradients layer_gradients;   ///< of the layer, where there is one
   LossOutputs outputs{};
   double* logps = nullptr;  ///< per sequence
   double* loss = nullptr;

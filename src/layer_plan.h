@@ -1,0 +1,43 @@
+// How a job with an output layer is cut into pieces whose logits fit the workspace.
+#pragma once
+#include <stdexcept>
+#include <vector>
+#include "batch.h"
+
+namespace diralign {
+
+/// The smallest piece does not fit: `needed` bytes would do.
+struct WorkspaceTooSmall : std::runtime_error {
+  WorkspaceTooSmall(size_t given, size_t needed_bytes);
+  size_t needed;
+};
+
+/// Consecutive pairs that are evaluated together. Their rows are gone through in chunks of at most `chunk_rows`.
+struct PairGroup {
+  int64_t first_pair, last_pair;
+  RowRange rows;
+  /// Whether one chunk holds them all: then their logits are still there when the coefficients are known.
+  bool kept;
+};
+
+/// The pairs of a batch in groups of at most `chunk_rows` rows, and larger pairs alone. `together`: one group, because the coefficients
+/// of a coupled objective need every pair.
+std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows, bool together);
+
+/// A range cut into chunks of at most `chunk_rows`, as even as they can be.
+std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);
+
+/// The parts of a range without the rows that `idle(i)`, of which fewer than `shortest_gap` between two others are left in: a product
+/// over them costs less than one more product.
+template <class Idle>
+std::vector<RowRange> active_ranges(const RowRange& range, int64_t shortest_gap, Idle&& idle) {
+  std::vector<RowRange> active;
+  for (int64_t i = range.begin; i < range.end; i++) {
+    if (idle(i)) continue;
+    if (!active.empty() && i - active.back().end < shortest_gap) active.back().end = i + 1;
+    else active.push_back({i, i + 1});
+  }
+  return active;
+}
+
+}  // namespace diralign
