@@ -164,7 +164,6 @@ class StagedRun {
   /// `gradient`: where rows go when they come back, or null.
   StagedRun(Job& job, const LossRequest& request, int device, void* gradient) : job_(job), request_(request), device_(device), gradient_(gradient) {
     request_.row_stride = request_.vocab;
-    request_.packed = true;
     request_.write_ignored = false;
   }
   ~StagedRun() {  // whatever was thrown: nothing may be given back while a copy still uses it
@@ -229,6 +228,7 @@ class StagedRun {
     compute_.wait_for(marker_);
     request_.logits = request_.gradient = chunk.rows.data();
     request_.gradient_elements = (chunk.range.end - chunk.range.begin) * request_.vocab;
+    request_.chunks = {{0, chunk.range.size()}};
     request_.first_pair = chunk.first;
     request_.last_pair = chunk.last;
     chunk.launch = std::make_unique<LossLaunch>(request_, Place{device_, reinterpret_cast<Stream>(compute_.get())});

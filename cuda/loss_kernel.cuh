@@ -54,7 +54,7 @@ GPU_NOINLINE __device__ void describe(const Plan& p, uint32_t ticket, uint32_t& 
       const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
       const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
       const RowState& state = p.states[unit.i];
-      unit.gradient = row_gradient(state.statistics, record.label, record.sft_label, state.sft_logp, align, likelihood);
+      unit.gradient = row_gradient(state.statistics, record.label, record.sft_label, state.sft_logp, align * p.gradient_scale, likelihood * p.gradient_scale);
       if (unit.gradient.zero) unit.work = Work::zero;
     }
   }
@@ -144,10 +144,10 @@ __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const U
   return tile_done;
 }
 
-template <class T>
+template <class T, class Out>
 __device__ __forceinline__ void write_gradient(const Plan& p, const Unit& unit) {
-  write_part(gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut, RowGradient(unit.gradient));
-  zero_padding<T>(p, unit);
+  write_part(gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut, RowGradient(unit.gradient));
+  zero_padding<Out>(p, unit);
 }
 
 template <class T>
@@ -172,7 +172,8 @@ constexpr uint32_t blocks_wanted =
     pass == Pass::logps ? 4 : 3;
 #endif
 
-template <class T, Pass pass>
+/// `Out`: the type of the gradient, where it is not that of the logits.
+template <class T, Pass pass, class Out = T>
 __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(const __grid_constant__ Plan p) {
   GPU_SHARED(Shared, shared);
   uint32_t ticket = 0;  // thread 0's next
@@ -198,10 +199,10 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);
         break;
       case Work::gradient:
-        if constexpr (pass == Pass::dense) write_gradient<T>(p, unit);
+        if constexpr (pass == Pass::dense) write_gradient<T, Out>(p, unit);
         break;
       case Work::zero:
-        if constexpr (pass == Pass::dense || pass == Pass::factored) write_zeros<T>(p, unit);
+        if constexpr (pass == Pass::dense || pass == Pass::factored) write_zeros<Out>(p, unit);
         break;
       case Work::finish_tile:
         finish_tile<pass>(p, p.groups[unit.group], unit.tile);
@@ -241,15 +242,15 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
   }
 }
 
-template <class T, Pass pass>
+template <class T, Pass pass, class Out = T>
 cudaError_t launch_loss_kernel(const Plan& plan, uint32_t blocks, cudaStream_t stream) {
   // Where parts of a row wait for each other, every block must be on the device.
-  if (pass == Pass::factored) return gpu_launch_together(loss_kernel<T, pass>, blocks, threads, stream, plan);
-  return gpu_launch(loss_kernel<T, pass>, blocks, threads, stream, plan);
+  if (pass == Pass::factored) return gpu_launch_together(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
+  return gpu_launch(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
 }
-template <class T, Pass pass>
+template <class T, Pass pass, class Out = T>
 cudaError_t loss_blocks_per_multiprocessor(int* blocks) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, loss_kernel<T, pass>, int(threads), 0);
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, loss_kernel<T, pass, Out>, int(threads), 0);
 }
 
 template <class T>
@@ -257,5 +258,10 @@ constexpr LossKernels loss_kernels_of = {
     {launch_loss_kernel<T, Pass::logps>, launch_loss_kernel<T, Pass::tokens>, launch_loss_kernel<T, Pass::dense>, launch_loss_kernel<T, Pass::factored>},
     {loss_blocks_per_multiprocessor<T, Pass::logps>, loss_blocks_per_multiprocessor<T, Pass::tokens>, loss_blocks_per_multiprocessor<T, Pass::dense>,
      loss_blocks_per_multiprocessor<T, Pass::factored>}};
+
+/// From float32 logits to a gradient of a shorter type: the dense one alone.
+template <class Out>
+constexpr LossKernels gradient_kernels_to = {{nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr},
+                                             {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr}};
 
 }  // namespace diralign::gpu

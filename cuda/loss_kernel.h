@@ -13,9 +13,16 @@ struct LossKernels {
 };
 
 extern const LossKernels loss_kernels_float32, loss_kernels_float16, loss_kernels_bfloat16;
+/// Those of float32 logits whose gradient is shorter; Pass::dense alone.
+extern const LossKernels gradient_kernels_float16, gradient_kernels_bfloat16;
 
 inline const LossKernels& loss_kernels(Dtype dtype) {
   return dtype == Dtype::float32 ? loss_kernels_float32 : dtype == Dtype::float16 ? loss_kernels_float16 : loss_kernels_bfloat16;
+}
+/// The gradient has the type of the logits, or the logits are float32.
+inline const LossKernels& loss_kernels(Dtype logits, Dtype gradient) {
+  if (logits == gradient) return loss_kernels(logits);
+  return gradient == Dtype::float16 ? gradient_kernels_float16 : gradient_kernels_bfloat16;
 }
 
 }  // namespace diralign::gpu

@@ -1,5 +1,6 @@
-// One launch of the loss kernel, from the host: what it works on, its memory, and its numbers when it has ended.
+// Launches of the loss kernel, from the host: what they work on, its memory, and its numbers when they have ended.
 #pragma once
+#include <limits>
 #include <optional>
 #include <vector>
 #include "batch.h"
@@ -8,8 +9,8 @@
 
 namespace diralign::gpu {
 
-/// What a launch works on: consecutive pairs of a batch. Pointers but for logits and gradient are to host memory, and read before
-/// the constructor of LossLaunch returns.
+/// What launches work on: consecutive pairs of a batch. Pointers but for logits and gradient are to host memory, and read before the
+/// constructor that takes the request returns.
 struct LossRequest {
   Pass pass;
   Dtype dtype;
@@ -20,30 +21,90 @@ struct LossRequest {
   BatchTerms terms;    ///< of the whole batch
   const RowList* rows;
   int64_t first_pair, last_pair;
-  bool packed;         ///< row i of the memory is the i-th scored row of these pairs; without it, that of the batch
+  /// The scored rows of these pairs, cut: a row's place in the memory is its place in its chunk. Empty: that in the batch.
+  std::vector<RowRange> chunks;
   bool write_ignored;  ///< rows that no term scores are to be zeroed
 };
 
-/// Enqueued by its constructor, which throws before anything is enqueued that writes. The destructor waits for the end of the work.
-class LossLaunch {
+/// The order of the work of a launch.
+class Stages {
  public:
-  LossLaunch(const LossRequest& request, const Place& place);
-  ~LossLaunch();
-  LossLaunch(const LossLaunch&) = delete;
-  LossLaunch& operator=(const LossLaunch&) = delete;
+  explicit Stages(uint32_t parts) : parts_(parts) {}
+  void add(Work work, uint32_t first_row, uint32_t rows, uint32_t group) {
+    if (rows == 0) return;
+    stages_.push_back({work, uint32_t(tickets_), first_row, group});
+    tickets_ += uint64_t(rows) * parts_;
+  }
+  void add(Work work, const std::vector<Group>& groups, size_t g) { add(work, groups[g].first_row, groups[g].rows, uint32_t(g)); }
+  /// Half of the numbers are left for tickets drawn past the end.
+  bool fit() const { return tickets_ < uint64_t(std::numeric_limits<uint32_t>::max()) / 2; }
+  uint64_t tickets() const { return tickets_; }
+  /// The end not counted.
+  const std::vector<Stage>& list() const { return stages_; }
 
-  // Once the work has ended; indexed as the batch is.
-  double logp(int64_t sequence) const { return has_rows_ ? results_.as<double>()[sequence] : 0; }
-  double sft_logp(int64_t sequence) const { return !separate_sft_ ? logp(sequence) : has_rows_ ? results_.as<double>()[sequences_ + sequence] : 0; }
-  /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
+ private:
+  uint32_t parts_;
+  uint64_t tickets_ = 0;
+  std::vector<Stage> stages_;
+};
+
+/// The rows of a job on the device, which one launch of the kernel goes through, or several: rows, groups of pairs, counters and
+/// results are theirs together, the stages and the counter of tickets each one's own. A group is evaluated in the launch that reduces
+/// the last of its rows. The device is selected by the caller.
+class LossWork {
+ public:
+  /// Enqueues nothing. `launches` and `stages`: the most there will be, the stages of all launches together.
+  LossWork(const LossRequest& request, const std::vector<Group>& groups, size_t launches, size_t stages, const Place& place);
+  /// Waits for the end of the work.
+  ~LossWork();
+  LossWork(const LossWork&) = delete;
+  LossWork& operator=(const LossWork&) = delete;
+
+  struct Target {
+    const void* logits;
+    void* gradient;
+    int64_t row_stride, gradient_elements;
+    Dtype gradient_dtype;
+    double gradient_scale = 1;
+  };
+  void launch(const Stages& order, const Target& target);
+  /// The results so far, copied to the host.
+  void fetch();
+
+  uint32_t parts() const { return plan_.cut.parts; }
+  // Once the stream is past `fetch`; indexed as the batch is.
+  double logp(int64_t sequence) const { return results_.as<double>()[sequence]; }
+  double sft_logp(int64_t sequence) const { return plan_.separate_sft ? results_.as<double>()[plan_.terms.sequences + sequence] : logp(sequence); }
   const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
 
  private:
-  bool has_rows_ = false, separate_sft_;
-  int64_t sequences_;
-  std::optional<Marker> ended_;
+  Pass pass_;
+  Dtype dtype_;
+  int device_;
+  cudaStream_t stream_;
+  Plan plan_{};
+  size_t uploaded_ = 0, next_launch_, upload_bytes_, result_bytes_;
+  bool pending_ = false;
+  Marker ended_;
   PinnedBlock upload_, results_;
   Workspace workspace_;
+};
+
+/// A job in one launch. Enqueued by its constructor, which throws before anything is enqueued that writes. The destructor waits for the
+/// end of the work.
+class LossLaunch {
+ public:
+  LossLaunch(const LossRequest& request, const Place& place);
+
+  // Once the work has ended; indexed as the batch is.
+  double logp(int64_t sequence) const { return has_rows_ ? work_->logp(sequence) : 0; }
+  double sft_logp(int64_t sequence) const { return has_rows_ ? work_->sft_logp(sequence) : 0; }
+  /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
+  const double* token(int64_t i) const { return work_->token(i); }
+
+ private:
+  bool has_rows_ = false;
+  std::optional<LossWork> work_;
 };
 
 }  // namespace diralign::gpu

@@ -1,4 +1,4 @@
-// What a launch of the loss kernel works from: plain data that the host prepares (launch.cu) and the kernel reads (kernel.cuh).
+// What a launch of the loss kernel works from: plain data that the host prepares (loss_launch.cu) and the kernel reads (loss_kernel.cuh).
 #pragma once
 #include <cstdint>
 #include "objectives/batch_terms.h"
@@ -63,6 +63,7 @@ struct Plan {
   const void* logits;
   void* gradient;
   int64_t row_stride, gradient_elements;
+  double gradient_scale;  ///< of every entry: a power of two
   uint32_t vocab;
   RowCut cut;
   bool separate_sft;

@@ -196,7 +196,8 @@ __device__ __forceinline__ uint4 load16(const void* address, bool last_use) {
   const uint4* p = static_cast<const uint4*>(address);
   return last_use ? __ldcs(p) : __ldca(p);
 }
-/// 16 bytes to an aligned address, not to be kept in the caches.
+/// 16 or 8 bytes to an aligned address, not to be kept in the caches.
 __device__ __forceinline__ void store16(void* address, uint4 value) { __stcs(static_cast<uint4*>(address), value); }
+__device__ __forceinline__ void store8(void* address, uint2 value) { __stcs(static_cast<uint2*>(address), value); }
 
 }  // namespace diralign::gpu

@@ -267,11 +267,22 @@ __device__ __forceinline__ float gradient_entry(const RowGradient& g, float x, u
   return e == uint32_t(g.label) ? g.label_value : e == uint32_t(g.second_label) ? g.second_value : gradient_entry(g, x);
 }
 
-/// Writes a thread's vectors, at elements `e`, `e + stride` ..., to aligned addresses.
-template <class T>
-__device__ __forceinline__ void write_vectors(T* out, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
+/// The elements of a vector of T to an aligned address, rounded to a type that may be half as wide.
+template <class T, class Out>
+__device__ __forceinline__ void store_lanes(Out* at, const float (&x)[lanes<T>]) {
+  if constexpr (sizeof(Out) == sizeof(T)) {
+    store16(at, pack<Out>(x));
+  } else {
+    static_assert(sizeof(T) == 4 && sizeof(Out) == 2);
+    store8(at, {pack2<Out>(x[0], x[1]), pack2<Out>(x[2], x[3])});
+  }
+}
+
+/// Writes a thread's vectors of T, at elements `e`, `e + stride` ..., to aligned addresses.
+template <class T, class Out>
+__device__ __forceinline__ void write_vectors(Out* out, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
   constexpr uint32_t n = lanes<T>;
-  T* at = out + e;
+  Out* at = out + e;
 GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
@@ -279,37 +290,38 @@ GPU_UNROLL
     unpack<T>(data[k], x);
 GPU_UNROLL
     for (uint32_t j = 0; j < n; j++) x[j] = gradient_entry(g, x[j]);
-    store16(at + k * stride<T>, pack<T>(x));
+    store_lanes<T>(at + k * stride<T>, x);
   }
   // Over the vector that this thread has just written.
   auto correct = [&](int32_t label, float value) {
     const uint32_t distance = uint32_t(label) - e;
-    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count && distance % stride<T> < n) out[label] = from_float<T>(value);
+    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count && distance % stride<T> < n) out[label] = from_float<Out>(value);
   };
   correct(g.label, g.label_value);
   correct(g.second_label, g.second_value);
 }
 
-/// Where whole vectors of a row's output can be stored: `vectors` of them from element `head` on.
+/// Where whole vectors of so many elements can be stored to a row's output: `vectors` of them from element `head` on.
 struct Body {
   uint32_t head, vectors;
 };
-template <class T>
+template <uint32_t elements, class T>
 __device__ __forceinline__ Body body_of(const T* out, uint32_t vocab) {
-  const uint32_t to_boundary = ((16u - misalignment(out)) & 15u) / uint32_t(sizeof(T));
+  constexpr uint32_t bytes = elements * sizeof(T);
+  const uint32_t to_boundary = ((bytes - misalignment(out)) & (bytes - 1)) / uint32_t(sizeof(T));
   const uint32_t head = to_boundary < vocab ? to_boundary : vocab;
-  return {head, (vocab - head) / lanes<T>};
+  return {head, (vocab - head) / elements};
 }
 
 /// Writes a part of a row's gradient from its logits, which may be in the same place: every element is read by the thread that writes it.
-template <class T>
-__device__ __forceinline__ void write_part(T* out, const T* x, uint32_t vocab, uint32_t part, RowCut cut, const RowGradient& g) {
-  const Body body = body_of(out, vocab);
+template <class T, class Out>
+__device__ __forceinline__ void write_part(Out* out, const T* x, uint32_t vocab, uint32_t part, RowCut cut, const RowGradient& g) {
+  const Body body = body_of<lanes<T>>(out, vocab);
   const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   uint4 data[max_steps];
   load_vectors(x, body_end, e, cut.steps, true, data);
-  write_vectors(out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
-  auto write_one = [&](uint32_t element) { out[element] = from_float<T>(gradient_entry(g, to_float(x[element]), element)); };
+  write_vectors<T>(out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
+  auto write_one = [&](uint32_t element) { out[element] = from_float<Out>(gradient_entry(g, to_float(x[element]), element)); };
   if (part == 0 && threadIdx.x < body.head) write_one(threadIdx.x);
   if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) write_one(body_end + threadIdx.x);
 }
@@ -318,7 +330,7 @@ __device__ __forceinline__ void write_part(T* out, const T* x, uint32_t vocab, u
 template <class T>
 __device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
   const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
-  write_vectors(out, e, whole, data, g);
+  write_vectors<T>(out, e, whole, data, g);
   if (whole == count || tail >= vocab) return;
   float x[lanes<T>];
   unpack<T>(get(data, whole), x);
@@ -327,10 +339,10 @@ GPU_UNROLL
     if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));
 }
 
-/// Writes zeros to a part of a row.
+/// Writes zeros to a part of a row. The cut may be that of a wider type: its last parts have nothing left to do.
 template <class T>
 __device__ __forceinline__ void zero_part(T* out, uint32_t vocab, uint32_t part, RowCut cut) {
-  const Body body = body_of(out, vocab);
+  const Body body = body_of<lanes<T>>(out, vocab);
   const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   const uint32_t count = vectors_within<T>(e, body_end, cut.steps);
   for (uint32_t k = 0; k < count; k++) store16(out + e + k * stride<T>, uint4{0, 0, 0, 0});
