@@ -65,11 +65,47 @@ Objective read_objective(const Napi::Object& request) {
   return objective;
 }
 
+std::optional<OutputLayer> read_layer(Napi::Value value) {
+  if (value.IsUndefined()) return std::nullopt;
+  const Napi::Object request = value.As<Napi::Object>();
+  OutputLayer layer;
+  layer.hidden = memory(request.Get("hidden"));
+  layer.weight = memory(request.Get("weight"));
+  layer.bias = memory(request.Get("bias"));
+  layer.hidden_size = integer(request, "hiddenSize");
+  layer.memory = size_t(integer(request, "memory"));
+  return layer;
+}
+
+/// Fresh memory of `bytes` is asked for in large pages.
+LayerGradients::Buffer read_layer_gradient(Napi::Value value, size_t bytes) {
+  if (value.IsUndefined()) return {};
+  const Napi::Object request = value.As<Napi::Object>();
+  LayerGradients::Buffer gradient;
+  gradient.data = memory(request.Get("data"));
+  gradient.accumulate = request.Get("accumulate").As<Napi::Boolean>();
+  gradient.zeroed = request.Get("zeroed").As<Napi::Boolean>();
+  if (gradient.zeroed) cpu::advise_large_pages(gradient.data, bytes);
+  return gradient;
+}
+
+LayerGradients read_layer_gradients(Napi::Value value, const LossJob& job) {
+  if (value.IsUndefined()) return {};
+  const Napi::Object request = value.As<Napi::Object>();
+  const size_t hidden_size = size_t(job.layer->hidden_size), vocab = size_t(job.batch.vocab);
+  LayerGradients gradients;
+  gradients.hidden = read_layer_gradient(request.Get("hidden"), size_t(job.batch.rows) * hidden_size * job.batch.element_bytes());
+  gradients.weight = read_layer_gradient(request.Get("weight"), vocab * hidden_size * sizeof(float));
+  gradients.bias = read_layer_gradient(request.Get("bias"), vocab * sizeof(float));
+  return gradients;
+}
+
 /// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing has been written.
 Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
   const Napi::Env env = request.Env();
   const Napi::Object batch = request.Get("batch").As<Napi::Object>();
   job.batch = read_batch(batch);
+  job.layer = read_layer(request.Get("layer"));
   job.threads = int(integer(batch, "threads"));
   const std::optional<BadLabel> bad = list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
   if (!bad) {
@@ -86,6 +122,15 @@ Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
 /// Who computes: `Target` in ts/native.ts.
 enum class Target { cpu, staged, device };
 
+/// Runs a job to its end, on any thread, where that is what its target does: all but logits in device memory, which are only enqueued.
+template <class AnyJob>
+void run_to_end(AnyJob& job, Target target, const gpu::Place& place, Pool& pool, double* memory_used) {
+  if (target == Target::cpu) run(job, pool);
+  else if (target == Target::staged) gpu::run_staged(job, place.device);
+  else gpu::run_layer(job, place);
+  if (memory_used) *memory_used = double(job.layer->memory_used);
+}
+
 /// Computes at once, or, with a callback, off this thread: then the result is the function that cancels.
 template <class AnyJob>
 Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job) {
@@ -94,28 +139,29 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
   const auto target = static_cast<Target>(integer(batch, "target"));
   const gpu::Place place{int(integer(batch, "device")), gpu::Stream(unsigned_integer(batch.Get("stream")))};
   AnyJob* raw = job.get();
+  const bool enqueued = target == Target::device && !job->layer;
+  double* memory_used = job->layer ? view<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed").data : nullptr;
   if (!info[1].IsFunction()) {
-    if (target == Target::cpu) run(*job, environment.pool());
-    if (target == Target::staged) gpu::run_staged(*job, place.device);
-    if (target == Target::device) {
-      const auto [begin, end] = std::exchange(environment.time_next, {});
-      if (begin) gpu::record(place.device, begin, place.stream);
-      const std::unique_ptr<gpu::Launch> launch = gpu::launch(*job, place);
-      if (end) gpu::record(place.device, end, place.stream);
+    const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {}) : decltype(environment.time_next){};
+    if (begin) gpu::record(place.device, begin, place.stream);
+    std::unique_ptr<gpu::Launch> launch;
+    if (enqueued) launch = gpu::launch(*job, place);
+    else run_to_end(*job, target, place, environment.pool(), memory_used);
+    if (end) gpu::record(place.device, end, place.stream);
+    if (enqueued) {
       gpu::synchronize(place.device, place.stream);
       launch->finish();
     }
     return info.Env().Undefined();
   }
   const Napi::Function done = info[1].As<Napi::Function>();
-  if (target == Target::device) {
+  if (enqueued) {
     std::unique_ptr<gpu::Launch> launch = gpu::launch(*job, place);
     return environment.start(std::move(job), std::move(launch), place, request, done);
   }
   return environment.start(
       std::move(job),
-      [raw, target, device = place.device, &pool = environment.pool()] { target == Target::cpu ? run(*raw, pool) : gpu::run_staged(*raw, device); },
-      request, done);
+      [raw, target, place, memory_used, &pool = environment.pool()] { run_to_end(*raw, target, place, pool, memory_used); }, request, done);
 }
 
 LossOutputs read_outputs(const Napi::Object& request) {
@@ -140,6 +186,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
   job->gradient.row_scale = view<float>(request, "rowScale").data;
   if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * job->batch.element_bytes());
+  job->layer_gradients = read_layer_gradients(request.Get("layerGradients"), *job);
   return dispatch(info, std::move(job));
 }
 

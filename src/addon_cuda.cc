@@ -31,6 +31,9 @@ Napi::Value status(const Napi::CallbackInfo& info) {
   return result;
 }
 
+/// layerProblem(): why output layers cannot be computed on a device, or an empty string.
+Napi::Value layer_problem(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), gpu::layer_problem()); }
+
 Napi::Value device(const Napi::CallbackInfo& info) {
   const gpu::Device d = gpu::device(device_argument(info, 0));
   Napi::Object result = Napi::Object::New(info.Env());
@@ -184,6 +187,7 @@ Napi::Value milliseconds(const Napi::CallbackInfo& info) {
 Napi::Object cuda_exports(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   export_function<status>(exports, "status");
+  export_function<layer_problem>(exports, "layerProblem");
   export_function<device>(exports, "device");
   export_function<free_memory>(exports, "freeMemory");
   export_function<allocate>(exports, "allocate");

@@ -1,5 +1,6 @@
 #include "node_values.h"
 #include "gpu.h"
+#include "layer_plan.h"
 
 namespace diralign {
 
@@ -20,6 +21,12 @@ uint64_t unsigned_integer(Napi::Value value) {
 }
 
 Napi::Error to_javascript(Napi::Env env, const std::exception& error) {
+  if (const auto* workspace = dynamic_cast<const WorkspaceTooSmall*>(&error)) {
+    Napi::Error result = Napi::Error::New(env, workspace->what());
+    result.Set("name", Napi::String::New(env, "WorkspaceTooSmall"));
+    result.Set("needed", Napi::Number::New(env, double(workspace->needed)));
+    return result;
+  }
   const auto* cuda = dynamic_cast<const gpu::Error*>(&error);
   if (!cuda) return Napi::Error::New(env, std::string("diralign: ") + error.what());
   Napi::Error result = Napi::Error::New(env, cuda->what());

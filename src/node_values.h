@@ -17,7 +17,8 @@ Untyped untyped(Napi::Value value);
 /// A bigint of 64 bits: an address or a handle.
 uint64_t unsigned_integer(Napi::Value value);
 
-/// A C++ exception as JavaScript sees it. That of CUDA is named after its error and has its number as `code`.
+/// A C++ exception as JavaScript sees it. That of CUDA is named after its error and has its number as `code`; WorkspaceTooSmall keeps
+/// its name and has the bytes `needed`.
 Napi::Error to_javascript(Napi::Env env, const std::exception& error);
 
 /// A C++ exception must not cross into the engine.

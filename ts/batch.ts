@@ -2,8 +2,8 @@ import { checkArray, checkLength, describe, isFloat16Array, overlap, tagOf } fro
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
-import { native, Target, type BadLabel, type BatchRequest } from './native.js';
-import type { Dtype, Logits, LogitsArray, LogitsBatch } from './types.js';
+import { native, Target, type BadLabel, type BatchRequest, type Memory } from './native.js';
+import type { BatchRows, Dtype, Logits, LogitsArray, LogitsBatch } from './types.js';
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** More threads than this are a mistake rather than a machine. */
@@ -21,9 +21,9 @@ export function checkThreads(threads: number | undefined): number {
 }
 
 /** What native code takes: the address of a tensor, the raw bits of a float16 array, or the array itself. */
-export function rawLogits(logits: Logits): Float32Array | Uint16Array | bigint {
-  if (logits instanceof DeviceTensor) return logits.ptr;
-  return isFloat16Array(logits) ? new Uint16Array(logits.buffer, logits.byteOffset, logits.length) : logits;
+export function rawMemory(data: Logits): Memory {
+  if (data instanceof DeviceTensor) return data.ptr;
+  return isFloat16Array(data) ? new Uint16Array(data.buffer, data.byteOffset, data.length) : data;
 }
 
 export type Backend = 'auto' | 'cpu' | 'cuda';
@@ -41,40 +41,44 @@ export function checkBackend(backend: unknown): Backend {
   return backend;
 }
 
-function targetOf(backend: Backend, logits: Logits): Target {
-  if (!(logits instanceof DeviceTensor)) return backend === 'cuda' ? Target.staged : Target.cpu;
+function targetOf(backend: Backend, name: string, data: Logits): Target {
+  if (!(data instanceof DeviceTensor)) return backend === 'cuda' ? Target.staged : Target.cpu;
   if (backend === 'cpu') {
     throw typeError(
       'ERR_DIRALIGN_BACKEND',
-      "backend: 'cpu' does not read logits in device memory; leave backend out, or copy them to a host array",
+      `backend: 'cpu' does not read ${name} in device memory; leave backend out, or copy them to a host array`,
     );
   }
   return Target.device;
 }
 
-function checkDtype(batch: LogitsBatch<Logits>): Dtype {
-  const { logits, dtype } = batch;
+/** Refuses what is meant as an address in device memory and is no DeviceTensor. */
+function checkAddress(name: string, data: unknown): void {
+  if (!(data instanceof Object && 'ptr' in data)) return;
+  const { reason } = availability();
+  if (reason !== undefined) {
+    throw typeError('ERR_DIRALIGN_BACKEND', `${name}: device memory needs the CUDA backend, which is not available: ${reason}`);
+  }
+  throw typeError(
+    'ERR_DIRALIGN_DTYPE',
+    `${name}: expected an array or a DeviceTensor, not ${describe(data)}; make one by cuda.tensor`,
+  );
+}
+
+/** The dtype of the batch's data, as the data implies or `dtype` says. */
+function checkDtype(name: string, data: Logits, dtype: Dtype | undefined): Dtype {
   if (dtype !== undefined && !dtypes.includes(dtype)) {
     throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
   }
-  if (logits instanceof DeviceTensor) {
-    if (dtype !== undefined && dtype !== logits.dtype) {
-      throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit logits in a DeviceTensor of ${logits.dtype}`);
+  if (data instanceof DeviceTensor) {
+    if (dtype !== undefined && dtype !== data.dtype) {
+      throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit ${name} in a DeviceTensor of ${data.dtype}`);
     }
-    return logits.dtype;
+    return data.dtype;
   }
-  if (logits instanceof Object && 'ptr' in logits) {
-    const { reason } = availability();
-    if (reason !== undefined) {
-      throw typeError('ERR_DIRALIGN_BACKEND', `logits: device memory needs the CUDA backend, which is not available: ${reason}`);
-    }
-    throw typeError(
-      'ERR_DIRALIGN_DTYPE',
-      `logits: expected an array or a DeviceTensor, not ${describe(logits)}; make one by cuda.tensor`,
-    );
-  }
-  checkArray('logits', logits, ['Float32Array', 'Uint16Array', 'Float16Array'], 'ERR_DIRALIGN_DTYPE');
-  const implied = isFloat16Array(logits) ? 'float16' : logits.BYTES_PER_ELEMENT === 4 ? 'float32' : undefined;
+  checkAddress(name, data);
+  checkArray(name, data, ['Float32Array', 'Uint16Array', 'Float16Array'], 'ERR_DIRALIGN_DTYPE');
+  const implied = isFloat16Array(data) ? 'float16' : data.BYTES_PER_ELEMENT === 4 ? 'float32' : undefined;
   if (implied === undefined) {
     if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
     throw typeError(
@@ -83,19 +87,53 @@ function checkDtype(batch: LogitsBatch<Logits>): Dtype {
     );
   }
   if (dtype !== undefined && dtype !== implied) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit logits in a ${describe(logits)}`);
+    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit ${name} in a ${describe(data)}`);
   }
   return implied;
 }
 
-interface Layout {
+const hostTypes: Readonly<Record<Dtype, readonly string[]>> = {
+  float32: ['Float32Array'],
+  float16: ['Uint16Array', 'Float16Array'],
+  bfloat16: ['Uint16Array'],
+};
+
+/** Data that goes with other data: of this dtype, and on the host or on the device and stream, as that is. */
+export function checkLike(name: string, value: unknown, dtype: Dtype, likeName: string, like: Logits): Logits {
+  if (!(like instanceof DeviceTensor)) {
+    if (value instanceof DeviceTensor) {
+      throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected an array, as ${likeName} is, not a DeviceTensor`);
+    }
+    checkAddress(name, value);
+    return checkArray(name, value, hostTypes[dtype], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
+  }
+  if (!(value instanceof DeviceTensor)) {
+    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a DeviceTensor, as ${likeName} is, not ${describe(value)}`);
+  }
+  if (value.dtype !== dtype) {
+    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: its dtype is ${value.dtype}; expected ${dtype}`);
+  }
+  for (const key of ['device', 'stream'] as const) {
+    if (value[key] !== like[key]) {
+      throw typeError('ERR_DIRALIGN_DEVICE', `${name}: its ${key} is ${value[key]}; expected that of ${likeName}, ${like[key]}`);
+    }
+  }
+  return value;
+}
+
+/** So many elements: an array has exactly these, a tensor at least. */
+export function checkElements(name: string, data: Logits, elements: number, of: string): void {
+  if (data instanceof DeviceTensor) checkTensor(name, data, elements);
+  else checkLength(name, data.length, elements, of);
+}
+
+export interface Layout {
   readonly sequences: number;
   readonly rows: number;
   readonly vocab: number;
-  readonly rowStride: number;
 }
 
-function checkShape(batch: LogitsBatch<Logits>): Layout {
+function checkShape(batch: BatchRows): Layout {
   const shape: unknown = batch.shape;
   if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
@@ -111,22 +149,15 @@ function checkShape(batch: LogitsBatch<Logits>): Layout {
   if (vocab < 1 || vocab > 0x7fffffff) {
     throw rangeError('ERR_DIRALIGN_SHAPE', `shape: vocab is ${String(vocab)}; expected 1 to 2147483647`);
   }
-  const rowStride = batch.rowStride ?? vocab;
-  if (!Number.isSafeInteger(rowStride) || rowStride < vocab) {
-    throw rangeError(
-      'ERR_DIRALIGN_SHAPE',
-      `rowStride: ${String(rowStride)} is not a whole number of at least vocab, ${String(vocab)}`,
-    );
-  }
   if (dimensions.length === 3) {
     if (batch.offsets !== undefined) {
       throw typeError('ERR_DIRALIGN_SHAPE', 'offsets: only packed batches, of shape [rows, vocab], have them');
     }
     const [sequences = 0, tokens = 0] = dimensions;
-    return { sequences, rows: sequences * tokens, vocab, rowStride };
+    return { sequences, rows: sequences * tokens, vocab };
   }
   const rows = dimensions[0] ?? 0;
-  return { sequences: checkOffsets(batch.offsets, rows), rows, vocab, rowStride };
+  return { sequences: checkOffsets(batch.offsets, rows), rows, vocab };
 }
 
 function checkOffsets(value: unknown, rows: number): number {
@@ -145,7 +176,15 @@ function checkOffsets(value: unknown, rows: number): number {
   return offsets.length - 1;
 }
 
-type Rows = Pick<Layout, 'rows' | 'rowStride' | 'vocab'>;
+type Rows = Pick<BatchRequest, 'rows' | 'rowStride' | 'vocab'>;
+
+function checkRowStride(rowStride: number, vocab: number): number {
+  if (Number.isSafeInteger(rowStride) && rowStride >= vocab) return rowStride;
+  throw rangeError(
+    'ERR_DIRALIGN_SHAPE',
+    `rowStride: ${String(rowStride)} is not a whole number of at least vocab, ${String(vocab)}`,
+  );
+}
 
 /** Elements from the first row to the end of the last one's vocabulary. */
 function neededElements({ rows, rowStride, vocab }: Rows): number {
@@ -161,9 +200,8 @@ export function tensorElements(tensor: DeviceTensor, layout: Rows): number {
   return (tensor.byteLength ?? 0) >= full * elementBytes[tensor.dtype] ? full : neededElements(layout);
 }
 
-function checkTensor(name: string, tensor: DeviceTensor, layout: Rows): void {
-  const bytes = neededElements(layout) * elementBytes[tensor.dtype];
-  tensor.region.check(name, 0, bytes);
+function checkTensor(name: string, tensor: DeviceTensor, elements: number): void {
+  tensor.region.check(name, 0, elements * elementBytes[tensor.dtype]);
   if (tensor.ptr % BigInt(elementBytes[tensor.dtype]) !== 0n) {
     throw rangeError(
       'ERR_DIRALIGN_DEVICE',
@@ -172,7 +210,7 @@ function checkTensor(name: string, tensor: DeviceTensor, layout: Rows): void {
   }
 }
 
-function checkLogitsLength(logits: LogitsArray, { rows, rowStride, vocab }: Layout): void {
+function checkLogitsLength(logits: LogitsArray, { rows, rowStride, vocab }: Rows): void {
   const full = rows * rowStride;
   const { length } = logits;
   // The last row may come without its padding.
@@ -183,7 +221,7 @@ function checkLogitsLength(logits: LogitsArray, { rows, rowStride, vocab }: Layo
 }
 
 /** A launch numbers its work, at most two pieces of at least 8192 logits a row, in 32 bits. */
-function checkLaunchSize({ rows, vocab }: Layout): void {
+function checkLaunchSize({ rows, vocab }: Rows): void {
   const pieces = 2 * rows * Math.ceil(vocab / 8192);
   if (pieces >= 2 ** 31) {
     throw rangeError(
@@ -193,19 +231,24 @@ function checkLaunchSize({ rows, vocab }: Layout): void {
   }
 }
 
-/** Checks everything of a batch but the label values, which the native side looks at once. @throws DirAlignError */
-export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
-  if (typeof batch !== 'object' || (batch as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `batch: expected an object with logits, shape and labels, not ${describe(batch)}`);
-  }
-  const dtype = checkDtype(batch);
-  const { logits } = batch;
-  const target = targetOf(backend, logits);
-  const layout = checkShape(batch);
-  const { sequences, rows, vocab, rowStride } = layout;
-  if (target !== Target.cpu) checkLaunchSize(layout);
-  if (logits instanceof DeviceTensor) checkTensor('logits', logits, layout);
-  else checkLogitsLength(logits, layout);
+/** A batch whose data has a dtype, a place and a shape that fit together; its length is not checked yet. */
+export interface Outline {
+  readonly name: string;
+  readonly data: Logits;
+  readonly dtype: Dtype;
+  readonly target: Target;
+  readonly layout: Layout;
+}
+
+/** `name`: what the batch holds its data as. */
+export function checkOutline(name: string, data: Logits, batch: BatchRows, backend: Backend): Outline {
+  const dtype = checkDtype(name, data, batch.dtype);
+  return { name, data, dtype, target: targetOf(backend, name, data), layout: checkShape(batch) };
+}
+
+/** Checks the rest of what every batch has, but for the label values, which the native side looks at once. */
+export function checkRows({ data, dtype, target, layout }: Outline, batch: BatchRows, threads: number | undefined): BatchRequest {
+  const { rows, vocab, sequences } = layout;
   const labels = checkArray('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
   checkLength('labels', labels.length, rows, 'one per row');
   const ignoreIndex = batch.ignoreIndex ?? -100;
@@ -214,13 +257,13 @@ export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefin
   }
   return {
     target,
-    device: logits instanceof DeviceTensor ? logits.device : 0,
-    stream: logits instanceof DeviceTensor ? logits.stream : 0n,
-    logits: rawLogits(logits),
+    device: data instanceof DeviceTensor ? data.device : 0,
+    stream: data instanceof DeviceTensor ? data.stream : 0n,
+    logits: undefined,
     dtype: dtypes.indexOf(dtype),
     rows,
     vocab,
-    rowStride,
+    rowStride: vocab,
     sequences,
     offsets: batch.offsets,
     labels,
@@ -229,6 +272,24 @@ export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefin
     threads: checkThreads(threads),
     counts: new Int32Array(sequences),
   };
+}
+
+/** A batch of logits. @throws DirAlignError */
+export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
+  if (typeof batch !== 'object' || (batch as unknown) === null) {
+    throw typeError('ERR_DIRALIGN_SHAPE', `batch: expected an object with logits, shape and labels, not ${describe(batch)}`);
+  }
+  const { logits } = batch;
+  const outline = checkOutline('logits', logits, batch, backend);
+  const { vocab } = outline.layout;
+  const layout = { ...outline.layout, rowStride: checkRowStride(batch.rowStride ?? vocab, vocab) };
+  if (outline.target !== Target.cpu) checkLaunchSize(layout);
+  if (logits instanceof DeviceTensor) checkTensor('logits', logits, neededElements(layout));
+  else checkLogitsLength(logits, layout);
+  const request = checkRows(outline, batch, threads);
+  request.logits = rawMemory(logits);
+  request.rowStride = layout.rowStride;
+  return request;
 }
 
 /** Labels of the likelihood term. */
@@ -288,44 +349,44 @@ export function checkSequences(sequences: number, paired: boolean): void {
   }
 }
 
-/** The caller's gradient buffer. */
-export function checkOut(
-  value: unknown,
-  logits: Logits,
-  batch: BatchRequest,
-  inputs: Readonly<Record<string, ArrayBufferView | undefined>>,
-): Logits {
-  if (logits instanceof DeviceTensor) return checkOutTensor(value, logits, batch);
-  const out = checkArray('out', value, [tagOf(logits) as string], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
-  checkLength('out', out.length, logits.length, 'that of the logits');
-  const all: Readonly<Record<string, ArrayBufferView | undefined>> = { logits, ...inputs };
-  for (const [name, input] of Object.entries(all)) {
-    if (input && overlap(out, input)) throw overlapError(name);
-  }
-  return out;
+/** Memory of a call: a host array, or so many elements of a tensor. */
+export type Extent = ArrayBufferView | { readonly tensor: DeviceTensor; readonly elements: number };
+/** By their names in messages. */
+export type Extents = Readonly<Record<string, Extent | undefined>>;
+
+export function extent(data: Logits, elements: number): Extent {
+  return data instanceof DeviceTensor ? { tensor: data, elements } : data;
 }
 
-function overlapError(name: string): DirAlignError {
-  const advice = name === 'logits' ? '; to overwrite the logits, use inPlace' : '';
-  return rangeError('ERR_DIRALIGN_SHAPE', `out: overlaps ${name}${advice}`);
+/** Refuses to write over what the call reads, or writes elsewhere. */
+export function checkApart(name: string, out: Extent, others: Extents): void {
+  for (const [other, memory] of Object.entries(others)) {
+    if (memory === undefined || !meet(out, memory)) continue;
+    const advice = other === 'logits' ? '; to overwrite the logits, use inPlace' : '';
+    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${other}${advice}`);
+  }
 }
 
-function checkOutTensor(out: unknown, logits: DeviceTensor, batch: BatchRequest): DeviceTensor {
-  if (!(out instanceof DeviceTensor)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `out: expected a DeviceTensor, as the logits are, not ${describe(out)}`);
+function meet(a: Extent, b: Extent): boolean {
+  if ('tensor' in a && 'tensor' in b) {
+    const end = ({ tensor: { ptr, dtype }, elements }: typeof a): bigint => ptr + BigInt(elements * elementBytes[dtype]);
+    return a.tensor.ptr < end(b) && b.tensor.ptr < end(a);
   }
-  for (const [key, code] of [
-    ['dtype', 'ERR_DIRALIGN_DTYPE'],
-    ['device', 'ERR_DIRALIGN_DEVICE'],
-    ['stream', 'ERR_DIRALIGN_DEVICE'],
-  ] as const) {
-    if (out[key] !== logits[key]) {
-      throw typeError(code, `out: its ${key} is ${out[key]}; expected that of the logits, ${logits[key]}`);
-    }
+  return !('tensor' in a) && !('tensor' in b) && overlap(a, b);
+}
+
+/** The caller's buffer for the gradient of logits. */
+export function checkOut(value: unknown, logits: Logits, batch: BatchRequest, inputs: Extents): Logits {
+  const needed = neededElements(batch);
+  let out: Logits;
+  if (logits instanceof DeviceTensor) {
+    out = checkLike('out', value, logits.dtype, 'the logits', logits);
+    checkTensor('out', out as DeviceTensor, needed);
+  } else {
+    out = checkArray('out', value, [tagOf(logits) as string], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
+    checkLength('out', out.length, logits.length, 'that of the logits');
   }
-  checkTensor('out', out, batch);
-  const bytes = BigInt(neededElements(batch) * elementBytes[out.dtype]);
-  if (out.ptr < logits.ptr + bytes && logits.ptr < out.ptr + bytes) throw overlapError('logits');
+  checkApart('out', extent(out, needed), { logits: extent(logits, needed), ...inputs });
   return out;
 }
 

@@ -47,6 +47,16 @@ export function whyNot(status: CudaStatus, visibleDevices: string | undefined): 
   return error === 0 ? undefined : `CUDA error ${error}: ${errorText}`;
 }
 
+let hidden: { readonly reason: string | undefined } | undefined;
+
+/** What keeps output layers from being computed on a device; undefined where nothing does. Loads their library when first asked. */
+export function hiddenReason(): string | undefined {
+  const { reason } = availability();
+  if (reason !== undefined) return reason;
+  hidden ??= { reason: native().cuda.layerProblem() || undefined };
+  return hidden.reason;
+}
+
 /**
  * The native functions of CUDA.
  * @throws DirAlignError with code ERR_DIRALIGN_BACKEND where it is not available

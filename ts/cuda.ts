@@ -1,4 +1,4 @@
-import { availability, nativeCuda } from './cuda-status.js';
+import { availability, hiddenReason, nativeCuda } from './cuda-status.js';
 import {
   alloc,
   checkDevice,
@@ -23,6 +23,11 @@ export interface Cuda {
   readonly available: boolean;
   /** Why there is none: not in this build, no driver, a driver that is too old, no device; undefined where there is one. Never throws. */
   readonly reason: string | undefined;
+  /**
+   * Why `fromHidden` cannot run on a device: CUDA itself, or cuBLASLt, which is loaded when this is first read or needed; undefined where
+   * it can. Never throws.
+   */
+  readonly hiddenReason: string | undefined;
   /** The devices that can be used; empty where CUDA is not available. */
   devices(): readonly DeviceInfo[];
   /**
@@ -56,6 +61,9 @@ export const cuda: Cuda = Object.freeze({
   },
   get reason() {
     return availability().reason;
+  },
+  get hiddenReason() {
+    return hiddenReason();
   },
   devices() {
     const { devices } = availability();

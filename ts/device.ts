@@ -635,10 +635,14 @@ function regionOf(memory: DeviceBuffer | DeviceTensor): Region {
   return memory.region;
 }
 
-/** A tensor in memory of its own, like another one. */
-export function allocateLike(like: DeviceTensor, byteLength: number): { tensor: DeviceTensor; buffer: DeviceBuffer } {
+/** A tensor in memory of its own, where another one is. */
+export function allocateLike(
+  like: DeviceTensor,
+  byteLength: number,
+  dtype: Dtype = like.dtype,
+): { tensor: DeviceTensor; buffer: DeviceBuffer } {
   const buffer = new DeviceBuffer(byteLength, like.device, like.region.stream);
-  return { tensor: new DeviceTensor(buffer.region, like.dtype, buffer), buffer };
+  return { tensor: new DeviceTensor(buffer.region, dtype, buffer), buffer };
 }
 
 /** @throws DirAlignError with code ERR_DIRALIGN_BACKEND where CUDA is not available */

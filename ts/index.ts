@@ -11,6 +11,7 @@ export {
 export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './cuda.js';
+export type { FromHidden } from './hidden.js';
 export type {
   AllocOptions,
   CopyOptions,

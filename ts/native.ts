@@ -24,6 +24,8 @@ export interface Native {
 /** What src/addon_cuda.cc exports. In a build without CUDA, only `status` may be called. Addresses and handles are bigints. */
 export interface NativeCuda {
   status(): CudaStatus;
+  /** Why output layers cannot be computed on a device, or ''. Loads the library that they need. */
+  layerProblem(): string;
   device(index: number): Omit<DeviceInfo, 'freeMemory'>;
   freeMemory(index: number): number;
   allocate(device: number, bytes: number): bigint;
@@ -91,13 +93,16 @@ export interface BadLabel {
 export type Done = (error: Error | undefined, cancelled: boolean) => void;
 export type Cancel = () => void;
 
+/** A host array, 16-bit floats by their bits; a bigint is an address in device memory. */
+export type Memory = Float32Array | Uint16Array | bigint;
+
 export interface BatchRequest {
   target: Target;
   /** Where a device is the target. */
   device: number;
   stream: bigint;
-  /** A bigint is an address in device memory. */
-  logits: Float32Array | Uint16Array | bigint;
+  /** Undefined where the request has a layer. */
+  logits: Memory | undefined;
   /** 0 float32, 1 float16, 2 bfloat16. */
   dtype: number;
   rows: number;
@@ -111,6 +116,24 @@ export interface BatchRequest {
   threads: number;
   /** Out, per sequence. */
   counts: Int32Array;
+}
+/** An output layer in place of logits; all in the batch's dtype. */
+export interface LayerRequest {
+  hidden: Memory;
+  weight: Memory;
+  bias: Memory | undefined;
+  hiddenSize: number;
+  /** Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall, with the bytes `needed`. */
+  memory: number;
+  /** Out: one number, the bytes that it took. */
+  memoryUsed: Float64Array;
+}
+export interface LayerGradientRequest {
+  data: Memory;
+  /** Whether it is added to what is there. */
+  accumulate: boolean;
+  /** Fresh memory, all 0. */
+  zeroed: boolean;
 }
 export interface ObjectiveRequest {
   /** Index in the catalogue. */
@@ -131,18 +154,23 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   logps: Float64Array;
   /** 0 none, 1 dense, 2 factored. */
   gradientMode: number;
-  gradient: Float32Array | Uint16Array | bigint | undefined;
+  gradient: Memory | undefined;
   /** The last row of the gradient ends with its padding, or without. */
   gradientElements: number;
   gradientIsFresh: boolean;
   rowScale: Float32Array | undefined;
+  layer?: LayerRequest | undefined;
+  /** With a layer: where its gradients go; undefined is left out. */
+  layerGradients?: Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
 export interface SequenceLogpsRequest {
   batch: BatchRequest;
+  layer?: LayerRequest | undefined;
   logps: Float64Array;
 }
 export interface TokenLogpsRequest {
   batch: BatchRequest;
+  layer?: LayerRequest | undefined;
   logps: Float64Array;
   logsumexp: Float64Array;
   entropy: Float64Array;

@@ -7,19 +7,31 @@ import {
   checkOut,
   checkReference,
   checkSequences,
-  checkSftLabels,
-  labelError,
-  rawLogits,
+  rawMemory,
   tensorElements,
   type Backend,
 } from './batch.js';
 import { metricNames, type Method, type MethodOptions } from './catalogue.js';
-import { allocateLike, DeviceTensor, elementBytes, retainPinned } from './device.js';
-import { abortError, cudaError, typeError } from './errors.js';
-import { native, Target, type BadLabel, type BatchRequest, type LossRequest } from './native.js';
+import { allocateLike, DeviceTensor, elementBytes } from './device.js';
+import { typeError } from './errors.js';
+import { fromHidden, prepareHiddenLogps, type FromHidden } from './hidden.js';
+import {
+  checkKeys,
+  checkObject,
+  compute,
+  computeLater,
+  computeNow,
+  prepareValues,
+  readMetrics,
+  refuseSignal,
+  valuesOf,
+  type PreparedLoss,
+} from './loss-call.js';
+import { native, Target, type BatchRequest, type LayerRequest } from './native.js';
 import { resolveSettings, type Settings } from './settings.js';
 import type {
   GradientMode,
+  HiddenBatch,
   Logits,
   LogitsBatch,
   LogpsBatch,
@@ -50,6 +62,8 @@ export interface ObjectiveCalls {
    * the promise rejects once it has ended.
    */
   async<L extends Logits>(batch: LogitsBatch<L>, run?: RunOptions<L>): Promise<LossResult<L>>;
+  /** The same from hidden states and the output layer, without the logits ever being there: loss, metrics and the layer's gradients. */
+  readonly fromHidden: FromHidden;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
   fromLogps(batch: LogpsBatch): LogpsResult;
 }
@@ -104,24 +118,19 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
 function build(settings: Settings): unknown {
   const call = (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}): LossResult<Logits> => {
     checkObject('run', run);
-    if (run.signal !== undefined) {
-      throw typeError('ERR_DIRALIGN_OPTION', 'signal: a synchronous call cannot be aborted; use objective.async');
-    }
-    const prepared = prepareLoss(settings, batch, run);
-    try {
-      compute(prepared.request.batch, () => native().loss(prepared.request));
-    } catch (error) {
-      prepared.discard();
-      throw error;
-    }
-    return prepared.result();
+    refuseSignal(run.signal, 'objective.async');
+    return computeNow(prepareLoss(settings, batch, run));
   };
   const properties = {
     method: settings.info.name,
     beta: settings.beta,
     normalize: settings.normalize,
     ...settings.options,
-    async: (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}) => computeAsync(settings, batch, run),
+    async: async (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}) => {
+      checkObject('run', run);
+      return computeLater(run.signal, () => prepareLoss(settings, batch, run));
+    },
+    fromHidden: fromHidden(settings),
     fromLogps: (batch: LogpsBatch) => fromLogps(settings, batch),
   };
   for (const [key, value] of Object.entries(properties)) Object.defineProperty(call, key, { value, enumerable: true });
@@ -130,33 +139,7 @@ function build(settings: Settings): unknown {
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
 const runKeys: ReadonlySet<string> = new Set(['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal']);
-const logpsKeys: ReadonlySet<string> = new Set(['backend', 'threads']);
-
-function checkObject(name: string, value: unknown): asserts value is object {
-  if (typeof value !== 'object' || value === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${describe(value)}`);
-  }
-}
-
-function checkKeys(name: string, given: object, known: ReadonlySet<string>): void {
-  for (const key in given) {
-    if (!known.has(key))
-      throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
-  }
-}
-
-const computing = 'computing on the device';
-
-/** Calls the native side at once. What it refuses are labels; what fails is the device. */
-function compute(batch: BatchRequest, action: () => BadLabel | undefined): void {
-  let bad: BadLabel | undefined;
-  try {
-    bad = action();
-  } catch (cause) {
-    throw cudaError(computing, cause);
-  }
-  if (bad) throw labelError(bad, batch);
-}
+const logpsKeys: ReadonlySet<string> = new Set(['backend', 'threads', 'memory']);
 
 function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {
   checkKeys('run', run, runKeys);
@@ -172,72 +155,28 @@ function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; reado
   return { mode: gradient, backend: checkBackend(backend) };
 }
 
-interface PreparedLoss {
-  readonly request: LossRequest;
-  /** The public result, once the native side has filled the request. */
-  result(): LossResult<Logits>;
-  /** Keeps device and page-locked memory for an asynchronous call, until the returned function is called. */
-  retain(): () => void;
-  /** Frees what was allocated for a call that failed. */
-  discard(): void;
-}
-
 /** Everything that can be refused is refused here, but for the labels. */
-function prepareLoss(settings: Settings, batch: LogitsBatch<Logits>, run: RunOptions<Logits>): PreparedLoss {
+function prepareLoss(settings: Settings, batch: LogitsBatch<Logits>, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
   const { mode, backend } = checkRun(run);
   const base = checkBatch(batch, run.threads, backend);
-  const paired = settings.info.name !== 'sft';
-  checkSequences(base.sequences, paired);
-  const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
-  if (batch.sftLabels !== undefined) {
-    if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
-    if (mode === 'factored')
-      throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
-    const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
-    if (settings.hasSftTerm) base.sftLabels = sftLabels;
-  }
-  const { labels, offsets, sftLabels, reference: given } = batch;
-  const inputs = { labels, offsets, sftLabels, reference: given };
+  const values = prepareValues(settings, base, batch, mode);
+  const { labels, offsets, sftLabels, reference } = batch;
+  const inputs = { labels, offsets, sftLabels, reference };
   const { gradLogits, elements, discard } = prepareGradient(batch.logits, base, mode, run, inputs);
-  const pairs = paired ? base.sequences / 2 : base.sequences;
-  const request: LossRequest = {
-    batch: base,
-    method: settings.method,
-    settings: settings.native,
-    reference,
-    losses: new Float64Array(pairs),
-    rewards: new Float64Array(base.sequences),
-    coefficients: new Float64Array(base.sequences),
-    metrics: new Float64Array(metricNames.length + 1),
-    logps: new Float64Array(base.sequences),
+  const request = {
+    ...values,
     gradientMode: gradientModes.indexOf(mode),
-    gradient: gradLogits && rawLogits(gradLogits),
+    gradient: gradLogits && rawMemory(gradLogits),
     gradientElements: elements,
     gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
     rowScale: mode === 'factored' ? new Float32Array(base.rows) : undefined,
   };
   const result = (): LossResult<Logits> => {
-    const values: LossResult<Logits> = {
-      loss: request.metrics[metricNames.length] as number,
-      losses: request.losses,
-      logps: request.logps,
-      counts: base.counts,
-      rewards: request.rewards,
-      coefficients: request.coefficients,
-      metrics: readMetrics(settings, request.metrics),
-      backend: base.target === Target.cpu ? 'cpu' : 'cuda',
-    };
-    if (!gradLogits) return values;
-    return request.rowScale ? { ...values, gradLogits, rowScale: request.rowScale } : { ...values, gradLogits };
+    const found = valuesOf(settings, request);
+    if (!gradLogits) return found;
+    return request.rowScale ? { ...found, gradLogits, rowScale: request.rowScale } : { ...found, gradLogits };
   };
-  const retain = (): (() => void) => {
-    const used: readonly (Logits | undefined)[] = [batch.logits, gradLogits];
-    const releases = used.map((one) => (one instanceof DeviceTensor ? one.region.retain() : retainPinned([one])));
-    return () => {
-      for (const release of releases) release();
-    };
-  };
-  return { request, result, retain, discard };
+  return { request, memory: [batch.logits, gradLogits], result, discard };
 }
 
 interface PreparedGradient {
@@ -272,52 +211,6 @@ function prepareGradient(
       buffer.discard();
     },
   };
-}
-
-/** The metrics that mean something to the method. */
-function readMetrics(settings: Settings, values: Float64Array): Record<string, number> {
-  const paired = settings.info.name !== 'sft';
-  const metrics: Record<string, number> = {};
-  metricNames.forEach((name, i) => {
-    if (name.startsWith('log_odds') && settings.info.score !== 'log-odds') return;
-    if (name === 'nll_loss' && paired && !settings.hasSftTerm) return;
-    if (!paired && (name.endsWith('/rejected') || name === 'rewards/accuracies' || name === 'rewards/margins')) return;
-    metrics[name] = values[i] as number;
-  });
-  return metrics;
-}
-
-async function computeAsync(
-  settings: Settings,
-  batch: LogitsBatch<Logits>,
-  run: RunOptions<Logits>,
-): Promise<LossResult<Logits>> {
-  checkObject('run', run);
-  const { signal } = run;
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${describe(signal)}`);
-  }
-  if (signal?.aborted) throw abortError(signal.reason);
-  const prepared = prepareLoss(settings, batch, run);
-  const release = prepared.retain();
-  try {
-    await new Promise<void>((resolve, reject) => {
-      const started = native().loss(prepared.request, (error, cancelled) => {
-        if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
-        if (error) reject(error);
-        else if (cancelled) reject(abortError(signal?.reason));
-        else resolve();
-      });
-      if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
-      else signal?.addEventListener('abort', started, { once: true });
-    });
-  } catch (cause) {
-    prepared.discard();
-    throw cudaError(computing, cause);
-  } finally {
-    release();
-  }
-  return prepared.result();
 }
 
 function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
@@ -356,38 +249,52 @@ function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
 export interface LogpsOptions {
   readonly backend?: 'auto' | 'cpu' | 'cuda';
   readonly threads?: number;
+  /** Of hidden states: bytes that the workspace may take, as {@link HiddenRunOptions} has it. */
+  readonly memory?: number;
 }
 
-function prepareLogps(batch: LogitsBatch<Logits>, options: LogpsOptions): BatchRequest {
+/** `logits`, or `hidden` and what goes with it. */
+type AnyBatch = LogitsBatch<Logits> | HiddenBatch<Logits>;
+
+function prepareLogps(batch: AnyBatch, options: LogpsOptions): { readonly batch: BatchRequest; readonly layer?: LayerRequest } {
   checkObject('options', options);
   checkKeys('options', options, logpsKeys);
-  return checkBatch(batch, options.threads, checkBackend(options.backend ?? 'auto'));
+  const { threads, memory } = options;
+  const backend = checkBackend(options.backend ?? 'auto');
+  if (typeof batch === 'object' && (batch as unknown) !== null && 'hidden' in batch) {
+    return prepareHiddenLogps(batch, threads, backend, memory);
+  }
+  if (memory !== undefined) {
+    throw typeError('ERR_DIRALIGN_OPTION', 'memory: logits take no workspace; it is for a batch of hidden states');
+  }
+  return { batch: checkBatch(batch as LogitsBatch<Logits>, threads, backend) };
 }
 
 /**
  * Log-probability of each sequence, summed over its scored rows: how a reference model's numbers are made. The same kernel as
- * training, so that a policy equal to its reference has margins of exactly 0.
+ * training, from logits as from hidden states, so that a policy equal to its reference has margins of exactly 0.
  * @throws DirAlignError before anything is computed
  */
-export function sequenceLogps(batch: LogitsBatch<Logits>, options: LogpsOptions = {}): SequenceLogps {
-  const base = prepareLogps(batch, options);
-  const request = { batch: base, logps: new Float64Array(base.sequences) };
-  compute(base, () => native().sequenceLogps(request));
-  return { logps: request.logps, counts: base.counts };
+export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): SequenceLogps {
+  const prepared = prepareLogps(batch, options);
+  const request = { ...prepared, logps: new Float64Array(prepared.batch.sequences) };
+  compute(request, () => native().sequenceLogps(request));
+  return { logps: request.logps, counts: request.batch.counts };
 }
 
 /**
  * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats; all 0 on ignored rows.
  * @throws DirAlignError before anything is computed
  */
-export function tokenLogps(batch: LogitsBatch<Logits>, options: LogpsOptions = {}): TokenLogps {
-  const base = prepareLogps(batch, options);
+export function tokenLogps(batch: AnyBatch, options: LogpsOptions = {}): TokenLogps {
+  const prepared = prepareLogps(batch, options);
+  const { rows } = prepared.batch;
   const request = {
-    batch: base,
-    logps: new Float64Array(base.rows),
-    logsumexp: new Float64Array(base.rows),
-    entropy: new Float64Array(base.rows),
+    ...prepared,
+    logps: new Float64Array(rows),
+    logsumexp: new Float64Array(rows),
+    entropy: new Float64Array(rows),
   };
-  compute(base, () => native().tokenLogps(request));
+  compute(request, () => native().tokenLogps(request));
   return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };
 }

@@ -19,20 +19,14 @@ export type Logits = LogitsArray | DeviceTensor;
 /** `[sequences, tokens, vocab]` (padded) or `[rows, vocab]` (packed, with `offsets`). */
 export type LogitsShape = readonly [sequences: number, tokens: number, vocab: number] | readonly [rows: number, vocab: number];
 
-/**
- * Logits, labels and reference numbers of a batch. Sequences: first half chosen, second half rejected; pair i is (i, i + sequences / 2).
- * Logits in device memory are a {@link DeviceTensor}, of at least the bytes that the shape takes; everything else is in host arrays.
- */
-export interface LogitsBatch<L extends Logits = LogitsArray> {
-  /** Unnormalised scores, row-major. */
-  readonly logits: L;
+/** What a batch has, whether of logits or of hidden states: its rows, what they score, and the reference's numbers. */
+export interface BatchRows {
   /** Required for `Uint16Array`; otherwise implied by the array or the tensor. */
   readonly dtype?: Dtype;
+  /** Of the logits. */
   readonly shape: LogitsShape;
   /** Packed batches: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
   readonly offsets?: Int32Array;
-  /** Elements from the start of one row to the next, at least vocab; default vocab. */
-  readonly rowStride?: number;
   /** One per row, already aligned: the logits of row t score `labels[t]`. */
   readonly labels: Int32Array;
   /** Rows with this label are prompt or padding: never read, gradient 0. Default -100. */
@@ -41,6 +35,38 @@ export interface LogitsBatch<L extends Logits = LogitsArray> {
   readonly reference?: Float64Array | Float32Array;
   /** Labels of the likelihood term where they differ from `labels` (for instance prompt included); not with `'factored'`. */
   readonly sftLabels?: Int32Array;
+}
+
+/**
+ * Logits, labels and reference numbers of a batch. Sequences: first half chosen, second half rejected; pair i is (i, i + sequences / 2).
+ * Logits in device memory are a {@link DeviceTensor}, of at least the bytes that the shape takes; everything else is in host arrays.
+ */
+export interface LogitsBatch<L extends Logits = LogitsArray> extends BatchRows {
+  /** Unnormalised scores, row-major. */
+  readonly logits: L;
+  /** Elements from the start of one row to the next, at least vocab; default vocab. */
+  readonly rowStride?: number;
+}
+
+/**
+ * A batch by its hidden states and the output layer that would make its logits of them: `logits = hidden weightᵀ + bias`. No array of
+ * [rows, vocab] is made. Sequences, labels and reference are those of a {@link LogitsBatch}, and `shape` is that of the logits.
+ *
+ * The hidden states, the weight and the bias have one dtype, and are host arrays or device memory together; device memory is ordered
+ * on one stream.
+ */
+export interface HiddenBatch<L extends Logits = LogitsArray> extends BatchRows {
+  /** [rows, hiddenSize], row-major without gaps: what goes into the output layer. Rows with an ignored label are never read. */
+  readonly hidden: L;
+  /** [vocab, hiddenSize], row-major without gaps: one row per word, as the output layer or a tied embedding has it. */
+  readonly weight: L;
+  /** [vocab]; none by default. */
+  readonly bias?: L;
+  /**
+   * Elements of a hidden state. Default: the elements of the weight over vocab. Required where the weight is a {@link DeviceTensor}
+   * whose `byteLength` is unknown, or longer than the weight.
+   */
+  readonly hiddenSize?: number;
 }
 
 export type GradientMode = 'dense' | 'factored' | 'none';
@@ -91,6 +117,60 @@ export interface LossResult<L extends Logits = LogitsArray> {
   readonly rowScale?: Float32Array;
   readonly metrics: Readonly<Record<string, number>>;
   readonly backend: 'cpu' | 'cuda';
+}
+
+/** Where the gradients in float32 are that belong to hidden states of this kind. */
+export type Float32Gradient<L extends Logits> = L extends DeviceTensor ? DeviceTensor : Float32Array;
+
+/** The gradients of an output layer, by name. */
+export type HiddenGradient = 'gradHidden' | 'gradWeight' | 'gradBias';
+
+/** Where the gradients of `fromHidden` go. `false`: left out. `true`, or nothing said: into a fresh array, or fresh device memory. */
+export interface HiddenOut<L extends Logits = LogitsArray> {
+  /** A buffer of the type and length of `hidden`. */
+  readonly gradHidden?: L | boolean;
+  /** A float32 buffer of vocab * hiddenSize elements. `false` where the output layer is frozen: its product is then left out, too. */
+  readonly gradWeight?: Float32Gradient<L> | boolean;
+  /** A float32 buffer of vocab elements; only with a bias. */
+  readonly gradBias?: Float32Gradient<L> | boolean;
+}
+
+export interface HiddenRunOptions<L extends Logits = LogitsArray> {
+  /** `'dense'` (default): the gradients that `out` does not leave out. `'none'`: no gradient. */
+  readonly gradient?: 'dense' | 'none';
+  readonly out?: HiddenOut<L>;
+  /**
+   * Adds the gradients to what is in the buffers of `out`, instead of writing over it: `true` for every buffer given there, or the names
+   * of those that are added to. Each needs its buffer. An accumulated `gradHidden` is rounded to its dtype once more per call.
+   */
+  readonly accumulate?: boolean | readonly HiddenGradient[];
+  /**
+   * Bytes that the workspace may take: the logits of a few rows at a time, and what the products need. Default: 256 MiB on the CPU, 2 GiB
+   * on a device. A pair whose logits do not fit has them computed twice; other results do not depend on it. Beside the workspace a call
+   * takes O(rows).
+   */
+  readonly memory?: number;
+  /** As in {@link RunOptions}. */
+  readonly backend?: 'auto' | 'cpu' | 'cuda';
+  /** As in {@link RunOptions}. */
+  readonly threads?: number;
+  /** `objective.fromHidden.async` only. */
+  readonly signal?: AbortSignal;
+}
+
+/** Everything of a {@link LossResult} but the gradient of the logits, and the gradients of the output layer. */
+export interface HiddenLossResult<L extends Logits = LogitsArray> extends Omit<LossResult<L>, 'gradLogits' | 'rowScale'> {
+  /**
+   * dLoss/dhidden, [rows, hiddenSize], in the dtype and kind of memory of `hidden`; rows with an ignored label are 0. Fresh device
+   * memory is freed by `gradHidden.dispose()`.
+   */
+  readonly gradHidden?: L;
+  /** dLoss/dweight, [vocab, hiddenSize], in float32 whatever the dtype. */
+  readonly gradWeight?: Float32Gradient<L>;
+  /** dLoss/dbias, [vocab], in float32; where there is a bias. */
+  readonly gradBias?: Float32Gradient<L>;
+  /** Bytes of workspace that were used, at most `run.memory`. */
+  readonly memory: number;
 }
 
 export interface SequenceLogps {

@@ -1,0 +1,177 @@
+/** What the calls of an objective have in common, whatever the batch holds: options, values, and how the native side is called. */
+import { describe } from './arrays.js';
+import { checkReference, checkSequences, checkSftLabels, labelError } from './batch.js';
+import { metricNames } from './catalogue.js';
+import { DeviceTensor, retainPinned } from './device.js';
+import { abortError, cudaError, rangeError, typeError } from './errors.js';
+import { native, Target, type BadLabel, type BatchRequest, type LayerRequest, type LossRequest } from './native.js';
+import type { Settings } from './settings.js';
+import type { BatchRows, Logits, LossResult } from './types.js';
+
+export function checkObject(name: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null) {
+    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${describe(value)}`);
+  }
+}
+
+export function checkKeys(name: string, given: object, known: ReadonlySet<string>): void {
+  for (const key in given) {
+    if (!known.has(key))
+      throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
+  }
+}
+
+const computing = 'computing on the device';
+
+/** What native code threw, as a caller is to see it. */
+function nativeError(cause: unknown, layer: LayerRequest | undefined): unknown {
+  const { name, needed } = cause as { readonly name?: unknown; readonly needed?: number };
+  if (name !== 'WorkspaceTooSmall') return cudaError(computing, cause);
+  return rangeError(
+    'ERR_DIRALIGN_OPTION',
+    `memory: ${String(layer?.memory)} bytes are too few for the workspace; expected at least ${String(needed)}`,
+  );
+}
+
+/** Calls the native side at once. What it refuses are labels, and a workspace that is too small; what fails is the device. */
+export function compute(
+  { batch, layer }: { readonly batch: BatchRequest; readonly layer?: LayerRequest | undefined },
+  action: () => BadLabel | undefined,
+): void {
+  let bad: BadLabel | undefined;
+  try {
+    bad = action();
+  } catch (cause) {
+    throw nativeError(cause, layer);
+  }
+  if (bad) throw labelError(bad, batch);
+}
+
+export type Values = Omit<LossResult, 'gradLogits' | 'rowScale'>;
+/** A request without where its gradient goes. */
+export type ValuesRequest = Pick<
+  LossRequest,
+  'batch' | 'method' | 'settings' | 'reference' | 'losses' | 'rewards' | 'coefficients' | 'metrics' | 'logps'
+>;
+
+/** Checks the objective against the batch, and makes room for the values. */
+export function prepareValues(
+  settings: Settings,
+  base: BatchRequest,
+  batch: BatchRows,
+  gradient: 'dense' | 'factored' | 'none',
+): ValuesRequest {
+  const paired = settings.info.name !== 'sft';
+  checkSequences(base.sequences, paired);
+  const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
+  if (batch.sftLabels !== undefined) {
+    if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
+    if (gradient === 'factored')
+      throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
+    const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
+    if (settings.hasSftTerm) base.sftLabels = sftLabels;
+  }
+  return {
+    batch: base,
+    method: settings.method,
+    settings: settings.native,
+    reference,
+    losses: new Float64Array(paired ? base.sequences / 2 : base.sequences),
+    rewards: new Float64Array(base.sequences),
+    coefficients: new Float64Array(base.sequences),
+    metrics: new Float64Array(metricNames.length + 1),
+    logps: new Float64Array(base.sequences),
+  };
+}
+
+/** The values of a request that the native side has filled. */
+export function valuesOf(settings: Settings, request: ValuesRequest): Values {
+  return {
+    loss: request.metrics[metricNames.length] as number,
+    losses: request.losses,
+    logps: request.logps,
+    counts: request.batch.counts,
+    rewards: request.rewards,
+    coefficients: request.coefficients,
+    metrics: readMetrics(settings, request.metrics),
+    backend: request.batch.target === Target.cpu ? 'cpu' : 'cuda',
+  };
+}
+
+/** The metrics that mean something to the method. */
+export function readMetrics(settings: Settings, values: Float64Array): Record<string, number> {
+  const paired = settings.info.name !== 'sft';
+  const metrics: Record<string, number> = {};
+  metricNames.forEach((name, i) => {
+    if (name.startsWith('log_odds') && settings.info.score !== 'log-odds') return;
+    if (name === 'nll_loss' && paired && !settings.hasSftTerm) return;
+    if (!paired && (name.endsWith('/rejected') || name === 'rewards/accuracies' || name === 'rewards/margins')) return;
+    metrics[name] = values[i] as number;
+  });
+  return metrics;
+}
+
+/** A call that everything but the labels has been checked of. */
+export interface PreparedLoss<Result> {
+  readonly request: LossRequest;
+  /** What it reads and writes in the caller's memory, and in fresh memory of a device. */
+  readonly memory: readonly (Logits | undefined)[];
+  /** The public result, once the native side has filled the request. */
+  result(): Result;
+  /** Frees what was allocated for a call that failed. */
+  discard(): void;
+}
+
+export function refuseSignal(signal: unknown, instead: string): void {
+  if (signal === undefined) return;
+  throw typeError('ERR_DIRALIGN_OPTION', `signal: a synchronous call cannot be aborted; use ${instead}`);
+}
+
+export function computeNow<Result>(prepared: PreparedLoss<Result>): Result {
+  try {
+    compute(prepared.request, () => native().loss(prepared.request));
+  } catch (error) {
+    prepared.discard();
+    throw error;
+  }
+  return prepared.result();
+}
+
+/** Keeps device and page-locked memory for an asynchronous call, until the returned function is called. */
+function retain(memory: readonly (Logits | undefined)[]): () => void {
+  const releases = memory.map((one) => (one instanceof DeviceTensor ? one.region.retain() : retainPinned([one])));
+  return () => {
+    for (const release of releases) release();
+  };
+}
+
+/** `prepare` is not called where the signal has been aborted. */
+export async function computeLater<Result>(
+  signal: AbortSignal | undefined,
+  prepare: () => PreparedLoss<Result>,
+): Promise<Result> {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${describe(signal)}`);
+  }
+  if (signal?.aborted) throw abortError(signal.reason);
+  const prepared = prepare();
+  const release = retain(prepared.memory);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const started = native().loss(prepared.request, (error, cancelled) => {
+        if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
+        if (error) reject(error);
+        else if (cancelled) reject(abortError(signal?.reason));
+        else resolve();
+      });
+      if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
+      else signal?.addEventListener('abort', started, { once: true });
+    });
+  } catch (cause) {
+    prepared.discard();
+    throw nativeError(cause, prepared.request.layer);
+  } finally {
+    release();
+  }
+  return prepared.result();
+}
