@@ -3,8 +3,8 @@
 //
 //   node scripts/pack-vectors.mjs [../shared/vectors]
 //
-// Nothing is rounded. Left out: the cases of the fused output layer, what other implementations deviate by, and rows that no term
-// scores, whose logits the objectives must not read (the tests find NaN there) and whose gradient is checked here to be 0.
+// Nothing of the cases of logits is rounded. Left out: what other implementations deviate by, and, of the cases of logits, rows that no
+// term scores, whose logits the objectives must not read (the tests find NaN there) and whose gradient is checked here to be 0.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -107,10 +107,40 @@ for (const { id, input, call, expected, robustness_only, grads } of manifest.cas
   });
 }
 
+// The cases of the fused output layer: arrays one after the other, those of the inputs, then the gradients of the cases. The gradients
+// are rounded to float32, a hundredth of the bound they are there for.
+const layerArrays = [];
+function float32s(array) {
+  if (!array) return undefined;
+  const data = bytes(array);
+  const length = data.length / elementBytes[array.dtype];
+  const values = Float32Array.from({ length }, (_, i) =>
+    array.dtype === 'f64' ? data.readDoubleLE(8 * i) : data.readFloatLE(4 * i),
+  );
+  layerArrays.push(Buffer.from(values.buffer));
+  return length;
+}
+const layerInputs = {};
+for (const [name, input] of Object.entries(manifest.inputs)) {
+  if (input.kind !== 'fused') continue;
+  const { B, T, V, H, ref_logps, n_tokens, logps_sum, labels, hidden, weight, bias } = input;
+  const lengths = { hidden: float32s(hidden), weight: float32s(weight), bias: float32s(bias) };
+  layerInputs[name] = { B, T, V, H, reference: ref_logps, counts: n_tokens, logps: logps_sum, labels: int32s(labels), lengths };
+}
+const layerCases = manifest.cases
+  .filter(({ input }) => input in layerInputs)
+  .map(({ id, input, call, expected, grads }) => {
+    const lengths = { hidden: float32s(grads.dhidden), weight: float32s(grads.dweight), bias: float32s(grads.dbias) };
+    return { id, input, call, loss: expected.loss, losses: expected.pair_losses, lengths };
+  });
+if (cases.length + layerCases.length !== manifest.cases.length) throw new Error('there are cases of a third kind');
+
 fs.rmSync(target, { recursive: true, force: true });
 fs.mkdirSync(target, { recursive: true });
 write('cases.json.br', Buffer.from(JSON.stringify({ inputs, cases })));
 write('logits.f32.br', byPlanes(Buffer.concat(logits), 4));
+write('layer-cases.json.br', Buffer.from(JSON.stringify({ inputs: layerInputs, cases: layerCases })));
+write('layer.f32.br', byPlanes(Buffer.concat(layerArrays), 4));
 // In parts, each in planes of its own.
 const all = Buffer.concat(gradients);
 const part = Math.ceil(all.length / 3 / 8) * 8;

@@ -7,7 +7,7 @@
  * (`finiteDifference`).
  */
 import { rangeError, typeError } from './errors.js';
-import type { Dtype, LogitsBatch, LogpsBatch, SequenceLogps, TokenLogps } from './types.js';
+import type { BatchRows, Dtype, HiddenBatch, LogitsArray, LogitsBatch, LogpsBatch, SequenceLogps, TokenLogps } from './types.js';
 
 export type ReferenceMethod =
   | 'sft'
@@ -61,6 +61,19 @@ export interface ReferenceResult {
   readonly coefficients: Float64Array;
   /** dLoss/dlogits, [rows, vocab] without the padding of `rowStride`. */
   readonly gradLogits: Float64Array;
+}
+
+/** A batch of logits, which may be in float64, too. */
+export type ReferenceBatch = Omit<LogitsBatch, 'logits'> & { readonly logits: LogitsArray | Float64Array };
+
+/** `gradLogits` is the gradient of the logits that the layer would give. */
+export interface ReferenceHiddenResult extends ReferenceResult {
+  /** [rows, hiddenSize]. */
+  readonly gradHidden: Float64Array;
+  /** [vocab, hiddenSize]. */
+  readonly gradWeight: Float64Array;
+  /** [vocab], as it is with a bias. */
+  readonly gradBias: Float64Array;
 }
 
 export interface ReferenceLogpsResult {
@@ -729,35 +742,31 @@ interface Rows {
   readonly ignoreIndex: number;
 }
 
-function reader(batch: LogitsBatch): (index: number) => number {
-  const numbers = batch.logits as unknown as ArrayLike<number>;
-  const dtypes: Record<string, Dtype | undefined> = {
+function reader(name: string, data: ReferenceBatch['logits'], given: Dtype | undefined): (index: number) => number {
+  const numbers = data as unknown as ArrayLike<number>;
+  const dtypes: Record<string, Dtype | 'float64' | undefined> = {
+    Float64Array: 'float64',
     Float32Array: 'float32',
     Float16Array: 'float16',
-    Uint16Array: batch.dtype,
+    Uint16Array: given,
   };
-  const dtype = dtypes[batch.logits[Symbol.toStringTag]];
-  if (dtype === undefined || (batch.logits instanceof Uint16Array && dtype === 'float32')) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `logits: a ${batch.logits[Symbol.toStringTag]} of dtype ${String(batch.dtype)}.`);
+  const dtype = dtypes[data[Symbol.toStringTag]];
+  if (dtype === undefined || (data instanceof Uint16Array && dtype === 'float32')) {
+    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: a ${data[Symbol.toStringTag]} of dtype ${String(given)}.`);
   }
-  if (!(batch.logits instanceof Uint16Array)) return (index) => at(numbers, index);
+  if (!(data instanceof Uint16Array)) return (index) => at(numbers, index);
   const decode = dtype === 'float16' ? decodeFloat16 : decodeBfloat16;
   return (index) => decode(at(numbers, index));
 }
 
-function view(batch: LogitsBatch): Rows {
-  const { shape, offsets, labels, logits, ignoreIndex = -100 } = batch;
+function outline(batch: BatchRows): Omit<Rows, 'logit'> {
+  const { shape, offsets, labels, ignoreIndex = -100 } = batch;
   const packed = shape.length === 2;
   const [rows, vocab] = shape.length === 2 ? shape : [shape[0] * shape[1], shape[2]];
-  const { rowStride = vocab } = batch;
   const sequences = shape.length === 2 ? (offsets?.length ?? 0) - 1 : shape[0];
   const offset = (b: number): number => (shape.length === 2 ? (offsets?.[b] ?? NaN) : b * shape[1]);
-  const needed = rows === 0 ? 0 : (rows - 1) * rowStride + vocab;
   if (packed ? offset(0) !== 0 || offset(sequences) !== rows : offsets !== undefined) {
     throw rangeError('ERR_DIRALIGN_SHAPE', `offsets: expected ${packed ? `from 0 to ${rows}` : 'none, the batch being padded'}.`);
-  }
-  if (rowStride < vocab || logits.length < needed) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `logits: ${logits.length} elements; expected at least ${needed}.`);
   }
   for (const [name, given] of [['labels', labels] as const, ['sftLabels', batch.sftLabels] as const]) {
     if (given === undefined) continue;
@@ -770,8 +779,18 @@ function view(batch: LogitsBatch): Rows {
       );
     }
   }
-  const element = reader(batch);
-  return { rows, vocab, sequences, offset, logit: (row, v) => element(row * rowStride + v), ignoreIndex };
+  return { rows, vocab, sequences, offset, ignoreIndex };
+}
+
+function view(batch: ReferenceBatch): Rows {
+  const rows = outline(batch);
+  const { logits, dtype, rowStride = rows.vocab } = batch;
+  const needed = rows.rows === 0 ? 0 : (rows.rows - 1) * rowStride + rows.vocab;
+  if (rowStride < rows.vocab || logits.length < needed) {
+    throw rangeError('ERR_DIRALIGN_SHAPE', `logits: ${logits.length} elements; expected at least ${needed}.`);
+  }
+  const element = reader('logits', logits, dtype);
+  return { ...rows, logit: (row, v) => element(row * rowStride + v) };
 }
 
 /** The softmax of a row, seen from its label. */
@@ -835,12 +854,12 @@ function sumRows(batch: Rows, labels: Int32Array): SequenceLogps {
 }
 
 /** Sequence log-probabilities: S = sum of log p_y over the rows whose label is not ignored. */
-export function referenceLogps(batch: LogitsBatch): SequenceLogps {
+export function referenceLogps(batch: ReferenceBatch): SequenceLogps {
   return sumRows(view(batch), batch.labels);
 }
 
 /** Log-probability, logsumexp and entropy of every row; 0 where the label is ignored. */
-export function referenceTokenLogps(batch: LogitsBatch): TokenLogps {
+export function referenceTokenLogps(batch: ReferenceBatch): TokenLogps {
   const rows = view(batch);
   const logps = new Float64Array(rows.rows);
   const logsumexp = new Float64Array(rows.rows);
@@ -859,7 +878,7 @@ export function referenceTokenLogps(batch: LogitsBatch): TokenLogps {
  * The objective of a batch of logits and its gradient: row t of sequence b gets
  * (dLoss/dS_b) (onehot(y_t) - softmax(z_t)), and for a chosen sequence the likelihood term's share likewise with its own labels.
  */
-export function referenceLoss(config: ReferenceConfig, batch: LogitsBatch): ReferenceResult {
+export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): ReferenceResult {
   const settings = resolve(config);
   const rows = view(batch);
   const { labels, sftLabels, reference } = batch;
@@ -895,6 +914,83 @@ export function referenceLoss(config: ReferenceConfig, batch: LogitsBatch): Refe
     }
   }
   return { loss, losses, logps, counts, rewards, coefficients, gradLogits };
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// From hidden states
+
+/** An output layer in float64. */
+export interface ReferenceLayer {
+  readonly hiddenSize: number;
+  /** [rows, hiddenSize]. */
+  readonly hidden: Float64Array;
+  /** [vocab, hiddenSize]. */
+  readonly weight: Float64Array;
+  /** The batch by its logits; rows that no term scores are NaN, whatever their hidden states are. */
+  readonly batch: ReferenceBatch & { readonly logits: Float64Array };
+  readonly isScored: (row: number) => boolean;
+}
+
+/** logits[row, v] = sum over k of hidden[row, k] weight[v, k], plus bias[v]. */
+export function referenceLayer(given: HiddenBatch): ReferenceLayer {
+  const { hidden, weight, bias, dtype, hiddenSize: size, ...batch } = given;
+  const { rows, vocab, ignoreIndex } = outline(batch);
+  const hiddenSize = size ?? weight.length / vocab;
+  for (const [name, length, expected] of [
+    ['hidden', hidden.length, rows * hiddenSize],
+    ['weight', weight.length, vocab * hiddenSize],
+    ['bias', bias?.length ?? vocab, vocab],
+  ] as const) {
+    if (length !== expected) throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: ${length} elements; expected ${expected}.`);
+  }
+  const { labels, sftLabels } = batch;
+  const isScored = (row: number): boolean =>
+    at(labels, row) !== ignoreIndex || (sftLabels !== undefined && at(sftLabels, row) !== ignoreIndex);
+  const values = (name: string, data: LogitsArray): Float64Array => {
+    const element = reader(name, data, dtype);
+    return Float64Array.from({ length: data.length }, (_, i) => element(i));
+  };
+  const [states, weights] = [values('hidden', hidden), values('weight', weight)];
+  const biases = bias && values('bias', bias);
+  const logits = new Float64Array(rows * vocab).fill(NaN);
+  for (let row = 0; row < rows; row++) {
+    if (!isScored(row)) continue;
+    for (let v = 0; v < vocab; v++) {
+      let total = biases ? at(biases, v) : 0;
+      for (let k = 0; k < hiddenSize; k++) total += at(states, row * hiddenSize + k) * at(weights, v * hiddenSize + k);
+      logits[row * vocab + v] = total;
+    }
+  }
+  return { hiddenSize, hidden: states, weight: weights, batch: { ...batch, logits }, isScored };
+}
+
+/**
+ * The objective of a batch of hidden states. With G the gradient of the logits, the chain rule gives
+ *
+ *   dLoss/dhidden = G weight,   dLoss/dweight = transposed(G) hidden,   dLoss/dbias = the sum of the rows of G.
+ */
+export function referenceHiddenLoss(config: ReferenceConfig, given: HiddenBatch): ReferenceHiddenResult {
+  const { hiddenSize, hidden, weight, batch, isScored } = referenceLayer(given);
+  const result = referenceLoss(config, batch);
+  const { rows, vocab } = outline(batch);
+  const gradHidden = new Float64Array(rows * hiddenSize);
+  const gradWeight = new Float64Array(vocab * hiddenSize);
+  const gradBias = new Float64Array(vocab);
+  for (let row = 0; row < rows; row++) {
+    if (!isScored(row)) continue;
+    for (let v = 0; v < vocab; v++) {
+      const g = at(result.gradLogits, row * vocab + v);
+      // A row without a coefficient adds nothing, whatever its hidden state is.
+      if (g === 0) continue;
+      gradBias[v] = at(gradBias, v) + g;
+      for (let k = 0; k < hiddenSize; k++) {
+        const [i, j] = [row * hiddenSize + k, v * hiddenSize + k];
+        gradHidden[i] = at(gradHidden, i) + g * at(weight, j);
+        gradWeight[j] = at(gradWeight, j) + g * at(hidden, i);
+      }
+    }
+  }
+  return { ...result, gradHidden, gradWeight, gradBias };
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import {
   referenceFromLogps,
   referenceLogps,
   referenceLoss,
+  type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
 import type { Dtype, LogitsArray, LogitsBatch, LogpsBatch, LogpsResult, LossResult, RunOptions } from './types.js';
@@ -127,8 +128,8 @@ export function differenceBound(expected: number, largest: number, error: number
 // ---------------------------------------------------------------------------------------------------------------------
 // What was found
 
-export const kinds = ['loss', 'logps', 'label', 'others', 'sums', 'differences'] as const;
-/** Losses; log-probabilities and rewards; the label's element of a row; its other elements; sums of rows; finite differences. */
+export const kinds = ['loss', 'logps', 'label', 'others', 'sums', 'layer', 'differences'] as const;
+/** Losses; log-probabilities and rewards; the label's element of a row; its other elements; sums of rows; the gradients of an output layer; finite differences. */
 export type Kind = (typeof kinds)[number];
 
 export interface Miss {
@@ -141,7 +142,7 @@ export interface Miss {
 
 /** The worst error of each kind as a share of its bound, and what exceeded it. */
 export class Tally {
-  readonly worst: Record<Kind, number> = { loss: 0, logps: 0, label: 0, others: 0, sums: 0, differences: 0 };
+  readonly worst: Record<Kind, number> = { loss: 0, logps: 0, label: 0, others: 0, sums: 0, layer: 0, differences: 0 };
   readonly misses: Miss[] = [];
   private missed = 0;
 
@@ -185,7 +186,7 @@ interface Rows {
   readonly offset: (sequence: number) => number;
 }
 
-function rowsOf({ shape, offsets, labels, rowStride, ignoreIndex = -100 }: LogitsBatch): Rows {
+export function rowsOf({ shape, offsets, labels, rowStride, ignoreIndex = -100 }: Omit<LogitsBatch, 'logits'>): Rows {
   const [first, second, third] = shape;
   const vocab = third ?? second;
   return {
@@ -209,14 +210,14 @@ interface Scored {
 }
 
 /** A batch and what the reference makes of its rows, once for all objectives. */
-export interface Prepared {
-  readonly batch: LogitsBatch;
+export interface Prepared<B extends ReferenceBatch = LogitsBatch> {
+  readonly batch: B;
   readonly alignment: Scored;
   /** Where the likelihood term has labels of its own. */
   readonly likelihood: Scored | undefined;
 }
 
-function scoreRows(batch: LogitsBatch, labels: Int32Array): Scored {
+function scoreRows(batch: ReferenceBatch, labels: Int32Array): Scored {
   const own = { ...batch, labels, sftLabels: undefined };
   const { logps, counts } = referenceLogps(own);
   // The likelihood objective has the coefficient -1 / sequences everywhere.
@@ -230,17 +231,17 @@ function scoreRows(batch: LogitsBatch, labels: Int32Array): Scored {
   return { labels, logps, counts, residual, peaks };
 }
 
-export function prepare(batch: LogitsBatch): Prepared {
+export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
   const { labels, sftLabels } = batch;
   return { batch, alignment: scoreRows(batch, labels), likelihood: sftLabels && scoreRows(batch, sftLabels) };
 }
 
-interface Term extends Scored {
+export interface Term extends Scored {
   /** dLoss/dlogps. */
   readonly coefficients: Float64Array;
 }
 
-interface Expected {
+export interface Expected {
   readonly loss: number;
   readonly losses: Float64Array;
   readonly rewards: Float64Array;
@@ -250,7 +251,7 @@ interface Expected {
   readonly largest: number;
 }
 
-function expectation(config: ReferenceConfig, { batch, alignment, likelihood }: Prepared): Expected {
+export function expectation(config: ReferenceConfig, { batch, alignment, likelihood }: Prepared<ReferenceBatch>): Expected {
   const { reference } = batch;
   const sequences: LogpsBatch = { logps: alignment.logps, counts: alignment.counts, ...(reference && { reference }) };
   const weight = config.sftWeight ?? 0;
@@ -345,10 +346,10 @@ export const deviceLibrary: Library = {
 
 export function checkValues(
   tally: Tally,
-  { batch, alignment }: Prepared,
+  { batch, alignment }: Prepared<ReferenceBatch>,
   config: ReferenceConfig,
   expected: Expected,
-  actual: LossResult,
+  actual: Omit<LossResult, 'gradLogits' | 'rowScale'>,
 ): void {
   const slack = alignment.logps.map((_, b) =>
     expected.terms.reduce(

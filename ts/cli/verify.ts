@@ -174,6 +174,7 @@ const titles: Readonly<Record<Kind, string>> = {
   label: 'label',
   others: 'other logits',
   sums: 'row sums',
+  layer: 'output layer',
   differences: 'differences',
 };
 
