@@ -5,6 +5,7 @@
 #include <vector>
 #include "batch.h"
 #include "objectives/batch_loss.h"
+#include "row_statistics.h"
 
 namespace diralign {
 
@@ -76,9 +77,25 @@ struct SequenceLogpsJob : Job {
   double* logps = nullptr;  ///< per sequence
 };
 
+/// The sums of the scored rows' log-probabilities, in row order.
+inline void write_sequence_logps(SequenceLogpsJob& job, const std::vector<double>& row_logps) {
+  for (int64_t s = 0; s < job.batch.sequences; s++) {
+    double sum = 0;
+    for (int64_t i = job.rows.begin[size_t(s)]; i < job.rows.end[size_t(s)]; i++) sum += row_logps[size_t(i)];
+    job.logps[s] = sum;
+  }
+}
+
 /// Likewise.
 struct TokenLogpsJob : Job {
   double *logps = nullptr, *logsumexp = nullptr, *entropy = nullptr;  ///< per row, zeroed
 };
+
+inline void write_token(TokenLogpsJob& job, int64_t row, const RowSums& sums) {
+  const RowStatistics s = row_statistics(sums);
+  job.logps[row] = s.logp;
+  job.logsumexp[row] = logsumexp(s);
+  job.entropy[row] = entropy(s, sums);
+}
 
 }  // namespace diralign

@@ -7,11 +7,11 @@ namespace diralign {
 WorkspaceTooSmall::WorkspaceTooSmall(size_t given, size_t needed_bytes)
     : std::runtime_error(std::to_string(given) + " bytes of workspace, and at least " + std::to_string(needed_bytes) + " are needed"), needed(needed_bytes) {}
 
-std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows, bool together) {
+std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows, bool together, int64_t shared_rows) {
   std::vector<PairGroup> groups;
   for (int64_t first = 0; first < pairs;) {
     int64_t last = together ? pairs : first + 1;
-    while (last < pairs && rows_of_pairs(rows, pairs, first, last + 1).size() <= chunk_rows) last++;
+    while (last < pairs && rows_of_pairs(rows, pairs, first, last + 1).size() <= std::min(chunk_rows, shared_rows)) last++;
     const RowRange range = rows_of_pairs(rows, pairs, first, last);
     groups.push_back({first, last, range, range.size() <= chunk_rows});
     first = last;

@@ -20,9 +20,9 @@ struct PairGroup {
   bool kept;
 };
 
-/// The pairs of a batch in groups of at most `chunk_rows` rows, and larger pairs alone. `together`: one group, because the coefficients
-/// of a coupled objective need every pair.
-std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows, bool together);
+/// The pairs of a batch in groups of at most `chunk_rows` rows, and larger pairs alone. Pairs share a group only up to `shared_rows`.
+/// `together`: one group, because the coefficients of a coupled objective need every pair.
+std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows, bool together, int64_t shared_rows = INT64_MAX);
 
 /// A range cut into chunks of at most `chunk_rows`, as even as they can be.
 std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);

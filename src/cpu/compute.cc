@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include "../row_gradient.h"
 #include "kernels.h"
+#include "layer.h"
+#include "loss_rows.h"
+#include "team_rows.h"
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -24,27 +26,6 @@ constexpr size_t streamed_bytes = size_t{16} << 20;
 int team_size(const Job& job) {
   const int64_t elements = int64_t(job.rows.scored.size()) * job.batch.vocab;
   return int(std::clamp<int64_t>(std::min<int64_t>(elements / elements_per_thread, int64_t(job.rows.scored.size())), 1, std::max(1, job.threads)));
-}
-
-/// Rows of short vocabularies are handed out several at a time.
-int64_t rows_per_item(const Batch& batch) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, batch.vocab)); }
-
-/// Calls `row(i, member)` for i in [first, last), in ascending or descending order of handing out.
-template <class Row>
-void for_rows(Team& team, const Job& job, int64_t first, int64_t last, bool descending, Row&& row) {
-  const int64_t count = last - first, step = rows_per_item(job.batch), items = (count + step - 1) / step;
-  team.run(items, [&](int64_t item, int member) {
-    for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
-      if (job.cancelled.load(std::memory_order_relaxed)) return;
-      row(descending ? last - 1 - k : first + k, member);
-    }
-  });
-}
-
-double sum_rows(const std::vector<double>& values, int64_t begin, int64_t end) {
-  double sum = 0;
-  for (int64_t i = begin; i < end; i++) sum += values[size_t(i)];
-  return sum;
 }
 
 }  // namespace
@@ -70,13 +51,8 @@ class LossRun {
         kernels_(kernel_set().rows[int(job.batch.dtype)]),
         team_(pool, team_size(job)),
         loss_(job.terms(), job.outputs),
-        statistics_(job.rows.scored.size()),
-        separate_sft_(job.batch.sft_labels != nullptr),
+        rows_(job),
         streamed_(job.gradient.data != job.batch.logits && job.rows.scored.size() * job.batch.row_bytes() > streamed_bytes) {
-    if (separate_sft_) {
-      sft_row_logps_.resize(job.rows.scored.size());
-      sft_logps_.resize(size_t(batch_.sequences));
-    }
     if (exponentials_once()) block_references_.resize(size_t(team_.members()), std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
   }
 
@@ -85,13 +61,13 @@ class LossRun {
       const int64_t last = group_end(first);
       reduce(first, last);
       if (cancelled()) return;
-      loss_.evaluate(job_.logps, sft_logps(), first, last);
+      loss_.evaluate(job_.logps, rows_.sft_logps(), first, last);
       if (mode() == GradientOutput::Mode::dense) differentiate(first, last);
       first = last;
     }
     if (mode() == GradientOutput::Mode::factored) write_row_scales(job_, loss_);
     if (mode() != GradientOutput::Mode::none) write_zeros();
-    if (!cancelled()) *job_.loss = loss_.finish(job_.logps, sft_logps());
+    if (!cancelled()) *job_.loss = loss_.finish(job_.logps, rows_.sft_logps());
   }
 
  private:
@@ -99,41 +75,20 @@ class LossRun {
   bool cancelled() const { return job_.cancelled.load(std::memory_order_relaxed); }
   bool in_place() const { return job_.gradient.data == batch_.logits; }
   bool exponentials_once() const { return mode() == GradientOutput::Mode::factored && in_place() && kernels_.negative_softmax_in_place; }
-  const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
   void* gradient_row(int64_t row) const {
     return static_cast<char*>(job_.gradient.data) + size_t(row) * size_t(batch_.row_stride) * batch_.element_bytes();
   }
-  /// Where the rows of pair `p` begin in the list of scored rows; rows of a pair are adjacent.
-  int64_t pair_begin(int64_t p) const { return p < loss_.pairs() ? job_.rows.begin[size_t(p)] : int64_t(job_.rows.scored.size()); }
-
   int64_t group_end(int64_t first) const {
     if (job_.objective.coupled() || mode() != GradientOutput::Mode::dense) return loss_.pairs();
     int64_t last = first + 1;
-    while (last < loss_.pairs() && size_t(pair_begin(last) - pair_begin(first)) * batch_.row_bytes() < group_bytes) last++;
+    while (last < loss_.pairs() && size_t(rows_of_pairs(job_.rows, loss_.pairs(), first, last).size()) * batch_.row_bytes() < group_bytes) last++;
     return last;
   }
 
-  /// Calls `sequence(s)` for the sequences of pairs [first, last).
-  template <class F>
-  void for_sequences(int64_t first, int64_t last, F&& sequence) {
-    for (int64_t p = first; p < last; p++) {
-      sequence(p);
-      if (batch_.sequences > loss_.pairs()) sequence(p + loss_.pairs());
-    }
-  }
-
   void reduce(int64_t first, int64_t last) {
-    for_rows(team_, job_, pair_begin(first), pair_begin(last), false, [this](int64_t i, int member) { reduce_row(i, member); });
-    if (cancelled()) return;
-    for_sequences(first, last, [this](int64_t s) {
-      double logp = 0, sft_logp = 0;
-      for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
-        if (job_.rows.scored[size_t(i)].has_label()) logp += statistics_[size_t(i)].logp;
-        if (separate_sft_) sft_logp += sft_row_logps_[size_t(i)];
-      }
-      job_.logps[s] = logp;
-      if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
-    });
+    const RowRange range = rows_of_pairs(job_.rows, loss_.pairs(), first, last);
+    for_rows(team_, job_, range.begin, range.end, false, [this](int64_t i, int member) { reduce_row(i, member); });
+    if (!cancelled()) rows_.sum_pairs(first, last, loss_.pairs());
   }
 
   void reduce_row(int64_t i, int member) {
@@ -143,10 +98,7 @@ class LossRun {
     const RowSums sums =
         exponentials_once() ? kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab, label, block_references_[size_t(member)].data())
                             : kernels_.reduce(row, batch_.vocab, label);
-    const RowStatistics s = statistics_[size_t(i)] = row_statistics(sums);
-    if (separate_sft_) {
-      sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == label ? s.logp : double(kernels_.load(row, r.sft_label)) - logsumexp(s);
-    }
+    const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
       const RowGradient g = row_gradient(s, label, -1, 0, 1, 0);
       if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
@@ -156,16 +108,14 @@ class LossRun {
   }
 
   void differentiate(int64_t first, int64_t last) {
-    for_rows(team_, job_, pair_begin(first), pair_begin(last), true, [this](int64_t i, int) { differentiate_row(i); });
+    const RowRange range = rows_of_pairs(job_.rows, loss_.pairs(), first, last);
+    for_rows(team_, job_, range.begin, range.end, true, [this](int64_t i, int) { differentiate_row(i); });
   }
 
   void differentiate_row(int64_t i) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
-    const RowStatistics& s = statistics_[size_t(i)];
     void* out = gradient_row(r.row);
-    const double align = r.has_label() ? job_.outputs.coefficients[r.sequence] : 0;
-    const double likelihood = r.sft_label >= 0 ? loss_.likelihood_coefficient(r.sequence) : 0;
-    const RowGradient g = row_gradient(s, r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, align, likelihood);
+    const RowGradient g = rows_.gradient(i, rows_.coefficients(i, loss_));
     if (g.zero) {
       if (!job_.gradient.zeroed) std::memset(out, 0, batch_.row_bytes());
     } else {
@@ -199,17 +149,20 @@ class LossRun {
   const RowKernels& kernels_;
   Team team_;
   BatchLoss loss_;
-  std::vector<RowStatistics> statistics_;               // per scored row
-  std::vector<double> sft_row_logps_, sft_logps_;       // where sftLabels differ
+  LossRows rows_;
   std::vector<std::vector<float>> block_references_;    // per member
-  bool separate_sft_, streamed_;
+  bool streamed_;
 };
 
 }  // namespace
 
-void run(LossJob& job, Pool& pool) { LossRun(job, pool).run(); }
+void run(LossJob& job, Pool& pool) {
+  if (job.layer) return run_layer(job, pool);
+  LossRun(job, pool).run();
+}
 
 void run(SequenceLogpsJob& job, Pool& pool) {
+  if (job.layer) return run_layer(job, pool);
   const Batch& batch = job.batch;
   const RowList& rows = job.rows;
   const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
@@ -219,20 +172,17 @@ void run(SequenceLogpsJob& job, Pool& pool) {
     const ScoredRow& r = rows.scored[size_t(i)];
     row_logps[size_t(i)] = row_statistics(kernels.reduce(batch.row(r.row), batch.vocab, r.label)).logp;
   });
-  for (int64_t s = 0; s < batch.sequences; s++) job.logps[s] = sum_rows(row_logps, rows.begin[size_t(s)], rows.end[size_t(s)]);
+  write_sequence_logps(job, row_logps);
 }
 
 void run(TokenLogpsJob& job, Pool& pool) {
+  if (job.layer) return run_layer(job, pool);
   const Batch& batch = job.batch;
   const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
   Team team(pool, team_size(job));
   for_rows(team, job, 0, int64_t(job.rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = job.rows.scored[size_t(i)];
-    const RowSums sums = kernels.reduce_with_moment(batch.row(r.row), batch.vocab, r.label);
-    const RowStatistics s = row_statistics(sums);
-    job.logps[r.row] = s.logp;
-    job.logsumexp[r.row] = logsumexp(s);
-    job.entropy[r.row] = entropy(s, sums);
+    write_token(job, r.row, kernels.reduce_with_moment(batch.row(r.row), batch.vocab, r.label));
   });
 }
 

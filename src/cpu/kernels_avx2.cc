@@ -1,4 +1,4 @@
-#include "row_kernels.h"
+#include "kernel_set.h"
 
 namespace diralign::cpu {
 extern const KernelSet kernels_avx2;

@@ -196,7 +196,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
 }
 
 /// Here a block is overwritten as it is read, so it cannot be done again: maxima are taken one block ahead, in the same loop.
-RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float* block_references) {
+[[maybe_unused]] RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float* block_references) {
   Blocks<float> blocks(x, vocab, label);
   const float* block = blocks.block(0);
   float target = 0;
@@ -227,17 +227,18 @@ RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float*
 }
 
 /// out = factor * exp(x - shift) for `n` elements, fewer than a vector.
-template <class T>
-void scaled_exp_part(const T* x, T* out, int64_t n, Floats shift, Floats factor) {
-  T in[width] = {}, result[width];
+template <class T, class Out>
+void scaled_exp_part(const T* x, Out* out, int64_t n, Floats shift, Floats factor) {
+  T in[width] = {};
+  Out result[width];
   std::memcpy(in, x, size_t(n) * sizeof(T));
   store(result, factor * exp(load(in) - shift));
-  std::memcpy(out, result, size_t(n) * sizeof(T));
+  std::memcpy(out, result, size_t(n) * sizeof(Out));
 }
 
 /// Whole vectors; returns how many elements. Each form is a function of its own, or their constants would compete for registers.
-template <bool past_caches, class T>
-[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, T* out, int64_t n, float shift, float factor) {
+template <bool past_caches, class T, class Out>
+[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, Out* out, int64_t n, float shift, float factor) {
   const Floats s = splat(shift), f = splat(factor);
   int64_t j = 0;
   for (; j + width <= n; j += width) {
@@ -268,48 +269,6 @@ void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float
     j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
   }
   if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, s, f);
-}
-
-void exp_array(const float* x, float* y, int64_t n) {
-  for (int64_t j = 0; j < n; j += width) {
-    float in[width] = {}, out[width];
-    const size_t bytes = size_t(n - j < width ? n - j : width) * sizeof(float);
-    std::memcpy(in, x + j, bytes);
-    store(out, exp(load(in)));
-    std::memcpy(y + j, out, bytes);
-  }
-}
-template <class T>
-void round_array(const float* x, void* y, int64_t n) {
-  for (int64_t j = 0; j < n; j++) store_one<T>(y, j, x[j]);
-}
-
-float read_loop(const float* x, int64_t n) {
-  Floats sum[4] = {};
-  int64_t j = 0;
-  for (; j + 4 * width <= n; j += 4 * width)
-    for (int k = 0; k < 4; k++) sum[k] += load(x + j + k * width);
-  float rest = 0;
-  for (; j < n; j++) rest += x[j];
-  const Floats all = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-  for (int i = 0; i < width; i++) rest += all[i];
-  return rest;
-}
-void scale_loop(float* x, int64_t n, float factor) {
-  const Floats f = splat(factor);
-  int64_t j = 0;
-  for (; j + width <= n; j += width) store(x + j, load(x + j) * f);
-  for (; j < n; j++) x[j] *= factor;
-}
-
-template <class T>
-constexpr diralign::cpu::RowKernels row_kernels() {
-  return {reduce<false, T>, reduce<true, T>, scaled_exp<T>, sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
-          load_one<T>, store_one<T>, exp_array, round_array<T>};
-}
-
-constexpr diralign::cpu::KernelSet make_kernel_set(const char* isa) {
-  return {isa, {row_kernels<float>(), row_kernels<Float16>(), row_kernels<Bfloat16>()}, {read_loop, scale_loop}};
 }
 
 }  // namespace

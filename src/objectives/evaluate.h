@@ -1,5 +1,6 @@
 // The pair stage: score and ranking loss composed, for one pair, host and device.
 #pragma once
+#include <type_traits>
 #include "methods.h"
 
 namespace diralign {
@@ -31,6 +32,25 @@ struct PairVisitor {
 /// Pairs of an objective that does not couple the batch.
 DIRALIGN_HD PairTerms evaluate_pair(int method, const Settings& settings, const Sequence& chosen, const Sequence& rejected) {
   PairVisitor visitor{settings, chosen, rejected, {0, 0, 0}};
+  visit_method(method, visitor);
+  return visitor.result;
+}
+
+struct OppositeVisitor {
+  const Settings& settings;
+  bool result = false;
+
+  template <class Method>
+  void operator()() {
+    const bool linear = std::is_same_v<typename Method::Score, LogRatio> ||
+                        (std::is_same_v<typename Method::Score, DivergenceScore> && settings.divergence == double(Divergence::reverse_kl));
+    result = linear && std::is_base_of_v<OfMargin, typename Method::Ranking>;
+  }
+};
+
+/// Whether the two coefficients of a pair are x / normalizer and -x / normalizer for some x, whatever the log-probabilities.
+inline bool opposite_coefficients(int method, const Settings& settings) {
+  OppositeVisitor visitor{settings};
   visit_method(method, visitor);
   return visitor.result;
 }

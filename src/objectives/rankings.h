@@ -5,6 +5,9 @@
 
 namespace diralign {
 
+/// A ranking loss of the margin alone, up to what the counts add: its two slopes are opposite.
+struct OfMargin {};
+
 /// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where either side vanishes.
 DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore) {
   const double loss = (1 - epsilon) * softplus(-u) + (epsilon == 0 ? 0 : epsilon * softplus(u));
@@ -13,28 +16,28 @@ DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore)
 }
 
 /// sp(-u), with label smoothing e: (1 - e) sp(-u) + e sp(u) (conservative DPO).
-struct PairwiseLogistic {
+struct PairwiseLogistic : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     return smoothed_logistic(o.beta * (p.chosen - p.rejected), o.label_smoothing, o.beta);
   }
 };
 
 /// The logistic loss of u - gamma.
-struct PairwiseLogisticWithMargin {
+struct PairwiseLogisticWithMargin : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     return smoothed_logistic(o.beta * (p.chosen - p.rejected) - o.gamma, o.label_smoothing, o.beta);
   }
 };
 
 /// The logistic loss of u + alpha (L_w - L_l): the reward pays alpha for every token.
-struct PairwiseLogisticWithLength {
+struct PairwiseLogisticWithLength : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     return smoothed_logistic(o.beta * (p.chosen - p.rejected) + o.alpha * (p.chosen_count - p.rejected_count), 0, o.beta);
   }
 };
 
 /// (h - 1 / (2 beta))^2.
-struct PairwiseSquared {
+struct PairwiseSquared : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double d = p.chosen - p.rejected - 1 / (2 * o.beta);
     return pairwise(d * d, 2 * d);
@@ -42,7 +45,7 @@ struct PairwiseSquared {
 };
 
 /// max(0, 1 - u); the derivative at the kink is 0.
-struct PairwiseHinge {
+struct PairwiseHinge : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double slack = 1 - o.beta * (p.chosen - p.rejected);
     if (slack <= 0) return pairwise(0, 0);
@@ -51,7 +54,7 @@ struct PairwiseHinge {
 };
 
 /// [(1 - e) sp(-u) - e sp(u)] / (1 - 2 e): unbiased under label flips of probability e, and may be negative.
-struct PairwiseRobust {
+struct PairwiseRobust : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = o.beta * (p.chosen - p.rejected), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
     return pairwise(((1 - e) * softplus(-u) - (e == 0 ? 0 : e * softplus(u))) * scale, -o.beta * ((1 - e) * sigmoid(-u) + e * sigmoid(u)) * scale);
@@ -60,7 +63,7 @@ struct PairwiseRobust {
 
 /// KL from (1 - e, e) to (sg(u), sg(-u)): q (log q - log(1 - e)) + (1 - q)(log(1 - q) - log e), q = sg(u);
 /// dL/du = sg'(u) (u - log((1 - e) / e)).
-struct PairwiseExo {
+struct PairwiseExo : OfMargin {
   /// sg(u) (log sg(u) - log_target), 0 where sg(u) is.
   DIRALIGN_HD static double relative_entropy(double u, double log_target) {
     const double q = sigmoid(u);
@@ -76,7 +79,7 @@ struct PairwiseExo {
 };
 
 /// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u / tau)) cannot overflow in between.
-struct PairwiseDiscovered {
+struct PairwiseDiscovered : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = o.beta * (p.chosen - p.rejected);
     const double m = sigmoid(u / o.tau), rest = sigmoid(-u / o.tau);

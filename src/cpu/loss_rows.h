@@ -1,0 +1,67 @@
+// The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their sequences, and their gradients.
+#pragma once
+#include <vector>
+#include "../job.h"
+#include "../row_gradient.h"
+
+namespace diralign::cpu {
+
+class LossRows {
+ public:
+  explicit LossRows(LossJob& job) : job_(job), separate_sft_(job.batch.sft_labels != nullptr), statistics_(job.rows.scored.size()) {
+    if (!separate_sft_) return;
+    sft_row_logps_.resize(job.rows.scored.size());
+    sft_logps_.resize(size_t(job.batch.sequences));
+  }
+
+  /// The sums of row i; `logit(v)` reads its entry v.
+  template <class Logit>
+  const RowStatistics& take(int64_t i, const RowSums& sums, Logit&& logit) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
+    if (separate_sft_) sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == r.primary() ? s.logp : double(logit(r.sft_label)) - logsumexp(s);
+    return s;
+  }
+
+  /// The sequences of pairs [first, last) of `pairs`, whose rows are all known, in row order.
+  void sum_pairs(int64_t first, int64_t last, int64_t pairs) {
+    for (int64_t p = first; p < last; p++) {
+      sum_sequence(p);
+      if (job_.batch.sequences > pairs) sum_sequence(p + pairs);
+    }
+  }
+
+  /// Per sequence: log-probability under the labels of the likelihood term.
+  const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
+
+  /// dLoss/dlogp of the two terms, for a row.
+  struct Coefficients {
+    double align, likelihood;
+  };
+  Coefficients coefficients(int64_t i, const BatchLoss& loss) const {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    return {r.has_label() ? job_.outputs.coefficients[r.sequence] : 0, r.sft_label >= 0 ? loss.likelihood_coefficient(r.sequence) : 0};
+  }
+  RowGradient gradient(int64_t i, const Coefficients& c) const {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    return row_gradient(statistics_[size_t(i)], r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, c.align, c.likelihood);
+  }
+
+ private:
+  void sum_sequence(int64_t s) {
+    double logp = 0, sft_logp = 0;
+    for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
+      if (job_.rows.scored[size_t(i)].has_label()) logp += statistics_[size_t(i)].logp;
+      if (separate_sft_) sft_logp += sft_row_logps_[size_t(i)];
+    }
+    job_.logps[s] = logp;
+    if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
+  }
+
+  LossJob& job_;
+  bool separate_sft_;
+  std::vector<RowStatistics> statistics_;           // per scored row
+  std::vector<double> sft_row_logps_, sft_logps_;   // where sftLabels differ
+};
+
+}  // namespace diralign::cpu

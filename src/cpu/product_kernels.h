@@ -1,0 +1,367 @@
+// The three matrix products of an output layer, for the instruction set of the including translation unit.
+//
+// Operands are packed in panels: `tile_rows` rows of the left one, `tile_columns` columns of the right one, their values of one step of
+// the inner dimension side by side. A tile of the result stays in registers over `depth` steps. Every element of a result is summed in
+// an order that depends on the inner dimension alone: neither on its place in a tile, nor on how the work is cut.
+#pragma once
+#include "row_kernels.h"
+
+namespace {
+
+using diralign::cpu::RowsView;
+
+#if defined(__AVX512F__)
+constexpr int tile_rows = 12;  // 24 accumulators of 32 registers
+#else
+constexpr int tile_rows = 6;   // 12 of 16
+#endif
+constexpr int tile_columns = 2 * width;
+constexpr int64_t depth = 512;
+constexpr int64_t block_rows = 16 * tile_rows;
+constexpr int64_t block_columns = 16 * tile_columns;
+
+/// Lines of contiguous elements, neighbours or not.
+template <class T>
+struct Lines {
+  const T* data;
+  int64_t stride;
+  const int64_t* index;  // null: in order
+  const T* operator()(int64_t line) const { return data + (index ? index[line] : line) * stride; }
+};
+
+template <class T>
+Lines<T> lines(const RowsView& rows) {
+  return {static_cast<const T*>(rows.data), rows.stride, rows.index};
+}
+/// Consecutive lines of a matrix.
+template <class T>
+Lines<T> lines(const void* data, int64_t stride) {
+  return {static_cast<const T*>(data), stride, nullptr};
+}
+
+// How operands lie in a panel, and what a tile does with one step of the inner dimension.
+
+/// Everything is float32 once packed.
+struct Float32Panels {
+  using Packed = float;
+  /// Steps of the inner dimension as they lie in a panel.
+  static int64_t padded(int64_t k) { return k; }
+
+  /// Panel elements from `columns` lines, whose elements go along the inner dimension. What is missing is 0.
+  template <int panel, class T>
+  static void pack_transposed(const Lines<T>& source, int64_t line, int64_t count, int64_t first, int64_t k, float* out) {
+    constexpr int64_t strip = width;
+    for (int64_t p = 0; p < k; p += strip) {
+      // Through a block of its own: lines a power of two apart would fight for one set of the cache.
+      alignas(64) float block[panel][strip];
+      const int64_t n = k - p < strip ? k - p : strip;
+      for (int64_t q = 0; q < panel; q++) {
+        if (q >= count) {
+          std::memset(block[q], 0, sizeof block[q]);
+          continue;
+        }
+        const T* x = source(line + q) + first + p;
+        __builtin_prefetch(x + 64 / sizeof(T) * 4);
+        if (n == strip) {
+          store(block[q], load(x));
+        } else {
+          T part[strip] = {};
+          std::memcpy(part, x, size_t(n) * sizeof(T));
+          store(block[q], load(part));
+        }
+      }
+      for (int64_t s = 0; s < n; s++)
+        for (int64_t q = 0; q < panel; q++) out[(p + s) * panel + q] = block[q][s];
+    }
+  }
+
+  /// All panels of a block, from `k` lines whose elements go along the panels: line by line, because the lines may be pages apart.
+  template <int panel, class T>
+  static void pack_copied(const Lines<T>& source, int64_t line, int64_t k, int64_t first, int64_t count, float* out) {
+    constexpr int64_t vectors = (panel + width - 1) / width, whole = vectors * width;
+    for (int64_t p = 0; p < k; p++) {
+      const T* x = source(line + p) + first;
+      float* to = out + p * panel;
+      for (int64_t j = 0; j < count; j += panel, to += k * panel) {
+        T part[whole] = {};
+        const T* from = x + j;
+        if (count - j < whole) {
+          std::memcpy(part, from, size_t(count - j < panel ? count - j : panel) * sizeof(T));
+          from = part;
+        }
+        Floats values[vectors];
+        for (int64_t q = 0; q < vectors; q++) values[q] = load(from + q * width);
+        std::memcpy(to, values, panel * sizeof(float));
+      }
+    }
+  }
+
+  static void multiply(int64_t k, const float* a, const float* b, Floats (&sum)[tile_rows][2]) {
+    for (int64_t p = 0; p < k; p++, a += tile_rows, b += tile_columns) {
+      const Floats b0 = load(b), b1 = load(b + width);
+#pragma GCC unroll 16
+      for (int i = 0; i < tile_rows; i++) {
+        const Floats x = splat(a[i]);
+        sum[i][0] += x * b0;
+        sum[i][1] += x * b1;
+      }
+    }
+  }
+};
+
+#if defined(__AVX512BF16__)
+/// bfloat16 stays as it is, two steps of the inner dimension side by side in a word, for the processor's dot product of pairs; sums are
+/// float32.
+struct Bfloat16Panels {
+  using Packed = uint32_t;
+  static int64_t padded(int64_t k) { return (k + 1) / 2; }
+
+  template <int panel>
+  static void pack_transposed(const Lines<Bfloat16>& source, int64_t line, int64_t count, int64_t first, int64_t k, uint32_t* out) {
+    constexpr int64_t strip = width;
+    const int64_t words = padded(k);
+    for (int64_t p = 0; p < words; p += strip) {
+      alignas(64) uint32_t block[panel][strip];
+      const int64_t n = words - p < strip ? words - p : strip;
+      for (int64_t q = 0; q < panel; q++) {
+        if (q >= count) {
+          std::memset(block[q], 0, sizeof block[q]);
+          continue;
+        }
+        const Bfloat16* x = source(line + q) + first + 2 * p;
+        __builtin_prefetch(x + 128);
+        if (2 * (p + strip) <= k) {
+          std::memcpy(block[q], x, sizeof block[q]);
+        } else {
+          std::memset(block[q], 0, sizeof block[q]);
+          std::memcpy(block[q], x, size_t(k - 2 * p) * sizeof(Bfloat16));
+        }
+      }
+      for (int64_t s = 0; s < n; s++)
+        for (int64_t q = 0; q < panel; q++) out[(p + s) * panel + q] = block[q][s];
+    }
+  }
+
+  template <int panel>
+  static void pack_copied(const Lines<Bfloat16>& source, int64_t line, int64_t k, int64_t first, int64_t count, uint32_t* out) {
+    constexpr int64_t vectors = (panel + width - 1) / width, whole = vectors * width;
+    const int64_t words = padded(k);
+    for (int64_t p = 0; p < k; p += 2) {
+      const Bfloat16* x = source(line + p) + first;
+      const Bfloat16* y = p + 1 < k ? source(line + p + 1) + first : nullptr;
+      uint32_t* to = out + p / 2 * panel;
+      for (int64_t j = 0; j < count; j += panel, to += words * panel) {
+        Bfloat16 copies[2][whole] = {};
+        const Bfloat16 *even = x + j, *odd = y ? y + j : copies[1];
+        if (count - j < whole) {
+          const size_t bytes = size_t(count - j < panel ? count - j : panel) * sizeof(Bfloat16);
+          std::memcpy(copies[0], even, bytes);
+          if (y) std::memcpy(copies[1], odd, bytes);
+          even = copies[0];
+          odd = copies[1];
+        }
+        Words pairs[vectors];
+        for (int64_t q = 0; q < vectors; q++) pairs[q] = widen(unaligned<Halves>(even + q * width)) | widen(unaligned<Halves>(odd + q * width)) << 16;
+        std::memcpy(to, pairs, panel * sizeof(uint32_t));
+      }
+    }
+  }
+
+  static void multiply(int64_t k, const uint32_t* a, const uint32_t* b, Floats (&sum)[tile_rows][2]) {
+    for (int64_t p = 0; p < k; p++, a += tile_rows, b += tile_columns) {
+      const __m512bh b0 = (__m512bh)unaligned<Words>(b), b1 = (__m512bh)unaligned<Words>(b + width);
+#pragma GCC unroll 16
+      for (int i = 0; i < tile_rows; i++) {
+        const __m512bh x = (__m512bh)(a[i] + Words{});
+        sum[i][0] = (Floats)_mm512_dpbf16_ps((__m512)sum[i][0], x, b0);
+        sum[i][1] = (Floats)_mm512_dpbf16_ps((__m512)sum[i][1], x, b1);
+      }
+    }
+  }
+};
+#endif
+
+/// A tile of the result, or its valid corner.
+inline void add_tile(const Floats (&sum)[tile_rows][2], float* c, int64_t stride, int64_t rows, int64_t columns, bool accumulate) {
+  if (rows >= tile_rows && columns >= tile_columns) {
+#pragma GCC unroll 16
+    for (int i = 0; i < tile_rows; i++) {
+      for (int j = 0; j < 2; j++) {
+        float* at = c + i * stride + j * width;
+        store(at, accumulate ? load(at) + sum[i][j] : sum[i][j]);
+      }
+    }
+    return;
+  }
+  float values[tile_rows][tile_columns];
+  std::memcpy(values, sum, sizeof values);
+  for (int64_t i = 0; i < rows && i < tile_rows; i++)
+    for (int64_t j = 0; j < columns && j < tile_columns; j++) {
+      float& at = c[i * stride + j];
+      at = accumulate ? at + values[i][j] : values[i][j];
+    }
+}
+
+/// The product of two packed blocks. `by_rows`: the right block is gone through for each panel of the left one, so that the result is
+/// written along its rows; otherwise the other way around.
+template <class Panels>
+void multiply_blocks(const typename Panels::Packed* a, int64_t rows, const typename Panels::Packed* b, int64_t columns, int64_t k, float* c, int64_t stride,
+                     bool accumulate, bool by_rows) {
+  const int64_t padded = Panels::padded(k), row_tiles = (rows + tile_rows - 1) / tile_rows, column_tiles = (columns + tile_columns - 1) / tile_columns;
+  const int64_t outer = by_rows ? row_tiles : column_tiles, inner = by_rows ? column_tiles : row_tiles;
+  for (int64_t o = 0; o < outer; o++) {
+    for (int64_t n = 0; n < inner; n++) {
+      const int64_t i = (by_rows ? o : n) * tile_rows, j = (by_rows ? n : o) * tile_columns;
+      float* tile = c + i * stride + j;
+      if (accumulate)
+        for (int64_t q = 0; q < tile_rows && i + q < rows; q++) {
+          __builtin_prefetch(tile + q * stride, 1);
+          __builtin_prefetch(tile + q * stride + 16, 1);
+        }
+      Floats sum[tile_rows][2] = {};
+      Panels::multiply(padded, a + i * padded, b + j * padded, sum);
+      add_tile(sum, tile, stride, rows - i, columns - j, accumulate);
+    }
+  }
+}
+
+inline int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
+
+template <class Packed>
+struct Scratch {
+  Packed *a, *b;
+  explicit Scratch(void* memory) : a(static_cast<Packed*>(memory)), b(a + block_rows * depth) {}
+  static constexpr size_t bytes = size_t(block_rows + block_columns) * depth * sizeof(Packed);
+};
+
+/// logits[i, v] = sum over k of hidden[i, k] weight[v, k], plus bias[v], for all rows and v in [first, last).
+template <class Panels, class T>
+void logits(const RowsView& hidden, int64_t rows, const void* weight, const void* bias, int64_t hidden_size, int64_t first, int64_t last, float* out,
+            int64_t stride, void* memory) {
+  const Scratch<typename Panels::Packed> scratch(memory);
+  const Lines<T> left = lines<T>(hidden), right = lines<T>(weight, hidden_size);
+  for (int64_t v = first; v < last; v += block_columns) {
+    const int64_t columns = least(block_columns, last - v);
+    for (int64_t p = 0; p < hidden_size; p += depth) {
+      const int64_t k = least(depth, hidden_size - p), padded = Panels::padded(k);
+      for (int64_t j = 0; j < columns; j += tile_columns)
+        Panels::template pack_transposed<tile_columns>(right, v + j, columns - j, p, k, scratch.b + j * padded);
+      for (int64_t i = 0; i < rows; i += block_rows) {
+        const int64_t m = least(block_rows, rows - i);
+        for (int64_t q = 0; q < m; q += tile_rows) Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k, scratch.a + q * padded);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * stride + v, stride, p > 0, false);
+      }
+    }
+    if (bias) {
+      const T* b = static_cast<const T*>(bias) + v;
+      for (int64_t i = 0; i < rows; i++) {
+        float* row = out + i * stride + v;
+        for (int64_t j = 0; j < columns; j++) row[j] += load_one<T>(b, j);
+      }
+    }
+  }
+}
+
+/// out[i, h] = sum over v of gradient[i, v] weight[v, h], for all rows and h in [first, last).
+template <class Panels, class G, class T>
+void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows, int64_t vocab, const void* weight, int64_t hidden_size, int64_t first,
+                     int64_t last, float* out, void* memory) {
+  const Scratch<typename Panels::Packed> scratch(memory);
+  const Lines<G> left = lines<G>(gradient, gradient_stride);
+  const Lines<T> right = lines<T>(weight, hidden_size);
+  for (int64_t h = first; h < last; h += block_columns) {
+    const int64_t columns = least(block_columns, last - h);
+    for (int64_t p = 0; p < vocab; p += depth) {
+      const int64_t k = least(depth, vocab - p), padded = Panels::padded(k);
+      Panels::template pack_copied<tile_columns>(right, p, k, h, columns, scratch.b);
+      for (int64_t i = 0; i < rows; i += block_rows) {
+        const int64_t m = least(block_rows, rows - i);
+        for (int64_t q = 0; q < m; q += tile_rows) Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k, scratch.a + q * padded);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * hidden_size + h, hidden_size, p > 0, false);
+      }
+    }
+  }
+}
+
+/// out[v, h] (+)= sum over i of gradient[i, v] hidden[i, h], for v in [first, last) and all h.
+template <class Panels, class G, class T>
+void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows, const RowsView& hidden, int64_t hidden_size, int64_t first, int64_t last,
+                     bool accumulate, float* out, void* memory) {
+  const Scratch<typename Panels::Packed> scratch(memory);
+  const Lines<G> left = lines<G>(gradient, gradient_stride);
+  const Lines<T> right = lines<T>(hidden);
+  for (int64_t h = 0; h < hidden_size; h += block_columns) {
+    const int64_t columns = least(block_columns, hidden_size - h);
+    for (int64_t p = 0; p < rows; p += depth) {
+      const int64_t k = least(depth, rows - p);
+      Panels::template pack_copied<tile_columns>(right, p, k, h, columns, scratch.b);
+      for (int64_t v = first; v < last; v += block_rows) {
+        const int64_t m = least(block_rows, last - v);
+        Panels::template pack_copied<tile_rows>(left, p, k, v, m, scratch.a);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + v * hidden_size + h, hidden_size, accumulate || p > 0, true);
+      }
+    }
+  }
+}
+
+/// out[v] (+)= sum over i of gradient[i, v] for v in [first, last).
+template <class G>
+void bias_gradient(const void* gradient, int64_t stride, int64_t rows, int64_t first, int64_t last, bool accumulate, float* out) {
+  const Lines<G> lines_of = lines<G>(gradient, stride);
+  constexpr int64_t strip = 16 * width;
+  for (int64_t v = first; v < last; v += strip) {
+    const int64_t n = least(strip, last - v);
+    Floats sum[strip / width] = {};
+    for (int64_t i = 0; i < rows; i++) {
+      const G* x = lines_of(i) + v;
+      if (n == strip) {
+        for (int64_t q = 0; q < strip / width; q++) sum[q] += load(x + q * width);
+      } else {
+        G part[strip] = {};
+        std::memcpy(part, x, size_t(n) * sizeof(G));
+        for (int64_t q = 0; q < strip / width; q++) sum[q] += load(part + q * width);
+      }
+    }
+    float values[strip];
+    std::memcpy(values, sum, sizeof values);
+    for (int64_t j = 0; j < n; j++) out[v + j] = accumulate ? out[v + j] + values[j] : values[j];
+  }
+}
+
+/// A gradient narrower than its logits may take their place: it is written behind where it is read.
+template <class G>
+void softmax(const float* x, void* output, int64_t vocab, float shift, float factor) {
+  G* out = static_cast<G*>(output);
+  const int64_t j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
+  if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, splat(shift), splat(factor));
+}
+
+template <class T>
+void finish(const float* x, void* output, int64_t n, float factor, bool accumulate) {
+  T* out = static_cast<T*>(output);
+  const Floats f = splat(factor);
+  int64_t j = 0;
+  for (; j + width <= n; j += width) {
+    const Floats scaled = load(x + j) * f;
+    store(out + j, accumulate ? scaled + load(out + j) : scaled);
+  }
+  for (; j < n; j++) store_one<T>(out, j, accumulate ? x[j] * factor + load_one<T>(out, j) : x[j] * factor);
+}
+
+/// `G`: in between the products.
+template <class Panels, class T, class G>
+constexpr diralign::cpu::ProductKernels product_kernels() {
+  return {sizeof(G) == 4 ? diralign::Dtype::float32 : diralign::Dtype::bfloat16,
+          Scratch<typename Panels::Packed>::bytes,
+          tile_rows,
+          tile_columns,
+          logits<Panels, T>,
+          hidden_gradient<Panels, G, T>,
+          weight_gradient<Panels, G, T>,
+          bias_gradient<G>,
+          softmax<G>,
+          store_one<G>,
+          finish<T>};
+}
+
+}  // namespace
