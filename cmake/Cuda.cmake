@@ -114,7 +114,9 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   add_subdirectory(tests/simt)
   set_source_files_properties(${CUDA_SOURCES} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(diralign_gpu STATIC ${CUDA_SOURCES})
-  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"")
+  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\""
+    PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"")
+  add_dependencies(diralign_gpu diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
   target_include_directories(diralign_gpu PUBLIC cuda) # the native tests look inside
   target_link_libraries(diralign_gpu PUBLIC diralign_simt)
 else()

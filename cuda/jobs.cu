@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include "layer_run.h"
 #include "loss_launch.h"
+#include "staging.h"
 
 namespace diralign::gpu {
 
@@ -107,47 +109,6 @@ class TokenLogpsOnDevice : public Launch {
 
 /// Scored rows on the device at a time, if a pair has no more.
 constexpr size_t chunk_bytes = size_t{64} << 20;
-constexpr size_t stage_bytes = size_t{4} << 20;
-
-class OwnStream {
- public:
-  OwnStream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
-  ~OwnStream() {
-    ignore(cudaStreamSynchronize(stream_));
-    ignore(cudaStreamDestroy(stream_));
-  }
-  OwnStream(const OwnStream&) = delete;
-  OwnStream& operator=(const OwnStream&) = delete;
-  cudaStream_t get() const { return stream_; }
-  void wait_for(const Marker& marker) { check(cudaStreamWaitEvent(stream_, marker.get(), 0), "cudaStreamWaitEvent"); }
-
- private:
-  cudaStream_t stream_ = nullptr;
-};
-
-/// Pinned memory in turns: each is filled or emptied by the processor while the copy engine works on another.
-class StageRing {
- public:
-  StageRing() {
-    for (Stage& stage : stages_) stage.block = PinnedBlock(stage_bytes);
-  }
-  struct Stage {
-    PinnedBlock block;
-    Marker copied;
-    bool busy = false;
-  };
-  /// The next in turn, once its last copy has ended.
-  Stage& next() {
-    Stage& stage = stages_[turn_++ % stages_.size()];
-    if (stage.busy) stage.copied.synchronize();
-    stage.busy = false;
-    return stage;
-  }
-
- private:
-  std::array<Stage, 3> stages_;
-  size_t turn_ = 0;
-};
 
 /// A job on host arrays. Chunks of whole pairs go up, through the kernel in place, and down; while a chunk is computed the next goes
 /// up. Only scored rows travel.
@@ -195,35 +156,15 @@ class StagedRun {
     while (last < pairs && bytes_of(rows_of_pairs(job_.rows, pairs, first, last + 1)) <= chunk_bytes) last++;
     return last;
   }
+  int64_t row_of(const Chunk& chunk, size_t i) const { return job_.rows.scored[size_t(chunk.range.begin) + i].row; }
   size_t bytes_of(const RowRange& range) const { return size_t(range.end - range.begin) * job_.batch.row_bytes(); }
-
-  /// Calls `copy(row, offset, in_piece, bytes)` for the row pieces that bytes [from, from + count) of a chunk are made of.
-  template <class Copy>
-  void for_rows(const Chunk& chunk, size_t from, size_t count, Copy&& copy) {
-    const size_t row_bytes = job_.batch.row_bytes();
-    for (size_t done = 0; done < count;) {
-      const size_t row = (from + done) / row_bytes, offset = (from + done) % row_bytes, bytes = std::min(row_bytes - offset, count - done);
-      copy(job_.rows.scored[size_t(chunk.range.begin) + row].row, offset, done, bytes);
-      done += bytes;
-    }
-  }
 
   void start(Chunk& chunk) {
     chunk.range = rows_of_pairs(job_.rows, request_.terms.pairs, chunk.first, chunk.last);
-    const size_t total = bytes_of(chunk.range);
-    chunk.rows = Workspace(device_, compute_.get(), total);
+    chunk.rows = Workspace(device_, compute_.get(), bytes_of(chunk.range));
     marker_.record(compute_.get());
     up_.wait_for(marker_);
-    for (size_t from = 0; from < total && !job_.cancelled; from += stage_bytes) {
-      const size_t bytes = std::min(stage_bytes, total - from);
-      StageRing::Stage& stage = ring_.next();
-      for_rows(chunk, from, bytes, [&](int64_t row, size_t offset, size_t in_piece, size_t count) {
-        std::memcpy(stage.block.as<char>() + in_piece, static_cast<const char*>(job_.batch.row(row)) + offset, count);
-      });
-      check(cudaMemcpyAsync(chunk.rows.as<char>() + from, stage.block.data(), bytes, cudaMemcpyHostToDevice, up_.get()), "cudaMemcpyAsync");
-      stage.copied.record(up_.get());
-      stage.busy = true;
-    }
+    upload_rows(ring_, up_.get(), chunk.rows.data(), size_t(chunk.range.size()), job_.batch.row_bytes(), job_.cancelled, [&](size_t i) { return job_.batch.row(row_of(chunk, i)); });
     marker_.record(up_.get());
     compute_.wait_for(marker_);
     request_.logits = request_.gradient = chunk.rows.data();
@@ -245,30 +186,9 @@ class StagedRun {
   }
 
   void download(Chunk& chunk) {
-    const size_t total = bytes_of(chunk.range);
-    StageRing::Stage* full = nullptr;  // on its way, or there
-    size_t full_from = 0, full_bytes = 0;
-    auto empty = [&] {
-      if (!full) return;
-      full->copied.synchronize();
-      full->busy = false;
-      for_rows(chunk, full_from, full_bytes, [&](int64_t row, size_t offset, size_t in_piece, size_t count) {
-        char* const out = static_cast<char*>(gradient_) + size_t(row) * size_t(job_.batch.row_stride) * job_.batch.element_bytes();
-        std::memcpy(out + offset, full->block.as<char>() + in_piece, count);
-      });
-    };
-    for (size_t from = 0; from < total && !job_.cancelled; from += stage_bytes) {
-      StageRing::Stage& stage = ring_.next();
-      const size_t bytes = std::min(stage_bytes, total - from);
-      check(cudaMemcpyAsync(stage.block.data(), chunk.rows.as<char>() + from, bytes, cudaMemcpyDeviceToHost, down_.get()), "cudaMemcpyAsync");
-      stage.copied.record(down_.get());
-      stage.busy = true;
-      empty();
-      full = &stage;
-      full_from = from;
-      full_bytes = bytes;
-    }
-    empty();
+    download_rows(ring_, down_.get(), chunk.rows.data(), size_t(chunk.range.size()), job_.batch.row_bytes(), job_.cancelled, [&](size_t i) {
+      return static_cast<char*>(gradient_) + size_t(row_of(chunk, i)) * size_t(job_.batch.row_stride) * job_.batch.element_bytes();
+    });
   }
 
   Job& job_;
@@ -302,6 +222,7 @@ std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place) { retu
 std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place) { return std::make_unique<TokenLogpsOnDevice>(job, place); }
 
 void run_staged(LossJob& job, int device) {
+  if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
   const int64_t pairs = job.terms().pairs;
   const bool paired = !job.objective.likelihood_only();
@@ -322,6 +243,7 @@ void run_staged(LossJob& job, int device) {
 }
 
 void run_staged(SequenceLogpsJob& job, int device) {
+  if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
   StagedRun(job, request_for(job, Pass::logps, sequences_only(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
     for (int64_t s = chunk.first; s < chunk.last; s++) job.logps[s] = chunk.launch->logp(s);
@@ -329,6 +251,7 @@ void run_staged(SequenceLogpsJob& job, int device) {
 }
 
 void run_staged(TokenLogpsJob& job, int device) {
+  if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
   StagedRun(job, request_for(job, Pass::tokens, sequences_only(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
     take_tokens(job, *chunk.launch, chunk.range);

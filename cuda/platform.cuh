@@ -10,6 +10,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #define GPU_SHARED(Type, name) __shared__ Type name
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_NO_UNROLL _Pragma("unroll 1")
@@ -43,6 +44,15 @@ cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block
   return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
 #else
   return simt::launch(kernel, grid, block, 0, stream, argument);
+#endif
+}
+
+/// dlopen for a library that works on the device's memory and streams.
+inline void* gpu_load_library(const char* path) {
+#if defined(__CUDACC__)
+  return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+#else
+  return simt::load_library(path);
 #endif
 }
 

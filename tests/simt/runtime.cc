@@ -1,4 +1,5 @@
 #include "runtime.h"
+#include <dlfcn.h>
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -1227,6 +1228,49 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
   *function = known ? reinterpret_cast<void*>(get_address_range) : nullptr;
   if (status) *status = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return known || status ? cudaSuccess : note(cudaErrorSymbolNotFound);
+}
+
+// --- Libraries over the runtime ---------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// What a library does on a device.
+struct External : Operation {
+  cudaError_t (*work)(const void* data);
+  void* data;
+  void (*release)(void* data);
+  ~External() override { release(data); }
+  cudaError_t run(cudaError_t) override { return work(data); }
+};
+
+cudaError_t enqueue_external(cudaStream_t handle, cudaError_t (*work)(const void* data), void* data, void (*release)(void* data)) {
+  auto operation = std::make_unique<External>();
+  operation->work = work;
+  operation->data = data;
+  operation->release = release;
+  if (const cudaError_t error = enter("cudaLaunchKernel", device_of(handle))) return error;
+  Lock lock(runtime().mutex);
+  CUstream_st* const stream = resolve(handle);
+  if (!stream || stream->device->index != current_device) return cudaErrorInvalidResourceHandle;
+  submit(*stream, std::move(operation), lock);
+  return cudaSuccess;
+}
+
+bool on_current_device(const void* pointer, size_t bytes) {
+  Lock lock(runtime().mutex);
+  const auto* const found = find(pointer);
+  return found && found->second.kind == Allocation::device && !found->second.freeing && found->second.device_index == current_device &&
+         reinterpret_cast<uintptr_t>(pointer) + bytes <= found->first + found->second.bytes;
+}
+
+}  // namespace
+
+void* simt::load_library(const char* path) {
+  static const Access access{enqueue_external, on_current_device, [](const char* name) { return int(injected(name)); }};
+  void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (!library) return nullptr;
+  if (const auto attach = reinterpret_cast<void (*)(const Access*)>(dlsym(library, "simt_attach"))) attach(&access);
+  return library;
 }
 
 // --- What tests ask -------------------------------------------------------------------------------------------------------------

@@ -266,6 +266,17 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
 
 namespace simt {
 
+/// dlopen. A library that stands for one of CUDA's exports `simt_attach(const simt::Access*)` and is given the way to the devices.
+void* load_library(const char* path);
+struct Access {
+  /// Enqueues run(data) on the stream of the current device; an error of `run` is the device's. `release(data)` is called in any case.
+  cudaError_t (*enqueue)(cudaStream_t stream, cudaError_t (*run)(const void* data), void* data, void (*release)(void* data));
+  /// Whether so many bytes lie within an allocation of the current device.
+  bool (*on_device)(const void* pointer, size_t bytes);
+  /// The failure that SIMT_FAIL asks for at this call, or 0. The number is the library's.
+  int (*injected)(const char* name);
+};
+
 /// Device allocations that were not freed, on all devices; the work of all devices is waited for first.
 size_t live_allocations();
 /// Kernels run so far, by all devices.

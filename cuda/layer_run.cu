@@ -1,0 +1,439 @@
+// Jobs with an output layer: products by cuBLASLt, and the loss kernel on what fits of their logits at a time.
+//
+//   for each group of pairs:
+//     for each chunk of its rows:  logits = hidden weight^T + bias,  reduce
+//     on the host:                 coefficients of the pairs, which say what rows have a gradient
+//     for each chunk again:        logits once more, unless one chunk holds the group;  gradient of the logits;
+//                                  its products with the weight and with the hidden states, for the rows that have one
+//
+// Logits are float32 and exist for one chunk. Their gradient has the layer's type, for the products; that of float32 lies in place.
+#include "layer_run.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <vector>
+#include "cublaslt.h"
+#include "layer_kernels.h"
+#include "layer_plan.h"
+#include "loss_launch.h"
+#include "staging.h"
+
+namespace diralign::gpu {
+
+namespace {
+
+constexpr size_t most_product_workspace = size_t{32} << 20;
+/// Rows without a gradient between two with one that do not make another product worth while: a tile of one.
+constexpr int64_t shortest_gap = 128;
+
+size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
+
+/// The layer in device memory.
+struct LayerArrays {
+  const void *hidden, *weight, *bias;
+  LayerGradients gradients;
+  bool packed;  ///< row i of the hidden states and of their gradient is that of the i-th scored row; otherwise that of the batch
+};
+
+/// What a job's workspace is made of, in bytes.
+struct WorkspacePlan {
+  int64_t chunk_rows = 0;
+  size_t product = 0;  ///< cuBLASLt's
+
+  /// `row`: of every row of a chunk; `fixed`: beside them.
+  WorkspacePlan(size_t memory, size_t row, size_t fixed, int64_t rows) {
+    if (rows == 0) return;
+    if (memory < fixed + row) throw WorkspaceTooSmall(memory, fixed + row);
+    product = std::min(most_product_workspace, (memory - fixed - row) / 4) & ~size_t{255};
+    chunk_rows = std::min(rows, int64_t((memory - fixed - product) / row));
+  }
+};
+
+class LayerRun {
+ public:
+  /// Enqueues nothing.
+  LayerRun(Job& job, Pass pass, const BatchTerms& terms, const Place& place, const LayerArrays& arrays)
+      : job_(job), layer_(*job.layer), terms_(terms), place_(place), stream_(as_stream(place.stream)), arrays_(arrays), dense_(pass == Pass::dense) {
+    const Batch& batch = job.batch;
+    const size_t element = batch.element_bytes();
+    const int64_t rows = int64_t(job.rows.scored.size());
+    const bool gradient_in_place = batch.dtype == Dtype::float32;
+    stride_ = (batch.vocab + 7) & ~int64_t{7};
+    hidden_row_ = size_t(layer_.hidden_size) * element;
+    const size_t logits_row = size_t(stride_) * sizeof(float), gradient_row = dense_ && !gradient_in_place ? size_t(stride_) * element : 0,
+                 hidden_gradient_row = dense_ && arrays.gradients.hidden.data ? hidden_row_ : 0;
+    const size_t bias = arrays.bias ? aligned(size_t(batch.vocab) * sizeof(float)) : 0, rounding = 4 * 256;
+    const WorkspacePlan plan(layer_.memory, logits_row + gradient_row + hidden_row_ + hidden_gradient_row, bias + rounding, rows);
+    layer_.memory_used = 0;
+    const int64_t chunk_rows = std::max<int64_t>(1, plan.chunk_rows);
+    groups_ = group_pairs(job.rows, terms.pairs, chunk_rows, dense_ && terms.coupling != Coupling::none);
+    for (const PairGroup& group : groups_) chunks_.push_back(cut_rows(group.rows, chunk_rows));
+    if (rows == 0) return;
+
+    LossRequest request{};
+    request.pass = pass;
+    request.dtype = Dtype::float32;
+    request.vocab = batch.vocab;
+    request.separate_sft = batch.sft_labels != nullptr;
+    request.terms = terms;
+    request.rows = &job.rows;
+    request.last_pair = terms.pairs;
+    std::vector<Group> on_device;
+    size_t launches = 0, stages = 0;
+    int64_t longest = 0;
+    bool gathers = false, scatters = false;
+    for (size_t g = 0; g < groups_.size(); g++) {
+      const PairGroup& group = groups_[g];
+      for (const RowRange& chunk : chunks_[g]) {
+        request.chunks.push_back(chunk);
+        longest = std::max(longest, chunk.size());
+        launches += dense_ ? 2 : 1;
+        stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_gap + 1) + 1) : 0);
+        gathers = gathers || !in_one_piece(chunk, arrays.hidden);
+        scatters = scatters || !in_one_piece(chunk, arrays.gradients.hidden.data);
+      }
+      device_group_.push_back(uint32_t(on_device.size()));
+      if (group.rows.size() == 0) continue;
+      const uint32_t tile = on_device.empty() ? 0 : on_device.back().first_tile + (on_device.back().rows + tile_rows - 1) / tile_rows;
+      on_device.push_back({uint32_t(group.rows.begin), uint32_t(group.rows.size()), uint32_t(group.first_pair), uint32_t(group.last_pair - group.first_pair), tile});
+    }
+    work_.emplace(request, on_device, launches, stages, place);
+
+    auto take = [&](size_t bytes) {
+      layer_.memory_used += aligned(bytes);
+      return Workspace(place.device, stream_, bytes);
+    };
+    logits_ = take(size_t(longest) * logits_row);
+    if (gradient_row) gradient_ = take(size_t(longest) * gradient_row);
+    if (gathers) hidden_ = take(size_t(longest) * hidden_row_);
+    if (hidden_gradient_row && scatters) hidden_gradient_ = take(size_t(longest) * hidden_row_);
+    if (bias) bias_ = take(bias);
+    product_ = take(plan.product);
+    if (gathers || scatters) {
+      row_stage_ = PinnedBlock(size_t(rows) * sizeof(uint32_t));
+      rows_ = Workspace(place.device, stream_, size_t(rows) * sizeof(uint32_t));
+    }
+    products_.emplace(Products::Layer{place.device, batch.dtype, batch.vocab, layer_.hidden_size, stride_, arrays.weight, bias_.as<float>(), product_.data(), plan.product});
+  }
+  /// Waits for the end of the work: the stages of `rows_` and of `work_` are given back.
+  ~LayerRun() { ignore(cudaStreamSynchronize(stream_)); }
+  LayerRun(const LayerRun&) = delete;
+  LayerRun& operator=(const LayerRun&) = delete;
+
+  /// Every chunk's rows reduced. False: cancelled.
+  bool reduce_all() {
+    start();
+    for (size_t g = 0; g < groups_.size(); g++)
+      if (!reduce_group(g)) return false;
+    return finish();
+  }
+
+  /// And for each group its gradients, once `evaluate(group)` has taken its numbers and `coefficient(i)` knows those of the i-th scored row.
+  template <class Evaluate, class Coefficient>
+  bool reduce_and_differentiate(Evaluate&& evaluate, Coefficient&& coefficient) {
+    start();
+    for (size_t g = 0; g < groups_.size(); g++) {
+      const PairGroup& group = groups_[g];
+      if (!reduce_group(g)) return false;
+      if (group.rows.size() > 0) {
+        work_->fetch();
+        check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+      }
+      evaluate(group);
+      double largest = 0;
+      for (int64_t i = group.rows.begin; i < group.rows.end; i++)
+        if (const double c = coefficient(i).bound(); std::isfinite(c)) largest = std::max(largest, c);
+      // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller ones its whole range.
+      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::clamp(15 - (std::ilogb(largest) + 1), -100, 100) : 0;
+      for (const RowRange& chunk : chunks_[g]) {
+        if (job_.cancelled) return false;
+        const std::vector<RowRange> active = active_ranges(chunk, shortest_gap, [&](int64_t i) { return coefficient(i).bound() == 0; });
+        if (active.empty()) continue;
+        if (!group.kept) multiply(chunk);
+        differentiate(g, chunk, active, exponent);
+      }
+    }
+    if (job_.cancelled) return false;
+    zero_hidden_gradient();
+    const LayerGradients& out = arrays_.gradients;
+    auto zero = [&](const LayerGradients::Buffer& buffer, size_t elements) {
+      if (buffer.data && !buffer.accumulate && !buffer.zeroed) check(cudaMemsetAsync(buffer.data, 0, elements * sizeof(float), stream_), "cudaMemsetAsync");
+    };
+    if (!weight_written_) zero(out.weight, size_t(job_.batch.vocab) * size_t(layer_.hidden_size));
+    if (!bias_written_) zero(out.bias, size_t(job_.batch.vocab));
+    return finish();
+  }
+
+  // Of the groups that were reduced; of all at the end.
+  double logp(int64_t sequence) const { return has_rows(sequence) ? work_->logp(sequence) : 0; }
+  double sft_logp(int64_t sequence) const { return has_rows(sequence) ? work_->sft_logp(sequence) : 0; }
+  const double* token(int64_t i) const { return work_->token(i); }
+
+ private:
+  bool has_rows(int64_t sequence) const { return job_.rows.end[size_t(sequence)] > job_.rows.begin[size_t(sequence)]; }
+  int64_t row_of(int64_t i) const { return arrays_.packed ? i : job_.rows.scored[size_t(i)].row; }
+  template <class T>
+  T* at_row(T* data, int64_t i) const { return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(data) + size_t(row_of(i)) * hidden_row_); }
+  /// Whether rows of an array lie one after another, and as aligned as those of a copy would be: the products' algorithms may depend on it.
+  bool in_one_piece(const RowRange& range, const void* data) const {
+    if (reinterpret_cast<uintptr_t>(data) % row_alignment(hidden_row_) != 0) return false;
+    for (int64_t i = range.begin + 1; i < range.end; i++)
+      if (row_of(i) != row_of(i - 1) + 1) return false;
+    return true;
+  }
+  const uint32_t* indices(int64_t i) const { return rows_.as<uint32_t>() + i; }
+
+  void start() {
+    if (rows_.data()) {
+      for (int64_t i = 0; i < int64_t(job_.rows.scored.size()); i++) row_stage_.as<uint32_t>()[i] = uint32_t(row_of(i));
+      check(cudaMemcpyAsync(rows_.data(), row_stage_.data(), rows_.bytes(), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+    }
+    if (bias_.data()) widen(stream_, bias_.as<float>(), arrays_.bias, job_.batch.dtype, job_.batch.vocab);
+  }
+
+  /// Lets the host run ahead of the device by two chunks and no more, so that a cancelled job soon ends.
+  void pace() {
+    Marker& marker = ahead_[turn_ % ahead_.size()];
+    if (turn_++ >= ahead_.size()) marker.synchronize();
+    marker.record(stream_);
+  }
+
+  /// The hidden states of a chunk, once `multiply` has brought them together.
+  const void* hidden_of(const RowRange& chunk) const { return in_one_piece(chunk, arrays_.hidden) ? at_row(arrays_.hidden, chunk.begin) : hidden_.data(); }
+
+  void multiply(const RowRange& chunk) {
+    if (!in_one_piece(chunk, arrays_.hidden)) gather_rows(stream_, hidden_.data(), arrays_.hidden, indices(chunk.begin), chunk.size(), hidden_row_);
+    products_->logits(stream_, logits_.as<float>(), hidden_of(chunk), chunk.size());
+  }
+
+  bool reduce_group(size_t g) {
+    for (const RowRange& chunk : chunks_[g]) {
+      if (job_.cancelled) return false;
+      multiply(chunk);
+      Stages order(work_->parts());
+      order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()), device_group_[g]);
+      work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
+      pace();
+    }
+    return true;
+  }
+
+  void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active, int exponent) {
+    zero_hidden_gradient();
+    const Dtype dtype = job_.batch.dtype;
+    void* const gradient = gradient_.data() ? gradient_.data() : logits_.data();
+    Stages order(work_->parts());
+    for (const RowRange& range : active) order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), device_group_[g]);
+    work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype, std::ldexp(1.0, exponent)});
+
+    const LayerGradients& out = arrays_.gradients;
+    const float scale = std::ldexp(1.0f, -exponent);
+    for (const RowRange& range : active) {
+      const int64_t in_chunk = range.begin - chunk.begin;
+      const char* const rows = static_cast<const char*>(gradient) + size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);
+      const char* const hidden = static_cast<const char*>(hidden_of(chunk)) + size_t(in_chunk) * hidden_row_;
+      if (out.hidden.data) {
+        const bool direct = in_one_piece(range, out.hidden.data);
+        void* const to = direct ? at_row(out.hidden.data, range.begin) : hidden_gradient_.data();
+        if (!direct && out.hidden.accumulate) gather_rows(stream_, to, out.hidden.data, indices(range.begin), range.size(), hidden_row_);
+        products_->hidden_gradient(stream_, to, rows, range.size(), scale, out.hidden.accumulate);
+        if (!direct) scatter_rows(stream_, out.hidden.data, to, indices(range.begin), range.size(), hidden_row_);
+      }
+      if (out.weight.data) {
+        products_->weight_gradient(stream_, static_cast<float*>(out.weight.data), rows, hidden, range.size(), scale, out.weight.accumulate || weight_written_);
+        weight_written_ = true;
+      }
+      if (out.bias.data) {
+        sum_columns(stream_, static_cast<float*>(out.bias.data), rows, dtype, range.size(), job_.batch.vocab, stride_, scale, out.bias.accumulate || bias_written_);
+        bias_written_ = true;
+      }
+    }
+    pace();
+  }
+
+  /// Once, before anything else is written: what no product writes is 0.
+  void zero_hidden_gradient() {
+    const LayerGradients::Buffer& hidden = arrays_.gradients.hidden;
+    if (hidden_zeroed_ || !hidden.data || hidden.accumulate || hidden.zeroed) return;
+    const size_t rows = arrays_.packed ? job_.rows.scored.size() : size_t(job_.batch.rows);
+    if (rows > 0) check(cudaMemsetAsync(hidden.data, 0, rows * hidden_row_, stream_), "cudaMemsetAsync");
+    hidden_zeroed_ = true;
+  }
+
+  bool finish() {
+    if (work_) work_->fetch();
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    return true;
+  }
+
+  Job& job_;
+  OutputLayer& layer_;
+  BatchTerms terms_;
+  Place place_;
+  cudaStream_t stream_;
+  LayerArrays arrays_;
+  bool dense_;
+  int64_t stride_;
+  size_t hidden_row_;
+  std::vector<PairGroup> groups_;
+  std::vector<std::vector<RowRange>> chunks_;  ///< of each group
+  std::vector<uint32_t> device_group_;         ///< groups without rows are none on the device
+  std::array<Marker, 2> ahead_;
+  size_t turn_ = 0;
+  bool hidden_zeroed_ = false, weight_written_ = false, bias_written_ = false;
+  PinnedBlock row_stage_;
+  Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
+  std::optional<LossWork> work_;
+  std::optional<Products> products_;
+};
+
+/// dLoss/dlogp of a row by both terms.
+struct RowCoefficient {
+  double align, likelihood;
+  double bound() const { return std::fabs(align) + std::fabs(likelihood); }
+};
+
+BatchTerms sequences_only(const Job& job) {
+  BatchTerms terms{};
+  terms.likelihood_only = true;
+  terms.sequences = terms.pairs = job.batch.sequences;
+  terms.counts = job.rows.counts.data();
+  terms.sft_counts = job.rows.sft_counts.data();
+  return terms;
+}
+
+// How each job uses a run: what kind it needs, and whether it came to its end.
+
+Pass pass_of(const LossJob& job) { return job.layer_gradients.any() ? Pass::dense : Pass::logps; }
+Pass pass_of(const SequenceLogpsJob&) { return Pass::logps; }
+Pass pass_of(const TokenLogpsJob&) { return Pass::tokens; }
+BatchTerms terms_of(const LossJob& job) { return job.terms(); }
+BatchTerms terms_of(const Job& job) { return sequences_only(job); }
+LayerGradients gradients_of(const LossJob& job) { return job.layer_gradients; }
+LayerGradients gradients_of(const Job&) { return {}; }
+
+bool complete(LossJob& job, LayerRun& run) {
+  const BatchTerms terms = job.terms();
+  BatchLoss loss(terms, job.outputs);
+  const int64_t pairs = terms.pairs;
+  std::vector<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
+  const double* const sft = sft_logps.empty() ? job.logps : sft_logps.data();
+  auto evaluate = [&](const PairGroup& group) {
+    auto take = [&](int64_t s) {
+      job.logps[s] = run.logp(s);
+      if (!sft_logps.empty()) sft_logps[size_t(s)] = run.sft_logp(s);
+    };
+    for (int64_t pair = group.first_pair; pair < group.last_pair; pair++) {
+      take(pair);
+      if (!terms.likelihood_only) take(pair + pairs);
+    }
+    loss.evaluate(job.logps, sft, group.first_pair, group.last_pair);
+  };
+  auto coefficient = [&](int64_t i) {
+    const ScoredRow& row = job.rows.scored[size_t(i)];
+    return RowCoefficient{row.has_label() ? job.outputs.coefficients[row.sequence] : 0, row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0};
+  };
+  if (job.layer_gradients.any()) {
+    if (!run.reduce_and_differentiate(evaluate, coefficient)) return false;
+  } else {
+    if (!run.reduce_all()) return false;
+    evaluate({0, pairs, {}, false});
+  }
+  *job.loss = loss.finish(job.logps, sft);
+  return true;
+}
+
+bool complete(SequenceLogpsJob& job, LayerRun& run) {
+  if (!run.reduce_all()) return false;
+  for (int64_t s = 0; s < job.batch.sequences; s++) job.logps[s] = run.logp(s);
+  return true;
+}
+
+bool complete(TokenLogpsJob& job, LayerRun& run) {
+  if (!run.reduce_all()) return false;
+  for (size_t i = 0; i < job.rows.scored.size(); i++) {
+    const double* const token = run.token(int64_t(i));
+    const int64_t row = job.rows.scored[i].row;
+    job.logps[row] = token[0];
+    job.logsumexp[row] = token[1];
+    job.entropy[row] = token[2];
+  }
+  return true;
+}
+
+void need_products() {
+  if (!layer_problem().empty()) throw std::runtime_error(layer_problem());
+}
+
+template <class AnyJob>
+void run_on_device(AnyJob& job, const Place& place) {
+  need_products();
+  const DeviceGuard guard(place.device);
+  LayerRun run(job, pass_of(job), terms_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
+  complete(job, run);
+}
+
+/// The scored rows, the weight and the bias go up, and the gradients come down; those that are added to go up first. All of them are on
+/// the device at once.
+template <class AnyJob>
+void run_staged_on(AnyJob& job, int device) {
+  need_products();
+  const DeviceGuard guard(device);
+  const OutputLayer& layer = *job.layer;
+  const Batch& batch = job.batch;
+  const LayerGradients host = gradients_of(job);
+  const size_t rows = job.rows.scored.size(), row_bytes = size_t(layer.hidden_size) * batch.element_bytes(), weight_elements = size_t(batch.vocab) * size_t(layer.hidden_size);
+  OwnStream stream;
+  const Stream handle = reinterpret_cast<Stream>(stream.get());
+  auto memory = [&](size_t bytes) { return Workspace(device, stream.get(), bytes); };
+  auto memory_for = [&](const LayerGradients::Buffer& buffer, size_t bytes) { return memory(buffer.data ? bytes : 0); };
+  const Workspace hidden = memory(rows * row_bytes), weight = memory(weight_elements * batch.element_bytes()),
+                  bias = memory(layer.bias ? size_t(batch.vocab) * batch.element_bytes() : 0), hidden_gradient = memory_for(host.hidden, rows * row_bytes),
+                  weight_gradient = memory_for(host.weight, weight_elements * sizeof(float)), bias_gradient = memory_for(host.bias, size_t(batch.vocab) * sizeof(float));
+  // A job that no row is scored of has no gradient of hidden states to bring back.
+  const LayerGradients on_device{{hidden_gradient.data(), host.hidden.accumulate, false},
+                                 {weight_gradient.data(), host.weight.accumulate, false},
+                                 {bias_gradient.data(), host.bias.accumulate, false}};
+  LayerRun run(job, pass_of(job), terms_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
+
+  StageRing ring;
+  auto scored = [&](auto* data) {
+    return [&, data](size_t i) {
+      using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>, const char, char>;
+      return static_cast<Bytes*>(data) + size_t(job.rows.scored[i].row) * row_bytes;
+    };
+  };
+  if (job.cancelled) return;
+  upload_rows(ring, stream.get(), hidden.data(), rows, row_bytes, job.cancelled, scored(layer.hidden));
+  if (rows > 0) {
+    copy_to_device(device, handle, weight.data(), layer.weight, weight.bytes());
+    if (layer.bias) copy_to_device(device, handle, bias.data(), layer.bias, bias.bytes());
+  }
+  if (host.hidden.data && host.hidden.accumulate) upload_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled, scored(host.hidden.data));
+  if (host.weight.data && host.weight.accumulate) copy_to_device(device, handle, weight_gradient.data(), host.weight.data, weight_gradient.bytes());
+  if (host.bias.data && host.bias.accumulate) copy_to_device(device, handle, bias_gradient.data(), host.bias.data, bias_gradient.bytes());
+  if (job.cancelled || !complete(job, run)) return;
+
+  if (host.hidden.data) {
+    if (!host.hidden.accumulate && !host.hidden.zeroed)
+      for (const int64_t row : job.rows.ignored) std::memset(static_cast<char*>(host.hidden.data) + size_t(row) * row_bytes, 0, row_bytes);
+    download_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled, scored(host.hidden.data));
+  }
+  if (host.weight.data) copy_to_host(device, handle, host.weight.data, weight_gradient.data(), weight_gradient.bytes());
+  if (host.bias.data) copy_to_host(device, handle, host.bias.data, bias_gradient.data(), bias_gradient.bytes());
+}
+
+}  // namespace
+
+void run_layer(LossJob& job, const Place& place) { run_on_device(job, place); }
+void run_layer(SequenceLogpsJob& job, const Place& place) { run_on_device(job, place); }
+void run_layer(TokenLogpsJob& job, const Place& place) { run_on_device(job, place); }
+
+void run_staged_layer(LossJob& job, int device) { run_staged_on(job, device); }
+void run_staged_layer(SequenceLogpsJob& job, int device) { run_staged_on(job, device); }
+void run_staged_layer(TokenLogpsJob& job, int device) { run_staged_on(job, device); }
+
+}  // namespace diralign::gpu

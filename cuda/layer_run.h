@@ -1,0 +1,11 @@
+// Jobs with an output layer on host arrays, as run_staged (jobs.cu) has them; those on device memory are run_layer of src/gpu.h.
+#pragma once
+#include "job.h"
+
+namespace diralign::gpu {
+
+void run_staged_layer(LossJob& job, int device);
+void run_staged_layer(SequenceLogpsJob& job, int device);
+void run_staged_layer(TokenLogpsJob& job, int device);
+
+}  // namespace diralign::gpu

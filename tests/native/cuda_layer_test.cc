@@ -1,0 +1,593 @@
+// Jobs with an output layer on the emulation: products by what stands for cuBLASLt (tests/simt/cublaslt), everything around them ours.
+#include <dlfcn.h>
+#include <cstdlib>
+#include <functional>
+#include <optional>
+#include "cublaslt.h"
+#include "device_jobs.h"
+#include "layer_plan.h"
+
+using namespace problems;
+
+namespace {
+
+constexpr bool thin = check::thread_sanitized;
+constexpr size_t plenty = size_t{1} << 20;
+
+struct LayerShape {
+  Dtype dtype = Dtype::float32;
+  int64_t hidden = 24;
+  bool bias = false;
+};
+
+/// A batch by its hidden states. `p.logits` are what they stand for: the exact products, rounded to float32.
+struct LayerProblem {
+  LayerShape layer;
+  Problem p;
+  std::vector<char> hidden, weight, bias;
+
+  LayerProblem(const Objective& o, Shape shape, const LayerShape& l) : layer(l), p(o, without_layer(shape)) {
+    check::Random random(shape.seed + 1000);
+    const Dtype d = l.dtype;
+    const int64_t size = l.hidden, vocab = shape.vocab;
+    auto fill = [&](std::vector<char>& data, int64_t count, double spread) {
+      data.resize(size_t(count) * dtype_bytes(d));
+      for (int64_t i = 0; i < count; i++) store(d, data.data(), i, float(spread * random.normal()));
+    };
+    fill(hidden, p.rows * size, 1);
+    fill(weight, vocab * size, shape.spread / std::sqrt(double(size)));
+    if (l.bias) fill(bias, vocab, 1);
+    for (int64_t r = 0; r < p.rows; r++) {
+      const bool scored = !std::isnan(load(Dtype::float32, p.logits.data(), r * p.stride));
+      for (int64_t v = 0; v < vocab && scored; v++) {
+        double sum = l.bias ? load(d, bias.data(), v) : 0;
+        for (int64_t k = 0; k < size; k++) sum += load(d, hidden.data(), r * size + k) * load(d, weight.data(), v * size + k);
+        store(Dtype::float32, p.logits.data(), r * p.stride + v, float(sum));
+      }
+      for (int64_t k = 0; k < size && !scored; k++) store(d, hidden.data(), r * size + k, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+  static Shape without_layer(Shape shape) {
+    shape.dtype = Dtype::float32;
+    shape.padding = 0;
+    return shape;
+  }
+  size_t row_bytes() const { return size_t(layer.hidden) * dtype_bytes(layer.dtype); }
+  /// Of a row of a chunk, where gradients are wanted.
+  size_t workspace_row() const {
+    const size_t stride = size_t(p.shape.vocab + 7) / 8 * 8;
+    return stride * (layer.dtype == Dtype::float32 ? 4 : 6) + 2 * row_bytes();
+  }
+};
+
+struct LayerRun {
+  size_t memory = plenty;
+  bool hidden = true, weight = true, bias = true;              ///< the gradients that are wanted
+  bool add_hidden = false, add_weight = false, add_bias = false;  ///< to what is there
+};
+
+struct LayerResult {
+  Result numbers;
+  std::vector<char> hidden;
+  std::vector<float> weight, bias;
+  std::vector<char> hidden_before;
+  std::vector<float> weight_before, bias_before;
+  size_t memory_used = 0;
+};
+
+/// The job of a run, its gradients in host memory between guards.
+struct PreparedLayer {
+  Prepared numbers;
+  LayerResult result;
+  std::vector<char> hidden, weight, bias;
+
+  PreparedLayer(const LayerProblem& l, const LayerRun& run) : numbers(l.p, {Mode::none, false, false, 1}) {
+    LossJob& job = numbers.job;
+    job.batch.logits = nullptr;
+    job.batch.dtype = l.layer.dtype;
+    job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.layer.bias ? l.bias.data() : nullptr, l.layer.hidden, run.memory, 0};
+    check::Random random(5);
+    auto prepare = [&](bool wanted, std::vector<char>& memory, LayerGradients::Buffer& buffer, Dtype d, size_t count, bool add) {
+      if (!wanted) return;
+      memory.assign(count * dtype_bytes(d) + 2 * guard, guard_byte);
+      buffer.data = memory.data() + guard;
+      buffer.accumulate = add;
+      for (size_t i = 0; i < count; i++) store(d, buffer.data, int64_t(i), add ? float(random.normal()) : std::numeric_limits<float>::quiet_NaN());
+    };
+    const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
+    prepare(run.hidden, hidden, job.layer_gradients.hidden, l.layer.dtype, size_t(l.p.rows) * size, run.add_hidden);
+    prepare(run.weight, weight, job.layer_gradients.weight, Dtype::float32, vocab * size, run.add_weight);
+    prepare(run.bias && l.layer.bias, bias, job.layer_gradients.bias, Dtype::float32, vocab, run.add_bias);
+    keep(result.hidden_before, result.weight_before, result.bias_before);
+  }
+  void keep(std::vector<char>& to_hidden, std::vector<float>& to_weight, std::vector<float>& to_bias) {
+    auto take = [](const std::vector<char>& memory, auto& to) {
+      if (memory.empty()) return;
+      to.resize((memory.size() - 2 * guard) / sizeof to[0]);
+      if (!to.empty()) std::memcpy(to.data(), memory.data() + guard, to.size() * sizeof to[0]);
+    };
+    take(hidden, to_hidden);
+    take(weight, to_weight);
+    take(bias, to_bias);
+  }
+  LayerResult collect() {
+    for (const std::vector<char>* memory : {&hidden, &weight, &bias}) CHECK(memory->empty() || guards_intact(*memory), "wrote outside a gradient");
+    result.numbers = numbers.collect();
+    keep(result.hidden, result.weight, result.bias);
+    result.memory_used = numbers.job.layer->memory_used;
+    return result;
+  }
+};
+
+/// Bytes on the device that begin so many past an aligned address.
+struct DeviceArray {
+  DeviceBytes memory;
+  size_t offset;
+  DeviceArray(int device, gpu::Stream stream, const void* from, size_t bytes, size_t offset_bytes) : memory(device, offset_bytes + bytes), offset(offset_bytes) {
+    if (bytes) gpu::copy_to_device(device, stream, memory.data + offset, from, bytes);
+  }
+  char* data() const { return memory.data + offset; }
+  void fetch(gpu::Stream stream, void* to, size_t bytes) const {
+    if (bytes) gpu::copy_to_host(memory.device, stream, to, data(), bytes);
+  }
+};
+
+/// The job's arrays moved to the device for `run`, and its gradients back.
+template <class AnyJob>
+void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t offset, const std::function<void(const gpu::Place&)>& run) {
+  OwnStream stream(device);
+  const size_t past = size_t(offset) * dtype_bytes(l.layer.dtype);
+  const DeviceArray hidden(device, stream.stream, l.hidden.data(), l.hidden.size(), past), weight(device, stream.stream, l.weight.data(), l.weight.size(), past),
+      bias(device, stream.stream, l.bias.data(), l.bias.size(), past);
+  job.layer->hidden = hidden.data();
+  job.layer->weight = weight.data();
+  if (job.layer->bias) job.layer->bias = bias.data();
+  struct Moved {
+    LayerGradients::Buffer* buffer = nullptr;
+    void* host = nullptr;
+    size_t bytes = 0;
+    std::optional<DeviceArray> array;
+  } moved[3];
+  if constexpr (std::is_same_v<AnyJob, LossJob>) {
+    LayerGradients& out = job.layer_gradients;
+    const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
+    moved[0].buffer = &out.hidden, moved[0].bytes = l.hidden.size();
+    moved[1].buffer = &out.weight, moved[1].bytes = vocab * size * sizeof(float);
+    moved[2].buffer = &out.bias, moved[2].bytes = vocab * sizeof(float);
+    for (Moved& m : moved) {
+      m.host = m.buffer->data;
+      if (!m.host) continue;
+      m.array.emplace(device, stream.stream, m.host, m.bytes, size_t(offset) * (&m == moved ? dtype_bytes(l.layer.dtype) : sizeof(float)));
+      m.buffer->data = m.array->data();
+    }
+  }
+  auto back = [&] {
+    for (Moved& m : moved)
+      if (m.array) {
+        m.array->fetch(stream.stream, m.host, m.bytes);
+        m.buffer->data = m.host;
+      }
+  };
+  try {
+    run({device, stream.stream});
+  } catch (...) {
+    back();
+    throw;
+  }
+  back();
+}
+
+LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0, int64_t offset = 0) {
+  PreparedLayer prepared(l, run);
+  with_device_arrays(l, prepared.numbers.job, device, offset, [&](const gpu::Place& place) { gpu::run_layer(prepared.numbers.job, place); });
+  return prepared.collect();
+}
+LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
+  PreparedLayer prepared(l, run);
+  gpu::run_staged(prepared.numbers.job, device);
+  return prepared.collect();
+}
+
+/// What sums of rounded terms may be off by, relative to the sum of their magnitudes: the gradient of the logits has the layer's type.
+double rounding(Dtype d) { return d == Dtype::float32 ? 2e-5 : d == Dtype::float16 ? 0x1p-10 : 0x1p-7; }
+
+void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth, const LayerRun& run, const LayerResult& result) {
+  const Problem& p = l.p;
+  const Dtype d = l.layer.dtype;
+  check_numbers(what.c_str(), truth, result.numbers);
+  CHECK(result.memory_used <= run.memory, "%s: %zu of %zu bytes", what.c_str(), result.memory_used, run.memory);
+  const int64_t size = l.layer.hidden, vocab = p.shape.vocab;
+  std::vector<double> weight(size_t(vocab * size)), weight_bound(weight.size()), bias(static_cast<size_t>(vocab)), bias_bound(bias.size());
+  for (int64_t r = 0; r < p.rows; r++) {
+    const int64_t s = p.sequence_of(r);
+    const int32_t label = p.labels[size_t(r)], sft = s >= p.pairs() ? ignored : p.shape.sft_labels ? p.sft_labels[size_t(r)] : label;
+    const double align = label == ignored ? 0 : result.numbers.coefficients[size_t(s)], likelihood = sft == ignored ? 0 : double(truth.likelihood[size_t(s)]);
+    const bool none = align == 0 && likelihood == 0;
+    std::vector<double> gradient(static_cast<size_t>(vocab));
+    for (int64_t v = 0; v < vocab && !none; v++) {
+      const double probability = double(expl(Real(load(Dtype::float32, p.logits.data(), r * p.stride + v)) - truth.logsumexp[size_t(r)]));
+      gradient[size_t(v)] = align * ((v == label) - probability) + likelihood * ((v == sft) - probability);
+      bias[size_t(v)] += gradient[size_t(v)], bias_bound[size_t(v)] += std::fabs(gradient[size_t(v)]);
+      for (int64_t k = 0; k < size; k++) {
+        const double term = gradient[size_t(v)] * load(d, l.hidden.data(), r * size + k);
+        weight[size_t(v * size + k)] += term, weight_bound[size_t(v * size + k)] += std::fabs(term);
+      }
+    }
+    for (int64_t k = 0; k < size && run.hidden; k++) {
+      const double before = run.add_hidden ? load(d, result.hidden_before.data(), r * size + k) : 0, value = load(d, result.hidden.data(), r * size + k);
+      if (none) {
+        CHECK(value == before && (run.add_hidden || !std::signbit(value)), "%s: row %lld counts for nothing and has %g, not %g", what.c_str(), (long long)r, value, before);
+        continue;
+      }
+      double sum = before, bound = 1e-12;
+      for (int64_t v = 0; v < vocab; v++) {
+        const double term = gradient[size_t(v)] * load(d, l.weight.data(), v * size + k);
+        sum += term, bound += std::fabs(term) * rounding(d);
+      }
+      CHECK(std::fabs(value - sum) <= bound + 0.51 * unit(d, sum), "%s: hidden gradient %lld %lld: %.9g, not %.9g", what.c_str(), (long long)r, (long long)k, value, sum);
+    }
+  }
+  auto compare = [&](const char* name, const std::vector<float>& values, const std::vector<float>& before, bool add, const std::vector<double>& sums, const std::vector<double>& bounds) {
+    for (size_t i = 0; i < values.size(); i++) {
+      const double expected = sums[i] + (add ? double(before[i]) : 0);
+      CHECK(std::fabs(double(values[i]) - expected) <= bounds[i] * rounding(d) + 1e-6 * std::fabs(expected) + 1e-12, "%s: %s gradient %zu: %.9g, not %.9g", what.c_str(), name, i,
+            double(values[i]), expected);
+    }
+  };
+  compare("weight", result.weight, result.weight_before, run.add_weight, weight, weight_bound);
+  compare("bias", result.bias, result.bias_before, run.add_bias, bias, bias_bound);
+}
+
+/// The products of a scope, as what stands for cuBLASLt counts them.
+struct Products {
+  uint64_t count_before = 0, sum_before = 0;
+  Products() { read(count_before, sum_before); }
+  static void read(uint64_t& count, uint64_t& sum) {
+    static const auto counts = [] {
+      CHECK(gpu::layer_problem().empty(), "%s", gpu::layer_problem().c_str());
+      void* const library = dlopen(DIRALIGN_CUBLASLT_DEFAULT, RTLD_NOW | RTLD_LOCAL);
+      return reinterpret_cast<void (*)(uint64_t*, uint64_t*)>(dlsym(library, "simt_products"));
+    }();
+    counts(&count, &sum);
+  }
+  uint64_t count() const {
+    uint64_t count, sum;
+    read(count, sum);
+    return count - count_before;
+  }
+  uint64_t multiplications() const {
+    uint64_t count, sum;
+    read(count, sum);
+    return sum - sum_before;
+  }
+};
+
+Objective with_likelihood(const char* name, double beta) {
+  Objective o = reference::objective(name, beta);
+  o.settings.sft_weight = 0.6;
+  return o;
+}
+
+Shape shape_of(uint64_t seed, int64_t vocab = 37) {
+  Shape shape;
+  shape.vocab = vocab;
+  shape.seed = seed;
+  return shape;
+}
+
+struct Failing {
+  explicit Failing(const char* what) { setenv("SIMT_FAIL", what, 1); }
+  ~Failing() { unsetenv("SIMT_FAIL"); }
+};
+
+template <class E, class F>
+std::optional<E> thrown(F&& work) {
+  try {
+    work();
+  } catch (const E& error) {
+    return error;
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST(cuda_layer_types) {
+  int k = 0;
+  for (Dtype d : dtypes) {
+    for (bool bias : {false, true}) {
+      for (int64_t size : {1, 7, 24, 64}) {
+        if (k++ % (thin ? 7 : 1) != 0) continue;
+        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + k), {d, size, bias});
+        const Truth truth(l.p);
+        for (int64_t offset : {0, 1, 3}) {
+          const std::string what = check::text("%s hidden %d bias %d offset %d", dtype_names[int(d)], int(size), int(bias), int(offset));
+          check_layer(what, l, truth, {}, on_device(l, {}, int(offset % 2), offset));
+        }
+        check_layer("staged", l, truth, {}, staged(l, {}));
+      }
+    }
+  }
+}
+
+TEST(cuda_layer_every_method) {
+  for (int m = 0; m < method_count(); m++) {
+    for (int k = 0; k < 3; k++) {
+      if ((3 * m + k) % (thin ? 29 : 1) != 0) continue;
+      Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
+      Shape shape = shape_of(uint64_t(10 * m + k), 41);
+      shape.sequences = o.likelihood_only() ? 3 : 6;
+      shape.packed = k >= 1;
+      if (!o.likelihood_only() && k > 0) {
+        o.settings.sft_weight = 0.6;
+        o.settings.sft_reduction = k == 2;
+        shape.sft_labels = k == 2;
+      }
+      const LayerProblem l(o, shape, {dtypes[(m + k) % 3], 16, k == 1});
+      const Truth truth(l.p);
+      const LayerRun small{l.workspace_row() * 7 + 4096};
+      const std::string what = check::text("%s %s %d", o.info().name, dtype_names[(m + k) % 3], k);
+      check_layer(what, l, truth, {}, on_device(l, {}, 0, k));
+      check_layer(what + " small", l, truth, small, on_device(l, small, 1));
+      check_layer(what + " staged", l, truth, small, staged(l, small, 0));
+    }
+  }
+}
+
+TEST(cuda_layer_chunks) {
+  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits, and as sequenceLogps has them.
+  for (Dtype d : dtypes) {
+    if (thin && d != Dtype::bfloat16) continue;
+    Shape shape = shape_of(21 + uint64_t(d), 53);
+    shape.sequences = 8;
+    shape.tokens = 6;
+    shape.packed = true;
+    const LayerProblem l(with_likelihood("simpo", 1.5), shape, {d, 20, true});
+    const Truth truth(l.p);
+    const auto too_small = thrown<WorkspaceTooSmall>([&] { on_device(l, {1}); });
+    CHECK(too_small && too_small->needed > l.workspace_row());
+    if (!too_small) return;
+    CHECK(thrown<WorkspaceTooSmall>([&] { on_device(l, {too_small->needed - 1}); }));
+    CHECK(thrown<WorkspaceTooSmall>([&] { staged(l, {too_small->needed - 1}); }));
+    std::optional<Result> first;
+    for (int64_t rows : {1, 2, 3, 5, 9, 14, 100}) {
+      const LayerRun run{too_small->needed + size_t(rows - 1) * l.workspace_row() * 4 / 3 + (rows > 1 ? 512 : 0)};
+      const std::string what = check::text("%s %d rows at a time", dtype_names[int(d)], int(rows));
+      const LayerResult result = on_device(l, run, 0, rows % 3), by_host = staged(l, run);
+      check_layer(what, l, truth, run, result);
+      check_layer(what + ", staged", l, truth, run, by_host);
+      if (!first) first = result.numbers;
+      CHECK(result.numbers.same(*first) && by_host.numbers.same(*first), "%s: other bits", what.c_str());
+      auto forward = [&](auto job, auto&& out) {
+        job.batch = l.p.batch();
+        job.batch.logits = nullptr;
+        job.batch.dtype = d;
+        job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.bias.data(), l.layer.hidden, run.memory, 0};
+        CHECK(!list_rows(job.batch, shape.sequences, job.rows));
+        out(job);
+        gpu::run_staged(job, 1);
+        CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= run.memory);
+        with_device_arrays(l, job, 0, rows % 3, [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+      };
+      std::vector<double> logps(size_t(shape.sequences), -1);
+      forward(SequenceLogpsJob(), [&](SequenceLogpsJob& job) { job.logps = logps.data(); });
+      CHECK(logps == first->logps, "%s", what.c_str());
+      std::vector<double> tokens(size_t(3 * l.p.rows), 0);
+      forward(TokenLogpsJob(), [&](TokenLogpsJob& job) {
+        job.logps = tokens.data(), job.logsumexp = job.logps + l.p.rows, job.entropy = job.logsumexp + l.p.rows;
+      });
+      for (int64_t r = 0; r < l.p.rows; r++) {
+        if (l.p.labels[size_t(r)] == ignored) continue;
+        const int64_t at = r + l.p.rows;
+        CHECK(fabsl(tokens[size_t(at)] - truth.logsumexp[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.logsumexp[size_t(r)])), "%s: row %d", what.c_str(), int(r));
+      }
+    }
+  }
+}
+TEST(cuda_layer_coupled) {
+  for (const char* name : {"aot", "aot_unpaired"}) {
+    Shape shape = shape_of(31);
+    shape.sequences = 8;
+    const LayerProblem l(reference::objective(name, 0.4), shape, {Dtype::float32, 12, false});
+    const Truth truth(l.p);
+    for (size_t memory : {plenty, l.workspace_row() * 5 + 4096}) {
+      const LayerRun run{memory};
+      check_layer(name, l, truth, run, on_device(l, run));
+      check_layer(name, l, truth, run, staged(l, run));
+    }
+  }
+}
+
+TEST(cuda_layer_outputs) {
+  // Every gradient left out, written or added to.
+  for (Dtype d : dtypes) {
+    if (thin && d != Dtype::float16) continue;
+    const LayerProblem l(with_likelihood("cpo", 0.2), shape_of(41), {d, 16, true});
+    const Truth truth(l.p);
+    for (int k = 0; k < 27; k++) {
+      if (thin && k % 5 != 2) continue;
+      LayerRun run{k % 2 ? plenty : l.workspace_row() * 4 + 4096};
+      auto choose = [](int how, bool& wanted, bool& add) { wanted = how > 0, add = how > 1; };
+      choose(k % 3, run.hidden, run.add_hidden);
+      choose(k / 3 % 3, run.weight, run.add_weight);
+      choose(k / 9, run.bias, run.add_bias);
+      const std::string what = check::text("%s outputs %d", dtype_names[int(d)], k);
+      check_layer(what, l, truth, run, on_device(l, run, 0, k % 4));
+      check_layer(what + " staged", l, truth, run, staged(l, run));
+    }
+  }
+}
+
+TEST(cuda_layer_halves) {
+  // Two halves of a batch, added up, are the batch.
+  Shape shape = shape_of(51);
+  shape.sequences = 4;
+  shape.ignore = 0;
+  const LayerProblem l(reference::objective("simpo", 1), shape, {Dtype::float32, 16, false});
+  const LayerResult whole = on_device(l, {});
+  std::vector<float> weight(whole.weight.size(), 0);
+  for (int64_t pair : {0, 1}) {
+    LayerProblem half = l;
+    half.p.shape.sequences = 2;
+    half.p.rows = 2 * shape.tokens;
+    half.hidden.clear(), half.p.labels.clear();
+    for (int64_t s : {pair, pair + 2}) {
+      half.hidden.insert(half.hidden.end(), l.hidden.begin() + s * shape.tokens * int64_t(l.row_bytes()), l.hidden.begin() + (s + 1) * shape.tokens * int64_t(l.row_bytes()));
+      half.p.labels.insert(half.p.labels.end(), l.p.labels.begin() + s * shape.tokens, l.p.labels.begin() + (s + 1) * shape.tokens);
+    }
+    const LayerResult part = on_device(half, {});
+    for (size_t i = 0; i < weight.size(); i++) weight[i] += part.weight[i] / 2;  // each is a mean over its pairs
+  }
+  for (size_t i = 0; i < weight.size(); i++) CHECK(std::fabs(weight[i] - whole.weight[i]) <= 1e-5f * std::fabs(whole.weight[i]) + 1e-6f, "%zu: %g, not %g", i, double(weight[i]), double(whole.weight[i]));
+}
+
+TEST(cuda_layer_edges) {
+  for (const char* name : {"dpo", "sft", "aot"}) {
+    for (int k = 0; k < 5; k++) {
+      Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
+      if (k == 0) shape.tokens = 0;
+      if (k == 1) shape.ignore = 2;  // every row
+      if (k == 2) shape.tokens = 1;
+      if (k == 3) shape.sequences = 0;
+      if (k == 4 && name[0] == 'a') continue;  // every score is the same, and their order is no function to differentiate
+      LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::bfloat16, 8, true});
+      const Truth truth(l.p);
+      for (LayerRun run : {LayerRun{}, LayerRun{plenty, true, true, true, true, true, true}}) {
+        const std::string what = check::text("%s edge %d", name, k);
+        check_layer(what, l, truth, run, on_device(l, run));
+        check_layer(what + " staged", l, truth, run, staged(l, run));
+      }
+    }
+    // Pairs without rows, or with one sequence alone, where every pair is a group.
+    Shape shape = shape_of(71);
+    shape.sequences = 12;
+    shape.packed = true;
+    LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::float32, 8, false});
+    const int64_t pairs = l.p.pairs();
+    auto ignore = [&](int64_t s) {
+      for (int64_t r = 0; r < l.p.rows; r++)
+        if (l.p.sequence_of(r) == s) l.p.labels[size_t(r)] = ignored;
+    };
+    for (int64_t pair : {int64_t{0}, pairs / 2, pairs - 1}) {
+      ignore(pair);
+      if (pairs < 12) ignore(pair + pairs);
+    }
+    ignore(1);
+    const Truth truth(l.p);
+    for (size_t memory : {plenty, l.workspace_row() * 2 + 4096}) check_layer(name, l, truth, {memory}, on_device(l, {memory}));
+  }
+}
+
+TEST(cuda_layer_idle_rows) {
+  // A pair whose loss is flat takes no part in the second and the third product.
+  Shape shape = shape_of(81, 19);
+  shape.sequences = 4;
+  shape.tokens = thin ? 140 : 200;
+  shape.ignore = 0;
+  LayerProblem l(reference::objective("hinge", 0.01), shape, {Dtype::float32, 8, false});
+  l.p.references = {0, -1e6, 0, 0};  // the second pair's margin is far above 1
+  const Truth truth(l.p);
+  const Products products;
+  const LayerResult result = on_device(l, {});
+  CHECK(result.numbers.coefficients[0] != 0 && result.numbers.coefficients[1] == 0);
+  check_layer("idle", l, truth, {}, result);
+  const uint64_t forward = uint64_t(l.p.rows) * 19 * 8;
+  CHECK(products.multiplications() == forward + 2 * (forward / 2), "%llu, %llu a product", (unsigned long long)products.multiplications(), (unsigned long long)forward);
+  CHECK(products.count() == 3);
+  l.p.references = {-1e6, -1e6, 0, 0};
+  const Products none;
+  check_layer("all idle", l, Truth(l.p), {}, on_device(l, {}));
+  CHECK(none.count() == 1);
+}
+
+TEST(cuda_layer_recomputed) {
+  // A group that fits is not computed twice, and one that does not is.
+  Shape shape = shape_of(91);
+  shape.sequences = 2;
+  shape.tokens = 8;
+  shape.ignore = 0;
+  const LayerProblem l(reference::objective("simpo", 1), shape, {Dtype::float32, 8, false});
+  const Products kept;
+  on_device(l, {});
+  CHECK(kept.count() == 3, "%d", int(kept.count()));
+  const Products again;
+  on_device(l, {l.workspace_row() * 12 + 2048});
+  CHECK(again.count() == 8, "%d", int(again.count()));  // two chunks, four products each
+  const Products forward;
+  LayerRun run;
+  run.hidden = run.weight = run.bias = false;
+  on_device(l, run);
+  CHECK(forward.count() == 1, "%d", int(forward.count()));
+}
+
+TEST(cuda_layer_small_coefficients) {
+  // float16: gradients of the logits far below its smallest number.
+  Objective o = reference::objective("simpo", 1e-7);
+  const LayerProblem l(o, shape_of(101), {Dtype::float16, 8, true});
+  LayerRun run;
+  run.hidden = false;
+  const Truth truth(l.p);
+  const LayerResult result = on_device(l, run);
+  check_layer("small", l, truth, run, result);
+  CHECK(std::any_of(result.weight.begin(), result.weight.end(), [](float g) { return g != 0 && std::fabs(g) < 1e-7f; }));
+}
+
+TEST(cuda_layer_cancelled) {
+  const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});
+  for (bool on_host : {false, true}) {
+    PreparedLayer stopped(l, {});
+    LossJob& job = stopped.numbers.job;
+    job.cancelled = true;
+    if (on_host) gpu::run_staged(job, 0);
+    else with_device_arrays(l, job, 0, 0, [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+    const LayerResult result = stopped.collect();
+    CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
+    CHECK(std::all_of(result.weight.begin(), result.weight.end(), [](float x) { return std::isnan(x); }));
+    CHECK(std::memcmp(result.hidden.data(), result.hidden_before.data(), result.hidden.size()) == 0);
+  }
+}
+
+TEST(cuda_layer_failures) {
+  // Each product in turn, the choice of an algorithm, memory, a launch: the error says what, nothing is leaked, and the next call is good.
+  const LayerProblem l(reference::objective("dpo", 0.1), shape_of(121), {Dtype::bfloat16, 8, true});
+  const Truth truth(l.p);
+  const size_t before = simt::live_allocations();
+  for (const char* failure : {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3", "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
+    for (bool on_host : {false, true}) {
+      const auto error = thrown<gpu::Error>([&] {
+        const Failing scope(failure);
+        if (on_host) staged(l, {}, 0);
+        else on_device(l, {});
+      });
+      CHECK(error.has_value(), "%s", failure);
+      if (error && failure[1] == 'u' && failure[2] == 'b') {
+        CHECK(error->name == (failure[16] == '3' ? "CUBLAS_STATUS_EXECUTION_FAILED" : "CUBLAS_STATUS_NOT_SUPPORTED"), "%s", error->what());
+        CHECK(std::strstr(error->what(), "cublasLtMatmul: CUBLAS_STATUS_"), "%s", error->what());
+      }
+      CHECK(simt::live_allocations() == before, "%s", failure);
+      check_layer("after a failure", l, truth, {}, on_device(l, {}));
+    }
+  }
+  // Of a shape that nothing was chosen for yet.
+  const LayerProblem fresh(reference::objective("dpo", 0.1), shape_of(122, 71), {Dtype::bfloat16, 8, true});
+  const auto error = thrown<gpu::Error>([&] {
+    const Failing scope("cublasLtMatmulAlgoGetHeuristic:14:0");
+    on_device(fresh, {});
+  });
+  CHECK(error && error->name == "CUBLAS_STATUS_INTERNAL_ERROR");
+}
+
+TEST(cuda_layer_library) {
+  gpu::cublaslt::Functions functions{};
+  const std::string sound = DIRALIGN_CUBLASLT_DEFAULT, directory = sound.substr(0, sound.rfind('/'));
+  CHECK(gpu::layer_problem().empty());
+  CHECK(gpu::cublaslt::load(nullptr, functions).empty() && gpu::cublaslt::load("", functions).empty());
+  CHECK(gpu::cublaslt::load(sound.c_str(), functions).empty() && gpu::cublaslt::load(directory.c_str(), functions).empty());
+  auto says = [&](const std::string& where, const char* what) {
+    const std::string problem = gpu::cublaslt::load(where.c_str(), functions);
+    CHECK(problem.find(what) != std::string::npos && problem.find("DIRALIGN_CUBLASLT") != std::string::npos, "%s", problem.c_str());
+  };
+  says(directory + "-12", "version 12");
+  says(directory + "-lacking", "no cublasLtMatmul");
+  says(directory + "-nowhere", "cannot open shared object file");
+}
