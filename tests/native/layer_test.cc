@@ -1,0 +1,305 @@
+// Jobs with an output layer on the CPU: every way of getting from the logits of a chunk to the gradients, against long double.
+#include <functional>
+#include "cpu/compute.h"
+#include "layer_plan.h"
+#include "layer_problems.h"
+
+using namespace problems;
+
+namespace {
+
+constexpr bool thin = check::thread_sanitized;
+
+LayerResult compute(const LayerProblem& l, const LayerRun& run, int threads = 1) {
+  PreparedLayer prepared(l, run);
+  prepared.numbers.job.threads = threads;
+  cpu::run(prepared.numbers.job, *Pool::shared());
+  return prepared.collect();
+}
+
+const cpu::ProductKernels& products(Dtype d) { return cpu::kernel_set().products[int(d)]; }
+
+void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth, const LayerRun& run, const LayerResult& result) {
+  problems::check_layer(what, l, truth, run, result, products(l.layer.dtype).gradient == Dtype::bfloat16 ? 0x1p-8 : 2e-5);
+}
+
+/// The workspace that a row of a chunk takes, where gradients are wanted, and that of one thread.
+size_t row_bytes(const LayerProblem& l) { return size_t(l.p.shape.vocab + l.layer.hidden) * sizeof(float); }
+size_t workspace(const LayerProblem& l, int64_t rows) { return products(l.layer.dtype).scratch_bytes + (size_t(rows) * row_bytes(l) + 63) / 64 * 64; }
+
+size_t needed_for(const LayerProblem& l) {
+  const auto too_small = thrown<WorkspaceTooSmall>([&] { compute(l, {1}); });
+  CHECK(too_small.has_value());
+  return too_small ? too_small->needed : 0;
+}
+
+}  // namespace
+
+TEST(layer_types) {
+  int k = 0;
+  for (Dtype d : dtypes) {
+    for (bool bias : {false, true}) {
+      for (int64_t size : {1, 7, 24, 64, 515}) {
+        k++;
+        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + 17 * k), {d, size, bias});
+        const std::string what = check::text("%s hidden %d bias %d", dtype_names[int(d)], int(size), int(bias));
+        check_layer(what, l, Truth(l.p), {}, compute(l, {}));
+      }
+    }
+  }
+}
+
+TEST(layer_every_method) {
+  for (int m = 0; m < method_count(); m++) {
+    for (int k = 0; k < 4; k++) {
+      if ((4 * m + k) % (thin ? 9 : 1) != 0) continue;
+      Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
+      Shape shape = shape_of(uint64_t(10 * m + k), 41);
+      shape.sequences = o.likelihood_only() ? 3 : 6;
+      shape.tokens = 40;
+      shape.packed = k >= 1;
+      // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate numerically.
+      if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0) o.settings.normalize = !o.settings.normalize;
+      if (!o.likelihood_only() && k > 1) {
+        o.settings.sft_weight = 0.6;
+        o.settings.sft_reduction = k == 3;
+        shape.sft_labels = k == 3;
+      }
+      const LayerProblem l(o, shape, {dtypes[(m + k) % 3], 4, k == 1});
+      const Truth truth(l.p);
+      const std::string what = check::text("%s %s %d", o.info().name, dtype_names[(m + k) % 3], k);
+      // All kept; pairs that are deferred where the method and the labels allow it; pairs that are recomputed.
+      const LayerResult first = compute(l, {});
+      check_layer(what, l, truth, {}, first);
+      for (int64_t rows : {25, 3}) {
+        const LayerRun run{workspace(l, rows)};
+        const LayerResult result = compute(l, run, 2);
+        check_layer(what + check::text(" %d rows", int(rows)), l, truth, run, result);
+        CHECK(result.numbers.same(first.numbers), "%s: other bits with %d rows", what.c_str(), int(rows));
+      }
+    }
+  }
+}
+
+TEST(layer_opposite_coefficients) {
+  // Those that are said to be opposite are, and no others: a pair's two gradients may share one sum.
+  check::Random random(2);
+  for (int m = 0; m < method_count(); m++) {
+    const MethodInfo& info = method_info(m);
+    if (info.coupling != Coupling::none || info.ranking[0] == 'l') continue;
+    for (double divergence : {0.0, 1.0, 2.0, 3.0}) {
+      for (bool normalize : {false, true}) {
+        Objective o = reference::objective(m, 0.4);
+        o.settings.normalize = normalize;
+        o.settings.divergence = divergence;
+        if (divergence != 0 && !reference::has_option(m, Option::divergence)) continue;
+        bool opposite = true;
+        for (int k = 0; k < 20; k++) {
+          const Sequence w{-random.uniform(1, 9), 7, -random.uniform(1, 9)}, l{-random.uniform(1, 9), 4, -random.uniform(1, 9)};
+          const PairTerms t = evaluate_pair(m, o.settings, w, l);
+          const double x = t.coefficient_chosen * normalizer(w, o.settings), y = t.coefficient_rejected * normalizer(l, o.settings);
+          opposite = opposite && std::fabs(x + y) <= 1e-12 * std::fabs(x);
+        }
+        CHECK(opposite == opposite_coefficients(m, o.settings), "%s, divergence %g, normalize %d", info.name, divergence, normalize);
+      }
+    }
+  }
+}
+
+TEST(layer_chunks) {
+  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits and whoever computes, and as sequenceLogps has them.
+  for (Dtype d : dtypes) {
+    for (const char* name : {"simpo", "orpo", "sft"}) {
+      if (thin && (d != Dtype::bfloat16 || name[0] != 's')) continue;
+      Shape shape = shape_of(21 + uint64_t(d), 53);
+      shape.sequences = 6;
+      shape.tokens = 100;
+      shape.packed = true;
+      const LayerProblem l(reference::objective(name, 1.5), shape, {d, 5, true});
+      const Truth truth(l.p);
+      const size_t least = needed_for(l);
+      CHECK(thrown<WorkspaceTooSmall>([&] { compute(l, {least - 64}); }));
+      CHECK(least == workspace(l, 1));
+      std::optional<Result> first;
+      size_t most_used = 0;
+      for (int64_t rows : {1, 2, 3, 40, 80, 150, 400, 100000}) {
+        const LayerRun run{workspace(l, rows)};
+        const std::string what = check::text("%s %s %d rows at a time", name, dtype_names[int(d)], int(rows));
+        std::optional<LayerResult> one;
+        for (int threads : {1, 3}) {
+          const LayerResult result = compute(l, run, threads);
+          check_layer(what, l, truth, run, result);
+          if (!first) first = result.numbers;
+          if (!one) one = result;
+          CHECK(result.numbers.same(*first), "%s: other bits", what.c_str());
+          CHECK(result.weight == one->weight && result.hidden == one->hidden && result.bias == one->bias, "%s: %d threads give other bits", what.c_str(), threads);
+          most_used = std::max(most_used, result.memory_used);
+        }
+        auto forward = [&](auto job, auto&& out) {
+          job.batch = l.p.batch();
+          job.batch.logits = nullptr;
+          job.batch.dtype = d;
+          job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.bias.data(), l.layer.hidden, run.memory, 0};
+          CHECK(!list_rows(job.batch, shape.sequences, job.rows));
+          out(job);
+          cpu::run(job, *Pool::shared());
+          CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= run.memory);
+        };
+        std::vector<double> logps(size_t(shape.sequences), -1);
+        forward(SequenceLogpsJob(), [&](SequenceLogpsJob& job) { job.logps = logps.data(); });
+        CHECK(logps == first->logps, "%s", what.c_str());
+        std::vector<double> tokens(size_t(3 * l.p.rows), 0);
+        forward(TokenLogpsJob(), [&](TokenLogpsJob& job) {
+          job.logps = tokens.data(), job.logsumexp = job.logps + l.p.rows, job.entropy = job.logsumexp + l.p.rows;
+        });
+        for (int64_t r = 0; r < l.p.rows; r++) {
+          if (l.p.labels[size_t(r)] == ignored) continue;
+          CHECK(fabsl(tokens[size_t(r)] - truth.row_logps[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.row_logps[size_t(r)])), "%s: row %d", what.c_str(), int(r));
+          CHECK(fabsl(tokens[size_t(r + l.p.rows)] - truth.logsumexp[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.logsumexp[size_t(r)])), "%s: row %d", what.c_str(), int(r));
+        }
+      }
+      CHECK(most_used < workspace(l, 1000), "it took %zu", most_used);
+    }
+  }
+}
+
+TEST(layer_coupled) {
+  for (const char* name : {"aot", "aot_unpaired"}) {
+    Shape shape = shape_of(31);
+    shape.sequences = 8;
+    const LayerProblem l(reference::objective(name, 0.4), shape, {Dtype::float32, 12, false});
+    const Truth truth(l.p);
+    for (int64_t rows : {1000, 5}) check_layer(name, l, truth, {workspace(l, rows)}, compute(l, {workspace(l, rows)}));
+  }
+}
+
+TEST(layer_outputs) {
+  // Every gradient left out, written or added to; kept, deferred with one sum or two, and recomputed.
+  for (Dtype d : dtypes) {
+    for (const char* name : {"cpo", "nca"}) {
+      Shape shape = shape_of(41);
+      shape.sequences = 2;
+      shape.tokens = 120;
+      const LayerProblem l(reference::objective(name, 0.2), shape, {d, 3, true});
+      const Truth truth(l.p);
+      for (int k = 0; k < 81; k++) {
+        if (thin && k % 11 != 2) continue;
+        LayerRun run{workspace(l, k % 3 == 0 ? 1000 : k % 3 == 1 ? 100 : 10)};
+        auto choose = [](int how, bool& wanted, bool& add) { wanted = how > 0, add = how > 1; };
+        choose(k / 3 % 3, run.hidden, run.add_hidden);
+        choose(k / 9 % 3, run.weight, run.add_weight);
+        choose(k / 27, run.bias, run.add_bias);
+        check_layer(check::text("%s %s outputs %d", name, dtype_names[int(d)], k), l, truth, run, compute(l, run));
+      }
+    }
+  }
+}
+
+TEST(layer_edges) {
+  for (const char* name : {"dpo", "sft", "aot"}) {
+    for (int k = 0; k < 5; k++) {
+      Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
+      if (k == 0) shape.tokens = 0;
+      if (k == 1) shape.ignore = 2;  // every row
+      if (k == 2) shape.tokens = 1;
+      if (k == 3) shape.sequences = 0;
+      if (k == 4 && name[0] == 'a') continue;  // every score is the same, and their order is no function to differentiate
+      const LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::bfloat16, 8, true});
+      for (const LayerRun& run : {LayerRun{}, LayerRun{plenty, true, true, true, true, true, true}})
+        check_layer(check::text("%s edge %d", name, k), l, Truth(l.p), run, compute(l, run));
+    }
+    // Pairs without rows, or with one sequence alone.
+    Shape shape = shape_of(71);
+    shape.sequences = 12;
+    shape.tokens = 90;
+    shape.packed = true;
+    LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::float32, 2, false});
+    const int64_t pairs = l.p.pairs();
+    auto ignore = [&](int64_t s) {
+      for (int64_t r = 0; r < l.p.rows; r++)
+        if (l.p.sequence_of(r) == s) l.p.labels[size_t(r)] = ignored;
+    };
+    for (int64_t pair : {int64_t{0}, pairs / 2, pairs - 1}) {
+      ignore(pair);
+      if (pairs < 12) ignore(pair + pairs);
+    }
+    ignore(1);
+    if (pairs < 12) ignore(2 + pairs);
+    const Truth truth(l.p);
+    for (int64_t rows : {10000, 70, 2}) check_layer(name, l, truth, {workspace(l, rows)}, compute(l, {workspace(l, rows)}));
+  }
+}
+
+TEST(layer_idle_rows) {
+  // A pair whose loss is flat leaves no trace, even where its hidden states are infinite.
+  Shape shape = shape_of(81, 19);
+  shape.sequences = 4;
+  shape.tokens = 100;
+  shape.ignore = 0.2;
+  LayerProblem l(reference::objective("hinge", 0.01), shape, {Dtype::float32, 8, false});
+  l.p.references = {0, -1e6, 0, 0};  // the second pair's margin is far above 1
+  const Truth truth(l.p);
+  for (int64_t rows : {1000, 75, 10}) {
+    const LayerRun run{workspace(l, rows)};
+    const LayerResult result = compute(l, run);
+    CHECK(result.numbers.coefficients[0] != 0 && result.numbers.coefficients[1] == 0);
+    check_layer("idle", l, truth, run, result);
+  }
+  l.p.references = {-1e6, -1e6, 0, 0};
+  check_layer("all idle", l, Truth(l.p), {}, compute(l, {}));
+}
+
+TEST(layer_not_finite) {
+  // A NaN in one pair's hidden states stays in that pair, but for the gradients that all pairs share.
+  Shape shape = shape_of(91, 40);
+  shape.ignore = 0;
+  LayerProblem l(reference::objective("simpo", 1), shape, {Dtype::float32, 6, true});
+  const LayerResult sound = compute(l, {});
+  store(Dtype::float32, l.hidden.data(), 3, std::numeric_limits<float>::quiet_NaN());
+  const LayerResult result = compute(l, {});
+  CHECK(std::isnan(result.numbers.losses[0]) && check::same_bits(result.numbers.losses[1], sound.numbers.losses[1]));
+  CHECK(result.numbers.metrics[nonfinite] == 1);
+  const size_t sequence = size_t(shape.tokens) * l.row_bytes();
+  for (size_t s : {1, 3}) CHECK(std::memcmp(result.hidden.data() + s * sequence, sound.hidden.data() + s * sequence, sequence) == 0, "sequence %zu", s);
+}
+
+TEST(layer_cancelled) {
+  const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});
+  PreparedLayer stopped(l, {});
+  stopped.numbers.job.cancelled = true;
+  cpu::run(stopped.numbers.job, *Pool::shared());
+  const LayerResult result = stopped.collect();
+  CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
+  CHECK(std::all_of(result.weight.begin(), result.weight.end(), [](float x) { return std::isnan(x); }));
+}
+
+TEST(layer_plan) {
+  RowList rows;
+  rows.scored.resize(20);
+  rows.begin = {0, 6, 9, 3, 6, 14};
+  rows.end = {3, 6, 14, 6, 9, 20};
+  auto sizes = [&](int64_t chunk, bool together, int64_t shared = INT64_MAX) {
+    std::string text;
+    for (const PairGroup& g : group_pairs(rows, 3, chunk, together, shared))
+      text += check::text("%lld-%lld:%lld%s ", (long long)g.first_pair, (long long)g.last_pair, (long long)g.rows.size(), g.kept ? "k" : "");
+    return text;
+  };
+  CHECK(sizes(100, false) == "0-3:20k ");
+  CHECK(sizes(9, false) == "0-2:9k 2-3:11 ");
+  CHECK(sizes(6, false) == "0-1:6k 1-2:3k 2-3:11 ");
+  CHECK(sizes(100, false, 9) == "0-2:9k 2-3:11k ");
+  CHECK(sizes(9, true) == "0-3:20 ");
+  for (int64_t chunk : {1, 3, 7, 20, 50}) {
+    int64_t at = 2;
+    for (const RowRange& r : cut_rows({2, 20}, chunk)) {
+      CHECK(r.begin == at && r.size() > 0 && r.size() <= chunk);
+      at = r.end;
+    }
+    CHECK(at == 20);
+  }
+  CHECK(cut_rows({5, 5}, 3).empty());
+  const std::string pattern = "..##.#.....#..";  // # is active
+  std::string ranges;
+  for (const RowRange& r : active_ranges({0, int64_t(pattern.size())}, 3, [&](int64_t i) { return pattern[size_t(i)] == '.'; })) ranges += check::text("%d-%d ", int(r.begin), int(r.end));
+  CHECK(ranges == "2-6 11-12 ", "%s", ranges.c_str());
+}
