@@ -56,7 +56,7 @@ TEST(layer_every_method) {
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape = shape_of(uint64_t(10 * m + k), 41);
       shape.sequences = o.likelihood_only() ? 3 : 6;
-      shape.tokens = 40;
+      shape.tokens = 80;
       shape.packed = k >= 1;
       // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate numerically.
       if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0) o.settings.normalize = !o.settings.normalize;
@@ -71,7 +71,7 @@ TEST(layer_every_method) {
       // All kept; pairs that are deferred where the method and the labels allow it; pairs that are recomputed.
       const LayerResult first = compute(l, {});
       check_layer(what, l, truth, {}, first);
-      for (int64_t rows : {25, 3}) {
+      for (int64_t rows : {90, 3}) {
         const LayerRun run{workspace(l, rows)};
         const LayerResult result = compute(l, run, 2);
         check_layer(what + check::text(" %d rows", int(rows)), l, truth, run, result);
