@@ -1,7 +1,7 @@
 #include "cublaslt.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
-#include <sys/stat.h>
 #include <algorithm>
 #include <compare>
 #include <cstdlib>
@@ -51,8 +51,9 @@ void check(Status status, const char* call, const char* product) {
 std::string load(const char* where, Functions& f) {
   std::vector<std::string> candidates;
   if (where && *where) {
-    struct stat found {};
-    candidates = {stat(where, &found) == 0 && S_ISDIR(found.st_mode) ? std::string(where) + "/" + file_name : where};
+    DIR* const directory = opendir(where);
+    if (directory) closedir(directory);
+    candidates = {directory ? std::string(where) + "/" + file_name : where};
   } else {
 #if defined(DIRALIGN_CUBLASLT_DEFAULT)
     candidates = {DIRALIGN_CUBLASLT_DEFAULT};
