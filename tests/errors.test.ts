@@ -4,26 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { cuda, DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { LogitsBatch, RunOptions } from '../ts/index.js';
 import { sameBits } from './support/numbers.js';
-
-type Kind = typeof TypeError | typeof RangeError;
-
-function expectRefusal(error: unknown, kind: Kind, code: string, words: readonly (string | RegExp)[]): void {
-  expect(error).toBeInstanceOf(DirAlignError);
-  expect(error).toBeInstanceOf(kind);
-  expect(error).toBeInstanceOf(Error);
-  expect(error).toMatchObject({ name: 'DirAlignError', code: `ERR_DIRALIGN_${code}` });
-  for (const word of words) expect((error as Error).message).toMatch(word instanceof RegExp ? word : new RegExp(escape(word)));
-}
-const escape = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-
-function thrownBy(action: () => unknown): unknown {
-  try {
-    action();
-  } catch (error) {
-    return error;
-  }
-  throw new Error('nothing was thrown');
-}
+import { arraysIn, detached, expectRefusal, resizable, thrownBy, type Kind } from './support/refusal.js';
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Building an objective
@@ -171,24 +152,6 @@ type Change = () => Call;
 const batch = (change: object): Call => ({ batch: { ...good(), ...change } });
 const run = (options: object): Call => ({ batch: good(), run: options });
 
-/** Every array in a value, with its bits. */
-function arraysIn(value: unknown): [ArrayBufferView, Buffer][] {
-  if (ArrayBuffer.isView(value)) {
-    const bytes =
-      value.byteLength === 0 ? Buffer.alloc(0) : Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength);
-    return [[value, Buffer.from(bytes)]];
-  }
-  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(arraysIn) : [];
-}
-
-function detached<T extends ArrayBufferView>(view: T): T {
-  structuredClone(view.buffer, { transfer: [view.buffer as ArrayBuffer] });
-  return view;
-}
-type Resizable = new (bytes: number, options: { maxByteLength: number }) => ArrayBuffer;
-function resizable(bytes: number): ArrayBuffer {
-  return new (ArrayBuffer as unknown as Resizable)(bytes, { maxByteLength: 2 * bytes });
-}
 const floats = (length: number): Float32Array => new Float32Array(length);
 const packed = (offsets: unknown): Call => batch({ shape: [rows, vocab], offsets });
 const labelled = (index: number, label: number): Int32Array => good().labels.map((old, i) => (i === index ? label : old));

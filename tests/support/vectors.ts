@@ -50,7 +50,7 @@ export interface VectorCase {
   readonly robustnessOnly: boolean;
 }
 
-function fromPlanes(planes: Buffer, size: number): Buffer {
+export function fromPlanes(planes: Buffer, size: number): Buffer {
   const count = planes.length / size;
   const data = Buffer.alloc(planes.length);
   for (let i = 0; i < count; i++) for (let b = 0; b < size; b++) data[i * size + b] = at(planes, b * count + i);

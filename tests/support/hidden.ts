@@ -1,0 +1,204 @@
+// Batches of hidden states, the reference cases of the output layer, and results held to float64 stage by stage.
+import fs from 'node:fs';
+import { brotliDecompressSync } from 'node:zlib';
+import { expect } from 'vitest';
+import { DirAlignError, dirAlignLoss, type HiddenBatch, type HiddenLossResult, type Logits } from '../../ts/index.js';
+import { referenceFromLogps, type ReferenceConfig } from '../../ts/reference.js';
+import { expectation, logpBound, Tally } from '../../ts/verification.js';
+import { checkLayerGradients, layerGradients, type PreparedHidden } from '../../ts/verification-hidden.js';
+import type { Dtype } from './batches.js';
+import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';
+import { fromPlanes } from './vectors.js';
+
+export type HostArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+export type HostHidden = HiddenBatch<HostArray>;
+
+export interface HiddenSpec {
+  readonly seed: number;
+  readonly sequences: number;
+  readonly tokens: number;
+  readonly vocab: number;
+  readonly size: number;
+  readonly dtype?: Dtype;
+  readonly bias?: boolean;
+  /** Standard deviation of the logits, about. */
+  readonly scale?: number;
+  /** Share of rows that are ignored; their hidden states are NaN. */
+  readonly ignored?: number;
+}
+
+export const store = (values: Float32Array<ArrayBuffer>, dtype: Dtype): HostArray =>
+  dtype === 'float32' ? values : encodeHalf(values, dtype);
+
+/** Padded; every sequence has a scored row where it has a row at all; the reference is near what the policy would be. */
+export function randomHidden(spec: HiddenSpec): HostHidden {
+  const { seed, sequences, tokens, vocab, size, dtype = 'float32', bias = true, scale = 2, ignored = 0.3 } = spec;
+  const random = generator(seed);
+  const rows = sequences * tokens;
+  const labels = Int32Array.from({ length: rows }, () => (random() < ignored ? -100 : integer(random, 0, vocab - 1)));
+  for (let b = 0; b < sequences && tokens > 0; b++)
+    labels[b * tokens + integer(random, 0, tokens - 1)] = integer(random, 0, vocab - 1);
+  const numbers = (length: number, deviation: number): Float32Array<ArrayBuffer> =>
+    Float32Array.from({ length }, () => deviation * normal(random));
+  const hidden = numbers(rows * size, 1).map((x, i) => (at(labels, Math.floor(i / size)) === -100 ? NaN : x));
+  const reference = Float64Array.from({ length: sequences }, (_, b) => {
+    const scored = labels.subarray(b * tokens, (b + 1) * tokens).filter((label) => label !== -100).length;
+    return -scored * (Math.log(vocab) + 0.3 * normal(random)) - 0.1;
+  });
+  return {
+    hidden: store(hidden, dtype),
+    weight: store(numbers(vocab * size, scale / Math.sqrt(size)), dtype),
+    ...(bias && { bias: store(numbers(vocab, 0.5), dtype) }),
+    ...(dtype !== 'float32' && { dtype }),
+    shape: [sequences, tokens, vocab],
+    labels,
+    reference,
+  };
+}
+
+/** The least `memory` that a call takes, by its own word. */
+export function leastMemory(batch: HostHidden, config: ReferenceConfig = { method: 'dpo', beta: 0.1 }, run: object = {}): number {
+  try {
+    dirAlignLoss(config as never).fromHidden(batch, { ...run, memory: 1 });
+  } catch (error) {
+    if (error instanceof DirAlignError && error.code === 'ERR_DIRALIGN_OPTION')
+      return Number(/at least (\d+)/.exec(error.message)?.[1]);
+    throw error;
+  }
+  throw new Error('one byte was enough');
+}
+
+/** From one row of logits at a time to everything at once; steps of a row of `vocab` logits and a hidden state. */
+export function memories(batch: HostHidden, config: ReferenceConfig, rows: readonly number[]): number[] {
+  const least = leastMemory(batch, config);
+  const vocab = batch.shape.at(-1) ?? NaN;
+  const row = 4 * (vocab + batch.weight.length / vocab);
+  return rows.map((n) => least + Math.ceil(n * row));
+}
+
+export const gradients = ['gradHidden', 'gradWeight', 'gradBias'] as const;
+const values = ['losses', 'logps', 'counts', 'rewards', 'coefficients'] as const;
+type Result = HiddenLossResult<Logits>;
+
+export function sameValues(actual: Result, expected: Result, what: string): void {
+  for (const key of values) expect(sameBits(actual[key], expected[key]), `${what}: ${key}`).toBe(true);
+  expect(Object.is(actual.loss, expected.loss), what).toBe(true);
+  expect(actual.metrics, what).toStrictEqual(expected.metrics);
+}
+
+export function sameGradients(actual: HiddenLossResult, expected: HiddenLossResult, what: string): void {
+  for (const key of gradients) {
+    expect(actual[key] === undefined, `${what}: ${key}`).toBe(expected[key] === undefined);
+    if (expected[key]) expect(sameBits(present(actual[key]), expected[key]), `${what}: ${key}`).toBe(true);
+  }
+}
+
+/**
+ * A result against float64, stage by stage: log-probabilities of the layer's logits, the pair stage of those log-probabilities, the
+ * gradients of its coefficients. A stage is held to what it adds, however an objective magnifies the stage before.
+ */
+export function checkStages(tally: Tally, config: ReferenceConfig, prepared: PreparedHidden, result: HiddenLossResult): void {
+  const { reference, sftLabels } = prepared.batch;
+  const { alignment } = prepared.prepared;
+  const { logps, counts } = alignment;
+  logps.forEach((logp, b) => {
+    tally.near('logps', at(result.logps, b), logp, logpBound(logp, at(counts, b)), () => `logps[${b}]`);
+    tally.near('logps', at(result.counts, b), at(counts, b), 0, () => `counts[${b}]`);
+    if (!(at(result.logps, b) <= 0)) tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
+  });
+  if (sftLabels && config.sftWeight) {
+    checkLayerGradients(tally, prepared, layerGradients(prepared, expectation(config, prepared.prepared).terms), result);
+    return;
+  }
+  const own = referenceFromLogps(config, { logps: result.logps, counts: result.counts, ...(reference && { reference }) });
+  const float64 = (x: number): number => 1e-11 * Math.max(1e-3, Math.abs(x));
+  tally.near('loss', result.loss, own.loss, float64(own.loss), () => 'loss');
+  own.losses.forEach((loss, i) => {
+    tally.near('loss', at(result.losses, i), loss, float64(loss), () => `losses[${i}]`);
+  });
+  own.rewards.forEach((reward, i) => {
+    tally.near('logps', at(result.rewards, i), reward, float64(reward), () => `rewards[${i}]`);
+  });
+  checkLayerGradients(tally, prepared, layerGradients(prepared, [{ ...alignment, coefficients: own.gradLogps }]), result);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The reference cases
+
+interface LayerArrays {
+  readonly hidden: Float32Array<ArrayBuffer>;
+  readonly weight: Float32Array<ArrayBuffer>;
+  readonly bias: Float32Array<ArrayBuffer> | undefined;
+}
+export interface LayerInput extends LayerArrays {
+  readonly name: string;
+  readonly B: number;
+  readonly T: number;
+  readonly V: number;
+  readonly H: number;
+  readonly reference: Float64Array;
+  readonly counts: readonly number[];
+  readonly logps: readonly number[];
+  readonly labels: Int32Array;
+}
+export interface LayerCase {
+  readonly id: string;
+  readonly input: LayerInput;
+  readonly call: ReferenceConfig;
+  readonly loss: number;
+  readonly losses: readonly number[] | undefined;
+  /** In float32. */
+  readonly gradients: LayerArrays;
+}
+
+interface Lengths {
+  readonly hidden: number;
+  readonly weight: number;
+  readonly bias?: number;
+}
+interface Packed {
+  readonly inputs: Readonly<
+    Record<string, Omit<LayerInput, 'reference' | 'labels'> & { reference: number[]; labels: number[]; lengths: Lengths }>
+  >;
+  readonly cases: readonly (Omit<LayerCase, 'input' | 'gradients'> & { readonly input: string; readonly lengths: Lengths })[];
+}
+
+/** The cases of the fused output layer that scripts/pack-vectors.mjs packed. */
+export function loadLayerCases(folder = new URL('../fixtures/vectors/', import.meta.url)): LayerCase[] {
+  const unpack = (name: string): Buffer => brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
+  const packed = JSON.parse(unpack('layer-cases.json.br').toString()) as Packed;
+  const data = new Float32Array(Uint8Array.from(fromPlanes(unpack('layer.f32.br'), 4)).buffer);
+  let read = 0;
+  const take = (length: number): Float32Array<ArrayBuffer> => data.slice(read, (read += length));
+  const arrays = ({ hidden, weight, bias }: Lengths): LayerArrays => ({
+    hidden: take(hidden),
+    weight: take(weight),
+    bias: bias === undefined ? undefined : take(bias),
+  });
+  const inputs = new Map<string, LayerInput>();
+  for (const [name, { reference, labels, lengths, ...input }] of Object.entries(packed.inputs)) {
+    const own = { reference: Float64Array.from(reference), labels: Int32Array.from(labels) };
+    inputs.set(name, { ...input, ...own, ...arrays(lengths), name });
+  }
+  const cases = packed.cases.map(({ input, lengths, ...c }) => ({
+    ...c,
+    input: inputs.get(input) as LayerInput,
+    gradients: arrays(lengths),
+  }));
+  if (read !== data.length) throw new Error('the arrays do not fit the cases');
+  return cases;
+}
+
+/** A case as a call takes it. `sft` has no rejected sequences. */
+export function layerBatch({ input, call }: LayerCase): HostHidden {
+  const { B, T, V, H, hidden, weight, bias, labels, reference } = input;
+  const sequences = call.method === 'sft' ? B : 2 * B;
+  return {
+    hidden: hidden.slice(0, sequences * T * H),
+    weight: weight.slice(),
+    ...(bias && { bias: bias.slice() }),
+    shape: [sequences, T, V],
+    labels: labels.slice(0, sequences * T),
+    reference: reference.slice(0, sequences),
+  };
+}
