@@ -5,7 +5,7 @@ import fs from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DirAlignError, dirAlignLoss, type LogitsBatch } from '../ts/index.js';
+import { DirAlignError, dirAlignLoss, type HiddenBatch, type LogitsBatch } from '../ts/index.js';
 import { compilePackage, script, type Compiled } from './support/compiled.js';
 import { randomBatch } from './support/batches.js';
 import { present, sameBits } from './support/numbers.js';
@@ -94,6 +94,18 @@ describe('off the event loop', () => {
   });
 });
 
+/** A hundred milliseconds or so of products. */
+function largeLayer(): HiddenBatch<Float32Array<ArrayBuffer>> {
+  const [rows, vocab, size] = [512, 8192, 64];
+  return {
+    hidden: new Float32Array(rows * size).map((_, i) => Math.sin(i % 997)),
+    weight: new Float32Array(vocab * size).map((_, i) => Math.sin(i % 991) / 4),
+    shape: [2, rows / 2, vocab],
+    labels: new Int32Array(rows).fill(7),
+    reference: Float64Array.of(-1, -1),
+  };
+}
+
 describe('abort', () => {
   const batch = largeBatch();
   const refusal = async (promise: Promise<unknown>): Promise<unknown> =>
@@ -155,6 +167,35 @@ describe('abort', () => {
     expect(performance.now() - before).toBeLessThan(full);
   });
 
+  test('fromHidden: before, at once, and in the middle', async () => {
+    const layer = largeLayer();
+    const expected = objective.fromHidden(layer);
+    const out = { gradWeight: new Float32Array(layer.weight.length).fill(3) };
+    const before = AbortSignal.abort(new Error('changed my mind'));
+    expectAborted(await refusal(objective.fromHidden.async(layer, { out, signal: before })), before.reason);
+    expect(out.gradWeight.every((x) => x === 3)).toBe(true);
+    const start = performance.now();
+    await objective.fromHidden.async(layer);
+    const full = performance.now() - start;
+    // Many of them, one behind the other, so that some have not begun and one is computing.
+    for (const delay of [0, full / 3, full]) {
+      const controller = new AbortController();
+      const pending = Array.from({ length: 8 }, () => refusal(objective.fromHidden.async(layer, { signal: controller.signal })));
+      if (delay === 0) controller.abort('now');
+      else
+        setTimeout(() => {
+          controller.abort('now');
+        }, delay);
+      const errors = (await Promise.all(pending)).filter((error) => error !== undefined);
+      expect(errors.length).toBeGreaterThan(0);
+      for (const error of errors) expectAborted(error, 'now');
+      expect(getEventListeners(controller.signal, 'abort')).toHaveLength(0);
+    }
+    const again = await objective.fromHidden.async(layer);
+    expect(again.loss).toBe(expected.loss);
+    expect(sameBits(present(again.gradWeight), present(expected.gradWeight))).toBe(true);
+  });
+
   test('after: too late to matter, and no listener stays behind', async () => {
     const controller = new AbortController();
     const small = randomBatch({ seed: 2, sequences: 2, tokens: 2, vocab: 9 });
@@ -209,6 +250,27 @@ describe('processes and workers', () => {
     expect([stdout, stderr]).toEqual(['terminated 20', '']);
   });
 
+  test('10 workers terminated in the middle of an output layer', { timeout: 60_000 }, async () => {
+    const { stdout, stderr } = await run('terminate.mjs', ['10', 'hidden']);
+    expect([stdout, stderr]).toEqual(['terminated 10', '']);
+  });
+
+  test.runIf(process.platform === 'linux')(
+    'an output layer takes the workspace that it was given, and no more',
+    { timeout: 60_000 },
+    async () => {
+      // In MiB: 64 of logits; growth with little workspace, and with enough for all of them.
+      const { stdout, stderr } = await run('hidden-memory.mjs');
+      expect(stderr).toBe('');
+      const { little, much } = JSON.parse(stdout) as Record<string, { memory: number; gradients: number; growth: number }>;
+      expect(present(little).memory).toBeLessThanOrEqual(8);
+      expect(present(little).growth).toBeLessThan(8 + present(little).gradients + 6);
+      // It was a measurement.
+      expect(present(much).memory).toBeGreaterThan(30);
+      expect(present(much).growth).toBeGreaterThan(30);
+    },
+  );
+
   test('workers alone have the addon, and end by themselves', { timeout: 60_000 }, async () => {
     const { stdout, stderr } = await run('workers-only.mjs');
     expect([stdout, stderr]).toEqual(['workers 8', '']);
@@ -240,6 +302,8 @@ describe('processes and workers', () => {
       'dense',
       'factored',
       'logps',
+      'fromHidden',
+      'fromHidden async, and aborted',
       'fromLogps',
       'refused',
       'tiny',
