@@ -41,7 +41,7 @@ struct OppositeVisitor {
   bool result = false;
 
   template <class Method>
-  void operator()() {
+  DIRALIGN_HD void operator()() {
     const bool linear = std::is_same_v<typename Method::Score, LogRatio> ||
                         (std::is_same_v<typename Method::Score, DivergenceScore> && settings.divergence == double(Divergence::reverse_kl));
     result = linear && std::is_base_of_v<OfMargin, typename Method::Ranking>;
