@@ -26,8 +26,9 @@ namespace diralign::gpu {
 namespace {
 
 constexpr size_t most_product_workspace = size_t{32} << 20;
-/// Rows without a gradient between two with one that do not make another product worth while: a tile of one.
-constexpr int64_t shortest_gap = 128;
+/// Rows without a gradient between two with one that do not make another product worth while: a tile of one. They take part with a
+/// gradient of 0, to which a hidden state that is not finite would still add a NaN: where a group may have one, every gap counts.
+constexpr int64_t shortest_gap = 128, shortest_not_finite = 1;
 
 size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
 
@@ -91,7 +92,7 @@ class LayerRun {
         request.chunks.push_back(chunk);
         longest = std::max(longest, chunk.size());
         launches += dense_ ? 2 : 1;
-        stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_gap + 1) + 1) : 0);
+        stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_not_finite + 1) + 1) : 0);
         gathers = gathers || !in_one_piece(chunk, arrays.hidden);
         scatters = scatters || !in_one_piece(chunk, arrays.gradients.hidden.data);
       }
@@ -131,7 +132,9 @@ class LayerRun {
     return finish();
   }
 
-  /// And for each group its gradients, once `evaluate(group)` has taken its numbers and `coefficient(i)` knows those of the i-th scored row.
+  /// And for each group its gradients, once `evaluate(group)` has taken its numbers, and said whether they are all finite or infinite, and
+  /// `coefficient(i)` knows those of the i-th scored row. (A hidden state that is not finite makes its logits all NaN or infinite, and
+  /// the log-probability a NaN.)
   template <class Evaluate, class Coefficient>
   bool reduce_and_differentiate(Evaluate&& evaluate, Coefficient&& coefficient) {
     start();
@@ -142,7 +145,7 @@ class LayerRun {
         work_->fetch();
         check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
       }
-      evaluate(group);
+      const int64_t gap = evaluate(group) ? shortest_gap : shortest_not_finite;
       double largest = 0;
       for (int64_t i = group.rows.begin; i < group.rows.end; i++)
         if (const double c = coefficient(i).bound(); std::isfinite(c)) largest = std::max(largest, c);
@@ -150,7 +153,7 @@ class LayerRun {
       const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::clamp(15 - (std::ilogb(largest) + 1), -100, 100) : 0;
       for (const RowRange& chunk : chunks_[g]) {
         if (job_.cancelled) return false;
-        const std::vector<RowRange> active = active_ranges(chunk, shortest_gap, [&](int64_t i) { return coefficient(i).bound() == 0; });
+        const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficient(i).bound() == 0; });
         if (active.empty()) continue;
         if (!group.kept) multiply(chunk);
         differentiate(g, chunk, active, exponent);
@@ -322,15 +325,18 @@ bool complete(LossJob& job, LayerRun& run) {
   std::vector<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
   const double* const sft = sft_logps.empty() ? job.logps : sft_logps.data();
   auto evaluate = [&](const PairGroup& group) {
+    bool numbers = true;
     auto take = [&](int64_t s) {
       job.logps[s] = run.logp(s);
       if (!sft_logps.empty()) sft_logps[size_t(s)] = run.sft_logp(s);
+      numbers = numbers && !std::isnan(job.logps[s]) && !std::isnan(sft[s]);
     };
     for (int64_t pair = group.first_pair; pair < group.last_pair; pair++) {
       take(pair);
       if (!terms.likelihood_only) take(pair + pairs);
     }
     loss.evaluate(job.logps, sft, group.first_pair, group.last_pair);
+    return numbers;
   };
   auto coefficient = [&](int64_t i) {
     const ScoredRow& row = job.rows.scored[size_t(i)];
