@@ -231,7 +231,7 @@ TEST(layer_edges) {
 }
 
 TEST(layer_idle_rows) {
-  // A pair whose loss is flat leaves no trace, even where its hidden states are infinite.
+  // A pair whose loss is flat leaves no trace in the gradients.
   Shape shape = shape_of(81, 19);
   shape.sequences = 4;
   shape.tokens = 100;

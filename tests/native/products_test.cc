@@ -31,6 +31,18 @@ struct Matrix {
     return *this;
   }
   double at(int64_t i, int64_t j) const { return load(dtype, data.data(), i * stride + j); }
+  /// All of it, read once.
+  struct Values {
+    int64_t columns;
+    std::vector<double> data;
+    double operator()(int64_t i, int64_t j) const { return data[size_t(i * columns + j)]; }
+  };
+  Values values() const {
+    Values v{columns, {}};
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++) v.data.push_back(at(i, j));
+    return v;
+  }
   float* floats() { return reinterpret_cast<float*>(data.data()); }
   bool intact() const { return std::all_of(data.end() - guard, data.end(), [](char c) { return c == guard_byte; }); }
 };
@@ -42,13 +54,15 @@ struct Scratch {
 };
 
 /// `term(i, j, k)` summed over k: each element within float32's rounding of the sum of magnitudes.
-void check_product(const char* what, const Matrix& out, const Matrix* before, int64_t inner, const std::function<double(int64_t, int64_t, int64_t)>& term) {
+template <class Term>
+void check_product(const char* what, const Matrix& out, const Matrix* before, int64_t inner, Term&& term) {
   for (int64_t i = 0; i < out.rows; i++) {
     for (int64_t j = 0; j < out.columns; j++) {
       double sum = before ? before->at(i, j) : 0, magnitude = std::fabs(sum);
       for (int64_t k = 0; k < inner; k++) {
-        sum += term(i, j, k);
-        magnitude += std::fabs(term(i, j, k));
+        const double x = term(i, j, k);
+        sum += x;
+        magnitude += std::fabs(x);
       }
       CHECK(std::fabs(out.at(i, j) - sum) <= 1e-6 * magnitude, "%s: [%lld, %lld] is %.9g, not %.9g", what, (long long)i, (long long)j, out.at(i, j), sum);
     }
@@ -78,6 +92,7 @@ void check_shape(const KernelSet& set, Dtype d, const ProductShape& shape) {
   Matrix gradient = Matrix(p.gradient, shape.rows, shape.vocab, stride).fill(random, 0.1);
   std::vector<int64_t> index;
   for (int64_t i = 0; i < shape.rows; i++) index.push_back(2 * i + (i % 3 == 0));
+  const Matrix::Values h = states.values(), w = weight.values(), b = bias.values(), g = gradient.values();
   const RowsView hidden{states.data.data(), shape.hidden, index.data()};
 
   for (bool with_bias : {false, true}) {
@@ -90,7 +105,7 @@ void check_shape(const KernelSet& set, Dtype d, const ProductShape& shape) {
       if (whole) {
         first = out;
         check_product((name + " logits").c_str(), out, nullptr, shape.hidden + 1,
-                      [&](int64_t i, int64_t v, int64_t k) { return k == shape.hidden ? (with_bias ? bias.at(0, v) : 0) : states.at(index[size_t(i)], k) * weight.at(v, k); });
+                      [&](int64_t i, int64_t v, int64_t k) { return k == shape.hidden ? (with_bias ? b(0, v) : 0) : h(index[size_t(i)], k) * w(v, k); });
       }
       CHECK(out.data == first.data, "%s: logits depend on the cut", name.c_str());
     }
@@ -110,7 +125,7 @@ void check_shape(const KernelSet& set, Dtype d, const ProductShape& shape) {
       });
       if (whole) {
         first = out;
-        check_product((name + " hidden gradient").c_str(), out, nullptr, shape.vocab, [&](int64_t i, int64_t h, int64_t v) { return gradient.at(i, v) * weight.at(v, h); });
+        check_product((name + " hidden gradient").c_str(), out, nullptr, shape.vocab, [&](int64_t i, int64_t k, int64_t v) { return g(i, v) * w(v, k); });
       }
       CHECK(out.data == first.data, "%s: the hidden gradient depends on the cut", name.c_str());
     }
@@ -127,8 +142,8 @@ void check_shape(const KernelSet& set, Dtype d, const ProductShape& shape) {
       if (whole) {
         first = out;
         check_product((name + " weight gradient").c_str(), out, accumulate ? &before : nullptr, shape.rows,
-                      [&](int64_t v, int64_t h, int64_t i) { return gradient.at(i, v) * states.at(index[size_t(i)], h); });
-        check_product((name + " bias gradient").c_str(), out_bias, accumulate ? &bias_before : nullptr, shape.rows, [&](int64_t, int64_t v, int64_t i) { return gradient.at(i, v); });
+                      [&](int64_t v, int64_t k, int64_t i) { return g(i, v) * h(index[size_t(i)], k); });
+        check_product((name + " bias gradient").c_str(), out_bias, accumulate ? &bias_before : nullptr, shape.rows, [&](int64_t, int64_t v, int64_t i) { return g(i, v); });
       }
       CHECK(out.data == first.data, "%s: the weight gradient depends on the cut", name.c_str());
     }
