@@ -1,8 +1,8 @@
 /** The objectives and batches that `diralign verify` goes through. */
 import { methods, type MethodInfo } from './catalogue.js';
 import { presets } from './presets.js';
-import { referenceLogps, type ReferenceConfig } from './reference.js';
-import type { Dtype, LogitsBatch } from './types.js';
+import { referenceLayer, referenceLogps, type ReferenceConfig } from './reference.js';
+import type { Dtype, HiddenBatch, LogitsArray, LogitsBatch } from './types.js';
 import { decoder, encode } from './verification.js';
 
 /** Second values of the options, beside their defaults; every method that has the option is checked with them. */
@@ -161,6 +161,63 @@ export function syntheticBatches(): NamedBatch[] {
     // `sft` has one set of labels.
     { name: 'likelihood of the prompt', batch: prompted(), isSmooth: always, isChecked: ({ method }) => method !== 'sft' },
   ];
+}
+
+export interface NamedHiddenBatch {
+  readonly name: string;
+  readonly batch: HiddenBatch;
+  readonly isChecked: (config: ReferenceConfig) => boolean;
+}
+
+/** Hidden states around 0 and a layer whose logits are; ignored rows hold nothing but NaN. */
+function randomLayer(sizes: Sizes & { readonly hiddenSize: number; readonly bias: boolean }, seed: number): HiddenBatch {
+  const { sequences, tokens, vocab, hiddenSize, bias } = sizes;
+  const next = uniform(seed);
+  const rows = sequences * tokens;
+  const numbers = (length: number, size: number): Float32Array => Float32Array.from({ length }, () => size * (next() - 0.5));
+  const labels = Int32Array.from({ length: rows }, (_, row) =>
+    row % tokens !== 0 && next() < 0.33 ? -100 : Math.floor(next() * vocab),
+  );
+  const hidden = numbers(rows * hiddenSize, 3).map((x, i) => (labels[Math.floor(i / hiddenSize)] === -100 ? NaN : x));
+  const weight = numbers(vocab * hiddenSize, 8 / Math.sqrt(hiddenSize));
+  const batch = { hidden, weight, ...(bias && { bias: numbers(vocab, 2) }), shape: [sequences, tokens, vocab] as const, labels };
+  const { logps } = referenceLogps(referenceLayer(batch).batch);
+  return { ...batch, reference: logps.map((logp) => logp * (0.8 + 0.4 * next())) };
+}
+
+export function syntheticHiddenBatches(): NamedHiddenBatch[] {
+  const sizes = [
+    { vocab: 1, hiddenSize: 1, bias: true },
+    { vocab: 31, hiddenSize: 17, bias: false },
+    { vocab: 129, hiddenSize: 33, bias: true },
+  ];
+  const sized = sizes.map((size, i) => ({
+    name: `output layer, ${size.vocab} x ${size.hiddenSize}`,
+    batch: randomLayer({ sequences: 4, tokens: 4, ...size }, 20 + i),
+    isChecked: always,
+  }));
+  const whole = randomLayer({ sequences: 6, tokens: 4, vocab: 13, hiddenSize: 5, bias: true }, 24);
+  const labels = whole.labels.slice();
+  labels.fill(-100, 1 * 4, 2 * 4);
+  labels.fill(-100, 5 * 4, 6 * 4);
+  const prompt = randomLayer({ sequences: 4, tokens: 5, vocab: 13, hiddenSize: 5, bias: true }, 25);
+  const sftLabels = prompt.labels.map((label, row) => (label !== -100 && row % 5 < 2 ? row % 13 : label));
+  return [
+    ...sized,
+    { name: 'output layer, empty sequences', batch: { ...whole, labels }, isChecked: always },
+    {
+      name: 'output layer, likelihood of the prompt',
+      batch: { ...prompt, sftLabels },
+      isChecked: ({ method }) => method !== 'sft',
+    },
+  ];
+}
+
+/** The same batch in another dtype, rounded to nearest. */
+export function convertedHidden(batch: HiddenBatch, dtype: 'float16' | 'bfloat16'): HiddenBatch {
+  const convert = (array: LogitsArray): Uint16Array => Uint16Array.from(array as Float32Array, (x) => encode(x, dtype));
+  const { hidden, weight, bias } = batch;
+  return { ...batch, hidden: convert(hidden), weight: convert(weight), ...(bias && { bias: convert(bias) }), dtype };
 }
 
 /** The same batch in another dtype, rounded to nearest. */

@@ -2,7 +2,7 @@
 import { cuda } from './cuda.js';
 import type { DeviceTensor } from './device.js';
 import { dirAlignLoss } from './objective.js';
-import { referenceLayer, type ReferenceConfig, type ReferenceLayer } from './reference.js';
+import { referenceFromLogps, referenceLayer, type ReferenceConfig, type ReferenceLayer } from './reference.js';
 import type { BatchRows, Dtype, HiddenBatch, HiddenLossResult, HiddenRunOptions, LogitsArray } from './types.js';
 import {
   checkValues,
@@ -12,6 +12,7 @@ import {
   prepare,
   rowsOf,
   Tally,
+  type Expected,
   type Prepared,
   type Term,
 } from './verification.js';
@@ -183,6 +184,29 @@ export function checkLayerGradients(
   }
 }
 
+/**
+ * The terms of the gradient at the log-probabilities that were found, so that the products are held to what they add, however steep
+ * an objective is: a coefficient may change by far more than a log-probability's rounding.
+ */
+export function termsAt(
+  config: ReferenceConfig,
+  { batch }: PreparedHidden,
+  { terms }: Expected,
+  { logps, counts }: Pick<HiddenLossResult, 'logps' | 'counts'>,
+): readonly Term[] {
+  const { reference } = batch;
+  const [alignment, ...likelihood] = terms;
+  if (!alignment) return [];
+  const own = { ...config };
+  if (likelihood.length > 0) {
+    // A term of its own, whose coefficients are those of the counts.
+    delete own.sftWeight;
+    delete own.sftReduction;
+  }
+  const { gradLogps } = referenceFromLogps(own, { logps, counts, ...(reference && { reference }) });
+  return [{ ...alignment, coefficients: gradLogps }, ...likelihood];
+}
+
 /** Everything about one objective on one batch. */
 export function checkHiddenObjective(
   lib: HiddenLibrary,
@@ -194,6 +218,6 @@ export function checkHiddenObjective(
   const expected = expectation(config, hidden.prepared);
   const actual = lib(config, hidden.batch, { backend });
   checkValues(tally, hidden.prepared, config, expected, actual);
-  checkLayerGradients(tally, hidden, layerGradients(hidden, expected.terms), actual);
+  checkLayerGradients(tally, hidden, layerGradients(hidden, termsAt(config, hidden, expected, actual)), actual);
   return tally;
 }

@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import { DirAlignError, dirAlignLoss, type HiddenBatch, type HiddenLossResult, type Logits } from '../../ts/index.js';
 import { referenceFromLogps, type ReferenceConfig } from '../../ts/reference.js';
 import { expectation, logpBound, Tally } from '../../ts/verification.js';
-import { checkLayerGradients, layerGradients, type PreparedHidden } from '../../ts/verification-hidden.js';
+import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
 import type { Dtype } from './batches.js';
 import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';
 import { fromPlanes } from './vectors.js';
@@ -106,10 +106,10 @@ export function checkStages(tally: Tally, config: ReferenceConfig, prepared: Pre
     tally.near('logps', at(result.counts, b), at(counts, b), 0, () => `counts[${b}]`);
     if (!(at(result.logps, b) <= 0)) tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
   });
-  if (sftLabels && config.sftWeight) {
-    checkLayerGradients(tally, prepared, layerGradients(prepared, expectation(config, prepared.prepared).terms), result);
-    return;
-  }
+  const terms = termsAt(config, prepared, expectation(config, prepared.prepared), result);
+  checkLayerGradients(tally, prepared, layerGradients(prepared, terms), result);
+  // The loss then holds two kinds of log-probabilities, one of which no result has.
+  if (sftLabels && config.sftWeight) return;
   const own = referenceFromLogps(config, { logps: result.logps, counts: result.counts, ...(reference && { reference }) });
   const float64 = (x: number): number => 1e-11 * Math.max(1e-3, Math.abs(x));
   tally.near('loss', result.loss, own.loss, float64(own.loss), () => 'loss');
@@ -119,7 +119,6 @@ export function checkStages(tally: Tally, config: ReferenceConfig, prepared: Pre
   own.rewards.forEach((reward, i) => {
     tally.near('logps', at(result.rewards, i), reward, float64(reward), () => `rewards[${i}]`);
   });
-  checkLayerGradients(tally, prepared, layerGradients(prepared, [{ ...alignment, coefficients: own.gradLogps }]), result);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

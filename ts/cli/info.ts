@@ -39,6 +39,8 @@ const cudaVersion = (number: number): string => `${Math.floor(number / 1000)}.${
 interface CudaInfo {
   readonly available: boolean;
   readonly reason?: string;
+  /** Why output layers (fromHidden) cannot be computed on a device that is there. */
+  readonly hiddenReason?: string;
   /** Of the build: the architectures that it has code for, and its CUDA. */
   readonly architectures?: readonly string[];
   readonly runtime?: string;
@@ -60,7 +62,8 @@ function gatherCuda(): CudaInfo {
   const reason = whyNoCuda();
   if (reason !== undefined) return { available: false, reason, ...build };
   try {
-    return { available: true, ...build, devices: cuda.devices() };
+    const { hiddenReason } = cuda;
+    return { available: true, ...build, ...(hiddenReason !== undefined && { hiddenReason }), devices: cuda.devices() };
   } catch (error) {
     // A device that is there and does not answer is what this command is asked about.
     if (error instanceof DirAlignError) return { available: true, ...build, devices: [], error: error.message };
@@ -129,6 +132,7 @@ function run(args: string[]): Promise<number> {
       ['processor', `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`],
       ['cpu', backend('cpu', 'error' in addon ? 'the addon is not loaded' : `${vectors}${threads}`)],
       ['cuda', backend('cuda', cudaDetails)],
+      ...(gpu.hiddenReason === undefined ? [] : [['fromHidden', `not on a device: ${gpu.hiddenReason}`] as [string, string]]),
       ...devices,
     ]),
   );

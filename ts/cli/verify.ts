@@ -4,8 +4,18 @@ import { methods } from '../catalogue.js';
 import { native } from '../native.js';
 import type { ReferenceConfig } from '../reference.js';
 import { readBatch, readSafetensors } from '../safetensors.js';
-import type { Dtype, LogitsBatch } from '../types.js';
-import { allConfigs, converted, nameOf, packed, syntheticBatches, type NamedBatch } from '../verification-cases.js';
+import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
+import {
+  allConfigs,
+  converted,
+  convertedHidden,
+  nameOf,
+  packed,
+  syntheticBatches,
+  syntheticHiddenBatches,
+  type NamedBatch,
+} from '../verification-cases.js';
+import { checkHiddenObjective, prepareHidden } from '../verification-hidden.js';
 import { checkDifferences, checkExpected, checkObjective, kinds, prepare, Tally, type Kind, type Miss } from '../verification.js';
 import { parse } from './arguments.js';
 import { cuda } from '../cuda.js';
@@ -26,6 +36,14 @@ interface Plan {
   readonly isSmooth: (config: ReferenceConfig) => boolean;
   readonly expected?: ExpectedValues | undefined;
   /** Elements of the logits, and for how many passes: the work ahead. */
+  readonly work: number;
+}
+
+/** The same for hidden states. */
+interface HiddenPlan {
+  readonly suite: string;
+  readonly hidden: HiddenBatch;
+  readonly configs: readonly ReferenceConfig[];
   readonly work: number;
 }
 
@@ -72,6 +90,20 @@ function makePlans(
     const form = converted(batch, dtype);
     const own = plan(dtype, layout, form);
     return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packed(form))];
+  });
+}
+
+function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
+  return syntheticHiddenBatches().flatMap(({ name, batch, isChecked }) => {
+    const configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
+    const { hidden, weight, labels } = batch;
+    const work = ((4 * labels.length * weight.length) / (hidden.length || 1) + 2000) * (configs.length + 4);
+    return dtypes.map((dtype) => ({
+      suite: `${name}, ${dtype}`,
+      hidden: dtype === 'float32' ? batch : convertedHidden(batch, dtype),
+      configs,
+      work,
+    }));
   });
 }
 
@@ -136,6 +168,18 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
       yield timed(wanted.call, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
         checkExpected(lib, plan.batch, { ...wanted, logps: expected?.logps, counts: expected?.counts }, backend),
       );
+    }
+  }
+}
+
+function* executeHidden({ suite, hidden, configs }: HiddenPlan, ways: readonly Way[]): Generator<Outcome> {
+  const prepared = prepareHidden(hidden);
+  for (const { name, backend, hidden: lib } of ways) {
+    if (!lib) continue;
+    for (const config of configs) {
+      const start = performance.now();
+      const tally = checkHiddenObjective(lib, config, prepared, backend);
+      yield { suite, backend: name, config, label: nameOf(config), tally, seconds: (performance.now() - start) / 1000 };
     }
   }
 }
@@ -227,7 +271,8 @@ function run(args: string[]): Promise<number> {
   const { isa, threads } = native().cpuInfo();
   if (values.junit !== undefined) writeFile(values.junit, '');
   const files = listFiles(positionals);
-  const plans = syntheticBatches().flatMap((batch) => makePlans(batch, chosen));
+  const plans: (Plan | HiddenPlan)[] = syntheticBatches().flatMap((batch) => makePlans(batch, chosen));
+  plans.push(...makeHiddenPlans(chosen));
   for (const file of [exampleFile, ...files]) plans.push(...makePlans(fileBatch(file), chosen, expectedValuesOf(file)));
 
   const progress = new Progress(plans.reduce((sum, { work }) => sum + work, 0));
@@ -236,7 +281,7 @@ function run(args: string[]): Promise<number> {
   for (const plan of plans) {
     progress.update(done, plan.suite);
     const step = plan.work / (plan.configs.length * ways.length || 1);
-    for (const outcome of execute(plan, ways)) {
+    for (const outcome of 'hidden' in plan ? executeHidden(plan, ways) : execute(plan, ways)) {
       outcomes.push(outcome);
       done += step;
       progress.update(done, `${plan.suite}: ${outcome.label}`);
@@ -277,7 +322,7 @@ function run(args: string[]): Promise<number> {
   print(`${paint('dim', `backend cpu (${isa}, ${plural(threads, 'thread')})${other}`)}\n`);
   print(showTable(summaries, ways));
   print(
-    `\n${paint('dim', 'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; dLoss/dlogps against finite differences.')}`,
+    `\n${paint('dim', 'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; gradients of output layers; dLoss/dlogps against finite differences.')}`,
   );
   const shown = 8;
   for (const { suite, backend, label, tally } of missed.slice(0, shown)) {
@@ -312,7 +357,7 @@ ${paint('bold', 'Usage')}
 Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a factored gradient, on every
 backend that is available (CUDA twice: with the data on the device, and with host arrays): on small batches with edges (ignored
 rows of NaN, empty sequences, certain rows, vocabularies of 1 to 513), on the example that comes with the package, and on the
-batches of FILEs and DIRs. Large files are taken in their own dtype and layout only.
+batches of FILEs and DIRs. Large files are taken in their own dtype and layout only. On small output layers, too (fromHidden).
 
 A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors") adds reference values:
   { "cases": [ { "call": { "method": "dpo", "beta": 0.1 }, "loss": 0.693, "losses": [...],
