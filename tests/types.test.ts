@@ -7,10 +7,13 @@ import {
   dirAlignLoss,
   methods,
   sequenceLogps,
+  tokenLogps,
   type DeviceBuffer,
   type DeviceInfo,
   type DeviceTensor,
   type Divergence,
+  type HiddenBatch,
+  type HiddenLossResult,
   type LogitsBatch,
   type LossResult,
   type Method,
@@ -180,4 +183,57 @@ test('logits on a device have their gradient there', () => {
   expectTypeOf<typeof cuda.alloc>().returns.toEqualTypeOf<DeviceBuffer>();
   expectTypeOf<DeviceBuffer>().toExtend<Disposable>();
   expectTypeOf<DeviceTensor>().toExtend<Disposable>();
+});
+
+test('gradients of hidden states have their type, those of the weight are float32, and all are where the hidden states are', () => {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  const rows = { shape: [2, 1, 2] as const, labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
+  const single = dpo.fromHidden({ hidden: new Float32Array(6), weight: new Float32Array(6), ...rows });
+  expectTypeOf(single).toEqualTypeOf<HiddenLossResult<Float32Array<ArrayBuffer>>>();
+  expectTypeOf(single.gradWeight).toEqualTypeOf<Float32Array | undefined>();
+  expectTypeOf(single.memory).toEqualTypeOf<number>();
+  expect(single.gradHidden).toBeInstanceOf(Float32Array);
+  // @ts-expect-error there are no logits that could have a gradient
+  expect(single.gradLogits).toBeUndefined();
+  const halfBatch = { hidden: new Uint16Array(6), weight: new Uint16Array(6), dtype: 'bfloat16', ...rows } as const;
+  const half = dpo.fromHidden(halfBatch, {
+    out: { gradWeight: new Float32Array(6), gradHidden: true },
+    accumulate: ['gradWeight'],
+  });
+  expectTypeOf(half.gradHidden).toEqualTypeOf<Uint16Array<ArrayBuffer> | undefined>();
+  expectTypeOf(half.gradBias).toEqualTypeOf<Float32Array | undefined>();
+  expect(half.gradHidden).toBeInstanceOf(Uint16Array);
+  expect(half.gradWeight).toBeInstanceOf(Float32Array);
+
+  const batch: HiddenBatch<Float32Array> = { hidden: new Float32Array(6), weight: new Float32Array(6), ...rows };
+  const promised = dpo.fromHidden.async(batch, { signal: new AbortController().signal, memory: 2 ** 24 });
+  expectTypeOf(promised).resolves.toEqualTypeOf<HiddenLossResult<Float32Array>>();
+  expect(promised).toBeInstanceOf(Promise);
+  expectTypeOf(sequenceLogps(batch, { memory: 2 ** 24 })).toEqualTypeOf<SequenceLogps>();
+  expectTypeOf(tokenLogps).toBeCallableWith(batch);
+  // @ts-expect-error there is no factored gradient of a layer
+  refused(() => dpo.fromHidden(batch, { gradient: 'factored' }));
+  // @ts-expect-error nor are there logits to overwrite
+  refused(() => dpo.fromHidden(batch, { inPlace: true }));
+  // @ts-expect-error the gradient of the weight is float32
+  refused(() => dpo.fromHidden<Float32Array>(batch, { out: { gradWeight: new Uint16Array(6) } }));
+  // @ts-expect-error a gradient has a name
+  refused(() => dpo.fromHidden(batch, { out: { gradLogits: true } }));
+  // @ts-expect-error it is no buffer's name
+  refused(() => dpo.fromHidden(batch, { accumulate: ['weight'] }));
+  // @ts-expect-error the weight is needed
+  refused(() => dpo.fromHidden({ hidden: new Float32Array(6), ...rows }));
+
+  const outline = (hidden: DeviceTensor, weight: DeviceTensor, array: Float32Array) => {
+    const onDevice = dpo.fromHidden({ hidden, weight, hiddenSize: 3, ...rows }, { out: { gradWeight: weight } });
+    expectTypeOf(onDevice).toEqualTypeOf<HiddenLossResult<DeviceTensor>>();
+    expectTypeOf(onDevice.gradHidden).toEqualTypeOf<DeviceTensor | undefined>();
+    expectTypeOf(onDevice.gradWeight).toEqualTypeOf<DeviceTensor | undefined>();
+    // @ts-expect-error buffers are where the hidden states are
+    dpo.fromHidden<DeviceTensor>({ hidden, weight, ...rows }, { out: { gradWeight: array } });
+    // @ts-expect-error and so is the weight
+    dpo.fromHidden<DeviceTensor>({ hidden, weight: array, ...rows });
+  };
+  expect(outline).toBeTypeOf('function');
+  expectTypeOf(cuda.hiddenReason).toEqualTypeOf<string | undefined>();
 });
