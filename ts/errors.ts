@@ -73,11 +73,11 @@ export function rangeError(code: DirAlignErrorCode, message: string, options?: E
 
 /**
  * A failed call of CUDA, with what was being done; any other error as it is. CUDA's own stays in `cause`, with its `name`, for
- * instance `cudaErrorMemoryAllocation`, and its number as `code`.
+ * instance `cudaErrorMemoryAllocation` or `CUBLAS_STATUS_EXECUTION_FAILED`, and its number as `code`.
  */
 export function cudaError(doing: string, cause: unknown): unknown {
   if (typeof cause !== 'object' || cause === null || !('name' in cause && 'code' in cause && 'message' in cause)) return cause;
-  const isCuda = typeof cause.name === 'string' && cause.name.startsWith('cuda') && typeof cause.code === 'number';
+  const isCuda = typeof cause.name === 'string' && /^cuda|cublas/i.test(cause.name) && typeof cause.code === 'number';
   return isCuda ? new DirAlignDeviceError(`${doing}: ${String(cause.message)}`, { cause }) : cause;
 }
 
