@@ -4,6 +4,7 @@
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { describeMachine, isEmulated, loadSubject, parseOrExit, requireDevice, writeResults } from './gpu/machine.mjs';
+import { measureLayer, neededByLayer } from './gpu/layer.mjs';
 import { Device, measureBatch, needed } from './gpu/measure.mjs';
 import { findPeers, measurePeer } from './gpu/peers.mjs';
 import { batchesOf, parseShapes, scales } from './gpu/plan.mjs';
@@ -12,7 +13,7 @@ import { judge, report } from './gpu/report.mjs';
 const usage = `Usage: npm run gpu:bench -- [options]
 
 Measures the CUDA backend on the card of this machine: loss only, factored and dense gradients, with all and with half of the rows
-scored, as a share of what a copy kernel reaches in the same rounds; and PyTorch, torch.compile, Liger-Kernel and quack where a
+scored, as a share of what a copy kernel reaches in the same rounds; fromHidden by the clock; and PyTorch, torch.compile, Liger-Kernel and quack where a
 python3 (or PYTHON) has them. Ends with tables, and with exit code 1 where a target was missed, 2 where there is no device.
 
   --quick            fewer shapes, for about ten minutes
@@ -96,6 +97,21 @@ for (const wanted of batchesOf(scale, shapes)) {
   }
   batch.dispose();
 }
+const layers = [];
+const noLayers = subject.cuda.hiddenReason;
+for (const layer of noLayers === undefined && !shapes ? scale.layers : []) {
+  const [bytes, free] = [neededByLayer(layer), device.free()];
+  const title = `fromHidden ${layer.rows} x ${layer.size} x ${layer.vocab}`;
+  if (!emulated && bytes > free) {
+    skipped.push({
+      dtype: 'fromHidden',
+      ...layer,
+      reason: `needs ${(bytes / 1e9).toFixed(1)} GB, ${(free / 1e9).toFixed(1)} GB are free`,
+    });
+    continue;
+  }
+  layers.push(...(await measureLayer(device, layer, { rounds, fractions: [1, 0.5], progress: progress(title) })));
+}
 say('');
 
 const result = {
@@ -105,6 +121,8 @@ const result = {
   seconds: (performance.now() - start) / 1000,
   machine,
   groups,
+  layers,
+  ...(noLayers !== undefined && { noLayers }),
   skipped,
   peers,
   missingPeers: installed.missing,
@@ -119,6 +137,7 @@ if (emulated) {
       command: 'gpu:bench',
       emulated: true,
       cases,
+      layers: layers.length,
       batches: groups.map(({ dtype, rows, vocab }) => ({ dtype, rows, vocab })),
     },
     machine,

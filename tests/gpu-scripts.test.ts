@@ -315,6 +315,28 @@ describe('gpu:bench', () => {
     expect(text).toMatch(/bfloat16 +8192 +32000 +100.0 % +loss only +0\.138 .* 3800 +95\.0 %/);
   });
 
+  test('targets of the output layer: time at the stated shape, workspace everywhere', async () => {
+    const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
+    const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, mode: 'all gradients', flop: 1.29e13 };
+    const layers = [
+      { ...layer, fraction: 1, wall: spread(18), memory: 2 ** 31 },
+      { ...layer, fraction: 0.5, wall: spread(10.5), memory: 2 ** 31 + 1 },
+      { ...layer, rows: 1024, fraction: 1, wall: spread(18), memory: 2 ** 30 },
+    ];
+    const result = { groups: [], peers: [], skipped: [], layers, rounds: 15, seconds: 1 };
+    const targets = judge(result);
+    expect(targets.map(({ what, reached }) => [what, reached])).toEqual([
+      ['bytes of workspace', true],
+      ['ms', true],
+      ['bytes of workspace', false],
+      ['ms', false],
+      ['bytes of workspace', true],
+    ]);
+    const text = report({ ...result, targets });
+    expect(text).toContain('3 of 5 targets reached');
+    expect(text).toMatch(/bfloat16 4096 x 4096 x 128256, 100 % +all gradients +18\.00 .* 717 +2048/);
+  });
+
   test('shapes', async () => {
     const { shapeOf, parseShapes } = await plan();
     expect([64, 256, 8192].map(shapeOf)).toEqual([

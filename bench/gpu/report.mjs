@@ -1,17 +1,18 @@
 // The tables of `gpu:bench`, and what of its targets was reached.
 import { table } from '../../dist/cli/table.js';
-import { modes, peerTarget, targetsOf } from './plan.mjs';
+import { layerTargetsOf, modes, peerTarget, targetsOf } from './plan.mjs';
 
-const title = (mode) => modes.find(({ name }) => name === mode).title;
+const title = (mode) => modes.find(({ name }) => name === mode)?.title ?? mode;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const shapeName = ({ dtype, rows, vocab, fraction }) => `${dtype} ${rows} x ${vocab}, ${100 * fraction} %`;
+const layerName = ({ dtype, rows, size, vocab, fraction }) => `${dtype} ${rows} x ${size} x ${vocab}, ${100 * fraction} %`;
 const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3));
 
 /**
  * Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went
  * wrong is a miss, but one that ran out of memory is only reported.
  */
-export function judge({ groups, peers }) {
+export function judge({ groups, peers, layers = [] }) {
   const list = [];
   for (const { entries, copyBandwidth } of groups) {
     for (const entry of entries) {
@@ -20,6 +21,9 @@ export function judge({ groups, peers }) {
         list.push({ shape: shapeName(entry), mode: entry.mode, ...target });
       }
     }
+  }
+  for (const entry of layers) {
+    for (const target of layerTargetsOf(entry)) list.push({ shape: layerName(entry), mode: entry.mode, ...target });
   }
   for (const peer of peers.filter(({ exhausted }) => !exhausted)) {
     const shape = shapeName(peer);
@@ -62,6 +66,25 @@ function timesTable({ groups }) {
   return table(columns, rows);
 }
 
+function layersTable({ layers }) {
+  const rows = layers.map((entry) => [
+    layerName(entry),
+    entry.mode,
+    number(entry.wall.median),
+    `${number(entry.wall.q1)} - ${number(entry.wall.q3)}`,
+    number(entry.flop / entry.wall.median / 1e9),
+    (entry.memory / 2 ** 20).toFixed(0),
+  ]);
+  const columns = [
+    ...['layer', 'gradients'].map((name) => ({ title: name })),
+    { title: 'call ms', align: 'point' },
+    { title: 'quartiles' },
+    { title: 'TFLOP/s', align: 'point' },
+    { title: 'workspace MiB', align: 'right' },
+  ];
+  return table(columns, rows);
+}
+
 function peersTable({ peers }) {
   const rows = peers.map((peer) =>
     peer.problem
@@ -99,7 +122,7 @@ function targetsTable(targets) {
 }
 
 export function report(result) {
-  const { groups, skipped, peers, targets, rounds, seconds } = result;
+  const { groups, skipped, peers, targets, rounds, seconds, layers = [], noLayers } = result;
   const bandwidths = groups.map(({ copyBandwidth }) => copyBandwidth / 1e9).sort((a, b) => a - b);
   const missed = targets.filter(({ reached }) => !reached).length;
   return [
@@ -108,6 +131,14 @@ export function report(result) {
     '',
     `Copy kernel: ${bandwidths[0]?.toFixed(0)} to ${bandwidths.at(-1)?.toFixed(0)} GB/s, read and written. ms: medians of ${rounds} interleaved rounds, by`,
     'events around the work of a call, caches cold. GB/s: the fewest bytes that the mode must move. call ms: by the clock around the call.',
+    ...(layers.length > 0
+      ? [
+          '',
+          layersTable(result),
+          'fromHidden, rows x hidden size x vocabulary: the clock around the call; TFLOP/s of the products it needs.',
+        ]
+      : []),
+    ...(noLayers === undefined ? [] : [`fromHidden was not measured: ${noLayers}`]),
     ...skipped.map(({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`),
     ...(peers.length > 0
       ? ['', peersTable(result), 'Ours is the dense gradient in a buffer of its own.']

@@ -1,5 +1,6 @@
 // The sections of `gpu:check`, one after the other, and what they found.
 import { determinism } from './determinism.mjs';
+import { hidden } from './hidden.mjs';
 import { huge } from './huge.mjs';
 import { independence } from './independence.mjs';
 import { mistakes } from './mistakes.mjs';
@@ -13,6 +14,7 @@ export const sections = [
   ['reference', 'vocabularies of all sizes against float64', reference],
   ['determinism', 'the same bits in every run', determinism],
   ['independence', 'the same bits in any batch', independence],
+  ['hidden', 'the fused output layer against float64, the same bits in any workspace', hidden],
   ['huge', 'more than 2^31 elements', huge],
   ['mistakes', 'refusals, failures, and a good call after them', mistakes],
   ['sanitizer', 'compute-sanitizer', sanitizer],

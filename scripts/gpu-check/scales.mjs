@@ -12,6 +12,13 @@ export const scales = {
       { vocab: 50257, rows: 4096 },
       { vocab: 151936, rows: 1024 },
     ],
+    layers: [
+      { vocab: 1, size: 1, tokens: 3 },
+      { vocab: 1001, size: 64, tokens: 9 },
+      { vocab: 32000, size: 128, tokens: 5 },
+      { vocab: 50257, size: 127, tokens: 4 },
+      { vocab: 128256, size: 512, tokens: 3 },
+    ],
     runs: 20,
     repeated: [
       { vocab: 50257, tokens: 128 },
@@ -29,6 +36,10 @@ export const scales = {
     shifts: [0, 1],
     tokens: (vocab) => (vocab < 10_000 ? 5 : 3),
     manyRows: [{ vocab: 50257, rows: 1024 }],
+    layers: [
+      { vocab: 1001, size: 64, tokens: 9 },
+      { vocab: 50257, size: 127, tokens: 3 },
+    ],
     runs: 20,
     repeated: [{ vocab: 50257, tokens: 64 }],
     independent: [31, 50257],
@@ -41,6 +52,10 @@ export const scales = {
     shifts: [0, 1],
     tokens: () => 2,
     manyRows: [{ vocab: 101, rows: 256 }],
+    layers: [
+      { vocab: 1, size: 1, tokens: 2 },
+      { vocab: 37, size: 9, tokens: 4 },
+    ],
     runs: 3,
     repeated: [{ vocab: 1003, tokens: 4 }],
     independent: [31, 1001],

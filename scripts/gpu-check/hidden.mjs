@@ -1,0 +1,119 @@
+// The output layer fused with the loss: against float64, and the same bits whatever fits the workspace, in every run and in sequenceLogps.
+import { checkHiddenObjective, deviceHiddenLibrary, hiddenLibrary, prepareHidden } from '../../dist/verification-hidden.js';
+import { dtypes, inDtype, uniform } from './batches.mjs';
+import { Resident, requireSame, sameBits } from './device.mjs';
+
+const objectives = [
+  { method: 'dpo', beta: 0.1 },
+  { method: 'orpo', beta: 1, sftWeight: 1 },
+  { method: 'simpo', beta: 2 },
+  { method: 'aot', beta: 0.1 },
+  { method: 'sft', normalize: true },
+];
+
+/** Four sequences; a third of the rows is ignored and NaN. */
+function randomHidden({ vocab, size, tokens }, dtype, bias) {
+  const random = uniform(vocab + 31 * size);
+  const noise = () => 1.7 * (random() + random() + random() + random() - 2);
+  const numbers = (length, deviation) => Float32Array.from({ length }, () => deviation * noise());
+  const rows = 4 * tokens;
+  const labels = Int32Array.from({ length: rows }, (_, row) =>
+    row % tokens !== 0 && random() < 0.33 ? -100 : Math.floor(random() * vocab),
+  );
+  const hidden = numbers(rows * size, 1).map((x, i) => (labels[Math.floor(i / size)] === -100 ? NaN : x));
+  return {
+    hidden: inDtype(hidden, dtype),
+    weight: inDtype(numbers(vocab * size, 2 / Math.sqrt(size)), dtype),
+    ...(bias && { bias: inDtype(numbers(vocab, 0.5), dtype) }),
+    dtype,
+    shape: [4, tokens, vocab],
+    labels,
+    reference: Float64Array.from({ length: 4 }, () => -tokens * Math.log(vocab) * (0.8 + 0.2 * random())),
+  };
+}
+
+function take(misses, what, tally) {
+  misses.checked += 1;
+  misses.worst = Math.max(misses.worst, ...Object.values(tally.worst));
+  for (const { what: where, actual, expected, bound } of tally.misses) {
+    misses.require(false, `${what}: ${where}: ${actual}, expected ${expected} within ${bound}`);
+  }
+  misses.require(tally.count === 0, `${what}: ${tally.count} out of bounds`);
+}
+
+/** What `work` throws has to say how many bytes would do. */
+function leastMemory(work) {
+  try {
+    work(1);
+  } catch (error) {
+    return Number(/at least (\d+)/.exec(error.message)?.[1]);
+  }
+  return NaN;
+}
+
+export async function hidden({ subject, misses, scale, device, note, progress }) {
+  const { cuda } = subject;
+  if (cuda.hiddenReason !== undefined) {
+    note(cuda.hiddenReason);
+    return;
+  }
+  let turn = 0;
+  for (const layer of scale.layers) {
+    for (const dtype of dtypes) {
+      const batch = randomHidden(layer, dtype, turn % 2 === 0);
+      const config = objectives[turn % objectives.length];
+      const what = `V = ${layer.vocab}, H = ${layer.size}, ${dtype}, ${config.method}`;
+      const prepared = prepareHidden(batch);
+      take(misses, what, checkHiddenObjective(deviceHiddenLibrary, config, prepared, 'cuda'));
+      take(misses, `${what}, staged`, checkHiddenObjective(hiddenLibrary, config, prepared, 'cuda'));
+      againAndAgain(subject, misses, scale, device, what, batch, subject.dirAlignLoss(config));
+      turn++;
+      await progress(turn / (scale.layers.length * dtypes.length));
+    }
+  }
+}
+
+function againAndAgain({ cuda, sequenceLogps }, misses, scale, device, what, batch, objective) {
+  const resident = ['hidden', 'weight', 'bias']
+    .filter((name) => batch[name])
+    .map((name) => [name, new Resident(cuda, batch[name], batch.dtype, { device: device.index })]);
+  const given = { ...batch, ...Object.fromEntries(resident.map(([name, { tensor }]) => [name, tensor])) };
+  const call = (memory) => {
+    const { gradHidden, gradWeight, gradBias, ...values } = objective.fromHidden(given, memory === undefined ? {} : { memory });
+    const gradients = [
+      [gradHidden, new batch.hidden.constructor(batch.hidden.length)],
+      [gradWeight, new Float32Array(batch.weight.length)],
+      [gradBias, new Float32Array(batch.bias?.length ?? 0)],
+    ].map(([tensor, copy]) => {
+      if (tensor) tensor.copyTo(copy);
+      tensor?.dispose();
+      return copy;
+    });
+    return { ...values, gradients };
+  };
+  const first = call();
+  for (let run = 1; run < scale.runs; run++) {
+    const again = call();
+    requireSame(misses, `${what}, run ${run}`, again, first);
+    misses.require(
+      again.gradients.every((gradient, i) => sameBits(gradient, first.gradients[i])),
+      () => `${what}, run ${run}: a gradient differs in its bits`,
+    );
+  }
+  const least = leastMemory(call);
+  misses.require(Number.isInteger(least), `${what}: memory: 1 is not refused with the bytes that would do`);
+  const row = 4 * (batch.shape[2] + batch.weight.length / batch.shape[2]);
+  for (const rows of [0, 1, 2.5, 5]) {
+    const memory = least + Math.ceil(rows * row);
+    const result = call(memory);
+    requireSame(misses, `${what}, ${memory} bytes`, result, first);
+    misses.require(result.memory <= memory, `${what}: ${result.memory} of ${memory} bytes taken`);
+    const { logps } = sequenceLogps({ ...given }, { memory });
+    misses.require(sameBits(logps, first.logps), `${what}, ${memory} bytes: sequenceLogps has other bits`);
+  }
+  misses.require(
+    resident.every(([name, place]) => place.intact() && sameBits(place.read(), batch[name])),
+    `${what}: the inputs, or memory around them, were written`,
+  );
+  for (const [, place] of resident) place.dispose();
+}
