@@ -4,6 +4,7 @@
 // the inner dimension side by side. A tile of the result stays in registers over `depth` steps. Every element of a result is summed in
 // an order that depends on the inner dimension alone: neither on its place in a tile, nor on how the work is cut.
 #pragma once
+#include <utility>
 #include "row_kernels.h"
 
 namespace {
@@ -39,6 +40,58 @@ Lines<T> lines(const void* data, int64_t stride) {
   return {static_cast<const T*>(data), stride, nullptr};
 }
 
+/// One exchange of a transposition: the lanes whose number has the bit `step` of `a` change places with the others of `b`.
+template <int step, int... lane>
+inline void exchange(Words& a, Words& b, std::integer_sequence<int, lane...>) {
+  const Words x = a, y = b;
+  a = __builtin_shufflevector(x, y, (lane & step ? width + lane - step : lane)...);
+  b = __builtin_shufflevector(x, y, (lane & step ? width + lane : lane + step)...);
+}
+template <int step>
+inline void exchange_all(Words (&rows)[width]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < width; i++)
+    if (!(i & step)) exchange<step>(rows[i], rows[i + step], std::make_integer_sequence<int, width>());
+}
+/// A square of words, in registers.
+inline void transpose(Words (&rows)[width]) {
+  exchange_all<1>(rows);
+  exchange_all<2>(rows);
+  if constexpr (width > 4) exchange_all<4>(rows);
+  if constexpr (width > 8) exchange_all<8>(rows);
+}
+
+/// Panel elements, or pairs of them, from lines that go along the inner dimension: `steps` of each, of `count` lines and zeros for those
+/// that are missing. `load_line(line, step, n)` gives the words from `step` on, of which n are there.
+template <int panel, class Load>
+inline void pack_squares(int64_t count, int64_t steps, uint32_t* out, Load&& load_line) {
+  for (int64_t p = 0; p < steps; p += width) {
+    const int64_t n = steps - p < width ? steps - p : width;
+    for (int64_t first = 0; first < panel; first += width) {
+      const int64_t lines = panel - first < width ? panel - first : width;
+      Words square[width];
+#pragma GCC unroll 16
+      for (int64_t q = 0; q < width; q++) square[q] = q < lines && first + q < count ? load_line(first + q, p, n) : Words{};
+      transpose(square);
+      uint32_t* to = out + p * panel + first;
+      if (n == width) {
+#pragma GCC unroll 16
+        for (int64_t s = 0; s < width; s++) std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
+      } else {
+        for (int64_t s = 0; s < n; s++) std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
+      }
+    }
+  }
+}
+
+/// The first `n` elements of a vector; the others are 0.
+template <class Vector, class Element>
+inline Vector part_of(const Element* x, int64_t n) {
+  Element part[sizeof(Vector) / sizeof(Element)] = {};
+  std::memcpy(part, x, size_t(n) * sizeof(Element));
+  return unaligned<Vector>(part);
+}
+
 // How operands lie in a panel, and what a tile does with one step of the inner dimension.
 
 /// Everything is float32 once packed.
@@ -47,32 +100,17 @@ struct Float32Panels {
   /// Steps of the inner dimension as they lie in a panel.
   static int64_t padded(int64_t k) { return k; }
 
-  /// Panel elements from `columns` lines, whose elements go along the inner dimension. What is missing is 0.
+  /// A panel from `count` lines whose elements go along the inner dimension.
   template <int panel, class T>
   static void pack_transposed(const Lines<T>& source, int64_t line, int64_t count, int64_t first, int64_t k, float* out) {
-    constexpr int64_t strip = width;
-    for (int64_t p = 0; p < k; p += strip) {
-      // Through a block of its own: lines a power of two apart would fight for one set of the cache.
-      alignas(64) float block[panel][strip];
-      const int64_t n = k - p < strip ? k - p : strip;
-      for (int64_t q = 0; q < panel; q++) {
-        if (q >= count) {
-          std::memset(block[q], 0, sizeof block[q]);
-          continue;
-        }
-        const T* x = source(line + q) + first + p;
-        __builtin_prefetch(x + 64 / sizeof(T) * 4);
-        if (n == strip) {
-          store(block[q], load(x));
-        } else {
-          T part[strip] = {};
-          std::memcpy(part, x, size_t(n) * sizeof(T));
-          store(block[q], load(part));
-        }
-      }
-      for (int64_t s = 0; s < n; s++)
-        for (int64_t q = 0; q < panel; q++) out[(p + s) * panel + q] = block[q][s];
-    }
+    pack_squares<panel>(count, k, reinterpret_cast<uint32_t*>(out), [&](int64_t q, int64_t p, int64_t n) {
+      const T* x = source(line + q) + first + p;
+      __builtin_prefetch(x + 4 * width);
+      if (n == width) return (Words)load(x);
+      T part[width] = {};
+      std::memcpy(part, x, size_t(n) * sizeof(T));
+      return (Words)load(part);
+    });
   }
 
   /// All panels of a block, from `k` lines whose elements go along the panels: line by line, because the lines may be pages apart.
@@ -118,28 +156,12 @@ struct Bfloat16Panels {
 
   template <int panel>
   static void pack_transposed(const Lines<Bfloat16>& source, int64_t line, int64_t count, int64_t first, int64_t k, uint32_t* out) {
-    constexpr int64_t strip = width;
-    const int64_t words = padded(k);
-    for (int64_t p = 0; p < words; p += strip) {
-      alignas(64) uint32_t block[panel][strip];
-      const int64_t n = words - p < strip ? words - p : strip;
-      for (int64_t q = 0; q < panel; q++) {
-        if (q >= count) {
-          std::memset(block[q], 0, sizeof block[q]);
-          continue;
-        }
-        const Bfloat16* x = source(line + q) + first + 2 * p;
-        __builtin_prefetch(x + 128);
-        if (2 * (p + strip) <= k) {
-          std::memcpy(block[q], x, sizeof block[q]);
-        } else {
-          std::memset(block[q], 0, sizeof block[q]);
-          std::memcpy(block[q], x, size_t(k - 2 * p) * sizeof(Bfloat16));
-        }
-      }
-      for (int64_t s = 0; s < n; s++)
-        for (int64_t q = 0; q < panel; q++) out[(p + s) * panel + q] = block[q][s];
-    }
+    pack_squares<panel>(count, padded(k), out, [&](int64_t q, int64_t p, int64_t) {
+      const Bfloat16* x = source(line + q) + first + 2 * p;
+      __builtin_prefetch(x + 8 * width);
+      const int64_t left = k - 2 * p;
+      return left >= 2 * width ? unaligned<Words>(x) : part_of<Words>(x, left);
+    });
   }
 
   template <int panel>
