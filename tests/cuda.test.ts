@@ -76,6 +76,8 @@ test('what it says of itself', () => {
   expect(Object.isFrozen(cuda)).toBe(true);
   expect(cuda.available).toBe(cuda.reason === undefined);
   expect(cuda.devices().length > 0).toBe(cuda.available);
+  // Of an output layer on a device: CUDA's own reason comes first.
+  if (!cuda.available) expect(cuda.hiddenReason).toBe(cuda.reason);
   if (!cuda.available) expect(cuda.reason).toMatch(/\S/);
 });
 

@@ -11,6 +11,7 @@ import {
   logSigmoid,
   type ReferenceConfig,
   referenceFromLogps,
+  referenceHiddenLoss,
   referenceLogps,
   referenceLoss,
   referenceTokenLogps,
@@ -19,6 +20,7 @@ import {
   softplus,
 } from '../ts/reference.js';
 import type { LogitsBatch, LogpsBatch } from '../ts/types.js';
+import { layerBatch, loadLayerCases } from './support/hidden.js';
 import { generator } from './support/numbers.js';
 
 function relativeError(actual: number, expected: number): number {
@@ -546,5 +548,42 @@ describe('conventions', () => {
     [{ method: 'nothing' as 'dpo', beta: 1 }, 'ERR_DIRALIGN_OPTION'],
   ] satisfies [ReferenceConfig, string][])('%j is refused', (config, code) => {
     expect(() => referenceFromLogps(config, randomLogps(11, 2))).toThrow(expect.objectContaining({ code }) as Error);
+  });
+});
+
+describe('output layers', () => {
+  // Of published implementations, and in 120 digits; the gradients are stored in float32.
+  test.each(loadLayerCases().map((c) => [c.id, c] as const))('%s', (_, c) => {
+    const { loss, logps, gradHidden, gradWeight, gradBias } = referenceHiddenLoss(c.call, layerBatch(c));
+    expect(Math.abs(loss - c.loss)).toBeLessThan(1e-12 * Math.max(1, Math.abs(c.loss)));
+    logps.forEach((logp, b) => {
+      expect(Math.abs(logp - (c.input.logps[b] ?? NaN))).toBeLessThan(1e-12 * Math.abs(logp));
+    });
+    const pairs = [
+      [gradHidden, c.gradients.hidden],
+      [gradWeight, c.gradients.weight],
+      [gradBias, c.gradients.bias],
+    ] as const;
+    for (const [own, expected] of pairs) {
+      if (!expected) continue;
+      const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+      const wrong = own.findIndex((x, i) => !(Math.abs(x - (expected[i] ?? NaN)) <= 2 ** -24 * Math.abs(x) + 1e-13 * largest));
+      expect(wrong).toBe(-1);
+    }
+  });
+
+  test('a batch of another size, and of another type, is refused', () => {
+    const batch = {
+      hidden: new Float32Array(6),
+      weight: new Float32Array(6),
+      shape: [2, 1, 2] as const,
+      labels: Int32Array.of(0, 1),
+    };
+    const call = { method: 'cpo', beta: 1 } as const;
+    expect(referenceHiddenLoss(call, batch).gradBias).toHaveLength(2);
+    expect(() => referenceHiddenLoss(call, { ...batch, hidden: new Float32Array(5) })).toThrow('hidden: 5');
+    expect(() => referenceHiddenLoss(call, { ...batch, hiddenSize: 2 })).toThrow('hidden: 6');
+    expect(() => referenceHiddenLoss(call, { ...batch, bias: new Float32Array(3) })).toThrow('bias: 3');
+    expect(() => referenceHiddenLoss(call, { ...batch, weight: new Uint16Array(6) })).toThrow('weight: a Uint16Array');
   });
 });

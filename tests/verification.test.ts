@@ -2,8 +2,17 @@
 import { describe, expect, test } from 'vitest';
 import { methods } from '../ts/catalogue.js';
 import type { ReferenceConfig } from '../ts/reference.js';
-import type { LogitsBatch, LossResult, RunOptions } from '../ts/types.js';
-import { allConfigs, configs, converted, packed, syntheticBatches } from '../ts/verification-cases.js';
+import type { HiddenLossResult, LogitsBatch, LossResult, RunOptions } from '../ts/types.js';
+import {
+  allConfigs,
+  configs,
+  converted,
+  convertedHidden,
+  packed,
+  syntheticBatches,
+  syntheticHiddenBatches,
+} from '../ts/verification-cases.js';
+import { checkHiddenObjective, hiddenLibrary, prepareHidden, type HiddenLibrary } from '../ts/verification-hidden.js';
 import {
   checkDifferences,
   checkExpected,
@@ -238,5 +247,103 @@ describe('what it is built of', () => {
       expect(other.loss).toBe(loss);
       expect(other.logps).toEqual(logps);
     }
+  });
+});
+
+describe('output layers', () => {
+  const found = syntheticHiddenBatches().find(({ name }) => name === 'output layer, 31 x 17');
+  if (!found) throw new Error('there is no such layer');
+  const single = prepareHidden(found.batch);
+  const bfloat16 = prepareHidden(convertedHidden(found.batch, 'bfloat16'));
+  const planted = (alter: (result: HiddenLossResult<Float32Array>) => void): HiddenLibrary => {
+    return (config, batch, run) => {
+      const result = hiddenLibrary(config, batch, run) as HiddenLossResult<Float32Array>;
+      alter(result);
+      return result;
+    };
+  };
+  /** The element that is easiest to see. */
+  const largest = (values: ArrayLike<number> = []): number => {
+    let found = 0;
+    for (let i = 0; i < values.length; i++) if (Math.abs(values[i] ?? 0) > Math.abs(values[found] ?? 0)) found = i;
+    return found;
+  };
+
+  test.each([dpo, simpo, { method: 'sft' }] as const)('$method: nothing is found where nothing is wrong', (config) => {
+    for (const prepared of [single, bfloat16]) expect(caught(checkHiddenObjective(hiddenLibrary, config, prepared))).toEqual([]);
+  });
+
+  const errors: [string, Kind[], (result: HiddenLossResult<Float32Array>) => void][] = [
+    [
+      'the gradient of the hidden states, by 1e-4',
+      ['layer'],
+      ({ gradHidden }) => {
+        scale(gradHidden, 1.0001);
+      },
+    ],
+    [
+      'the gradient of the weight, by 1e-4',
+      ['layer'],
+      ({ gradWeight }) => {
+        scale(gradWeight, 1.0001);
+      },
+    ],
+    [
+      'one element of the weight that is missing',
+      ['layer'],
+      ({ gradWeight }) => {
+        if (gradWeight) gradWeight[largest(gradWeight)] = 0;
+      },
+    ],
+    [
+      'an ignored row that is not quite 0',
+      ['layer'],
+      ({ gradHidden }) => {
+        const row = found.batch.labels.indexOf(-100);
+        if (gradHidden) gradHidden[row * 17] = -0;
+      },
+    ],
+    [
+      'a NaN',
+      ['layer'],
+      ({ gradHidden }) => {
+        if (gradHidden) gradHidden[largest(gradHidden)] = NaN;
+      },
+    ],
+    [
+      'a gradient of a bias that is not there',
+      ['layer'],
+      (result) => {
+        Object.assign(result, { gradBias: new Float32Array(31) });
+      },
+    ],
+    [
+      'no gradient of the weight',
+      ['layer'],
+      (result) => {
+        Object.assign(result, { gradWeight: undefined });
+      },
+    ],
+    [
+      'the loss',
+      ['loss'],
+      (result) => {
+        Object.assign(result, { loss: result.loss + 1e-5 });
+      },
+    ],
+  ];
+  test.each(errors)('%s', (_, kinds, alter) => {
+    expect(caught(checkHiddenObjective(planted(alter), dpo, single))).toEqual(kinds);
+  });
+
+  test('in bfloat16: the gradient of the weight, by 2 %', () => {
+    const tally = checkHiddenObjective(
+      planted(({ gradWeight }) => {
+        scale(gradWeight, 1.02);
+      }),
+      dpo,
+      bfloat16,
+    );
+    expect(caught(tally)).toEqual(['layer']);
   });
 });
