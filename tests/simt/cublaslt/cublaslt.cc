@@ -245,8 +245,9 @@ EXPORTED Status cublasLtMatmulAlgoGetHeuristic(Handle* handle, Desc* desc, Layou
     if (*found == wanted || workspace > preference->workspace) return;
     results[(*found)++] = {{magic, alignment[0], alignment[1], alignment[3], block, workspace, least_columns, 0}, size_t(workspace), success, 1, {}};
   };
-  // The best for many columns cannot do few; the next wants workspace where the sum may be split.
+  // The best for many columns cannot do few; others want workspace, with the sum split where it may be.
   if (sizes.n >= 64) offer(64, 0, 64);
+  offer(6, 8192, 1);
   if (preference->reduction_schemes != 0) offer(sizes.k / 2 + 1, 4096, 1);
   offer(sizes.n >= 1024 ? 32 : sizes.n >= 16 ? 16 : least >= 16 ? 8 : 4, 0, 1);
   return success;
