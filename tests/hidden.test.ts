@@ -182,7 +182,7 @@ describe('shapes that are no multiples of any block', () => {
 });
 
 describe.each(['float16', 'bfloat16'] as const)('%s', (dtype: Dtype) => {
-  // The bound is layerPrecision of ts/verification-hidden.ts: residuals rounded once on their way into the products.
+  // The bound is layerPrecision of ts/verification-hidden.ts: in bfloat16, residuals rounded once on their way into the products.
   const shapes = [
     { vocab: 1, size: 1, tokens: 2 },
     { vocab: 7, size: 3, tokens: 5 },
