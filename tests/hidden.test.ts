@@ -99,6 +99,9 @@ describe('every method with every option', () => {
   const prepared = prepareHidden(batch);
   const prompted = { ...batch, sftLabels: batch.labels.map((label, row) => (row % 5 < 2 && label !== -100 ? row % 13 : label)) };
   const preparedPrompt = prepareHidden(prompted);
+  // A pair of many rows: with room for most of them its coefficients come last, and with little its logits are computed again.
+  const long = randomHidden({ seed: 13, sequences: 4, tokens: 60, vocab: 3, size: 3, scale: 0.5, ignored: 0.1 });
+  const preparedLong = prepareHidden(long);
   test.each(everyConfig().map((config) => [JSON.stringify(config), config] as const))('%s', (name, config) => {
     const objective = objectiveOf(config);
     // Whole pairs, and pairs that have to be computed again, or whose coefficients come last.
@@ -112,6 +115,14 @@ describe('every method with every option', () => {
         checkStages(tally, config, prepared, cut);
       });
       sameValues(cut, whole, `${name}, memory ${memory}`);
+    }
+    const longWhole = objective.fromHidden(long);
+    for (const memory of memories(long, config, [0, 96, 100])) {
+      const cut = objective.fromHidden(long, { memory });
+      within(`${name}, long, memory ${memory}`, (tally) => {
+        checkStages(tally, config, preparedLong, cut);
+      });
+      sameValues(cut, longWhole, `${name}, long, memory ${memory}`);
     }
     if (config.method === 'sft') return;
     within(`${name}, sftLabels`, (tally) => {
