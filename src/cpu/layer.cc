@@ -16,8 +16,9 @@ namespace {
 /// the logits of common vocabularies stay within tens of megabytes.
 constexpr int64_t preferred_rows = 512;
 
-/// Fewer idle rows than this between two active ones are multiplied along.
-constexpr int64_t shortest_gap = 16;
+/// Fewer idle rows than this between two active ones are multiplied along, with a gradient of 0, unless their hidden states may not be
+/// finite: then 0 times them would be a NaN.
+constexpr int64_t shortest_gap = 16, shortest_gap_beside_nan = 1;
 
 /// Deferring the coefficients of a pair pays where a chunk has at least so many rows.
 constexpr int64_t fewest_deferred_rows = 64;
@@ -265,7 +266,10 @@ class LayerLossRun {
 
   /// From the logits of a chunk, which are at the start of the workspace or to be computed again, to its share of the gradients.
   void backward(const RowRange& chunk, bool again) {
-    const std::vector<RowRange> active = active_ranges(chunk, shortest_gap, [&](int64_t i) { return idle(i); });
+    bool beside_nan = false;
+    for (int64_t i = chunk.begin; i < chunk.end && !beside_nan; i++) beside_nan = rows_.is_nan(i) && idle(i);
+    const std::vector<RowRange> active =
+        active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap, [&](int64_t i) { return idle(i); });
     int64_t done = chunk.begin;
     for (const RowRange& range : active) {
       zero_hidden(done, range.begin);

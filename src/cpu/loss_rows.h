@@ -1,5 +1,6 @@
 // The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their sequences, and their gradients.
 #pragma once
+#include <cmath>
 #include <vector>
 #include "../job.h"
 #include "../row_gradient.h"
@@ -42,6 +43,7 @@ class LossRows {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     return {r.has_label() ? job_.outputs.coefficients[r.sequence] : 0, r.sft_label >= 0 ? loss.likelihood_coefficient(r.sequence) : 0};
   }
+  bool is_nan(int64_t i) const { return std::isnan(statistics_[size_t(i)].logp); }
   RowGradient gradient(int64_t i, const Coefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     return row_gradient(statistics_[size_t(i)], r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, c.align, c.likelihood);

@@ -263,6 +263,28 @@ TEST(layer_not_finite) {
   for (size_t s : {1, 3}) CHECK(std::memcmp(result.hidden.data() + s * sequence, sound.hidden.data() + s * sequence, sequence) == 0, "sequence %zu", s);
 }
 
+TEST(layer_idle_not_finite) {
+  // A row that only a term of weight 0 scores adds nothing to any gradient, whatever its hidden state is.
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Shape shape = shape_of(85);
+    shape.sft_labels = true;
+    shape.ignore = 0.5;
+    LayerProblem l(reference::objective("dpo", 0.1), shape, {Dtype::float16, 8, true});
+    int changed = 0;
+    for (int64_t r = 0; r < l.p.rows; r++) {
+      if (l.p.labels[size_t(r)] != ignored || l.p.sft_labels[size_t(r)] == ignored || l.p.sequence_of(r) >= l.p.pairs()) continue;
+      store(l.layer.dtype, l.hidden.data(), r * l.layer.hidden, bad);
+      changed++;
+    }
+    CHECK(changed > 0);
+    const LayerResult result = compute(l, {});
+    CHECK(std::isfinite(result.numbers.loss));
+    for (float x : result.weight) CHECK(std::isfinite(x));
+    for (float x : result.bias) CHECK(std::isfinite(x));
+    for (int64_t i = 0; i < l.p.rows * l.layer.hidden; i++) CHECK(std::isfinite(load(l.layer.dtype, result.hidden.data(), i)));
+  }
+}
+
 TEST(layer_cancelled) {
   const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});
   PreparedLayer stopped(l, {});
