@@ -37,15 +37,23 @@ function makeBatch([sequences, tokens, vocab, size]) {
   const random = randomNumbers(1);
   // Sums of uniform numbers: 33 million numbers of a better normal distribution take seconds, and change nothing.
   const normal = () => (random() + random() + random() + random() - 2) * 1.7320508;
-  const hidden = Float32Array.from({ length: rows * size }, normal);
-  const weight = Float32Array.from({ length: vocab * size }, () => (2.5 / Math.sqrt(size)) * normal());
+  const filled = (length, deviation) => {
+    // Float32Array.from goes through an array of numbers, which ends at a few hundred million.
+    const numbers = new Float32Array(length);
+    for (let i = 0; i < length; i++) numbers[i] = deviation * normal();
+    return numbers;
+  };
+  const hidden = filled(rows * size, 1);
+  const weight = filled(vocab * size, 2.5 / Math.sqrt(size));
   const labels = Int32Array.from({ length: rows }, () => Math.floor(random() * vocab));
   return { hidden, weight, labels, shape: [sequences, tokens, vocab] };
 }
 
 function bfloat16(numbers) {
   const bits = new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
-  return Uint16Array.from(bits, (u) => (u + 0x7fff + ((u >>> 16) & 1)) >>> 16);
+  const halves = new Uint16Array(bits.length);
+  for (let i = 0; i < bits.length; i++) halves[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) >>> 16;
+  return halves;
 }
 
 const withReference = (batch) => ({
@@ -111,8 +119,13 @@ if (values.memory) {
   globalThis.gc();
   const before = resident('VmRSS');
   writeFileSync('/proc/self/clear_refs', '5');
-  const { memory } = call();
-  const temporariesMiB = resident('VmHWM') - before;
+  const { memory, gradHidden, gradWeight: weightGradient } = call();
+  // Fresh gradients are results.
+  const fresh = (/fresh|frozen/.test(values.memory) ? [gradHidden, weightGradient] : []).reduce(
+    (sum, g) => sum + (g?.byteLength ?? 0),
+    0,
+  );
+  const temporariesMiB = resident('VmHWM') - before - fresh / mebibyte;
   console.log(JSON.stringify({ temporariesMiB, reportedMiB: memory === undefined ? undefined : memory / mebibyte }));
   process.exit(0);
 }

@@ -24,7 +24,9 @@ const ofCuda = readdirSync(path.join(root, 'tests')).filter(
 );
 const suites = [
   ...ofCuda,
-  ...(sanitize ? ['errors', 'properties', 'edges'] : ['gpu-scripts']).map((name) => `${name}.test.ts`),
+  ...(sanitize ? ['errors', 'properties', 'edges', 'hidden', 'hidden-errors', 'hidden-properties'] : ['gpu-scripts']).map(
+    (name) => `${name}.test.ts`,
+  ),
 ].map((name) => `tests/${name}`);
 
 function run(command, commandArgs, env = {}) {
