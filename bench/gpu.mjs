@@ -4,9 +4,9 @@
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { describeMachine, isEmulated, loadSubject, parseOrExit, requireDevice, writeResults } from './gpu/machine.mjs';
-import { measureLayer, neededByLayer } from './gpu/layer.mjs';
+import { makeLayer, measureLayer, neededByLayer } from './gpu/layer.mjs';
 import { Device, measureBatch, needed } from './gpu/measure.mjs';
-import { findPeers, measurePeer } from './gpu/peers.mjs';
+import { findPeers, measureLayerPeer, measurePeer } from './gpu/peers.mjs';
 import { batchesOf, parseShapes, scales } from './gpu/plan.mjs';
 import { judge, report } from './gpu/report.mjs';
 
@@ -14,7 +14,7 @@ const usage = `Usage: npm run gpu:bench -- [options]
 
 Measures the CUDA backend on the card of this machine: loss only, factored and dense gradients, with all and with half of the rows
 scored, as a share of what a copy kernel reaches in the same rounds; fromHidden by the clock; and PyTorch, torch.compile, Liger-Kernel and quack where a
-python3 (or PYTHON) has them. Ends with tables, and with exit code 1 where a target was missed, 2 where there is no device.
+python3 (or PYTHON) has them, the first three also from hidden states. Ends with tables, and with exit code 1 where a target was missed, 2 where there is no device.
 
   --quick            fewer shapes, for about ten minutes
   --scale NAME       ${Object.keys(scales).join(', ')} (default: full; --quick is --scale quick)
@@ -88,7 +88,7 @@ for (const wanted of batchesOf(scale, shapes)) {
   const measured = await measureBatch(device, batch, { rounds, fractions: [1, 0.5], progress: progress(title) });
   groups.push({ ...wanted, ...measured });
   if (wanted.dtype === 'bfloat16' && (shapes || scale.peerRows.includes(wanted.rows))) {
-    for (const peer of installed.found) {
+    for (const peer of installed.found.filter(({ layer }) => !layer)) {
       for (const fraction of [1, 0.5]) {
         const doing = progress(`${title}, ${peer.name}, ${100 * fraction} % of the rows`);
         peers.push(await measurePeer(device, batch, peer, { fraction, rounds, progress: doing }));
@@ -98,19 +98,28 @@ for (const wanted of batchesOf(scale, shapes)) {
   batch.dispose();
 }
 const layers = [];
+const layerPeers = [];
 const noLayers = subject.cuda.hiddenReason;
-for (const layer of noLayers === undefined && !shapes ? scale.layers : []) {
-  const [bytes, free] = [neededByLayer(layer), device.free()];
-  const title = `fromHidden ${layer.rows} x ${layer.size} x ${layer.vocab}`;
+for (const wanted of noLayers === undefined && !shapes ? scale.layers : []) {
+  const [bytes, free] = [neededByLayer(wanted), device.free()];
+  const title = `fromHidden ${wanted.rows} x ${wanted.size} x ${wanted.vocab}`;
   if (!emulated && bytes > free) {
     skipped.push({
       dtype: 'fromHidden',
-      ...layer,
+      ...wanted,
       reason: `needs ${(bytes / 1e9).toFixed(1)} GB, ${(free / 1e9).toFixed(1)} GB are free`,
     });
     continue;
   }
+  const layer = makeLayer(device, wanted);
   layers.push(...(await measureLayer(device, layer, { rounds, fractions: [1, 0.5], progress: progress(title) })));
+  for (const peer of installed.found.filter(({ layer }) => layer)) {
+    for (const fraction of [1, 0.5]) {
+      const doing = progress(`${title}, ${peer.name}, ${100 * fraction} % of the rows`);
+      layerPeers.push(await measureLayerPeer(device, layer, peer, { fraction, rounds, progress: doing }));
+    }
+  }
+  layer.dispose();
 }
 say('');
 
@@ -125,6 +134,7 @@ const result = {
   ...(noLayers !== undefined && { noLayers }),
   skipped,
   peers,
+  layerPeers,
   missingPeers: installed.missing,
 };
 const verdict = judge(result);

@@ -6,7 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { pretendSubject, type Faults } from './support/pretend-cuda.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -335,6 +335,191 @@ describe('gpu:bench', () => {
     const text = report({ ...result, targets });
     expect(text).toContain('3 of 5 targets reached');
     expect(text).toMatch(/bfloat16 4096 x 4096 x 128256, 100 % +all gradients +18\.00 .* 717 +2048/);
+  });
+
+  test('peers of the output layer are judged by the clock, and have a table of their own', async () => {
+    const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
+    const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, fraction: 1 };
+    const timed = (name: string, ms: number) => ({
+      ...{ ...layer, name, version: `${name} 1`, wall: spread(ms), ours: { wall: spread(18), memory: 2 ** 31 } },
+      ...{ ratio: { value: ms / 18, q1: ms / 20, q3: ms / 16 }, extraBytes: 5 * 2 ** 30 },
+    });
+    const layerPeers = [
+      timed('slower', 36),
+      timed('faster', 17),
+      { ...layer, name: 'other', problem: 'computes something else' },
+      { ...layer, name: 'large', problem: 'CUDA out of memory', exhausted: true },
+    ];
+    const result = { groups: [], peers: [], layerPeers, skipped: [], rounds: 15, seconds: 1 };
+    const targets = judge(result);
+    expect(targets.map(({ what, reached }) => [what, reached])).toEqual([
+      ['slower over ours', true],
+      ['faster over ours', false],
+      ['other: computes something else', false],
+    ]);
+    expect(targets[0]?.got).toBe(2);
+    const text = report({ ...result, targets });
+    expect(text).toContain('1 of 3 targets reached');
+    expect(text).toContain('CUDA out of memory');
+    expect(text).not.toContain('No peers were measured');
+    expect(text).toMatch(/slower +bfloat16 4096 x 4096 x 128256, 100 % +36\.00 +18\.00 +2\.00 .* 5120 +2048 +slower 1/);
+  });
+
+  describe('a peer of the output layer', () => {
+    interface Given {
+      readonly labels: Int32Array;
+      readonly reference: Float64Array;
+    }
+    interface Gradients {
+      readonly loss: number;
+      readonly gradHidden: Uint16Array;
+      readonly gradWeight: Float32Array;
+    }
+    interface Layer {
+      readonly given: (fraction: number) => Given;
+    }
+    interface Outcome {
+      readonly problem?: string;
+      readonly exhausted?: boolean;
+      readonly ratio?: { readonly value: number };
+      readonly ours?: { readonly memory: number };
+      readonly extraBytes?: number | null;
+    }
+    interface Subject {
+      readonly dirAlignLoss: (
+        method: string,
+        beta: number,
+      ) => { readonly fromHidden: (batch: object, run?: object) => Gradients };
+    }
+    let layer: Layer;
+    let subject: Subject;
+    let measure: (name: string, options?: { withoutReference?: boolean; fraction?: number }) => Promise<Outcome>;
+
+    /** A device whose memory is the host's: enough for a layer, and for the CPU to compute it. */
+    function hostDevice() {
+      const memory: Uint8Array<ArrayBuffer>[] = [];
+      // Buffers lie 2^32 apart.
+      const at = (ptr: bigint) => (memory[Number(ptr >> 32n)] as Uint8Array<ArrayBuffer>).subarray(Number(ptr & 0xffffffffn));
+      const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+      return {
+        ...{ index: 0, subject, stream: { handle: 1n, synchronize: () => undefined } },
+        native: {
+          cuda: {
+            copyOnDevice: (_: number, __: bigint, to: bigint, from: bigint, bytes: number) => {
+              at(to).set(at(from).subarray(0, bytes));
+            },
+          },
+        },
+        alloc: (byteLength: number) => {
+          const bytes = new Uint8Array(byteLength);
+          memory.push(bytes);
+          return {
+            ...{ byteLength, ptr: BigInt(memory.length - 1) << 32n },
+            copyFrom: (array: ArrayBufferView) => {
+              bytes.set(bytesOf(array));
+            },
+            copyTo: (array: ArrayBufferView, { offset = 0 } = {}) => {
+              bytesOf(array).set(bytes.subarray(offset, offset + array.byteLength));
+            },
+            tensor: (dtype: string) => (dtype === 'float32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer)),
+          };
+        },
+        wallTime: (work: () => void) => {
+          work();
+          return 1;
+        },
+      };
+    }
+
+    beforeAll(async () => {
+      subject = (await load('dist/index.js')) as Subject;
+      const { makeLayer } = (await load('bench/gpu/layer.mjs')) as { makeLayer: (device: object, wanted: object) => Layer };
+      const { measureLayerPeer } = (await load('bench/gpu/peers.mjs')) as {
+        measureLayerPeer: (device: object, layer: Layer, peer: object, how: object) => Promise<Outcome>;
+      };
+      const device = hostDevice();
+      layer = makeLayer(device, { rows: 256, size: 384, vocab: 515 });
+      measure = (name, { withoutReference = false, fraction = 1 } = {}) =>
+        measureLayerPeer(device, layer, { name, version: '1', withoutReference }, { fraction, rounds: 2 });
+    });
+    afterEach(() => {
+      vi.unstubAllEnvs();
+    });
+
+    const script = (name: string, text: string): string => {
+      const file = path.join(folder, name);
+      fs.writeFileSync(file, text, { mode: 0o755 });
+      return file;
+    };
+
+    const decoded = (bits: number): number => new Float32Array(Uint32Array.of(bits << 16).buffer)[0] as number;
+    /** What a peer that is right would say, with one number altered. */
+    function says({ withoutReference = false, fraction = 1 }, alter: Partial<Record<string, number>> = {}): object {
+      const given = layer.given(fraction);
+      const reference = withoutReference ? given.reference.map(() => 0) : given.reference;
+      const result = subject.dirAlignLoss('dpo', withoutReference ? 0.01 : 0.1).fromHidden({ ...given, reference });
+      const numbers = {
+        loss: result.loss,
+        gradHidden: result.gradHidden.reduce((sum, bits) => sum + Math.abs(decoded(bits)), 0),
+        gradWeight: result.gradWeight.reduce((sum, x) => sum + Math.abs(x), 0),
+      };
+      return Object.fromEntries(Object.entries(numbers).map(([name, x]) => [name, x * (alter[name] ?? 1)]));
+    }
+
+    /** In place of Python: says what the environment tells it, and that each pass took 3 ms. */
+    function pretend(first: object, complaint = ''): void {
+      const code = `#!${process.execPath}
+const option = (name) => process.argv[process.argv.indexOf(name) + 1];
+const fs = require('node:fs');
+if (process.env.COMPLAINT) { console.error(process.env.COMPLAINT); process.exit(1); }
+const bytes = fs.readFileSync(option('--directory') + '/reference');
+const reference = new Float64Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+const sizes = ['hidden', 'weight', 'labels'].map((name) => fs.statSync(option('--directory') + '/' + name).size).join();
+const asked = [option('--hidden-size'), option('--shape'), option('--dtype'), sizes].join(' ');
+if (asked !== '384 2,128,515 bfloat16 131042,131038,1024') throw new Error(asked);
+if (reference.every((x) => x === 0) !== (option('--beta') === '0.01')) throw new Error('reference and beta');
+console.log(process.env.FIRST);
+process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split('\\n')) console.log('{"ms":3}'); });
+`;
+      vi.stubEnv('PYTHON', script('pretended-peer.cjs', code));
+      vi.stubEnv('FIRST', JSON.stringify({ ...first, extraBytes: 12 }));
+      vi.stubEnv('COMPLAINT', complaint);
+    }
+
+    test.each([{}, { fraction: 0.5 }, { withoutReference: true }])('that agrees is timed: %j', async (options) => {
+      pretend(says(options));
+      const outcome = await measure('pretended', options);
+      expect(outcome.problem).toBeUndefined();
+      expect(outcome.ratio?.value).toBe(3);
+      expect(outcome.extraBytes).toBe(12);
+      expect(outcome.ours?.memory).toBeGreaterThan(0);
+    });
+
+    test.each(['loss', 'gradHidden', 'gradWeight'])('whose %s is another is not timed', async (what) => {
+      pretend(says({}, { [what]: 1.1 }));
+      const outcome = await measure('pretended');
+      expect(outcome.problem).toMatch(new RegExp(`^computes something else: ${what} [^;]*$`));
+      expect(outcome.ratio).toBeUndefined();
+    });
+
+    test('that runs out of memory is told apart from one that fails', async () => {
+      pretend({}, 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB');
+      expect(await measure('pretended')).toMatchObject({ exhausted: true });
+      pretend({}, 'ImportError: no such thing');
+      expect(await measure('pretended')).toMatchObject({ exhausted: false, problem: 'ImportError: no such thing' });
+    });
+
+    const python = [process.env.PYTHON, 'python3', '/usr/bin/python3'].find(
+      (each) => each !== undefined && spawnSync(each, ['-c', 'import torch']).status === 0,
+    );
+    test.skipIf(python === undefined)('PyTorch on the CPU computes what we compute', { timeout: 120_000 }, async () => {
+      vi.stubEnv('PYTHON', script('on-the-cpu', `#!/bin/sh\nexec ${python} "$@" --device cpu\n`));
+      for (const fraction of [1, 0.5]) {
+        const outcome = await measure('torch-layer', { fraction });
+        expect(outcome.problem).toBeUndefined();
+        expect(outcome.ratio?.value).toBeGreaterThan(0);
+      }
+    });
   });
 
   test('shapes', async () => {

@@ -12,26 +12,26 @@ import { gradientSum } from './measure.mjs';
 import { modes } from './plan.mjs';
 
 const script = fileURLToPath(new URL('../peers/torch_gpu.py', import.meta.url));
-const python = process.env.PYTHON ?? 'python3';
+const python = () => process.env.PYTHON ?? 'python3';
 /** Milliseconds. Compiling takes a minute or two; a peer that hangs must not keep a rented card. */
 const patience = 300_000;
 
-/** What is installed: `[{ name, version }]`, and why not in `missing`. */
+/** What is installed: `[{ name, version, layer, withoutReference }]`, `layer` for those of `fromHidden`; and why not in `missing`. */
 export function findPeers() {
-  const { status, stdout, stderr, error } = spawnSync(python, [script, '--list'], { encoding: 'utf8' });
+  const { status, stdout, stderr, error } = spawnSync(python(), [script, '--list'], { encoding: 'utf8' });
   if (status !== 0)
     return { found: [], missing: [{ name: 'all', reason: (error?.message ?? stderr).trim().split('\n').at(-1) }] };
   const peers = JSON.parse(stdout);
   return { found: peers.filter(({ reason }) => reason === null), missing: peers.filter(({ reason }) => reason !== null) };
 }
 
-async function start(name, batch, fraction) {
-  const { labels, reference, shape } = batch.given.get(fraction);
+/** Starts a peer with the files in a folder, and waits until it has done the work once. */
+async function start(name, files, { dtype, shape, beta, size }) {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'diralign-gpu-peer-'));
-  const files = { block: batch.block.logits, labels, reference };
   for (const [file, values] of Object.entries(files)) writeFileSync(path.join(folder, file), values);
-  const args = ['--peer', name, '--directory', folder, '--dtype', batch.dtype, '--beta', '0.1', '--shape', shape.join(',')];
-  const child = spawn(python, [script, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const args = ['--peer', name, '--directory', folder, '--dtype', dtype, '--beta', String(beta), '--shape', shape.join(',')];
+  if (size !== undefined) args.push('--hidden-size', String(size));
+  const child = spawn(python(), [script, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
   let complaints = '';
   child.stderr.on('data', (data) => (complaints = `${complaints}${data}`.slice(-4000)));
   // A child that is gone must not end this process by an unheard error of its pipe.
@@ -65,13 +65,24 @@ async function start(name, batch, fraction) {
   }
 }
 
+/** `[what, theirs, ours, how far they may be apart]` of each number, as a complaint; undefined where all agree. */
+function disagreement(numbers) {
+  const differs = numbers.filter(([, theirs, ours, bound]) => !(Math.abs(theirs - ours) <= bound));
+  if (differs.length === 0) return undefined;
+  return `computes something else: ${differs.map(([what, theirs, ours]) => `${what} ${theirs}, ours ${ours}`).join('; ')}`;
+}
+
+// Gradients beside the logits, in float32: some need several times our memory.
+const failure = ({ message }) => ({ problem: message, exhausted: /out of memory/i.test(message) });
+
 /** One peer and our dense gradient in the same rounds. What goes wrong with a peer is its own result, not the benchmark's end. */
 export async function measurePeer(device, batch, peer, { fraction, rounds, progress }) {
   const { rows, vocab, dtype } = batch;
   const entry = { name: peer.name, version: peer.version, rows, vocab, dtype, fraction };
   let child;
   try {
-    child = await start(peer.name, batch, fraction);
+    const { labels, reference, shape } = batch.given.get(fraction);
+    child = await start(peer.name, { block: batch.block.logits, labels, reference }, { dtype, shape, beta: 0.1 });
     const ours = device.call(
       batch,
       modes.find(({ name }) => name === 'dense out'),
@@ -81,14 +92,11 @@ export async function measurePeer(device, batch, peer, { fraction, rounds, progr
     const sum = gradientSum(device, batch, decoder(dtype));
     const { first } = child;
     // The peers round to 16 bits on the way.
-    const differs = [
+    const problem = disagreement([
       ['loss', first.loss, loss, 5e-3 * Math.max(1, Math.abs(loss))],
       ['gradient', first.gradientSum, sum, 2e-2 * sum],
-    ].filter(([, theirs, own, bound]) => !(Math.abs(theirs - own) <= bound));
-    if (differs.length > 0) {
-      const what = differs.map(([name, theirs, own]) => `${name} ${theirs}, ours ${own}`).join('; ');
-      return { ...entry, problem: `computes something else: ${what}` };
-    }
+    ]);
+    if (problem !== undefined) return { ...entry, problem };
     const cases = [
       { name: 'ours', run: () => device.deviceTime(ours) },
       { name: 'ours wall', run: () => device.wallTime(ours) },
@@ -106,8 +114,66 @@ export async function measurePeer(device, batch, peer, { fraction, rounds, progr
       extraBytes: first.extraBytes,
     };
   } catch (error) {
-    // Gradients beside the logits, in float32: some need several times our memory.
-    return { ...entry, problem: error.message, exhausted: /out of memory/i.test(error.message) };
+    return { ...entry, ...failure(error) };
+  } finally {
+    await child?.close();
+  }
+}
+
+/** Sum of the magnitudes of a buffer, a piece at a time: the weight's gradient is gigabytes. */
+function magnitude(buffer, dtype) {
+  const decode = decoder(dtype);
+  const Elements = dtype === 'float32' ? Float32Array : Uint16Array;
+  const piece = 2 ** 24;
+  let sum = 0;
+  for (let offset = 0; offset < buffer.byteLength; offset += piece) {
+    const bytes = Math.min(piece, buffer.byteLength - offset);
+    const numbers = new Elements(bytes / Elements.BYTES_PER_ELEMENT);
+    buffer.copyTo(numbers, { offset });
+    for (const number of numbers) sum += Math.abs(decode(number));
+  }
+  return sum;
+}
+
+/**
+ * One peer of the output layer and `fromHidden` with all gradients, by the clock in the same rounds. Where the peer takes no reference
+ * log-probabilities, neither do we, and beta is smaller: margins as far from 0 as sequences differ would leave no gradient to compare.
+ */
+export async function measureLayerPeer(device, layer, peer, { fraction, rounds, progress }) {
+  const { rows, size, vocab, dtype, shape, numbers } = layer;
+  const entry = { name: peer.name, version: peer.version, rows, size, vocab, dtype, fraction };
+  let child;
+  try {
+    const given = layer.given(fraction);
+    const beta = peer.withoutReference ? 0.01 : 0.1;
+    const reference = peer.withoutReference ? new Float64Array(shape[0]) : given.reference;
+    const objective = device.subject.dirAlignLoss('dpo', beta);
+    const ours = () => objective.fromHidden({ ...given, reference }, { out: layer.out() });
+    child = await start(peer.name, { ...numbers, labels: given.labels, reference }, { dtype, shape, beta, size });
+    const { first } = child;
+    const { loss, memory } = ours();
+    // The peers round every logit to 16 bits, we do not: over 1024 tokens that moves a margin, and the coefficient with it, by 1 %.
+    const own = { gradHidden: magnitude(layer.gradHidden, dtype), gradWeight: magnitude(layer.gradWeight, 'float32') };
+    const problem = disagreement([
+      ['loss', first.loss, loss, 5e-2 * Math.max(1, Math.abs(loss))],
+      ['gradHidden', first.gradHidden, own.gradHidden, 5e-2 * own.gradHidden],
+      ['gradWeight', first.gradWeight, own.gradWeight, 5e-2 * own.gradWeight],
+    ]);
+    if (problem !== undefined) return { ...entry, problem };
+    const cases = [
+      { name: 'ours', run: () => device.wallTime(ours) },
+      { name: 'peer', run: () => child.ask('wall') },
+    ];
+    const times = await interleave(cases, rounds, () => undefined, progress);
+    return {
+      ...entry,
+      wall: spread(times.get('peer')),
+      ours: { wall: spread(times.get('ours')), memory },
+      ratio: ratio(times, 'peer', ['ours']),
+      extraBytes: first.extraBytes,
+    };
+  } catch (error) {
+    return { ...entry, ...failure(error) };
   } finally {
     await child?.close();
   }

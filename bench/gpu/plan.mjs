@@ -140,8 +140,12 @@ export function layerTargetsOf({ rows, size, vocab, fraction, mode, wall, memory
   return list;
 }
 
-/** No slower than any peer of the same shape. Ours is the dense gradient in a buffer of its own, as theirs is. */
+/**
+ * No slower than any peer of the same shape. Ours is the dense gradient in a buffer of its own, as theirs is, by events; of the output
+ * layer all gradients, by the clock.
+ */
 export function peerTarget(ours, peer) {
-  const ratio = peer.device.median / ours.device.median;
+  const clock = peer.size === undefined ? 'device' : 'wall';
+  const ratio = peer[clock].median / ours[clock].median;
   return { what: `${peer.name} over ours`, wanted: 1, got: ratio, reached: ratio >= 1 };
 }

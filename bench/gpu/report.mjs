@@ -12,7 +12,7 @@ const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.
  * Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went
  * wrong is a miss, but one that ran out of memory is only reported.
  */
-export function judge({ groups, peers, layers = [] }) {
+export function judge({ groups, peers, layers = [], layerPeers = [] }) {
   const list = [];
   for (const { entries, copyBandwidth } of groups) {
     for (const entry of entries) {
@@ -25,11 +25,11 @@ export function judge({ groups, peers, layers = [] }) {
   for (const entry of layers) {
     for (const target of layerTargetsOf(entry)) list.push({ shape: layerName(entry), mode: entry.mode, ...target });
   }
-  for (const peer of peers.filter(({ exhausted }) => !exhausted)) {
-    const shape = shapeName(peer);
-    if (peer.problem)
-      list.push({ shape, mode: 'dense out', what: `${peer.name}: ${peer.problem}`, wanted: 1, got: NaN, reached: false });
-    else list.push({ shape, mode: 'dense out', ...peerTarget(peer.ours, peer) });
+  for (const peer of [...peers, ...layerPeers].filter(({ exhausted }) => !exhausted)) {
+    const what =
+      peer.size === undefined ? { shape: shapeName(peer), mode: 'dense out' } : { shape: layerName(peer), mode: 'all gradients' };
+    if (peer.problem) list.push({ ...what, what: `${peer.name}: ${peer.problem}`, wanted: 1, got: NaN, reached: false });
+    else list.push({ ...what, ...peerTarget(peer.ours, peer) });
   }
   return list;
 }
@@ -106,6 +106,28 @@ function peersTable({ peers }) {
   );
 }
 
+function layerPeersTable({ layerPeers }) {
+  const rows = layerPeers.map((peer) =>
+    peer.problem
+      ? [peer.name, layerName(peer), peer.problem]
+      : [
+          peer.name,
+          layerName(peer),
+          number(peer.wall.median),
+          number(peer.ours.wall.median),
+          `${number(peer.ratio.value)} (${number(peer.ratio.q1)} - ${number(peer.ratio.q3)})`,
+          (peer.extraBytes / 2 ** 20).toFixed(0),
+          (peer.ours.memory / 2 ** 20).toFixed(0),
+          peer.version,
+        ],
+  );
+  const names = ['peer', 'layer', 'call ms', 'ours ms', 'slower by (quartiles)', 'extra MiB', 'ours MiB', 'version'];
+  return table(
+    names.map((name) => ({ title: name })),
+    rows,
+  );
+}
+
 function targetsTable(targets) {
   const rows = targets.map(({ shape, mode, what, wanted, got, reached }) => [
     shape,
@@ -122,7 +144,7 @@ function targetsTable(targets) {
 }
 
 export function report(result) {
-  const { groups, skipped, peers, targets, rounds, seconds, layers = [], noLayers } = result;
+  const { groups, skipped, peers, targets, rounds, seconds, layers = [], layerPeers = [], noLayers } = result;
   const bandwidths = groups.map(({ copyBandwidth }) => copyBandwidth / 1e9).sort((a, b) => a - b);
   const missed = targets.filter(({ reached }) => !reached).length;
   return [
@@ -140,9 +162,18 @@ export function report(result) {
       : []),
     ...(noLayers === undefined ? [] : [`fromHidden was not measured: ${noLayers}`]),
     ...skipped.map(({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`),
+    ...(layerPeers.length > 0
+      ? [
+          '',
+          layerPeersTable(result),
+          'fromHidden with all gradients, by the clock. extra MiB: the most that was allocated over inputs and gradients; ours: the workspace.',
+        ]
+      : []),
     ...(peers.length > 0
       ? ['', peersTable(result), 'Ours is the dense gradient in a buffer of its own.']
-      : ['', 'No peers were measured.']),
+      : layerPeers.length > 0
+        ? []
+        : ['', 'No peers were measured.']),
     '',
     targets.length > 0 ? targetsTable(targets) : 'No target is stated for these shapes.',
     '',

@@ -1,17 +1,19 @@
 """DPO loss and gradient on a CUDA device in PyTorch, alone and with kernels of other packages, as trainers write it.
 
     torch_gpu.py --list                     which peers are installed, as JSON
-    torch_gpu.py --table [--shape S,T,V]    medians of all of them on random data, by itself
-    torch_gpu.py --peer NAME --directory D --shape S,T,V --dtype T --beta B
+    torch_gpu.py --table [--shape S,T,V]    medians of those from logits on random data, by itself
+    torch_gpu.py --peer NAME --directory D --shape S,T,V [--hidden-size H] --dtype T --beta B
 
 The last is driven by bench/gpu/peers.mjs: D holds `block` (64 rows of logits, which the batch repeats), `labels` (int32) and
-`reference` (float64). It does the work once and prints a line of JSON; then, for each line "device" or "wall" on its input, it does
-it again and prints {"ms": milliseconds} by CUDA events or by the clock.
+`reference` (float64); for a peer of the output layer `hidden` and `weight` (numbers that the array repeats) in place of `block`. It
+does the work once and prints a line of JSON; then, for each line "device" or "wall" on its input, it does it again and prints
+{"ms": milliseconds} by CUDA events or by the clock.
 """
 
 import argparse
 import importlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -63,6 +65,31 @@ def quack():
     return from_cross_entropy(lambda x, y: module.cross_entropy(x, y, ignore_index=-100, reduction="none"))
 
 
+def eager_layer_loss(hidden, weight, labels, reference, beta):
+    """Every row goes through every product, as in trainers, whether its label counts or not."""
+    return eager_loss(hidden @ weight.T, labels, reference, beta)
+
+
+def compiled_layer():
+    import torch
+
+    return torch.compile(eager_layer_loss, dynamic=False)
+
+
+def liger_layer():
+    """Liger-Kernel computes the reference's log-probabilities itself, from its hidden states: another product over all rows. Without a
+    reference model they are 0, and the work is ours."""
+    fused = importlib.import_module("liger_kernel.chunked_loss").LigerFusedLinearDPOLoss
+    make = lambda beta: fused(ignore_index=-100, beta=beta, use_ref_model=False, average_log_prob=False)
+    # Here, so that a version without these options is reported as not available.
+    make(0.1)
+
+    def loss(hidden, weight, labels, reference, beta):
+        return make(beta)(weight, hidden, labels)[0]
+
+    return loss
+
+
 # Name, the package whose version counts, how its loss is made. Liger-Kernel writes the gradient over the logits, the others beside them.
 PEERS = {
     "torch": ("torch", lambda: eager_loss),
@@ -71,6 +98,15 @@ PEERS = {
     "quack": ("quack", quack),
 }
 OVERWRITES = {"liger"}
+
+# The same for the output layer and the loss together.
+LAYER_PEERS = {
+    "torch-layer": ("torch", lambda: eager_layer_loss),
+    "torch-compile-layer": ("torch", compiled_layer),
+    "liger-fused-dpo": ("liger_kernel", liger_layer),
+}
+WITHOUT_REFERENCE = {"liger-fused-dpo"}
+ALL_PEERS = {**PEERS, **LAYER_PEERS}
 
 
 def version_of(package):
@@ -86,7 +122,7 @@ def version_of(package):
 
 def available():
     peers = []
-    for name, (package, make) in PEERS.items():
+    for name, (package, make) in ALL_PEERS.items():
         reason = None
         try:
             import torch
@@ -97,35 +133,48 @@ def available():
                 make()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        peers.append({"name": name, "version": version_of(package) if reason is None else None, "reason": reason})
+        peers.append(
+            {
+                "name": name,
+                "version": version_of(package) if reason is None else None,
+                "reason": reason,
+                "layer": name in LAYER_PEERS,
+                "withoutReference": name in WITHOUT_REFERENCE,
+            }
+        )
     return peers
 
 
 class Work:
-    """One peer on one batch. `device` may be "cpu", where only its numbers are of interest."""
+    """One peer on one batch of logits. `device` may be "cpu", where only its numbers are of interest."""
 
-    def __init__(self, name, logits, labels, reference, beta, device):
+    def __init__(self, name, inputs, labels, reference, beta, device):
         import torch
 
         self.torch = torch
-        self.loss = PEERS[name][1]()
+        if name in WITHOUT_REFERENCE and reference.any():
+            raise ValueError(f"{name} takes no reference log-probabilities")
+        self.loss = ALL_PEERS[name][1]()
         self.device = device
-        self.pristine = logits.to(device)
+        self.inputs = [values.to(device) for values in inputs]
         self.labels = labels.to(device).long()
         self.reference = reference.to(device).float()
         self.beta = beta
         self.overwrites = name in OVERWRITES
-        self.leaf = self.fresh()
+        self.leaves = [self.fresh(values) for values in self.inputs]
         # More than twice any card's last-level cache.
         self.flushed = torch.randn(2**28 if device == "cuda" else 2**10, device=device, dtype=torch.float32).to(torch.bfloat16)
 
-    def fresh(self):
-        logits = self.pristine.clone() if self.overwrites else self.pristine.detach()
-        return logits.requires_grad_()
+    def fresh(self, values):
+        return (values.clone() if self.overwrites else values.detach()).requires_grad_()
+
+    def forget(self):
+        for leaf in self.leaves:
+            leaf.grad = None
 
     def run(self):
-        self.leaf.grad = None
-        loss = self.loss(self.leaf, self.labels, self.reference, self.beta)
+        self.forget()
+        loss = self.loss(*self.leaves, self.labels, self.reference, self.beta)
         loss.backward()
         return loss
 
@@ -133,8 +182,9 @@ class Work:
         """Untimed: logits that were overwritten are restored, and the caches cleared by reading."""
         if self.overwrites:
             with self.torch.no_grad():
-                self.leaf.copy_(self.pristine)
-        self.leaf.grad = None
+                for leaf, values in zip(self.leaves, self.inputs):
+                    leaf.copy_(values)
+        self.forget()
         # Long enough for the host to run ahead.
         for _ in range(4):
             self.flushed.sum()
@@ -146,12 +196,23 @@ class Work:
             before = self.torch.cuda.memory_allocated()
         loss = self.run().item()
         extra = self.torch.cuda.max_memory_allocated() - before if self.device == "cuda" else None
-        rows = self.leaf.grad.view(-1, self.leaf.shape[-1])[-DISTINCT_ROWS:]
-        gradient = rows.float().abs().sum(dtype=self.torch.float64).item()
+        gradients = self.magnitudes()
+        if extra is not None:
+            extra -= self.result_bytes()
         # The second pass has everything compiled and its memory cached.
         self.prepare()
         self.run()
-        return {"loss": loss, "gradientSum": gradient, "extraBytes": extra}
+        return {"loss": loss, **gradients, "extraBytes": extra}
+
+    def magnitudes(self):
+        """Of the last rows."""
+        (leaf,) = self.leaves
+        rows = leaf.grad.view(-1, leaf.shape[-1])[-DISTINCT_ROWS:]
+        return {"gradientSum": rows.float().abs().sum(dtype=self.torch.float64).item()}
+
+    def result_bytes(self):
+        """The gradient of the logits counts as extra memory: a call of ours can do without."""
+        return 0
 
     def device_ms(self):
         self.prepare()
@@ -173,14 +234,45 @@ class Work:
         return 1000 * (time.perf_counter() - start)
 
 
-def load(directory, shape, dtype):
+class LayerWork(Work):
+    """One peer on hidden states and the output layer's weight."""
+
+    def magnitudes(self):
+        """Of everything, a slice at a time: float64 copies of a whole gradient would be several gigabytes."""
+        total = lambda leaf: sum(rows.double().abs().sum().item() for rows in leaf.grad.view(-1, leaf.shape[-1]).split(4096))
+        hidden, weight = self.leaves
+        return {"gradHidden": total(hidden), "gradWeight": total(weight)}
+
+    def result_bytes(self):
+        return sum(leaf.grad.numel() * leaf.grad.element_size() for leaf in self.leaves)
+
+
+def read(directory, name, dtype, count=None):
     import torch
 
-    sequences, tokens, vocab = shape
-    read = lambda name, kind, count: torch.from_file(f"{directory}/{name}", size=count, dtype=kind)
-    block = read("block", getattr(torch, dtype), DISTINCT_ROWS * vocab).view(DISTINCT_ROWS, vocab)
-    labels = read("labels", torch.int32, sequences * tokens).view(sequences, tokens)
-    return block, labels, read("reference", torch.float64, sequences)
+    kind = getattr(torch, dtype)
+    if count is None:
+        count = os.path.getsize(f"{directory}/{name}") // torch.empty((), dtype=kind).element_size()
+    return torch.from_file(f"{directory}/{name}", size=count, dtype=kind)
+
+
+def load_block(directory, shape, dtype):
+    vocab = shape[-1]
+    return read(directory, "block", dtype, DISTINCT_ROWS * vocab).view(DISTINCT_ROWS, vocab)
+
+
+def load_labels(directory, shape):
+    sequences, tokens, _ = shape
+    labels = read(directory, "labels", "int32", sequences * tokens).view(sequences, tokens)
+    return labels, read(directory, "reference", "float64", sequences)
+
+
+def filled(numbers, shape, device):
+    """An array of the numbers over and over."""
+    count = 1
+    for size in shape:
+        count *= size
+    return numbers.to(device).repeat(-(-count // len(numbers)))[:count].view(*shape)
 
 
 def repeated(block, shape, device):
@@ -189,9 +281,17 @@ def repeated(block, shape, device):
 
 
 def serve(arguments):
-    block, labels, reference = load(arguments.directory, arguments.shape, arguments.dtype)
-    logits = repeated(block, arguments.shape, arguments.device)
-    work = Work(arguments.peer, logits, labels, reference, arguments.beta, arguments.device)
+    directory, shape, dtype, device = arguments.directory, arguments.shape, arguments.dtype, arguments.device
+    labels, reference = load_labels(directory, shape)
+    if arguments.peer in LAYER_PEERS:
+        sequences, tokens, vocab = shape
+        size = arguments.hidden_size
+        hidden = filled(read(directory, "hidden", dtype), (sequences, tokens, size), device)
+        weight = filled(read(directory, "weight", dtype), (vocab, size), device)
+        work = LayerWork(arguments.peer, [hidden, weight], labels, reference, arguments.beta, device)
+    else:
+        logits = repeated(load_block(directory, shape, dtype), shape, device)
+        work = Work(arguments.peer, [logits], labels, reference, arguments.beta, device)
     print(json.dumps(work.first()), flush=True)
     for line in sys.stdin:
         ms = work.device_ms() if line.strip() == "device" else work.wall_ms()
@@ -209,10 +309,12 @@ def table(arguments):
     reference = torch.full((sequences,), -tokens * 14.0)
     print(f"{torch.cuda.get_device_name()}, [{sequences}, {tokens}, {vocab}] {arguments.dtype}")
     for peer in available():
+        if peer["layer"]:
+            continue
         if peer["reason"] is not None:
             print(f"{peer['name']:14} not available: {peer['reason']}")
             continue
-        work = Work(peer["name"], logits, labels, reference, arguments.beta, "cuda")
+        work = Work(peer["name"], [logits], labels, reference, arguments.beta, "cuda")
         work.first()
         times = [work.device_ms() for _ in range(15)]
         print(f"{peer['name']:14} {statistics.median(times):8.3f} ms   {peer['version']}")
@@ -222,9 +324,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--peer", choices=PEERS)
+    parser.add_argument("--peer", choices=ALL_PEERS)
     parser.add_argument("--directory")
     parser.add_argument("--shape", type=lambda text: [int(n) for n in text.split(",")], default=[8, 1024, 32000])
+    parser.add_argument("--hidden-size", type=int, help="of a peer of the output layer")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -233,6 +336,8 @@ def main():
         print(json.dumps(available()))
     elif arguments.table:
         table(arguments)
+    elif arguments.peer in LAYER_PEERS and arguments.hidden_size is None:
+        parser.error("--hidden-size is missing")
     elif arguments.peer and arguments.directory:
         serve(arguments)
     else:
