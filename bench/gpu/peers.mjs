@@ -155,9 +155,9 @@ export async function measureLayerPeer(device, layer, peer, { fraction, rounds, 
     // The peers round every logit to 16 bits, we do not: over 1024 tokens that moves a margin, and the coefficient with it, by 1 %.
     const own = { gradHidden: magnitude(layer.gradHidden, dtype), gradWeight: magnitude(layer.gradWeight, 'float32') };
     const problem = disagreement([
-      ['loss', first.loss, loss, 5e-2 * Math.max(1, Math.abs(loss))],
-      ['gradHidden', first.gradHidden, own.gradHidden, 5e-2 * own.gradHidden],
-      ['gradWeight', first.gradWeight, own.gradWeight, 5e-2 * own.gradWeight],
+      ['loss', first.loss, loss, 2e-2 * Math.max(1, Math.abs(loss))],
+      ['gradHidden', first.gradHidden, own.gradHidden, 3e-2 * own.gradHidden],
+      ['gradWeight', first.gradWeight, own.gradWeight, 3e-2 * own.gradWeight],
     ]);
     if (problem !== undefined) return { ...entry, problem };
     const cases = [
