@@ -1,0 +1,221 @@
+/** `diralign/tfjs`: the losses as differentiable ops of TensorFlow.js. */
+import { customGrad, engine, mul, scalar, tensor, tidy, type Scalar, type Tensor } from '@tensorflow/tfjs-core';
+import { describe } from '../arrays.js';
+import { typeError } from '../errors.js';
+import { sequenceLogps as sequenceLogpsOf, type Objective, type ObjectiveCalls } from '../objective.js';
+import { checkKeys, checkObject } from '../loss-call.js';
+import type { BatchRows, HiddenLossResult, LogitsShape, LossResult, SequenceLogps } from '../types.js';
+import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
+
+/**
+ * What goes with the logits. Sequences: first half chosen, second half rejected. Tensors here are read and never differentiated.
+ */
+export interface TfBatch {
+  /** One per row, already aligned: the logits of row t score `labels[t]`. An int32 tensor has the shape of the logits without vocab. */
+  readonly labels: Int32Array | Tensor;
+  /** Rows with this label are prompt or padding: never read, gradient 0. Default -100. */
+  readonly ignoreIndex?: number;
+  /** [sequences], in nats: the reference model's log-probabilities summed over the same rows, as {@link sequenceLogps} gives them. */
+  readonly reference?: Float64Array | Float32Array | Tensor;
+  /** Labels of the likelihood term where they differ from `labels`. */
+  readonly sftLabels?: Int32Array | Tensor;
+  /** Packed batches, logits [rows, vocab]: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
+  readonly offsets?: Int32Array;
+}
+
+/** Everything a call of the objective gives but the gradients, in float64. */
+export type TfLossResult = Omit<LossResult, 'gradLogits' | 'rowScale'>;
+
+/** The same from hidden states. */
+export type TfHiddenLossResult = TfLossResult & Pick<HiddenLossResult, 'memory'>;
+
+export interface TfRunOptions<Result = TfLossResult> {
+  /** Is called with losses, rewards, metrics and the rest of the result, before the op returns. */
+  readonly onResult?: (result: Result) => void;
+  /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
+  readonly threads?: number;
+}
+
+export interface TfHiddenRunOptions extends TfRunOptions<TfHiddenLossResult> {
+  /** Bytes that the workspace may take; default 256 MiB. */
+  readonly memory?: number;
+}
+
+/** The output layer that would make the logits: `logits = hidden weightᵀ + bias`. Float32 tensors. */
+export interface TfOutputLayer {
+  /** [sequences, tokens, hiddenSize], or packed [rows, hiddenSize]. */
+  readonly hidden: Tensor;
+  /** [vocab, hiddenSize], as a tied embedding has it. A dense layer's kernel is its transpose: pass `transpose(kernel)`. */
+  readonly weight: Tensor;
+  /** [vocab]; none by default. */
+  readonly bias?: Tensor;
+}
+
+export interface TfLoss {
+  /**
+   * The loss, a float32 scalar, of float32 logits [sequences, tokens, vocab], or packed [rows, vocab] with `offsets`. Differentiable in the
+   * logits, once.
+   *
+   * Loss and gradient are computed together, by one native call, where a gradient is being recorded, and the loss alone elsewhere. On the
+   * cpu backend the call reads the logits where they are and TensorFlow.js takes the gradient array over; other backends copy both.
+   * @throws DirAlignError before anything is computed; `code` says what is wrong.
+   */
+  (logits: Tensor, batch: TfBatch, run?: TfRunOptions): Scalar;
+  /**
+   * The same from hidden states and the output layer, without the logits ever being there. Differentiable in hidden states, weight and
+   * bias, once.
+   * @throws DirAlignError before anything is computed; a `memory` that is too small is told how many bytes would do.
+   */
+  fromHidden(layer: TfOutputLayer, batch: TfBatch, run?: TfHiddenRunOptions): Scalar;
+}
+
+const batchKeys: ReadonlySet<string> = new Set(['labels', 'ignoreIndex', 'reference', 'sftLabels', 'offsets']);
+const runKeys: ReadonlySet<string> = new Set(['onResult', 'threads']);
+const hiddenRunKeys: ReadonlySet<string> = new Set([...runKeys, 'memory']);
+const layerKeys: ReadonlySet<string> = new Set(['hidden', 'weight', 'bias']);
+const logpsKeys: ReadonlySet<string> = new Set(['threads']);
+
+/**
+ * An objective as a differentiable op of TensorFlow.js.
+ *
+ * @param objective what `dirAlignLoss` returns.
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION
+ *
+ * @example
+ * const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
+ * optimizer.minimize(() => dpo(model.apply(tokens), { labels, reference }, { onResult: ({ metrics }) => log(metrics) }));
+ */
+export function tfDirAlignLoss(objective: Objective | ObjectiveCalls): TfLoss {
+  if (typeof (objective as unknown) !== 'function' || typeof (objective.fromHidden as unknown) !== 'function') {
+    throw typeError('ERR_DIRALIGN_OPTION', `objective: expected what dirAlignLoss returns, not ${describe(objective)}`);
+  }
+  const fromLogits = (logits: Tensor, batch: TfBatch, run: TfRunOptions = {}): Scalar => {
+    const { threads, onResult } = checkRun(run, runKeys);
+    checkLogits(logits, batch);
+    const rows = rowsOf(batch, logits.shape as unknown as LogitsShape);
+    return lossOf([logits], (gradient) => {
+      const { gradLogits, ...result } = objective({ ...rows, logits: floatsOf(logits) }, { gradient, threads });
+      onResult?.(result);
+      return { loss: result.loss, gradients: [gradLogits] };
+    });
+  };
+  const fromHidden = (layer: TfOutputLayer, batch: TfBatch, run: TfHiddenRunOptions = {}): Scalar => {
+    const { threads, memory, onResult } = checkRun(run, hiddenRunKeys);
+    const { hidden, weight, bias } = checkLayer(layer, batch);
+    const rows = rowsOf(batch, [...hidden.shape.slice(0, -1), weight.shape[0]] as unknown as LogitsShape);
+    return lossOf(bias ? [hidden, weight, bias] : [hidden, weight], (gradient) => {
+      const data = { hidden: floatsOf(hidden), weight: floatsOf(weight), bias: bias && floatsOf(bias) };
+      const given = { ...rows, ...data, hiddenSize: weight.shape[1] as number };
+      const { gradHidden, gradWeight, gradBias, ...result } = objective.fromHidden(given, { gradient, threads, memory });
+      onResult?.(result);
+      return { loss: result.loss, gradients: bias ? [gradHidden, gradWeight, gradBias] : [gradHidden, gradWeight] };
+    });
+  };
+  return Object.freeze(Object.assign(fromLogits, { fromHidden }));
+}
+
+/**
+ * Log-probability of each sequence, summed over its scored rows, in nats and float64: how a reference model's numbers are made, by the
+ * same kernel as training. Logits are those of {@link TfLoss}. The result is in host arrays, and no gradient flows through it.
+ * @throws DirAlignError before anything is computed
+ *
+ * @example
+ * const logits = referenceModel.predict(tokens);
+ * const { logps: reference } = sequenceLogps(logits, { labels });
+ * logits.dispose();
+ */
+export function sequenceLogps(
+  logits: Tensor,
+  batch: Omit<TfBatch, 'reference' | 'sftLabels'>,
+  run: Pick<TfRunOptions, 'threads'> = {},
+): SequenceLogps {
+  checkObject('run', run);
+  checkKeys('run', run, logpsKeys);
+  checkLogits(logits, batch);
+  return sequenceLogpsOf(
+    { ...rowsOf(batch, logits.shape as unknown as LogitsShape), logits: floatsOf(logits) },
+    { threads: run.threads },
+  );
+}
+
+function checkRun<Run extends { readonly onResult?: unknown }>(run: Run, known: ReadonlySet<string>): Run {
+  checkObject('run', run);
+  checkKeys('run', run, known);
+  if (run.onResult !== undefined && typeof run.onResult !== 'function') {
+    throw typeError('ERR_DIRALIGN_OPTION', `run.onResult: expected a function, not ${describe(run.onResult)}`);
+  }
+  return run;
+}
+
+function checkLogits(logits: Tensor, batch: TfBatch): void {
+  checkObject('batch', batch);
+  checkFloats('logits', logits, batch.offsets ? ['rows', 'vocab'] : ['sequences', 'tokens', 'vocab']);
+}
+
+function checkLayer(layer: TfOutputLayer, batch: TfBatch): TfOutputLayer {
+  checkObject('layer', layer);
+  checkKeys('layer', layer, layerKeys);
+  checkObject('batch', batch);
+  const { hidden, weight, bias } = layer;
+  checkFloats('hidden', hidden, batch.offsets ? ['rows', 'hiddenSize'] : ['sequences', 'tokens', 'hiddenSize']);
+  checkFloats('weight', weight, ['vocab', hidden.shape.at(-1) as number]);
+  if (bias !== undefined) checkFloats('bias', bias, [weight.shape[0]]);
+  return layer;
+}
+
+/** The batch without its logits, in host arrays. */
+function rowsOf(batch: TfBatch, shape: LogitsShape): BatchRows {
+  checkKeys('batch', batch, batchKeys);
+  const rows = shape.slice(0, -1) as readonly number[];
+  const { labels, ignoreIndex, reference, sftLabels, offsets } = batch;
+  return {
+    shape,
+    offsets,
+    ignoreIndex,
+    labels: labelsOf('labels', labels, rows),
+    sftLabels: sftLabels && labelsOf('sftLabels', sftLabels, rows),
+    reference: reference && referenceOf(reference),
+  };
+}
+
+interface Computed {
+  readonly loss: number;
+  /** One per input, of its size, where a gradient was asked for. */
+  readonly gradients: readonly unknown[];
+}
+
+/**
+ * The loss as a tensor whose gradient in the inputs is the native one.
+ *
+ * A recorded loss is there to be differentiated: the fused call, which has the logits in cache for the gradient, is made then, in the
+ * forward pass, and not the loss's first and both once more in the backward pass. The gradient waits as an array and not as a tensor, so
+ * that a tape which is dropped leaves nothing to dispose of. Inputs are kept for the backward pass only where tapes are nested.
+ */
+function lossOf(inputs: readonly Tensor[], compute: (gradient: 'dense' | 'none') => Computed): Scalar {
+  // To be asked outside of the op: nothing is recorded inside.
+  if (!engine().isTapeOn()) return scalar(compute('none').loss);
+  const nested = engine().state.gradientDepth > 1;
+  const op = customGrad((...args) => {
+    const save = args.at(-1) as unknown as (tensors: Tensor[]) => void;
+    const { loss, gradients } = compute('dense');
+    save(nested ? [...inputs] : []);
+    const gradFunc = (dy: Tensor, saved: Tensor[]): Tensor[] =>
+      inputs.map(({ shape }, i) => gradientOf(gradients[i] as Float32Array, shape, dy, saved));
+    return { value: scalar(loss), gradFunc };
+  });
+  return op(...inputs);
+}
+
+/** dy times the gradient. Another tape that records it (`saved` has the inputs, then) must not take it for a constant. */
+function gradientOf(gradient: Float32Array, shape: number[], dy: Tensor, saved: readonly Tensor[]): Tensor {
+  const scaled = (): Tensor =>
+    tidy(() => {
+      const unscaled = tensor(gradient, shape, 'float32');
+      return floatsOf(dy)[0] === 1 ? unscaled : mul(unscaled, dy);
+    });
+  if (saved.length === 0) return scaled();
+  const gradFunc = (): never => {
+    throw typeError('ERR_DIRALIGN_OPTION', 'tfDirAlignLoss: differentiable once; there is no gradient of its gradient');
+  };
+  return customGrad(() => ({ value: scaled(), gradFunc }))(dy, ...saved);
+}
