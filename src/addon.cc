@@ -16,6 +16,9 @@ namespace diralign {
 
 using cpu::run;
 
+/// Raised with every change of what ts/native.ts and this file tell each other: an addon of another build would be called wrongly.
+constexpr int interface_revision = 2;
+
 namespace {
 
 /// A typed array of a known type, or null for undefined.
@@ -259,6 +262,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<cpu_info>(exports, "cpuInfo");
   export_function<memory_loop>(exports, "memoryLoop");
   export_function<time_next>(exports, "timeNext");
+  exports.Set("revision", interface_revision);
   exports.Set("catalogue", catalogue_json());
   exports.Set("cuda", cuda_exports(env));
   return exports;

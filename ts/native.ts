@@ -6,6 +6,8 @@ import type { DeviceInfo } from './types.js';
 
 /** What src/addon.cc exports. Every array was checked by ts/batch.ts; lengths are in {@link BatchRequest} and the like. */
 export interface Native {
+  /** {@link interfaceRevision} of the sources that it was built from. */
+  readonly revision: number;
   /** JSON of the catalogue that ts/catalogue.generated.ts holds. */
   readonly catalogue: string;
   loss(request: LossRequest): BadLabel | undefined;
@@ -182,6 +184,9 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
   gradLogps: Float64Array;
 }
 
+/** That of src/addon.cc; raised with every change of the shapes above. */
+const interfaceRevision = 2;
+
 const require = createRequire(import.meta.url);
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 let loaded: { readonly addon: Native; readonly file: string } | undefined;
@@ -206,11 +211,16 @@ function load(): { addon: Native; file: string } {
       cause,
     );
   }
+  let addon: Native;
   try {
-    return { addon: require(file) as Native, file };
+    addon = require(file) as Native;
   } catch (cause) {
     throw loadError(`${file} could not be loaded. ${hint(cause)}`, cause);
   }
+  if (addon.revision !== interfaceRevision) {
+    throw loadError(`${file} was built from other sources than this package. ${remedy}`, undefined);
+  }
+  return { addon, file };
 }
 
 const remedy = 'Build one with: npx diralign build   (needs CMake and a C++20 compiler)';
