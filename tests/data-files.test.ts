@@ -1,0 +1,565 @@
+// Preference data from JSONL, fingerprints, and the reference's numbers in a file; at the end a training that uses all of it.
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Readable } from 'node:stream';
+import { pathToFileURL } from 'node:url';
+import fc from 'fast-check';
+import { afterAll, describe, expect, test } from 'vitest';
+import {
+  cachedReference,
+  collatePairs,
+  fingerprint,
+  isConversational,
+  readPreferences,
+  type FingerprintPart,
+  type Preference,
+  type PreferencePair,
+  type PreferenceSource,
+} from '../ts/data/index.js';
+import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../ts/index.js';
+import { readSafetensors, writeSafetensors } from '../ts/safetensors.js';
+import { at, generator, normal, present, sameBits } from './support/numbers.js';
+import { detached, expectRefusal, thrownBy } from './support/refusal.js';
+
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
+afterAll(() => {
+  fs.rmSync(folder, { recursive: true });
+});
+let files = 0;
+const freshPath = (extension: string): string => path.join(folder, `${files++}.${extension}`);
+function fileOf(content: string | Uint8Array, extension = 'jsonl'): string {
+  const file = freshPath(extension);
+  fs.writeFileSync(file, content);
+  return file;
+}
+
+async function all(source: PreferenceSource, name?: string): Promise<Preference[]> {
+  const records: Preference[] = [];
+  for await (const record of readPreferences(source, name === undefined ? {} : { name })) records.push(record);
+  return records;
+}
+async function rejection(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error('nothing was rejected');
+}
+
+const user = (content: string) => ({ role: 'user', content });
+const assistant = (content: string) => ({ role: 'assistant', content });
+const plain = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
+const line = JSON.stringify(plain);
+
+describe('readPreferences', () => {
+  test('plain text', async () => {
+    const records = await all(fileOf(`${line}\n${JSON.stringify({ ...plain, prompt: '', id: 7, score: [1] })}\n`));
+    expect(records).toEqual([plain, { ...plain, prompt: '' }]);
+    expect(records.map(isConversational)).toEqual([false, false]);
+  });
+
+  test('conversations, with the prompt or with it in both completions', async () => {
+    const prompt = [{ role: 'system', content: 'Be brief.' }, user('Which colour?')];
+    const explicit = { prompt, chosen: [assistant('Blue.')], rejected: [assistant('Green.'), user('Sure?'), assistant('No.')] };
+    const implicit = { chosen: [...prompt, ...explicit.chosen], rejected: [...prompt, ...explicit.rejected] };
+    // The order of a message's fields does not make it another.
+    const reordered = { ...implicit, chosen: [...prompt.map(({ role, content }) => ({ content, role })), ...explicit.chosen] };
+    const withText = { ...implicit, prompt: 'Which colour?' };
+    const records = await all(fileOf([explicit, implicit, reordered, withText].map((r) => JSON.stringify(r)).join('\n')));
+    expect(records).toEqual([explicit, explicit, explicit, explicit]);
+    expect(records.map(isConversational)).toEqual([true, true, true, true]);
+  });
+
+  test('messages keep their own fields, and differ by them', async () => {
+    const call = { ...assistant('Calling.'), tool: 'clock' };
+    const chosen = [user('Time?'), call];
+    const rejected = [user('Time?'), assistant('Calling.')];
+    expect(await all(fileOf(JSON.stringify({ chosen, rejected })))).toEqual([
+      { prompt: [user('Time?')], chosen: [call], rejected: [assistant('Calling.')] },
+    ]);
+  });
+
+  test('a byte order mark, CRLF, empty lines, no line feed at the end', async () => {
+    expect(await all(fileOf(`\ufeff${line}\r\n\r\n  \t\n${line}\r\n${line}`))).toEqual([plain, plain, plain]);
+    expect(await all(fileOf(`${line}\n${line}\n\n`))).toEqual([plain, plain]);
+    expect(await all(fileOf(''))).toEqual([]);
+    expect(await all(fileOf('\ufeff\n'))).toEqual([]);
+  });
+
+  test('separators of Unicode do not end a line', async () => {
+    const record = { ...plain, chosen: 'a\u2028b\u2029c\u0085d' };
+    expect(await all(fileOf(JSON.stringify(record)))).toEqual([record]);
+  });
+
+  test('a file URL, a Node stream, a web stream, text in pieces', async () => {
+    const file = fileOf(`${line}\n${line}`);
+    expect(await all(pathToFileURL(file))).toEqual([plain, plain]);
+    expect(await all(fs.createReadStream(file))).toEqual([plain, plain]);
+    expect(await all(fs.createReadStream(file, 'utf8'))).toEqual([plain, plain]);
+    expect(await all(new Response(`${line}\n`).body as AsyncIterable<Uint8Array>)).toEqual([plain]);
+  });
+
+  test('wherever the pieces end, as bytes or as text', async () => {
+    const record = fc.record({
+      prompt: fc.string({ unit: 'binary', maxLength: 8 }),
+      chosen: fc.string({ unit: 'binary', maxLength: 8 }),
+      rejected: fc.string({ unit: 'binary', maxLength: 8 }),
+    });
+    const property = fc.asyncProperty(
+      fc.array(record, { maxLength: 4 }),
+      fc.integer({ min: 1, max: 9 }),
+      fc.boolean(),
+      async (records, size, asText) => {
+        const text = records.map((r) => JSON.stringify(r)).join('\n');
+        const whole = asText ? text : Buffer.from(text);
+        async function* pieces(): AsyncGenerator<string | Uint8Array> {
+          await Promise.resolve();
+          // Bytes in one buffer that is filled again, as a source may do.
+          const buffer = new Uint8Array(size);
+          for (let i = 0; i < whole.length; i += size) {
+            const part = whole.slice(i, i + size);
+            if (typeof part !== 'string') buffer.set(part);
+            yield typeof part === 'string' ? part : buffer.subarray(0, part.length);
+          }
+        }
+        expect(await all(pieces())).toEqual(records);
+      },
+    );
+    await fc.assert(property, { seed: 20250205, numRuns: 200 });
+  });
+
+  test('a line of 24 MB in small pieces, in time that is linear in it', async () => {
+    const record = { ...plain, chosen: 'x'.repeat(24e6) };
+    const bytes = Buffer.from(JSON.stringify(record));
+    async function* pieces(): AsyncGenerator<Uint8Array> {
+      await Promise.resolve();
+      for (let i = 0; i < bytes.length; i += 4096) yield bytes.subarray(i, i + 4096);
+    }
+    const [read] = await all(pieces());
+    expect(read?.chosen.length).toBe(24e6);
+  });
+
+  const message = [user('Hi')];
+  const wrong: [string, unknown, readonly string[]][] = [
+    ['a list', [line], ['expected an object', 'an array']],
+    ['a number', 3, ['expected an object', '3']],
+    ['null', null, ['expected an object', 'null']],
+    ['no prompt', { chosen: 'a', rejected: 'b' }, ['prompt: is missing']],
+    ['no chosen', { prompt: 'a', rejected: 'b' }, ['chosen: is missing']],
+    ['no rejected', { prompt: 'a', chosen: 'b' }, ['rejected: is missing']],
+    ['a field of the prototype', { prompt: 'a', chosen: 'b', toString: 'c' }, ['rejected: is missing']],
+    ['a prompt that is null', { ...plain, prompt: null }, ['prompt: expected a string', 'null']],
+    ['a number as chosen', { ...plain, chosen: 5 }, ['chosen: expected a string', '5']],
+    ['one conversation', { ...plain, rejected: message }, ['chosen: expected messages', 'a string']],
+    ['messages before text', { ...plain, prompt: message }, ['prompt: expected a string', 'an array']],
+    ['no messages', { prompt: message, chosen: message, rejected: [] }, ['rejected: has no messages']],
+    ['a prompt of no messages', { prompt: [], chosen: message, rejected: message }, ['prompt: has no messages']],
+    ['a null among messages', { prompt: message, chosen: [null], rejected: message }, ['chosen[0]', 'null']],
+    ['no role', { prompt: [{ content: 'a' }], chosen: message, rejected: message }, ['prompt[0]: has no role']],
+    [
+      'an empty role',
+      { prompt: message, chosen: message, rejected: [{ role: '', content: '' }] },
+      ['rejected[0].role: is empty'],
+    ],
+    [
+      'content in parts',
+      { prompt: message, chosen: [{ role: 'user', content: [{}] }], rejected: message },
+      ['chosen[0].content', 'array'],
+    ],
+    ['no common messages', { chosen: [user('a')], rejected: [user('b')] }, ['prompt: is missing', 'different']],
+    ['the same conversation', { chosen: message, rejected: message }, ['chosen: has no message after the 1']],
+    ['a conversation that ends early', { chosen: [...message, assistant('a')], rejected: message }, ['rejected: has no message']],
+    [
+      'the prompt twice',
+      { prompt: message, chosen: [...message, assistant('a')], rejected: [...message, assistant('b')] },
+      ['prompt', 'twice'],
+    ],
+  ];
+  test.each(wrong)('refused by file and line: %s', async (_, record, words) => {
+    const file = fileOf(`${line}\n\n${JSON.stringify(record)}\n${line}\n`);
+    const error = await rejection(all(file));
+    expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
+  });
+
+  test.each([
+    ['cut off', line.slice(0, -4)],
+    ['two objects', line + line],
+    ['a bare word', 'prompt'],
+    ['a byte order mark inside', `\ufeff${line}`],
+  ])('refused as not JSON: %s', async (_, text) => {
+    const file = fileOf(`${line}\n${text}`);
+    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not JSON: `]);
+  });
+
+  test('the records before a bad line are given, and nothing after it', async () => {
+    const iterator = readPreferences(fileOf(`${line}\nnonsense\n${line}\n`));
+    expect(await iterator.next()).toEqual({ done: false, value: plain });
+    expect(await rejection(iterator.next())).toBeInstanceOf(Error);
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
+  });
+
+  test('bytes that are not UTF-8', async () => {
+    const file = fileOf(Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]));
+    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
+  });
+
+  test('sources that cannot be read', async () => {
+    const missing = freshPath('jsonl');
+    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [missing, 'cannot be read', 'ENOENT']);
+    expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
+    const cause = new Error('cable cut');
+    async function* failing(): AsyncGenerator<string> {
+      yield await Promise.resolve(`${line}\n`);
+      throw cause;
+    }
+    const error = await rejection(all(failing(), 'the archive'));
+    expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
+    expect((error as Error).cause).toBe(cause);
+    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', ['stream:1', '5']);
+    expectRefusal(await rejection(all(Readable.from(['{"a', Buffer.from('"')]))), RangeError, 'FILE', ['stream:1', 'both']);
+  });
+
+  test('sources of another kind, at once', () => {
+    const read = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
+    for (const source of [undefined, 5, [line], new URL('https://example.org/a.jsonl')]) {
+      expectRefusal(
+        thrownBy(() => read(source)),
+        TypeError,
+        'OPTION',
+        ['source', 'async iterable'],
+      );
+    }
+    expectRefusal(
+      thrownBy(() => read('a', { name: 5 })),
+      TypeError,
+      'OPTION',
+      ['name', '5'],
+    );
+  });
+
+  test('the source is closed when the reader has seen enough, and after an error', async () => {
+    for (const [text, fails] of [
+      [`${line}\n${line}\n`, false],
+      ['nonsense\n', true],
+    ] as const) {
+      let closed = 0;
+      async function* source(): AsyncGenerator<string> {
+        try {
+          for (;;) yield await Promise.resolve(text);
+        } finally {
+          closed++;
+        }
+      }
+      const reading = async (): Promise<void> => {
+        for await (const record of readPreferences(source())) if (record.prompt === plain.prompt) break;
+      };
+      await (fails ? rejection(reading()) : reading());
+      expect(closed).toBe(1);
+    }
+  });
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+describe('fingerprint', () => {
+  test('by its definition', async () => {
+    const parts = createHash('sha256')
+      .update('diralign fingerprint 1\nstring:4\n')
+      .update(Buffer.from('a\0b\0', 'latin1'))
+      .update('Int32Array:8\n')
+      .update(Buffer.of(1, 0, 0, 0, 255, 255, 255, 255))
+      .update('file:32\n')
+      .update(createHash('sha256').update('weights').digest());
+    const file = fileOf('weights', 'bin');
+    expect(await fingerprint('ab', Int32Array.of(1, -1), { file })).toBe(parts.digest('hex'));
+  });
+
+  test('is the same for the same parts', async () => {
+    const bytes = new Uint8Array(1e6).map((_, i) => i * i);
+    const [a, b] = [fileOf(bytes, 'bin'), fileOf(bytes, 'bin')];
+    expect(await fingerprint({ file: a }, 'x')).toBe(await fingerprint({ file: pathToFileURL(b) }, 'x'));
+    // A view by its elements, not by its buffer; a Buffer is a Uint8Array.
+    expect(await fingerprint(bytes.subarray(3, 9))).toBe(await fingerprint(Buffer.from(bytes.subarray(3, 9))));
+  });
+
+  test('differs with every part, their kinds, their order and where they end', async () => {
+    const changed = new Uint8Array(1e6);
+    const before = fileOf(changed, 'bin');
+    changed[999_999] = 1;
+    const lists: FingerprintPart[][] = [
+      ['ab'],
+      ['a', 'b'],
+      ['b', 'a'],
+      ['ab', ''],
+      ['', 'ab'],
+      ['1'],
+      [1],
+      [0],
+      [-0],
+      [NaN],
+      ['\ud800'],
+      ['\ud801'],
+      ['\ufffd'],
+      [new Float32Array(2)],
+      [new Float64Array(1)],
+      [new Uint8Array(8)],
+      [new ArrayBuffer(8)],
+      [new DataView(new ArrayBuffer(8))],
+      [new Float32Array(1), new Float32Array(1)],
+      [Float32Array.of(0, -0)],
+      [{ file: before }],
+      [{ file: fileOf(changed, 'bin') }],
+      [new Uint8Array(1e6)],
+      [createHash('sha256').update(new Uint8Array(1e6)).digest()],
+    ];
+    const found = await Promise.all(lists.map((parts) => fingerprint(...parts)));
+    for (const one of found) expect(one).toMatch(/^[0-9a-f]{64}$/);
+    expect(new Set(found).size).toBe(lists.length);
+  });
+
+  test('refusals', async () => {
+    const loose = fingerprint as unknown as (...args: readonly unknown[]) => Promise<string>;
+    expectRefusal(await rejection(loose()), RangeError, 'OPTION', ['parts', 'at least one']);
+    for (const part of [undefined, null, {}, [1], { file: 5 }, () => 'a']) {
+      expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', ['parts[1]', '{ file }']);
+    }
+    expectRefusal(await rejection(loose(detached(new Int32Array(2)))), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+    const missing = freshPath('bin');
+    expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', ['parts[0]', missing, 'ENOENT']);
+  });
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+describe('cachedReference', () => {
+  const numbers = (): SequenceLogps => ({
+    logps: Float64Array.of(-1 / 3, -Number.MIN_VALUE, -1e300, -0),
+    counts: Int32Array.of(1, 2, 3, 0),
+  });
+  const never = (): SequenceLogps => {
+    throw new Error('computed again');
+  };
+  const filled = async (): Promise<string> => {
+    const file = freshPath('safetensors');
+    await cachedReference(file, { fingerprint: 'f' }, numbers);
+    return file;
+  };
+
+  test('computes once, and gives the same bits after', async () => {
+    const file = freshPath('safetensors');
+    let calls = 0;
+    const compute = async (): Promise<SequenceLogps> => {
+      calls++;
+      return Promise.resolve(numbers());
+    };
+    const first = await cachedReference(file, { fingerprint: fingerprint('data', 'model') }, compute);
+    const second = await cachedReference(file, { fingerprint: await fingerprint('data', 'model') }, compute);
+    expect(calls).toBe(1);
+    for (const result of [first, second]) {
+      expect(Object.keys(result)).toEqual(['logps', 'counts']);
+      expect(sameBits(result.logps, numbers().logps)).toBe(true);
+      expect(sameBits(result.counts, numbers().counts)).toBe(true);
+    }
+    expect(fs.readdirSync(folder).filter((name) => name.endsWith('.part'))).toEqual([]);
+  });
+
+  test('another fingerprint is refused, and the file stays', async () => {
+    const file = await filled();
+    const before = fs.readFileSync(file);
+    const error = await rejection(cachedReference(file, { fingerprint: 'g' }, numbers));
+    expectRefusal(error, RangeError, 'REFERENCE', [file, "'f'", "'g'", 'Delete']);
+    expect(fs.readFileSync(file)).toEqual(before);
+  });
+
+  test('no damage goes unseen: any byte changed, any length', async () => {
+    const file = await filled();
+    const whole = fs.readFileSync(file);
+    const refuses = async (content: Uint8Array): Promise<void> => {
+      fs.writeFileSync(file, content);
+      // A changed fingerprint is damage too: the checksum covers it.
+      expectRefusal(await rejection(cachedReference(file, { fingerprint: 'f' }, never)), RangeError, 'FILE', [file]);
+      expect(fs.readFileSync(file)).toEqual(content);
+    };
+    const spaces = whole.lastIndexOf('}}') + 2;
+    const data = 8 + Number(whole.readBigUInt64LE(0));
+    for (let i = 0; i < whole.length; i++) {
+      const content = Buffer.from(whole);
+      content[i] = at(content, i) ^ 1;
+      // Padding between header and data says nothing; JSON takes no other character there.
+      if (!(i >= spaces && i < data && content[i] === 0x20)) await refuses(content);
+    }
+    for (let length = 0; length < whole.length; length += 7) await refuses(whole.subarray(0, length));
+    await refuses(Buffer.concat([whole, Buffer.of(0)]));
+    fs.writeFileSync(file, whole);
+    await cachedReference(file, { fingerprint: 'f' }, never);
+  });
+
+  test('other files are refused', async () => {
+    const other = freshPath('safetensors');
+    writeSafetensors(other, { logps: { dtype: 'F64', shape: [1], data: Float64Array.of(-1) } });
+    expectRefusal(await rejection(cachedReference(other, { fingerprint: 'f' }, never)), RangeError, 'FILE', [other, 'format']);
+    const { metadata } = readSafetensors(await filled());
+    const wide = { dtype: 'F32', shape: [1], data: Float32Array.of(-1) } as const;
+    const counts = { dtype: 'I32', shape: [1], data: Int32Array.of(1) } as const;
+    writeSafetensors(other, { logps: wide, counts }, Object.fromEntries(metadata));
+    expectRefusal(await rejection(cachedReference(other, { fingerprint: 'f' }, never)), RangeError, 'FILE', ['"logps"', 'F64']);
+    expectRefusal(await rejection(cachedReference(folder, { fingerprint: 'f' }, never)), RangeError, 'FILE', [folder, 'regular']);
+  });
+
+  test('nothing is computed where nothing can be written', async () => {
+    const file = path.join(folder, 'no', 'such', 'folder.safetensors');
+    expectRefusal(await rejection(cachedReference(file, { fingerprint: 'f' }, never)), RangeError, 'FILE', [file, 'ENOENT']);
+  });
+
+  test('a failed computation leaves no file, and can be done again', async () => {
+    const file = freshPath('safetensors');
+    const cause = new Error('out of memory');
+    expect(await rejection(cachedReference(file, { fingerprint: 'f' }, () => Promise.reject(cause)))).toBe(cause);
+    expect(fs.existsSync(file)).toBe(false);
+    await cachedReference(file, { fingerprint: 'f' }, numbers);
+    expect(fs.existsSync(file)).toBe(true);
+  });
+
+  test('a failed write says so, under the name of the file', async () => {
+    const place = fs.mkdtempSync(path.join(folder, 'place-'));
+    const file = path.join(place, 'a.safetensors');
+    const compute = (): SequenceLogps => {
+      fs.rmdirSync(place);
+      return numbers();
+    };
+    const error = await rejection(cachedReference(file, { fingerprint: 'f' }, compute));
+    expectRefusal(error, RangeError, 'FILE', [`${file}: cannot be written`, 'ENOENT']);
+  });
+
+  test('results that are no such numbers are refused, and not written', async () => {
+    const file = freshPath('safetensors');
+    const { logps, counts } = numbers();
+    const bad: [unknown, typeof TypeError | typeof RangeError, readonly string[]][] = [
+      [undefined, TypeError, ['compute', 'undefined']],
+      [logps, TypeError, ['logps', 'undefined']],
+      [{ logps: Float32Array.from(logps), counts }, TypeError, ['logps', 'Float64Array', 'Float32Array']],
+      [{ logps, counts: [1, 2, 3, 0] }, TypeError, ['counts', 'Int32Array', 'Array']],
+      [{ logps, counts: counts.subarray(1) }, RangeError, ['counts', '3', '4']],
+      [{ logps: Float64Array.of(-1, NaN, 0, 0), counts }, RangeError, ['logps', 'NaN', 'index 1']],
+      [{ logps: Float64Array.of(-1, 0, -Infinity, 0), counts }, RangeError, ['logps', '-Infinity', 'index 2']],
+      [{ logps, counts: Int32Array.of(1, -1, 0, 0) }, RangeError, ['counts', '-1', 'index 1']],
+    ];
+    for (const [result, kind, words] of bad) {
+      const error = await rejection(cachedReference(file, { fingerprint: 'f' }, () => result as SequenceLogps));
+      expectRefusal(error, kind, 'REFERENCE', words);
+      expect(fs.existsSync(file)).toBe(false);
+    }
+  });
+
+  test('what another process wrote meanwhile stands, unless it is of something else', async () => {
+    const theirs = await filled();
+    for (const ours of ['f', 'g']) {
+      const file = freshPath('safetensors');
+      const result = cachedReference(file, { fingerprint: ours }, () => {
+        fs.copyFileSync(theirs, file);
+        return { logps: Float64Array.of(-7), counts: Int32Array.of(7) };
+      });
+      if (ours === 'f') expect((await result).logps).toEqual(numbers().logps);
+      else expectRefusal(await rejection(result), RangeError, 'REFERENCE', [file, "'f'", "'g'"]);
+      expect(fs.readFileSync(file)).toEqual(fs.readFileSync(theirs));
+    }
+  });
+
+  test('the numbers are its own, not those of compute', async () => {
+    const mine = numbers();
+    const { logps } = await cachedReference(freshPath('safetensors'), { fingerprint: 'f' }, () => mine);
+    mine.logps.fill(0);
+    expect(logps).toEqual(numbers().logps);
+  });
+
+  test('no sequences', async () => {
+    const file = freshPath('safetensors');
+    const none = (): SequenceLogps => ({ logps: new Float64Array(), counts: new Int32Array() });
+    await cachedReference(file, { fingerprint: 'f' }, none);
+    expect(await cachedReference(file, { fingerprint: 'f' }, never)).toEqual(none());
+  });
+
+  test('arguments', async () => {
+    const loose = cachedReference as unknown as (...args: readonly unknown[]) => Promise<unknown>;
+    const file = freshPath('safetensors');
+    expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', ['file', '5']);
+    expectRefusal(await rejection(loose(file, undefined, never)), TypeError, 'OPTION', ['fingerprint', 'undefined']);
+    expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', ['fingerprint']);
+    expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', ['compute', 'undefined']);
+  });
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+test.each(['padded', 'packed'] as const)('from a file of text to a trained model, %s', async (layout) => {
+  // A model of bytes: the logits after a byte are its row of a table. It is to prefer answers in lower case.
+  const vocab = 256;
+  const random = generator(5);
+  const table = Float32Array.from({ length: vocab * vocab }, () => 0.1 * normal(random));
+  const initial = table.slice();
+  const forward = (weights: Float32Array, ids: Int32Array): Float32Array => {
+    const logits = new Float32Array(ids.length * vocab);
+    ids.forEach((id, row) => {
+      logits.set(weights.subarray(id * vocab, (id + 1) * vocab), row * vocab);
+    });
+    return logits;
+  };
+
+  const words = ['apple', 'pear', 'plum', 'cherry', 'fig', 'quince'];
+  const records = words.map((word) => ({ prompt: `Spell ${word}: `, chosen: word, rejected: word.toUpperCase() }));
+  const file = fileOf(records.map((record) => JSON.stringify(record)).join('\n'));
+  const examples: PreferencePair[] = [];
+  for await (const record of readPreferences(file)) {
+    if (isConversational(record)) throw new Error('expected plain text');
+    const ids = (text: string): number[] => [...Buffer.from(text)];
+    examples.push({ prompt: ids(record.prompt), chosen: [...ids(record.chosen), 0], rejected: [...ids(record.rejected), 0] });
+  }
+
+  const batchOf = (part: readonly PreferencePair[], weights: Float32Array) => {
+    const options = { layout, pad: 0, maxLength: 14, truncation: 'keep_end' } as const;
+    const pairs = collatePairs(part, options);
+    const shape = 'tokens' in pairs ? ([pairs.sequences, pairs.tokens, vocab] as const) : ([pairs.rows, vocab] as const);
+    return { ...pairs, logits: forward(weights, pairs.inputIds), shape };
+  };
+
+  // The whole data set at once; the batches below pick their sequences' numbers from it.
+  let computed = 0;
+  const cache = freshPath('safetensors');
+  const reference = async (): Promise<SequenceLogps> =>
+    cachedReference(cache, { fingerprint: fingerprint({ file }, initial, 'keep_end', 14) }, () => {
+      computed++;
+      return sequenceLogps(batchOf(examples, initial));
+    });
+  const { logps, counts } = await reference();
+  expect(await reference()).toEqual({ logps, counts });
+  expect(computed).toBe(1);
+  expect([...counts]).toEqual([...words, ...words].map((word) => word.length + 1));
+
+  const dpo = dirAlignLoss('dpo', 0.5);
+  const losses: number[] = [];
+  for (let step = 0; step < 30; step++) {
+    const picked = [0, 1, 2].map((i) => (3 * step + i) % examples.length);
+    const batch = batchOf(
+      picked.map((i) => present(examples[i])),
+      table,
+    );
+    const numbers = Float64Array.from([...picked, ...picked.map((i) => i + examples.length)], (i) => at(logps, i));
+    const { loss, gradLogits } = dpo({ ...batch, reference: numbers });
+    losses.push(loss);
+    const gradient = gradLogits as Float32Array;
+    batch.inputIds.forEach((id, row) => {
+      for (let v = 0; v < vocab; v++) table[id * vocab + v] = at(table, id * vocab + v) - 2 * at(gradient, row * vocab + v);
+    });
+  }
+  // The first batch of an untrained model: policy == reference. The cache is of the whole data set, the numbers the same bits.
+  expect(losses[0]).toBe(Math.LN2);
+  const trained = dpo({ ...batchOf(examples, table), reference: logps }, { gradient: 'none' });
+  expect(trained.loss).toBeLessThan(0.1 * Math.LN2);
+  expect(trained.metrics['rewards/accuracies']).toBe(1);
+  // A model that has moved is not the one that the cache is of.
+  const moved = cachedReference(cache, { fingerprint: fingerprint({ file }, table, 'keep_end', 14) }, () => ({ logps, counts }));
+  expectRefusal(await rejection(moved), RangeError, 'REFERENCE', [cache]);
+});
