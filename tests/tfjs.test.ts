@@ -218,6 +218,25 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(tf.memory()).toMatchObject({ numTensors, numBytes, numDataBuffers });
   });
 
+  test('a recorded loss keeps no tensor for the backward pass', () => {
+    const { logits, batch } = given(20);
+    const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
+    const keptBy = (loss: (y: tf.Tensor) => tf.Scalar): number => {
+      let kept = NaN;
+      tf.grad((y: tf.Tensor) => {
+        const before = tf.memory().numDataBuffers;
+        tf.tidy(() => loss(tf.add(y, 1)));
+        kept = tf.memory().numDataBuffers - before;
+        return tf.sum(y);
+      })(tf.tensor3d(logits, [S, T, V]));
+      return kept;
+    };
+    const bySum = keptBy(() => tf.scalar(0));
+    expect(keptBy((y) => dpo(y, batch))).toBe(bySum);
+    // Ops that need their input do keep some.
+    expect(keptBy((y) => tf.sum(tf.square(y)))).toBeGreaterThan(bySum);
+  });
+
   test.each(['sgd', 'momentum', 'adam', 'adamax', 'rmsprop', 'adagrad', 'adadelta'] as const)('trains with %s', (name) => {
     const { tokens, labels } = pairsOfWords(generator(10), 6);
     const optimizer = {
