@@ -2,7 +2,7 @@
 import { customGrad, engine, mul, scalar, tensor, tidy, type Scalar, type Tensor } from '@tensorflow/tfjs-core';
 import { describe } from '../arrays.js';
 import { typeError } from '../errors.js';
-import { sequenceLogps as sequenceLogpsOf, type Objective, type ObjectiveCalls } from '../objective.js';
+import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
 import { checkKeys, checkObject } from '../loss-call.js';
 import type { BatchRows, HiddenLossResult, LogitsShape, LossResult, SequenceLogps } from '../types.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
@@ -85,7 +85,7 @@ const logpsKeys: ReadonlySet<string> = new Set(['threads']);
  * const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
  * optimizer.minimize(() => dpo(model.apply(tokens), { labels, reference }, { onResult: ({ metrics }) => log(metrics) }));
  */
-export function tfDirAlignLoss(objective: Objective | ObjectiveCalls): TfLoss {
+export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
   if (typeof (objective as unknown) !== 'function' || typeof (objective.fromHidden as unknown) !== 'function') {
     throw typeError('ERR_DIRALIGN_OPTION', `objective: expected what dirAlignLoss returns, not ${describe(objective)}`);
   }
