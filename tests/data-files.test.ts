@@ -136,7 +136,7 @@ describe('readPreferences', () => {
     const bytes = Buffer.from(JSON.stringify(record));
     async function* pieces(): AsyncGenerator<Uint8Array> {
       await Promise.resolve();
-      for (let i = 0; i < bytes.length; i += 4096) yield bytes.subarray(i, i + 4096);
+      for (let i = 0; i < bytes.length; i += 256) yield bytes.subarray(i, i + 256);
     }
     const [read] = await all(pieces());
     expect(read?.chosen.length).toBe(24e6);

@@ -33,6 +33,7 @@ interface Report {
   readonly sameClass: boolean;
   readonly version: string;
   readonly reference: boolean;
+  readonly data: boolean;
   readonly cuda: string;
   readonly loss?: number;
   readonly error?: { readonly code: string; readonly message: string; readonly isDirAlignError: boolean };
@@ -120,14 +121,14 @@ afterAll(() => {
 describe.each(installers)('installed by %s', (installer) => {
   test('with a prebuilt addon: import and require give one library that works', { timeout: minute }, () => {
     const report = consume(install(installer, withAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true, version: '0.1.0' });
+    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, version: '0.1.0' });
     expect(report.error).toBeUndefined();
     expect(report.loss).toBeCloseTo(Math.LN2, 7);
   });
 
   test('without one: import works, and the first use says how to build', { timeout: minute }, () => {
     const report = consume(install(installer, withoutAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true });
+    expect(report).toMatchObject({ sameClass: true, reference: true, data: true });
     expect(report.error).toMatchObject({ code: 'ERR_DIRALIGN_LOAD', isDirAlignError: true });
     expect(report.error?.message).toContain('npx diralign build');
   });

@@ -1,6 +1,7 @@
 // Runs in a project that has nothing but diralign installed; tests/package.test.ts reads what it prints.
 import { createRequire } from 'node:module';
 import * as esm from 'diralign';
+import { collatePairs } from 'diralign/data';
 import * as reference from 'diralign/reference';
 
 const require = createRequire(import.meta.url);
@@ -10,6 +11,7 @@ const report = {
   sameClass: esm.DirAlignError === cjs.DirAlignError,
   version: require('diralign/package.json').version,
   reference: Object.keys(reference).length > 0,
+  data: collatePairs([{ prompt: [1], chosen: [2], rejected: [3] }], { pad: 0 }).sequences === 2,
   cuda: esm.cuda.reason ?? 'available',
 };
 try {
