@@ -295,6 +295,14 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
     ['examples[0].chosen', '1 token', 'empty prompt'],
   ],
   [
+    'a truncation that leaves one token and no prompt',
+    [{ prompt: [], chosen: [1, 2], rejected: [3, 4, 5, 6] }],
+    { pad: 0, maxLength: 3, maxPromptLength: 2 },
+    RangeError,
+    'LABEL',
+    ['examples[0].chosen', '1 token and no prompt', '3'],
+  ],
+  [
     'a completion that truncation removes',
     [good, { ...good, prompt: [1, 2, 3] }],
     { pad: 0, maxLength: 3 },
