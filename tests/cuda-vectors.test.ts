@@ -1,8 +1,7 @@
-// The reference cases on the CUDA backend, on data on the device and on host arrays that travel there: the bounds are those of the CPU.
+// The reference cases on the CUDA backend, on data on the device: the bounds are those of the CPU. Host arrays have a suite of their own.
 import { afterAll, describe, expect, test } from 'vitest';
-import { cuda, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { DeviceTensor, LogitsBatch, LossResult, RunOptions } from '../ts/index.js';
-import { gradientBound, halfBound, logpBound, Misses } from './support/bounds.js';
+import { cuda } from '../ts/index.js';
+import { gradientBound, Misses } from './support/bounds.js';
 import {
   build,
   checkGradient,
@@ -16,66 +15,12 @@ import {
   sameResult,
   unfactored,
 } from './support/cases.js';
-import { Copy, expectDevice, takeGradient, type Elements } from './support/device.js';
+import { Copy, expectDevice } from './support/device.js';
+import { compute, unpacked, type Computed, type HostBatch } from './support/device-cases.js';
 import { Coverage, inputs, inputsWith, isRobustnessOnly, total } from './support/every-case.js';
-import { at, decodeHalf, encodeHalf, present, sameBits } from './support/numbers.js';
-import type { VectorCase } from './support/vectors.js';
+import { present, sameBits } from './support/numbers.js';
 
 const ran = new Coverage();
-
-type HostBatch = LogitsBatch<Elements>;
-type Gradient = 'dense' | 'factored' | 'none';
-interface Computed {
-  readonly result: LossResult<DeviceTensor>;
-  /** In an array of the host. */
-  readonly gradient: Elements;
-}
-
-/** One call on a copy of the batch on the device, with its gradient in fresh memory, in place or in memory of the caller. */
-function compute(
-  c: VectorCase,
-  batch: HostBatch,
-  where: 'fresh' | 'in place' | 'out',
-  gradient: Gradient = 'dense',
-  shift = 0,
-): Computed {
-  const { logits, dtype } = batch;
-  const copy = new Copy(logits, dtype, { shift });
-  const target = where === 'out' ? new Copy(logits.slice().fill(0x7c01), dtype, { shift }) : undefined;
-  try {
-    const run = where === 'in place' ? { inPlace: true } : target ? { out: target.tensor } : {};
-    const result = build(c)({ ...batch, logits: copy.tensor }, { ...run, gradient });
-    const after = copy.read();
-    if (where === 'in place') {
-      if (result.gradLogits !== copy.tensor) throw new Error(`${c.id}: not in place`);
-      return { result, gradient: after };
-    }
-    if (!sameBits(after, logits)) throw new Error(`${c.id}: the logits were written`);
-    if (!target) return { result, gradient: takeGradient(result.gradLogits, logits) };
-    if (result.gradLogits !== target.tensor) throw new Error(`${c.id}: not into out`);
-    return { result, gradient: target.read() };
-  } finally {
-    copy.dispose();
-    target?.dispose();
-  }
-}
-
-const denseResults = new Map<string, Computed>();
-/** The dense gradient in fresh memory, once for all tests of the case. */
-function denseOf(c: VectorCase): Computed {
-  const known = denseResults.get(c.id) ?? compute(c, makeBatch(c) as HostBatch, 'fresh');
-  denseResults.set(c.id, known);
-  return known;
-}
-
-/** The gradient of a padded batch, from that of the same without the rows that nothing scores. */
-function unpacked(gradient: Elements, rows: readonly number[], length: number, vocab: number): Float32Array<ArrayBuffer> {
-  const all = new Float32Array(length);
-  rows.forEach((row, i) => {
-    all.set(gradient.subarray(i * vocab, (i + 1) * vocab), row * vocab);
-  });
-  return all;
-}
 
 expectDevice();
 
@@ -84,7 +29,7 @@ describe.runIf(cuda.available)('on the device', () => {
     const misses = new Misses();
     for (const c of ran.cases(input, 'dense')) {
       const batch = makeBatch(c) as HostBatch;
-      const dense = denseOf(c);
+      const dense = compute(c, batch, 'fresh');
       checkNumbers(misses, c, dense.result, 'cuda');
       checkGradient(misses, c, dense.gradient);
       for (const where of ['in place', 'out'] as const) {
@@ -166,127 +111,6 @@ describe.runIf(cuda.available)('on the device', () => {
   );
 });
 
-const halves = inputs.filter(([, input]) => input.dtypeExact !== 'f32');
-
-describe.runIf(cuda.available)('float16 and bfloat16', () => {
-  test.each(halves)('%s', { timeout: 120_000 }, (_, input) => {
-    const dtype = input.dtypeExact === 'f16' ? 'float16' : 'bfloat16';
-    const misses = new Misses();
-    for (const [i, c] of ran.cases(input, 'half').entries()) {
-      const batch: HostBatch = { ...makeBatch(c), logits: encodeHalf(makeBatch(c).logits, dtype), dtype };
-      const dense = compute(c, batch, 'fresh');
-      checkNumbers(misses, c, dense.result, 'cuda');
-      checkGradient(misses, c, decodeHalf(dense.gradient, dtype), dtype);
-      for (const [where, shift] of [
-        ['in place', i % 8],
-        ['out', 1],
-      ] as const) {
-        const { result, gradient } = compute(c, batch, where, 'dense', shift);
-        sameResult(misses, `${c.id} ${where}`, result, dense.result);
-        misses.require(sameBits(gradient, dense.gradient), `${c.id} ${where}: gradient`);
-      }
-      for (const where of ['in place', 'fresh'] as const) {
-        const { result, gradient } = compute(c, batch, where, 'factored');
-        const residual = decodeHalf(gradient, dtype);
-        misses.each(`${c.id} factored`, residual, input.residual.subarray(0, elements(c)), (x) => halfBound(x, dtype));
-        sameResult(misses, `${c.id} factored`, result, dense.result);
-      }
-      const staged = build(c)(batch, { backend: 'cuda' });
-      sameResult(misses, `${c.id} staged`, staged, dense.result);
-      misses.require(sameBits(present(staged.gradLogits), dense.gradient), `${c.id} staged: gradient`);
-    }
-    expect(misses.list).toEqual([]);
-  });
-});
-
-describe.runIf(cuda.available)('host arrays', () => {
-  test.each(inputs)('%s', { timeout: 120_000 }, async (_, input) => {
-    const misses = new Misses();
-    const { V } = input;
-    for (const [i, c] of ran.cases(input, 'host arrays').entries()) {
-      const objective = build(c);
-      const batch = makeBatch(c) as LogitsBatch<Float32Array<ArrayBuffer>>;
-      const before = batch.logits.slice();
-      const dense = objective(batch, { backend: 'cuda' });
-      misses.require(sameBits(batch.logits, before), `${c.id}: logits were written`);
-      checkNumbers(misses, c, dense, 'cuda');
-      const gradient = present(dense.gradLogits);
-      checkGradient(misses, c, gradient);
-      const expectSame = (what: string, result: LossResult, actual: Float32Array | undefined): void => {
-        sameResult(misses, `${c.id} ${what}`, result, dense);
-        misses.require(actual !== undefined && sameBits(actual, gradient), `${c.id} ${what}: gradient`);
-      };
-      const onDevice = denseOf(c);
-      sameResult(misses, `${c.id} on the device`, onDevice.result, dense);
-      misses.require(sameBits(onDevice.gradient, gradient), `${c.id} on the device: gradient`);
-
-      const options: RunOptions<Float32Array> = { backend: 'cuda' };
-      const kind = i % 5;
-      if (kind === 0) {
-        const own = makeBatch(c);
-        const inPlace = objective(own, { ...options, inPlace: true });
-        misses.require(inPlace.gradLogits === own.logits, `${c.id}: not in place`);
-        expectSame('in place', inPlace, own.logits);
-      } else if (kind === 1) {
-        const out = new Float32Array(elements(c)).fill(NaN);
-        expectSame('out', objective(makeBatch(c), { ...options, out }), out);
-      } else if (kind === 2) {
-        const rowStride = V + 5;
-        const wide = restride(batch.logits, V, V, rowStride, NaN);
-        const result = objective({ ...batch, logits: wide, rowStride }, options);
-        expectSame('strided', result, restride(present(result.gradLogits), V, rowStride, V, 0));
-        const padded = restride(gradient, V, V, rowStride, 0);
-        misses.require(sameBits(present(result.gradLogits), padded), `${c.id} strided: padding`);
-      } else if (kind === 3) {
-        const { batch: packed, rows } = pack(c);
-        const result = objective(packed, options);
-        expectSame('packed', result, unpacked(present(result.gradLogits) as Elements, rows, elements(c), V));
-      } else {
-        const later = await objective.async(makeBatch(c), options);
-        expectSame('asynchronously', later, later.gradLogits);
-      }
-      if (!oneSetOfLabels(c)) continue;
-      const factored = objective(makeBatch(c), { ...options, gradient: 'factored', inPlace: i % 2 === 0 });
-      checkNumbers(misses, c, factored, 'cuda');
-      checkGradient(misses, c, unfactored(factored, present(factored.gradLogits), V));
-      const none = objective(batch, { ...options, gradient: 'none' });
-      sameResult(misses, `${c.id} none`, none, dense);
-    }
-    expect(misses.list).toEqual([]);
-  });
-});
-
-describe.runIf(cuda.available)('log-probabilities', () => {
-  test.each(inputs)('%s', { timeout: 60_000 }, (_, input) => {
-    const batch: HostBatch = { logits: input.logits, shape: [2 * input.B, input.T, input.V], labels: input.labels };
-    const misses = new Misses();
-    using copy = new Copy(batch.logits, 'float32', { shift: 1 });
-    const onDevice = { ...batch, logits: copy.tensor };
-    const { logps, counts } = sequenceLogps(onDevice);
-    misses.each('logps', logps, input.logps, (x, b) => logpBound(x, at(input.counts, b)));
-    expect(counts).toEqual(input.counts);
-    const tokens = tokenLogps(onDevice);
-    const sums = Array.from(logps, (_, b) => tokens.logps.subarray(b * input.T, (b + 1) * input.T).reduce((x, y) => x + y, 0));
-    misses.each('sums of tokenLogps', sums, logps, (x) => 1e-14 * Math.abs(x));
-    const onCpu = tokenLogps(batch);
-    for (const key of ['logps', 'logsumexp', 'entropy'] as const) {
-      // Each is within half of this of the true value.
-      const bound = (x: number): number => 2 * (1e-6 + 1e-6 * Math.abs(x));
-      misses.each(key, tokens[key], onCpu[key], bound);
-      tokens[key].forEach((value, row) => {
-        if (at(input.labels, row) === -100) misses.require(Object.is(value, 0), `${key}[${row}], which is ignored: ${value}`);
-      });
-    }
-    const staged = { sequences: sequenceLogps(batch, { backend: 'cuda' }), tokens: tokenLogps(batch, { backend: 'cuda' }) };
-    misses.require(sameBits(staged.sequences.logps, logps), 'staged: logps');
-    expect(staged.sequences.counts).toEqual(input.counts);
-    for (const key of ['logps', 'logsumexp', 'entropy'] as const) {
-      misses.require(sameBits(staged.tokens[key], tokens[key]), `staged: ${key}`);
-    }
-    expect(misses.list).toEqual([]);
-  });
-});
-
 describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences without a token', () => {
   test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
     for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
@@ -301,8 +125,6 @@ describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences
           expect(result.metrics).toMatchObject({ nonfinite: 0, empty_sequences: empty });
         }
       }
-      const staged = build(c)(makeBatch(c), { backend: 'cuda', inPlace: true });
-      expect([staged.loss, ...staged.losses, ...present(staged.gradLogits)].every(Number.isFinite), `${c.id} staged`).toBe(true);
     }
   });
 });
@@ -312,6 +134,5 @@ afterAll(() => {
 });
 
 test.runIf(cuda.available)(`all ${total} cases were run`, () => {
-  for (const way of ['dense', 'factored', 'same bits', 'host arrays'])
-    expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
+  for (const way of ['dense', 'factored', 'same bits']) expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
 });
