@@ -13,8 +13,8 @@ import { digits, plural, table, type Cell } from './table.js';
 import { paint, print, printJson } from './terminal.js';
 
 /** The setup whose best betas are taken where the user gives none: the largest model with a chat data set. */
-const setup: PresetSetup = 'ultrafeedback-llama-3.1-8b';
-const plainBeta = 0.1;
+export const setup: PresetSetup = 'ultrafeedback-llama-3.1-8b';
+export const plainBeta = 0.1;
 
 /** Every option of any method, by its name in the library. */
 function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
@@ -34,16 +34,23 @@ const types = {
   json: 'boolean',
 } as const;
 
-interface Request {
+/** What is to be computed, as `loss` and `plot` are told. */
+export interface Choice {
+  readonly chosen: readonly MethodInfo[];
+  /** `all` was asked for, or nothing: what cannot be had is left out, not refused. */
+  readonly all: boolean;
+  /** Undefined: the best known for the method. */
+  readonly beta: number | undefined;
+  /** Undefined: the method's default. */
+  readonly normalize: boolean | undefined;
+  /** Those of any method, by their names in the library. */
+  readonly options: Readonly<Record<string, number | string | boolean>>;
+}
+
+interface Request extends Choice {
   readonly file: string;
   /** No FILE was given. */
   readonly isExample: boolean;
-  readonly chosen: readonly MethodInfo[];
-  /** `--method all`: what the batch has nothing for is left out, not refused. */
-  readonly all: boolean;
-  readonly beta: number | undefined;
-  readonly normalize: boolean | undefined;
-  readonly options: Readonly<Record<string, number | string | boolean>>;
   readonly gradient: GradientMode;
   readonly threads: number | undefined;
   readonly ignoreIndex: number | undefined;
@@ -51,19 +58,23 @@ interface Request {
   readonly json: boolean;
 }
 
-function parseRequest(args: readonly string[]): Request {
-  const own = methodOptions();
-  const ownTypes = Object.fromEntries(
-    [...own].map(([name, type]) => [name, type === 'boolean' ? ('boolean' as const) : ('string' as const)]),
-  );
-  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>('loss', args, { ...types, ...ownTypes }, 1);
-  const text = (name: string): string | undefined => values[name] as string | undefined;
+/** The options of the methods as the parser takes them. */
+export function optionTypes(): Record<string, 'string' | 'boolean'> {
+  return Object.fromEntries([...methodOptions()].map(([name, type]) => [name, type === 'boolean' ? 'boolean' : 'string']));
+}
+
+/**
+ * @param list names with commas between them, or `all`.
+ * @param values what was typed: `beta`, `normalize`, `noNormalize` and the options of the methods.
+ * @throws UsageError for names and numbers that are none, and for options that none of the methods has.
+ */
+export function readChoice(list: string, values: Readonly<Record<string, string | boolean | undefined>>): Choice {
   const options: Record<string, number | string | boolean> = {};
-  for (const [name, type] of own) {
+  for (const [name, type] of methodOptions()) {
     const given = values[name];
     if (given !== undefined) options[name] = type === 'number' ? number(name, String(given)) : given;
   }
-  const names = (text('method') ?? 'all').split(',').map((name) => name.trim());
+  const names = list.split(',').map((name) => name.trim());
   const all = names.includes('all');
   const chosen = all ? methods() : names.map(methodNamed);
   for (const name of Object.keys(options)) {
@@ -74,17 +85,25 @@ function parseRequest(args: readonly string[]): Request {
     }
   }
   if (values.normalize && values.noNormalize) throw new UsageError('--normalize and --no-normalize exclude each other');
-  const beta = text('beta');
+  return {
+    chosen,
+    all,
+    beta: values.beta === undefined ? undefined : number('beta', String(values.beta)),
+    normalize: values.normalize ? true : values.noNormalize ? false : undefined,
+    options,
+  };
+}
+
+function parseRequest(args: readonly string[]): Request {
+  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>('loss', args, { ...types, ...optionTypes() }, 1);
+  const text = (name: string): string | undefined => values[name] as string | undefined;
+  const choice = readChoice(text('method') ?? 'all', values);
   const threads = text('threads');
   const ignoreIndex = text('ignoreIndex');
   const request: Request = {
+    ...choice,
     file: positionals[0] ?? exampleFile,
     isExample: positionals.length === 0,
-    chosen,
-    all,
-    beta: beta === undefined ? undefined : number('beta', beta),
-    normalize: values.normalize ? true : values.noNormalize ? false : undefined,
-    options,
     gradient: oneOf('gradient', text('gradient') ?? 'dense', ['none', 'dense', 'factored']),
     threads: threads === undefined ? undefined : whole('threads', threads, 1),
     ignoreIndex: ignoreIndex === undefined ? undefined : number('ignoreIndex', ignoreIndex),
@@ -92,22 +111,22 @@ function parseRequest(args: readonly string[]): Request {
     json: Boolean(values.json),
   };
   if (request.out !== undefined) {
-    if (chosen.length !== 1) throw new UsageError('--out: takes the gradient of one method; name it with --method');
+    if (choice.chosen.length !== 1) throw new UsageError('--out: takes the gradient of one method; name it with --method');
     if (request.gradient === 'none') throw new UsageError('--out: there is nothing to write with --gradient none; leave it out');
   }
   return request;
 }
 
-type BetaSource = 'given' | 'best' | 'plain';
+export type BetaSource = 'given' | 'best' | 'plain';
 
-interface Built {
+export interface Built {
   readonly info: MethodInfo;
   readonly objective: Objective;
   readonly betaSource: BetaSource | undefined;
 }
 
-/** The objective of a method with what the command line says, or why this batch cannot have it. */
-function build(info: MethodInfo, request: Request): Built {
+/** The objective of a method with what the command line says. @throws DirAlignError where it has no meaning. */
+export function build(info: MethodInfo, request: Choice): Built {
   const best = presets.best[setup][info.name]?.beta;
   const betaSource: BetaSource = request.beta !== undefined ? 'given' : best !== undefined ? 'best' : 'plain';
   const options = Object.fromEntries(Object.entries(request.options).filter(([name]) => Object.hasOwn(info.options, name)));
@@ -121,7 +140,7 @@ function build(info: MethodInfo, request: Request): Built {
   return { info, objective, betaSource: info.name === 'sft' ? undefined : betaSource };
 }
 
-function usesReference({ info, objective }: Built): boolean {
+export function usesReference({ info, objective }: Built): boolean {
   return info.reference && !(objective as unknown as { referenceFree: boolean }).referenceFree;
 }
 
@@ -173,7 +192,7 @@ function describe(batch: LogitsBatch, scored: number) {
 const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps']);
 
 /** The options of an objective; those the user did not give are worth showing only where they do something. */
-function optionsOf(objective: Objective): Record<string, number | string | boolean> {
+export function optionsOf(objective: Objective): Record<string, number | string | boolean> {
   const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(([name]) => !settingNames.has(name));
   return Object.fromEntries(entries) as Record<string, number | string | boolean>;
 }
@@ -406,7 +425,7 @@ function writeGradient(path: string, { objective, result }: Outcome, batch: Logi
 }
 
 /** Options with the same meaning, and whose they are. */
-function optionHelp(): string {
+export function optionHelp(): string {
   const seen = new Map<string, { name: string; meaning: string; owners: MethodInfo[] }>();
   for (const info of methods()) {
     for (const [name, { meaning }] of Object.entries(info.options)) {

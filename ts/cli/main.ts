@@ -11,6 +11,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   loss: async () => (await import('./loss.js')).lossCommand,
   verify: async () => (await import('./verify.js')).verifyCommand,
   bench: async () => (await import('./bench.js')).benchCommand,
+  plot: async () => (await import('./plot.js')).plotCommand,
   methods: async () => (await import('./methods.js')).methodsCommand,
   info: async () => (await import('./info.js')).infoCommand,
   build: async () => (await import('./build.js')).buildCommand,

@@ -1,0 +1,215 @@
+import type { MethodInfo } from '../catalogue.js';
+import { rangeError } from '../errors.js';
+import type { Objective } from '../objective.js';
+
+/** What moves along a curve: both sequences of a pair, apart from each other, or one of them. */
+export type Axis = 'margin' | 'chosen' | 'rejected';
+
+export const axes: readonly Axis[] = ['margin', 'chosen', 'rejected'];
+
+/** An objective to draw. */
+export interface Series {
+  readonly info: MethodInfo;
+  readonly objective: Objective;
+  /** Whether the objective scores log-ratios to a reference; log-probabilities otherwise. */
+  readonly usesReference: boolean;
+}
+
+/**
+ * One objective along one axis. Positions are log-ratios or log-probabilities, as the objective ranks them: in nats, of whole sequences,
+ * or in nats per token where it normalises.
+ */
+export interface Curve {
+  readonly series: Series;
+  readonly over: Axis;
+  readonly quantity: 'log-ratio' | 'log-prob';
+  readonly perToken: boolean;
+  /** Where the sequence stays that does not move; over the margin, the middle of the two. */
+  readonly at: number;
+  /** Scored tokens of the chosen and the rejected sequence. */
+  readonly counts: readonly [chosen: number, rejected: number];
+  /** The reference's log-probability of either sequence, in the unit of the positions; undefined where there is none. */
+  readonly reference: number | undefined;
+  /** Position on the axis, ascending. */
+  readonly x: Float64Array;
+  /** Position of each sequence, one per point; `sft` has no rejected one. */
+  readonly chosen: Float64Array;
+  readonly rejected: Float64Array | undefined;
+  /** One per point. */
+  readonly loss: Float64Array;
+  /** dLoss/dchosen and dLoss/drejected, one per point: per nat, or per nat/token. */
+  readonly gradChosen: Float64Array;
+  readonly gradRejected: Float64Array | undefined;
+}
+
+export interface CurveOptions {
+  /** Default: of each objective its own, {@link defaultAxes}. */
+  readonly over?: Axis | undefined;
+  /** Ends of the axis; default: where the objectives bend. */
+  readonly range?: readonly [from: number, to: number] | undefined;
+  /** See {@link Curve}; default 0 for log-ratios, 0.55 of the range's greater end below 0 for log-probabilities. */
+  readonly at?: number | undefined;
+  /** Scored tokens of the chosen and the rejected sequence; default 64 each. Few objectives depend on it. */
+  readonly counts?: readonly [chosen: number, rejected: number] | undefined;
+  /** Points of a curve, at least 2; default 201. */
+  readonly points?: number | undefined;
+}
+
+/** Curves whose axis means the same, with one range. */
+export interface CurveGroup {
+  readonly over: Axis;
+  /** Undefined over the margin, where log-ratios and log-probabilities can meet. */
+  readonly quantity: Curve['quantity'] | undefined;
+  readonly perToken: boolean;
+  readonly range: readonly [from: number, to: number];
+  readonly curves: readonly Curve[];
+}
+
+const isSft = ({ info }: Series): boolean => info.name === 'sft';
+const quantityOf = ({ usesReference }: Series): Curve['quantity'] => (usesReference ? 'log-ratio' : 'log-prob');
+
+/** The margin for what depends on it, each sequence for what scores them apart. */
+export function defaultAxes(series: Series): readonly Axis[] {
+  if (isSft(series)) return ['chosen'];
+  return series.info.ranking === 'pairwise' ? ['margin'] : ['chosen', 'rejected'];
+}
+
+/** Whether the objective has what moves along the axis: `sft` has neither a rejected sequence nor a margin. */
+export function hasAxis(series: Series, over: Axis): boolean {
+  return over === 'chosen' || !isSft(series);
+}
+
+/** Of the least, 0 <= at: log-probabilities stay at or below 0 however far the two of them are apart. */
+const middleOfRange = 0.55;
+/** Log-odds are infinite at 0. */
+const nearestToZero = 0.05;
+
+interface Extent {
+  readonly width: number;
+  /** Whether the loss grows exponentially beyond it. */
+  readonly explodes: boolean;
+}
+
+/**
+ * How far from the middle an axis goes so that it shows where an objective bends: to u = +-5 where the scores are multiplied by beta,
+ * to twice the target where beta sets one, and never to log-odds of hardly any probability.
+ */
+function extent({ info, objective }: Series): Extent {
+  const settings = objective as unknown as Readonly<Record<string, unknown>>;
+  const beta = objective.beta ?? 1;
+  if (info.formula.includes('1 / (2 beta)')) return { width: 1 / beta, explodes: false };
+  if (info.score === 'log-odds') return { width: Math.min(5 / beta, 5), explodes: false };
+  // Scores (1 - exp(-alpha r)) / alpha, and -exp(-r), grow exponentially.
+  const { divergence, alpha } = settings;
+  const exponent =
+    divergence === 'forward_kl' ? 1 : divergence === 'alpha' || info.name === 'alphapo' ? Math.abs(alpha as number) : 0;
+  if (exponent === 0) return { width: 5 / beta, explodes: false };
+  const shift = info.name === 'alphapo' ? middleOfRange : 0;
+  const difference = (h: number): number => ((2 * Math.sinh((exponent * h) / 2)) / exponent) * Math.exp(shift * exponent * h);
+  let [low, high] = [0, 5 / beta];
+  for (let i = 0; i < 60; i++) {
+    const middle = (low + high) / 2;
+    if (difference(middle) < 5 / beta) low = middle;
+    else high = middle;
+  }
+  return { width: high, explodes: true };
+}
+
+/** The nearest of 1, 2 and 5 times a power of ten. */
+function round(value: number): number {
+  const power = Math.floor(Math.log10(value));
+  const mantissa = value / 10 ** power;
+  const digit = mantissa < Math.SQRT2 ? 1 : mantissa < Math.sqrt(10) ? 2 : mantissa < Math.sqrt(50) ? 5 : 10;
+  return Number(`${digit}e${power}`);
+}
+
+/** In the middle of what the objectives would have by themselves, but not where one of them explodes. */
+function rangeOf(over: Axis, series: readonly Series[]): readonly [number, number] {
+  const extents = series.map(extent);
+  const logs = extents.map(({ width }) => Math.log(width));
+  const bounds = extents.filter(({ explodes }) => explodes).map(({ width }) => width);
+  // A beta next to 0 has no finite extent.
+  const width = round(Math.min(Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length), ...bounds, 1e300));
+  if (over === 'margin' || series.some(({ usesReference }) => usesReference)) return [-width, width];
+  return [-width, -nearestToZero * width];
+}
+
+/** The two sequences at a position of an axis. */
+function positions(over: Axis, x: number, at: number): readonly [chosen: number, rejected: number] {
+  if (over === 'margin') return [at + x / 2, at - x / 2];
+  return over === 'chosen' ? [x, at] : [at, x];
+}
+
+/** @throws DirAlignError (ERR_DIRALIGN_OPTION) for an axis of log-probabilities above 0 */
+function draw(series: Series, over: Axis, [from, to]: readonly [number, number], options: CurveOptions): Curve {
+  const { objective, usesReference } = series;
+  const { counts = [64, 64], points = 201 } = options;
+  const farthest = Math.max(Math.abs(from), Math.abs(to));
+  const at = options.at ?? (usesReference ? 0 : -middleOfRange * farthest);
+  // Towards both ends alike, so that a symmetric range has symmetric points and 0 among them.
+  const x = Float64Array.from({ length: points }, (_, i) => (from * (points - 1 - i) + to * i) / (points - 1));
+  const ends = [from, to].map((end) => positions(over, end, at)).flat();
+  const highest = isSft(series) ? Math.max(from, to) : Math.max(...ends);
+  if (!usesReference && highest > 0) {
+    throw rangeError(
+      'ERR_DIRALIGN_OPTION',
+      `range: '${series.info.name}' is drawn over log-probabilities here, which would reach ${Number(highest.toPrecision(6))}; expected at most 0, by a lower range or at`,
+    );
+  }
+  // The policy's log-probabilities stay at or below 0.
+  const reference = usesReference ? -Math.max(0, highest) : undefined;
+  const unit = objective.normalize ? counts : [1, 1];
+  const single = isSft(series);
+  const chosen = x.map((value) => positions(over, value, at)[0]);
+  const rejected = x.map((value) => positions(over, value, at)[1]);
+  const loss = new Float64Array(points);
+  const gradChosen = new Float64Array(points);
+  const gradRejected = new Float64Array(points);
+  const sequences = single ? [0] : [0, 1];
+  for (let i = 0; i < points; i++) {
+    const values = [chosen[i] as number, rejected[i] as number];
+    // A pair a call: some objectives couple the pairs of a batch.
+    const result = objective.fromLogps({
+      logps: Float64Array.from(sequences, (b) => ((values[b] as number) + (reference ?? 0)) * (unit[b] as number)),
+      counts: Int32Array.from(sequences, (b) => counts[b] as number),
+      ...(reference !== undefined && { reference: Float64Array.from(sequences, (b) => reference * (unit[b] as number)) }),
+    });
+    loss[i] = result.loss;
+    gradChosen[i] = (result.gradLogps[0] as number) * unit[0];
+    gradRejected[i] = single ? NaN : (result.gradLogps[1] as number) * unit[1];
+  }
+  return {
+    ...{ series, over, quantity: quantityOf(series), perToken: objective.normalize, at, counts, reference, x, chosen, loss },
+    ...{ rejected: single ? undefined : rejected, gradChosen, gradRejected: single ? undefined : gradRejected },
+  };
+}
+
+/**
+ * The curves of any objectives, by what their axes mean. Every point is a pair given to `fromLogps`.
+ *
+ * @throws DirAlignError (ERR_DIRALIGN_OPTION) for an axis that an objective does not have, or of log-probabilities above 0.
+ */
+export function drawCurves(all: readonly Series[], options: CurveOptions = {}): CurveGroup[] {
+  const groups = new Map<string, { over: Axis; series: Series[] }>();
+  for (const series of all) {
+    if (options.over !== undefined && !hasAxis(series, options.over)) {
+      throw rangeError('ERR_DIRALIGN_OPTION', `over: '${series.info.name}' has no ${options.over}; expected 'chosen'`);
+    }
+    for (const over of options.over === undefined ? defaultAxes(series) : [options.over]) {
+      const quantity = over === 'margin' ? '' : quantityOf(series);
+      // What is sorted by: margins first, then both scores of one kind.
+      const key = `${quantity} ${String(series.objective.normalize)} ${axes.indexOf(over)}`;
+      const group = groups.get(key) ?? { over, series: [] };
+      groups.set(key, group);
+      group.series.push(series);
+    }
+  }
+  return [...groups.entries()]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([, { over, series }]) => {
+      const range = options.range ?? rangeOf(over, series);
+      const curves = series.map((each) => draw(each, over, range, options));
+      const [first] = curves as [Curve];
+      return { over, quantity: over === 'margin' ? undefined : first.quantity, perToken: first.perToken, range, curves };
+    });
+}

@@ -1,0 +1,178 @@
+import type { Method } from '../catalogue.js';
+import { drawCurves, type Axis, type Curve, type CurveGroup, type CurveOptions, type Series } from './curves.js';
+import { light, toSvg, type Block, type Line, type Panel, type PanelRow } from './svg.js';
+
+type Value = number | string | boolean;
+
+/** `value` of a setting, as a figure says it. */
+function say(name: string, value: Value): string {
+  if (typeof value === 'boolean') return value ? name : `no ${name}`;
+  return `${name} ${typeof value === 'string' ? value : String(value).replace('-', '\u2212')}`;
+}
+
+/** Options worth a word: not what they are by default, or in the formula; the alpha of the divergence that has one. */
+function told({ info, objective }: Series): ReadonlyMap<string, Value> {
+  const settings = objective as unknown as Readonly<Record<string, Value>>;
+  const words = info.formula.split(/\W+/).map((word) => (word === 'eps' ? 'labelSmoothing' : word));
+  const names = Object.keys(info.options).filter(
+    (name) =>
+      settings[name] !== info.options[name]?.default ||
+      words.includes(name) ||
+      (name === 'alpha' && settings.divergence === 'alpha'),
+  );
+  const entries = names.map((name): [string, Value] => [name, settings[name] as Value]);
+  if (objective.normalize !== info.normalize) entries.push(['normalize', objective.normalize]);
+  return new Map(entries);
+}
+
+/** Methods by the order in which they come. */
+export function methodsOf(all: readonly Series[]): Method[] {
+  return [...new Set(all.map(({ info }) => info.name))];
+}
+
+/** Settings that all have, and what tells them apart. */
+export interface Labels {
+  readonly common: string;
+  readonly labels: readonly string[];
+}
+
+export function labelsOf(all: readonly Series[]): Labels {
+  const manyMethods = methodsOf(all).length > 1;
+  const settings = all.map((series) => {
+    const { objective } = series;
+    return new Map<string, Value>([
+      ...(objective.beta === undefined ? [] : [['beta', objective.beta] as const]),
+      ...told(series),
+    ]);
+  });
+  const names = [...new Set(settings.flatMap((map) => [...map.keys()]))];
+  const common: string[] = [];
+  const apart = new Set<string>();
+  for (const name of names) {
+    // The word itself may be left out where it is the default, and still be one of several values.
+    const having = all.filter(({ info }) => name === 'beta' || name === 'normalize' || Object.hasOwn(info.options, name));
+    const values = having.map(({ objective }) => (objective as unknown as Readonly<Record<string, Value>>)[name]);
+    const tellers = all.filter((_, i) => settings[i]?.has(name));
+    const given = values.filter((value) => value !== undefined);
+    const owners = methodsOf(tellers);
+    // Of one divergence among several, for instance.
+    const isPartial = tellers.length < all.filter(({ info }) => owners.includes(info.name)).length;
+    if (new Set(given).size > 1 || isPartial) apart.add(name);
+    else if (given[0] !== undefined) {
+      const whose = name === 'beta' || owners.length === methodsOf(all).length ? '' : ` (${owners.join(', ')})`;
+      common.push(say(name, given[0]) + whose);
+    }
+  }
+  const labels = all.map((series, i) => {
+    const own = settings[i] as Map<string, Value>;
+    const words = [...apart]
+      .filter((name) => own.has(name) || Object.hasOwn(series.info.options, name))
+      // An alpha has a meaning only where it is told.
+      .filter((name) => own.has(name) || !(name === 'alpha' && series.info.name === 'dpo'))
+      .map((name) => say(name, own.get(name) ?? (series.objective as unknown as Readonly<Record<string, Value>>)[name] ?? ''));
+    return [...(manyMethods || words.length === 0 ? [series.info.name] : []), ...words].join(', ');
+  });
+  return { common: common.join(', '), labels };
+}
+
+const signed = (value: number): string => String(Number(value.toPrecision(4))).replace('-', '\u2212');
+
+/** What an axis measures, in which unit, and where that is held which does not move. */
+export function axisTitle({ over, perToken, curves }: CurveGroup): string {
+  const unit = perToken ? 'nats per token' : 'nats';
+  const long = { 'log-ratio': 'log-ratio', 'log-prob': 'log-probability' } as const;
+  const quantities = [...new Set(curves.map(({ quantity }) => quantity))];
+  const what = quantities.map((quantity) => long[quantity]).join(' or ');
+  const held = quantities.map((quantity) => {
+    const at = signed(curves.find((curve) => curve.quantity === quantity)?.at ?? NaN);
+    return quantities.length > 1 ? `${at} (${long[quantity]})` : at;
+  });
+  if (over === 'margin')
+    return `margin: ${what} of the chosen \u2212 that of the rejected (${unit}); their middle at ${held.join(' or ')}`;
+  const other = over === 'chosen' ? 'rejected' : 'chosen';
+  const alone = curves.every(({ rejected }) => rejected === undefined);
+  return `${what} of the ${over} (${unit})${alone ? '' : `; that of the ${other} at ${held.join(' or ')}`}`;
+}
+
+function panels({ over, perToken, curves }: CurveGroup, indexOf: (curve: Curve) => number): Panel[] {
+  const lines = (y: (curve: Curve) => Float64Array | undefined): Line[] =>
+    curves.flatMap((curve) => {
+      const values = y(curve);
+      return values ? [{ x: curve.x, y: values, index: indexOf(curve) }] : [];
+    });
+  const unit = perToken ? 'per nat/token' : 'per nat';
+  const derivative = (of: string, y: (curve: Curve) => Float64Array | undefined): Panel => ({
+    title: `\u2202loss / \u2202${of} (${unit})`,
+    lines: lines(y),
+  });
+  return [
+    { title: 'loss', lines: lines(({ loss }) => loss) },
+    ...(over === 'rejected' ? [] : [derivative('chosen', ({ gradChosen }) => gradChosen)]),
+    ...(over === 'chosen' ? [] : [derivative('rejected', ({ gradRejected }) => gradRejected)]),
+  ];
+}
+
+function block(series: readonly Series[], groups: readonly CurveGroup[], legend: readonly string[], heading?: string): Block {
+  const rows = groups.map((group): PanelRow => ({
+    axis: axisTitle(group),
+    range: group.range,
+    panels: panels(group, (curve) => series.indexOf(curve.series)),
+  }));
+  return { heading, legend, rows };
+}
+
+/** Said where an objective depends on the lengths by more than the unit of its axis. */
+function tokens(series: readonly Series[], groups: readonly CurveGroup[]): string {
+  const depends = ({ info, objective }: Series): boolean =>
+    info.formula.includes('L_w') || (objective as unknown as { sftReduction: string }).sftReduction === 'token';
+  const counts = groups[0]?.curves[0]?.counts;
+  return counts && series.some(depends) ? `${counts[0]} tokens chosen, ${counts[1]} rejected` : '';
+}
+
+export interface FigureOptions extends CurveOptions {
+  /** A part of the figure for each method; default: where there are more lines than colours. */
+  readonly facets?: boolean | undefined;
+}
+
+export interface Plot {
+  readonly title: string;
+  readonly groups: readonly CurveGroup[];
+  /** The figure as an SVG document. */
+  readonly svg: string;
+}
+
+const titleOf = (all: readonly Series[], over: Axis | undefined): string => {
+  const names = methodsOf(all);
+  const what = names.length > 8 ? `${names.length} methods` : names.join(', ');
+  return `${what}: loss and derivatives${over === undefined ? '' : ` over the ${over}`}`;
+};
+
+/**
+ * Objectives in one figure: a row for each meaning of the axis, the loss and its derivatives side by side.
+ *
+ * @throws DirAlignError as {@link drawCurves} does
+ */
+export function plot(all: readonly Series[], options: FigureOptions = {}): Plot {
+  const names = methodsOf(all);
+  const title = titleOf(all, options.over);
+  const facets = names.length > 1 && (options.facets ?? all.length > light.lines.length);
+  if (!facets) {
+    const groups = drawCurves(all, options);
+    const { common, labels } = labelsOf(all);
+    const formula = names.length === 1 ? (all[0]?.info.formula ?? '') : '';
+    const subtitle = [formula, common, tokens(all, groups)].filter(Boolean).join('; ');
+    return { title, groups, svg: toSvg({ title, subtitle, blocks: [block(all, groups, labels)] }) };
+  }
+  const parts = names.map((name) => {
+    const series = all.filter(({ info }) => info.name === name);
+    const groups = drawCurves(series, options);
+    const { common, labels } = labelsOf(series);
+    const heading = [`${name}: ${series[0]?.info.formula ?? ''}`, common, tokens(series, groups)].filter(Boolean).join('; ');
+    return { groups, block: block(series, groups, labels, heading) };
+  });
+  return {
+    title,
+    groups: parts.flatMap(({ groups }) => groups),
+    svg: toSvg({ title, subtitle: '', blocks: parts.map((part) => part.block) }),
+  };
+}

@@ -1,0 +1,272 @@
+import { ticks, type Ticks } from './ticks.js';
+
+/** A line of a panel: `y` over `x`, broken where `y` is not finite. */
+export interface Line {
+  readonly x: ArrayLike<number>;
+  readonly y: ArrayLike<number>;
+  /** Which of the legend's; it decides colour and dashes. */
+  readonly index: number;
+}
+
+export interface Panel {
+  readonly title: string;
+  readonly lines: readonly Line[];
+}
+
+/** Panels side by side over one axis. */
+export interface PanelRow {
+  readonly axis: string;
+  readonly range: readonly [from: number, to: number];
+  readonly panels: readonly Panel[];
+}
+
+/** Rows with one legend. */
+export interface Block {
+  readonly heading?: string | undefined;
+  readonly legend: readonly string[];
+  readonly rows: readonly PanelRow[];
+}
+
+export interface Figure {
+  readonly title: string;
+  readonly subtitle: string;
+  readonly blocks: readonly Block[];
+}
+
+/** Colours of a page, of what is written and drawn on it, and of the lines. */
+export interface Theme {
+  readonly page: string;
+  readonly ink: string;
+  readonly soft: string;
+  readonly grid: string;
+  readonly zero: string;
+  readonly lines: readonly string[];
+}
+
+// Hues after Okabe and Ito's palette, darker or lighter until each stands out from its page by 3:1.
+export const light: Theme = {
+  ...{ page: '#ffffff', ink: '#1c2430', soft: '#556070', grid: '#e3e7ed', zero: '#8d97a5' },
+  lines: ['#0072b2', '#d55e00', '#009e73', '#c0569a', '#8f6b00', '#1c2430'],
+};
+export const dark: Theme = {
+  ...{ page: '#14181e', ink: '#e6eaf0', soft: '#a3aebd', grid: '#2b323d', zero: '#7a8596' },
+  lines: ['#56b4e9', '#f0803c', '#1fc08f', '#e08fc4', '#e6c229', '#e6eaf0'],
+};
+/** When the colours begin again. */
+const dashes = ['', '7 3', '2 3', '9 3 2 3'];
+
+const width = 840;
+const margin = 18;
+const gap = 14;
+const axisRoom = 44;
+const plotHeight = 150;
+const titleRoom = 22;
+const tickRoom = 18;
+const axisTitleRoom = 20;
+/** A wide guess at the width of a letter, for what has to break. */
+const letter = 6.6;
+
+export function escapeXml(text: string): string {
+  return (
+    text
+      .replaceAll('&', '&amp;')
+      .replaceAll('<', '&lt;')
+      .replaceAll('>', '&gt;')
+      .replaceAll('"', '&quot;')
+      // eslint-disable-next-line no-control-regex -- XML has no way to write these.
+      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '\ufffd')
+  );
+}
+
+function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
+  const strokes = lines.map((colour, i) => `.da-c${i}{stroke:${colour}}`).join('');
+  return `.da-page{fill:${page}}.da-ink{fill:${ink}}.da-soft{fill:${soft}}.da-grid{stroke:${grid}}.da-zero{stroke:${zero}}${strokes}`;
+}
+
+/** Every class begins with `da-`: in a page that includes the figure, its rules must meet nothing else. */
+const style =
+  '.da{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}.da-title{font-size:16px;font-weight:600}' +
+  '.da-head{font-size:13px;font-weight:600}.da-small{font-size:11px}.da-line{fill:none;stroke-width:1.9;stroke-linejoin:round}' +
+  `${themeRules(light)}@media (prefers-color-scheme:dark){${themeRules(dark)}}`;
+
+type Point = readonly [x: number, y: number];
+
+/** Two decimals: what an eye, and a change in a last bit, cannot move. */
+const fixed = (value: number): number => Math.round(value * 100) / 100 + 0;
+
+/** Drops the points that lie within `tolerance` pixels of the line through those that stay (Ramer, Douglas and Peucker). */
+function simplified(points: readonly Point[], tolerance: number): Point[] {
+  const keep = new Set([0, points.length - 1]);
+  const open: [number, number][] = [[0, points.length - 1]];
+  for (let span = open.pop(); span; span = open.pop()) {
+    const [first, last] = span;
+    const [[x0, y0], [x1, y1]] = [points[first] as Point, points[last] as Point];
+    const length = Math.hypot(x1 - x0, y1 - y0) || 1;
+    let [farthest, distance] = [first, tolerance];
+    for (let i = first + 1; i < last; i++) {
+      const [x, y] = points[i] as Point;
+      const away = Math.abs((x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)) / length;
+      if (away > distance) [farthest, distance] = [i, away];
+    }
+    if (farthest === first) continue;
+    keep.add(farthest);
+    open.push([first, farthest], [farthest, last]);
+  }
+  return points.filter((_, i) => keep.has(i));
+}
+
+/** The pieces of a line between its gaps. */
+function pieces({ x, y }: Line, toX: (x: number) => number, toY: (y: number) => number): Point[][] {
+  const all: Point[][] = [[]];
+  for (let i = 0; i < x.length; i++) {
+    const value = y[i] as number;
+    if (Number.isFinite(value)) all.at(-1)?.push([fixed(toX(x[i] as number)), fixed(toY(value))]);
+    else all.push([]);
+  }
+  return all.filter((piece) => piece.length > 0);
+}
+
+function lineClass(index: number): string {
+  const dash = dashes[Math.floor(index / light.lines.length) % dashes.length];
+  return `class="da-line da-c${index % light.lines.length}"${dash ? ` stroke-dasharray="${dash}"` : ''}`;
+}
+
+function valueTicks(lines: readonly Line[]): Ticks {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { y } of lines) {
+    for (const value of Array.from(y).filter(Number.isFinite)) {
+      low = Math.min(low, value);
+      high = Math.max(high, value);
+    }
+  }
+  if (low > high) return ticks(0, 1, 4, true);
+  // Differences that are rounding are none.
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  return high - low <= 1e-9 * size ? ticks(low, low, 4, true) : ticks(low, high, 4, true);
+}
+
+const text = (x: number, y: number, classes: string, content: string, anchor = 'start'): string =>
+  `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeXml(content)}</text>`;
+
+function drawPanel(
+  { title, lines }: Panel,
+  across: Ticks,
+  left: number,
+  top: number,
+  right: number,
+  legend: readonly string[],
+): string {
+  const up = valueTicks(lines);
+  const [x0, y0, y1] = [left + axisRoom, top + titleRoom + plotHeight, top + titleRoom];
+  const toX = (x: number): number => x0 + ((x - across.from) / (across.to - across.from)) * (right - x0);
+  const toY = (y: number): number => y0 - ((y - up.from) / (up.to - up.from)) * (y0 - y1);
+  // As one path each: there are more marks than anything else in a figure.
+  const marks = [
+    ...up.values.map((value) => [value, `M${fixed(x0)} ${fixed(toY(value))}H${fixed(right)}`] as const),
+    ...across.values.map((value) => [value, `M${fixed(toX(value))} ${y1}V${y0}`] as const),
+  ];
+  const rules = (classes: string, drawn: readonly (readonly [number, string])[]): string =>
+    drawn.length === 0 ? '' : `<path class="${classes}" d="${drawn.map(([, d]) => d).join('')}"/>`;
+  const mark = (x: number, y: number, label: string | undefined): string =>
+    `<text x="${fixed(x)}" y="${fixed(y)}">${escapeXml(label ?? '')}</text>`;
+  return [
+    text(x0, top + 13, 'da-ink', title),
+    rules(
+      'da-grid',
+      marks.filter(([value]) => value !== 0),
+    ) +
+      rules(
+        'da-zero',
+        marks.filter(([value]) => value === 0),
+      ),
+    `<g class="da-soft da-small" text-anchor="end">${up.values.map((value, i) => mark(x0 - 6, toY(value) + 4, up.labels[i])).join('')}</g>`,
+    `<g class="da-soft da-small" text-anchor="middle">${across.values.map((value, i) => mark(toX(value), y0 + 15, across.labels[i])).join('')}</g>`,
+    ...lines.map((line) => {
+      const d = pieces(line, toX, toY)
+        .map(
+          (piece) =>
+            `M${simplified(piece, 0.06)
+              .map((point) => point.join(' '))
+              .join('L')}`,
+        )
+        .join('');
+      return `<path ${lineClass(line.index)} d="${d}"><title>${escapeXml(legend[line.index] ?? '')}</title></path>`;
+    }),
+  ].join('\n');
+}
+
+interface Drawn {
+  readonly svg: string;
+  readonly height: number;
+}
+
+function drawLegend(legend: readonly string[], top: number): Drawn {
+  // One line needs no name but the title's.
+  if (legend.length < 2) return { svg: '', height: 0 };
+  const [sample, space] = [26, 22];
+  let [x, y] = [margin, top + 12];
+  const entries = legend.map((label, i) => {
+    const length = sample + label.length * letter;
+    if (x > margin && x + length > width - margin) [x, y] = [margin, y + 18];
+    const entry = `<path ${lineClass(i)} d="M${fixed(x)} ${y - 4}h20"/>${text(x + sample, y, 'da-ink', label)}`;
+    x += length + space;
+    return entry;
+  });
+  return { svg: entries.join('\n'), height: y + 14 - top };
+}
+
+function drawRow({ axis, range, panels }: PanelRow, legend: readonly string[], top: number): Drawn {
+  const across = ticks(range[0], range[1], panels.length > 2 ? 4 : 5, false);
+  const each = (width - 2 * margin - gap * (panels.length - 1)) / panels.length;
+  const drawn = panels.map((panel, i) => {
+    const left = margin + i * (each + gap);
+    // Room for half of the last mark's number.
+    return drawPanel(panel, across, left, top, left + each - 10, legend);
+  });
+  const height = titleRoom + plotHeight + tickRoom + axisTitleRoom;
+  drawn.push(text(width / 2, top + height - 4, 'da-soft', axis, 'middle'));
+  return { svg: drawn.join('\n'), height: height + 14 };
+}
+
+/** Words on lines that fit the figure. */
+function wrapped(words: string, perLetter = letter): string[] {
+  const most = Math.floor((width - 2 * margin) / perLetter);
+  return words.split(' ').reduce<string[]>((lines, word) => {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > most) return [...lines, word];
+    return [...lines.slice(0, -1), `${last} ${word}`];
+  }, []);
+}
+
+/**
+ * A figure as a document of its own, the same bytes for the same numbers. It follows the reader's light or dark scheme, and has a white
+ * page where a program knows neither.
+ */
+export function toSvg({ title, subtitle, blocks }: Figure): string {
+  const body: string[] = [];
+  let y = margin;
+  for (const line of wrapped(title, 9)) body.push(text(margin, (y += 16), 'da-ink da-title', line));
+  for (const line of subtitle === '' ? [] : wrapped(subtitle)) body.push(text(margin, (y += 18), 'da-soft', line));
+  y += 14;
+  for (const { heading, legend, rows } of blocks) {
+    if (heading !== undefined)
+      for (const line of wrapped(heading, 7.4)) body.push(text(margin, (y += 14), 'da-ink da-head', line));
+    if (heading !== undefined) y += 8;
+    const parts = [(top: number) => drawLegend(legend, top), ...rows.map((row) => (top: number) => drawRow(row, legend, top))];
+    for (const part of parts) {
+      const { svg, height } = part(y);
+      if (svg !== '') body.push(svg);
+      y += height;
+    }
+  }
+  const height = fixed(y);
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" class="da" role="img" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
+    `<title>${escapeXml(title)}</title>`,
+    `<desc>${escapeXml([subtitle, ...blocks.map(({ legend }) => legend.join(', '))].filter(Boolean).join('; '))}</desc>`,
+    `<style>${style}</style>`,
+    `<rect class="da-page" width="${width}" height="${height}"/>`,
+    ...body,
+    '</svg>\n',
+  ].join('\n');
+}
