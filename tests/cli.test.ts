@@ -103,12 +103,12 @@ function write(name: string, tensors: Record<string, WritableTensor>): string {
 describe('diralign', () => {
   test('--help names every command; none at all is a misuse', () => {
     const help = output('--help');
-    for (const name of ['loss', 'verify', 'bench', 'methods', 'info', 'build']) expect(help).toContain(`  ${name} `);
+    for (const name of ['loss', 'verify', 'bench', 'plot', 'methods', 'info', 'build']) expect(help).toContain(`  ${name} `);
     expect(diralign([])).toMatchObject({ status: 2, stdout: help });
     expect(output('help', 'loss')).toBe(output('loss', '--help'));
   });
 
-  test.each(['loss', 'verify', 'bench', 'methods', 'info', 'build'])('%s --help has examples', (name) => {
+  test.each(['loss', 'verify', 'bench', 'plot', 'methods', 'info', 'build'])('%s --help has examples', (name) => {
     const help = output(name, '--help');
     expect(help).toMatch(/Examples/);
     expect(help).toContain(`diralign ${name}`);
@@ -178,6 +178,12 @@ describe('diralign loss', () => {
     for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} `, 'm'));
     expect(text).toContain("* the best beta of the paper's ultrafeedback-llama-3.1-8b setup");
     expect(text).toBe(output('loss', '--method', 'all').replace(/^[\d.]+ ms/m, /^[\d.]+ ms/m.exec(text)?.[0] ?? ''));
+  });
+
+  test('the settings of one method: its beta, and the options that were given', () => {
+    const settings = (...args: string[]): string | undefined => output('loss', '--method', 'dpo', ...args).split('\n')[4];
+    expect(settings('--beta', '0.1')).toBe('beta 0.1, not normalised');
+    expect(settings('--beta', '0.5', '--normalize', '--label-smoothing', '0.1')).toBe('beta 0.5, normalised, labelSmoothing 0.1');
   });
 
   test('the numbers are those of the library, whichever way they are printed', () => {

@@ -189,7 +189,7 @@ function describe(batch: LogitsBatch, scored: number) {
   };
 }
 
-const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps']);
+const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps', 'fromHidden']);
 
 /** The options of an objective; those the user did not give are worth showing only where they do something. */
 export function optionsOf(objective: Objective): Record<string, number | string | boolean> {
