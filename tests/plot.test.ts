@@ -291,6 +291,11 @@ describe('figures', () => {
       'divergence reverse_kl',
       'divergence alpha, alpha 0.5',
     ]);
+    expect(labelsOf([seriesOf('dpo'), seriesOf('robust'), seriesOf('robust', { labelSmoothing: 0.3 })]).labels).toEqual([
+      'dpo',
+      'robust, labelSmoothing 0.1',
+      'robust, labelSmoothing 0.3',
+    ]);
     expect(labelsOf([seriesOf('robust')]).common).toBe('beta 0.1, labelSmoothing 0.1');
     expect(labelsOf([seriesOf('dpo', { normalize: true })]).common).toBe('beta 0.1, normalize');
   });
@@ -307,14 +312,66 @@ describe('figures', () => {
     expect(heads(plot(series.slice(0, 3), { facets: true }).svg)).toEqual(['sft', 'dpo', 'ipo']);
   });
 
-  test('lines stand out from their page by 3:1 and words by 4.5:1, in light and dark', () => {
-    const luminance = (colour: string): number => {
-      const [r, g, b] = [1, 3, 5].map((i) => {
-        const c = Number.parseInt(colour.slice(i, i + 2), 16) / 255;
-        return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const linear = (colour: string): readonly number[] =>
+    [1, 3, 5].map((i) => {
+      const c = Number.parseInt(colour.slice(i, i + 2), 16) / 255;
+      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    });
+  const times = (matrix: readonly (readonly number[])[], vector: readonly number[]): number[] =>
+    matrix.map((row) => row.reduce((sum, value, i) => sum + value * (vector[i] as number), 0));
+
+  test('any two lines differ, for readers without one kind of cone, too', () => {
+    // Machado, Oliveira and Fernandes 2009, severity 1: of linear RGB.
+    const sights = [
+      [
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+      ],
+      [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+      ],
+      [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+      ],
+      [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+      ],
+    ];
+    const toXyz = [
+      [0.4124564, 0.3575761, 0.1804375],
+      [0.2126729, 0.7151522, 0.072175],
+      [0.0193339, 0.119192, 0.9503041],
+    ];
+    const lab = (rgb: readonly number[]): readonly number[] => {
+      const white = [0.95047, 1, 1.08883];
+      const [x, y, z] = times(toXyz, rgb).map((value, i) => {
+        const t = value / (white[i] as number);
+        return t > 216 / 24389 ? Math.cbrt(t) : ((24389 / 27) * t + 16) / 116;
       }) as [number, number, number];
-      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      return [116 * y - 16, 500 * (x - y), 200 * (y - z)];
     };
+    expect(lab(linear('#ffffff'))[0]).toBeCloseTo(100, 3);
+    for (const { lines } of [light, dark]) {
+      for (const sight of sights) {
+        const seen = lines.map((line) => lab(times(sight, linear(line)).map((c) => Math.min(1, Math.max(0, c)))));
+        const distances = seen.flatMap((a, i) =>
+          seen.slice(0, i).map((b) => Math.hypot(...a.map((value, k) => value - (b[k] as number)))),
+        );
+        expect(distances.length).toBe(15);
+        expect(Math.min(...distances)).toBeGreaterThan(35);
+      }
+    }
+  });
+
+  test('lines stand out from their page by 3:1 and words by 4.5:1, in light and dark', () => {
+    const luminance = (colour: string): number => times([[0.2126, 0.7152, 0.0722]], linear(colour))[0] as number;
     const contrast = (a: string, b: string): number => {
       const [high, low] = [luminance(a), luminance(b)].sort((x, y) => y - x) as [number, number];
       return (high + 0.05) / (low + 0.05);

@@ -1,4 +1,5 @@
 import type { Method } from '../catalogue.js';
+import type { Objective } from '../objective.js';
 import { drawCurves, type Axis, type Curve, type CurveGroup, type CurveOptions, type Series } from './curves.js';
 import { light, toSvg, type Block, type Line, type Panel, type PanelRow } from './svg.js';
 
@@ -63,12 +64,15 @@ export function labelsOf(all: readonly Series[]): Labels {
       common.push(say(name, given[0]) + whose);
     }
   }
+  const varies = ({ info, objective }: Series, name: string): boolean => {
+    const valueOf = (of: Objective): Value | undefined => (of as unknown as Readonly<Record<string, Value>>)[name];
+    return all.some((other) => other.info === info && valueOf(other.objective) !== valueOf(objective));
+  };
   const labels = all.map((series, i) => {
     const own = settings[i] as Map<string, Value>;
     const words = [...apart]
-      .filter((name) => own.has(name) || Object.hasOwn(series.info.options, name))
-      // An alpha has a meaning only where it is told.
-      .filter((name) => own.has(name) || !(name === 'alpha' && series.info.name === 'dpo'))
+      // A default only where the same method has other values beside it; an alpha has a meaning only where it is told.
+      .filter((name) => own.has(name) || (varies(series, name) && !(name === 'alpha' && series.info.name === 'dpo')))
       .map((name) => say(name, own.get(name) ?? (series.objective as unknown as Readonly<Record<string, Value>>)[name] ?? ''));
     return [...(manyMethods || words.length === 0 ? [series.info.name] : []), ...words].join(', ');
   });
