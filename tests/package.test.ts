@@ -84,7 +84,9 @@ function install(installer: string, tarball: string): string {
   if (installer === 'npm') for (const name of dependencies) wanted[name] = `file:${path.join(root, 'node_modules', name)}`;
   writeFileSync(path.join(project, 'package.json'), JSON.stringify({ private: true, type: 'module', dependencies: wanted }));
   const command = installer === 'npm' ? 'npm' : path.join(tools, 'node_modules', '.bin', installer);
-  const { output } = mustRun(project, command, ['install', ...(installer === 'npm' ? ['--offline'] : [])], bare);
+  // Yarn would take another tarball of this name and version from its cache.
+  const options: Record<string, string[]> = { npm: ['--offline'], yarn: ['--cache-folder', path.join(project, '.cache')] };
+  const { output } = mustRun(project, command, ['install', ...(options[installer] ?? [])], bare);
   expect(output).not.toMatch(/allow-?scripts|ignored build scripts|blocked|node-gyp rebuild/i);
   cpSync(path.join(root, 'tests', 'package', 'consumer.mjs'), path.join(project, 'consumer.mjs'));
   return project;
