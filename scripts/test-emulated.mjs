@@ -66,6 +66,5 @@ const environment = {
 };
 for (const order of orders) {
   console.log(`\nthreads, warps and blocks in order: ${order}`);
-  // By default vitest leaves a processor of two idle.
-  run('npx', ['vitest', 'run', '--maxWorkers=100%', ...(args.length > 0 ? args : suites)], { ...environment, SIMT_ORDER: order });
+  run('npx', ['vitest', 'run', ...(args.length > 0 ? args : suites)], { ...environment, SIMT_ORDER: order });
 }
