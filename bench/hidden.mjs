@@ -3,16 +3,17 @@
  * Options: --shape sequences,tokens,vocab,hidden, --threads, --rounds, --no-peers. Writes bench/results/DATE-CPU-hidden.json and .md.
  * Needs `npm run build` first, and python3-torch with OpenBLAS for the peers; nothing else should run meanwhile.
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { dirAlignLoss, sequenceLogps } from '../dist/index.js';
 import { randomNumbers } from '../dist/bench/data.js';
 import { thisMachine } from '../dist/bench/machine.js';
+import { heapReuse, python } from './peers/index.mjs';
+import { startProcess } from './peers/process-peer.mjs';
 import { interleave, ratio, spread, timeOf } from '../dist/bench/rounds.js';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -130,37 +131,21 @@ if (values.memory) {
   process.exit(0);
 }
 
-/** Keeps freed memory in the heap: no page faults from the second pass on, as in tuned deployments. */
-const heapReuse = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 40), MALLOC_TOP_PAD_: String(2 ** 26) };
-const python = process.env.PYTHON ?? '/usr/bin/python3';
 const peers = {
   PyTorch: { dtype: 'float32', env: {} },
   'PyTorch, heap reuse': { dtype: 'float32', env: heapReuse },
   'PyTorch bfloat16, heap reuse': { dtype: 'bfloat16', env: heapReuse },
+  'PyTorch, intermediates released, heap reuse': { dtype: 'float32', env: heapReuse, intermediates: 'released' },
 };
 
-async function startPeer({ dtype, env }, directory) {
-  const args = [path.join(here, 'peers/torch_hidden.py'), directory, ...shape.map(String), String(threads), String(beta), dtype];
-  const child = spawn(python, args, {
-    env: { ...process.env, OMP_NUM_THREADS: String(threads), ...env },
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async () => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error('the peer ended');
-    return value;
-  };
-  const first = JSON.parse(await next());
-  return {
-    ...first,
-    run: async () => {
-      child.stdin.write('go\n');
-      return Number(await next());
-    },
-    close: () => child.stdin.end(),
-  };
-}
+/** The script's arguments after the folder with the arrays. */
+const peerArguments = ({ dtype, intermediates = 'held' }) => [
+  ...shape.map(String),
+  String(threads),
+  String(beta),
+  dtype,
+  intermediates,
+];
 
 /** Loss and gradient agree, or the comparison is of different work. */
 function compare(name, { loss, gradientSum }, expected, tolerance) {
@@ -188,7 +173,8 @@ try {
   if (installed) {
     for (const name of ['hidden', 'weight', 'labels', 'reference']) writeFileSync(path.join(directory, name), float32()[name]);
     for (const [name, peer] of Object.entries(peers)) {
-      const started = await startPeer(peer, directory);
+      const args = [path.join(here, 'peers/torch_hidden.py'), directory, ...peerArguments(peer)];
+      const started = await startProcess(name, { command: python, args, env: peer.env }, threads);
       compare(name, started, expected, peer.dtype === 'float32' ? 1e-4 : 0.05);
       memory[name] = { temporariesMiB: started.temporariesMiB };
       versions.push(started.version);
@@ -220,6 +206,7 @@ try {
     ['fused', 'PyTorch, heap reuse', '<= 1.0'],
     ['fused, fresh gradients', 'PyTorch', '<= 0.85'],
     ['fused', 'PyTorch', ''],
+    ['fused', 'PyTorch, intermediates released, heap reuse', ''],
     ['fused bfloat16', 'fused', '<= 0.65'],
     ['fused bfloat16', 'PyTorch bfloat16, heap reuse', ''],
     ['fused, half scored', 'fused', '<= 0.55'],

@@ -10,10 +10,10 @@ const shapeOf = ({ shape }) => shape.map(String);
 const works = (command, args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0;
 
 /** Keeps freed memory in the heap instead of returning it, as tuned deployments do: no page faults from the second pass on. */
-const heapReuse = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 40), MALLOC_TOP_PAD_: String(2 ** 26) };
+export const heapReuse = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 40), MALLOC_TOP_PAD_: String(2 ** 26) };
 
 /** The system's Python, where the distribution puts its torch, unless PYTHON names another. */
-const python = process.env.PYTHON ?? '/usr/bin/python3';
+export const python = process.env.PYTHON ?? '/usr/bin/python3';
 
 function torch(name, title, { dtype = 'float32', env = {}, against = 'out' } = {}) {
   const description = { name, title, against, bfloat16: dtype === 'bfloat16', install: 'apt-get install python3-torch' };

@@ -5,9 +5,37 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 
 /**
- * A peer that is a program. It gets the batch as files, does the work once and prints a line of JSON with what it computed; then,
- * for each line "go", it does the work again and prints the milliseconds. So it takes its turns in the same rounds as everything
- * else, and waits without a sound in between.
+ * A program that does the work once and prints a line of JSON with what it computed; then, for each line "go", it does the work again
+ * and prints the milliseconds.
+ *
+ * @param {{ command: string, args: string[], env?: object }} what to start
+ * @returns what it computed, with `run` and `close`
+ */
+export async function startProcess(name, { command, args, env }, threads) {
+  const child = spawn(command, args, {
+    env: { ...process.env, OMP_NUM_THREADS: String(threads), ...env },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const next = async () => {
+    const { value, done } = await lines.next();
+    if (done) throw new Error(`${name}: the process ended`);
+    return value;
+  };
+  const computed = JSON.parse(await next());
+  return {
+    ...computed,
+    run: async () => {
+      child.stdin.write('go\n');
+      return Number(await next());
+    },
+    close: () => new Promise((resolve) => child.on('close', resolve).stdin.end()),
+  };
+}
+
+/**
+ * A peer that is a program. It gets the batch as files and takes its turns in the same rounds as everything else; in between it waits
+ * without a sound.
  *
  * @param {object} description of a Peer (ts/bench/peers.ts), less `load`
  * @param {(directory: string, batch, threads: number) => { command: string, args: string[], env?: object } | undefined} prepare
@@ -25,29 +53,10 @@ export function processPeer(description, prepare) {
         rmSync(directory, { recursive: true });
         return undefined;
       }
-      for (const name of ['logits', 'labels', 'reference']) writeFileSync(path.join(directory, name), batch[name]);
-      const child = spawn(started.command, started.args, {
-        env: { ...process.env, OMP_NUM_THREADS: String(threads), ...started.env },
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
-      const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-      const next = async () => {
-        const { value, done } = await lines.next();
-        if (done) throw new Error(`${description.name}: the process ended`);
-        return value;
-      };
       try {
-        const { version, loss, gradientSum, extraMiB } = JSON.parse(await next());
-        return {
-          version,
-          extraMiB,
-          result: () => ({ loss, gradientSum }),
-          run: async () => {
-            child.stdin.write('go\n');
-            return Number(await next());
-          },
-          close: () => new Promise((resolve) => child.on('close', resolve).stdin.end()),
-        };
+        for (const name of ['logits', 'labels', 'reference']) writeFileSync(path.join(directory, name), batch[name]);
+        const { version, loss, gradientSum, extraMiB, run, close } = await startProcess(description.name, started, threads);
+        return { version, extraMiB, result: () => ({ loss, gradientSum }), run, close };
       } finally {
         rmSync(directory, { recursive: true });
       }
