@@ -146,8 +146,8 @@ export interface HiddenRunOptions<L extends Logits = LogitsArray> {
   readonly accumulate?: boolean | readonly HiddenGradient[];
   /**
    * Bytes that the workspace may take: the logits of a few rows at a time, and what the products need. Default: 256 MiB on the CPU, 2 GiB
-   * on a device. A pair whose logits do not fit has them computed twice; other results do not depend on it. Beside the workspace a call
-   * takes O(rows).
+   * on a device. A pair whose logits do not fit costs more: see docs/output-layer.md. Losses, log-probabilities and coefficients do not
+   * depend on it, gradients in their last bits. Beside the workspace a call takes O(rows).
    */
   readonly memory?: number;
   /** As in {@link RunOptions}. */
