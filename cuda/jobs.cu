@@ -14,16 +14,6 @@ Pass pass_of(GradientOutput::Mode mode) {
   return mode == GradientOutput::Mode::none ? Pass::logps : mode == GradientOutput::Mode::dense ? Pass::dense : Pass::factored;
 }
 
-/// Jobs that know no pairs: every sequence stands for itself.
-BatchTerms sequences_only(const Job& job) {
-  BatchTerms terms{};
-  terms.likelihood_only = true;
-  terms.sequences = terms.pairs = job.batch.sequences;
-  terms.counts = job.rows.counts.data();
-  terms.sft_counts = job.rows.sft_counts.data();
-  return terms;
-}
-
 LossRequest request_for(const Job& job, Pass pass, const BatchTerms& terms) {
   LossRequest r{};
   r.pass = pass;
@@ -59,10 +49,7 @@ void finish_loss(LossJob& job, const std::vector<double>& sft_logps) {
 void take_tokens(TokenLogpsJob& job, const LossLaunch& launch, const RowRange& range) {
   for (int64_t i = range.begin; i < range.end; i++) {
     const double* token = launch.token(i - range.begin);
-    const int64_t row = job.rows.scored[size_t(i)].row;
-    job.logps[row] = token[0];
-    job.logsumexp[row] = token[1];
-    job.entropy[row] = token[2];
+    write_token(job, job.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
   }
 }
 
@@ -85,7 +72,7 @@ class LossOnDevice : public Launch {
 
 class SequenceLogpsOnDevice : public Launch {
  public:
-  SequenceLogpsOnDevice(SequenceLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::logps, sequences_only(job)), place) {}
+  SequenceLogpsOnDevice(SequenceLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::logps, terms_of_sequences(job)), place) {}
   void finish() override {
     for (int64_t s = 0; s < job_.batch.sequences; s++) job_.logps[s] = launch_.logp(s);
   }
@@ -97,7 +84,7 @@ class SequenceLogpsOnDevice : public Launch {
 
 class TokenLogpsOnDevice : public Launch {
  public:
-  TokenLogpsOnDevice(TokenLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::tokens, sequences_only(job)), place) {}
+  TokenLogpsOnDevice(TokenLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::tokens, terms_of_sequences(job)), place) {}
   void finish() override { take_tokens(job_, launch_, {0, int64_t(job_.rows.scored.size())}); }
 
  private:
@@ -245,7 +232,7 @@ void run_staged(LossJob& job, int device) {
 void run_staged(SequenceLogpsJob& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
-  StagedRun(job, request_for(job, Pass::logps, sequences_only(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
+  StagedRun(job, request_for(job, Pass::logps, terms_of_sequences(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
     for (int64_t s = chunk.first; s < chunk.last; s++) job.logps[s] = chunk.launch->logp(s);
   });
 }
@@ -253,7 +240,7 @@ void run_staged(SequenceLogpsJob& job, int device) {
 void run_staged(TokenLogpsJob& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
-  StagedRun(job, request_for(job, Pass::tokens, sequences_only(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
+  StagedRun(job, request_for(job, Pass::tokens, terms_of_sequences(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
     take_tokens(job, *chunk.launch, chunk.range);
   });
 }

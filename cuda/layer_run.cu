@@ -30,6 +30,9 @@ constexpr size_t most_product_workspace = size_t{32} << 20;
 /// gradient of 0, to which a hidden state that is not finite would still add a NaN: where a group may have one, every gap counts.
 constexpr int64_t shortest_gap = 128, shortest_not_finite = 1;
 
+/// No entry of the row's gradient is larger.
+double largest_entry(const RowCoefficients& c) { return std::fabs(c.align) + std::fabs(c.likelihood); }
+
 size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
 
 /// The layer in device memory.
@@ -133,10 +136,10 @@ class LayerRun {
   }
 
   /// And for each group its gradients, once `evaluate(group)` has taken its numbers, and said whether they are all finite or infinite, and
-  /// `coefficient(i)` knows those of the i-th scored row. (A hidden state that is not finite makes its logits all NaN or infinite, and
+  /// `coefficients(i)` knows those of the i-th scored row. (A hidden state that is not finite makes its logits all NaN or infinite, and
   /// the log-probability a NaN.)
-  template <class Evaluate, class Coefficient>
-  bool reduce_and_differentiate(Evaluate&& evaluate, Coefficient&& coefficient) {
+  template <class Evaluate, class Coefficients>
+  bool reduce_and_differentiate(Evaluate&& evaluate, Coefficients&& coefficients) {
     start();
     for (size_t g = 0; g < groups_.size(); g++) {
       const PairGroup& group = groups_[g];
@@ -148,12 +151,12 @@ class LayerRun {
       const int64_t gap = evaluate(group) ? shortest_gap : shortest_not_finite;
       double largest = 0;
       for (int64_t i = group.rows.begin; i < group.rows.end; i++)
-        if (const double c = coefficient(i).bound(); std::isfinite(c)) largest = std::max(largest, c);
+        if (const double c = largest_entry(coefficients(i)); std::isfinite(c)) largest = std::max(largest, c);
       // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller ones its whole range.
       const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::clamp(15 - (std::ilogb(largest) + 1), -100, 100) : 0;
       for (const RowRange& chunk : chunks_[g]) {
         if (job_.cancelled) return false;
-        const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficient(i).bound() == 0; });
+        const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
         if (active.empty()) continue;
         if (!group.kept) multiply(chunk);
         differentiate(g, chunk, active, exponent);
@@ -293,28 +296,13 @@ class LayerRun {
   std::optional<Products> products_;
 };
 
-/// dLoss/dlogp of a row by both terms.
-struct RowCoefficient {
-  double align, likelihood;
-  double bound() const { return std::fabs(align) + std::fabs(likelihood); }
-};
-
-BatchTerms sequences_only(const Job& job) {
-  BatchTerms terms{};
-  terms.likelihood_only = true;
-  terms.sequences = terms.pairs = job.batch.sequences;
-  terms.counts = job.rows.counts.data();
-  terms.sft_counts = job.rows.sft_counts.data();
-  return terms;
-}
-
 // How each job uses a run: what kind it needs, and whether it came to its end.
 
 Pass pass_of(const LossJob& job) { return job.layer_gradients.any() ? Pass::dense : Pass::logps; }
 Pass pass_of(const SequenceLogpsJob&) { return Pass::logps; }
 Pass pass_of(const TokenLogpsJob&) { return Pass::tokens; }
 BatchTerms terms_of(const LossJob& job) { return job.terms(); }
-BatchTerms terms_of(const Job& job) { return sequences_only(job); }
+BatchTerms terms_of(const Job& job) { return terms_of_sequences(job); }
 LayerGradients gradients_of(const LossJob& job) { return job.layer_gradients; }
 LayerGradients gradients_of(const Job&) { return {}; }
 
@@ -338,12 +326,9 @@ bool complete(LossJob& job, LayerRun& run) {
     loss.evaluate(job.logps, sft, group.first_pair, group.last_pair);
     return numbers;
   };
-  auto coefficient = [&](int64_t i) {
-    const ScoredRow& row = job.rows.scored[size_t(i)];
-    return RowCoefficient{row.has_label() ? job.outputs.coefficients[row.sequence] : 0, row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0};
-  };
+  auto coefficients = [&](int64_t i) { return row_coefficients(job, loss, job.rows.scored[size_t(i)]); };
   if (job.layer_gradients.any()) {
-    if (!run.reduce_and_differentiate(evaluate, coefficient)) return false;
+    if (!run.reduce_and_differentiate(evaluate, coefficients)) return false;
   } else {
     if (!run.reduce_all()) return false;
     evaluate({0, pairs, {}, false});
@@ -362,10 +347,7 @@ bool complete(TokenLogpsJob& job, LayerRun& run) {
   if (!run.reduce_all()) return false;
   for (size_t i = 0; i < job.rows.scored.size(); i++) {
     const double* const token = run.token(int64_t(i));
-    const int64_t row = job.rows.scored[i].row;
-    job.logps[row] = token[0];
-    job.logsumexp[row] = token[1];
-    job.entropy[row] = token[2];
+    write_token(job, job.rows.scored[i].row, token[0], token[1], token[2]);
   }
   return true;
 }

@@ -66,10 +66,31 @@ struct LossJob : Job {
   }
 };
 
+/// dLoss/dlogp of a row by the two terms.
+struct RowCoefficients {
+  double align, likelihood;
+  bool idle() const { return align == 0 && likelihood == 0; }
+};
+inline RowCoefficients row_coefficients(const LossJob& job, const BatchLoss& loss, const ScoredRow& row) {
+  return {row.has_label() ? job.outputs.coefficients[row.sequence] : 0, row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0};
+}
+
 /// The scale of every scored row of a factored gradient; the others stay 0.
 inline void write_row_scales(LossJob& job, const BatchLoss& loss) {
-  for (const ScoredRow& row : job.rows.scored)
-    job.gradient.row_scale[row.row] = float(job.outputs.coefficients[row.sequence] + loss.likelihood_coefficient(row.sequence));
+  for (const ScoredRow& row : job.rows.scored) {
+    const RowCoefficients c = row_coefficients(job, loss, row);
+    job.gradient.row_scale[row.row] = float(c.align + c.likelihood);
+  }
+}
+
+/// Terms of a job that knows no pairs: every sequence stands for itself.
+inline BatchTerms terms_of_sequences(const Job& job) {
+  BatchTerms terms{};
+  terms.likelihood_only = true;
+  terms.sequences = terms.pairs = job.batch.sequences;
+  terms.counts = job.rows.counts.data();
+  terms.sft_counts = job.rows.sft_counts.data();
+  return terms;
 }
 
 /// Its rows are listed sequence by sequence: list_rows(batch, batch.sequences, rows).
@@ -91,11 +112,14 @@ struct TokenLogpsJob : Job {
   double *logps = nullptr, *logsumexp = nullptr, *entropy = nullptr;  ///< per row, zeroed
 };
 
+inline void write_token(TokenLogpsJob& job, int64_t row, double logp, double log_sum, double nats) {
+  job.logps[row] = logp;
+  job.logsumexp[row] = log_sum;
+  job.entropy[row] = nats;
+}
 inline void write_token(TokenLogpsJob& job, int64_t row, const RowSums& sums) {
   const RowStatistics s = row_statistics(sums);
-  job.logps[row] = s.logp;
-  job.logsumexp[row] = logsumexp(s);
-  job.entropy[row] = entropy(s, sums);
+  write_token(job, row, s.logp, logsumexp(s), entropy(s, sums));
 }
 
 }  // namespace diralign

@@ -8,10 +8,11 @@ import type { ReferenceConfig } from '../ts/reference.js';
 import { Tally } from '../ts/verification.js';
 import { prepareHidden } from '../ts/verification-hidden.js';
 import { dtypes, objectiveOf } from './support/batches.js';
-import { lossBound, logpBound, Misses } from './support/bounds.js';
+import { Misses } from './support/bounds.js';
 import { compilePackage, type Compiled } from './support/compiled.js';
 import { Copy, expectDevice, takeGradient, type Elements } from './support/device.js';
 import {
+  checkLayerCase,
   checkStages,
   gradients,
   layerBatch,
@@ -21,7 +22,7 @@ import {
   sameValues,
   type HostHidden,
 } from './support/hidden.js';
-import { at, present, sameBits } from './support/numbers.js';
+import { present, sameBits } from './support/numbers.js';
 import { expectRefusal, thrownBy } from './support/refusal.js';
 
 expectDevice();
@@ -125,21 +126,7 @@ describe.runIf(cuda.available).each(ways)('%s', (_, compute) => {
     const host = layerBatch(c);
     const result = check(id, c.call, host, {});
     const misses = new Misses();
-    misses.near(`${id} loss`, result.loss, c.loss, lossBound(c.loss));
-    if (c.losses) misses.each(`${id} losses`, result.losses, c.losses, lossBound);
-    const n = host.labels.length / c.input.T;
-    misses.each(`${id} logps`, result.logps, c.input.logps.slice(0, n), (x, b) => logpBound(x, at(c.input.counts, b)));
-    for (const [name, key] of [
-      ['gradHidden', 'hidden'],
-      ['gradWeight', 'weight'],
-      ['gradBias', 'bias'],
-    ] as const) {
-      // To what is sure to be right of an element whose terms cancel; checkStages has the bound.
-      const expected = c.gradients[key]?.subarray(0, result[name]?.length);
-      if (!expected) continue;
-      const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-      misses.each(`${id} ${name}`, present(result[name]), expected, (x) => 1e-5 * (Math.abs(x) + largest));
-    }
+    checkLayerCase(misses, id, c, result);
     expect(misses.list).toEqual([]);
   });
 

@@ -2,12 +2,13 @@
 // computed.
 import { describe, expect, test } from 'vitest';
 import type { Method } from '../ts/index.js';
-import { finiteDifference, referenceHiddenLoss, referenceLayer, referenceLoss, type ReferenceConfig } from '../ts/reference.js';
+import { finiteDifference, referenceLayer, referenceLoss, type ReferenceConfig } from '../ts/reference.js';
 import { lossBound, Tally, type Miss } from '../ts/verification.js';
 import { prepareHidden } from '../ts/verification-hidden.js';
 import { everyConfig, objectiveOf, type Dtype } from './support/batches.js';
 import { gradientBound, logpBound, Misses } from './support/bounds.js';
 import {
+  checkLayerCase,
   checkStages,
   gradients,
   layerBatch,
@@ -15,7 +16,6 @@ import {
   memories,
   randomHidden,
   sameValues,
-  type HostHidden,
 } from './support/hidden.js';
 import { at, present } from './support/numbers.js';
 
@@ -36,63 +36,15 @@ describe('the reference cases', () => {
 
   test.each(cases.map((c) => [c.id, c] as const))('%s', (id, c) => {
     const batch = layerBatch(c);
-    const n = batch.labels.length / c.input.T;
-    // Magnitudes of the terms, by a layer whose elements and gradient are their own.
-    const terms = layerTerms(batch, c.call);
     for (const memory of [undefined, ...memories(batch, c.call, [0, 1.5, 4, 9, 30])]) {
       const misses = new Misses();
       const what = `${id}, memory ${String(memory)}`;
       const result = objectiveOf(c.call).fromHidden(batch, memory === undefined ? {} : { memory });
-      misses.near(`${what} loss`, result.loss, c.loss, lossBound(c.loss));
-      if (c.losses) misses.each(`${what} losses`, result.losses, c.losses, lossBound);
-      misses.each(`${what} logps`, result.logps, c.input.logps.slice(0, n), (x, b) => logpBound(x, at(c.input.counts, b)));
-      for (const [name, key] of [
-        ['gradHidden', 'hidden'],
-        ['gradWeight', 'weight'],
-        ['gradBias', 'bias'],
-      ] as const) {
-        const expected = c.gradients[key]?.subarray(0, result[name]?.length);
-        misses.require((expected === undefined) === (result[name] === undefined), `${what} ${name} is there`);
-        if (!expected || !result[name]) continue;
-        const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-        misses.each(
-          `${what} ${name}`,
-          result[name],
-          expected,
-          (x, i) => gradientBound(at(terms[name], i), largest) + 2 ** -23 * Math.abs(x),
-        );
-      }
+      checkLayerCase(misses, what, c, result);
       expect(misses.list).toEqual([]);
     }
   });
 });
-
-/** Per element of a gradient, the sum of the magnitudes of its terms. */
-function layerTerms(batch: HostHidden, config: ReferenceConfig): Record<(typeof gradients)[number], Float64Array> {
-  const { gradLogits } = referenceHiddenLoss(config, batch);
-  const { hidden, weight, hiddenSize, isScored } = referenceLayer(batch);
-  const vocab = weight.length / hiddenSize;
-  const result = {
-    gradHidden: new Float64Array(hidden.length),
-    gradWeight: new Float64Array(weight.length),
-    gradBias: new Float64Array(vocab),
-  };
-  const add = (array: Float64Array, i: number, x: number): void => {
-    array[i] = at(array, i) + Math.abs(x);
-  };
-  for (let row = 0; row * hiddenSize < hidden.length; row++) {
-    if (!isScored(row)) continue;
-    for (let v = 0; v < vocab; v++) {
-      const g = at(gradLogits, row * vocab + v);
-      add(result.gradBias, v, g);
-      for (let k = 0; k < hiddenSize; k++) {
-        add(result.gradHidden, row * hiddenSize + k, g * at(weight, v * hiddenSize + k));
-        add(result.gradWeight, v * hiddenSize + k, g * at(hidden, row * hiddenSize + k));
-      }
-    }
-  }
-  return result;
-}
 
 describe('every method with every option', () => {
   const batch = randomHidden({ seed: 11, sequences: 6, tokens: 5, vocab: 13, size: 6 });

@@ -313,10 +313,7 @@ class LayerLossRun {
     }
     zero_hidden(done, chunk.end);
   }
-  bool idle(int64_t i) const {
-    const LossRows::Coefficients c = rows_.coefficients(i, loss_);
-    return c.align == 0 && c.likelihood == 0;
-  }
+  bool idle(int64_t i) const { return rows_.coefficients(i, loss_).idle(); }
 
   /// One pair, in chunks whose gradients carry what is known of the coefficients. Where the coefficients are opposite that is all but
   /// one factor; otherwise each sequence has a sum of its own.

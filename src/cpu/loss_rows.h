@@ -35,16 +35,9 @@ class LossRows {
   /// Per sequence: log-probability under the labels of the likelihood term.
   const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
 
-  /// dLoss/dlogp of the two terms, for a row.
-  struct Coefficients {
-    double align, likelihood;
-  };
-  Coefficients coefficients(int64_t i, const BatchLoss& loss) const {
-    const ScoredRow& r = job_.rows.scored[size_t(i)];
-    return {r.has_label() ? job_.outputs.coefficients[r.sequence] : 0, r.sft_label >= 0 ? loss.likelihood_coefficient(r.sequence) : 0};
-  }
+  RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const { return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]); }
   bool is_nan(int64_t i) const { return std::isnan(statistics_[size_t(i)].logp); }
-  RowGradient gradient(int64_t i, const Coefficients& c) const {
+  RowGradient gradient(int64_t i, const RowCoefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     return row_gradient(statistics_[size_t(i)], r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, c.align, c.likelihood);
   }

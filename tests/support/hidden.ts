@@ -3,10 +3,11 @@ import fs from 'node:fs';
 import { brotliDecompressSync } from 'node:zlib';
 import { expect } from 'vitest';
 import { DirAlignError, dirAlignLoss, type HiddenBatch, type HiddenLossResult, type Logits } from '../../ts/index.js';
-import { referenceFromLogps, type ReferenceConfig } from '../../ts/reference.js';
-import { expectation, logpBound, Tally } from '../../ts/verification.js';
+import { referenceFromLogps, referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
+import { expectation, logpBound, lossBound, Tally } from '../../ts/verification.js';
 import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
 import type { Dtype } from './batches.js';
+import { gradientBound, type Misses } from './bounds.js';
 import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';
 import { fromPlanes } from './vectors.js';
 
@@ -200,4 +201,60 @@ export function layerBatch({ input, call }: LayerCase): HostHidden {
     labels: labels.slice(0, sequences * T),
     reference: reference.slice(0, sequences),
   };
+}
+
+/** Per element of a gradient, the sum of the magnitudes of its terms. */
+function layerTerms(batch: HostHidden, config: ReferenceConfig): Record<(typeof gradients)[number], Float64Array> {
+  const { gradLogits } = referenceHiddenLoss(config, batch);
+  const { hidden, weight, hiddenSize, isScored } = referenceLayer(batch);
+  const vocab = weight.length / hiddenSize;
+  const result = {
+    gradHidden: new Float64Array(hidden.length),
+    gradWeight: new Float64Array(weight.length),
+    gradBias: new Float64Array(vocab),
+  };
+  const add = (array: Float64Array, i: number, x: number): void => {
+    array[i] = at(array, i) + Math.abs(x);
+  };
+  for (let row = 0; row * hiddenSize < hidden.length; row++) {
+    if (!isScored(row)) continue;
+    for (let v = 0; v < vocab; v++) {
+      const g = at(gradLogits, row * vocab + v);
+      add(result.gradBias, v, g);
+      for (let k = 0; k < hiddenSize; k++) {
+        add(result.gradHidden, row * hiddenSize + k, g * at(weight, v * hiddenSize + k));
+        add(result.gradWeight, v * hiddenSize + k, g * at(hidden, row * hiddenSize + k));
+      }
+    }
+  }
+  return result;
+}
+
+const termsOfCases = new WeakMap<LayerCase, ReturnType<typeof layerTerms>>();
+
+/** A result against the reference values of a case; gradients to what the sum of the magnitudes of an element's terms allows. */
+export function checkLayerCase(misses: Misses, what: string, c: LayerCase, result: HiddenLossResult<HostArray>): void {
+  const terms = termsOfCases.get(c) ?? layerTerms(layerBatch(c), c.call);
+  termsOfCases.set(c, terms);
+  misses.near(`${what} loss`, result.loss, c.loss, lossBound(c.loss));
+  if (c.losses) misses.each(`${what} losses`, result.losses, c.losses, lossBound);
+  const logps = c.input.logps.slice(0, result.logps.length);
+  misses.each(`${what} logps`, result.logps, logps, (x, b) => logpBound(x, at(c.input.counts, b)));
+  for (const [name, key] of [
+    ['gradHidden', 'hidden'],
+    ['gradWeight', 'weight'],
+    ['gradBias', 'bias'],
+  ] as const) {
+    // `sft` has no rejected sequences.
+    const expected = c.gradients[key]?.subarray(0, result[name]?.length);
+    misses.require((expected === undefined) === (result[name] === undefined), `${what} ${name} is there`);
+    if (!expected || !result[name]) continue;
+    const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+    misses.each(
+      `${what} ${name}`,
+      result[name],
+      expected,
+      (x, i) => gradientBound(at(terms[name], i), largest) + 2 ** -23 * Math.abs(x),
+    );
+  }
 }
