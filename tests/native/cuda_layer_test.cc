@@ -6,7 +6,7 @@
 #include "cublaslt.h"
 #include "device_jobs.h"
 #include "layer_plan.h"
-#include "layer_problems.h"
+#include "layer_cases.h"
 
 using namespace problems;
 
@@ -125,6 +125,13 @@ void check_layer(const std::string& what, const LayerProblem& l, const Truth& tr
   problems::check_layer(what, l, truth, run, result, rounding(l.layer.dtype));
 }
 
+LayerBackend backend() {
+  return {{[](const LayerProblem& l, const LayerRun& run) { return on_device(l, run); }, [](const LayerProblem& l, const LayerRun& run) { return staged(l, run); }},
+          check_layer,
+          [](const LayerProblem& l, int64_t rows) { return workspace_row(l) * size_t(rows) + 4096; },
+          5};
+}
+
 }  // namespace
 
 TEST(cuda_layer_types) {
@@ -219,19 +226,7 @@ TEST(cuda_layer_chunks) {
     }
   }
 }
-TEST(cuda_layer_coupled) {
-  for (const char* name : {"aot", "aot_unpaired"}) {
-    Shape shape = shape_of(31);
-    shape.sequences = 8;
-    const LayerProblem l(reference::objective(name, 0.4), shape, {Dtype::float32, 12, false});
-    const Truth truth(l.p);
-    for (size_t memory : {plenty, workspace_row(l) * 5 + 4096}) {
-      const LayerRun run{memory};
-      check_layer(name, l, truth, run, on_device(l, run));
-      check_layer(name, l, truth, run, staged(l, run));
-    }
-  }
-}
+TEST(cuda_layer_coupled) { layers_coupled(backend()); }
 
 TEST(cuda_layer_outputs) {
   // Every gradient left out, written or added to.
@@ -276,42 +271,7 @@ TEST(cuda_layer_halves) {
   for (size_t i = 0; i < weight.size(); i++) CHECK(std::fabs(weight[i] - whole.weight[i]) <= 1e-5f * std::fabs(whole.weight[i]) + 1e-6f, "%zu: %g, not %g", i, double(weight[i]), double(whole.weight[i]));
 }
 
-TEST(cuda_layer_edges) {
-  for (const char* name : {"dpo", "sft", "aot"}) {
-    for (int k = 0; k < 5; k++) {
-      Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
-      if (k == 0) shape.tokens = 0;
-      if (k == 1) shape.ignore = 2;  // every row
-      if (k == 2) shape.tokens = 1;
-      if (k == 3) shape.sequences = 0;
-      if (k == 4 && name[0] == 'a') continue;  // every score is the same, and their order is no function to differentiate
-      LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::bfloat16, 8, true});
-      const Truth truth(l.p);
-      for (LayerRun run : {LayerRun{}, LayerRun{plenty, true, true, true, true, true, true}}) {
-        const std::string what = check::text("%s edge %d", name, k);
-        check_layer(what, l, truth, run, on_device(l, run));
-        check_layer(what + " staged", l, truth, run, staged(l, run));
-      }
-    }
-    // Pairs without rows, or with one sequence alone, where every pair is a group.
-    Shape shape = shape_of(71);
-    shape.sequences = 12;
-    shape.packed = true;
-    LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::float32, 8, false});
-    const int64_t pairs = l.p.pairs();
-    auto ignore = [&](int64_t s) {
-      for (int64_t r = 0; r < l.p.rows; r++)
-        if (l.p.sequence_of(r) == s) l.p.labels[size_t(r)] = ignored;
-    };
-    for (int64_t pair : {int64_t{0}, pairs / 2, pairs - 1}) {
-      ignore(pair);
-      if (pairs < 12) ignore(pair + pairs);
-    }
-    ignore(1);
-    const Truth truth(l.p);
-    for (size_t memory : {plenty, workspace_row(l) * 2 + 4096}) check_layer(name, l, truth, {memory}, on_device(l, {memory}));
-  }
-}
+TEST(cuda_layer_edges) { layers_edges(backend()); }
 
 TEST(cuda_layer_idle_rows) {
   // A pair whose loss is flat takes no part in the second and the third product.
@@ -335,29 +295,7 @@ TEST(cuda_layer_idle_rows) {
   CHECK(none.count() == 1);
 }
 
-TEST(cuda_layer_idle_not_finite) {
-  // A row that only a term of weight 0 scores adds nothing to any gradient, whatever its hidden state is.
-  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Shape shape = shape_of(85);
-    shape.sft_labels = true;
-    shape.ignore = 0.5;
-    LayerProblem l(reference::objective("dpo", 0.1), shape, {Dtype::float16, 8, true});
-    int changed = 0;
-    for (int64_t r = 0; r < l.p.rows; r++) {
-      if (l.p.labels[size_t(r)] != ignored || l.p.sft_labels[size_t(r)] == ignored || l.p.sequence_of(r) >= l.p.pairs()) continue;
-      store(l.layer.dtype, l.hidden.data(), r * l.layer.hidden, bad);
-      changed++;
-    }
-    CHECK(changed > 0);
-    for (bool on_host : {false, true}) {
-      const LayerResult result = on_host ? staged(l, {}) : on_device(l, {});
-      CHECK(std::isfinite(result.numbers.loss));
-      for (float x : result.weight) CHECK(std::isfinite(x));
-      for (float x : result.bias) CHECK(std::isfinite(x));
-      for (int64_t i = 0; i < l.p.rows * l.layer.hidden; i++) CHECK(std::isfinite(load(l.layer.dtype, result.hidden.data(), i)));
-    }
-  }
-}
+TEST(cuda_layer_idle_not_finite) { layers_idle_not_finite(backend()); }
 
 TEST(cuda_layer_recomputed) {
   // A group that fits is not computed twice, and one that does not is.

@@ -2,7 +2,7 @@
 #include <functional>
 #include "cpu/compute.h"
 #include "layer_plan.h"
-#include "layer_problems.h"
+#include "layer_cases.h"
 
 using namespace problems;
 
@@ -26,6 +26,10 @@ void check_layer(const std::string& what, const LayerProblem& l, const Truth& tr
 /// The workspace that a row of a chunk takes, where gradients are wanted, and that of one thread.
 size_t row_bytes(const LayerProblem& l) { return size_t(l.p.shape.vocab + l.layer.hidden) * sizeof(float); }
 size_t workspace(const LayerProblem& l, int64_t rows) { return products(l.layer.dtype).scratch_bytes + (size_t(rows) * row_bytes(l) + 63) / 64 * 64; }
+
+LayerBackend backend() {
+  return {{[](const LayerProblem& l, const LayerRun& run) { return compute(l, run); }}, check_layer, workspace, 90};
+}
 
 size_t needed_for(const LayerProblem& l) {
   const auto too_small = thrown<WorkspaceTooSmall>([&] { compute(l, {1}); });
@@ -163,15 +167,7 @@ TEST(layer_chunks) {
   }
 }
 
-TEST(layer_coupled) {
-  for (const char* name : {"aot", "aot_unpaired"}) {
-    Shape shape = shape_of(31);
-    shape.sequences = 8;
-    const LayerProblem l(reference::objective(name, 0.4), shape, {Dtype::float32, 12, false});
-    const Truth truth(l.p);
-    for (int64_t rows : {1000, 5}) check_layer(name, l, truth, {workspace(l, rows)}, compute(l, {workspace(l, rows)}));
-  }
-}
+TEST(layer_coupled) { layers_coupled(backend()); }
 
 TEST(layer_outputs) {
   // Every gradient left out, written or added to; kept, deferred with one sum or two, and recomputed.
@@ -195,40 +191,7 @@ TEST(layer_outputs) {
   }
 }
 
-TEST(layer_edges) {
-  for (const char* name : {"dpo", "sft", "aot"}) {
-    for (int k = 0; k < 5; k++) {
-      Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
-      if (k == 0) shape.tokens = 0;
-      if (k == 1) shape.ignore = 2;  // every row
-      if (k == 2) shape.tokens = 1;
-      if (k == 3) shape.sequences = 0;
-      if (k == 4 && name[0] == 'a') continue;  // every score is the same, and their order is no function to differentiate
-      const LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::bfloat16, 8, true});
-      for (const LayerRun& run : {LayerRun{}, LayerRun{plenty, true, true, true, true, true, true}})
-        check_layer(check::text("%s edge %d", name, k), l, Truth(l.p), run, compute(l, run));
-    }
-    // Pairs without rows, or with one sequence alone.
-    Shape shape = shape_of(71);
-    shape.sequences = 12;
-    shape.tokens = 90;
-    shape.packed = true;
-    LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::float32, 2, false});
-    const int64_t pairs = l.p.pairs();
-    auto ignore = [&](int64_t s) {
-      for (int64_t r = 0; r < l.p.rows; r++)
-        if (l.p.sequence_of(r) == s) l.p.labels[size_t(r)] = ignored;
-    };
-    for (int64_t pair : {int64_t{0}, pairs / 2, pairs - 1}) {
-      ignore(pair);
-      if (pairs < 12) ignore(pair + pairs);
-    }
-    ignore(1);
-    if (pairs < 12) ignore(2 + pairs);
-    const Truth truth(l.p);
-    for (int64_t rows : {10000, 70, 2}) check_layer(name, l, truth, {workspace(l, rows)}, compute(l, {workspace(l, rows)}));
-  }
-}
+TEST(layer_edges) { layers_edges(backend()); }
 
 TEST(layer_idle_rows) {
   // A pair whose loss is flat leaves no trace in the gradients.
@@ -263,27 +226,7 @@ TEST(layer_not_finite) {
   for (size_t s : {1, 3}) CHECK(std::memcmp(result.hidden.data() + s * sequence, sound.hidden.data() + s * sequence, sequence) == 0, "sequence %zu", s);
 }
 
-TEST(layer_idle_not_finite) {
-  // A row that only a term of weight 0 scores adds nothing to any gradient, whatever its hidden state is.
-  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    Shape shape = shape_of(85);
-    shape.sft_labels = true;
-    shape.ignore = 0.5;
-    LayerProblem l(reference::objective("dpo", 0.1), shape, {Dtype::float16, 8, true});
-    int changed = 0;
-    for (int64_t r = 0; r < l.p.rows; r++) {
-      if (l.p.labels[size_t(r)] != ignored || l.p.sft_labels[size_t(r)] == ignored || l.p.sequence_of(r) >= l.p.pairs()) continue;
-      store(l.layer.dtype, l.hidden.data(), r * l.layer.hidden, bad);
-      changed++;
-    }
-    CHECK(changed > 0);
-    const LayerResult result = compute(l, {});
-    CHECK(std::isfinite(result.numbers.loss));
-    for (float x : result.weight) CHECK(std::isfinite(x));
-    for (float x : result.bias) CHECK(std::isfinite(x));
-    for (int64_t i = 0; i < l.p.rows * l.layer.hidden; i++) CHECK(std::isfinite(load(l.layer.dtype, result.hidden.data(), i)));
-  }
-}
+TEST(layer_idle_not_finite) { layers_idle_not_finite(backend()); }
 
 TEST(layer_cancelled) {
   const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});

@@ -1,0 +1,90 @@
+// What every backend must make of an output layer, whatever it runs on: the test bodies, given a backend.
+#pragma once
+#include <functional>
+#include "layer_problems.h"
+
+namespace problems {
+
+struct LayerBackend {
+  /// Ways to have it do a loss.
+  std::vector<std::function<LayerResult(const LayerProblem&, const LayerRun&)>> ways;
+  std::function<void(const std::string& what, const LayerProblem&, const Truth&, const LayerRun&, const LayerResult&)> check;
+  /// Enough for so many rows at a time, and not for many more.
+  std::function<size_t(const LayerProblem&, int64_t rows)> memory;
+  int64_t long_tokens;  ///< of a sequence, where a pair is to be cut
+
+  void check_all(const std::string& what, const LayerProblem& l, const Truth& truth, const LayerRun& run) const {
+    for (size_t way = 0; way < ways.size(); way++) check(what + check::text(", way %zu", way), l, truth, run, ways[way](l, run));
+  }
+};
+
+inline void layers_coupled(const LayerBackend& backend) {
+  for (const char* name : {"aot", "aot_unpaired"}) {
+    Shape shape = shape_of(31);
+    shape.sequences = 8;
+    const LayerProblem l(reference::objective(name, 0.4), shape, {Dtype::float32, 12, false});
+    const Truth truth(l.p);
+    for (int64_t rows : {1000, 5}) backend.check_all(name, l, truth, {backend.memory(l, rows)});
+  }
+}
+
+inline void layers_edges(const LayerBackend& backend) {
+  for (const char* name : {"dpo", "sft", "aot"}) {
+    for (int k = 0; k < 5; k++) {
+      Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
+      if (k == 0) shape.tokens = 0;
+      if (k == 1) shape.ignore = 2;  // every row
+      if (k == 2) shape.tokens = 1;
+      if (k == 3) shape.sequences = 0;
+      if (k == 4 && name[0] == 'a') continue;  // every score is the same, and their order is no function to differentiate
+      const LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::bfloat16, 8, true});
+      const Truth truth(l.p);
+      for (const LayerRun& run : {LayerRun{}, LayerRun{plenty, true, true, true, true, true, true}}) backend.check_all(check::text("%s edge %d", name, k), l, truth, run);
+    }
+    // Pairs without rows, or with one sequence alone, whether they fit or are cut.
+    Shape shape = shape_of(71);
+    shape.sequences = 12;
+    shape.tokens = backend.long_tokens;
+    shape.packed = true;
+    LayerProblem l(reference::objective(name, 0.3), shape, {Dtype::float32, 2, false});
+    const int64_t pairs = l.p.pairs();
+    auto ignore = [&](int64_t s) {
+      for (int64_t r = 0; r < l.p.rows; r++)
+        if (l.p.sequence_of(r) == s) l.p.labels[size_t(r)] = ignored;
+    };
+    for (int64_t pair : {int64_t{0}, pairs / 2, pairs - 1}) {
+      ignore(pair);
+      if (pairs < 12) ignore(pair + pairs);
+    }
+    ignore(1);
+    if (pairs < 12) ignore(2 + pairs);
+    const Truth truth(l.p);
+    for (int64_t rows : {10000, 70, 2}) backend.check_all(name, l, truth, {backend.memory(l, rows)});
+  }
+}
+
+inline void layers_idle_not_finite(const LayerBackend& backend) {
+  // A row that only a term of weight 0 scores adds nothing to any gradient, whatever its hidden state is.
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Shape shape = shape_of(85);
+    shape.sft_labels = true;
+    shape.ignore = 0.5;
+    LayerProblem l(reference::objective("dpo", 0.1), shape, {Dtype::float16, 8, true});
+    int changed = 0;
+    for (int64_t r = 0; r < l.p.rows; r++) {
+      if (l.p.labels[size_t(r)] != ignored || l.p.sft_labels[size_t(r)] == ignored || l.p.sequence_of(r) >= l.p.pairs()) continue;
+      store(l.layer.dtype, l.hidden.data(), r * l.layer.hidden, bad);
+      changed++;
+    }
+    CHECK(changed > 0);
+    for (const auto& way : backend.ways) {
+      const LayerResult result = way(l, {});
+      CHECK(std::isfinite(result.numbers.loss));
+      for (float x : result.weight) CHECK(std::isfinite(x));
+      for (float x : result.bias) CHECK(std::isfinite(x));
+      for (int64_t i = 0; i < l.p.rows * l.layer.hidden; i++) CHECK(std::isfinite(load(l.layer.dtype, result.hidden.data(), i)));
+    }
+  }
+}
+
+}  // namespace problems
