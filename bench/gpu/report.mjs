@@ -73,7 +73,7 @@ function layersTable({ layers }) {
     number(entry.wall.median),
     `${number(entry.wall.q1)} - ${number(entry.wall.q3)}`,
     number(entry.flop / entry.wall.median / 1e9),
-    (entry.memory / 2 ** 20).toFixed(0),
+    mebibytes(entry.memory),
   ]);
   const columns = [
     ...['layer', 'gradients'].map((name) => ({ title: name })),
@@ -85,6 +85,9 @@ function layersTable({ layers }) {
   return table(columns, rows);
 }
 
+const withQuartiles = ({ value, q1, q3 }) => `${number(value)} (${number(q1)} - ${number(q3)})`;
+const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
+
 function peersTable({ peers }) {
   const rows = peers.map((peer) =>
     peer.problem
@@ -94,9 +97,9 @@ function peersTable({ peers }) {
           shapeName(peer),
           number(peer.device.median),
           number(peer.ours.device.median),
-          `${number(peer.ratio.value)} (${number(peer.ratio.q1)} - ${number(peer.ratio.q3)})`,
+          withQuartiles(peer.ratio),
           number(peer.wallRatio.value),
-          (peer.extraBytes / 2 ** 20).toFixed(0),
+          mebibytes(peer.extraBytes),
         ],
   );
   const names = ['peer', 'batch', 'ms', 'ours ms', 'slower by (quartiles)', 'by the clock', 'extra MiB'];
@@ -115,9 +118,9 @@ function layerPeersTable({ layerPeers }) {
           layerName(peer),
           number(peer.wall.median),
           number(peer.ours.wall.median),
-          `${number(peer.ratio.value)} (${number(peer.ratio.q1)} - ${number(peer.ratio.q3)})`,
-          (peer.extraBytes / 2 ** 20).toFixed(0),
-          (peer.ours.memory / 2 ** 20).toFixed(0),
+          withQuartiles(peer.ratio),
+          mebibytes(peer.extraBytes),
+          mebibytes(peer.ours.memory),
           peer.version,
         ],
   );

@@ -106,10 +106,7 @@ struct Float32Panels {
     pack_squares<panel>(count, k, reinterpret_cast<uint32_t*>(out), [&](int64_t q, int64_t p, int64_t n) {
       const T* x = source(line + q) + first + p;
       __builtin_prefetch(x + 4 * width);
-      if (n == width) return (Words)load(x);
-      T part[width] = {};
-      std::memcpy(part, x, size_t(n) * sizeof(T));
-      return (Words)load(part);
+      return (Words)(n == width ? load(x) : load_part(x, n));
     });
   }
 

@@ -226,13 +226,19 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   return sums;
 }
 
+/// The first `n` elements, fewer than a vector; the others are 0.
+template <class T>
+Floats load_part(const T* x, int64_t n) {
+  T part[width] = {};
+  std::memcpy(part, x, size_t(n) * sizeof(T));
+  return load(part);
+}
+
 /// out = factor * exp(x - shift) for `n` elements, fewer than a vector.
 template <class T, class Out>
 void scaled_exp_part(const T* x, Out* out, int64_t n, Floats shift, Floats factor) {
-  T in[width] = {};
   Out result[width];
-  std::memcpy(in, x, size_t(n) * sizeof(T));
-  store(result, factor * exp(load(in) - shift));
+  store(result, factor * exp(load_part(x, n) - shift));
   std::memcpy(out, result, size_t(n) * sizeof(Out));
 }
 
