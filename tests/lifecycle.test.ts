@@ -129,7 +129,7 @@ describe('abort', () => {
   });
 
   test('at once, behind others, and in the middle', async () => {
-    const { jobs } = await startJobs(batch, 200);
+    const { jobs } = await startJobs(batch, 1000);
     const controllers = [0, 1, 2].map(() => new AbortController());
     const pending = controllers.map(({ signal }) => refusal(objective.async(batch, { signal, gradient: 'none' })));
     controllers[0]?.abort();
