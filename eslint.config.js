@@ -15,7 +15,16 @@ const nodeGlobals = [
 ];
 
 export default defineConfig(
-  globalIgnores(['build/', 'coverage/', 'dist/', 'prebuilds/']),
+  globalIgnores([
+    'build/',
+    'coverage/',
+    'dist/',
+    'docs/.vitepress/cache/',
+    'docs/.vitepress/dist/',
+    'docs/api/',
+    'prebuilds/',
+    'study-results/',
+  ]),
   eslint.configs.recommended,
   {
     files: ['**/*.ts'],
