@@ -1,0 +1,155 @@
+/** The paper's first question: is alignment better as a stage of its own, without the likelihood term? */
+import type { TopLevelSpec } from 'vega-lite';
+import type { AlignResult, SftResult } from '../model/tasks.js';
+import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { interval, paired, type Interval } from '../statistics.js';
+import type { Experiment, Finding, Section, Table } from '../study.js';
+import { ends, qualityAxis } from './charts.js';
+import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
+import { afterSft, alignmentGrid, nameOf, qualities, runs, scientific, search, seedList, sftRuns, type Setting } from './runs.js';
+
+interface Arm {
+  readonly label: string;
+  readonly form: 'two-stage' | 'one-stage' | 'two-stage with likelihood' | 'reference';
+  readonly setting: Setting;
+  readonly results: readonly AlignResult[];
+}
+
+type Form = 'alignOnly' | 'oneStage' | 'withLikelihood';
+type Arms = Readonly<Record<Form, Arm>>;
+
+const id = 'two-stage';
+const title = 'One stage or two, with and without the likelihood term';
+
+export function twoStage(seeds?: number): Experiment {
+  return {
+    id,
+    title,
+    async run(study) {
+      const plan = planOf(study.scale, seeds);
+      const candidates = candidatesOf(plan);
+      const arm = async (label: string, form: Arm['form'], settings: readonly Setting[]): Promise<Arm> => {
+        const { best } = await search(study, plan, settings);
+        return { label, form, setting: best, results: await runs(study, plan, best, plan.seeds) };
+      };
+      const armsOf = async (method: OddsMethod): Promise<Arms> => {
+        const name = nameOf(method);
+        const { alignOnly, oneStage, withLikelihood } = candidates(method);
+        const [a, b, c] = await Promise.all([
+          arm(`SFT, then ${name}`, 'two-stage', alignOnly),
+          arm(`${name} from base`, 'one-stage', oneStage),
+          arm(`SFT, then ${name} with likelihood`, 'two-stage with likelihood', withLikelihood),
+        ]);
+        return { alignOnly: a, oneStage: b, withLikelihood: c };
+      };
+      const [sft, orpo, asft, dpo] = await Promise.all([
+        sftRuns(study, plan, afterSft.share, plan.seeds),
+        armsOf('orpo'),
+        armsOf('asft'),
+        arm('SFT, then DPO', 'reference', alignmentGrid(plan, 'dpo')),
+      ]);
+      return section(plan, sft, { orpo, asft }, dpo);
+    },
+  };
+}
+
+/** At beta 1, the untempered form; the learning rate is searched for each arm on its own, as in the paper. */
+function candidatesOf(plan: Plan): (method: OddsMethod) => Readonly<Record<Form, readonly Setting[]>> {
+  const each = (learningRates: readonly number[], rest: Omit<Setting, 'learningRate'>): readonly Setting[] =>
+    learningRates.map((learningRate) => ({ ...rest, learningRate }));
+  return (method) => ({
+    alignOnly: each(plan.learningRates, { init: afterSft, method, beta: 1, lambda: 0 }),
+    oneStage: each(plan.baseLearningRates, { init: 'base', method, beta: 1, lambda: 1 }),
+    withLikelihood: each(plan.learningRates, { init: afterSft, method, beta: 1, lambda: 1 }),
+  });
+}
+
+function section(plan: Plan, sft: readonly SftResult[], odds: Readonly<Record<OddsMethod, Arms>>, dpo: Arm): Section {
+  const arms = [...oddsMethods.flatMap((method) => Object.values(odds[method])), dpo];
+  return {
+    id,
+    title,
+    text: [
+      'ORPO and ASFT were proposed as single stages: from the base model, with a likelihood term beside the odds-ratio loss. Here each is trained in that form (beta 1, likelihood weight 1), after SFT in the same form, and after SFT with the odds-ratio loss alone (beta 1). DPO at its best setting stands beside them.',
+      `The learning rate of each arm is the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}. A seed is a pretrained model of its own, with its own data. Win, tie and lose compare each summary with that of the model after SFT of the same seed, on the same prompt.`,
+    ],
+    findings: oddsMethods.flatMap((method) => findings(method, odds[method])),
+    tables: [table(sft, arms)],
+    charts: [
+      {
+        caption: 'Quality of the forms of ORPO and ASFT, of DPO, and of the model after SFT, with 95 % intervals',
+        spec: chart(sft, arms),
+      },
+    ],
+    data: {
+      seeds: plan.seeds,
+      sft: qualities(sft),
+      arms: arms.map(({ label, setting, results }) => ({ label, setting: { ...setting }, quality: qualities(results) })),
+    },
+  };
+}
+
+function findings(method: OddsMethod, { alignOnly, oneStage, withLikelihood }: Arms): readonly Finding[] {
+  const name = nameOf(method);
+  const against = (claim: string, other: Arm): Finding => {
+    const difference = paired(qualities(alignOnly.results), qualities(other.results));
+    return {
+      claim,
+      outcome: outcomeAbove([difference]),
+      evidence: `Difference of quality ${signed(difference)} over ${difference.count} seeds.`,
+    };
+  };
+  return [
+    against(`${name} after SFT without the likelihood term beats one-stage ${name} from the base model.`, oneStage),
+    against(`${name} after SFT is better without the likelihood term than with it.`, withLikelihood),
+  ];
+}
+
+function table(sft: readonly SftResult[], arms: readonly Arm[]): Table {
+  const rate = (results: readonly AlignResult[], of: 'win' | 'tie' | 'lose'): string =>
+    plusMinus(interval(results.map((result) => 100 * result[of])), 1);
+  return {
+    caption: 'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
+    columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
+    rows: [
+      ['SFT', '', '', plusMinus(interval(qualities(sft))), '', '', '', ''],
+      ...arms.map(({ label, setting, results }) => [
+        label,
+        scientific(setting.learningRate),
+        setting.beta,
+        plusMinus(interval(qualities(results))),
+        ...(['win', 'tie', 'lose'] as const).map((of) => rate(results, of)),
+        plusMinus(interval(results.map(({ kl }) => kl)), 2),
+      ]),
+    ],
+  };
+}
+
+function chart(sft: readonly SftResult[], arms: readonly Arm[]): TopLevelSpec {
+  const point = (label: string, form: string, found: Interval): object => ({ label, form, ...ends(found) });
+  const values = [
+    point('SFT', 'reference', interval(qualities(sft))),
+    ...arms.map(({ label, form, results }) => point(label, form, interval(qualities(results)))),
+  ];
+  const y = { field: 'label', type: 'nominal', title: null, sort: null } as const;
+  const domain = ['two-stage', 'one-stage', 'two-stage with likelihood', 'reference'];
+  const color = {
+    field: 'form',
+    type: 'nominal',
+    title: null,
+    scale: { domain },
+    legend: { orient: 'top', columns: 2 },
+  } as const;
+  return {
+    width: 380,
+    height: { step: 26 },
+    data: { values },
+    layer: [
+      {
+        mark: { type: 'rule', strokeWidth: 2 },
+        encoding: { y, color, x: { field: 'low', type: 'quantitative', ...qualityAxis }, x2: { field: 'high' } },
+      },
+      { mark: 'point', encoding: { y, color, x: { field: 'mean', type: 'quantitative' } } },
+    ],
+  };
+}
