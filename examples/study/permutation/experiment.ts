@@ -1,7 +1,7 @@
 import type { TopLevelSpec } from 'vega-lite';
 import { pairwiseMethods } from '../model/tasks.js';
 import type { Experiment, Finding, Section } from '../study.js';
-import { benchmarks, source, type Benchmark } from './tables.js';
+import { benchmarks, models, source, type Benchmark } from './tables.js';
 import { permutationTest, type PermutationTest } from './test.js';
 
 type Tested = Benchmark & PermutationTest;
@@ -39,7 +39,7 @@ function section(tests: readonly Tested[]): Section {
         rows: tests.map((t) => {
           const { pairwise, pointwise } = groupMeans(t);
           const numbers = [pairwise, pointwise, t.difference].map((v) => v.toFixed(2));
-          return [t.model, t.name, ...numbers, splits(t), p(t), t.tested ? 'yes' : 'no'];
+          return [models[t.model], t.name, ...numbers, splits(t), p(t), t.tested ? 'yes' : 'no'];
         }),
       },
     ],
@@ -65,11 +65,10 @@ function section(tests: readonly Tested[]): Section {
 
 function findings(tests: readonly Tested[]): readonly Finding[] {
   const evidence = (found: readonly Tested[]): string => found.map((t) => `${t.name} ${splits(t)} (p = ${p(t)})`).join(', ');
-  const of = (start: string, tested: boolean): readonly Tested[] =>
-    tests.filter((t) => t.model.startsWith(start) && t.tested === tested);
-  const large = of('Llama 3.1 8B', true);
-  const small = of('Llama 3.2 3B', true);
-  const summary = of('Llama 3.2 3B', false);
+  const of = (model: Benchmark['model']): readonly Tested[] => tests.filter((t) => t.model === model);
+  const large = of('chat8B');
+  const small = of('chat3B');
+  const summary = of('summaries3B');
   return [
     {
       claim: 'At 8B the pairwise methods beat the pointwise ones on every benchmark (p = .014).',
@@ -99,8 +98,9 @@ const splits = (t: PermutationTest): string => `${t.atLeast}/${t.differences.len
 const p = (t: PermutationTest): string => t.p.toFixed(3).replace(/^0/, '');
 
 function chart(tests: readonly Tested[]): TopLevelSpec {
-  const label = (t: Tested): string => `${t.model}: ${t.name}`;
-  const y = { field: 'benchmark', type: 'nominal', title: null, sort: null, axis: { labelLimit: 320 } } as const;
+  const sizes = { chat3B: '3B', chat8B: '8B', summaries3B: '3B TL;DR' } as const;
+  const label = (t: Tested): string => `${sizes[t.model]} ${t.name}`;
+  const y = { field: 'benchmark', type: 'nominal', title: null, sort: null } as const;
   const x = { field: 'difference', type: 'quantitative', title: 'difference of means, percentage points' } as const;
   return {
     width: 420,
@@ -108,13 +108,13 @@ function chart(tests: readonly Tested[]): TopLevelSpec {
     layer: [
       {
         data: { values: tests.flatMap((t) => t.differences.map((difference) => ({ benchmark: label(t), difference }))) },
-        mark: { type: 'tick', opacity: 0.5, color: '#888888' },
-        encoding: { x, y },
+        mark: { type: 'tick', opacity: 0.5 },
+        encoding: { x, y, color: { datum: 'each of the 70 splits' } },
       },
       {
         data: { values: tests.map((t) => ({ benchmark: label(t), difference: t.difference })) },
-        mark: { type: 'point', filled: true, size: 90, color: '#d55e00' },
-        encoding: { x, y },
+        mark: { type: 'point', filled: true, size: 90 },
+        encoding: { x, y, color: { datum: 'pairwise minus pointwise', legend: { orient: 'top', title: null } } },
       },
     ],
   };
