@@ -1,4 +1,5 @@
 import type { TopLevelSpec } from 'vega-lite';
+import { outcomeAbove, plusMinus, signed } from '../outcome.js';
 import { interval, mean, paired, type Interval } from '../statistics.js';
 import type { Experiment, Finding, Json, Outcome, Scale, Section, Study, Table } from '../study.js';
 import { pairwiseRanked, pointwiseRanked, rankedMethods, type RankedMethod } from './losses.js';
@@ -167,19 +168,11 @@ function counts(settings: readonly Setting[], key: 'seeds' | 'searchSeeds'): str
 
 // --- findings
 
-const above = (found: Interval, limit: number): boolean => found.mean - found.halfWidth > limit;
-const below = (found: Interval, limit: number): boolean => found.mean + found.halfWidth < limit;
-
-/** Of a claim that all of these are above the limit. */
-export function outcomeAbove(found: readonly Interval[], limit: number): Outcome {
-  if (found.every((i) => above(i, limit))) return 'reproduced';
-  return found.some((i) => below(i, limit)) ? 'not reproduced' : 'unclear';
-}
-
 /** Of a claim that nothing is left of an effect: 0 is in the interval and the whole effect is not. */
 export function outcomeVanishes(found: Interval, effect: number): Outcome {
-  if (above(found, 0) || below(found, 0)) return 'not reproduced';
-  return below(found, effect) ? 'reproduced' : 'unclear';
+  const { mean, halfWidth } = found;
+  if (Math.abs(mean) > halfWidth) return 'not reproduced';
+  return Math.abs(mean - effect) > halfWidth ? 'reproduced' : 'unclear';
 }
 
 function findings(groups: readonly Group[]): readonly Finding[] {
@@ -279,13 +272,6 @@ const names: Readonly<Record<RankedMethod, string>> = {
   asft: 'ASFT',
 };
 
-const fixed = (value: number): string =>
-  value
-    .toFixed(3)
-    .replace(/^(-?)0\./, '$1.')
-    .replace('-', '−');
-const plusMinus = ({ mean, halfWidth }: Interval): string => `${fixed(mean)} ± ${fixed(halfWidth)}`;
-const signed = (found: Interval): string => (found.mean < 0 ? plusMinus(found) : `+${plusMinus(found)}`);
 const kind = (method: RankedMethod): string => (pairwiseRanked.includes(method) ? 'pairwise' : 'pointwise');
 
 function methodTable(measured: readonly Measured[]): Table {
@@ -373,7 +359,7 @@ function chart(values: readonly Point[], title: string): TopLevelSpec {
     field: 'ranking',
     type: 'nominal',
     title: 'ranking',
-    scale: { domain: ['pairwise', 'pointwise'], range: ['#0072b2', '#d55e00'] },
+    scale: { domain: ['pairwise', 'pointwise'] },
   } as const;
   return {
     data: { values: [...values] },
