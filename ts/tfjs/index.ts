@@ -1,6 +1,7 @@
 /** `diralign/tfjs`: the losses as differentiable ops of TensorFlow.js. */
 import { customGrad, engine, mul, scalar, tensor, tidy, type Scalar, type Tensor } from '@tensorflow/tfjs-core';
 import { describe } from '../arrays.js';
+import { batchKeys, checkObjective, rowsOutline } from '../bindings.js';
 import { typeError } from '../errors.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
 import { checkKeys, checkObject } from '../loss-call.js';
@@ -69,7 +70,6 @@ export interface TfLoss {
   fromHidden(layer: TfOutputLayer, batch: TfBatch, run?: TfHiddenRunOptions): Scalar;
 }
 
-const batchKeys: ReadonlySet<string> = new Set(['labels', 'ignoreIndex', 'reference', 'sftLabels', 'offsets']);
 const runKeys: ReadonlySet<string> = new Set(['onResult', 'threads']);
 const hiddenRunKeys: ReadonlySet<string> = new Set([...runKeys, 'memory']);
 const layerKeys: ReadonlySet<string> = new Set(['hidden', 'weight', 'bias']);
@@ -86,9 +86,7 @@ const logpsKeys: ReadonlySet<string> = new Set(['threads']);
  * optimizer.minimize(() => dpo(model.apply(tokens), { labels, reference }, { onResult: ({ metrics }) => log(metrics) }));
  */
 export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
-  if (typeof (objective as unknown) !== 'function' || typeof (objective.fromHidden as unknown) !== 'function') {
-    throw typeError('ERR_DIRALIGN_OPTION', `objective: expected what dirAlignLoss returns, not ${describe(objective)}`);
-  }
+  checkObjective(objective);
   const fromLogits = (logits: Tensor, batch: TfBatch, run: TfRunOptions = {}): Scalar => {
     const { threads, onResult } = checkRun(run, runKeys);
     checkLogits(logits, batch);
@@ -149,7 +147,7 @@ function checkRun<Run extends { readonly onResult?: unknown }>(run: Run, known: 
 
 function checkLogits(logits: Tensor, batch: TfBatch): void {
   checkObject('batch', batch);
-  checkFloats('logits', logits, batch.offsets ? ['rows', 'vocab'] : ['sequences', 'tokens', 'vocab']);
+  checkFloats('logits', logits, rowsOutline(batch.offsets !== undefined, 'vocab'));
 }
 
 function checkLayer(layer: TfOutputLayer, batch: TfBatch): TfOutputLayer {
@@ -157,7 +155,7 @@ function checkLayer(layer: TfOutputLayer, batch: TfBatch): TfOutputLayer {
   checkKeys('layer', layer, layerKeys);
   checkObject('batch', batch);
   const { hidden, weight, bias } = layer;
-  checkFloats('hidden', hidden, batch.offsets ? ['rows', 'hiddenSize'] : ['sequences', 'tokens', 'hiddenSize']);
+  checkFloats('hidden', hidden, rowsOutline(batch.offsets !== undefined, 'hiddenSize'));
   checkFloats('weight', weight, ['vocab', hidden.shape.at(-1) as number]);
   if (bias !== undefined) checkFloats('bias', bias, [weight.shape[0]]);
   return layer;

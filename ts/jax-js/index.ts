@@ -1,0 +1,126 @@
+/** `diralign/jax-js`: training steps of jax-js that are split at the logits. */
+import type { Array as JaxArray, JsTree } from '@jax-js/jax';
+import { describe } from '../arrays.js';
+import { checkObjective } from '../bindings.js';
+import { typeError } from '../errors.js';
+import { checkKeys, checkObject } from '../loss-call.js';
+import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
+import { readLater, readNow } from './arrays.js';
+import type { SequenceLogps } from '../types.js';
+import { begin, batchOf, callOf } from './step.js';
+import type {
+  JaxAsyncRunOptions,
+  JaxBatch,
+  JaxForward,
+  JaxLoss,
+  JaxLossResult,
+  JaxSequenceLogps,
+  JaxLogpsBatch,
+  JaxLogpsOptions,
+} from './types.js';
+
+export type * from './types.js';
+
+const logpsKeys: ReadonlySet<string> = new Set(['threads', 'memory']);
+const runKeys: ReadonlySet<string> = new Set([...logpsKeys, 'gradient']);
+const asyncRunKeys: ReadonlySet<string> = new Set([...runKeys, 'signal']);
+
+/**
+ * An objective as a training step of jax-js, which has no custom gradients to make a differentiable op of it.
+ *
+ * @param objective what `dirAlignLoss` returns.
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION
+ *
+ * @example
+ * const dpo = jaxDirAlignLoss(dirAlignLoss('dpo', 0.1));
+ * const { loss, grads } = dpo((params) => forward(params, tokens), params, { labels, reference });
+ * params = tree.map((p, g) => p.sub(g.mul(learningRate)), params, grads);
+ */
+export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
+  checkObjective(objective);
+  type Params = JsTree<JaxArray>;
+  type Result = JaxLossResult<Params>;
+  const now = (forward: JaxForward<Params>, params: Params, batch: JaxBatch, run: JaxAsyncRunOptions = {}): Result => {
+    checkRun(run, runKeys);
+    const step = begin(forward, params, batch, run.gradient !== 'none');
+    try {
+      const call = callOf(step, step.read(readNow(step.arrays())), run);
+      return call.from === 'hidden'
+        ? call.result(objective.fromHidden(call.batch, call.run))
+        : call.result(objective(call.batch, call.run));
+    } finally {
+      step.pass.dispose();
+    }
+  };
+  const later = async (
+    forward: JaxForward<Params>,
+    params: Params,
+    batch: JaxBatch,
+    run: JaxAsyncRunOptions = {},
+  ): Promise<Result> => {
+    checkRun(run, asyncRunKeys);
+    const step = begin(forward, params, batch, run.gradient !== 'none');
+    try {
+      const call = callOf(step, step.read(await readLater(step.arrays())), run);
+      return call.from === 'hidden'
+        ? call.result(await objective.fromHidden.async(call.batch, call.run))
+        : call.result(await objective.async(call.batch, call.run));
+    } finally {
+      step.pass.dispose();
+    }
+  };
+  return Object.freeze(Object.assign(now as JaxLoss, { async: later as JaxLoss['async'] }));
+}
+
+/**
+ * Log-probability of each sequence, summed over its scored rows, in nats and float64: how a reference model's numbers are made, by the
+ * same kernel as training. The model and its parameters are those of {@link JaxLoss}, and nothing is differentiated.
+ *
+ * @example
+ * const { logps: reference } = sequenceLogps((params) => forward(params, tokens), referenceParams, { labels });
+ */
+export const sequenceLogps: JaxSequenceLogps = Object.freeze(Object.assign(logpsNow, { async: logpsLater }));
+
+function logpsNow<Params extends JsTree<JaxArray>>(
+  forward: JaxForward<Params>,
+  params: Params,
+  batch: JaxLogpsBatch,
+  run: JaxLogpsOptions = {},
+): SequenceLogps {
+  checkLogpsRun(run);
+  const step = begin(forward, params, batch, false);
+  try {
+    return sequenceLogpsOf(batchOf(step, step.read(readNow(step.arrays()))), run);
+  } finally {
+    step.pass.dispose();
+  }
+}
+
+async function logpsLater<Params extends JsTree<JaxArray>>(
+  forward: JaxForward<Params>,
+  params: Params,
+  batch: JaxLogpsBatch,
+  run: JaxLogpsOptions = {},
+): Promise<SequenceLogps> {
+  checkLogpsRun(run);
+  const step = begin(forward, params, batch, false);
+  try {
+    return sequenceLogpsOf(batchOf(step, step.read(await readLater(step.arrays()))), run);
+  } finally {
+    step.pass.dispose();
+  }
+}
+
+function checkLogpsRun(run: object): void {
+  checkObject('run', run);
+  checkKeys('run', run, logpsKeys);
+}
+
+function checkRun(run: JaxAsyncRunOptions, known: ReadonlySet<string>): void {
+  checkObject('run', run);
+  checkKeys('run', run, known);
+  const { gradient = 'dense' } = run;
+  if (!['dense', 'none'].includes(gradient)) {
+    throw typeError('ERR_DIRALIGN_OPTION', `run.gradient: ${describe(gradient)} is not one of 'dense', 'none'`);
+  }
+}
