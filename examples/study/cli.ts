@@ -4,7 +4,6 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { duration, Progress } from './progress.js';
-import { writeReport } from './report/write.js';
 import { StudyStopped, TaskRunner } from './runner.js';
 import { packageVersion, stageVersions, type StageModules } from './stages.js';
 import type { Experiment, Scale, Section } from './study.js';
@@ -175,6 +174,8 @@ async function study(options: Options, args: readonly string[], { experiments, m
     return interrupted ? exitCodes.interrupted : exitCodes.failed;
   }
   const computation = runner.records.reduce((sum, { seconds }) => sum + seconds, 0);
+  // The libraries that draw it take a second to load.
+  const { writeReport } = await import('./report/write.js');
   const written = await writeReport(out, sections, {
     command: ['npm run study', ...(args.length > 0 ? ['--', ...args] : [])].join(' '),
     scale,

@@ -21,7 +21,7 @@ export interface RunnerStatus {
   readonly done: number;
   /** Those of `done` that an earlier run computed. */
   readonly reused: number;
-  /** Done, running and waiting; experiments ask for more as results come. */
+  /** All that were asked for; experiments ask for more as results come. */
   readonly known: number;
   readonly running: readonly { readonly stage: string; readonly share: number }[];
   /** Computation that is left in what is known, in seconds of one process; undefined before the first result. */
@@ -81,24 +81,21 @@ export class TaskRunner {
   }
 
   /** @throws TaskFailure; StudyStopped if another task failed before this one began */
-  async run<Result>(task: Task): Promise<Result> {
+  run<Result>(task: Task): Promise<Result> {
     const key = taskKey(task);
-    let record = this.#tasks.get(key);
-    if (!record) {
-      record = this.#obtain(task);
-      // An experiment may await it late, or, after a failure elsewhere, never.
-      record.catch(() => undefined);
-      this.#tasks.set(key, record);
-    }
-    return (await record).result as Result;
+    const record = this.#tasks.get(key) ?? this.#obtain(task);
+    this.#tasks.set(key, record);
+    const result = record.then((found) => found.result as Result);
+    // An experiment may await it late, or, after a failure elsewhere, never.
+    result.catch(() => undefined);
+    return result;
   }
 
   status(): RunnerStatus {
     const running = [...this.#running].map(([worker, { task }]) => ({ stage: task.stage, share: worker.share }));
     const waiting = this.#waiting.map(({ task }) => ({ stage: task.stage, share: 0 }));
     const done = this.#records.length;
-    const known = done + running.length + waiting.length;
-    return { done, reused: this.#reused, known, running, remaining: this.#remaining([...running, ...waiting]) };
+    return { done, reused: this.#reused, known: this.#tasks.size, running, remaining: this.#remaining([...running, ...waiting]) };
   }
 
   /** Ends when no task is running. */

@@ -14,16 +14,32 @@ export interface FakeStudy extends Study {
   readonly tasks: readonly Task[];
 }
 
-const evaluationOf = (quality: number): Evaluation => ({ quality, perfect: quality ** 2, kept: 5 * quality, invented: 1 - quality, length: 12 });
+const evaluationOf = (quality: number): Evaluation => ({
+  quality,
+  perfect: quality ** 2,
+  kept: 5 * quality,
+  invented: 1 - quality,
+  length: 12,
+});
 
 function compute({ stage, params }: Task, model: FakeModel): unknown {
   const rest = { losses: [1, 0.5], seconds: 0 };
-  if (stage === 'pretrain') return rest;
-  if (stage === 'sft') return { ...rest, evaluation: evaluationOf(model.sft(params as unknown as SftParams)) } satisfies SftResult;
+  if (stage === 'pretrain') return { ...rest, evaluation: evaluationOf(0.3) } satisfies SftResult;
+  if (stage === 'sft')
+    return { ...rest, evaluation: evaluationOf(model.sft(params as unknown as SftParams)) } satisfies SftResult;
   if (stage !== 'align') throw new Error(`no fake stage '${stage}'`);
   const { quality, kl } = model.align(params as unknown as AlignParams);
   const [win, tie, lose] = [quality, (1 - quality) / 2, (1 - quality) / 2];
-  return { ...rest, evaluation: evaluationOf(quality), win, tie, lose, kl, accuracies: [0.5, 0.9], diverged: false } satisfies AlignResult;
+  return {
+    ...rest,
+    evaluation: evaluationOf(quality),
+    win,
+    tie,
+    lose,
+    kl,
+    accuracies: [0.5, 0.9],
+    diverged: false,
+  } satisfies AlignResult;
 }
 
 /** Tasks that a task starts from must have been awaited before it. */

@@ -17,3 +17,9 @@ export function ends({ mean, halfWidth }: Interval): { readonly mean: number; re
 }
 
 export const qualityAxis = { title: 'quality (judge, 0 to 1)', scale: { zero: false } } as const;
+
+export const betaAxis = {
+  title: 'beta',
+  scale: { type: 'log', nice: false, padding: 12 },
+  axis: { tickCount: 5, grid: false },
+} as const;

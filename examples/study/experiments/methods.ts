@@ -12,7 +12,7 @@ import { outcomeAbove, plusMinus, signed } from '../outcome.js';
 import { permutationTest } from '../permutation/test.js';
 import { interval, mean, paired } from '../statistics.js';
 import type { Chart, Experiment, Finding, Section, Table } from '../study.js';
-import { ends, qualityAxis, rankingColor } from './charts.js';
+import { betaAxis, ends, qualityAxis, rankingColor } from './charts.js';
 import { planOf, type Plan } from './plan.js';
 import {
   afterSft,
@@ -207,7 +207,7 @@ function gridCharts(searches: PerMethod<Search>): readonly Chart[] {
       height: 120,
       mark: { type: 'line', point: true },
       encoding: {
-        x: { field: 'beta', type: 'quantitative', scale: { type: 'log' }, title: 'beta', axis: { tickCount: 4 } },
+        x: { field: 'beta', type: 'quantitative', ...betaAxis },
         y: { field: 'quality', type: 'quantitative', title: 'quality', scale: { zero: false } },
         color: { field: 'rate', type: 'nominal', title: 'learning rate', sort: null, legend: { orient: 'top' } },
       },

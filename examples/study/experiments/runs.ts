@@ -20,11 +20,16 @@ export type Setting = Omit<AlignParams, 'seed' | 'scale'>;
 /** Where alignment after SFT starts, unless shares are what is studied. */
 export const afterSft = { share: 100 } as const;
 
-export function sftRuns(study: Study, { scale }: Plan, share: number, seeds: readonly number[]): Promise<SftResult[]> {
+/** The models before SFT. */
+export function baseRuns(study: Study, { scale }: Plan, seeds: readonly number[]): Promise<SftResult[]> {
+  return Promise.all(seeds.map((seed) => study.run<SftResult>(pretrainTask({ scale, seed }))));
+}
+
+export function sftRuns(study: Study, plan: Plan, share: number, seeds: readonly number[]): Promise<SftResult[]> {
   return Promise.all(
     seeds.map(async (seed) => {
-      await study.run(pretrainTask({ scale, seed }));
-      return study.run<SftResult>(sftTask({ scale, seed, share }));
+      await baseRuns(study, plan, [seed]);
+      return study.run<SftResult>(sftTask({ scale: plan.scale, seed, share }));
     }),
   );
 }

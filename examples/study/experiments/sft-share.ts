@@ -92,21 +92,20 @@ function findings(levels: readonly Level[]): readonly Finding[] {
 }
 
 function sufficiency(level: Level, full: Level): Finding {
-  const surplus = alignmentMethods.map((method) =>
-    paired(
-      qualities(level.methods[method]),
-      qualities(full.methods[method]).map((quality) => enough * quality),
-    ),
+  const surplus = paired(
+    meanOf(level, alignmentMethods),
+    meanOf(full, alignmentMethods).map((quality) => enough * quality),
   );
   const ratios = alignmentMethods.map((method) => mean(qualities(level.methods[method])) / mean(qualities(full.methods[method])));
-  const least = ratios.indexOf(Math.min(...ratios));
-  const text = (ratio: number): string => (100 * ratio).toFixed(1);
+  const least = Math.min(...ratios);
+  const percent = (ratio: number): string => `${(100 * ratio).toFixed(1)} %`;
   return {
-    claim: `After SFT on ${level.share} % of the demonstrations every method reaches ${100 * enough} % of its full quality or more.`,
-    outcome: outcomeAbove(surplus),
+    claim: `After SFT on ${level.share} % of the demonstrations the methods reach ${100 * enough} % of their full quality or more, in the mean.`,
+    outcome: outcomeAbove([surplus]),
     evidence:
-      `The least is ${text(Math.min(...ratios))} %, of ${nameOf(alignmentMethods[least] as AlignmentMethod)}, the mean ${text(mean(ratios))} %; ` +
-      `SFT alone reaches ${text(mean(qualities(level.sft)) / mean(qualities(full.sft)))} % of its own.`,
+      `Mean quality minus ${enough} of the full one: ${signed(surplus)} over ${surplus.count} seeds. The methods reach ${percent(mean(ratios))} in the mean, ` +
+      `and ${nameOf(alignmentMethods[ratios.indexOf(least)] as AlignmentMethod)} the least, ${percent(least)}; ` +
+      `SFT alone reaches ${percent(mean(qualities(level.sft)) / mean(qualities(full.sft)))} of its own.`,
   };
 }
 

@@ -4,7 +4,7 @@ import type { AlignResult } from '../model/tasks.js';
 import { outcomeAbove, plusMinus, signed } from '../outcome.js';
 import { interval, paired } from '../statistics.js';
 import type { Experiment, Finding, Section } from '../study.js';
-import { ends, qualityAxis } from './charts.js';
+import { betaAxis, ends, qualityAxis } from './charts.js';
 import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
 import { alignmentGrid, nameOf, qualities, runs, scientific, search, seedList, type Setting } from './runs.js';
 
@@ -116,7 +116,7 @@ function chart(found: readonly Tempering[]): TopLevelSpec {
   const values = found.flatMap(({ method, sweep }) =>
     sweep.map(({ setting, results }) => ({ method: nameOf(method), beta: setting.beta, ...ends(interval(qualities(results))) })),
   );
-  const x = { field: 'beta', type: 'quantitative', scale: { type: 'log' }, title: 'beta' } as const;
+  const x = { field: 'beta', type: 'quantitative', ...betaAxis } as const;
   const color = { field: 'method', type: 'nominal', title: null, sort: null, legend: { orient: 'top' } } as const;
   return {
     width: 420,

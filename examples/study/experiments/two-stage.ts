@@ -6,13 +6,31 @@ import { interval, paired, type Interval } from '../statistics.js';
 import type { Experiment, Finding, Section, Table } from '../study.js';
 import { ends, qualityAxis } from './charts.js';
 import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
-import { afterSft, alignmentGrid, nameOf, qualities, runs, scientific, search, seedList, sftRuns, type Setting } from './runs.js';
+import {
+  afterSft,
+  baseRuns,
+  alignmentGrid,
+  nameOf,
+  qualities,
+  runs,
+  scientific,
+  search,
+  seedList,
+  sftRuns,
+  type Setting,
+} from './runs.js';
 
 interface Arm {
   readonly label: string;
   readonly form: 'two-stage' | 'one-stage' | 'two-stage with likelihood' | 'reference';
   readonly setting: Setting;
   readonly results: readonly AlignResult[];
+}
+
+/** What alignment starts from. */
+interface Starts {
+  readonly base: readonly SftResult[];
+  readonly sft: readonly SftResult[];
 }
 
 type Form = 'alignOnly' | 'oneStage' | 'withLikelihood';
@@ -42,13 +60,14 @@ export function twoStage(seeds?: number): Experiment {
         ]);
         return { alignOnly: a, oneStage: b, withLikelihood: c };
       };
-      const [sft, orpo, asft, dpo] = await Promise.all([
+      const [base, sft, orpo, asft, dpo] = await Promise.all([
+        baseRuns(study, plan, plan.seeds),
         sftRuns(study, plan, afterSft.share, plan.seeds),
         armsOf('orpo'),
         armsOf('asft'),
         arm('SFT, then DPO', 'reference', alignmentGrid(plan, 'dpo')),
       ]);
-      return section(plan, sft, { orpo, asft }, dpo);
+      return section(plan, { base, sft }, { orpo, asft }, dpo);
     },
   };
 }
@@ -64,7 +83,7 @@ function candidatesOf(plan: Plan): (method: OddsMethod) => Readonly<Record<Form,
   });
 }
 
-function section(plan: Plan, sft: readonly SftResult[], odds: Readonly<Record<OddsMethod, Arms>>, dpo: Arm): Section {
+function section(plan: Plan, starts: Starts, odds: Readonly<Record<OddsMethod, Arms>>, dpo: Arm): Section {
   const arms = [...oddsMethods.flatMap((method) => Object.values(odds[method])), dpo];
   return {
     id,
@@ -74,16 +93,17 @@ function section(plan: Plan, sft: readonly SftResult[], odds: Readonly<Record<Od
       `The learning rate of each arm is the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}. A seed is a pretrained model of its own, with its own data. Win, tie and lose compare each summary with that of the model after SFT of the same seed, on the same prompt.`,
     ],
     findings: oddsMethods.flatMap((method) => findings(method, odds[method])),
-    tables: [table(sft, arms)],
+    tables: [table(starts, arms)],
     charts: [
       {
-        caption: 'Quality of the forms of ORPO and ASFT, of DPO, and of the model after SFT, with 95 % intervals',
-        spec: chart(sft, arms),
+        caption: 'Quality of the forms of ORPO and ASFT, of DPO, of the base model and of that after SFT, with 95 % intervals',
+        spec: chart(starts, arms),
       },
     ],
     data: {
       seeds: plan.seeds,
-      sft: qualities(sft),
+      base: qualities(starts.base),
+      sft: qualities(starts.sft),
       arms: arms.map(({ label, setting, results }) => ({ label, setting: { ...setting }, quality: qualities(results) })),
     },
   };
@@ -105,14 +125,22 @@ function findings(method: OddsMethod, { alignOnly, oneStage, withLikelihood }: A
   ];
 }
 
-function table(sft: readonly SftResult[], arms: readonly Arm[]): Table {
+function table({ base, sft }: Starts, arms: readonly Arm[]): Table {
   const rate = (results: readonly AlignResult[], of: 'win' | 'tie' | 'lose'): string =>
     plusMinus(interval(results.map((result) => 100 * result[of])), 1);
+  const start = (label: string, results: readonly SftResult[]): string[] => [
+    label,
+    '',
+    '',
+    plusMinus(interval(qualities(results))),
+    ...['', '', '', ''],
+  ];
   return {
     caption: 'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
     columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
     rows: [
-      ['SFT', '', '', plusMinus(interval(qualities(sft))), '', '', '', ''],
+      start('base', base),
+      start('SFT', sft),
       ...arms.map(({ label, setting, results }) => [
         label,
         scientific(setting.learningRate),
@@ -125,9 +153,10 @@ function table(sft: readonly SftResult[], arms: readonly Arm[]): Table {
   };
 }
 
-function chart(sft: readonly SftResult[], arms: readonly Arm[]): TopLevelSpec {
+function chart({ base, sft }: Starts, arms: readonly Arm[]): TopLevelSpec {
   const point = (label: string, form: string, found: Interval): object => ({ label, form, ...ends(found) });
   const values = [
+    point('base', 'reference', interval(qualities(base))),
     point('SFT', 'reference', interval(qualities(sft))),
     ...arms.map(({ label, form, results }) => point(label, form, interval(qualities(results)))),
   ];

@@ -25,7 +25,7 @@ const config: Config = {
   title: { color: ink, fontSize: 13, fontWeight: 'normal' },
   text: { color: ink, fontSize: 12 },
   rule: { color: ink },
-  point: { filled: true, size: 60 },
+  point: { filled: true, size: 60, opacity: 1 },
   line: { strokeWidth: 2 },
 };
 

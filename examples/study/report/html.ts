@@ -1,5 +1,5 @@
 /** The report: one file that asks nothing of any host. */
-import type { Finding, Section, Table } from '../study.js';
+import type { Finding, Outcome, Section, Table } from '../study.js';
 
 /** How a report came to be. */
 export interface Provenance {
@@ -36,23 +36,27 @@ const style = `
 @media (prefers-color-scheme: dark) { :root { --page: #14181e; --ink: #e6eaf0; --soft: #a3aebd; --line: #2f3742; --band: #1b2129;
   --yes: #4fd39b; --no: #ff8a80; --maybe: #f0b429; --link: #8ab4ff } }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 52rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word }
+p, h1, .findings { max-width: 46rem }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem }
 h2 { font-size: 1.3rem; line-height: 1.25; margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 a { color: var(--link) }
 .wide { overflow-x: auto; margin: 1rem 0 }
-.wide svg { display: block; color: var(--ink); max-width: none }
+.wide svg { display: block; color: var(--ink); height: auto; max-width: max(100%, 28rem) }
 figure { margin: 1.5rem 0 }
-figcaption, caption { color: var(--soft); font-size: .9rem; text-align: left; caption-side: top; padding-bottom: .4rem }
+figure .wide { margin: .5rem 0 }
+figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 600 }
+th { font-weight: 600; vertical-align: bottom }
+figure td:first-child { min-width: 7rem }
 .number { text-align: right; white-space: nowrap }
 .findings { list-style: none; padding: 0 }
 .findings li { background: var(--band); border-left: 4px solid var(--soft); padding: .6rem .9rem; margin: .5rem 0 }
 .findings p { margin: .2rem 0 }
-.outcome { font-weight: 600 }
+.findings .outcome { margin-right: .6em }
+.outcome { font-weight: 600; white-space: nowrap }
 .reproduced { border-color: var(--yes) !important } .reproduced .outcome { color: var(--yes) }
 .not-reproduced { border-color: var(--no) !important } .not-reproduced .outcome { color: var(--no) }
 .unclear { border-color: var(--maybe) !important } .unclear .outcome { color: var(--maybe) }
@@ -97,35 +101,34 @@ function paragraph(text: string): string {
 }
 
 function summary(sections: readonly Section[]): string {
-  const rows = sections.flatMap(({ id, title, findings }) =>
-    findings.map(
-      ({ claim, outcome }) =>
-        `<tr class="${classOf(outcome)}"><td><a href="#${escapeHtml(id)}">${escapeHtml(title)}</a></td><td>${escapeHtml(claim)}</td>` +
-        `<td class="outcome">${outcome}</td></tr>`,
-    ),
-  );
-  const count = (outcome: string): number =>
-    sections.flatMap(({ findings }) => findings).filter((finding) => finding.outcome === outcome).length;
+  const all = sections.flatMap(({ findings }) => findings);
+  const count = (outcome: Outcome): number => all.filter((finding) => finding.outcome === outcome).length;
   return `<h2 id="summary">Summary</h2>
-<p>Of the ${rows.length} claims that were put to the test, ${count('reproduced')} are reproduced, ${count('not reproduced')} are not, and ${count('unclear')} stay unclear.</p>
+<p>Claims put to the test: ${all.length}. Reproduced: ${count('reproduced')}. Not reproduced: ${count('not reproduced')}. Unclear: ${count('unclear')}.</p>
 <div class="wide"><table>
 <thead><tr><th>part</th><th>claim</th><th>outcome</th></tr></thead>
 <tbody>
-${rows.join('\n')}
+${sections.flatMap(summaryRows).join('\n')}
 </tbody>
 </table></div>`;
 }
 
-function classOf(outcome: Finding['outcome']): string {
+/** The section is named once, before its first finding. */
+function summaryRows({ id, title, findings }: Section): readonly string[] {
+  const section = `<td rowspan="${findings.length}"><a href="#${escapeHtml(id)}">${escapeHtml(title)}</a></td>`;
+  return findings.map(
+    ({ claim, outcome }, i) =>
+      `<tr class="${classOf(outcome)}">${i === 0 ? section : ''}<td>${escapeHtml(claim)}</td><td class="outcome">${outcome}</td></tr>`,
+  );
+}
+
+function classOf(outcome: Outcome): string {
   return outcome.replace(' ', '-');
 }
 
 function sectionHtml({ section, drawings }: DrawnSection): string {
   const { id, title, text, findings, tables, charts } = section;
-  const figures = charts.map(
-    ({ caption }, i) =>
-      `<figure><figcaption>${escapeHtml(caption)}</figcaption><div class="wide">${inline(drawings[i] as string, caption)}</div></figure>`,
-  );
+  const figures = charts.map(({ caption }, i) => figure(caption, inline(drawings[i] as string, caption)));
   return `<section>
 <h2 id="${escapeHtml(id)}">${escapeHtml(title)}</h2>
 ${text.map(paragraph).join('\n')}
@@ -135,6 +138,10 @@ ${tables.map(tableHtml).join('\n')}
 </section>`;
 }
 
+function figure(caption: string, content: string): string {
+  return `<figure><figcaption>${escapeHtml(caption)}</figcaption><div class="wide">${content}</div></figure>`;
+}
+
 /** In HTML an `svg` needs no namespaces, and a reader who does not see it has the caption. */
 function inline(svg: string, caption: string): string {
   const bare = svg.replace(/ xmlns(:xlink)?="[^"]*"/g, '');
@@ -142,20 +149,23 @@ function inline(svg: string, caption: string): string {
 }
 
 function findingHtml({ claim, outcome, evidence }: Finding): string {
-  return `<li class="${classOf(outcome)}"><p>${escapeHtml(claim)}</p><p class="outcome">${outcome}</p><p class="evidence">${escapeHtml(evidence)}</p></li>`;
+  return `<li class="${classOf(outcome)}">
+<p><span class="outcome">${outcome}</span>${escapeHtml(claim)}</p>
+<p class="evidence">${escapeHtml(evidence)}</p>
+</li>`;
 }
 
 function tableHtml({ caption, columns, rows }: Table): string {
   const numeric = columns.map((_, column) => rows.length > 0 && rows.every((row) => isNumeric(row[column])));
   const cell = (tag: 'th' | 'td', value: string | number, column: number): string =>
     `<${tag}${numeric[column] ? ' class="number"' : ''}>${escapeHtml(String(value))}</${tag}>`;
-  return `<div class="wide"><table>
-<caption>${escapeHtml(caption)}</caption>
+  const table = `<table>
 <thead><tr>${columns.map((name, column) => cell('th', name, column)).join('')}</tr></thead>
 <tbody>
 ${rows.map((row) => `<tr>${row.map((value, column) => cell('td', value, column)).join('')}</tr>`).join('\n')}
 </tbody>
-</table></div>`;
+</table>`;
+  return figure(caption, table);
 }
 
 /** A number, or one in text: with a sign, an interval or a unit. */
