@@ -20,7 +20,9 @@ export interface Batch {
   readonly inputIds: Int32Array;
   /** [rows] */
   readonly positions: Int32Array;
-  readonly spans: readonly Span[];
+  readonly prompts: readonly Span[];
+  /** Of the completions, each after the rows of its prompt. */
+  readonly branches: readonly Span[];
   /** Rows of prompts: the logits are of the rows after these. */
   readonly promptRows: number;
   /** [rows - promptRows]: what the rows score. */
@@ -34,21 +36,22 @@ function rowsFrom(start: number, count: number): number[] {
 }
 
 /** `completions[i]` follows `prompts[i % prompts.length]`. */
-export function pack(prompts: readonly (readonly number[])[], completions: {
-  readonly inputIds: Int32Array;
-  readonly labels: Int32Array;
-  readonly offsets: Int32Array;
-}): Batch {
+export function pack(
+  prompts: readonly (readonly number[])[],
+  completions: {
+    readonly inputIds: Int32Array;
+    readonly labels: Int32Array;
+    readonly offsets: Int32Array;
+  },
+): Batch {
   const promptRows = prompts.reduce((sum, { length }) => sum + length, 0);
   const inputIds = new Int32Array(promptRows + completions.inputIds.length);
   const positions = new Int32Array(inputIds.length);
-  const contexts: number[][] = [];
-  const spans: Span[] = [];
+  const promptSpans: Span[] = [];
+  const branches: Span[] = [];
   let row = 0;
   for (const prompt of prompts) {
-    const rows = rowsFrom(row, prompt.length);
-    contexts.push(rows);
-    spans.push({ rows: Int32Array.from(rows), context: 0 });
+    promptSpans.push({ rows: Int32Array.from(rowsFrom(row, prompt.length)), context: 0 });
     prompt.forEach((token, position) => {
       inputIds[row] = token;
       positions[row++] = position;
@@ -56,13 +59,13 @@ export function pack(prompts: readonly (readonly number[])[], completions: {
   }
   inputIds.set(completions.inputIds, promptRows);
   for (let i = 0; i + 1 < completions.offsets.length; i++) {
-    const context = contexts[i % contexts.length] as number[];
+    const { rows: context } = promptSpans[i % promptSpans.length] as Span;
     const start = completions.offsets[i]!;
     const length = completions.offsets[i + 1]! - start;
-    spans.push({ rows: Int32Array.from([...context, ...rowsFrom(promptRows + start, length)]), context: context.length });
+    branches.push({ rows: Int32Array.from([...context, ...rowsFrom(promptRows + start, length)]), context: context.length });
     for (let position = 0; position < length; position++) positions[row++] = longestRecord + position;
   }
-  return { inputIds, positions, spans, promptRows, labels: completions.labels, offsets: completions.offsets };
+  return { inputIds, positions, prompts: promptSpans, branches, promptRows, labels: completions.labels, offsets: completions.offsets };
 }
 
 /** Pairs: the chosen completions, then the rejected, as the losses take them. */

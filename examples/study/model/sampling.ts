@@ -2,10 +2,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type { Random } from '../records/random.js';
 import { summaryEnd, summaryStart } from '../records/vocabulary.js';
-import { attendRow, type Span } from './attention.js';
+import { attend, type Span } from './attention.js';
 import { longestSummary, pack } from './batch.js';
 import { longestRecord } from '../records/record.js';
-import { logitsOf, matricesFrom, outsideTidy, type Attend, type Matrices } from './transformer.js';
+import { logitsOf, matricesFrom, tidyScope, type Attend, type Matrices } from './transformer.js';
 import type { ModelShape } from './weights.js';
 
 /** Queries, keys and values of all rows so far, per layer: those of the prompts, then room for each summary. */
@@ -18,19 +18,19 @@ class Cache {
     this.#layers = Array.from({ length: shape.layers }, () => new Float32Array(rows * 3 * shape.width));
   }
 
-  /** Keeps what these rows bring, and attends from each to the first `counts[i]` of `visible[i]`. */
-  attend(rows: Int32Array, visible: readonly Int32Array[], counts: Int32Array): Attend {
-    const { heads, width } = this.#shape;
+  /** Keeps what these rows bring, and attends from the rows of the spans that are not context. */
+  attend(rows: Int32Array, spans: readonly Span[]): Attend {
+    const { width } = this.#shape;
     return (fresh, layer) => {
       const qkv = this.#layers[layer] as Float32Array;
       const values = fresh.dataSync<'float32'>();
       rows.forEach((row, i) => {
         qkv.set(values.subarray(i * 3 * width, (i + 1) * 3 * width), row * 3 * width);
       });
+      const attended = attend(qkv, spans, this.#shape);
       const out = new Float32Array(rows.length * width);
-      const weights = new Float32Array(heads * Math.max(...counts));
       rows.forEach((row, i) => {
-        attendRow({ qkv, shape: this.#shape }, row, visible[i] as Int32Array, counts[i]!, weights, 0, out, i * width);
+        out.set(attended.subarray(row * width, (row + 1) * width), i * width);
       });
       return tf.tensor2d(out, [rows.length, width]);
     };
@@ -62,32 +62,31 @@ export function sampleSummaries(
   random: Random,
 ): number[][] {
   const empty = { inputIds: new Int32Array(0), labels: new Int32Array(0), offsets: new Int32Array(1) };
-  const { inputIds, positions, spans, promptRows } = pack(prompts, empty);
+  const { inputIds, positions, prompts: spans, promptRows } = pack(prompts, empty);
   const cache = new Cache(shape, promptRows + prompts.length * longestSummary);
   // A summary's rows are known before its words are.
   const visible = spans.map(({ rows }, i) => {
     const own = Array.from({ length: longestSummary }, (_, t) => promptRows + i * longestSummary + t);
     return Int32Array.from([...rows, ...own]);
   });
-  return outsideTidy(() => {
+  return tidyScope(() => {
     const matrices = matricesFrom(shape, weights);
     readPrompts(matrices, shape, { inputIds, positions, spans, cache });
     const summaries = prompts.map((): number[] => []);
     let open = prompts.map((_, i) => i);
     for (let t = 0; t < longestSummary && open.length > 0; t++) {
       const rows = Int32Array.from(open, (i) => promptRows + i * longestSummary + t);
-      const counts = Int32Array.from(open, (i) => (prompts[i] as readonly number[]).length + t + 1);
-      const attend = cache.attend(
-        rows,
-        open.map((i) => visible[i] as Int32Array),
-        counts,
-      );
+      const last = open.map((i) => {
+        const context = (prompts[i] as readonly number[]).length + t;
+        return { rows: (visible[i] as Int32Array).subarray(0, context + 1), context };
+      });
+      const attendLast = cache.attend(rows, last);
       const given = {
         inputIds: Int32Array.from(open, (i) => summaries[i]?.at(-1) ?? summaryStart),
         positions: new Int32Array(open.length).fill(longestRecord + t),
         scoredFrom: 0,
       };
-      const logits = outsideTidy(() => logitsOf(matrices, shape, given, attend).dataSync<'float32'>());
+      const logits = tidyScope(() => logitsOf(matrices, shape, given, attendLast).dataSync<'float32'>());
       const words = logits.length / open.length;
       open.forEach((i, n) => summaries[i]?.push(drawToken(logits, n * words, (n + 1) * words, random)));
       open = open.filter((i) => summaries[i]?.at(-1) !== summaryEnd);
@@ -107,11 +106,7 @@ function readPrompts(
   },
 ): void {
   const { inputIds, positions, spans, cache } = prompts;
-  const attend = cache.attend(
-    Int32Array.from(inputIds.keys()),
-    spans.flatMap(({ rows }) => Array.from(rows, () => rows)),
-    Int32Array.from(positions, (position) => position + 1),
-  );
+  const attendAll = cache.attend(Int32Array.from(inputIds.keys()), spans);
   // The logits of the prompts' rows are not wanted: of the last layer, only keys and values are.
-  tf.tidy(() => logitsOf(matrices, shape, { inputIds, positions, scoredFrom: inputIds.length - 1 }, attend));
+  tf.tidy(() => logitsOf(matrices, shape, { inputIds, positions, scoredFrom: inputIds.length - 1 }, attendAll));
 }

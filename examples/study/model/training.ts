@@ -4,18 +4,20 @@ import { attention } from './attention.js';
 import { threads } from './backend.js';
 import type { Batch } from './batch.js';
 import { adam, norm, schedule } from './optimizer.js';
-import { logitsOf, matricesFrom, outsideTidy, type Matrices } from './transformer.js';
+import { logitsOf, matricesFrom, tidyScope, type Matrices } from './transformer.js';
 import { matricesOf, viewsOf, type ModelShape } from './weights.js';
 
-/** Logits of the completions' rows. */
+/** Logits of the completions' rows. What prompts attend to in the last layer is of no use to them. */
 export function batchLogits(matrices: Matrices, shape: ModelShape, batch: Batch): tf.Tensor2D {
-  const { inputIds, positions, promptRows: scoredFrom, spans } = batch;
-  return logitsOf(matrices, shape, { inputIds, positions, scoredFrom }, (qkv) => attention(qkv, spans, shape));
+  const { inputIds, positions, promptRows: scoredFrom, prompts, branches } = batch;
+  return logitsOf(matrices, shape, { inputIds, positions, scoredFrom }, (qkv, layer) =>
+    attention(qkv, layer === shape.layers - 1 ? branches : [...prompts, ...branches], shape),
+  );
 }
 
 /** In nats: log-probabilities of the completions. */
 export function completionLogps(weights: Float32Array, shape: ModelShape, batch: Batch): Float64Array {
-  return outsideTidy(() => {
+  return tidyScope(() => {
     const { labels, offsets } = batch;
     return sequenceLogps(batchLogits(matricesFrom(shape, weights), shape, batch), { labels, offsets }, { threads }).logps;
   });
@@ -33,7 +35,7 @@ export function lossAndGradient(
   const names = matricesOf(shape).map(({ name }) => name);
   const gradient = new Float32Array(weights.length);
   const views = viewsOf(shape, gradient);
-  const value = outsideTidy(() => {
+  const value = tidyScope(() => {
     const matrices = matricesFrom(shape, weights);
     const compute = tf.valueAndGrads((...tensors: tf.Tensor[]) => {
       const given = Object.fromEntries(names.map((name, i) => [name, tensors[i] as tf.Tensor2D]));

@@ -17,7 +17,7 @@ export interface Rows {
 export type Attend = (qkv: tf.Tensor2D, layer: number) => tf.Tensor2D;
 
 /** `tf.tidy` for results that are no tensors: it would look for tensors in them, element by element. */
-export function outsideTidy<Result>(compute: () => Result): Result {
+export function tidyScope<Result>(compute: () => Result): Result {
   let result: Result;
   tf.tidy(() => {
     result = compute();
@@ -105,5 +105,6 @@ export function logitsOf(matrices: Matrices, { layers }: ModelShape, rows: Rows,
     x = tf.add(x, product(attended, of('attention.out')));
     x = tf.add(x, product(tf.relu(product(rmsNorm(x), of('mlp.up'))), of('mlp.down')));
   }
+
   return product(rmsNorm(x), matrix('unembedding'));
 }

@@ -13,7 +13,7 @@ export interface Example {
 
 /** The care of writers is uniform between these. */
 export const care = {
-  base: [0, 0.4],
+  base: [0, 0.8],
   demonstrations: [0.5, 0.9],
   preferences: [0.2, 1],
 } as const;

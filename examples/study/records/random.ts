@@ -4,7 +4,15 @@ import { uniformNumbers } from '../ranking-bias/random.js';
 export type Random = () => number;
 
 /** What a seed's numbers are drawn for; each has a stream of its own, so that a change of one leaves the others alone. */
-const purposes = ['weights', 'careless summaries', 'demonstrations', 'preferences', 'held-out records', 'sampling'] as const;
+const purposes = [
+  'weights',
+  'careless summaries',
+  'demonstrations',
+  'preferences',
+  'held-out records',
+  'sampling',
+  'sampling of the opponent',
+] as const;
 
 export function randomFor(seed: number, purpose: (typeof purposes)[number]): Random {
   return uniformNumbers(seed, 1 + purposes.indexOf(purpose));

@@ -14,7 +14,7 @@ export interface Record {
 }
 
 const leastFacts = 3;
-const mostFacts = 6;
+const mostFacts = 5;
 const mostRumours = 2;
 const correctionRate = 0.3;
 const repetitionRate = 0.15;

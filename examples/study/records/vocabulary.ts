@@ -7,11 +7,9 @@ const fields = {
   to: ['Antwerp', 'Bilbao', 'Cork', 'Dover', 'Esbjerg'],
   cargo: ['barley', 'copper', 'glass', 'timber', 'wool'],
   tonnes: ['20', '40', '80', '160', '320'],
-  berth: ['east', 'north', 'quay', 'south', 'west'],
   day: ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday'],
   master: ['Adler', 'Berg', 'Claes', 'Duval', 'Ekman'],
   flag: ['Danish', 'Dutch', 'Finnish', 'Polish', 'Swedish'],
-  toll: ['paid', 'owed', 'waived', 'disputed', 'halved'],
 } as const;
 
 export const fieldCount = Object.keys(fields).length;

@@ -8,13 +8,13 @@ const mistakes = {
   /** A fact is left out. */
   dropped: 0.35,
   /** A fact's value is misread as another. */
-  misread: 0.15,
+  misread: 0.1,
   /** A corrected fact is given as it was before. */
   stale: 0.7,
   /** A rumour is given as a fact. */
   believed: 0.7,
   /** A summary has an item of which the record says nothing. */
-  invented: 0.4,
+  invented: 0.3,
 } as const;
 
 /**
