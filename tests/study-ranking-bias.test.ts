@@ -257,10 +257,12 @@ describe('the stage', () => {
 });
 
 describe('the experiment', () => {
-  it('takes the rate with the best mean, and of equal ones the first', () => {
+  it('takes the rate with the best mean, and of equal ones the middle one, or the smaller of two', () => {
     const runs = (...accuracies: number[]): RankingBiasResult[number] => ({ accuracy: accuracies, icc1: [] });
-    expect(bestRate([0.3, 0.1, 0.03], [runs(0.5, 0.5), runs(0.6, 0.8), runs(0.7, 0.7)])).toBe(0.1);
+    expect(bestRate([0.3, 0.1, 0.03], [runs(0.5, 0.5), runs(0.6, 0.9), runs(0.7, 0.7)])).toBe(0.1);
     expect(bestRate([0.3, 0.1], [runs(1, 0), runs(0.9, 0.2)])).toBe(0.1);
+    expect(bestRate([0.3, 0.1, 0.03, 0.01], [runs(1), runs(1), runs(1), runs(0.5)])).toBe(0.1);
+    expect(bestRate([0.3, 0.1, 0.03, 0.01], [runs(0.5), runs(1), runs(1), runs(0.5)])).toBe(0.03);
   });
 
   it('says that an effect is gone only where the interval has 0 in it and the effect is outside', () => {

@@ -34,12 +34,12 @@ const plans: Readonly<Record<Scale, Plan>> = {
   full: {
     learningRates: [0.3, 0.1, 0.05, 0.03, 0.01, 0.005, 0.003],
     settings: [
-      { hidden: 1, regime: 'biased', searchSeeds: 20, seeds: 400 },
-      { hidden: 3, regime: 'biased', searchSeeds: 20, seeds: 400 },
+      { hidden: 1, regime: 'biased', searchSeeds: 40, seeds: 400 },
+      { hidden: 3, regime: 'biased', searchSeeds: 40, seeds: 400 },
       { hidden: 4, regime: 'biased', searchSeeds: 10, seeds: 100 },
       { hidden: 8, regime: 'biased', searchSeeds: 10, seeds: 50 },
       { hidden: 1, regime: 'unbiased', searchSeeds: 10, seeds: 200 },
-      { hidden: 3, regime: 'unbiased', searchSeeds: 10, seeds: 200 },
+      { hidden: 3, regime: 'unbiased', searchSeeds: 10, seeds: 100 },
       { hidden: 4, regime: 'unbiased', searchSeeds: 10, seeds: 50 },
       { hidden: 8, regime: 'unbiased', searchSeeds: 10, seeds: 50 },
     ],
@@ -48,7 +48,7 @@ const plans: Readonly<Record<Scale, Plan>> = {
 
 const firstSearchSeed = 1_000_000;
 /** A few seconds of work. */
-const seedsPerTask = 50;
+const seedsPerTask = { search: 20, evaluation: 50 } as const;
 
 interface Measured {
   readonly setting: Setting;
@@ -70,31 +70,43 @@ export const rankingBias: Experiment = {
 
 async function measure(study: Study, setting: Setting, method: RankedMethod, rates: readonly number[]): Promise<Measured> {
   const common = { method, hidden: setting.hidden, strength: strengths[setting.regime] };
-  const run = (params: Omit<RankingBiasParams, keyof typeof common>): Promise<RankingBiasResult> =>
-    study.run(rankingBiasTask({ ...common, ...params }));
-  const searched = await run({ learningRates: rates, firstSeed: firstSearchSeed, seeds: setting.searchSeeds });
+  const run = async (learningRates: readonly number[], seeds: readonly SeedRange[]): Promise<RankingBiasResult> =>
+    joined(
+      await Promise.all(
+        seeds.map((range) => study.run<RankingBiasResult>(rankingBiasTask({ ...common, learningRates, ...range }))),
+      ),
+    );
+  const searched = await run(rates, parts(firstSearchSeed, setting.searchSeeds, seedsPerTask.search));
   const learningRate = bestRate(rates, searched);
-  const parts = await Promise.all(
-    partsOf(setting.seeds).map(([firstSeed, seeds]) => run({ learningRates: [learningRate], firstSeed, seeds })),
-  );
-  const runs = parts.map((part) => part[0] as Runs);
-  return {
-    setting,
-    method,
-    learningRate,
-    runs: { accuracy: runs.flatMap((r) => r.accuracy), icc1: runs.flatMap((r) => r.icc1) },
-  };
+  const [runs] = await run([learningRate], parts(0, setting.seeds, seedsPerTask.evaluation));
+  return { setting, method, learningRate, runs: runs as Runs };
 }
 
-/** By mean accuracy on the test pairs; of equals the first, which is the larger. */
+type SeedRange = Pick<RankingBiasParams, 'firstSeed' | 'seeds'>;
+
+function parts(first: number, seeds: number, most: number): readonly SeedRange[] {
+  return Array.from({ length: Math.ceil(seeds / most) }, (_, i) => ({
+    firstSeed: first + i * most,
+    seeds: Math.min(most, seeds - i * most),
+  }));
+}
+
+/** Seeds one after the other, learning rate by learning rate. */
+function joined(results: readonly RankingBiasResult[]): RankingBiasResult {
+  const [first = []] = results;
+  return first.map((_, rate) => {
+    const runs = results.map((result) => result[rate] as Runs);
+    return { accuracy: runs.flatMap((r) => r.accuracy), icc1: runs.flatMap((r) => r.icc1) };
+  });
+}
+
+/** By mean accuracy on the test pairs; of equals the middle one, the farthest from rates that do worse, or the smaller of two middles. */
 export function bestRate(rates: readonly number[], searched: RankingBiasResult): number {
   const accuracies = searched.map((runs) => mean(runs.accuracy));
-  return rates[accuracies.indexOf(Math.max(...accuracies))] as number;
-}
-
-function partsOf(seeds: number): readonly (readonly [firstSeed: number, seeds: number])[] {
-  const parts = Math.ceil(seeds / seedsPerTask);
-  return Array.from({ length: parts }, (_, i) => [i * seedsPerTask, Math.min(seedsPerTask, seeds - i * seedsPerTask)]);
+  const best = Math.max(...accuracies);
+  // Sums of the same counts in another order differ by less than a count does.
+  const equals = rates.filter((_, i) => (accuracies[i] as number) > best - 1e-9).sort((a, b) => b - a);
+  return equals[Math.floor(equals.length / 2)] as number;
 }
 
 /** Accuracy of the mean pairwise method minus that of the mean pointwise one, seed by seed. */
@@ -142,7 +154,7 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
     text: [
       'A scorer r(x, y) learns which of two responses y to a prompt x is better. Half of the prompts, those with x < 0.5, add the same bias to both of their responses, .9 where the regime is called biased and 0 where it is not. The bias says nothing about which response is better, and a loss of the difference of two scores does not see it where the scorer adds it to both. A pointwise loss has to explain it. The data, 1600 training and 400 test pairs per seed, and the losses with beta = 1 are those of arXiv 2502.01237, appendices F and K; DPO stands for SimPO and ORPO too, which are the same loss here.',
       'The scorer is a network of one hidden layer of h ReLU units in float64. What the paper does not state is chosen here: full-batch Adam (.9, .999), PyTorch’s default initialisation, biases in both layers, figures after the last of 100 epochs. Losses and their gradients are those of the package: scores go in as log-probabilities with a reference of 0, or for ASFT as log sigmoid(r), whose log-odds are r; that of APO-Zero is 1 more than the paper writes it.',
-      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(' or ')} of them. Of equal ones the largest is taken. Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
+      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(' or ')} of them. Of equal ones the middle one is taken. Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
       'Accuracy is the share of test pairs whose chosen response scores strictly higher, so that a scorer that has died, and is constant, counts as wrong. ICC1 is the share of the variance of scores that is between prompts, from −1 (none) to 1 (all). It is undefined for a constant scorer, and averaged over the seeds where it is defined.',
     ],
     findings: findings(groups),
