@@ -1,0 +1,2 @@
+mkdir batches
+cp "$ROOT/examples/preference-batch.safetensors" batches/
