@@ -3,10 +3,13 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { inflateSync } from 'node:zlib';
+import { Resvg as RealResvg } from '@resvg/resvg-js';
 import { afterAll, describe, expect, test, vi } from 'vitest';
-import type { Command } from '../ts/cli/command.js';
+import { CommandError, type Command } from '../ts/cli/command.js';
 import { lossCommand } from '../ts/cli/loss.js';
 import { plotCommand } from '../ts/cli/plot.js';
+import { toPng } from '../ts/cli/png.js';
 import { dirAlignLoss, methods, type Method, type Objective } from '../ts/index.js';
 import { defaultAxes, drawCurves, type Curve, type Series } from '../ts/plot/curves.js';
 import { labelsOf, plot } from '../ts/plot/figure.js';
@@ -502,7 +505,7 @@ describe('diralign plot', () => {
     );
     expect(fs.readFileSync(file, 'utf8')).toBe(await output('dpo', '--beta', '0.1,0.5', '--out', '-'));
     expect(parseXml(fs.readFileSync(file, 'utf8')).name).toBe('svg');
-    expect(await output('dpo', '--points', '3')).toContain('Nothing was written; --out FILE.svg draws the figure.');
+    expect(await output('dpo', '--points', '3')).toContain('Nothing was written; --out FILE.svg or FILE.png draws the figure.');
     expect((await json('dpo', '--points', '3', '--out', file)).out).toBe(file);
     expect(await refusal(plotCommand, ['dpo', '--out', path.join(folder, 'none', 'x.svg')])).toMatch(/^--out: ENOENT/);
   });
@@ -536,7 +539,11 @@ describe('diralign plot', () => {
     [['dpo', '--tokens', '5'], /^--tokens: '5' is not two numbers of tokens/],
     [['dpo', '--tokens', '5,0'], /^--tokens: '0' is not a whole number of at least 1$/],
     [['dpo', '--points', '1'], /^--points: '1' is not a whole number of at least 2$/],
-    [['dpo', '--out', 'x.png'], /^--out: 'x\.png' is neither - nor/],
+    [['dpo', '--out', 'x.pdf'], /^--out: 'x\.pdf' is neither - nor/],
+    [['dpo', '--out', 'x.svg', '--scale', '3'], /^--scale: is for PNG/],
+    [['dpo', '--font', 'x.ttf'], /^--font: is for PNG/],
+    [['dpo', '--out', 'x.png', '--scale', '0'], /^--scale: '0' is not a number from 0\.1 to 20/],
+    [['dpo', '--out', 'x.png', '--font', 'package.json'], /^--font: 'package\.json' is not a font/],
     [['dpo', '--out', '-', '--json'], /^--out - and --json exclude each other/],
     [['dpo', 'ipo'], /^'ipo' is one argument too many for plot$/],
   ] as const)('%j is refused', async (args, message) => {
@@ -550,5 +557,90 @@ describe('diralign plot', () => {
       const args = example.replace(/\|.*/, '').trim().split(/ +/).slice(2);
       await output(...args.map((arg) => (arg.endsWith('.svg') ? path.join(folder, `${i}.svg`) : arg)));
     }
+  });
+});
+
+describe('PNG', () => {
+  /** Width and height of a file by its header, and its pixels by a decoder of our own: 8-bit RGBA, as the renderer writes it. */
+  function decode(png: Buffer): {
+    readonly width: number;
+    readonly height: number;
+    readonly pixel: (x: number, y: number) => Buffer;
+  } {
+    expect(png.subarray(0, 8)).toEqual(Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]));
+    const chunks: Buffer[] = [];
+    for (let at = 8; at < png.length; at += 12 + png.readUInt32BE(at)) {
+      if (png.toString('latin1', at + 4, at + 8) === 'IDAT') chunks.push(png.subarray(at + 8, at + 8 + png.readUInt32BE(at)));
+    }
+    const [width, height] = [png.readUInt32BE(16), png.readUInt32BE(20)];
+    expect([...png.subarray(24, 29)]).toEqual([8, 6, 0, 0, 0]);
+    const rows = inflateSync(Buffer.concat(chunks));
+    const stride = 4 * width;
+    const pixels = Buffer.alloc(stride * height);
+    for (let y = 0; y < height; y++) {
+      const filter = rows[y * (stride + 1)];
+      for (let i = 0; i < stride; i++) {
+        const left = i < 4 ? 0 : (pixels[y * stride + i - 4] as number);
+        const above = y === 0 ? 0 : (pixels[(y - 1) * stride + i] as number);
+        const corner = i < 4 || y === 0 ? 0 : (pixels[(y - 1) * stride + i - 4] as number);
+        const guess = left + above - corner;
+        const [a, b, c] = [Math.abs(guess - left), Math.abs(guess - above), Math.abs(guess - corner)];
+        const paeth = a <= b && a <= c ? left : b <= c ? above : corner;
+        const predicted = [0, left, above, (left + above) >> 1, paeth][filter as number] as number;
+        pixels[y * stride + i] = (rows[y * (stride + 1) + 1 + i] as number) + predicted;
+      }
+    }
+    return { width, height, pixel: (x, y) => pixels.subarray(y * stride + 4 * x, y * stride + 4 * x + 4) };
+  }
+
+  const sizeOf = (svg: string): number[] => /viewBox="0 0 (\S+) (\S+)"/.exec(svg)?.slice(1).map(Number) as number[];
+  const rgba = (hex: string): number[] => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).concat(255);
+
+  test.each([undefined, '1', '1.5'])(
+    'the figure in its size, --scale %s, with its page, its lines and its words',
+    async (scale) => {
+      const [svgFile, pngFile] = [path.join(folder, 'same.svg'), path.join(folder, `scale-${scale}.png`)];
+      const args = ['dpo', '--beta', '0.1,0.5'];
+      await output(...args, '--out', svgFile);
+      expect(await output(...args, '--out', pngFile, ...(scale === undefined ? [] : ['--scale', scale]))).toContain('wrote ');
+      const svg = fs.readFileSync(svgFile, 'utf8');
+      const { width, height, pixel } = decode(fs.readFileSync(pngFile));
+      const times = Number(scale ?? 2);
+      const [svgWidth, svgHeight] = sizeOf(svg) as [number, number];
+      expect(Math.abs(width - times * svgWidth)).toBeLessThanOrEqual(1);
+      expect(Math.abs(height - times * svgHeight)).toBeLessThanOrEqual(1);
+      expect([...pixel(0, 0)]).toEqual([255, 255, 255, 255]);
+      const seen = (colour: string, x0: number, y0: number, x1: number, y1: number): number => {
+        const wanted = rgba(colour);
+        const near = (found: Buffer): boolean => wanted.every((value, i) => Math.abs(value - (found[i] as number)) < 40);
+        let count = 0;
+        for (let y = Math.floor(y0 * times); y < y1 * times; y++) {
+          for (let x = Math.floor(x0 * times); x < x1 * times; x++) if (near(pixel(x, y))) count++;
+        }
+        return count / times ** 2;
+      };
+      for (const colour of light.lines.slice(0, 2)) expect(seen(colour, 60, 60, svgWidth, svgHeight)).toBeGreaterThan(100);
+      // The title is written there, and nothing else; without a font it would be white.
+      expect(seen(light.ink, 18, 18, 400, 38)).toBeGreaterThan(100);
+      expect(seen(light.ink, 500, 18, svgWidth, 38)).toBe(0);
+    },
+  );
+
+  test('without the renderer, and without a font, an error says what to do', async () => {
+    const { svg } = plot([seriesOf('dpo')]);
+    const missing = toPng(svg, { scale: 2 }, () => Promise.reject(new Error("Cannot find package '@resvg/resvg-js'")));
+    await expect(missing).rejects.toThrow(/PNG is drawn by @resvg\/resvg-js.*npm install @resvg\/resvg-js/);
+    await expect(missing).rejects.toBeInstanceOf(CommandError);
+    // As on a machine without fonts: the renderer is kept from the system's.
+    class Resvg extends RealResvg {
+      constructor(...[source, options]: ConstructorParameters<typeof RealResvg>) {
+        super(source, { ...options, font: { loadSystemFonts: false } });
+      }
+    }
+    const bare = toPng(svg, { scale: 2 }, () => Promise.resolve({ Resvg }));
+    await expect(bare).rejects.toThrow(/no fonts.*--font FILE/);
+    expect(fs.existsSync(path.join(folder, 'bad.png'))).toBe(false);
+    await expect(output('dpo', '--out', path.join(folder, 'bad.png'), '--font', 'package.json')).rejects.toThrow(/^--font:/);
+    expect(fs.existsSync(path.join(folder, 'bad.png'))).toBe(false);
   });
 });

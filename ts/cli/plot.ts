@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { axes, hasAxis, type Axis, type Curve, type Series } from '../plot/curves.js';
 import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js';
+import { toPng, type PngOptions } from './png.js';
 import { number, oneOf, parse, whole } from './arguments.js';
 import { CommandError, ok, UsageError, type Command } from './command.js';
 import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './loss.js';
@@ -19,6 +20,8 @@ const types = {
   points: 'string',
   facets: 'boolean',
   out: 'string',
+  scale: 'string',
+  font: 'string',
   json: 'boolean',
 } as const;
 
@@ -42,6 +45,8 @@ interface Request {
   readonly leftOut: readonly string[];
   readonly options: FigureOptions;
   readonly out: string | undefined;
+  /** Where `out` is PNG. */
+  readonly png: PngOptions | undefined;
   readonly json: boolean;
 }
 
@@ -97,8 +102,8 @@ function parseRequest(args: readonly string[]): Request {
   const points = text('points');
   const out = text('out');
   const json = Boolean(parsed.values.json);
-  if (out !== undefined && out !== '-' && !out.endsWith('.svg')) {
-    throw new UsageError(`--out: '${out}' is neither - nor a name that ends with .svg; SVG is what is written`);
+  if (out !== undefined && out !== '-' && !/\.(svg|png)$/.test(out)) {
+    throw new UsageError(`--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`);
   }
   if (out === '-' && json) throw new UsageError('--out - and --json exclude each other: there is one standard output');
   const held = at === undefined ? undefined : number('at', at);
@@ -116,8 +121,28 @@ function parseRequest(args: readonly string[]): Request {
       facets: parsed.values.facets === true ? true : undefined,
     },
     out,
+    png: readPng(out, text('scale'), text('font')),
     json,
   };
+}
+
+/** Twice as many pixels as an SVG has units: sharp on today's screens. */
+const defaultScale = 2;
+/** 16800 pixels across. */
+const largestScale = 20;
+
+function readPng(out: string | undefined, scaleText: string | undefined, font: string | undefined): PngOptions | undefined {
+  if (out?.endsWith('.png') !== true) {
+    for (const [name, value] of Object.entries({ scale: scaleText, font })) {
+      if (value !== undefined) throw new UsageError(`--${name}: is for PNG; give --out FILE.png`);
+    }
+    return undefined;
+  }
+  const scale = scaleText === undefined ? defaultScale : number('scale', scaleText);
+  if (!(scale >= 0.1 && scale <= largestScale)) {
+    throw new UsageError(`--scale: '${String(scaleText)}' is not a number from 0.1 to ${largestScale}`);
+  }
+  return { scale, font };
 }
 
 function jsonOf(curve: Curve) {
@@ -180,22 +205,23 @@ function summary({ groups }: Plot, { series, leftOut, out }: Request): string {
   const notes = [
     common,
     leftOut.length > 0 ? `Left out, for it has chosen sequences only: ${leftOut.join(', ')}.` : '',
-    out === undefined ? 'Nothing was written; --out FILE.svg draws the figure.' : '',
+    out === undefined ? 'Nothing was written; --out FILE.svg or FILE.png draws the figure.' : '',
   ];
   return [table(columns, rows), '', ...notes.filter(Boolean).map((note) => paint('dim', note))].join('\n').trimEnd();
 }
 
-function run(args: string[]): Promise<number> {
+async function run(args: string[]): Promise<number> {
   const request = parseRequest(args);
   const result = plot(request.series, request.options);
-  const { out, json } = request;
+  const { out, png, json } = request;
   if (out === '-') {
     process.stdout.write(result.svg);
-    return Promise.resolve(ok);
+    return ok;
   }
+  const file = png === undefined ? Buffer.from(result.svg) : await toPng(result.svg, png);
   if (out !== undefined) {
     try {
-      writeFileSync(out, result.svg);
+      writeFileSync(out, file);
     } catch (error) {
       throw new CommandError(`--out: ${(error as Error).message}; name a file that can be written`);
     }
@@ -203,21 +229,19 @@ function run(args: string[]): Promise<number> {
   const curves = result.groups.flatMap((group) => group.curves);
   if (json) {
     printJson({ title: result.title, curves: curves.map(jsonOf), leftOut: request.leftOut, ...(out !== undefined && { out }) });
-    return Promise.resolve(ok);
+    return ok;
   }
   print(summary(result, request));
   if (out !== undefined) {
-    print(
-      `${paint('green', 'wrote')} ${shortPath(out)}, ${plural(curves.length, 'curve')}, ${Math.ceil(result.svg.length / 1000)} kB`,
-    );
+    print(`${paint('green', 'wrote')} ${shortPath(out)}, ${plural(curves.length, 'curve')}, ${Math.ceil(file.length / 1000)} kB`);
   }
-  return Promise.resolve(ok);
+  return ok;
 }
 
 export const plotCommand: Command = {
   name: 'plot',
-  summary: 'loss and derivatives of methods over the margin or the scores, as SVG',
-  usage: `diralign plot: loss and derivatives of any methods in any settings, as SVG
+  summary: 'loss and derivatives of methods over the margin or the scores, as SVG or PNG',
+  usage: `diralign plot: loss and derivatives of any methods in any settings, as SVG or PNG
 
 ${paint('bold', 'Usage')}
   diralign plot [METHOD[,METHOD...]|all] [options]
@@ -237,7 +261,10 @@ ${paint('bold', 'Options')}
   --tokens W,L         scored tokens of the chosen and the rejected sequence (default 64,64); r_dpo depends on them
   --points N           of each curve (default 201)
   --facets             a part of the figure for each method, as it is with more than six curves
-  --out FILE.svg       the figure; - for the standard output. Without it, only the summary is printed
+  --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard output. Without it, only the summary is
+                       printed. PNG needs @resvg/resvg-js beside diralign: npm install @resvg/resvg-js
+  --scale X            of PNG: pixels to a unit of the SVG, which is 840 wide (default ${defaultScale})
+  --font FILE          of PNG: a TrueType or OpenType file to use instead of the system's fonts
   --json               all points as JSON
 
 ${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing); several values with commas, a curve for each
@@ -249,6 +276,7 @@ ${paint('bold', 'Examples')}
   diralign plot apo_zero,nca --beta 0.1 --over margin --out -
   diralign plot dpo --beta 0.1 --divergence reverse_kl,forward_kl,js --label-smoothing 0,0.1 --out divergences.svg
   diralign plot all --out gallery.svg
+  diralign plot dpo,simpo --out slides.png --scale 3
   diralign plot simpo --json | jq '.curves[0].loss'`,
   run,
 };

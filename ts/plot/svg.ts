@@ -84,9 +84,12 @@ function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
   return `.da-page{fill:${page}}.da-ink{fill:${ink}}.da-soft{fill:${soft}}.da-grid{stroke:${grid}}.da-zero{stroke:${zero}}${strokes}`;
 }
 
-/** Every class begins with `da-`: in a page that includes the figure, its rules must meet nothing else. */
+/**
+ * Every class begins with `da-`: in a page that includes the figure, its rules must meet nothing else. Properties are written out, for
+ * renderers that do not read the shorthand `font`.
+ */
 const style =
-  '.da{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}.da-title{font-size:16px;font-weight:600}' +
+  '.da{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:12px}.da-title{font-size:16px;font-weight:600}' +
   '.da-head{font-size:13px;font-weight:600}.da-small{font-size:11px}.da-line{fill:none;stroke-width:1.9;stroke-linejoin:round}' +
   `${themeRules(light)}@media (prefers-color-scheme:dark){${themeRules(dark)}}`;
 
