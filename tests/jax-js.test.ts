@@ -187,11 +187,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
           tree.leaves<JaxArray>(grads).reduce((sum, g) => sum + floats(g).reduce((s, x) => s + x * x, 0), 0),
         );
         const lossAt = (h: number): number => {
-          const moved = tree.map(
-            (p: JaxArray, g: JaxArray) => p.add(g.mul(h / norm)),
-            tree.ref(params),
-            tree.ref(grads),
-          ) as Model;
+          const moved = tree.map<JaxArray, JaxArray, Model>((p, g) => p.add(g.mul(h / norm)), tree.ref(params), tree.ref(grads));
           const { loss } = step((p) => forward(p, words), moved, batch, { gradient: 'none' });
           tree.dispose(moved);
           return loss;
@@ -388,7 +384,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     let slots = 0;
     for (let i = 0; i < 30; i++) {
       const { loss, grads, metrics } = dpo(forward, params, { labels, reference });
-      params = tree.map((p: JaxArray, g: JaxArray) => p.sub(g.mul(1)), params, grads) as Model;
+      params = tree.map<JaxArray, JaxArray, Model>((p, g) => p.sub(g.mul(1)), params, grads);
       losses.push(loss);
       accuracy = metrics['rewards/accuracies'];
       tree.leaves<JaxArray>(params).forEach(floats);
@@ -662,7 +658,13 @@ function dpoOfOps(
     Float32Array.from(labels, (label) => (label === -100 ? 0 : 1)),
     { shape: [S, T] },
   );
-  const words = nn.oneHot(np.array(labels.map((label) => Math.max(label, 0)), { shape: [S, T] }), V);
+  const words = nn.oneHot(
+    np.array(
+      labels.map((label) => Math.max(label, 0)),
+      { shape: [S, T] },
+    ),
+    V,
+  );
   const logps = nn.logSoftmax(logits, -1).mul(words).sum(-1).mul(scored).sum(-1);
   const ratios = logps.sub(np.array(Float32Array.from(reference))).reshape([2, S / 2]);
   const signs = np.array(Float32Array.of(-beta, beta), { shape: [2, 1] });

@@ -80,12 +80,12 @@ export interface JaxLoss {
    * The same, bit for bit, for devices that are read asynchronously (WebGPU), with the native call off the event loop. `forward` is called
    * before it returns. Host arrays of the batch belong to the call until the promise settles.
    */
-  async<Params extends JsTree<JaxArray>, Mode extends JaxGradientMode = 'dense'>(
+  readonly async: <Params extends JsTree<JaxArray>, Mode extends JaxGradientMode = 'dense'>(
     forward: JaxForward<Params>,
     params: Params,
     batch: JaxBatch,
     run?: JaxAsyncRunOptions<Mode>,
-  ): Promise<JaxLossResult<Params, Mode>>;
+  ) => Promise<JaxLossResult<Params, Mode>>;
 }
 
 /** What {@link JaxSequenceLogps} takes of a batch. */
@@ -103,10 +103,10 @@ export interface JaxSequenceLogps {
     run?: JaxLogpsOptions,
   ): SequenceLogps;
   /** The same for devices that are read asynchronously. */
-  async<Params extends JsTree<JaxArray>>(
+  readonly async: <Params extends JsTree<JaxArray>>(
     forward: JaxForward<Params>,
     params: Params,
     batch: JaxLogpsBatch,
     run?: JaxLogpsOptions,
-  ): Promise<SequenceLogps>;
+  ) => Promise<SequenceLogps>;
 }
