@@ -60,12 +60,20 @@ export function pack(
   inputIds.set(completions.inputIds, promptRows);
   for (let i = 0; i + 1 < completions.offsets.length; i++) {
     const { rows: context } = promptSpans[i % promptSpans.length] as Span;
-    const start = completions.offsets[i]!;
-    const length = completions.offsets[i + 1]! - start;
+    const start = completions.offsets[i] as number;
+    const length = (completions.offsets[i + 1] as number) - start;
     branches.push({ rows: Int32Array.from([...context, ...rowsFrom(promptRows + start, length)]), context: context.length });
     for (let position = 0; position < length; position++) positions[row++] = longestRecord + position;
   }
-  return { inputIds, positions, prompts: promptSpans, branches, promptRows, labels: completions.labels, offsets: completions.offsets };
+  return {
+    inputIds,
+    positions,
+    prompts: promptSpans,
+    branches,
+    promptRows,
+    labels: completions.labels,
+    offsets: completions.offsets,
+  };
 }
 
 /** Pairs: the chosen completions, then the rejected, as the losses take them. */
@@ -81,7 +89,7 @@ export function pairBatch(pairs: readonly PreferencePair[]): Batch {
 export function exampleBatch(examples: readonly Example[]): Batch {
   const offsets = new Int32Array(examples.length + 1);
   examples.forEach(({ completion }, i) => {
-    offsets[i + 1] = offsets[i]! + completion.length;
+    offsets[i + 1] = (offsets[i] as number) + completion.length;
   });
   const labels = Int32Array.from(examples.flatMap(({ completion }) => completion));
   const inputIds = Int32Array.from(examples.flatMap(({ completion }) => [summaryStart, ...completion.slice(0, -1)]));

@@ -28,12 +28,12 @@ export function adam(weights: Float32Array): (gradient: Float32Array, learningRa
     const rate = learningRate / (1 - meanDecay ** steps);
     const squareScale = 1 / (1 - squareDecay ** steps);
     for (let i = 0; i < weights.length; i++) {
-      const g = gradient[i]! * clip;
-      const mean = meanDecay * means[i]! + (1 - meanDecay) * g;
-      const square = squareDecay * squares[i]! + (1 - squareDecay) * g * g;
+      const g = (gradient[i] as number) * clip;
+      const mean = meanDecay * (means[i] as number) + (1 - meanDecay) * g;
+      const square = squareDecay * (squares[i] as number) + (1 - squareDecay) * g * g;
       means[i] = mean;
       squares[i] = square;
-      weights[i]! -= (rate * mean) / (Math.sqrt(square * squareScale) + epsilon);
+      weights[i] = (weights[i] as number) - (rate * mean) / (Math.sqrt(square * squareScale) + epsilon);
     }
   };
 }

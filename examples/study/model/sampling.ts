@@ -40,12 +40,12 @@ class Cache {
 /** A word by the softmax of `logits` from `start` to `end`, temperature 1. */
 function drawToken(logits: Float32Array, start: number, end: number, random: Random): number {
   let largest = -Infinity;
-  for (let i = start; i < end; i++) largest = Math.max(largest, logits[i]!);
+  for (let i = start; i < end; i++) largest = Math.max(largest, logits[i] as number);
   let sum = 0;
-  for (let i = start; i < end; i++) sum += Math.exp(logits[i]! - largest);
+  for (let i = start; i < end; i++) sum += Math.exp((logits[i] as number) - largest);
   let left = random() * sum;
   for (let i = start; i < end; i++) {
-    left -= Math.exp(logits[i]! - largest);
+    left -= Math.exp((logits[i] as number) - largest);
     if (left < 0) return i - start;
   }
   return end - start - 1;

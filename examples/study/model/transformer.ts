@@ -18,11 +18,11 @@ export type Attend = (qkv: tf.Tensor2D, layer: number) => tf.Tensor2D;
 
 /** `tf.tidy` for results that are no tensors: it would look for tensors in them, element by element. */
 export function tidyScope<Result>(compute: () => Result): Result {
-  let result: Result;
+  let result: Result | undefined;
   tf.tidy(() => {
     result = compute();
   });
-  return result!;
+  return result as Result;
 }
 
 /** The caller disposes of them. */
@@ -49,9 +49,9 @@ function product(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
       const gradW = x.shape[1] <= dy.shape[1] ? tf.matMul(tf.transpose(x), dy) : tf.transpose(tf.matMul(tf.transpose(dy), x));
       return [tf.matMul(dy, tf.transpose(w)), gradW];
     };
-    return { value: tf.matMul(a, b), gradFunc };
+    return { value: tf.matMul<tf.Tensor2D>(a, b), gradFunc };
   });
-  return op(x, w) as tf.Tensor2D;
+  return op(x, w);
 }
 
 /** Word and position embeddings added up: a product with two ones a row, which is faster here than gathering and scattering. */
@@ -60,15 +60,15 @@ function embed(table: tf.Tensor2D, { inputIds, positions }: Rows): tf.Tensor2D {
   const ones = new Float32Array(inputIds.length * columns);
   inputIds.forEach((id, row) => {
     ones[row * columns + id] = 1;
-    ones[row * columns + vocabulary.length + positions[row]!] = 1;
+    ones[row * columns + vocabulary.length + (positions[row] as number)] = 1;
   });
   const op = tf.customGrad((matrix) => {
     const selection = tf.tensor2d(ones, [inputIds.length, columns]);
     const gradFunc = (dy: tf.Tensor2D): tf.Tensor =>
       tf.transpose(tf.matMul(tf.transpose(dy), tf.tensor2d(ones, [inputIds.length, columns])));
-    return { value: tf.matMul(selection, matrix as tf.Tensor2D), gradFunc };
+    return { value: tf.matMul<tf.Tensor2D>(selection, matrix as tf.Tensor2D), gradFunc };
   });
-  return op(table) as tf.Tensor2D;
+  return op(table);
 }
 
 /** x over the root mean square of its row. Gains would be factors of the matrix that comes next. */
@@ -76,7 +76,7 @@ function rmsNorm(x: tf.Tensor2D): tf.Tensor2D {
   const op = tf.customGrad((...args) => {
     const [input, save] = args as unknown as [tf.Tensor2D, (tensors: tf.Tensor[]) => void];
     const scale = tf.rsqrt(tf.add(tf.mean(tf.square(input), 1, true), 1e-5));
-    const value = tf.mul(input, scale);
+    const value = tf.mul<tf.Tensor2D>(input, scale);
     save([value, scale]);
     const gradFunc = (dy: tf.Tensor2D, saved: tf.Tensor[]): tf.Tensor => {
       const [y, s] = saved as [tf.Tensor2D, tf.Tensor2D];
@@ -84,7 +84,7 @@ function rmsNorm(x: tf.Tensor2D): tf.Tensor2D {
     };
     return { value, gradFunc };
   });
-  return op(x) as tf.Tensor2D;
+  return op(x);
 }
 
 function rowsAfter(x: tf.Tensor2D, first: number): tf.Tensor2D {
