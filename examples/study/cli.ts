@@ -138,9 +138,9 @@ async function study(options: Options, args: readonly string[], { experiments, m
   const progress = new Progress({ stream: process.stderr, workers, status: () => runner.status() });
   const elapsed = (): string => duration((Date.now() - start) / 1000);
 
-  let interrupted = false;
+  const interruption = new AbortController();
   const interrupt = (): void => {
-    interrupted = true;
+    interruption.abort();
     runner.stop();
   };
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
@@ -169,9 +169,9 @@ async function study(options: Options, args: readonly string[], { experiments, m
   if (sections.length < chosen.length) {
     if (runner.failure) console.error(`A task failed: ${runner.failure.message}`);
     console.error(
-      `${interrupted ? 'Interrupted' : 'Ended'} after ${elapsed()} with ${status.done} of ${status.known} tasks done. They are kept: the same command goes on from here.`,
+      `${interruption.signal.aborted ? 'Interrupted' : 'Ended'} after ${elapsed()} with ${status.done} of ${status.known} tasks done. They are kept: the same command goes on from here.`,
     );
-    return interrupted ? exitCodes.interrupted : exitCodes.failed;
+    return interruption.signal.aborted ? exitCodes.interrupted : exitCodes.failed;
   }
   const computation = runner.records.reduce((sum, { seconds }) => sum + seconds, 0);
   // The libraries that draw it take a second to load.

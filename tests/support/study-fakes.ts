@@ -1,4 +1,5 @@
 // A study whose stages are formulas: what the experiments conclude can be told beforehand.
+import { createHash } from 'node:crypto';
 import type { AlignParams, AlignResult, Evaluation, SftParams, SftResult } from '../../examples/study/model/tasks.js';
 import type { Scale, Study, Task } from '../../examples/study/study.js';
 import { taskKey } from '../../examples/study/task-store.js';
@@ -6,7 +7,7 @@ import { taskKey } from '../../examples/study/task-store.js';
 export interface FakeModel {
   /** Quality after SFT. */
   readonly sft: (params: SftParams) => number;
-  readonly align: (params: AlignParams) => { readonly quality: number; readonly kl: number };
+  readonly align: (params: AlignParams) => { readonly quality: number; readonly kl: number; readonly diverged?: boolean };
 }
 
 export interface FakeStudy extends Study {
@@ -28,7 +29,7 @@ function compute({ stage, params }: Task, model: FakeModel): unknown {
   if (stage === 'sft')
     return { ...rest, evaluation: evaluationOf(model.sft(params as unknown as SftParams)) } satisfies SftResult;
   if (stage !== 'align') throw new Error(`no fake stage '${stage}'`);
-  const { quality, kl } = model.align(params as unknown as AlignParams);
+  const { quality, kl, diverged = false } = model.align(params as unknown as AlignParams);
   const [win, tie, lose] = [quality, (1 - quality) / 2, (1 - quality) / 2];
   return {
     ...rest,
@@ -38,7 +39,7 @@ function compute({ stage, params }: Task, model: FakeModel): unknown {
     lose,
     kl,
     accuracies: [0.5, 0.9],
-    diverged: false,
+    diverged,
   } satisfies AlignResult;
 }
 
@@ -76,10 +77,8 @@ export function fakeStudy(scale: Scale, model: FakeModel): FakeStudy {
 
 /** A small number that depends on the seed alone, so that pairs share it. */
 export const seedNoise = (seed: number): number => 0.02 * Math.sin(12.9 * seed);
-/** One that depends on all parameters. */
+/** One that depends on all parameters, and on each seed anew. */
 export function noise(params: object): number {
-  const text = JSON.stringify(params);
-  let hash = 0;
-  for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) % 65_521;
-  return 0.01 * (hash / 65_521 - 0.5);
+  const hash = createHash('sha256').update(JSON.stringify(params)).digest().readUInt32LE();
+  return 0.01 * (hash / 2 ** 32 - 0.5);
 }

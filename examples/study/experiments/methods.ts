@@ -71,7 +71,7 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
       seeds: plan.seeds,
       sft: qualities(sft),
       search: alignmentMethods.flatMap((method) =>
-        searches[method].tried.map(({ setting, quality }) => ({ ...setting, quality: quality ?? null })),
+        searches[method].tried.map(({ setting, quality, diverged }) => ({ ...setting, quality: quality ?? null, diverged })),
       ),
       best: alignmentMethods.map((method) => ({
         ...searches[method].best,
@@ -114,10 +114,10 @@ function rankingFinding(results: Results): Finding {
 function methodTable(sft: readonly SftResult[], searches: PerMethod<Search>, results: Results): Table {
   return {
     caption:
-      'Best settings: quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats, length in tokens',
-    columns: ['method', 'ranking', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL', 'length'],
+      'Best settings: quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats, length in tokens, runs that diverged',
+    columns: ['method', 'ranking', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL', 'length', 'diverged'],
     rows: [
-      [...['SFT', '', '', ''], plusMinus(interval(qualities(sft))), ...['', '', '', ''], lengthOf(sft)],
+      [...['SFT', '', '', ''], plusMinus(interval(qualities(sft))), ...['', '', '', ''], lengthOf(sft), 0],
       ...alignmentMethods.map((method) => {
         const { best } = searches[method];
         const found = results[method];
@@ -127,6 +127,7 @@ function methodTable(sft: readonly SftResult[], searches: PerMethod<Search>, res
           ...(['win', 'tie', 'lose'] as const).map((of) => plusMinus(interval(found.map((result) => 100 * result[of])), 1)),
           plusMinus(interval(found.map(({ kl }) => kl)), 2),
           lengthOf(found),
+          found.filter(({ diverged }) => diverged).length,
         ];
       }),
     ],

@@ -69,7 +69,7 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
     title,
     text: [
       `Every beta of every method at its best learning rate, on seeds ${seedList(plan.seeds)}. KL is that of the policy to the model after SFT, in nats per summary, estimated on summaries sampled from the policy.`,
-      'A front is the best quality within a KL. It begins at the model after SFT itself, which costs nothing. The fronts of pairwise and of pointwise methods are compared on each seed, by their mean difference from KL 0 to where the shorter of the two ends.',
+      'A front is the best quality within a KL. It begins at the model after SFT itself, which costs nothing. The fronts of pairwise and of pointwise methods are compared on each seed, by their mean difference from KL 0 to where the longer of the two reaches its best.',
     ],
     findings: [frontFinding(sft, all), ...startFindings(all)],
     tables: [
@@ -109,18 +109,16 @@ function frontOf(start: number, points: readonly Point[]): readonly Point[] {
   );
 }
 
-/** Mean of front a minus front b over KL, from 0 to the end of the one that ends first. Fronts are steps; both begin at the same point. */
+/** Mean of front a minus front b over KL, from 0 to the end of the one that ends last. Fronts are steps, from KL 0 on. */
 export function frontDifference(a: readonly Point[], b: readonly Point[]): number {
-  const end = Math.min((a.at(-1) as Point).kl, (b.at(-1) as Point).kl);
-  return end === 0 ? 0 : meanHeight(a, end) - meanHeight(b, end);
+  const end = Math.max((a.at(-1) as Point).kl, (b.at(-1) as Point).kl);
+  return meanHeight(a, end) - meanHeight(b, end);
 }
 
 function meanHeight(front: readonly Point[], end: number): number {
-  return front.reduce((area, { kl, quality }, i) => {
-    const from = Math.min(Math.max(kl, 0), end);
-    const to = Math.min(front[i + 1]?.kl ?? end, end);
-    return area + (quality * Math.max(to - from, 0)) / end;
-  }, 0);
+  if (end === 0) return (front[0] as Point).quality;
+  const areas = front.map(({ kl, quality }, i) => quality * ((front[i + 1]?.kl ?? end) - kl));
+  return areas.reduce((sum, area) => sum + area, 0) / end;
 }
 
 function frontFinding(sft: readonly SftResult[], all: readonly Run[]): Finding {

@@ -53,6 +53,8 @@ export const qualities = (results: readonly (AlignResult | SftResult)[]): number
 export interface Tried {
   readonly setting: Setting;
   readonly quality: number | undefined;
+  /** In at least one run. */
+  readonly diverged: boolean;
 }
 
 export interface Search {
@@ -60,19 +62,23 @@ export interface Search {
   readonly tried: readonly Tried[];
 }
 
-/** By mean quality over the search seeds; of equal ones the first. A single candidate is taken without a run. */
+/**
+ * By mean quality over the search seeds; of equal ones the first. What diverged is chosen only if all did. A single candidate is taken
+ * without a run.
+ */
 export async function search(study: Study, plan: Plan, candidates: readonly Setting[]): Promise<Search> {
   const [first] = candidates;
   if (!first) throw new RangeError('a search needs a candidate');
-  if (candidates.length === 1) return { best: first, tried: [{ setting: first, quality: undefined }] };
-  const found = await Promise.all(
-    candidates.map(async (setting) => ({
-      setting,
-      quality: mean(qualities(await runs(study, plan, setting, plan.searchSeeds))),
-    })),
+  if (candidates.length === 1) return { best: first, tried: [{ setting: first, quality: undefined, diverged: false }] };
+  const tried = await Promise.all(
+    candidates.map(async (setting) => {
+      const results = await runs(study, plan, setting, plan.searchSeeds);
+      return { setting, quality: mean(qualities(results)), diverged: results.some(({ diverged }) => diverged) };
+    }),
   );
-  const best = found.reduce((a, b) => (b.quality > a.quality ? b : a));
-  return { best: best.setting, tried: found };
+  const stable = tried.filter(({ diverged }) => !diverged);
+  const best = (stable.length > 0 ? stable : tried).reduce((a, b) => (b.quality > a.quality ? b : a));
+  return { best: best.setting, tried };
 }
 
 /** Every learning rate with every beta, align-only, after SFT. */

@@ -86,8 +86,9 @@ const meanOf = ({ methods }: Level, which: readonly AlignmentMethod[]): number[]
   meanAcross(which.map((method) => qualities(methods[method])));
 
 function findings(levels: readonly Level[]): readonly Finding[] {
-  const full = levels.at(-1) as Level;
-  const claimed = levels.find(({ share }) => share === claimedShare) ?? (levels[0] as Level);
+  const full = levels.at(-1);
+  const claimed = levels.find(({ share }) => share === claimedShare) ?? levels[0];
+  if (!full || !claimed) throw new RangeError('a plan needs shares of the demonstrations');
   return [sufficiency(claimed, full), ...few(levels.filter(({ share }) => smallShares.includes(share)))];
 }
 

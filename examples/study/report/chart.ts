@@ -1,5 +1,5 @@
 /** Charts as SVG text, without a browser. */
-import { logger, parse, View, Warn, type Spec } from 'vega';
+import { logger, parse, View, Warn } from 'vega';
 import { compile, type Config, type TopLevelSpec } from 'vega-lite';
 
 /** Colours that stand out by 3:1 or more from a white page and from a dark one, as their reader may have either. */
@@ -38,7 +38,7 @@ export async function drawChart(spec: TopLevelSpec): Promise<string> {
   const complaints: string[] = [];
   const collector = logger(Warn, 'log', (_console, _method, entries) => complaints.push(entries.map(String).join(' ')));
   const compiled = compile(spec, { config, logger: collector }).spec;
-  const view = new View(parse(compiled as Spec), { renderer: 'none', logger: collector });
+  const view = new View(parse(compiled), { renderer: 'none', logger: collector });
   const svg = await view.toSVG();
   view.finalize();
   if (complaints.length > 0) throw new Error(`a chart is not as specified: ${complaints.join('; ')}`);
