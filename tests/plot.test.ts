@@ -593,6 +593,8 @@ describe('PNG', () => {
     return { width, height, pixel: (x, y) => pixels.subarray(y * stride + 4 * x, y * stride + 4 * x + 4) };
   }
 
+  // A machine may have no fonts of its own.
+  const font = fileURLToPath(import.meta.resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf'));
   const sizeOf = (svg: string): number[] => /viewBox="0 0 (\S+) (\S+)"/.exec(svg)?.slice(1).map(Number) as number[];
   const rgba = (hex: string): number[] => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).concat(255);
 
@@ -602,7 +604,9 @@ describe('PNG', () => {
       const [svgFile, pngFile] = [path.join(folder, 'same.svg'), path.join(folder, `scale-${scale}.png`)];
       const args = ['dpo', '--beta', '0.1,0.5'];
       await output(...args, '--out', svgFile);
-      expect(await output(...args, '--out', pngFile, ...(scale === undefined ? [] : ['--scale', scale]))).toContain('wrote ');
+      expect(
+        await output(...args, '--out', pngFile, '--font', font, ...(scale === undefined ? [] : ['--scale', scale])),
+      ).toContain('wrote ');
       const svg = fs.readFileSync(svgFile, 'utf8');
       const { width, height, pixel } = decode(fs.readFileSync(pngFile));
       const times = Number(scale ?? 2);
