@@ -37,7 +37,8 @@ const config: Config = {
 export async function drawChart(spec: TopLevelSpec): Promise<string> {
   const complaints: string[] = [];
   const collector = logger(Warn, 'log', (_console, _method, entries) => complaints.push(entries.map(String).join(' ')));
-  const compiled = compile(spec, { config, logger: collector }).spec;
+  // vega marks the data it is given.
+  const compiled = compile(structuredClone(spec), { config, logger: collector }).spec;
   const view = new View(parse(compiled), { renderer: 'none', logger: collector });
   const svg = await view.toSVG();
   view.finalize();
