@@ -274,6 +274,19 @@ describe('KL against quality', () => {
     expect(await outcomes(pareto(), model(1, 9))).toEqual(['reproduced', 'reproduced', 'reproduced']);
     expect(await outcomes(pareto(), model(-1, -9))).toEqual(['not reproduced', 'not reproduced', 'not reproduced']);
   });
+
+  test('where a method starts is its KL at the largest beta', async () => {
+    const { betas } = planOf('full');
+    const largest = (p: AlignParams): boolean => p.beta === Math.max(...betas[p.method]);
+    const model: FakeModel = {
+      ...level(),
+      align: (p) => {
+        const odds = p.method === 'orpo' || p.method === 'asft';
+        return { quality: 0.7 + noise(p), kl: (odds === largest(p) ? 3 : 0.1) + noise(p) };
+      },
+    };
+    expect((await outcomes(pareto(), model)).slice(1)).toEqual(['reproduced', 'reproduced']);
+  });
 });
 
 describe('the share of the demonstrations', () => {
