@@ -315,6 +315,12 @@ describe('the experiment', () => {
     const searched = new Set(asked.filter((p) => p.learningRates.length > 1).flatMap(seedsOf));
     const evaluated = asked.filter((p) => p.learningRates.length === 1);
     expect(evaluated.flatMap(seedsOf).filter((seed) => searched.has(seed))).toEqual([]);
+    const atOne = asked.filter((p) => p.method === 'dpo' && p.hidden === 1 && p.strength > 0);
+    const finals = atOne.filter((p) => p.learningRates.length === 3);
+    expect(new Set(finals.flatMap((p) => p.learningRates))).toEqual(new Set([0.3, 0.1, 0.05]));
+    expect(new Set(finals.flatMap(seedsOf)).size).toBe(120);
+    expect(atOne.filter((p) => p.learningRates.length === 7).flatMap(seedsOf)).toHaveLength(40);
+    expect(searched.size).toBe(160);
     const dpo = evaluated.filter((p) => p.method === 'dpo' && p.hidden === 3 && p.strength > 0).flatMap(seedsOf);
     expect(dpo).toEqual(Array.from({ length: 400 }, (_, seed) => seed));
   });

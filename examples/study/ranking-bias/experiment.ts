@@ -14,6 +14,8 @@ interface Setting {
   readonly hidden: number;
   readonly regime: Regime;
   readonly searchSeeds: number;
+  /** Where accuracy is noisy: so many more for the three rates that do best on those. */
+  readonly finalSeeds?: number;
   readonly seeds: number;
 }
 
@@ -34,7 +36,7 @@ const plans: Readonly<Record<Scale, Plan>> = {
   full: {
     learningRates: [0.3, 0.1, 0.05, 0.03, 0.01, 0.005, 0.003],
     settings: [
-      { hidden: 1, regime: 'biased', searchSeeds: 40, seeds: 400 },
+      { hidden: 1, regime: 'biased', searchSeeds: 40, finalSeeds: 120, seeds: 400 },
       { hidden: 3, regime: 'biased', searchSeeds: 40, seeds: 400 },
       { hidden: 4, regime: 'biased', searchSeeds: 10, seeds: 100 },
       { hidden: 8, regime: 'biased', searchSeeds: 10, seeds: 50 },
@@ -47,6 +49,9 @@ const plans: Readonly<Record<Scale, Plan>> = {
 };
 
 const firstSearchSeed = 1_000_000;
+const finalists = 3;
+/** Means of the same counts, added in another order, differ by less than a count does. */
+const tie = 1e-9;
 /** A few seconds of work. */
 const seedsPerTask = { search: 20, evaluation: 50 } as const;
 
@@ -77,9 +82,19 @@ async function measure(study: Study, setting: Setting, method: RankedMethod, rat
       ),
     );
   const searched = await run(rates, parts(firstSearchSeed, setting.searchSeeds, seedsPerTask.search));
-  const learningRate = bestRate(rates, searched);
+  const learningRate = setting.finalSeeds ? await bestFinalist(setting.finalSeeds) : bestRate(rates, searched);
   const [runs] = await run([learningRate], parts(0, setting.seeds, seedsPerTask.evaluation));
   return { setting, method, learningRate, runs: runs as Runs };
+
+  async function bestFinalist(seeds: number): Promise<number> {
+    const accuracies = searched.map(({ accuracy }) => mean(accuracy));
+    const third = [...accuracies].sort((a, b) => b - a)[finalists - 1] as number;
+    const best = rates.map((_, i) => i).filter((i) => (accuracies[i] as number) > third - tie);
+    const kept = best.map((i) => rates[i] as number);
+    const more = await run(kept, parts(firstSearchSeed + setting.searchSeeds, seeds, seedsPerTask.search));
+    const all = best.map((i, k) => joinedRuns([searched[i] as Runs, more[k] as Runs]));
+    return bestRate(kept, all);
+  }
 }
 
 type SeedRange = Pick<RankingBiasParams, 'firstSeed' | 'seeds'>;
@@ -94,18 +109,18 @@ function parts(first: number, seeds: number, most: number): readonly SeedRange[]
 /** Seeds one after the other, learning rate by learning rate. */
 function joined(results: readonly RankingBiasResult[]): RankingBiasResult {
   const [first = []] = results;
-  return first.map((_, rate) => {
-    const runs = results.map((result) => result[rate] as Runs);
-    return { accuracy: runs.flatMap((r) => r.accuracy), icc1: runs.flatMap((r) => r.icc1) };
-  });
+  return first.map((_, rate) => joinedRuns(results.map((result) => result[rate] as Runs)));
+}
+
+function joinedRuns(runs: readonly Runs[]): Runs {
+  return { accuracy: runs.flatMap((r) => r.accuracy), icc1: runs.flatMap((r) => r.icc1) };
 }
 
 /** By mean accuracy on the test pairs; of equals the middle one, the farthest from rates that do worse, or the smaller of two middles. */
 export function bestRate(rates: readonly number[], searched: RankingBiasResult): number {
   const accuracies = searched.map((runs) => mean(runs.accuracy));
   const best = Math.max(...accuracies);
-  // Sums of the same counts in another order differ by less than a count does.
-  const equals = rates.filter((_, i) => (accuracies[i] as number) > best - 1e-9).sort((a, b) => b - a);
+  const equals = rates.filter((_, i) => (accuracies[i] as number) > best - tie).sort((a, b) => b - a);
   return equals[Math.floor(equals.length / 2)] as number;
 }
 
@@ -147,6 +162,11 @@ function groupsOf(measured: readonly Measured[]): readonly Group[] {
 
 function section(measured: readonly Measured[], { learningRates, settings }: Plan): Section {
   const groups = groupsOf(measured);
+  const final = settings
+    .map(({ hidden, regime, finalSeeds }) =>
+      finalSeeds ? `, and ${finalSeeds} more at h = ${hidden} ${regime} for the best three` : '',
+    )
+    .join('');
   const searchSeeds = [...new Set(settings.map((setting) => setting.searchSeeds))];
   return {
     id: rankingBias.id,
@@ -154,7 +174,7 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
     text: [
       'A scorer r(x, y) learns which of two responses y to a prompt x is better. Half of the prompts, those with x < 0.5, add the same bias to both of their responses, .9 where the regime is called biased and 0 where it is not. The bias says nothing about which response is better, and a loss of the difference of two scores does not see it where the scorer adds it to both. A pointwise loss has to explain it. The data, 1600 training and 400 test pairs per seed, and the losses with beta = 1 are those of arXiv 2502.01237, appendices F and K; DPO stands for SimPO and ORPO too, which are the same loss here.',
       'The scorer is a network of one hidden layer of h ReLU units in float64. What the paper does not state is chosen here: full-batch Adam (.9, .999), PyTorch’s default initialisation, biases in both layers, figures after the last of 100 epochs. Losses and their gradients are those of the package: scores go in as log-probabilities with a reference of 0, or for ASFT as log sigmoid(r), whose log-odds are r; that of APO-Zero is 1 more than the paper writes it.',
-      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(' or ')} of them. Of equal ones the middle one is taken. Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
+      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(' or ')} of them${final}. Of equal ones the middle one is taken. Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
       'Accuracy is the share of test pairs whose chosen response scores strictly higher, so that a scorer that has died, and is constant, counts as wrong. ICC1 is the share of the variance of scores that is between prompts, from −1 (none) to 1 (all). It is undefined for a constant scorer, and averaged over the seeds where it is defined.',
     ],
     findings: findings(groups),
@@ -183,6 +203,8 @@ export function outcomeVanishes(found: Interval, effect: number): Outcome {
   if (Math.abs(mean) > halfWidth) return 'not reproduced';
   return Math.abs(mean - effect) > halfWidth ? 'reproduced' : 'unclear';
 }
+
+const lowEnd = ({ mean, halfWidth }: Interval): number => mean - halfWidth;
 
 function findings(groups: readonly Group[]): readonly Finding[] {
   const at = (hidden: number, regime: Regime): Group | undefined =>
@@ -230,27 +252,27 @@ function orderingFinding({ setting, runs }: Group): Finding {
       return difference ? [{ a, b, difference }] : [];
     }),
   );
-  const closest = differences.reduce((low, d) => (d.difference.mean < low.difference.mean ? d : low));
+  const closest = differences.reduce((low, d) => (lowEnd(d.difference) < lowEnd(low.difference) ? d : low));
   return {
     claim: `Under a prompt bias and with h = ${setting.hidden}, pairwise methods spend more of their scores' variance on prompts: the ICC1 of every pairwise method is above that of every pointwise one.`,
     outcome: outcomeAbove(
       differences.map((d) => d.difference),
       0,
     ),
-    evidence: `Of ${differences.length} paired differences the smallest is ${names[closest.a]} minus ${names[closest.b]}, ${signed(closest.difference)} over ${closest.difference.count} seeds.`,
+    evidence: `Of ${differences.length} paired differences the least certain is ${names[closest.a]} minus ${names[closest.b]}, ${signed(closest.difference)} over ${closest.difference.count} seeds.`,
   };
 }
 
 function capacityFinding({ setting, runs }: Group): Finding {
   const accuracies = rankedMethods.map((method) => ({ method, found: interval(runs[method].accuracy) }));
-  const lowest = accuracies.reduce((low, a) => (a.found.mean < low.found.mean ? a : low));
+  const lowest = accuracies.reduce((low, a) => (lowEnd(a.found) < lowEnd(low.found) ? a : low));
   return {
     claim: `With capacity the bias costs nothing: at h = ${setting.hidden} every method ranks nearly all pairs right (here: more than .99).`,
     outcome: outcomeAbove(
       accuracies.map((a) => a.found),
       0.99,
     ),
-    evidence: `Lowest: ${names[lowest.method]}, ${plusMinus(lowest.found)} over ${lowest.found.count} seeds.`,
+    evidence: `Least certain: ${names[lowest.method]}, ${plusMinus(lowest.found)} over ${lowest.found.count} seeds.`,
   };
 }
 
@@ -261,12 +283,12 @@ function fallFinding(small: Group, large: Group): Finding {
     return fall && reached ? [{ method, fall, reached }] : [];
   });
   const highest = found.reduce((high, f) => (f.reached.mean > high.reached.mean ? f : high));
-  const least = found.reduce((low, f) => (f.fall.mean < low.fall.mean ? f : low));
+  const least = found.reduce((low, f) => (lowEnd(f.fall) < lowEnd(low.fall) ? f : low));
   const falls = found.map((f) => f.fall);
   return {
     claim: `Without the bias ICC1 falls towards −1 as capacity grows (here: from h = ${small.setting.hidden} to h = ${large.setting.hidden}, for every method).`,
     outcome: outcomeAbove(falls, 0),
-    evidence: `The smallest fall is that of ${names[least.method]}, ${plusMinus(least.fall)} over ${least.fall.count} seeds; the highest ICC1 at h = ${large.setting.hidden} that of ${names[highest.method]}, ${plusMinus(highest.reached)}.`,
+    evidence: `The least certain fall is that of ${names[least.method]}, ${plusMinus(least.fall)} over ${least.fall.count} seeds; the highest ICC1 at h = ${large.setting.hidden} that of ${names[highest.method]}, ${plusMinus(highest.reached)}.`,
   };
 }
 
