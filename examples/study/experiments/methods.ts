@@ -55,7 +55,7 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
     title,
     text: [
       `Each method is trained after SFT on all demonstrations, align-only, over a grid of learning rates and betas on seed ${seedList(plan.searchSeeds)}; the setting with the best mean quality is then trained on seeds ${seedList(plan.seeds)}, of which alone the figures are. A seed is a pretrained model of its own, with its own data.`,
-      'The grids are of about the same size for every method. They are not the paper’s: a model this small takes larger learning rates, and its log-probabilities of short summaries are of another size.',
+      'The grids of the full study have as many settings for every method. They are not the paper’s: a model this small takes larger learning rates, and its log-probabilities of short summaries are of another size.',
     ],
     findings: [aboveSft(sft, results), rankingFinding(results)],
     tables: [methodTable(sft, searches, results)],

@@ -18,8 +18,10 @@ export interface Plan {
   readonly learningRates: readonly number[];
   /** From the base model, in one stage. */
   readonly baseLearningRates: readonly number[];
-  /** Of orpo and asft with the likelihood term, 1 among them: the form without tempering. */
+  /** After SFT, as many for every method; 1, which is no tempering, is among those of orpo and asft. */
   readonly betas: Readonly<Record<AlignmentMethod, readonly number[]>>;
+  /** Of the sweeps. */
+  readonly sweptBetas: Readonly<Record<OddsMethod, readonly number[]>>;
   /** Per cent of the demonstrations, 100 last. */
   readonly shares: readonly number[];
 }
@@ -27,7 +29,7 @@ export interface Plan {
 const firstSearchSeed = 101;
 
 const sizes = {
-  quick: { search: 1, seeds: 2, shareSeeds: 2, shares: [5, 100] },
+  quick: { search: 1, seeds: 3, shareSeeds: 2, shares: [5, 100] },
   full: { search: 1, seeds: 5, shareSeeds: 3, shares: [1, 3, 5, 10, 25, 50, 100] },
 } as const;
 
@@ -45,22 +47,34 @@ export function planOf(scale: Scale, seeds?: number): Plan {
   };
 }
 
-const grids = {
+type Grid = Pick<Plan, 'learningRates' | 'baseLearningRates' | 'betas' | 'sweptBetas'>;
+
+const grids: Readonly<Record<Scale, Grid>> = {
   quick: {
     learningRates: [1e-3],
     baseLearningRates: [2e-3],
-    betas: betasOf({ orpo: [0.2, 1], asft: [0.2, 1] }),
+    betas: {
+      ...{ dpo: [0.3], ipo: [0.1], simpo: [0.3], orpo: [0.2, 1] },
+      ...{ apo_zero: [0.5], nca: [0.05], cal_dpo: [0.02], asft: [0.2, 1] },
+    },
+    sweptBetas: { orpo: [0.2, 1], asft: [0.2, 1] },
   },
   full: {
-    learningRates: [3e-4, 1e-3, 3e-3],
+    learningRates: [5e-4, 1e-3, 2e-3],
     baseLearningRates: [1e-3, 2e-3, 4e-3],
-    betas: betasOf({ orpo: [0.05, 0.1, 0.2, 0.5, 1, 2], asft: [0.05, 0.1, 0.2, 0.5, 1, 2] }),
+    betas: {
+      dpo: [0.03, 0.1, 0.3, 1],
+      ipo: [0.03, 0.1, 0.3, 1],
+      simpo: [0.1, 0.3, 1, 3],
+      orpo: [0.05, 0.2, 0.5, 1],
+      apo_zero: [0.1, 0.3, 1, 3],
+      nca: [0.02, 0.05, 0.15, 0.5],
+      cal_dpo: [0.005, 0.02, 0.06, 0.2],
+      asft: [0.05, 0.2, 0.5, 1],
+    },
+    sweptBetas: { orpo: [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], asft: [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] },
   },
-} as const;
-
-function betasOf(own: Partial<Record<AlignmentMethod, readonly number[]>>): Plan['betas'] {
-  return Object.fromEntries(alignmentMethods.map((method) => [method, own[method] ?? [0.1]])) as Plan['betas'];
-}
+};
 
 function range(first: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, i) => first + i);

@@ -46,7 +46,7 @@ export function tempering(seeds?: number): Experiment {
         const [tempered, untempered, sweep] = await Promise.all([
           run(best),
           run(plain),
-          Promise.all(grid.filter(({ learningRate }) => learningRate === best.learningRate).map(run)),
+          Promise.all(plan.sweptBetas[method].map((beta) => run({ ...best, beta }))),
         ]);
         return { method, tempered, untempered, sweep };
       };
