@@ -38,7 +38,7 @@ class Cache {
 }
 
 /** A word by the softmax of `logits` from `start` to `end`, temperature 1. */
-function drawToken(logits: Float32Array, start: number, end: number, random: Random): number {
+export function drawToken(logits: Float32Array, start: number, end: number, random: Random): number {
   let largest = -Infinity;
   for (let i = start; i < end; i++) largest = Math.max(largest, logits[i] as number);
   let sum = 0;

@@ -19,7 +19,7 @@ export interface Sizes {
 export const batchSize = 32;
 
 export const sizes: Readonly<Record<Scale, Sizes>> = {
-  quick: { pretrainSteps: 300, demonstrations: 1600, preferences: 1280, prompts: 128 },
+  quick: { pretrainSteps: 400, demonstrations: 1920, preferences: 1280, prompts: 128 },
   full: { pretrainSteps: 900, demonstrations: 4800, preferences: 3840, prompts: 512 },
 };
 
