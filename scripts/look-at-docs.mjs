@@ -78,7 +78,7 @@ async function lookAtAll({ name, width, height, ...options }) {
     if (protocol !== 'data:' && protocol !== 'blob:' && from !== origin) report(`asks another host: ${request.url()}`);
   });
   for (file of pages) {
-    await tab.goto(`${origin}/${file}`, { waitUntil: 'networkidle' });
+    await tab.goto(`${origin}/${file}`, { waitUntil: 'load' });
     for (const what of await tab.evaluate(defectsOfPage)) report(what);
     await tab.screenshot({ path: path.join(folder, `${file.replaceAll('/', '-').replace('.html', '')}.png`), fullPage: true });
   }

@@ -295,7 +295,7 @@ describe('lists', () => {
       const best = Object.values(presets.best).map((setup) => setup[method as Method]);
       const shown = row(bestTable(), method)
         .slice(1)
-        .map((cell) => /^(\S+) \((\S+)\)$/.exec(cell)?.slice(1).map(Number));
+        .map((cell) => /^(\S+)\s\((\S+)\)$/.exec(cell)?.slice(1).map(Number));
       expect(shown).toEqual(best.map((setting) => setting && [setting.beta, setting.learningRate]));
     }
   });

@@ -45,8 +45,7 @@ const methodItems = (family: 'paper' | 'wider'): DefaultTheme.SidebarItem[] =>
 export default defineConfig({
   title: 'diralign',
   description: 'Preference-training losses with exact gradients for Node',
-  // One folder of figures serves both appearances, by the reader's own setting; so does the site.
-  appearance: true,
+  head: [['link', { rel: 'icon', type: 'image/svg+xml', href: '/icon.svg' }]],
   ignoreDeadLinks: false,
   srcExclude: ['generated/**'],
   markdown: { math: true, config: leaveTheRepositoryOut },

@@ -154,7 +154,7 @@ $$
 
 ${notation(info)}
 
-${table(['', ''], facts)}
+${table(['', code(name)], facts)}
 
 \`\`\`ts
 import { dirAlignLoss } from 'diralign';
@@ -203,7 +203,7 @@ export function bestTable(): string {
     code(name),
     ...setups.map((setup) => {
       const best = presets.best[setup][name];
-      return best === undefined ? '' : `${numeral(best.beta)} (${numeral(best.learningRate)})`;
+      return best === undefined ? '' : `${numeral(best.beta)}\u00a0(${numeral(best.learningRate)})`;
     }),
   ]);
   return table(['beta (learning rate)', ...setups.map((setup) => setupNames[setup])], rows);

@@ -1,4 +1,8 @@
-/** Data for preference training: JSONL to records, token ids to batches, and the reference's numbers in a file. */
+/**
+ * Data for preference training: JSONL to records, token ids to batches, and the reference's numbers in a file.
+ *
+ * @module
+ */
 export {
   collatePairs,
   type CollateOptions,
