@@ -39,11 +39,11 @@ const plans: Readonly<Record<Scale, Plan>> = {
       { hidden: 1, regime: 'biased', searchSeeds: 40, finalSeeds: 120, seeds: 400 },
       { hidden: 3, regime: 'biased', searchSeeds: 40, seeds: 400 },
       { hidden: 4, regime: 'biased', searchSeeds: 10, seeds: 100 },
-      { hidden: 8, regime: 'biased', searchSeeds: 10, seeds: 50 },
+      { hidden: 8, regime: 'biased', searchSeeds: 4, seeds: 50 },
       { hidden: 1, regime: 'unbiased', searchSeeds: 10, seeds: 200 },
-      { hidden: 3, regime: 'unbiased', searchSeeds: 10, seeds: 100 },
-      { hidden: 4, regime: 'unbiased', searchSeeds: 10, seeds: 50 },
-      { hidden: 8, regime: 'unbiased', searchSeeds: 10, seeds: 50 },
+      { hidden: 3, regime: 'unbiased', searchSeeds: 4, seeds: 100 },
+      { hidden: 4, regime: 'unbiased', searchSeeds: 4, seeds: 50 },
+      { hidden: 8, regime: 'unbiased', searchSeeds: 4, seeds: 50 },
     ],
   },
 };
@@ -167,6 +167,10 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
       finalSeeds ? `, and ${finalSeeds} more at h = ${hidden} ${regime} for the best three` : '',
     )
     .join('');
+  // A choice that was made after a result is part of the result.
+  const history = final
+    ? ' The additional ones came after a first run, whose 40 seeds took .3 for DPO at h = 1 and left the difference of accuracy there unclear, +.015 ± .030.'
+    : '';
   const searchSeeds = [...new Set(settings.map((setting) => setting.searchSeeds))];
   return {
     id: rankingBias.id,
@@ -174,7 +178,7 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
     text: [
       'A scorer r(x, y) learns which of two responses y to a prompt x is better. Half of the prompts, those with x < 0.5, add the same bias to both of their responses, .9 where the regime is called biased and 0 where it is not. The bias says nothing about which response is better, and a loss of the difference of two scores does not see it where the scorer adds it to both. A pointwise loss has to explain it. The data, 1600 training and 400 test pairs per seed, and the losses with beta = 1 are those of arXiv 2502.01237, appendices F and K; DPO stands for SimPO and ORPO too, which are the same loss here.',
       'The scorer is a network of one hidden layer of h ReLU units in float64. What the paper does not state is chosen here: full-batch Adam (.9, .999), PyTorch’s default initialisation, biases in both layers, figures after the last of 100 epochs. Losses and their gradients are those of the package: scores go in as log-probabilities with a reference of 0, or for ASFT as log sigmoid(r), whose log-odds are r; that of APO-Zero is 1 more than the paper writes it.',
-      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(' or ')} of them${final}. Of equal ones the middle one is taken. Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
+      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(', ')} of them${final}. Of equal ones the middle one is taken.${history} Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
       'Accuracy is the share of test pairs whose chosen response scores strictly higher, so that a scorer that has died, and is constant, counts as wrong. ICC1 is the share of the variance of scores that is between prompts, from −1 (none) to 1 (all). It is undefined for a constant scorer, and averaged over the seeds where it is defined.',
     ],
     findings: findings(groups),
