@@ -1,5 +1,5 @@
 /** How much of each experiment a scale has. */
-import { alignmentMethods, type AlignmentMethod } from '../model/tasks.js';
+import type { AlignmentMethod } from '../model/tasks.js';
 import type { Scale } from '../study.js';
 
 export type OddsMethod = 'orpo' | 'asft';
