@@ -69,7 +69,11 @@ async function lookAtAll({ name, width, height, ...options }) {
     if (['error', 'warning'].includes(message.type())) report(`console: ${message.text()}`);
   });
   tab.on('pageerror', (error) => report(`exception: ${error.message}`));
-  tab.on('requestfailed', (request) => report(`request failed: ${request.url()}`));
+  tab.on('requestfailed', (request) => {
+    // A page that is left gives up what it was fetching ahead.
+    const { errorText } = request.failure() ?? {};
+    if (errorText !== 'net::ERR_ABORTED') report(`request failed (${errorText}): ${request.url()}`);
+  });
   tab.on('response', (response) => {
     if (response.status() >= 400) report(`${response.status()}: ${response.url()}`);
   });

@@ -136,16 +136,17 @@ function runShell({ code, preludes }: Pick<Snippet, 'code' | 'preludes'>) {
   const folder = newFolder();
   const tools = path.join(folder, '.tools');
   fs.mkdirSync(tools);
-  const program = inRoot('dist/cli/main.js');
-  fs.writeFileSync(
-    path.join(tools, 'npx'),
-    `#!/bin/sh
-[ "$1" = diralign ] || { echo "npx: $1 is not of this package" >&2; exit 1; }
+  const program = (name: string, lines: string): void => {
+    fs.writeFileSync(path.join(tools, name), `#!/bin/sh\n${lines}\n`, { mode: 0o755 });
+  };
+  // What changes a machine is not run by a test; its block has to say so.
+  for (const name of ['npm', 'sudo', 'apt-get']) program(name, `echo "${name}: mark the block 'not run'" >&2; exit 1`);
+  program(
+    'npx',
+    `[ "$1" = diralign ] || { echo "npx: $1 is not of this package" >&2; exit 1; }
 shift
 [ "$1" = verify ] && set -- "$@" --method sft
-exec ${JSON.stringify(process.execPath)} ${JSON.stringify(program)} "$@"
-`,
-    { mode: 0o755 },
+exec ${JSON.stringify(process.execPath)} ${JSON.stringify(inRoot('dist/cli/main.js'))} "$@"`,
   );
   const before = preludes.map((name) => read(`tests/docs/preludes/${name}.sh`));
   const env = { ...process.env, ROOT: root, PATH: `${tools}:${process.env.PATH ?? ''}`, NO_COLOR: '1' };

@@ -48,6 +48,10 @@ export default defineConfig({
   head: [['link', { rel: 'icon', type: 'image/svg+xml', href: '/icon.svg' }]],
   ignoreDeadLinks: false,
   srcExclude: ['generated/**'],
+  // Pages of wide lines, where the text takes the place of the outline.
+  transformPageData(data) {
+    if (['command-line.md', 'gpu-registers.md'].includes(data.relativePath)) data.frontmatter.aside = false;
+  },
   markdown: { math: true, config: leaveTheRepositoryOut },
   themeConfig: {
     search: { provider: 'local' },
