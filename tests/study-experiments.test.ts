@@ -57,7 +57,7 @@ describe('every experiment', () => {
       expect(study.tasks.every(({ params }) => (params as unknown as AlignParams).scale === scale)).toBe(true);
       const count = alignRuns(study).length;
       expect(count).toBeGreaterThan(scale === 'quick' ? 20 : 300);
-      expect(count).toBeLessThanOrEqual(scale === 'quick' ? 64 : 520);
+      expect(count).toBeLessThanOrEqual(scale === 'quick' ? 72 : 540);
       // Together they share runs.
       const apart = await Promise.all(
         all().map(async (experiment) => alignRuns((await run(experiment, level(), scale)).study).length),
@@ -76,20 +76,16 @@ describe('every experiment', () => {
     expect(planOf('full', 7).searchSeeds).toEqual(planOf('full').searchSeeds);
   });
 
-  test('has the untempered form in the grids of orpo and asft, and all demonstrations as its last share', () => {
+  test('sweeps beta over six values, 1 among them, and ends with all demonstrations', () => {
     for (const scale of ['quick', 'full'] as const) {
-      const { betas, shares } = planOf(scale);
-      expect(betas.orpo).toContain(1);
-      expect(betas.asft).toContain(1);
+      const { betas, sweepBetas, shares } = planOf(scale);
+      expect(sweepBetas).toEqual(expect.arrayContaining([1, ...betas.orpo, ...betas.asft]));
       expect(shares.at(-1)).toBe(100);
     }
-    expect(planOf('full').shares).toEqual([1, 3, 5, 10, 25, 50, 100]);
-    const { betas, sweptBetas } = planOf('full');
+    const { betas, sweepBetas, shares } = planOf('full');
+    expect(shares).toEqual([1, 3, 5, 10, 25, 50, 100]);
+    expect(sweepBetas.length).toBeGreaterThanOrEqual(6);
     expect(new Set(Object.values(betas).map(({ length }) => length)).size).toBe(1);
-    expect(sweptBetas.orpo.length).toBeGreaterThanOrEqual(6);
-    expect(sweptBetas.asft.length).toBeGreaterThanOrEqual(6);
-    expect(sweptBetas.orpo).toEqual(expect.arrayContaining([...betas.orpo]));
-    expect(sweptBetas.asft).toEqual(expect.arrayContaining([...betas.asft]));
   });
 
   test.each(all().map((experiment) => [experiment.id, experiment] as const))(
@@ -214,7 +210,7 @@ describe('all methods', () => {
 
 describe('tempering', () => {
   test('compares the best beta with beta 1 at the best learning rate of each', async () => {
-    const { learningRates, betas, sweptBetas } = planOf('full');
+    const { learningRates, betas, sweepBetas } = planOf('full');
     const [slow, fast] = [learningRates[0], learningRates.at(-1)];
     const best = betas.orpo.find((beta) => beta !== 1);
     const model = modelWith(
@@ -232,7 +228,7 @@ describe('tempering', () => {
     const [orpo] = methods;
     expect(orpo?.tempered.setting).toMatchObject({ beta: best, learningRate: fast });
     expect(orpo?.untempered.setting).toMatchObject({ beta: 1, learningRate: slow });
-    expect(orpo?.sweep.map(({ setting }) => setting.beta)).toEqual([...sweptBetas.orpo]);
+    expect(orpo?.sweep.map(({ setting }) => setting.beta)).toEqual([...sweepBetas]);
     expect(orpo?.sweep.every(({ setting }) => setting.learningRate === fast)).toBe(true);
     expect(section.findings[0]?.outcome).toBe('reproduced');
     expect(section.findings[0]?.evidence).toContain('+0.050');
@@ -282,14 +278,12 @@ describe('KL against quality', () => {
   });
 
   test('where a method starts is its KL at the largest beta', async () => {
-    const { betas } = planOf('full');
-    const largest = (p: AlignParams): boolean => p.beta === Math.max(...betas[p.method]);
+    const { betas, sweepBetas } = planOf('full');
+    const odds = (p: AlignParams): boolean => p.method === 'orpo' || p.method === 'asft';
+    const largest = (p: AlignParams): boolean => p.beta === Math.max(...(odds(p) ? sweepBetas : betas[p.method]));
     const model: FakeModel = {
       ...level(),
-      align: (p) => {
-        const odds = p.method === 'orpo' || p.method === 'asft';
-        return { quality: 0.7 + noise(p), kl: (odds === largest(p) ? 3 : 0.1) + noise(p) };
-      },
+      align: (p) => ({ quality: 0.7 + noise(p), kl: (odds(p) === largest(p) ? 3 : 0.1) + noise(p) }),
     };
     expect((await outcomes(pareto(), model)).slice(1)).toEqual(['reproduced', 'reproduced']);
   });

@@ -8,7 +8,6 @@ import { qualityAxis, rankingColor } from './charts.js';
 import { oddsMethods, planOf, type Plan } from './plan.js';
 import {
   afterSft,
-  alignmentGrid,
   meanAcross,
   nameOf,
   perMethod,
@@ -19,6 +18,7 @@ import {
   searchAll,
   seedList,
   sftRuns,
+  sweepOf,
   type Ranking,
   type Setting,
 } from './runs.js';
@@ -48,10 +48,9 @@ export function pareto(seeds?: number): Experiment {
       const sft = sftRuns(study, plan, afterSft.share, plan.seeds);
       const searches = await searchAll(study, plan);
       const sweeps = await perMethod((method) => {
-        const { learningRate } = searches[method].best;
-        const sweep = alignmentGrid(plan, method).filter((setting) => setting.learningRate === learningRate);
+        const settings = sweepOf(plan, searches[method].best);
         return Promise.all(
-          sweep.map(async (setting): Promise<Run> => ({ setting, results: await runs(study, plan, setting, plan.seeds) })),
+          settings.map(async (setting): Promise<Run> => ({ setting, results: await runs(study, plan, setting, plan.seeds) })),
         );
       });
       return section(
@@ -71,7 +70,7 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
       `Every beta of every method at its best learning rate, on seeds ${seedList(plan.seeds)}. KL is that of the policy to the model after SFT, in nats per summary, estimated on summaries sampled from the policy.`,
       'A front is the best quality within a KL. It begins at the model after SFT itself, which costs nothing. The fronts of pairwise and of pointwise methods are compared on each seed, by their mean difference from KL 0 to where the longer of the two reaches its best.',
     ],
-    findings: [frontFinding(sft, all), ...startFindings(all)],
+    findings: [frontFinding(sft, all), ...(plan.scale === 'full' ? startFindings(all) : [])],
     tables: [
       {
         caption: 'Every run: quality (0 to 1) and KL to the model after SFT in nats per summary, mean over the seeds',
@@ -142,6 +141,7 @@ function frontFinding(sft: readonly SftResult[], all: readonly Run[]): Finding {
 /** An estimate of KL from samples can fall below 0 where it is small; no model is nearer than 0. */
 const pointOf = ({ kl, evaluation }: AlignResult): Point => ({ kl: Math.max(kl, 0), quality: evaluation.quality });
 
+/** In the quick form most methods have one beta, and nothing starts anywhere. */
 function startFindings(all: readonly Run[]): readonly Finding[] {
   const atLargestBeta = (method: AlignmentMethod): number[] => {
     const own = all.filter(({ setting }) => setting.method === method);
@@ -155,7 +155,7 @@ function startFindings(all: readonly Run[]): readonly Finding[] {
       claim: `${nameOf(method)}, which has no reference, stays away from KL 0 at its largest beta, where methods with a reference come near it.`,
       outcome: outcomeAbove([difference]),
       evidence:
-        `KL at the largest beta of the grid: ${plusMinus(interval(own), 2)} nats, and ${plusMinus(interval(reference), 2)} in the mean of ` +
+        `KL at the largest beta: ${plusMinus(interval(own), 2)} nats, and ${plusMinus(interval(reference), 2)} in the mean of ` +
         `${withReference.map(nameOf).join(', ')}; difference ${signed(difference, 2)} over ${difference.count} seeds.`,
     };
   });

@@ -1,12 +1,12 @@
 /** How much of each experiment a scale has. */
-import type { AlignmentMethod } from '../model/tasks.js';
+import { grids, type Grids } from '../model/grids.js';
 import type { Scale } from '../study.js';
 
 export type OddsMethod = 'orpo' | 'asft';
 /** The methods that have a one-stage form, and a likelihood term. */
 export const oddsMethods: readonly OddsMethod[] = ['orpo', 'asft'];
 
-export interface Plan {
+export interface Plan extends Grids {
   readonly scale: Scale;
   /** Settings are chosen on these, and no figure is taken from them. */
   readonly searchSeeds: readonly number[];
@@ -14,14 +14,6 @@ export interface Plan {
   readonly seeds: readonly number[];
   /** Of the experiment with shares of the demonstrations: the first of the same. */
   readonly shareSeeds: readonly number[];
-  /** After SFT. */
-  readonly learningRates: readonly number[];
-  /** From the base model, in one stage. */
-  readonly baseLearningRates: readonly number[];
-  /** After SFT, as many for every method; 1, which is no tempering, is among those of orpo and asft. */
-  readonly betas: Readonly<Record<AlignmentMethod, readonly number[]>>;
-  /** Of the sweeps. */
-  readonly sweptBetas: Readonly<Record<OddsMethod, readonly number[]>>;
   /** Per cent of the demonstrations, 100 last. */
   readonly shares: readonly number[];
 }
@@ -44,37 +36,17 @@ export function planOf(scale: Scale, seeds?: number): Plan {
     shareSeeds: all.slice(0, seeds ?? size.shareSeeds),
     shares: size.shares,
     ...grids[scale],
+    betas: betasOf(scale),
   };
 }
 
-type Grid = Pick<Plan, 'learningRates' | 'baseLearningRates' | 'betas' | 'sweptBetas'>;
-
-const grids: Readonly<Record<Scale, Grid>> = {
-  quick: {
-    learningRates: [1e-3],
-    baseLearningRates: [2e-3],
-    betas: {
-      ...{ dpo: [0.3], ipo: [0.1], simpo: [0.3], orpo: [0.2, 1] },
-      ...{ apo_zero: [0.5], nca: [0.05], cal_dpo: [0.02], asft: [0.2, 1] },
-    },
-    sweptBetas: { orpo: [0.2, 1], asft: [0.2, 1] },
-  },
-  full: {
-    learningRates: [5e-4, 1e-3, 2e-3],
-    baseLearningRates: [1e-3, 2e-3, 4e-3],
-    betas: {
-      dpo: [0.03, 0.1, 0.3, 1],
-      ipo: [0.03, 0.1, 0.3, 1],
-      simpo: [0.1, 0.3, 1, 3],
-      orpo: [0.05, 0.2, 0.5, 1],
-      apo_zero: [0.1, 0.3, 1, 3],
-      nca: [0.02, 0.05, 0.15, 0.5],
-      cal_dpo: [0.005, 0.02, 0.06, 0.2],
-      asft: [0.05, 0.2, 0.5, 1],
-    },
-    sweptBetas: { orpo: [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], asft: [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2] },
-  },
-};
+/** The quick form searches the odds methods only: of the others it takes the larger of two betas. */
+function betasOf(scale: Scale): Plan['betas'] {
+  const { betas } = grids[scale];
+  if (scale === 'full') return betas;
+  const last = Object.entries(betas).map(([method, values]) => [method, values.slice(-1)]);
+  return { ...(Object.fromEntries(last) as Plan['betas']), orpo: betas.orpo, asft: betas.asft };
+}
 
 function range(first: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, i) => first + i);

@@ -12,7 +12,7 @@ import {
 } from '../model/tasks.js';
 import { mean } from '../statistics.js';
 import type { Study } from '../study.js';
-import type { Plan } from './plan.js';
+import { oddsMethods, type OddsMethod, type Plan } from './plan.js';
 
 /** All of an alignment run but its seed. */
 export type Setting = Omit<AlignParams, 'seed' | 'scale'>;
@@ -86,6 +86,17 @@ export function alignmentGrid({ learningRates, betas }: Plan, method: AlignmentM
   return learningRates.flatMap((learningRate) =>
     betas[method].map((beta) => ({ init: afterSft, method, beta, learningRate, lambda: 0 })),
   );
+}
+
+/** Every learning rate at beta 1, which is no tempering. */
+export function untemperedGrid({ learningRates }: Plan, method: OddsMethod): readonly Setting[] {
+  return learningRates.map((learningRate) => ({ init: afterSft, method, beta: 1, learningRate, lambda: 0 }));
+}
+
+/** The best setting with every beta that is swept. */
+export function sweepOf({ betas, sweepBetas }: Plan, best: Setting): readonly Setting[] {
+  const swept = oddsMethods.some((method) => method === best.method) ? sweepBetas : betas[best.method];
+  return swept.map((beta) => ({ ...best, beta }));
 }
 
 export type PerMethod<Value> = Readonly<Record<AlignmentMethod, Value>>;

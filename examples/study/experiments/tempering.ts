@@ -6,7 +6,18 @@ import { interval, paired } from '../statistics.js';
 import type { Experiment, Finding, Section } from '../study.js';
 import { betaAxis, ends, qualityAxis } from './charts.js';
 import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
-import { alignmentGrid, nameOf, qualities, runs, scientific, search, seedList, type Setting } from './runs.js';
+import {
+  alignmentGrid,
+  nameOf,
+  qualities,
+  runs,
+  scientific,
+  search,
+  seedList,
+  sweepOf,
+  untemperedGrid,
+  type Setting,
+} from './runs.js';
 
 interface Run {
   readonly setting: Setting;
@@ -34,19 +45,14 @@ export function tempering(seeds?: number): Experiment {
       const plan = planOf(study.scale, seeds);
       const run = async (setting: Setting): Promise<Run> => ({ setting, results: await runs(study, plan, setting, plan.seeds) });
       const temperingOf = async (method: OddsMethod): Promise<Tempering> => {
-        const grid = alignmentGrid(plan, method);
         const [{ best }, { best: plain }] = await Promise.all([
-          search(study, plan, grid),
-          search(
-            study,
-            plan,
-            grid.filter(({ beta }) => beta === 1),
-          ),
+          search(study, plan, alignmentGrid(plan, method)),
+          search(study, plan, untemperedGrid(plan, method)),
         ]);
         const [tempered, untempered, sweep] = await Promise.all([
           run(best),
           run(plain),
-          Promise.all(plan.sweptBetas[method].map((beta) => run({ ...best, beta }))),
+          Promise.all(sweepOf(plan, best).map(run)),
         ]);
         return { method, tempered, untempered, sweep };
       };
@@ -101,9 +107,6 @@ const dataOf = ({ setting, results }: Run) => ({
 function gain({ method, tempered, untempered }: Tempering): Finding {
   const name = nameOf(method);
   const claim = `A tuned beta makes ${name} better than beta 1.`;
-  if (tempered.setting.beta === 1) {
-    return { claim, outcome: 'not reproduced', evidence: 'The search found no beta that is better than 1.' };
-  }
   const difference = paired(qualities(tempered.results), qualities(untempered.results));
   return {
     claim,

@@ -17,6 +17,7 @@ import {
   search,
   seedList,
   sftRuns,
+  untemperedGrid,
   type Setting,
 } from './runs.js';
 
@@ -45,14 +46,13 @@ export function twoStage(seeds?: number): Experiment {
     title,
     async run(study) {
       const plan = planOf(study.scale, seeds);
-      const candidates = candidatesOf(plan);
       const arm = async (label: string, form: Arm['form'], settings: readonly Setting[]): Promise<Arm> => {
         const { best } = await search(study, plan, settings);
         return { label, form, setting: best, results: await runs(study, plan, best, plan.seeds) };
       };
       const armsOf = async (method: OddsMethod): Promise<Arms> => {
         const name = nameOf(method);
-        const { alignOnly, oneStage, withLikelihood } = candidates(method);
+        const { alignOnly, oneStage, withLikelihood } = candidatesOf(plan, method);
         const [a, b, c] = await Promise.all([
           arm(`SFT, then ${name}`, 'two-stage', alignOnly),
           arm(`${name} from base`, 'one-stage', oneStage),
@@ -73,14 +73,13 @@ export function twoStage(seeds?: number): Experiment {
 }
 
 /** At beta 1, the untempered form; the learning rate is searched for each arm on its own, as in the paper. */
-function candidatesOf(plan: Plan): (method: OddsMethod) => Readonly<Record<Form, readonly Setting[]>> {
-  const each = (learningRates: readonly number[], rest: Omit<Setting, 'learningRate'>): readonly Setting[] =>
-    learningRates.map((learningRate) => ({ ...rest, learningRate }));
-  return (method) => ({
-    alignOnly: each(plan.learningRates, { init: afterSft, method, beta: 1, lambda: 0 }),
-    oneStage: each(plan.baseLearningRates, { init: 'base', method, beta: 1, lambda: 1 }),
-    withLikelihood: each(plan.learningRates, { init: afterSft, method, beta: 1, lambda: 1 }),
-  });
+function candidatesOf(plan: Plan, method: OddsMethod): Readonly<Record<Form, readonly Setting[]>> {
+  const alignOnly = untemperedGrid(plan, method);
+  return {
+    alignOnly,
+    oneStage: plan.baseLearningRates.map((learningRate) => ({ init: 'base', method, beta: 1, learningRate, lambda: 1 })),
+    withLikelihood: alignOnly.map((setting) => ({ ...setting, lambda: 1 })),
+  };
 }
 
 function section(plan: Plan, starts: Starts, odds: Readonly<Record<OddsMethod, Arms>>, dpo: Arm): Section {
