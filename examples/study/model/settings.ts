@@ -19,8 +19,8 @@ export interface Sizes {
 export const batchSize = 32;
 
 export const sizes: Readonly<Record<Scale, Sizes>> = {
-  quick: { pretrainSteps: 400, demonstrations: 1920, preferences: 1280, prompts: 128 },
-  full: { pretrainSteps: 900, demonstrations: 4800, preferences: 3840, prompts: 512 },
+  quick: { pretrainSteps: 600, demonstrations: 1920, preferences: 1280, prompts: 128 },
+  full: { pretrainSteps: 1800, demonstrations: 4800, preferences: 3840, prompts: 512 },
 };
 
 export const pretrainLearningRate = 6e-3;
