@@ -1,8 +1,10 @@
 /**
- * Learning rates and betas that are searched, laid around the best of a coarse search on seed 1 of about six settings a method. The paper's grids do not carry over. Its learning rates (3e-7 to 1e-6 after SFT) are of models with billions of
- * weights; this one has 60 thousand, and takes some thousand times as much. Its betas are of summed log-ratios of texts of hundreds of tokens for
- * DPO, IPO, APO-Zero, NCA and Cal-DPO; summaries here have five, so that betas are ten to a thousand times as large. SimPO, ORPO and ASFT
- * divide by the length, and their grids are nearly the paper's. SimPO has the margin that is its default here, gamma 0.5.
+ * Learning rates and betas that are searched, laid around the best of a coarse look at five to nine settings a method, on one seed, 1.
+ *
+ * The paper's grids do not carry over. Its learning rates (3e-7 to 1e-6 after SFT) are of models with billions of weights; this one has
+ * 60 thousand, and takes some thousand times as much. Its betas for DPO, IPO, APO-Zero, NCA and Cal-DPO are of summed log-ratios of texts
+ * of hundreds of tokens; summaries here have five, so that betas are ten to a thousand times as large. SimPO, ORPO and ASFT divide by the
+ * length, and their grids are nearly the paper's. SimPO has the margin that is its default here, gamma 0.5.
  */
 import type { Scale } from '../study.js';
 import type { AlignmentMethod } from './tasks.js';
