@@ -72,6 +72,16 @@ describe('code blocks', () => {
     expect(all.filter(({ notRun }) => notRun?.length === 0)).toEqual([]);
   });
 
+  test.each([
+    ['<!-- example wth: a -->\n\n```ts\n```', 'neither'],
+    ['<!-- example with: a -->\n\ntext\n\n```ts\n```', 'no block follows'],
+    ['```ts\n```\n<!-- example with: a -->', 'no block follows'],
+    ['<!-- example output -->\n```text\n```', 'no block above'],
+    ['```ts\nconst a = 1;', 'does not end'],
+  ])('a comment that means nothing is refused: %j', (text, message) => {
+    expect(() => snippetsOf('page.md', text)).toThrow(message);
+  });
+
   test('TypeScript compiles, what is not run included', { timeout: 60_000 }, () => {
     expect(typeErrors(modulesOf('ts').map(write), inRoot('tsconfig.json'))).toEqual([]);
   });

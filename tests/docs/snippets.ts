@@ -62,6 +62,7 @@ export function snippetsOf(page: string, text: string): Snippet[] {
     }
     note = undefined;
   }
+  if (note !== undefined) throw new Error(`${page}: no block follows '${note}'`);
   return snippets;
 }
 
