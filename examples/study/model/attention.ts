@@ -1,6 +1,6 @@
 /**
- * Causal attention over packed rows, in plain loops that visit what a row may see and nothing else. TensorFlow.js knows neither packed rows
- * nor the causal mask, and its wasm backend multiplies batches of small matrices ten times slower than large ones.
+ * Causal attention over packed rows, in plain loops that visit what a row may see and nothing else. TensorFlow.js knows neither packed
+ * rows nor the causal mask, and its wasm backend multiplies batches of small matrices ten times slower than large ones.
  */
 import { customGrad, tensor2d, type Tensor2D } from '@tensorflow/tfjs-core';
 
@@ -18,8 +18,8 @@ export interface HeadShape {
 }
 
 /**
- * Scratch of one head over one span: rows of `size` numbers, one after the other and in float64, so that the loops over them neither jump nor
- * convert.
+ * Scratch of one head over one span: rows of `size` numbers, one after the other and in float64, so that the loops over them neither
+ * jump nor convert.
  */
 function gather(
   into: Float64Array,

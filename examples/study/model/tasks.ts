@@ -1,7 +1,7 @@
 /**
  * The stages of the language model: what each is asked for and what it says. Pretraining makes a base model that has seen records and
- * careless summaries of them; SFT trains it on demonstrations; alignment trains either on preferences. SFT needs the pretraining of its seed
- * to have run; alignment the SFT on all demonstrations, too, and where it starts from. Pretraining says what SFT says.
+ * careless summaries of them; SFT trains it on demonstrations; alignment trains either on preferences. SFT needs the pretraining of its
+ * seed to have run; alignment the SFT on all demonstrations, too, and where it starts from. Pretraining says what SFT says.
  */
 import type { Method } from 'diralign';
 import type { Scale, Task } from '../study.js';
