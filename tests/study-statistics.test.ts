@@ -1,7 +1,7 @@
 // Means, intervals, fronts, and the rule that turns intervals into outcomes.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { outcomeAbove, plusMinus, signed } from '../examples/study/outcome.js';
+import { outcomeAbove, overSeeds, plusMinus, signed } from '../examples/study/outcome.js';
 import { interval, mean, paired, paretoFront, studentQuantile } from '../examples/study/statistics.js';
 
 describe('intervals', () => {
@@ -110,6 +110,8 @@ describe('outcomes', () => {
     expect(plusMinus(found(0.1234, 0.0056))).toBe('0.123 ± 0.006');
     expect(signed(found(0.1234, 0.0056), 2)).toBe('+0.12 ± 0.01');
     expect(signed(found(-0.1234, 0.0056), 2)).toBe('-0.12 ± 0.01');
+    expect(overSeeds(found(0.1234, 0.0056))).toBe('+0.123 ± 0.006 over 5 seeds');
     expect(plusMinus({ mean: 0.5, halfWidth: Infinity, count: 1 })).toBe('0.500 (one seed)');
+    expect(overSeeds({ mean: 0.5, halfWidth: Infinity, count: 1 })).toBe('+0.500 (one seed)');
   });
 });

@@ -17,3 +17,8 @@ export function plusMinus({ mean, halfWidth, count }: Interval, digits = 3): str
 export function signed(found: Interval, digits = 3): string {
   return found.mean < 0 ? plusMinus(found, digits) : `+${plusMinus(found, digits)}`;
 }
+
+/** +0.812 ± 0.013 over 5 seeds */
+export function overSeeds(found: Interval, digits = 3): string {
+  return found.count === 1 ? signed(found, digits) : `${signed(found, digits)} over ${found.count} seeds`;
+}

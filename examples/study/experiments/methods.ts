@@ -8,7 +8,7 @@ import {
   type AlignResult,
   type SftResult,
 } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { permutationTest } from '../permutation/test.js';
 import { interval, mean, paired } from '../statistics.js';
 import type { Chart, Experiment, Finding, Section, Table } from '../study.js';
@@ -55,7 +55,7 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
     title,
     text: [
       `Each method is trained after SFT on all demonstrations, align-only, over a grid of learning rates and betas on seed ${seedList(plan.searchSeeds)}; the setting with the best mean quality is then trained on seeds ${seedList(plan.seeds)}, of which alone the figures are. A seed is a pretrained model of its own, with its own data.`,
-      'The grids of the full study have as many settings for every method. They are not the paper’s: a model this small takes larger learning rates, and its log-probabilities of short summaries are of another size.',
+      'The grids of the full study have as many settings for every method, and were laid out on seed 1. They are not the paper’s: a model this small takes larger learning rates, and its log-probabilities of short summaries are of another size.',
     ],
     findings: [aboveSft(sft, results), rankingFinding(results)],
     tables: [methodTable(sft, searches, results)],
@@ -92,7 +92,7 @@ function aboveSft(sft: readonly SftResult[], results: Results): Finding {
   return {
     claim: 'Every method, at its best setting, improves on the model after SFT.',
     outcome: outcomeAbove(differences.map(({ gain }) => gain)),
-    evidence: `The smallest gain of quality is that of ${nameOf(least.method)}, ${signed(least.gain)} over ${least.gain.count} seeds.`,
+    evidence: `The smallest gain of quality is that of ${nameOf(least.method)}, ${overSeeds(least.gain)}.`,
   };
 }
 
@@ -106,7 +106,7 @@ function rankingFinding(results: Results): Finding {
     claim: 'Pairwise methods (DPO, IPO, SimPO, ORPO) beat pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT) at their best settings.',
     outcome: outcomeAbove([difference]),
     evidence:
-      `Mean quality of the pairwise minus that of the pointwise methods ${signed(difference)} over ${difference.count} seeds; ` +
+      `Mean quality of the pairwise minus that of the pointwise methods ${overSeeds(difference)}; ` +
       `exact permutation test over the eight means: ${atLeast} of ${differences.length} splits at least as large, p = ${p.toFixed(3)}.`,
   };
 }

@@ -1,7 +1,7 @@
 /** Quality against the distance from the model after SFT. */
 import type { TopLevelSpec } from 'vega-lite';
 import { alignmentMethods, type AlignmentMethod, type AlignResult, type SftResult } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, mean, paired, paretoFront } from '../statistics.js';
 import type { Experiment, Finding, Section } from '../study.js';
 import { qualityAxis, rankingColor } from './charts.js';
@@ -134,7 +134,7 @@ function frontFinding(sft: readonly SftResult[], all: readonly Run[]): Finding {
   return {
     claim: 'Pairwise methods reach higher quality than pointwise ones at the same KL.',
     outcome: outcomeAbove([found]),
-    evidence: `Mean difference of the fronts ${signed(found)} of quality over ${found.count} seeds.`,
+    evidence: `Mean difference of the fronts ${overSeeds(found)}.`,
   };
 }
 
@@ -156,7 +156,7 @@ function startFindings(all: readonly Run[]): readonly Finding[] {
       outcome: outcomeAbove([difference]),
       evidence:
         `KL at the largest beta: ${plusMinus(interval(own), 2)} nats, and ${plusMinus(interval(reference), 2)} in the mean of ` +
-        `${withReference.map(nameOf).join(', ')}; difference ${signed(difference, 2)} over ${difference.count} seeds.`,
+        `${withReference.map(nameOf).join(', ')}; difference ${overSeeds(difference, 2)}.`,
     };
   });
 }

@@ -12,7 +12,7 @@ import {
 } from '../model/tasks.js';
 import { mean } from '../statistics.js';
 import type { Study } from '../study.js';
-import { oddsMethods, type OddsMethod, type Plan } from './plan.js';
+import type { OddsMethod, Plan } from './plan.js';
 
 /** All of an alignment run but its seed. */
 export type Setting = Omit<AlignParams, 'seed' | 'scale'>;
@@ -93,9 +93,10 @@ export function untemperedGrid({ learningRates }: Plan, method: OddsMethod): rea
   return learningRates.map((learningRate) => ({ init: afterSft, method, beta: 1, learningRate, lambda: 0 }));
 }
 
-/** The best setting with every beta that is swept. */
-export function sweepOf({ betas, sweepBetas }: Plan, best: Setting): readonly Setting[] {
-  const swept = oddsMethods.some((method) => method === best.method) ? sweepBetas : betas[best.method];
+/** The best setting with every beta: of the sweep, where the method has one. */
+export function sweepOf({ betas, sweptBetas }: Plan, best: Setting): readonly Setting[] {
+  const { method } = best;
+  const swept = method === 'orpo' || method === 'asft' ? sweptBetas[method] : betas[method];
   return swept.map((beta) => ({ ...best, beta }));
 }
 

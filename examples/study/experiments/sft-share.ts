@@ -1,7 +1,7 @@
 /** How much of the demonstrations alignment needs. */
 import type { TopLevelSpec } from 'vega-lite';
 import { alignmentMethods, type AlignmentMethod, type AlignResult, type SftResult } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, mean, paired } from '../statistics.js';
 import type { Experiment, Finding, Section, Table } from '../study.js';
 import { planOf, type Plan } from './plan.js';
@@ -104,7 +104,7 @@ function sufficiency(level: Level, full: Level): Finding {
     claim: `After SFT on ${level.share} % of the demonstrations the methods reach ${100 * enough} % of their full quality or more, in the mean.`,
     outcome: outcomeAbove([surplus]),
     evidence:
-      `Mean quality minus ${enough} of the full one: ${signed(surplus)} over ${surplus.count} seeds. The methods reach ${percent(mean(ratios))} in the mean, ` +
+      `Mean quality minus ${enough} of the full one: ${overSeeds(surplus)}. The methods reach ${percent(mean(ratios))} in the mean, ` +
       `and ${nameOf(alignmentMethods[ratios.indexOf(least)] as AlignmentMethod)} the least, ${percent(least)}; ` +
       `SFT alone reaches ${percent(mean(qualities(level.sft)) / mean(qualities(full.sft)))} of its own.`,
   };
@@ -120,7 +120,7 @@ function few(levels: readonly Level[]): readonly Finding[] {
     {
       claim: `With few demonstrations (${levels.map(({ share }) => `${share} %`).join(', ')}) DPO and IPO do better than the other methods.`,
       outcome: outcomeAbove([difference]),
-      evidence: `Mean quality of DPO and IPO minus that of the others ${signed(difference)} over ${difference.count} seeds.`,
+      evidence: `Mean quality of DPO and IPO minus that of the others ${overSeeds(difference)}.`,
     },
   ];
 }

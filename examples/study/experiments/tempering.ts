@@ -1,7 +1,7 @@
 /** What beta does for ORPO and ASFT. */
 import type { TopLevelSpec } from 'vega-lite';
 import type { AlignResult } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, paired } from '../statistics.js';
 import type { Experiment, Finding, Section } from '../study.js';
 import { betaAxis, ends, qualityAxis } from './charts.js';
@@ -107,11 +107,14 @@ const dataOf = ({ setting, results }: Run) => ({
 function gain({ method, tempered, untempered }: Tempering): Finding {
   const name = nameOf(method);
   const claim = `A tuned beta makes ${name} better than beta 1.`;
+  if (tempered.setting.beta === 1) {
+    return { claim, outcome: 'not reproduced', evidence: 'The search found no beta that is better than 1.' };
+  }
   const difference = paired(qualities(tempered.results), qualities(untempered.results));
   return {
     claim,
     outcome: outcomeAbove([difference]),
-    evidence: `Beta ${tempered.setting.beta} minus beta 1: ${signed(difference)} of quality over ${difference.count} seeds.`,
+    evidence: `Beta ${tempered.setting.beta} minus beta 1: ${overSeeds(difference)}.`,
   };
 }
 

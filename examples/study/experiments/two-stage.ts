@@ -1,7 +1,7 @@
 /** The paper's first question: is alignment better as a stage of its own, without the likelihood term? */
 import type { TopLevelSpec } from 'vega-lite';
 import type { AlignResult, SftResult } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, signed } from '../outcome.js';
+import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, paired, type Interval } from '../statistics.js';
 import type { Experiment, Finding, Section, Table } from '../study.js';
 import { ends, qualityAxis } from './charts.js';
@@ -115,7 +115,7 @@ function findings(method: OddsMethod, { alignOnly, oneStage, withLikelihood }: A
     return {
       claim,
       outcome: outcomeAbove([difference]),
-      evidence: `Difference of quality ${signed(difference)} over ${difference.count} seeds.`,
+      evidence: `Difference of quality ${overSeeds(difference)}.`,
     };
   };
   return [
