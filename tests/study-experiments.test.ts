@@ -240,12 +240,13 @@ describe('tempering', () => {
   });
 
   test('if nothing is better than beta 1, nothing is gained', async () => {
-    expect(
-      await outcomes(
-        tempering(),
-        modelWith((p) => (p.beta === 1 ? 0.1 : 0)),
-      ),
-    ).toEqual(['not reproduced', 'not reproduced']);
+    const { section } = await run(
+      tempering(),
+      modelWith((p) => (p.beta === 1 ? 0.1 : 0)),
+    );
+    const evidence = 'The search found no beta that is better than 1.';
+    for (const finding of section.findings) expect(finding).toMatchObject({ outcome: 'not reproduced', evidence });
+    expect(section.findings).toHaveLength(2);
   });
 });
 
