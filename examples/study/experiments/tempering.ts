@@ -74,13 +74,13 @@ function section(plan: Plan, found: readonly Tempering[]): Section {
       {
         caption:
           'Every beta at the learning rate of the best setting: quality (0 to 1), KL to the model after SFT in nats per summary',
-        columns: ['method', 'learning rate', 'beta', 'quality', 'KL', ''],
+        columns: ['method', 'learning rate', 'beta', 'quality', 'KL', 'chosen'],
         rows: found.flatMap(({ method, sweep, tempered }) =>
           sweep.map(({ setting, results }) => [
             ...[nameOf(method), scientific(setting.learningRate), setting.beta],
             plusMinus(interval(qualities(results))),
             plusMinus(interval(results.map(({ kl }) => kl)), 2),
-            setting.beta === tempered.setting.beta ? 'chosen by the search' : '',
+            setting.beta === tempered.setting.beta ? 'yes' : 'no',
           ]),
         ),
       },
