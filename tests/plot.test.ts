@@ -20,6 +20,8 @@ import { referenceFromLogps, type ReferenceConfig } from '../ts/reference.js';
 import { parseXml, type Element } from './support/xml.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+/** A machine may have no fonts of its own. */
+const font = fileURLToPath(import.meta.resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf'));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-plot-'));
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -555,7 +557,8 @@ describe('diralign plot', () => {
     expect(examples.length).toBeGreaterThan(4);
     for (const [i, example] of examples.entries()) {
       const args = example.replace(/\|.*/, '').trim().split(/ +/).slice(2);
-      await output(...args.map((arg) => (arg.endsWith('.svg') ? path.join(folder, `${i}.svg`) : arg)));
+      const inFolder = args.map((arg) => (/\.(svg|png)$/.test(arg) ? path.join(folder, `${i}${path.extname(arg)}`) : arg));
+      await output(...inFolder, ...(inFolder.some((arg) => arg.endsWith('.png')) ? ['--font', font] : []));
     }
   });
 });
@@ -593,8 +596,6 @@ describe('PNG', () => {
     return { width, height, pixel: (x, y) => pixels.subarray(y * stride + 4 * x, y * stride + 4 * x + 4) };
   }
 
-  // A machine may have no fonts of its own.
-  const font = fileURLToPath(import.meta.resolve('dejavu-fonts-ttf/ttf/DejaVuSans.ttf'));
   const sizeOf = (svg: string): number[] => /viewBox="0 0 (\S+) (\S+)"/.exec(svg)?.slice(1).map(Number) as number[];
   const rgba = (hex: string): number[] => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)).concat(255);
 

@@ -261,8 +261,8 @@ ${paint('bold', 'Options')}
   --tokens W,L         scored tokens of the chosen and the rejected sequence (default 64,64); r_dpo depends on them
   --points N           of each curve (default 201)
   --facets             a part of the figure for each method, as it is with more than six curves
-  --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard output. Without it, only the summary is
-                       printed. PNG needs @resvg/resvg-js beside diralign: npm install @resvg/resvg-js
+  --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard output. Without it, only the
+                       summary is printed. PNG needs @resvg/resvg-js beside diralign: npm install @resvg/resvg-js
   --scale X            of PNG: pixels to a unit of the SVG, which is 840 wide (default ${defaultScale})
   --font FILE          of PNG: a TrueType or OpenType file to use instead of the system's fonts
   --json               all points as JSON
