@@ -325,9 +325,10 @@ export function checkReference(value: unknown, sequences: number, method: string
     );
   }
   const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');
-  const bad = reference.findIndex((x) => !Number.isFinite(x));
-  if (bad >= 0) {
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `reference: ${String(reference[bad])} at index ${String(bad)} is not finite`);
+  // A loop: findIndex calls back for every sequence, which took a fifth of the time of fromLogps.
+  for (let s = 0; s < reference.length; s++) {
+    if (Number.isFinite(reference[s])) continue;
+    throw rangeError('ERR_DIRALIGN_REFERENCE', `reference: ${String(reference[s])} at index ${String(s)} is not finite`);
   }
   return reference;
 }
@@ -336,8 +337,10 @@ export function checkReference(value: unknown, sequences: number, method: string
 export function checkCounts(value: unknown, sequences: number): Int32Array {
   const counts = checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE') as Int32Array;
   checkLength('counts', counts.length, sequences, 'one per sequence');
-  const bad = counts.findIndex((n) => n < 0);
-  if (bad >= 0) throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${String(counts[bad])} at index ${String(bad)} is negative`);
+  for (let s = 0; s < counts.length; s++) {
+    if ((counts[s] as number) >= 0) continue;
+    throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${String(counts[s])} at index ${String(s)} is negative`);
+  }
   return counts;
 }
 
