@@ -10,8 +10,8 @@ import {
   type RankedMethod,
 } from '../examples/study/ranking-bias/losses.js';
 import { accuracy, icc1 } from '../examples/study/ranking-bias/metrics.js';
-import { backward, initialise, parameterCount, score } from '../examples/study/ranking-bias/mlp.js';
-import { uniformNumbers } from '../examples/study/ranking-bias/random.js';
+import { backward, backwardInactive, initialise, parameterCount, score } from '../examples/study/ranking-bias/mlp.js';
+import { uniformNumbers } from '../examples/study/random.js';
 import { rankingBiasStage, type RankingBiasParams, type RankingBiasResult } from '../examples/study/ranking-bias/stage.js';
 import { drawChart } from '../examples/study/report/chart.js';
 import { mean } from '../examples/study/statistics.js';
@@ -166,6 +166,22 @@ describe('the scorer', () => {
       const difference = lossAt(parameters.with(k, value + step)) - lossAt(parameters.with(k, value - step));
       expect(Math.abs(difference / (2 * step) - at(gradient, k)), `parameter ${k}`).toBeLessThan(1e-6 * largest);
     });
+  });
+
+  it.each(rankedMethods)('has the gradient of any one pair where no unit is active, for %s', (method) => {
+    const parameters = Float64Array.from([0.5, -1, -3, 2, 0.7, 0.25, -2, -4, 0.125]);
+    const scores = new Float64Array(2 * pairs);
+    expect(score(parameters, train, scores)).toBe(false);
+    expect(new Set(scores)).toEqual(new Set([0.125]));
+    const [ofAll, ofOne] = [new Float64Array(parameters.length), new Float64Array(parameters.length).fill(NaN)];
+    backward(parameters, train, rankingLoss(method, pairs)(scores).gradient, ofAll);
+    backwardInactive(rankingLoss(method, 1)(scores.slice(0, 2)).gradient, ofOne);
+    ofAll.forEach((g, k) => {
+      expect(at(ofOne, k), `parameter ${k}`).toBeCloseTo(g, 12);
+    });
+    // At equal scores the two slopes of APO-Zero are opposite, too.
+    expect(at(ofOne, 8) === 0).toBe([...pairwiseRanked, 'apo_zero'].includes(method));
+    expect(score(parameters.with(2, 0.5), train, scores)).toBe(true);
   });
 
   it('starts as a linear layer of PyTorch does: uniform within 1 / sqrt(inputs), biases too', () => {

@@ -1,5 +1,5 @@
 /** Preferences over scalar responses, with a prompt bias that says nothing about which response is better. */
-import { uniformNumbers } from './random.js';
+import { uniformNumbers } from '../random.js';
 
 /** Pair i: prompt `x[i]`, chosen response `chosen[i]`, rejected response `rejected[i]`. */
 export interface Pairs {

@@ -1,6 +1,6 @@
 /** A scorer r(x, y): one hidden layer of ReLU units over prompt and response, forward and backward by hand in float64. */
 import type { Pairs } from './data.js';
-import { uniformNumbers } from './random.js';
+import { uniformNumbers } from '../random.js';
 
 /** Where a parameter is in the vector of them: per hidden unit its weights of x and y, bias and output weight; last the output bias. */
 const unit = 4;
@@ -19,10 +19,15 @@ export function initialise(seed: number, hidden: number): Float64Array {
   return parameters;
 }
 
-/** Scores of the chosen responses into the first half of `scores`, of the rejected ones into the second. */
-export function score(parameters: Float64Array, pairs: Pairs, scores: Float64Array): void {
+/**
+ * Scores of the chosen responses into the first half of `scores`, of the rejected ones into the second.
+ *
+ * @returns whether a unit is active for any of them; if not, every score is the output bias.
+ */
+export function score(parameters: Float64Array, pairs: Pairs, scores: Float64Array): boolean {
   const n = pairs.x.length;
   const hidden = (parameters.length - 1) / unit;
+  let active = false;
   scores.fill(parameters[unit * hidden] as number);
   for (let j = 0; j < hidden; j++) {
     const [ofX = 0, ofY = 0, bias = 0, out = 0] = parameters.subarray(unit * j, unit * (j + 1));
@@ -32,8 +37,10 @@ export function score(parameters: Float64Array, pairs: Pairs, scores: Float64Arr
       const rejected = prompt + ofY * (pairs.rejected[i] as number);
       if (chosen > 0) scores[i] = (scores[i] as number) + out * chosen;
       if (rejected > 0) scores[n + i] = (scores[n + i] as number) + out * rejected;
+      active ||= chosen > 0 || rejected > 0;
     }
   }
+  return active;
 }
 
 /**
@@ -52,26 +59,30 @@ export function backward(parameters: Float64Array, pairs: Pairs, ofScores: Float
       const x = pairs.x[i] as number;
       const prompt = ofX * x + bias;
       const chosen = pairs.chosen[i] as number;
-      if (prompt + ofY * chosen > 0) {
-        const g = ofScores[i] as number;
-        sumX += g * x;
-        sumY += g * chosen;
-        sum += g;
-      }
       const rejected = pairs.rejected[i] as number;
-      if (prompt + ofY * rejected > 0) {
-        const g = ofScores[n + i] as number;
-        sumX += g * x;
-        sumY += g * rejected;
-        sum += g;
-      }
+      // A product, because the processor cannot foresee which way a branch would go.
+      const w = Number(prompt + ofY * chosen > 0) * (ofScores[i] as number);
+      const l = Number(prompt + ofY * rejected > 0) * (ofScores[n + i] as number);
+      sumX += (w + l) * x;
+      sumY += w * chosen + l * rejected;
+      sum += w + l;
     }
     gradient[unit * j] = out * sumX;
     gradient[unit * j + 1] = out * sumY;
     gradient[unit * j + 2] = out * sum;
     gradient[unit * j + 3] = ofX * sumX + ofY * sumY + bias * sum;
   }
-  let total = 0;
-  for (const g of ofScores) total += g;
-  gradient[unit * hidden] = total;
+  gradient[unit * hidden] = total(ofScores);
+}
+
+/** The same where no unit is active: only the output bias has a gradient. */
+export function backwardInactive(ofScores: Float64Array, gradient: Float64Array): void {
+  gradient.fill(0);
+  gradient[gradient.length - 1] = total(ofScores);
+}
+
+function total(values: Float64Array): number {
+  let sum = 0;
+  for (const value of values) sum += value;
+  return sum;
 }

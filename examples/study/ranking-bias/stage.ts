@@ -3,7 +3,7 @@ import { adam } from './adam.js';
 import { makeData, trainPairs, type Data } from './data.js';
 import { rankingLoss, type RankedMethod, type RankingLoss } from './losses.js';
 import { accuracy, icc1 } from './metrics.js';
-import { backward, initialise, score } from './mlp.js';
+import { backward, backwardInactive, initialise, score } from './mlp.js';
 
 /** Runs of one method in one setting: every learning rate with every seed from `firstSeed` on. */
 export interface RankingBiasParams {
@@ -32,12 +32,12 @@ export const epochs = 100;
 
 export const rankingBiasStage: Stage<RankingBiasParams & Task['params'], RankingBiasResult> = (params, context) => {
   const { method, hidden, strength, learningRates, firstSeed, seeds } = params;
-  const loss = rankingLoss(method, trainPairs);
+  const losses = { all: rankingLoss(method, trainPairs), one: rankingLoss(method, 1) };
   const runs = learningRates.map(() => ({ accuracy: [] as number[], icc1: [] as (number | null)[] }));
   for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
     const data = makeData(seed, strength);
     learningRates.forEach((learningRate, k) => {
-      const scores = train(data, initialise(seed, hidden), loss, learningRate);
+      const scores = train(data, initialise(seed, hidden), losses, learningRate);
       runs[k]?.accuracy.push(accuracy(scores));
       runs[k]?.icc1.push(icc1(scores) ?? null);
     });
@@ -46,14 +46,23 @@ export const rankingBiasStage: Stage<RankingBiasParams & Task['params'], Ranking
   return runs;
 };
 
-/** Full-batch training of `parameters`; the scores of the test pairs after it. */
-function train({ train, test }: Data, parameters: Float64Array, loss: RankingLoss, learningRate: number): Float64Array {
+/** Of all training pairs, and of one pair. */
+interface Losses {
+  readonly all: RankingLoss;
+  readonly one: RankingLoss;
+}
+
+/**
+ * Full-batch training of `parameters`; the scores of the test pairs after it. A third of the scorers with one unit die on the way:
+ * their pairs are all alike then, and one stands for all. The momentum of their last steps may still revive them.
+ */
+function train({ train, test }: Data, parameters: Float64Array, losses: Losses, learningRate: number): Float64Array {
   const scores = new Float64Array(2 * train.x.length);
   const gradient = new Float64Array(parameters.length);
   const step = adam(parameters, learningRate);
   for (let epoch = 0; epoch < epochs; epoch++) {
-    score(parameters, train, scores);
-    backward(parameters, train, loss(scores).gradient, gradient);
+    if (score(parameters, train, scores)) backward(parameters, train, losses.all(scores).gradient, gradient);
+    else backwardInactive(losses.one(scores.slice(0, 2)).gradient, gradient);
     step(gradient);
   }
   const tested = new Float64Array(2 * test.x.length);

@@ -1,4 +1,4 @@
-import { uniformNumbers } from '../ranking-bias/random.js';
+import { uniformNumbers } from '../random.js';
 
 /** Uniform numbers in [0, 1). */
 export type Random = () => number;
