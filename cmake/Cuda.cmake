@@ -9,7 +9,11 @@
 set(DIRALIGN_CUDA "AUTO" CACHE STRING "CUDA backend: AUTO, ON, OFF or EMULATED")
 set_property(CACHE DIRALIGN_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
 # Machine code for each generation, the last with PTX for those to come.
-set(DIRALIGN_CUDA_ARCHITECTURES "75-real;80-real;86-real;89-real;90-real;100-real;120" CACHE STRING
+set(_cuda_architectures "75-real;80-real;86-real;89-real;90-real;100-real;120")
+if(DEFINED ENV{DIRALIGN_CUDA_ARCHITECTURES})
+  set(_cuda_architectures "$ENV{DIRALIGN_CUDA_ARCHITECTURES}")
+endif()
+set(DIRALIGN_CUDA_ARCHITECTURES "${_cuda_architectures}" CACHE STRING
   "Architectures of the CUDA backend, as CMAKE_CUDA_ARCHITECTURES takes them")
 if(NOT DIRALIGN_CUDA MATCHES "^(AUTO|ON|OFF|EMULATED)$")
   message(FATAL_ERROR "diralign: DIRALIGN_CUDA is AUTO, ON, OFF or EMULATED, not ${DIRALIGN_CUDA}")

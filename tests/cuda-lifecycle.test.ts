@@ -1,11 +1,10 @@
-// The life of work and memory on a device: workers and processes that end in mid-computation, the collector, leaks, and failures of CUDA
-// planted by the emulation.
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+// The life of work and memory on a device: workers and processes that end in mid-computation, the collector, and failures of CUDA planted
+// by the emulation.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda } from '../ts/index.js';
-import { compilePackage, script, type Compiled } from './support/compiled.js';
+import { compilePackage, type Compiled } from './support/compiled.js';
 import { expectDevice } from './support/device.js';
+import { runScript, type Ended } from './support/processes.js';
 
 expectDevice();
 
@@ -19,30 +18,8 @@ afterAll(() => {
   compiled.remove();
 });
 
-interface Ended {
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly code: number;
-}
-
-/** Runs a script; a crash or a hang is an error here. */
-async function run(
-  name: string,
-  args: readonly string[] = [],
-  flags: readonly string[] = [],
-  environment: NodeJS.ProcessEnv = {},
-): Promise<Ended> {
-  const options = { timeout: 100_000, killSignal: 'SIGKILL', env: { ...process.env, ...environment } } as const;
-  const command = [...flags, script(name), compiled.url, ...args];
-  try {
-    const { stdout, stderr } = await promisify(execFile)(process.execPath, command, options);
-    return { stdout: stdout.trim(), stderr: stderr.trim(), code: 0 };
-  } catch (error) {
-    const { code, signal, stdout, stderr } = error as { code: unknown; signal: unknown; stdout: string; stderr: string };
-    if (typeof code !== 'number') throw new Error(`${name} ended by ${String(signal)}: ${stderr}`, { cause: error });
-    return { stdout: stdout.trim(), stderr: stderr.trim(), code };
-  }
-}
+const run = (name: string, ...rest: readonly [string[]?, string[]?, NodeJS.ProcessEnv?]): Promise<Ended> =>
+  runScript(compiled, name, ...rest);
 
 describe.runIf(cuda.available)('processes and workers', () => {
   test('20 workers terminated while a device computes for them', { timeout: 120_000 }, async () => {
@@ -77,23 +54,6 @@ describe.runIf(cuda.available)('processes and workers', () => {
   test.runIf(isEmulated)('the collector knows how much is at stake', { timeout: 60_000 }, async () => {
     const { stdout, stderr } = await run('cuda-pressure.mjs', [], ['--no-warnings'], { SIMT_MEMORY: String(2 ** 28) });
     expect([stdout, stderr]).toEqual(['collected', '']);
-  });
-
-  test('memory is flat over thousands of calls of every kind', { timeout: 120_000 }, async () => {
-    // AddressSanitizer, where it is in the process, keeps freed memory for a while otherwise.
-    const options = {
-      ASAN_OPTIONS: [process.env.ASAN_OPTIONS, 'quarantine_size_mb=0', 'thread_local_quarantine_size_kb=0'].join(':'),
-    };
-    const { stdout, stderr } = await run('cuda-leak.mjs', [], ['--expose-gc'], options);
-    expect(stderr).toBe('');
-    const growth = JSON.parse(stdout) as Record<string, { rss: number; external: number; device: number }>;
-    expect(Object.keys(growth)).toHaveLength(10);
-    // In MiB, over 1000 calls.
-    for (const [kind, { rss, external, device }] of Object.entries(growth)) {
-      expect(device, `${kind}: device memory`).toBeLessThanOrEqual(0);
-      expect(external, `${kind}: external memory`).toBeLessThan(0.5);
-      expect(rss, `${kind}: resident memory`).toBeLessThan(16);
-    }
   });
 });
 

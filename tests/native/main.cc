@@ -1,4 +1,4 @@
-// Runs the native tests: all of them, or those whose name contains one of the arguments.
+// Runs the native tests: all of them, or those whose name contains one of the arguments; of `-word`, those that do not.
 #include <chrono>
 #include <cstdarg>
 #include <mutex>
@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
   int failed_tests = 0, run = 0;
   for (const auto& test : check::tests()) {
     bool wanted = argc < 2;
-    for (int i = 1; i < argc; i++) wanted = wanted || std::strstr(test.name, argv[i]);
+    for (int i = 1; i < argc; i++) wanted = wanted || (argv[i][0] == '-' ? !std::strstr(test.name, argv[i] + 1) : std::strstr(test.name, argv[i]) != nullptr);
     if (!wanted) continue;
     check::failures = 0;
     const auto start = std::chrono::steady_clock::now();
