@@ -9,6 +9,9 @@ import ts from 'typescript';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { pretendSubject, type Faults } from './support/pretend-cuda.js';
 
+/** The addon is the one with the emulation of CUDA: what does not need it runs without. */
+const isEmulated = process.env.DIRALIGN_EXPECT_CUDA === '1';
+
 const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-gpu-scripts-'));
 
@@ -72,7 +75,7 @@ async function runSection(name: string, faults: Faults = {}): Promise<Outcome> {
 
 const withPretended = ['vectors', 'reference', 'determinism', 'independence', 'huge'];
 
-describe('gpu:check', () => {
+describe.skipIf(isEmulated)('gpu:check', () => {
   test.each(withPretended)('%s: nothing is found where nothing is wrong', async (name) => {
     const outcome = await runSection(name);
     expect(outcome.misses).toEqual([]);
@@ -228,7 +231,7 @@ describe('gpu:check', () => {
   });
 });
 
-describe('gpu:bench', () => {
+describe.skipIf(isEmulated)('gpu:bench', () => {
   interface Target {
     readonly mode: string;
     readonly what: string;
@@ -553,14 +556,14 @@ describe('the commands', () => {
   const run = (script: string, ...args: string[]) =>
     spawnSync(process.execPath, [path.join(folder, script), ...args], { encoding: 'utf8', env });
 
-  test.each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s --help', (script) => {
+  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s --help', (script) => {
     const { status, stdout } = run(script, '--help');
     expect(status).toBe(0);
     expect(stdout).toMatch(/^Usage: npm run gpu:/);
     for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
   });
 
-  test.each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s: a mistake in the options', (script) => {
+  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s: a mistake in the options', (script) => {
     for (const args of [['--nonsense'], ['--scale', 'enormous'], ['--only', 'everything']]) {
       const { status, stderr } = run(script, ...args);
       expect(status).toBe(2);
@@ -568,7 +571,7 @@ describe('the commands', () => {
     }
   });
 
-  test('--pack holds what a machine with nothing but Node needs', () => {
+  test.skipIf(isEmulated)('--pack holds what a machine with nothing but Node needs', () => {
     const file = path.join(folder, 'gpu.tgz');
     if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node'))) throw new Error('run npm run build:native first');
     const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file);
@@ -601,8 +604,7 @@ describe('the commands', () => {
     }
   });
 
-  // Where the addon with the emulation of CUDA is what the tests run on.
-  describe.runIf(process.env.DIRALIGN_EXPECT_CUDA === '1')('on the emulation', () => {
+  describe.runIf(isEmulated)('on the emulation', () => {
     const runEmulated = (script: string, ...args: string[]) => {
       const file = path.join(folder, 'emulated.json');
       fs.rmSync(file, { force: true });

@@ -1,4 +1,4 @@
-// Runs the native tests: all of them, or those whose name contains one of the arguments; of `-word`, those that do not.
+// Runs the native tests: all of them, or those whose name contains one of the arguments; with `-word`, none whose name contains that.
 #include <chrono>
 #include <cstdarg>
 #include <mutex>
@@ -45,12 +45,27 @@ std::string text(const char* format, ...) {
 
 }  // namespace check
 
+namespace {
+
+bool wanted(const char* name, int argc, char** argv) {
+  bool asked = false, found = false;
+  for (int i = 1; i < argc; i++) {
+    if (argv[i][0] == '-') {
+      if (std::strstr(name, argv[i] + 1)) return false;
+    } else {
+      asked = true;
+      found = found || std::strstr(name, argv[i]);
+    }
+  }
+  return found || !asked;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   int failed_tests = 0, run = 0;
   for (const auto& test : check::tests()) {
-    bool wanted = argc < 2;
-    for (int i = 1; i < argc; i++) wanted = wanted || (argv[i][0] == '-' ? !std::strstr(test.name, argv[i] + 1) : std::strstr(test.name, argv[i]) != nullptr);
-    if (!wanted) continue;
+    if (!wanted(test.name, argc, argv)) continue;
     check::failures = 0;
     const auto start = std::chrono::steady_clock::now();
     test.run();
