@@ -1,14 +1,13 @@
 // Off the event loop, aborted, terminated, collected.
-import { execFile } from 'node:child_process';
 import { getEventListeners, setMaxListeners } from 'node:events';
 import fs from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DirAlignError, dirAlignLoss, type HiddenBatch, type LogitsBatch } from '../ts/index.js';
-import { compilePackage, script, type Compiled } from './support/compiled.js';
+import { compilePackage, type Compiled } from './support/compiled.js';
 import { randomBatch } from './support/batches.js';
 import { present, sameBits } from './support/numbers.js';
+import { runScript } from './support/processes.js';
 
 const objective = dirAlignLoss('dpo', 0.1);
 
@@ -236,13 +235,9 @@ describe('processes and workers', () => {
   /** Runs a script; a crash or a hang is an error here. */
   const run = async (name: string, args: readonly string[] = [], flags: readonly string[] = []) => {
     const before = performance.now();
-    const options = { timeout: 60_000, killSignal: 'SIGKILL' } as const;
-    const { stdout, stderr } = await promisify(execFile)(
-      process.execPath,
-      [...flags, script(name), compiled.url, ...args],
-      options,
-    );
-    return { stdout: stdout.trim(), stderr: stderr.trim(), milliseconds: performance.now() - before };
+    const { stdout, stderr, code } = await runScript(compiled, name, args, flags);
+    if (code !== 0) throw new Error(`${name} ended with ${String(code)}: ${stderr}`);
+    return { stdout, stderr, milliseconds: performance.now() - before };
   };
 
   test('20 workers terminated in mid-computation', { timeout: 60_000 }, async () => {

@@ -325,7 +325,7 @@ export function checkReference(value: unknown, sequences: number, method: string
     );
   }
   const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');
-  // A loop: findIndex calls back for every sequence, which took a fifth of the time of fromLogps.
+  // Not findIndex, which calls back for every sequence.
   for (let s = 0; s < reference.length; s++) {
     if (Number.isFinite(reference[s])) continue;
     throw rangeError('ERR_DIRALIGN_REFERENCE', `reference: ${String(reference[s])} at index ${String(s)} is not finite`);
