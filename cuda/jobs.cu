@@ -38,7 +38,7 @@ LossRequest request_for(const LossJob& job) {
 
 /// The host's half of a loss: everything that follows from the sequences' log-probabilities. Per-pair numbers are few; computing them
 /// here, with the functions that gave the device its coefficients, leaves one set of numbers to bring back.
-void finish_loss(LossJob& job, const std::vector<double>& sft_logps) {
+void finish_loss(LossJob& job, const Array<double>& sft_logps) {
   BatchLoss loss(job.terms(), job.outputs);
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
@@ -59,7 +59,7 @@ class LossOnDevice : public Launch {
   void finish() override {
     const int64_t sequences = job_.batch.sequences;
     for (int64_t s = 0; s < sequences; s++) job_.logps[s] = launch_.logp(s);
-    std::vector<double> sft_logps;
+    Array<double> sft_logps;
     if (job_.batch.sft_labels)
       for (int64_t s = 0; s < sequences; s++) sft_logps.push_back(launch_.sft_logp(s));
     finish_loss(job_, sft_logps);
@@ -213,7 +213,7 @@ void run_staged(LossJob& job, int device) {
   const DeviceGuard guard(device);
   const int64_t pairs = job.terms().pairs;
   const bool paired = !job.objective.likelihood_only();
-  std::vector<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
+  Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
   StagedRun(job, request_for(job), device, job.gradient.mode == GradientOutput::Mode::none ? nullptr : job.gradient.data).run([&](const StagedRun::Chunk& chunk) {
     auto take = [&](int64_t s) {
       job.logps[s] = chunk.launch->logp(s);

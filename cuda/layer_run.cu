@@ -310,7 +310,7 @@ bool complete(LossJob& job, LayerRun& run) {
   const BatchTerms terms = job.terms();
   BatchLoss loss(terms, job.outputs);
   const int64_t pairs = terms.pairs;
-  std::vector<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
+  Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
   const double* const sft = sft_logps.empty() ? job.logps : sft_logps.data();
   auto evaluate = [&](const PairGroup& group) {
     bool numbers = true;

@@ -17,46 +17,50 @@ namespace diralign {
 using cpu::run;
 
 /// Raised with every change of what ts/native.ts and this file tell each other: an addon of another build would be called wrongly.
-constexpr int interface_revision = 2;
+constexpr int interface_revision = 3;
 
 namespace {
 
-/// A typed array of a known type, or null for undefined.
-template <class T>
-struct View {
-  T* data = nullptr;
-  size_t length = 0;
-  explicit operator bool() const { return data != nullptr; }
-};
-
-template <class T>
-View<T> view(const Napi::Object& request, const char* name) {
-  const Untyped u = untyped(request.Get(name));
-  return {static_cast<T*>(u.data), u.elements};
-}
-
-/// Memory of the host, as a typed array, or of a device, as a bigint; null for undefined.
-void* memory(Napi::Value value) { return value.IsBigInt() ? reinterpret_cast<void*>(uintptr_t(unsigned_integer(value))) : untyped(value).data; }
-
 int64_t integer(const Napi::Object& request, const char* name) { return request.Get(name).As<Napi::Number>().Int64Value(); }
 
-std::vector<double> doubles(Napi::Value value) {
-  const Untyped u = untyped(value);
-  if (u.type == napi_float32_array) return {static_cast<const float*>(u.data), static_cast<const float*>(u.data) + u.elements};
-  return {static_cast<const double*>(u.data), static_cast<const double*>(u.data) + u.elements};
+/// rows * columns, which no array holds where it is beyond what size_t does.
+size_t product(int64_t rows, int64_t columns) {
+  size_t elements;
+  if (__builtin_mul_overflow(size_t(rows), size_t(columns), &elements)) throw Refused("shape: too many elements");
+  return elements;
+}
+
+/// Host memory, as a typed array of at least `elements` of `dtype`, or device memory, as a bigint; null for undefined.
+void* memory(const Napi::Object& request, const char* name, Dtype dtype, size_t elements) {
+  const Napi::Value value = request.Get(name);
+  if (value.IsBigInt()) return reinterpret_cast<void*>(uintptr_t(unsigned_integer(value)));
+  return typed_data(value, name, dtype == Dtype::float32 ? napi_float32_array : napi_uint16_array, elements);
+}
+
+/// A copy of so many log-probabilities, of either floating-point type; empty for undefined.
+Array<double> doubles(const Napi::Object& request, const char* name, size_t elements) {
+  const Napi::Value value = request.Get(name);
+  if (value.IsUndefined()) return {};
+  if (untyped(value).type == napi_float32_array) {
+    const float* data = elements_of<float>(request, name, elements);
+    return {data, data + elements};
+  }
+  const double* data = elements_of<double>(request, name, elements);
+  return {data, data + elements};
 }
 
 Batch read_batch(const Napi::Object& request) {
   Batch b;
-  b.logits = memory(request.Get("logits"));
   b.dtype = static_cast<Dtype>(integer(request, "dtype"));
   b.rows = integer(request, "rows");
   b.vocab = integer(request, "vocab");
   b.row_stride = integer(request, "rowStride");
   b.sequences = integer(request, "sequences");
-  b.offsets = view<int32_t>(request, "offsets").data;
-  b.labels = view<int32_t>(request, "labels").data;
-  b.sft_labels = view<int32_t>(request, "sftLabels").data;
+  const size_t rows = size_t(b.rows);
+  b.logits = memory(request, "logits", b.dtype, rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab));
+  b.offsets = elements_of<int32_t>(request, "offsets", size_t(b.sequences) + 1);
+  b.labels = elements_of<int32_t>(request, "labels", rows);
+  b.sft_labels = elements_of<int32_t>(request, "sftLabels", rows);
   b.ignore_index = int32_t(integer(request, "ignoreIndex"));
   return b;
 }
@@ -64,42 +68,43 @@ Batch read_batch(const Napi::Object& request) {
 Objective read_objective(const Napi::Object& request) {
   Objective objective;
   objective.method = int(integer(request, "method"));
-  std::memcpy(&objective.settings, view<double>(request, "settings").data, sizeof objective.settings);
+  constexpr size_t settings = sizeof objective.settings / sizeof(double);
+  std::memcpy(&objective.settings, elements_of<double>(request, "settings", settings), sizeof objective.settings);
   return objective;
 }
 
-std::optional<OutputLayer> read_layer(Napi::Value value) {
+std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
   if (value.IsUndefined()) return std::nullopt;
   const Napi::Object request = value.As<Napi::Object>();
   OutputLayer layer;
-  layer.hidden = memory(request.Get("hidden"));
-  layer.weight = memory(request.Get("weight"));
-  layer.bias = memory(request.Get("bias"));
   layer.hidden_size = integer(request, "hiddenSize");
+  layer.hidden = memory(request, "hidden", batch.dtype, product(batch.rows, layer.hidden_size));
+  layer.weight = memory(request, "weight", batch.dtype, product(batch.vocab, layer.hidden_size));
+  layer.bias = memory(request, "bias", batch.dtype, size_t(batch.vocab));
   layer.memory = size_t(integer(request, "memory"));
   return layer;
 }
 
-/// Fresh memory of `bytes` is asked for in large pages.
-LayerGradients::Buffer read_layer_gradient(Napi::Value value, size_t bytes) {
+/// Fresh memory is asked for in large pages.
+LayerGradients::Buffer read_layer_gradient(Napi::Value value, Dtype dtype, size_t elements) {
   if (value.IsUndefined()) return {};
   const Napi::Object request = value.As<Napi::Object>();
   LayerGradients::Buffer gradient;
-  gradient.data = memory(request.Get("data"));
+  gradient.data = memory(request, "data", dtype, elements);
   gradient.accumulate = request.Get("accumulate").As<Napi::Boolean>();
   gradient.zeroed = request.Get("zeroed").As<Napi::Boolean>();
-  if (gradient.zeroed) cpu::advise_large_pages(gradient.data, bytes);
+  if (gradient.zeroed) cpu::advise_large_pages(gradient.data, elements * dtype_bytes(dtype));
   return gradient;
 }
 
 LayerGradients read_layer_gradients(Napi::Value value, const LossJob& job) {
   if (value.IsUndefined()) return {};
   const Napi::Object request = value.As<Napi::Object>();
-  const size_t hidden_size = size_t(job.layer->hidden_size), vocab = size_t(job.batch.vocab);
+  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
   LayerGradients gradients;
-  gradients.hidden = read_layer_gradient(request.Get("hidden"), size_t(job.batch.rows) * hidden_size * job.batch.element_bytes());
-  gradients.weight = read_layer_gradient(request.Get("weight"), vocab * hidden_size * sizeof(float));
-  gradients.bias = read_layer_gradient(request.Get("bias"), vocab * sizeof(float));
+  gradients.hidden = read_layer_gradient(request.Get("hidden"), job.batch.dtype, product(job.batch.rows, hidden_size));
+  gradients.weight = read_layer_gradient(request.Get("weight"), Dtype::float32, product(vocab, hidden_size));
+  gradients.bias = read_layer_gradient(request.Get("bias"), Dtype::float32, size_t(vocab));
   return gradients;
 }
 
@@ -108,11 +113,11 @@ Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
   const Napi::Env env = request.Env();
   const Napi::Object batch = request.Get("batch").As<Napi::Object>();
   job.batch = read_batch(batch);
-  job.layer = read_layer(request.Get("layer"));
+  job.layer = read_layer(request.Get("layer"), job.batch);
   job.threads = int(integer(batch, "threads"));
   const std::optional<BadLabel> bad = list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
   if (!bad) {
-    std::copy(job.rows.counts.begin(), job.rows.counts.end(), view<int32_t>(batch, "counts").data);
+    std::copy(job.rows.counts.begin(), job.rows.counts.end(), elements_of<int32_t>(batch, "counts", job.rows.counts.size()));
     return env.Undefined();
   }
   Napi::Object error = Napi::Object::New(env);
@@ -143,7 +148,7 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
   const gpu::Place place{int(integer(batch, "device")), gpu::Stream(unsigned_integer(batch.Get("stream")))};
   AnyJob* raw = job.get();
   const bool enqueued = target == Target::device && !job->layer;
-  double* memory_used = job->layer ? view<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed").data : nullptr;
+  double* memory_used = job->layer ? elements_of<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed", 1) : nullptr;
   if (!info[1].IsFunction()) {
     const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {}) : decltype(environment.time_next){};
     if (begin) gpu::record(place.device, begin, place.stream);
@@ -167,28 +172,31 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
       [raw, target, place, memory_used, &pool = environment.pool()] { run_to_end(*raw, target, place, pool, memory_used); }, request, done);
 }
 
-LossOutputs read_outputs(const Napi::Object& request) {
-  return {view<double>(request, "losses").data, view<double>(request, "rewards").data, view<double>(request, "coefficients").data,
-          view<double>(request, "metrics").data};
+LossOutputs read_outputs(const Napi::Object& request, size_t sequences, bool paired) {
+  return {elements_of<double>(request, "losses", paired ? sequences / 2 : sequences), elements_of<double>(request, "rewards", sequences),
+          elements_of<double>(request, "coefficients", sequences), elements_of<double>(request, "metrics", metric_count + 1)};
 }
 
 Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<LossJob>();
   job->objective = read_objective(request);
-  const Napi::Value bad = prepare(request, *job, !job->objective.likelihood_only());
+  const bool paired = !job->objective.likelihood_only();
+  const Napi::Value bad = prepare(request, *job, paired);
   if (!bad.IsUndefined()) return bad;
-  job->reference = doubles(request.Get("reference"));
-  job->outputs = read_outputs(request);
+  const Batch& batch = job->batch;
+  const size_t sequences = size_t(batch.sequences);
+  job->reference = doubles(request, "reference", sequences);
+  job->outputs = read_outputs(request, sequences, paired);
   job->loss = job->outputs.metrics + metric_count;  // handed over in the slot behind the metrics
-  job->logps = view<double>(request, "logps").data;
+  job->logps = elements_of<double>(request, "logps", sequences);
 
   job->gradient.mode = static_cast<GradientOutput::Mode>(integer(request, "gradientMode"));
-  job->gradient.data = memory(request.Get("gradient"));
   job->gradient.elements = integer(request, "gradientElements");
+  job->gradient.data = memory(request, "gradient", batch.dtype, size_t(job->gradient.elements));
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
-  job->gradient.row_scale = view<float>(request, "rowScale").data;
-  if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * job->batch.element_bytes());
+  job->gradient.row_scale = elements_of<float>(request, "rowScale", size_t(batch.rows));
+  if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * batch.element_bytes());
   job->layer_gradients = read_layer_gradients(request.Get("layerGradients"), *job);
   return dispatch(info, std::move(job));
 }
@@ -198,7 +206,7 @@ Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
   auto job = std::make_unique<SequenceLogpsJob>();
   const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
-  job->logps = view<double>(request, "logps").data;
+  job->logps = elements_of<double>(request, "logps", size_t(job->batch.sequences));
   return dispatch(info, std::move(job));
 }
 
@@ -207,29 +215,44 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   auto job = std::make_unique<TokenLogpsJob>();
   const Napi::Value bad = prepare(request, *job, false);
   if (!bad.IsUndefined()) return bad;
-  job->logps = view<double>(request, "logps").data;
-  job->logsumexp = view<double>(request, "logsumexp").data;
-  job->entropy = view<double>(request, "entropy").data;
+  const size_t rows = size_t(job->batch.rows);
+  job->logps = elements_of<double>(request, "logps", rows);
+  job->logsumexp = elements_of<double>(request, "logsumexp", rows);
+  job->entropy = elements_of<double>(request, "entropy", rows);
   return dispatch(info, std::move(job));
 }
 
 /// The pair stage alone, from log-probabilities.
 Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
-  std::vector<double> logps = doubles(request.Get("logps"));
-  const std::vector<double> reference = doubles(request.Get("reference"));
-  const int32_t* counts = view<int32_t>(request, "counts").data;
-  // As from logits: an empty sequence has log-probability 0.
-  for (size_t s = 0; s < logps.size(); s++)
-    if (counts[s] == 0) logps[s] = 0;
-  const LossOutputs outputs = read_outputs(request);
-  const int64_t sequences = int64_t(logps.size());
-  BatchLoss loss(batch_terms(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
+  const Objective objective = read_objective(request);
+  const size_t sequences = size_t(integer(request, "sequences"));
+  const Array<double> logps = doubles(request, "logps", sequences), reference = doubles(request, "reference", sequences);
+  const int32_t* counts = elements_of<int32_t>(request, "counts", sequences);
+  const LossOutputs outputs = read_outputs(request, sequences, !objective.likelihood_only());
+  double* gradient = elements_of<double>(request, "gradLogps", sequences);
+  BatchLoss loss(batch_terms(objective, int64_t(sequences), counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
   outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data());
-  double* gradient = view<double>(request, "gradLogps").data;
-  for (int64_t s = 0; s < sequences; s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+  for (int64_t s = 0; s < int64_t(sequences); s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
   return info.Env().Undefined();
+}
+
+/// firstOverlap(view, views): the index of the first of `views` that has memory in common with `view`, or -1. By addresses: two buffers
+/// may be one piece of shared memory.
+Napi::Value first_overlap(const Napi::CallbackInfo& info) {
+  auto range = [](Napi::Value value) {
+    const Untyped u = untyped(value);
+    const auto begin = reinterpret_cast<uintptr_t>(u.data);
+    return std::pair(begin, begin + u.bytes());
+  };
+  const auto [begin, end] = range(info[0]);
+  const Napi::Array others = info[1].As<Napi::Array>();
+  for (uint32_t i = 0; i < others.Length(); i++) {
+    const auto [other_begin, other_end] = range(others[i]);
+    if (std::max(begin, other_begin) < std::min(end, other_end)) return Napi::Number::New(info.Env(), i);
+  }
+  return Napi::Number::New(info.Env(), -1);
 }
 
 Napi::Value cpu_info(const Napi::CallbackInfo& info) {
@@ -259,6 +282,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<compute_sequence_logps>(exports, "sequenceLogps");
   export_function<compute_token_logps>(exports, "tokenLogps");
   export_function<compute_from_logps>(exports, "fromLogps");
+  export_function<first_overlap>(exports, "firstOverlap");
   export_function<cpu_info>(exports, "cpuInfo");
   export_function<memory_loop>(exports, "memoryLoop");
   export_function<time_next>(exports, "timeNext");

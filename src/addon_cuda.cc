@@ -86,7 +86,7 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 /// pin(bytes): the address, for unpin.
 Napi::Value pin(const Napi::CallbackInfo& info) {
   const Untyped host = untyped(info[0]);
-  gpu::pin(host.data, host.bytes);
+  gpu::pin(host.data, host.bytes());
   Environment::of(info.Env()).own(Owned::pinned, as_handle(host.data), [data = host.data] { gpu::unpin(data); });
   return handle_result(info, as_handle(host.data));
 }
@@ -103,8 +103,8 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   void* pointer = address_argument(info, 3);
   const Untyped host = untyped(info[4]);
   auto work = [=] {
-    if (to_device) gpu::copy_to_device(on, stream, pointer, host.data, host.bytes);
-    else gpu::copy_to_host(on, stream, host.data, pointer, host.bytes);
+    if (to_device) gpu::copy_to_device(on, stream, pointer, host.data, host.bytes());
+    else gpu::copy_to_host(on, stream, host.data, pointer, host.bytes());
   };
   if (info[5].IsFunction()) {
     // Nothing of a job but that it can be waited for.

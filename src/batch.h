@@ -4,8 +4,8 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 #include "dtype.h"
+#include "memory.h"
 
 namespace diralign {
 
@@ -39,11 +39,11 @@ struct ScoredRow {
 /// The scored rows of a batch, pair by pair (chosen, then rejected), in row order within a sequence. A copy: whatever happens to the
 /// caller's arrays during an asynchronous call, every label in here was checked.
 struct RowList {
-  std::vector<ScoredRow> scored;
-  std::vector<int64_t> ignored;          ///< rows to be zeroed
-  std::vector<int64_t> begin, end;       ///< per sequence: its range of `scored`
-  std::vector<int32_t> counts;           ///< per sequence: rows scored by the alignment term
-  std::vector<int32_t> sft_counts;       ///< per sequence: rows scored by the likelihood term
+  Array<ScoredRow> scored;
+  Array<int64_t> ignored;          ///< rows to be zeroed
+  Array<int64_t> begin, end;       ///< per sequence: its range of `scored`
+  Array<int32_t> counts;           ///< per sequence: rows scored by the alignment term
+  Array<int32_t> sft_counts;       ///< per sequence: rows scored by the likelihood term
 };
 
 /// A range of a batch's list of scored rows.

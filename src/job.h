@@ -54,7 +54,7 @@ struct Job {
 
 struct LossJob : Job {
   Objective objective{};
-  std::vector<double> reference;  ///< per sequence; empty without one
+  Array<double> reference;  ///< per sequence; empty without one
   GradientOutput gradient;          ///< of the logits
   LayerGradients layer_gradients;   ///< of the layer, where there is one
   LossOutputs outputs{};
@@ -99,7 +99,7 @@ struct SequenceLogpsJob : Job {
 };
 
 /// The sums of the scored rows' log-probabilities, in row order.
-inline void write_sequence_logps(SequenceLogpsJob& job, const std::vector<double>& row_logps) {
+inline void write_sequence_logps(SequenceLogpsJob& job, const Array<double>& row_logps) {
   for (int64_t s = 0; s < job.batch.sequences; s++) {
     double sum = 0;
     for (int64_t i = job.rows.begin[size_t(s)]; i < job.rows.end[size_t(s)]; i++) sum += row_logps[size_t(i)];

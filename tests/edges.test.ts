@@ -615,13 +615,16 @@ describe('not a number', () => {
 });
 
 describe('sequences without a scored token, from log-probabilities', () => {
-  test('have log-probability 0 whatever was passed', () => {
-    const given = { logps: Float64Array.of(-3, -2), counts: Int32Array.of(0, 2), reference: Float64Array.of(-1, -2) };
-    const zero = { ...given, logps: Float64Array.of(0, -2) };
+  test('have log-probability 0; another contradicts the count and is refused', () => {
+    const zero = { logps: Float64Array.of(0, -2), counts: Int32Array.of(0, 2), reference: Float64Array.of(-1, -2) };
     for (const options of [{ sftWeight: 1 }, { sftWeight: 1, sftReduction: 'token' as const }]) {
       const objective = dirAlignLoss('dpo', 0.1, false, options);
-      expect(objective.fromLogps(given)).toEqual(objective.fromLogps(zero));
-      expect(objective.fromLogps(given).metrics.nll_loss).toBe(0);
+      expect(objective.fromLogps(zero).metrics.nll_loss).toBe(0);
+      for (const logp of [-3, NaN, -Infinity, Number.MIN_VALUE]) {
+        const refuse = (): unknown => objective.fromLogps({ ...zero, logps: Float64Array.of(logp, -2) });
+        expect(refuse).toThrow(expect.objectContaining({ code: 'ERR_DIRALIGN_SHAPE' }));
+        expect(refuse).toThrow(/counts: 0 at index 0 .*logps\[0\]/);
+      }
     }
   });
 });

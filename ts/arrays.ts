@@ -1,39 +1,81 @@
-/** Checks of arrays that native code is to read or write, and how messages name values. */
-import { rangeError, typeError } from './errors.js';
+/**
+ * Typed arrays that native code is to read or write. Kind, length and buffer are asked of the engine and never of the object, whose own
+ * properties, class and realm change nothing.
+ */
+import { types } from 'node:util';
+import { rangeError, typeError, type DirAlignErrorCode } from './errors.js';
+import { describe } from './given.js';
 import type { Float16ArrayLike } from './types.js';
 
-/** A value as a message names it: primitives as they are, objects by their class. */
-export function describe(value: unknown): string {
-  if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'function') return 'a function';
-  if (typeof value === 'object' && value !== null)
-    return (value as { constructor?: { name?: string } }).constructor?.name ?? 'an object';
-  return String(value);
+const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
+
+/** The getter of the engine, to be called on any object of any realm; undefined where the engine has none. */
+function engine<Value>(prototype: object, key: PropertyKey): ((object: unknown) => Value) | undefined {
+  const get = Object.getOwnPropertyDescriptor(prototype, key)?.get;
+  return get && ((object) => Reflect.apply(get, object, []) as Value);
 }
 
-/** The kind of a typed array. An array of another realm (a vm context, a test runner) has the same. */
-export function tagOf(value: unknown): string | undefined {
-  return ArrayBuffer.isView(value)
-    ? ((value as unknown as Record<symbol, unknown>)[Symbol.toStringTag] as string | undefined)
-    : undefined;
-}
+const lengthOf = engine<number>(typedArray, 'length') as (view: unknown) => number;
+const bufferOfTyped = engine<ArrayBufferLike>(typedArray, 'buffer') as (view: unknown) => ArrayBufferLike;
+const offsetOfTyped = engine<number>(typedArray, 'byteOffset') as (view: unknown) => number;
+const bytesOfTyped = engine<number>(typedArray, 'byteLength') as (view: unknown) => number;
+const bufferOfData = engine<ArrayBufferLike>(DataView.prototype, 'buffer') as (view: unknown) => ArrayBufferLike;
+const offsetOfData = engine<number>(DataView.prototype, 'byteOffset') as (view: unknown) => number;
+const bytesOfData = engine<number>(DataView.prototype, 'byteLength') as (view: unknown) => number;
+const isResizable = engine<boolean>(ArrayBuffer.prototype, 'resizable');
+const isGrowable = engine<boolean>(SharedArrayBuffer.prototype, 'growable');
+
+/** The kind of a typed array, for instance 'Float32Array'; undefined for anything else. */
+export const tagOf = engine<string | undefined>(typedArray, Symbol.toStringTag) as (value: unknown) => string | undefined;
+
+/** Constructors of this realm. */
+const constructors = {
+  Float32Array,
+  Float64Array,
+  Int32Array,
+  Uint8Array,
+  Uint16Array,
+  Float16Array: (globalThis as { readonly Float16Array?: unknown }).Float16Array as Uint16ArrayConstructor,
+} as const;
+export type Kind = keyof typeof constructors;
+type Instance<K extends Kind> = InstanceType<(typeof constructors)[K]>;
 
 export function isFloat16Array(value: unknown): value is Float16ArrayLike {
   return tagOf(value) === 'Float16Array';
 }
 
-/** A view that native code may read and write: neither detached nor able to shrink under it. */
+/** Where a view lies in its buffer. */
+export interface Extent {
+  readonly buffer: ArrayBufferLike;
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** @throws TypeError on an out-of-bounds DataView, which checkBuffer refuses first */
+export function extentOf(view: ArrayBufferView): Extent {
+  return tagOf(view) === undefined
+    ? { buffer: bufferOfData(view), byteOffset: offsetOfData(view), byteLength: bytesOfData(view) }
+    : { buffer: bufferOfTyped(view), byteOffset: offsetOfTyped(view), byteLength: bytesOfTyped(view) };
+}
+
+const isShared = (view: ArrayBufferView): boolean => types.isSharedArrayBuffer(bufferOfTyped(view));
+
+/** A view that native code may read and write: neither detached nor able to change its size meanwhile. */
 export function checkBuffer(name: string, view: ArrayBufferView): void {
-  const buffer = view.buffer as ArrayBufferLike & { readonly resizable?: boolean };
-  if (buffer instanceof ArrayBuffer && buffer.resizable) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ArrayBuffer is resizable; pass an array over one of fixed length`);
+  const buffer = tagOf(view) === undefined ? bufferOfData(view) : bufferOfTyped(view);
+  if (types.isSharedArrayBuffer(buffer) ? isGrowable?.(buffer) : isResizable?.(buffer)) {
+    const kind = types.isSharedArrayBuffer(buffer) ? 'SharedArrayBuffer is growable' : 'ArrayBuffer is resizable';
+    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ${kind}; pass an array over one of fixed length`);
   }
-  if (view.byteLength === 0 && isDetached(buffer)) {
+  if (isDetached(buffer)) {
     throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ArrayBuffer is detached (transferred elsewhere)`);
   }
 }
 
+const byteLengthOf = engine<number>(ArrayBuffer.prototype, 'byteLength') as (buffer: unknown) => number;
+
 function isDetached(buffer: ArrayBufferLike): boolean {
+  if (types.isSharedArrayBuffer(buffer) || byteLengthOf(buffer) > 0) return false;
   try {
     new Uint8Array(buffer);
     return false;
@@ -42,25 +84,67 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-export function checkArray(
+/** The array as one of this realm, of no class and no properties of its own, over the same memory. */
+export function plain<K extends Kind>(kind: K, view: ArrayBufferView): Instance<K> {
+  const constructor = constructors[kind];
+  if (Object.getPrototypeOf(view) === constructor.prototype && !Object.hasOwn(view, 'length')) return view as Instance<K>;
+  return new constructor(bufferOfTyped(view) as ArrayBuffer, offsetOfTyped(view), lengthOf(view)) as Instance<K>;
+}
+
+/**
+ * The array, of one of these kinds, checked and {@link plain}.
+ * @throws DirAlignError with `code` for another kind, with ERR_DIRALIGN_SHAPE for memory that may change its size or is gone
+ */
+export function checkArray<K extends Kind>(
   name: string,
   value: unknown,
-  types: readonly string[],
-  code: 'ERR_DIRALIGN_DTYPE' | 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_LABEL' | 'ERR_DIRALIGN_SHAPE',
-): ArrayBufferView & { readonly length: number } {
-  if (!types.includes(tagOf(value) ?? '')) {
-    throw typeError(code, `${name}: expected ${types.join(' or ')}, not ${describe(value)}`);
+  kinds: readonly K[],
+  code: DirAlignErrorCode,
+): Instance<K> {
+  const kind = tagOf(value) as K | undefined;
+  if (kind === undefined || !kinds.includes(kind)) {
+    throw typeError(code, `${name}: expected ${kinds.join(' or ')}, not ${kind ?? describe(value)}`);
   }
   checkBuffer(name, value as ArrayBufferView);
-  return value as ArrayBufferView & { readonly length: number };
+  return plain(kind, value as ArrayBufferView);
+}
+
+/** What nobody else can write to while it is checked and used: a copy of shared memory, the array itself otherwise. */
+export function unshared<A extends Int32Array | Float32Array | Float64Array>(array: A): A {
+  return isShared(array) ? (array.slice() as A) : array;
+}
+
+/** The bytes of any view, for native code. */
+export function bytesOf(name: string, view: unknown): Uint8Array {
+  if (!ArrayBuffer.isView(view)) {
+    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a typed array, not ${describe(view)}`);
+  }
+  checkBuffer(name, view);
+  const { buffer, byteOffset, byteLength } = extentOf(view);
+  return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 
 export function checkLength(name: string, length: number, expected: number, of: string): void {
   if (length !== expected) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: length ${String(length)}; expected ${String(expected)}, ${of}`);
+    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: length ${length}; expected ${expected}, ${of}`);
   }
 }
 
-export function overlap(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  return a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength;
+/**
+ * A fresh array of this realm, all 0. The system zeroes its pages on first touch: what is not written costs nothing.
+ * @throws DirAlignError with code ERR_DIRALIGN_MEMORY
+ */
+export function allocate<K extends Kind>(name: string, kind: K, length: number): Instance<K> {
+  const constructor = constructors[kind];
+  try {
+    return new constructor(length) as Instance<K>;
+  } catch (cause) {
+    throw outOfMemory(name, length * constructor.BYTES_PER_ELEMENT, cause);
+  }
+}
+
+/** An allocation that the system, or the engine, refused. */
+export function outOfMemory(what: string, bytes: number | undefined, cause: unknown): Error {
+  const size = bytes === undefined ? 'memory' : `${bytes} bytes`;
+  return rangeError('ERR_DIRALIGN_MEMORY', `${what}: ${size} could not be allocated`, { cause });
 }

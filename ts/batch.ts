@@ -1,9 +1,10 @@
-import { checkArray, checkLength, describe, isFloat16Array, overlap, tagOf } from './arrays.js';
+import { allocate, checkArray, checkLength, isFloat16Array, plain, tagOf, unshared, type Kind } from './arrays.js';
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
-import { native, Target, type BadLabel, type BatchRequest, type Memory } from './native.js';
-import type { BatchRows, Dtype, Logits, LogitsArray, LogitsBatch } from './types.js';
+import { checkObject, describe, readProperties, written } from './given.js';
+import { native, Target, type BadLabel, type BatchRequest, type HostArray, type Memory } from './native.js';
+import type { BatchRows, Dtype, HiddenBatch, Logits, LogitsArray, LogitsBatch } from './types.js';
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** More threads than this are a mistake rather than a machine. */
@@ -15,16 +16,89 @@ let hardwareThreads: number | undefined;
 export function checkThreads(threads: number | undefined): number {
   if (threads === undefined) return (hardwareThreads ??= native().cpuInfo().threads);
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `threads: ${String(threads)} is not a whole number from 1 to ${String(maxThreads)}`);
+    throw rangeError('ERR_DIRALIGN_OPTION', `threads: ${describe(threads)} is not a whole number from 1 to ${maxThreads}`);
   }
   return threads;
 }
 
-/** What native code takes: the address of a tensor, the raw bits of a float16 array, or the array itself. */
-export function rawMemory(data: Logits): Memory {
-  if (data instanceof DeviceTensor) return data.ptr;
-  return isFloat16Array(data) ? new Uint16Array(data.buffer, data.byteOffset, data.length) : data;
+/** The raw bits of a float16 array, or the array itself. */
+export function rawArray(data: LogitsArray): Float32Array | Uint16Array {
+  return isFloat16Array(data) ? new Uint16Array(data.buffer as ArrayBuffer, data.byteOffset, data.length) : data;
 }
+
+/** What native code takes: the address of a tensor, or an array of a kind that Node-API knows. */
+export function rawMemory(data: Logits): Memory {
+  return data instanceof DeviceTensor ? data.ptr : rawArray(data);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Reading
+
+const batchKeys = [
+  'logits',
+  'rowStride',
+  'hidden',
+  'weight',
+  'bias',
+  'hiddenSize',
+  'dtype',
+  'shape',
+  'offsets',
+  'labels',
+  'ignoreIndex',
+  'reference',
+  'sftLabels',
+] as const;
+/** What `collatePairs` returns beside labels and offsets. */
+const collated: ReadonlySet<string> = new Set(['sequences', 'tokens', 'rows', 'inputIds', 'attentionMask']);
+const ofLayers = ['hidden', 'weight', 'bias', 'hiddenSize'] as const;
+const ofLogits = ['logits', 'rowStride'] as const;
+
+/** A batch of either kind, each property read once. What the properties hold is not checked yet. */
+export type GivenBatch = Readonly<Record<(typeof batchKeys)[number], unknown>>;
+
+/** @throws DirAlignError for what is no object, or has properties that no batch has */
+export function readBatch(batch: unknown, expected = 'an object with logits, shape and labels'): GivenBatch {
+  checkObject('batch', batch, 'ERR_DIRALIGN_SHAPE', expected);
+  const given = readProperties('batch', batch, batchKeys, 'ERR_DIRALIGN_SHAPE', collated);
+  given.shape = readSizes(given.shape);
+  return given;
+}
+
+/** Whether it is one of hidden states, where either kind will do. */
+export function isHidden(batch: GivenBatch): boolean {
+  return batch.logits === undefined && ofLayers.some((name) => batch[name] !== undefined);
+}
+
+export function asLogitsBatch(batch: GivenBatch): LogitsBatch<Logits> {
+  const other = ofLayers.find((name) => batch[name] !== undefined);
+  if (other !== undefined) {
+    const advice = 'a batch of hidden states goes to fromHidden';
+    throw typeError('ERR_DIRALIGN_SHAPE', `${other}: a batch of logits has none; ${advice}`);
+  }
+  return batch as unknown as LogitsBatch<Logits>;
+}
+
+export function asHiddenBatch(batch: GivenBatch): HiddenBatch<Logits> {
+  const other = ofLogits.find((name) => batch[name] !== undefined);
+  if (other !== undefined) {
+    const why =
+      other === 'logits'
+        ? 'a batch of hidden states has none; they are what is never made'
+        : 'hidden states have none; rows of hidden and weight follow one another without gaps';
+    throw typeError('ERR_DIRALIGN_SHAPE', `${other}: ${why}`);
+  }
+  return batch as unknown as HiddenBatch<Logits>;
+}
+
+/** A copy of an array of sizes, which may be a Proxy or have getters; as many as tell that there are too many. */
+function readSizes(value: unknown): unknown {
+  if (!Array.isArray(value)) return value;
+  return Array.from({ length: Math.min(value.length, 4) }, (_, i): unknown => value[i]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Checking
 
 export type Backend = 'auto' | 'cpu' | 'cuda';
 
@@ -54,7 +128,7 @@ function targetOf(backend: Backend, name: string, data: Logits): Target {
 
 /** Refuses what is meant as an address in device memory and is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
-  if (!(data instanceof Object && 'ptr' in data)) return;
+  if (typeof data !== 'object' || data === null || !('ptr' in data)) return;
   const { reason } = availability();
   if (reason !== undefined) {
     throw typeError('ERR_DIRALIGN_BACKEND', `${name}: device memory needs the CUDA backend, which is not available: ${reason}`);
@@ -77,8 +151,9 @@ function checkDtype(name: string, data: Logits, dtype: Dtype | undefined): Dtype
     return data.dtype;
   }
   checkAddress(name, data);
+  const kind = tagOf(data);
   checkArray(name, data, ['Float32Array', 'Uint16Array', 'Float16Array'], 'ERR_DIRALIGN_DTYPE');
-  const implied = isFloat16Array(data) ? 'float16' : data.BYTES_PER_ELEMENT === 4 ? 'float32' : undefined;
+  const implied = kind === 'Float16Array' ? 'float16' : kind === 'Float32Array' ? 'float32' : undefined;
   if (implied === undefined) {
     if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
     throw typeError(
@@ -87,12 +162,12 @@ function checkDtype(name: string, data: Logits, dtype: Dtype | undefined): Dtype
     );
   }
   if (dtype !== undefined && dtype !== implied) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit ${name} in a ${describe(data)}`);
+    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit ${name} in a ${kind}`);
   }
   return implied;
 }
 
-const hostTypes: Readonly<Record<Dtype, readonly string[]>> = {
+const hostTypes: Readonly<Record<Dtype, readonly Kind[]>> = {
   float32: ['Float32Array'],
   float16: ['Uint16Array', 'Float16Array'],
   bfloat16: ['Uint16Array'],
@@ -131,14 +206,18 @@ export interface Layout {
   readonly sequences: number;
   readonly rows: number;
   readonly vocab: number;
+  /** Of a packed batch; nobody else can write to them. */
+  readonly offsets: Int32Array | undefined;
 }
+
+const maxEmptySequences = 2 ** 16;
 
 function checkShape(batch: BatchRows): Layout {
   const shape: unknown = batch.shape;
   if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${Array.isArray(shape) ? JSON.stringify(shape) : describe(shape)}`,
+      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${Array.isArray(shape) ? written(shape) : describe(shape)}`,
     );
   }
   const dimensions = shape as number[];
@@ -154,14 +233,22 @@ function checkShape(batch: BatchRows): Layout {
       throw typeError('ERR_DIRALIGN_SHAPE', 'offsets: only packed batches, of shape [rows, vocab], have them');
     }
     const [sequences = 0, tokens = 0] = dimensions;
-    return { sequences, rows: sequences * tokens, vocab };
+    // No array of the caller stands for sequences without tokens: a few are an edge, millions are a mistake.
+    if (tokens === 0 && sequences > maxEmptySequences) {
+      throw rangeError(
+        'ERR_DIRALIGN_SHAPE',
+        `shape: ${sequences} sequences of no tokens; expected at most ${maxEmptySequences} of them`,
+      );
+    }
+    return { sequences, rows: sequences * tokens, vocab, offsets: undefined };
   }
   const rows = dimensions[0] ?? 0;
-  return { sequences: checkOffsets(batch.offsets, rows), rows, vocab };
+  const offsets = checkOffsets(batch.offsets, rows);
+  return { sequences: offsets.length - 1, rows, vocab, offsets };
 }
 
-function checkOffsets(value: unknown, rows: number): number {
-  const offsets = checkArray('offsets', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE') as Int32Array;
+function checkOffsets(value: unknown, rows: number): Int32Array {
+  const offsets = unshared(checkArray('offsets', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
   if (offsets.length < 1 || offsets[0] !== 0 || offsets.at(-1) !== rows) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
@@ -173,17 +260,14 @@ function checkOffsets(value: unknown, rows: number): number {
       throw rangeError('ERR_DIRALIGN_SHAPE', `offsets: decreases at index ${String(i)}`);
     }
   }
-  return offsets.length - 1;
+  return offsets;
 }
 
 type Rows = Pick<BatchRequest, 'rows' | 'rowStride' | 'vocab'>;
 
 function checkRowStride(rowStride: number, vocab: number): number {
   if (Number.isSafeInteger(rowStride) && rowStride >= vocab) return rowStride;
-  throw rangeError(
-    'ERR_DIRALIGN_SHAPE',
-    `rowStride: ${String(rowStride)} is not a whole number of at least vocab, ${String(vocab)}`,
-  );
+  throw rangeError('ERR_DIRALIGN_SHAPE', `rowStride: ${describe(rowStride)} is not a whole number of at least vocab, ${vocab}`);
 }
 
 /** Elements from the first row to the end of the last one's vocabulary. */
@@ -243,17 +327,17 @@ export interface Outline {
 /** `name`: what the batch holds its data as. */
 export function checkOutline(name: string, data: Logits, batch: BatchRows, backend: Backend): Outline {
   const dtype = checkDtype(name, data, batch.dtype);
-  return { name, data, dtype, target: targetOf(backend, name, data), layout: checkShape(batch) };
+  const own = data instanceof DeviceTensor ? data : (plain(tagOf(data) as Kind, data) as LogitsArray);
+  return { name, data: own, dtype, target: targetOf(backend, name, data), layout: checkShape(batch) };
 }
 
 /** Checks the rest of what every batch has, but for the label values, which the native side looks at once. */
 export function checkRows({ data, dtype, target, layout }: Outline, batch: BatchRows, threads: number | undefined): BatchRequest {
-  const { rows, vocab, sequences } = layout;
-  const labels = checkArray('labels', batch.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
-  checkLength('labels', labels.length, rows, 'one per row');
-  const ignoreIndex = batch.ignoreIndex ?? -100;
-  if ((ignoreIndex | 0) !== ignoreIndex) {
-    throw rangeError('ERR_DIRALIGN_LABEL', `ignoreIndex: ${String(ignoreIndex)} is not a 32-bit integer`);
+  const { rows, vocab, sequences, offsets } = layout;
+  const labels = checkLabels('labels', batch.labels, rows);
+  const ignoreIndex: unknown = batch.ignoreIndex ?? -100;
+  if (typeof ignoreIndex !== 'number' || (ignoreIndex | 0) !== ignoreIndex) {
+    throw rangeError('ERR_DIRALIGN_LABEL', `ignoreIndex: ${describe(ignoreIndex)} is not a 32-bit integer`);
   }
   return {
     target,
@@ -265,22 +349,19 @@ export function checkRows({ data, dtype, target, layout }: Outline, batch: Batch
     vocab,
     rowStride: vocab,
     sequences,
-    offsets: batch.offsets,
+    offsets,
     labels,
     sftLabels: undefined,
     ignoreIndex,
     threads: checkThreads(threads),
-    counts: new Int32Array(sequences),
+    counts: allocate('counts', 'Int32Array', sequences),
   };
 }
 
 /** A batch of logits. @throws DirAlignError */
 export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
-  if (typeof batch !== 'object' || (batch as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `batch: expected an object with logits, shape and labels, not ${describe(batch)}`);
-  }
-  const { logits } = batch;
-  const outline = checkOutline('logits', logits, batch, backend);
+  const outline = checkOutline('logits', batch.logits, batch, backend);
+  const { data: logits } = outline;
   const { vocab } = outline.layout;
   const layout = { ...outline.layout, rowStride: checkRowStride(batch.rowStride ?? vocab, vocab) };
   if (outline.target !== Target.cpu) checkLaunchSize(layout);
@@ -292,11 +373,11 @@ export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefin
   return request;
 }
 
-/** Labels of the likelihood term. */
-export function checkSftLabels(value: unknown, rows: number): Int32Array {
-  const labels = checkArray('sftLabels', value, ['Int32Array'], 'ERR_DIRALIGN_LABEL') as Int32Array;
-  checkLength('sftLabels', labels.length, rows, 'one per row');
-  return labels;
+/** Labels by row, of either term; nobody else can write to what is returned. Their values are the native side's to check. */
+export function checkLabels(name: 'labels' | 'sftLabels', value: unknown, rows: number): Int32Array {
+  const labels = checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
+  checkLength(name, labels.length, rows, 'one per row');
+  return unshared(labels);
 }
 
 /** Log-probabilities per sequence, of the policy or the reference. */
@@ -306,7 +387,7 @@ export function checkLogps(
   sequences: number | undefined,
   code: 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_DTYPE',
 ): Float64Array | Float32Array {
-  const logps = checkArray(name, value, ['Float64Array', 'Float32Array'], code) as Float64Array | Float32Array;
+  const logps = unshared(checkArray(name, value, ['Float64Array', 'Float32Array'], code));
   if (sequences !== undefined && logps.length !== sequences) {
     throw rangeError(
       code === 'ERR_DIRALIGN_DTYPE' ? 'ERR_DIRALIGN_SHAPE' : code,
@@ -333,13 +414,16 @@ export function checkReference(value: unknown, sequences: number, method: string
   return reference;
 }
 
-/** Scored tokens per sequence. */
-export function checkCounts(value: unknown, sequences: number): Int32Array {
-  const counts = checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE') as Int32Array;
-  checkLength('counts', counts.length, sequences, 'one per sequence');
+/** Scored tokens per sequence. Without one, a sequence has log-probability 0: another says that the count is wrong. */
+export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Int32Array {
+  const counts = unshared(checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
+  checkLength('counts', counts.length, logps.length, 'one per sequence');
   for (let s = 0; s < counts.length; s++) {
-    if ((counts[s] as number) >= 0) continue;
-    throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${String(counts[s])} at index ${String(s)} is negative`);
+    const count = counts[s] as number;
+    if (count > 0 || (count === 0 && logps[s] === 0)) continue;
+    const why =
+      count < 0 ? 'is negative' : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
+    throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${count} at index ${s} ${why}`);
   }
   return counts;
 }
@@ -353,29 +437,43 @@ export function checkSequences(sequences: number, paired: boolean): void {
 }
 
 /** Memory of a call: a host array, or so many elements of a tensor. */
-export type Extent = ArrayBufferView | { readonly tensor: DeviceTensor; readonly elements: number };
+export type Extent = HostArray | { readonly tensor: DeviceTensor; readonly elements: number };
 /** By their names in messages. */
 export type Extents = Readonly<Record<string, Extent | undefined>>;
 
 export function extent(data: Logits, elements: number): Extent {
-  return data instanceof DeviceTensor ? { tensor: data, elements } : data;
+  return data instanceof DeviceTensor ? { tensor: data, elements } : rawArray(data);
+}
+
+/** The host arrays that every batch is read from, checked before. */
+export function rowInputs({ labels, offsets, sftLabels, reference }: BatchRows): Extents {
+  return { labels, offsets, sftLabels, reference };
 }
 
 /** Refuses to write over what the call reads, or writes elsewhere. */
 export function checkApart(name: string, out: Extent, others: Extents): void {
-  for (const [other, memory] of Object.entries(others)) {
-    if (memory === undefined || !meet(out, memory)) continue;
-    const advice = other === 'logits' ? '; to overwrite the logits, use inPlace' : '';
-    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${other}${advice}`);
-  }
+  const given = Object.entries(others).filter((entry): entry is [string, Extent] => entry[1] !== undefined);
+  const found = 'tensor' in out ? given.find(([, memory]) => 'tensor' in memory && meet(out, memory)) : firstOverlap(out, given);
+  if (found === undefined) return;
+  const advice = found[0] === 'logits' ? '; to overwrite the logits, use inPlace' : '';
+  throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${found[0]}${advice}`);
 }
 
-function meet(a: Extent, b: Extent): boolean {
-  if ('tensor' in a && 'tensor' in b) {
-    const end = ({ tensor: { ptr, dtype }, elements }: typeof a): bigint => ptr + BigInt(elements * elementBytes[dtype]);
-    return a.tensor.ptr < end(b) && b.tensor.ptr < end(a);
-  }
-  return !('tensor' in a) && !('tensor' in b) && overlap(a, b);
+type TensorExtent = Exclude<Extent, HostArray>;
+
+function meet(a: TensorExtent, b: TensorExtent): boolean {
+  const end = ({ tensor: { ptr, dtype }, elements }: TensorExtent): bigint => ptr + BigInt(elements * elementBytes[dtype]);
+  return a.tensor.ptr < end(b) && b.tensor.ptr < end(a);
+}
+
+function firstOverlap(out: HostArray, others: readonly (readonly [string, Extent])[]) {
+  const onHost = others.filter((entry): entry is [string, HostArray] => !('tensor' in entry[1]));
+  return onHost[
+    native().firstOverlap(
+      out,
+      onHost.map(([, array]) => array),
+    )
+  ];
 }
 
 /** The caller's buffer for the gradient of logits. */
@@ -386,11 +484,16 @@ export function checkOut(value: unknown, logits: Logits, batch: BatchRequest, in
     out = checkLike('out', value, logits.dtype, 'the logits', logits);
     checkTensor('out', out as DeviceTensor, needed);
   } else {
-    out = checkArray('out', value, [tagOf(logits) as string], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
+    out = checkArray('out', value, [tagOf(logits) as Kind], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
     checkLength('out', out.length, logits.length, 'that of the logits');
   }
   checkApart('out', extent(out, needed), { logits: extent(logits, needed), ...inputs });
   return out;
+}
+
+/** Logits that are to be overwritten hold nothing else that the call reads. */
+export function checkInPlace(logits: Logits, batch: BatchRequest, inputs: Extents): void {
+  checkApart('inPlace: logits', extent(logits, neededElements(batch)), inputs);
 }
 
 /** What the native pass over the labels found. */

@@ -1,9 +1,9 @@
 /** What the bindings to tensor libraries have in common: batches without logits, and the checks of what is not the core's to check. */
-import { describe } from './arrays.js';
 import { rangeError, typeError, type DirAlignErrorCode } from './errors.js';
+import { describe } from './given.js';
 import type { ObjectiveCalls } from './objective.js';
 
-export const batchKeys: ReadonlySet<string> = new Set(['labels', 'ignoreIndex', 'reference', 'sftLabels', 'offsets']);
+export const batchKeys = ['labels', 'ignoreIndex', 'reference', 'sftLabels', 'offsets'] as const;
 
 /** Sizes of an array; a size is its number, or what it stands for where any will do. */
 export type Outline = readonly (string | number)[];
@@ -12,11 +12,6 @@ export function checkObjective(objective: ObjectiveCalls): void {
   if (typeof (objective as unknown) !== 'function' || typeof (objective.fromHidden as unknown) !== 'function') {
     throw typeError('ERR_DIRALIGN_OPTION', `objective: expected what dirAlignLoss returns, not ${describe(objective)}`);
   }
-}
-
-/** `[2, 3]`, as messages have it. */
-export function written(shape: readonly unknown[]): string {
-  return `[${shape.join(', ')}]`;
 }
 
 /** @throws DirAlignError with `code`, unless the shape is the expected one */
@@ -28,7 +23,7 @@ export function checkShape(
   what = '',
 ): void {
   const fits = shape.length === expected.length && expected.every((size, i) => typeof size === 'string' || size === shape[i]);
-  if (!fits) throw rangeError(code, `${name}: its shape is ${written(shape)}; expected ${written(expected)}${what}`);
+  if (!fits) throw rangeError(code, `${name}: its shape is [${shape.join(', ')}]; expected [${expected.join(', ')}]${what}`);
 }
 
 /** Of logits or of hidden states: their last axis after those of the rows. */

@@ -8,6 +8,7 @@ import {
   foreignTensor,
   onDevice,
   PinnedArray,
+  readOptions,
   type AllocOptions,
   type DeviceBuffer,
   type DeviceOptions,
@@ -15,6 +16,8 @@ import {
   type EventOptions,
   type ForeignTensor,
 } from './device.js';
+import { typeError } from './errors.js';
+import { describe } from './given.js';
 import type { DeviceInfo } from './types.js';
 
 /** The CUDA backend: its devices, and their memory, streams and events. */
@@ -78,16 +81,22 @@ export const cuda: Cuda = Object.freeze({
   },
   alloc,
   tensor: foreignTensor,
-  stream({ device = 0 }: DeviceOptions = {}) {
+  stream(options: DeviceOptions = {}) {
     nativeCuda();
-    return new CudaStream(checkDevice(device));
+    const { device } = readOptions(options, ['device']);
+    return new CudaStream(checkDevice(device ?? 0));
   },
-  event({ device = 0, timing = false }: EventOptions = {}) {
+  event(options: EventOptions = {}) {
     nativeCuda();
-    return new CudaEvent(checkDevice(device), timing);
+    const { device, timing = false } = readOptions(options, ['device', 'timing']);
+    if (typeof timing !== 'boolean') {
+      throw typeError('ERR_DIRALIGN_OPTION', `timing: ${describe(timing)} is not a boolean`);
+    }
+    return new CudaEvent(checkDevice(device ?? 0), timing);
   },
-  synchronize({ device = 0, stream = 0n }: AllocOptions = {}) {
+  synchronize(options: AllocOptions = {}) {
     nativeCuda();
+    const { device = 0, stream = 0n } = readOptions(options, ['device', 'stream']);
     const { handle } = checkStream('stream', stream, checkDevice(device));
     onDevice('waiting for a stream', (native) => {
       native.synchronize(device, handle);

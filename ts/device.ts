@@ -1,7 +1,8 @@
 /** Memory, streams and events of CUDA devices: what `cuda` (ts/cuda.ts) hands out. */
-import { checkBuffer, describe } from './arrays.js';
+import { bytesOf, extentOf } from './arrays.js';
 import { availability, nativeCuda } from './cuda-status.js';
 import { cudaError, rangeError, typeError } from './errors.js';
+import { checkObject, describe, readProperties } from './given.js';
 import type { NativeCuda } from './native.js';
 import type { Dtype } from './types.js';
 
@@ -60,10 +61,14 @@ export function onDevice<T>(doing: string, action: (cuda: NativeCuda) => T): T {
 // ---------------------------------------------------------------------------------------------------------------------
 // Arguments
 
-function checkOptions(name: string, options: unknown): void {
-  if (typeof options !== 'object' || options === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${describe(options)}`);
-  }
+/** The options of a call, each read once. */
+export function readOptions<Options extends object>(
+  options: Options,
+  keys: readonly (keyof Options & string)[],
+  name = 'options',
+): Partial<Options> {
+  checkObject(name, options);
+  return readProperties(name, options, keys) as Partial<Options>;
 }
 
 /** @throws DirAlignError with code ERR_DIRALIGN_DEVICE */
@@ -103,15 +108,6 @@ function checkTensorDtype(dtype: unknown): Dtype {
     throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
   }
   return dtype as Dtype;
-}
-
-/** The bytes of any view, for native code. */
-function bytesOf(name: string, view: unknown): Uint8Array {
-  if (!ArrayBuffer.isView(view)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a typed array, not ${describe(view)}`);
-  }
-  checkBuffer(name, view);
-  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -162,11 +158,18 @@ const net = new FinalizationRegistry<Held>((held) => {
   freeQuietly(held);
 });
 
+const ordinaryHasInstance = Function.prototype[Symbol.hasInstance];
+
 /** Something outside the heap. `dispose` gives it back; a finalizer does, with a warning, where that was forgotten. */
 export abstract class Resource {
   readonly #held: Held;
   /** `dispose`, for `using`. */
   declare readonly [Symbol.dispose]: () => void;
+
+  /** A Proxy around one, or an object that only has its class, holds nothing. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && #held in value && ordinaryHasInstance.call(this, value);
+  }
 
   /** @internal */
   constructor(what: string, free: () => void) {
@@ -247,6 +250,7 @@ export class CudaStream extends Resource {
     });
     this.handle = handle;
     this.device = device;
+    Object.freeze(this);
   }
 
   /** Waits, blocking this thread, for all work on the stream. Errors of that work surface here. */
@@ -289,6 +293,7 @@ export class CudaEvent extends Resource {
     this.handle = handle;
     this.device = device;
     this.timing = timing;
+    Object.freeze(this);
   }
 
   /** Marks the work enqueued on the stream so far (default: the default stream), and returns the event. */
@@ -351,6 +356,8 @@ const release = (releases: readonly (() => void)[]) => () => {
   for (const one of releases) one();
 };
 
+const copyKeys = ['offset', 'stream'] as const;
+
 /** A stretch of device memory: a buffer's, a part of it, or foreign. */
 class Region {
   constructor(
@@ -411,28 +418,27 @@ class Region {
   }
 
   copyFrom(name: string, source: unknown, options: CopyOptions): void {
-    checkOptions('options', options);
+    const given = readOptions(options, copyKeys);
     if (source instanceof DeviceBuffer || source instanceof DeviceTensor) {
-      this.copyOnDevice(name, regionOf(source), options);
+      this.copyOnDevice(name, regionOf(source), given);
       return;
     }
-    const { ptr, stream, host } = this.plan(name, 'source', source, options);
+    const { ptr, stream, host } = this.plan(name, 'source', source, given);
     onDevice(`copying ${host.byteLength} bytes to the device`, (cuda) => {
       if (host.byteLength > 0) cuda.copy(true, this.device, stream.handle, ptr, host);
     });
   }
 
   copyTo(name: string, target: unknown, options: CopyOptions): void {
-    checkOptions('options', options);
-    const { ptr, stream, host } = this.plan(name, 'target', target, options);
+    const { ptr, stream, host } = this.plan(name, 'target', target, readOptions(options, copyKeys));
     onDevice(`copying ${host.byteLength} bytes from the device`, (cuda) => {
       if (host.byteLength > 0) cuda.copy(false, this.device, stream.handle, ptr, host);
     });
   }
 
   async copyAsync(toDevice: boolean, name: string, array: unknown, options: CopyOptions): Promise<void> {
-    checkOptions('options', options);
-    const { ptr, stream, host } = this.plan(name, toDevice ? 'source' : 'target', array, options);
+    const given = readOptions(options, copyKeys);
+    const { ptr, stream, host } = this.plan(name, toDevice ? 'source' : 'target', array, given);
     if (host.byteLength === 0) return;
     const free = release([this.retain(stream), retainPinned([host])]);
     const doing = `copying ${host.byteLength} bytes ${toDevice ? 'to' : 'from'} the device`;
@@ -473,14 +479,14 @@ class Region {
   }
 
   fill(name: string, byte: unknown, options: FillOptions): void {
-    checkOptions('options', options);
+    const given = readOptions(options, ['offset', 'stream', 'byteLength']);
     if (!Number.isInteger(byte) || (byte as number) < 0 || (byte as number) > 255) {
       throw rangeError('ERR_DIRALIGN_OPTION', `byte: ${describe(byte)} is not a whole number from 0 to 255`);
     }
-    const offset = checkBytes('offset', options.offset ?? 0);
-    const bytes = checkBytes('byteLength', options.byteLength ?? Math.max(0, (this.byteLength ?? NaN) - offset));
+    const offset = checkBytes('offset', given.offset ?? 0);
+    const bytes = checkBytes('byteLength', given.byteLength ?? Math.max(0, (this.byteLength ?? NaN) - offset));
     this.check(name, offset, bytes);
-    const { handle } = this.streamOf(options.stream);
+    const { handle } = this.streamOf(given.stream);
     onDevice(`filling ${bytes} bytes on the device`, (cuda) => {
       if (bytes > 0) cuda.fill(this.device, handle, this.ptr + BigInt(offset), byte as number, bytes);
     });
@@ -516,6 +522,7 @@ export class DeviceBuffer extends Resource {
     this.device = device;
     this.stream = stream.handle;
     this.#region = new Region(ptr, device, stream, byteLength, this);
+    Object.freeze(this);
   }
 
   /**
@@ -549,11 +556,11 @@ export class DeviceBuffer extends Resource {
   /** Logits or a gradient in this memory, from `offset` to its end. It keeps the buffer from being collected, not from `dispose`. */
   tensor(dtype: Dtype, options: TensorOptions = {}): DeviceTensor {
     this.alive('buffer');
-    checkOptions('options', options);
+    const given = readOptions(options, ['offset', 'stream']);
     checkTensorDtype(dtype);
-    const offset = checkBytes('offset', options.offset ?? 0);
+    const offset = checkBytes('offset', given.offset ?? 0);
     this.#region.check('buffer', offset, 0);
-    const stream = this.#region.streamOf(options.stream);
+    const stream = this.#region.streamOf(given.stream);
     const ptr = this.ptr + BigInt(offset);
     return new DeviceTensor(new Region(ptr, this.device, stream, this.byteLength - offset, this), dtype, undefined);
   }
@@ -581,6 +588,11 @@ export class DeviceTensor {
   readonly #owned: DeviceBuffer | undefined;
   /** `dispose`, for `using`. */
   declare readonly [Symbol.dispose]: () => void;
+
+  /** A Proxy around a tensor, or an object that only has its class, is none. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === 'object' && value !== null && #region in value;
+  }
 
   /** @internal */
   constructor(region: Region, dtype: Dtype, owned: DeviceBuffer | undefined) {
@@ -648,14 +660,14 @@ export function allocateLike(
 /** @throws DirAlignError with code ERR_DIRALIGN_BACKEND where CUDA is not available */
 export function alloc(bytes: number, options: AllocOptions = {}): DeviceBuffer {
   nativeCuda();
-  checkOptions('options', options);
-  const device = checkDevice(options.device ?? 0);
-  return new DeviceBuffer(checkBytes('bytes', bytes), device, checkStream('stream', options.stream ?? 0n, device));
+  const given = readOptions(options, ['device', 'stream']);
+  const device = checkDevice(given.device ?? 0);
+  return new DeviceBuffer(checkBytes('bytes', bytes), device, checkStream('stream', given.stream ?? 0n, device));
 }
 
-export function foreignTensor(init: ForeignTensor): DeviceTensor {
+export function foreignTensor(tensor: ForeignTensor): DeviceTensor {
   nativeCuda();
-  checkOptions('tensor', init);
+  const init = readOptions(tensor, ['ptr', 'dtype', 'byteLength', 'device', 'stream'], 'tensor');
   const dtype = checkTensorDtype(init.dtype);
   const ptr = checkHandle('ptr', init.ptr);
   if (ptr === 0n) throw rangeError('ERR_DIRALIGN_DEVICE', 'ptr: expected an address in device memory, not 0');
@@ -679,7 +691,7 @@ const pinned = new WeakMap<ArrayBufferLike, Set<Held>>();
 
 /** Keeps host memory page-locked that an asynchronous call uses. */
 export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): () => void {
-  const all = new Set(views.flatMap((view) => (view ? [...(pinned.get(view.buffer) ?? [])] : [])));
+  const all = new Set(views.flatMap((view) => (view ? [...(pinned.get(extentOf(view).buffer) ?? [])] : [])));
   return release([...all].map(retain));
 }
 
@@ -702,6 +714,7 @@ export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Re
       nativeCuda().unpin(address);
     });
     this.array = array;
+    Object.freeze(this);
     const held = this.held as Held;
     pinned.set(buffer, (pinned.get(buffer) ?? new Set()).add(held));
   }

@@ -9,6 +9,7 @@ export type DirAlignErrorCode =
   | 'ERR_DIRALIGN_DEVICE'
   | 'ERR_DIRALIGN_ABORTED'
   | 'ERR_DIRALIGN_LOAD'
+  | 'ERR_DIRALIGN_MEMORY'
   | 'ERR_DIRALIGN_FILE';
 
 const brand = Symbol.for('diralign.error');

@@ -1,6 +1,7 @@
 /** The output layer fused with the loss: batches of hidden states, and where the gradients of the layer go. */
-import { checkArray, checkLength, describe, tagOf } from './arrays.js';
+import { allocate, checkArray, checkLength, tagOf, type Kind as ArrayKind } from './arrays.js';
 import {
+  asHiddenBatch,
   checkApart,
   checkBackend,
   checkElements,
@@ -9,6 +10,8 @@ import {
   checkRows,
   extent,
   rawMemory,
+  readBatch,
+  rowInputs,
   type Backend,
   type Extent,
   type Extents,
@@ -16,16 +19,8 @@ import {
 import { hiddenReason } from './cuda-status.js';
 import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device.js';
 import { rangeError, typeError } from './errors.js';
-import {
-  checkKeys,
-  checkObject,
-  computeLater,
-  computeNow,
-  prepareValues,
-  refuseSignal,
-  valuesOf,
-  type PreparedLoss,
-} from './loss-call.js';
+import { checkObject, define, describe, quoted, readProperties } from './given.js';
+import { computeLater, computeNow, prepareValues, refuseSignal, valuesOf, type PreparedLoss } from './loss-call.js';
 import { Target, type BatchRequest, type LayerGradientRequest, type LayerRequest } from './native.js';
 import type { Settings } from './settings.js';
 import type {
@@ -34,7 +29,6 @@ import type {
   HiddenBatch,
   HiddenGradient,
   HiddenLossResult,
-  HiddenOut,
   HiddenRunOptions,
   Logits,
   LogitsArray,
@@ -63,17 +57,16 @@ export interface FromHidden {
 }
 
 export function fromHidden(settings: Settings): FromHidden {
-  type Batch = HiddenBatch<Logits>;
-  const call = (batch: Batch, run: HiddenRunOptions<Logits> = {}): HiddenLossResult<Logits> => {
-    checkObject('run', run);
-    refuseSignal(run.signal, 'objective.fromHidden.async');
-    return computeNow(prepareHidden(settings, batch, run));
+  const call = (batch: unknown, run: unknown): HiddenLossResult<Logits> => {
+    const options = readRun(run);
+    refuseSignal(options.signal, 'objective.fromHidden.async');
+    return computeNow(prepareHidden(settings, batch, options));
   };
-  const later = async (batch: Batch, run: HiddenRunOptions<Logits> = {}): Promise<HiddenLossResult<Logits>> => {
-    checkObject('run', run);
-    return computeLater(run.signal, () => prepareHidden(settings, batch, run));
+  const later = async (batch: unknown, run: unknown): Promise<HiddenLossResult<Logits>> => {
+    const options = readRun(run);
+    return computeLater(options.signal, () => prepareHidden(settings, batch, options));
   };
-  Object.defineProperty(call, 'async', { value: later, enumerable: true });
+  define(call, 'async', later);
   // The types of the result follow those of the batch, which the checks hold to.
   return Object.freeze(call) as unknown as FromHidden;
 }
@@ -122,30 +115,15 @@ function checkHiddenSize(given: unknown, weight: Logits, vocab: number): number 
 }
 
 function checkHidden(batch: HiddenBatch<Logits>, threads: number | undefined, backend: Backend, memory: unknown): CheckedHidden {
-  if (typeof batch !== 'object' || (batch as unknown) === null) {
-    throw typeError(
-      'ERR_DIRALIGN_SHAPE',
-      `batch: expected an object with hidden, weight, shape and labels, not ${describe(batch)}`,
-    );
-  }
-  if ('logits' in batch)
-    throw typeError('ERR_DIRALIGN_SHAPE', 'logits: a batch of hidden states has none; they are what is never made');
-  if ('rowStride' in batch) {
-    throw typeError(
-      'ERR_DIRALIGN_SHAPE',
-      'rowStride: hidden states have none; rows of hidden and weight follow one another without gaps',
-    );
-  }
-  const { hidden, weight, bias, labels, offsets, sftLabels, reference } = batch;
-  const outline = checkOutline('hidden', hidden, batch, backend);
-  const { dtype, target, layout } = outline;
+  const outline = checkOutline('hidden', batch.hidden, batch, backend);
+  const { data: hidden, dtype, target, layout } = outline;
   const { rows, vocab } = layout;
   if (target !== Target.cpu) {
     const reason = hiddenReason();
     if (reason !== undefined) throw typeError('ERR_DIRALIGN_BACKEND', `fromHidden is not available on a device: ${reason}`);
   }
-  checkLike('weight', weight, dtype, 'hidden', hidden);
-  if (bias !== undefined) checkLike('bias', bias, dtype, 'hidden', hidden);
+  const weight = checkLike('weight', batch.weight, dtype, 'hidden', hidden);
+  const bias = batch.bias === undefined ? undefined : checkLike('bias', batch.bias, dtype, 'hidden', hidden);
   const hiddenSize = checkHiddenSize(batch.hiddenSize, weight, vocab);
   checkElements('hidden', hidden, rows * hiddenSize, `${rows} rows of hiddenSize ${hiddenSize}`);
   checkElements('weight', weight, vocab * hiddenSize, `vocab ${vocab} rows of hiddenSize ${hiddenSize}`);
@@ -157,16 +135,13 @@ function checkHidden(batch: HiddenBatch<Logits>, threads: number | undefined, ba
     bias: bias && rawMemory(bias),
     hiddenSize,
     memory: checkMemory(memory, target),
-    memoryUsed: new Float64Array(1),
+    memoryUsed: allocate('memory', 'Float64Array', 1),
   };
   const inputs = {
     hidden: extent(hidden, rows * hiddenSize),
     weight: extent(weight, vocab * hiddenSize),
     bias: bias && extent(bias, vocab),
-    labels,
-    offsets,
-    sftLabels,
-    reference,
+    ...rowInputs(batch),
   };
   return { base, layer, dtype, inputs };
 }
@@ -185,26 +160,47 @@ export function prepareHiddenLogps(
 // ---------------------------------------------------------------------------------------------------------------------
 // The gradients
 
-const runKeys: ReadonlySet<string> = new Set(['gradient', 'out', 'accumulate', 'memory', 'backend', 'threads', 'signal']);
+const runKeys = ['gradient', 'inPlace', 'out', 'accumulate', 'memory', 'backend', 'threads', 'signal'] as const;
 const gradientNames: readonly HiddenGradient[] = ['gradHidden', 'gradWeight', 'gradBias'];
-const outKeys: ReadonlySet<string> = new Set(gradientNames);
+
+type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
+
+/** The options of a call, each read once, and those within them. */
+function readRun(run: unknown): GivenRun {
+  if (run === undefined) return {};
+  checkObject('run', run);
+  const options = readProperties('run', run, runKeys);
+  const { out, accumulate } = options;
+  if (out !== undefined) {
+    const isTensor = out instanceof DeviceTensor;
+    const expected = 'an object with gradHidden, gradWeight and gradBias';
+    if (isTensor) throw typeError('ERR_DIRALIGN_OPTION', `out: expected ${expected}, not ${describe(out)}`);
+    checkObject('out', out, 'ERR_DIRALIGN_OPTION', expected);
+    options.out = readProperties('out', out, gradientNames);
+  }
+  if (Array.isArray(accumulate)) {
+    options.accumulate = Array.from({ length: Math.min(accumulate.length, 4) }, (_, i): unknown => accumulate[i]);
+  }
+  return options as GivenRun;
+}
 
 /** What is wanted of each gradient: a buffer, a fresh array (true), or nothing (false). */
 type Wanted = Readonly<Record<HiddenGradient, unknown>>;
 
-function checkRun(run: HiddenRunOptions<Logits>, hasBias: boolean): { wanted: Wanted; accumulated: ReadonlySet<HiddenGradient> } {
-  if ('inPlace' in run && run.inPlace !== undefined) {
+function checkRun(run: GivenRun, hasBias: boolean): { wanted: Wanted; accumulated: ReadonlySet<HiddenGradient> } {
+  if (run.inPlace !== undefined) {
     throw typeError('ERR_DIRALIGN_OPTION', 'inPlace: from hidden states there are no logits to overwrite; pass buffers in out');
   }
-  checkKeys('run', run, runKeys);
-  const { gradient = 'dense', out = {}, accumulate = false } = run;
+  const nothing = { gradHidden: undefined, gradWeight: undefined, gradBias: undefined };
+  const { gradient = 'dense', out = nothing, accumulate = false } = run;
   if ((gradient as string) === 'factored') {
     throw typeError('ERR_DIRALIGN_OPTION', "gradient: 'factored' is for logits; from hidden states there are 'dense' and 'none'");
   }
   if ((gradient as unknown) !== 'dense' && (gradient as unknown) !== 'none') {
     throw typeError('ERR_DIRALIGN_OPTION', `gradient: ${describe(gradient)} is not one of 'dense', 'none'`);
   }
-  checkOutObject(out);
+  const absent = gradientNames.find((name) => (out[name] as unknown) === null);
+  if (absent) throw typeError('ERR_DIRALIGN_DTYPE', `out.${absent}: expected a buffer, true or false, not null`);
   const buffers = gradientNames.filter((name) => typeof out[name] === 'object');
   const accumulated = checkAccumulate(accumulate, buffers);
   if (gradient === 'none') {
@@ -221,22 +217,6 @@ function checkRun(run: HiddenRunOptions<Logits>, hasBias: boolean): { wanted: Wa
   };
 }
 
-function checkOutObject(out: HiddenOut<Logits>): void {
-  if (ArrayBuffer.isView(out) || (out as unknown) instanceof DeviceTensor) {
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `out: expected an object with gradHidden, gradWeight and gradBias, not ${describe(out)}`,
-    );
-  }
-  checkObject('out', out);
-  checkKeys('out', out, outKeys);
-  for (const name of gradientNames) {
-    if ((out[name] as unknown) === null) {
-      throw typeError('ERR_DIRALIGN_DTYPE', `out.${name}: expected a buffer, true or false, not null`);
-    }
-  }
-}
-
 function checkAccumulate(accumulate: unknown, buffers: readonly HiddenGradient[]): ReadonlySet<HiddenGradient> {
   if (accumulate === false) return new Set();
   if (accumulate === true) {
@@ -247,9 +227,8 @@ function checkAccumulate(accumulate: unknown, buffers: readonly HiddenGradient[]
     throw typeError('ERR_DIRALIGN_OPTION', `accumulate: expected a boolean or an array of names, not ${describe(accumulate)}`);
   }
   for (const name of accumulate as unknown[]) {
-    if (!outKeys.has(name as string)) {
-      const known = gradientNames.map((one) => `'${one}'`).join(', ');
-      throw typeError('ERR_DIRALIGN_OPTION', `accumulate: ${describe(name)} is not one of ${known}`);
+    if (!gradientNames.includes(name as HiddenGradient)) {
+      throw typeError('ERR_DIRALIGN_OPTION', `accumulate: ${describe(name)} is not one of ${quoted(gradientNames)}`);
     }
     if (!buffers.includes(name as HiddenGradient)) {
       throw typeError('ERR_DIRALIGN_OPTION', `accumulate: '${name as string}' has no buffer in out to add to`);
@@ -272,7 +251,7 @@ function checkBuffer(name: HiddenGradient, value: unknown, { dtype, elements, of
   let out: Logits;
   if (hidden instanceof DeviceTensor || value instanceof DeviceTensor) out = checkLike(what, value, dtype, 'hidden', hidden);
   else {
-    const type = name === 'gradHidden' ? (tagOf(hidden) as string) : 'Float32Array';
+    const type = name === 'gradHidden' ? (tagOf(hidden) as ArrayKind) : 'Float32Array';
     out = checkArray(what, value, [type], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
   }
   if (out instanceof DeviceTensor) checkElements(what, out, elements, of);
@@ -281,14 +260,12 @@ function checkBuffer(name: HiddenGradient, value: unknown, { dtype, elements, of
 }
 
 /** Fresh memory where the hidden states are. */
-function allocate({ dtype, elements }: Kind, name: HiddenGradient, hidden: Logits): { data: Logits; buffer?: DeviceBuffer } {
+function allocateFresh({ dtype, elements }: Kind, name: HiddenGradient, hidden: Logits): { data: Logits; buffer?: DeviceBuffer } {
   if (hidden instanceof DeviceTensor) {
     const { tensor, buffer } = allocateLike(hidden, elements * elementBytes[dtype], dtype);
     return { data: tensor, buffer };
   }
-  // Zeroed by the system page by page, on first touch: ignored rows of it cost nothing.
-  if (name !== 'gradHidden') return { data: new Float32Array(elements) };
-  return { data: new (hidden.constructor as new (length: number) => LogitsArray)(elements) };
+  return { data: allocate(name, name === 'gradHidden' ? (tagOf(hidden) as ArrayKind) : 'Float32Array', elements) as Logits };
 }
 
 interface PreparedGradients {
@@ -335,7 +312,7 @@ function prepareGradients(
     let zeroed = false;
     if (!given) {
       try {
-        const { data: own, buffer } = allocate(kinds[name], name, hidden);
+        const { data: own, buffer } = allocateFresh(kinds[name], name, hidden);
         if (buffer) fresh.push(buffer);
         data[name] = own;
         zeroed = buffer === undefined;
@@ -350,12 +327,9 @@ function prepareGradients(
 }
 
 /** Everything that can be refused is refused here, but for the labels and a workspace that is too small. */
-function prepareHidden(
-  settings: Settings,
-  batch: HiddenBatch<Logits>,
-  run: HiddenRunOptions<Logits>,
-): PreparedLoss<HiddenLossResult<Logits>> {
-  const options = checkRun(run, (batch as Partial<typeof batch> | undefined)?.bias !== undefined);
+function prepareHidden(settings: Settings, given: unknown, run: GivenRun): PreparedLoss<HiddenLossResult<Logits>> {
+  const batch = asHiddenBatch(readBatch(given, 'an object with hidden, weight, shape and labels'));
+  const options = checkRun(run, batch.bias !== undefined);
   const checked = checkHidden(batch, run.threads, checkBackend(run.backend ?? 'auto'), run.memory);
   const { base, layer } = checked;
   const values = prepareValues(settings, base, batch, 'dense');

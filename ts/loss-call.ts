@@ -1,41 +1,37 @@
 /** What the calls of an objective have in common, whatever the batch holds: options, values, and how the native side is called. */
-import { describe } from './arrays.js';
-import { checkReference, checkSequences, checkSftLabels, labelError } from './batch.js';
+import { allocate, outOfMemory } from './arrays.js';
+import { checkLabels, checkLogps, checkReference, checkSequences, labelError } from './batch.js';
 import { metricNames } from './catalogue.js';
 import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
+import { describe } from './given.js';
 import { native, Target, type BadLabel, type BatchRequest, type LayerRequest, type LossRequest } from './native.js';
 import type { Settings } from './settings.js';
 import type { BatchRows, Logits, LossResult } from './types.js';
 
-export function checkObject(name: string, value: unknown): asserts value is object {
-  if (typeof value !== 'object' || value === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected an object, not ${describe(value)}`);
-  }
-}
-
-export function checkKeys(name: string, given: object, known: ReadonlySet<string>): void {
-  for (const key in given) {
-    if (!known.has(key))
-      throw typeError('ERR_DIRALIGN_OPTION', `${name}.${key}: no such option; there are ${[...known].join(', ')}`);
-  }
-}
-
 const computing = 'computing on the device';
 
 /** What native code threw, as a caller is to see it. */
-function nativeError(cause: unknown, layer: LayerRequest | undefined): unknown {
-  const { name, needed } = cause as { readonly name?: unknown; readonly needed?: number };
-  if (name !== 'WorkspaceTooSmall') return cudaError(computing, cause);
-  return rangeError(
-    'ERR_DIRALIGN_OPTION',
-    `memory: ${String(layer?.memory)} bytes are too few for the workspace; expected at least ${String(needed)}`,
-  );
+export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
+  const { name, bytes, message } = cause as { readonly name?: unknown; readonly bytes?: number; readonly message?: string };
+  switch (name) {
+    case 'WorkspaceTooSmall':
+      return rangeError(
+        'ERR_DIRALIGN_OPTION',
+        `memory: ${String(layer?.memory)} bytes are too few for the workspace; expected at least ${String(bytes)}`,
+      );
+    case 'OutOfMemory':
+      return outOfMemory('the computation', bytes, cause);
+    case 'Refused':
+      return typeError('ERR_DIRALIGN_SHAPE', String(message), { cause });
+    default:
+      return cudaError(computing, cause);
+  }
 }
 
 /** Calls the native side at once. What it refuses are labels, and a workspace that is too small; what fails is the device. */
 export function compute(
-  { batch, layer }: { readonly batch: BatchRequest; readonly layer?: LayerRequest | undefined },
+  { batch, layer }: { readonly batch: BatchRequest; readonly layer: LayerRequest | undefined },
   action: () => BadLabel | undefined,
 ): void {
   let bad: BadLabel | undefined;
@@ -63,12 +59,12 @@ export function prepareValues(
 ): ValuesRequest {
   const paired = settings.info.name !== 'sft';
   checkSequences(base.sequences, paired);
-  const reference = settings.usesReference ? checkReference(batch.reference, base.sequences, settings.info.name) : undefined;
+  const reference = readReference(settings, batch.reference, base.sequences);
   if (batch.sftLabels !== undefined) {
     if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
     if (gradient === 'factored')
       throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
-    const sftLabels = checkSftLabels(batch.sftLabels, base.rows);
+    const sftLabels = checkLabels('sftLabels', batch.sftLabels, base.rows);
     if (settings.hasSftTerm) base.sftLabels = sftLabels;
   }
   return {
@@ -76,11 +72,26 @@ export function prepareValues(
     method: settings.method,
     settings: settings.native,
     reference,
-    losses: new Float64Array(paired ? base.sequences / 2 : base.sequences),
-    rewards: new Float64Array(base.sequences),
-    coefficients: new Float64Array(base.sequences),
-    metrics: new Float64Array(metricNames.length + 1),
-    logps: new Float64Array(base.sequences),
+    logps: allocate('logps', 'Float64Array', base.sequences),
+    ...allocateOutputs(settings, base.sequences),
+  };
+}
+
+/** What the method needs of the reference; numbers that it does not need may be there, and are looked at no further. */
+export function readReference(settings: Settings, value: unknown, sequences: number): Float64Array | Float32Array | undefined {
+  if (settings.usesReference) return checkReference(value, sequences, settings.info.name);
+  if (value !== undefined) checkLogps('reference', value, undefined, 'ERR_DIRALIGN_REFERENCE');
+  return undefined;
+}
+
+/** Room for the values of a loss. */
+export function allocateOutputs(settings: Settings, sequences: number) {
+  const paired = settings.info.name !== 'sft';
+  return {
+    losses: allocate('losses', 'Float64Array', paired ? sequences / 2 : sequences),
+    rewards: allocate('rewards', 'Float64Array', sequences),
+    coefficients: allocate('coefficients', 'Float64Array', sequences),
+    metrics: allocate('metrics', 'Float64Array', metricNames.length + 1),
   };
 }
 

@@ -4,7 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { typeError, type DirAlignError } from './errors.js';
 import type { DeviceInfo } from './types.js';
 
-/** What src/addon.cc exports. Every array was checked by ts/batch.ts; lengths are in {@link BatchRequest} and the like. */
+/** What src/addon.cc exports. Arrays were checked by ts/batch.ts; their kinds and lengths are asked of the engine and checked against the
+ * request's numbers once more. Every property is the request's own, so that nothing is looked up in Object.prototype. */
 export interface Native {
   /** {@link interfaceRevision} of the sources that it was built from. */
   readonly revision: number;
@@ -15,6 +16,8 @@ export interface Native {
   sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
   tokenLogps(request: TokenLogpsRequest): BadLabel | undefined;
   fromLogps(request: FromLogpsRequest): void;
+  /** Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where none does. */
+  firstOverlap(view: HostArray, views: readonly HostArray[]): number;
   cpuInfo(): { readonly isa: string; readonly threads: number };
   /** One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales `target` by 1, 2 copies. */
   memoryLoop(kind: 0 | 1 | 2, source: Float32Array, target: Float32Array, threads: number): void;
@@ -95,6 +98,8 @@ export interface BadLabel {
 export type Done = (error: Error | undefined, cancelled: boolean) => void;
 export type Cancel = () => void;
 
+/** Any array whose kind Node-API knows, which a Float16Array is not. */
+export type HostArray = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
 /** A host array, 16-bit floats by their bits; a bigint is an address in device memory. */
 export type Memory = Float32Array | Uint16Array | bigint;
 
@@ -125,7 +130,7 @@ export interface LayerRequest {
   weight: Memory;
   bias: Memory | undefined;
   hiddenSize: number;
-  /** Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall, with the bytes `needed`. */
+  /** Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall, with the `bytes` needed. */
   memory: number;
   /** Out: one number, the bytes that it took. */
   memoryUsed: Float64Array;
@@ -161,23 +166,24 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   gradientElements: number;
   gradientIsFresh: boolean;
   rowScale: Float32Array | undefined;
-  layer?: LayerRequest | undefined;
+  layer: LayerRequest | undefined;
   /** With a layer: where its gradients go; undefined is left out. */
-  layerGradients?: Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
+  layerGradients: Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
 export interface SequenceLogpsRequest {
   batch: BatchRequest;
-  layer?: LayerRequest | undefined;
+  layer: LayerRequest | undefined;
   logps: Float64Array;
 }
 export interface TokenLogpsRequest {
   batch: BatchRequest;
-  layer?: LayerRequest | undefined;
+  layer: LayerRequest | undefined;
   logps: Float64Array;
   logsumexp: Float64Array;
   entropy: Float64Array;
 }
 export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
+  sequences: number;
   logps: Float64Array | Float32Array;
   counts: Int32Array;
   reference: Float64Array | Float32Array | undefined;
@@ -185,7 +191,7 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
 }
 
 /** That of src/addon.cc; raised with every change of the shapes above. */
-const interfaceRevision = 2;
+const interfaceRevision = 3;
 
 const require = createRequire(import.meta.url);
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');

@@ -1,28 +1,37 @@
-import { describe } from './arrays.js';
+import { allocate, tagOf, type Kind } from './arrays.js';
 import {
+  asHiddenBatch,
+  asLogitsBatch,
+  isHidden,
   checkBackend,
   checkBatch,
   checkCounts,
+  checkInPlace,
   checkLogps,
   checkOut,
-  checkReference,
   checkSequences,
+  rawArray,
   rawMemory,
+  readBatch,
+  rowInputs,
   tensorElements,
   type Backend,
+  type Extents,
 } from './batch.js';
-import { metricNames, type Method, type MethodOptions } from './catalogue.js';
+import { methods, metricNames, type Method, type MethodOptions } from './catalogue.js';
 import { allocateLike, DeviceTensor, elementBytes } from './device.js';
 import { typeError } from './errors.js';
+import { checkObject, define, describe, readAll, readProperties } from './given.js';
 import { fromHidden, prepareHiddenLogps, type FromHidden } from './hidden.js';
 import {
-  checkKeys,
-  checkObject,
+  allocateOutputs,
   compute,
   computeLater,
   computeNow,
+  nativeError,
   prepareValues,
   readMetrics,
+  readReference,
   refuseSignal,
   valuesOf,
   type PreparedLoss,
@@ -108,46 +117,55 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
     if (beta !== undefined || normalize !== undefined || options !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
     }
-    const { method: name, beta: b, normalize: n, ...rest } = method as Readonly<Record<string, unknown>>;
-    return build(resolveSettings(name, b, n, rest));
+    const { method: name, beta: b, normalize: n, ...rest } = readAll(method, ['method', 'beta', 'normalize', ...optionNames]);
+    return build(resolveSettings(name, b, n, readAll(rest, [])));
   }
   if (options !== undefined) checkObject('options', options);
-  return build(resolveSettings(method, beta, normalize, (options ?? {}) as Record<string, unknown>));
+  return build(resolveSettings(method, beta, normalize, readAll(options ?? {}, optionNames)));
 }
 
+/** Of all methods. */
+const optionNames: ReadonlySet<string> = new Set(methods().flatMap((info) => Object.keys(info.options)));
+
 function build(settings: Settings): unknown {
-  const call = (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}): LossResult<Logits> => {
-    checkObject('run', run);
-    refuseSignal(run.signal, 'objective.async');
-    return computeNow(prepareLoss(settings, batch, run));
+  const call = (batch: unknown, run: unknown): LossResult<Logits> => {
+    const options = readRun(run);
+    refuseSignal(options.signal, 'objective.async');
+    return computeNow(prepareLoss(settings, batch, options));
   };
   const properties = {
     method: settings.info.name,
     beta: settings.beta,
     normalize: settings.normalize,
     ...settings.options,
-    async: async (batch: LogitsBatch<Logits>, run: RunOptions<Logits> = {}) => {
-      checkObject('run', run);
-      return computeLater(run.signal, () => prepareLoss(settings, batch, run));
+    async: async (batch: unknown, run: unknown) => {
+      const options = readRun(run);
+      return computeLater(options.signal, () => prepareLoss(settings, batch, options));
     },
     fromHidden: fromHidden(settings),
-    fromLogps: (batch: LogpsBatch) => fromLogps(settings, batch),
+    fromLogps: (batch: unknown) => fromLogps(settings, batch),
   };
-  for (const [key, value] of Object.entries(properties)) Object.defineProperty(call, key, { value, enumerable: true });
+  for (const [key, value] of Object.entries(properties)) define(call, key, value);
   return Object.freeze(call);
 }
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
-const runKeys: ReadonlySet<string> = new Set(['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal']);
-const logpsKeys: ReadonlySet<string> = new Set(['backend', 'threads', 'memory']);
+const runKeys = ['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal'] as const;
+const logpsKeys = ['backend', 'threads', 'memory'] as const;
+
+/** The options of a call, each read once. */
+function readRun(run: unknown): RunOptions<Logits> {
+  if (run === undefined) return {};
+  checkObject('run', run);
+  return readProperties('run', run, runKeys) as RunOptions<Logits>;
+}
 
 function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {
-  checkKeys('run', run, runKeys);
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `gradient: '${gradient as string}' is not one of 'dense', 'factored', 'none'`);
+    throw typeError('ERR_DIRALIGN_OPTION', `gradient: ${describe(gradient)} is not one of 'dense', 'factored', 'none'`);
   }
-  if (typeof inPlace !== 'boolean') throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${String(inPlace)} is not a boolean`);
+  if (typeof inPlace !== 'boolean') throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${describe(inPlace)} is not a boolean`);
   if (inPlace && out !== undefined) throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
   if (gradient === 'none' && (inPlace || out !== undefined)) {
     throw typeError('ERR_DIRALIGN_OPTION', `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`);
@@ -156,20 +174,21 @@ function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; reado
 }
 
 /** Everything that can be refused is refused here, but for the labels. */
-function prepareLoss(settings: Settings, batch: LogitsBatch<Logits>, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
+function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
+  const batch = asLogitsBatch(readBatch(given));
   const { mode, backend } = checkRun(run);
   const base = checkBatch(batch, run.threads, backend);
   const values = prepareValues(settings, base, batch, mode);
-  const { labels, offsets, sftLabels, reference } = batch;
-  const inputs = { labels, offsets, sftLabels, reference };
-  const { gradLogits, elements, discard } = prepareGradient(batch.logits, base, mode, run, inputs);
+  const { gradLogits, elements, discard } = prepareGradient(batch.logits, base, mode, run, rowInputs(batch));
   const request = {
     ...values,
+    layer: undefined,
+    layerGradients: undefined,
     gradientMode: gradientModes.indexOf(mode),
     gradient: gradLogits && rawMemory(gradLogits),
     gradientElements: elements,
     gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
-    rowScale: mode === 'factored' ? new Float32Array(base.rows) : undefined,
+    rowScale: mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined,
   };
   const result = (): LossResult<Logits> => {
     const found = valuesOf(settings, request);
@@ -190,18 +209,18 @@ function prepareGradient(
   base: BatchRequest,
   mode: GradientMode,
   run: RunOptions<Logits>,
-  inputs: Readonly<Record<string, ArrayBufferView | undefined>>,
+  inputs: Extents,
 ): PreparedGradient {
+  if (run.inPlace) checkInPlace(logits, base, inputs);
   const given = run.inPlace ? logits : run.out === undefined ? undefined : checkOut(run.out, logits, base, inputs);
   const elementsOf = (gradient: Logits): number =>
-    gradient instanceof DeviceTensor ? tensorElements(gradient, base) : gradient.length;
+    gradient instanceof DeviceTensor ? tensorElements(gradient, base) : rawArray(gradient).length;
   const discard = (): void => undefined; // the caller's own
   if (given) return { gradLogits: given, elements: elementsOf(given), discard };
   if (mode === 'none') return { gradLogits: undefined, elements: 0, discard };
   const elements = elementsOf(logits);
   if (!(logits instanceof DeviceTensor)) {
-    // Zeroed by the system page by page, on first touch: ignored rows of it cost nothing.
-    return { gradLogits: new (logits.constructor as new (length: number) => typeof logits)(elements), elements, discard };
+    return { gradLogits: allocate('gradLogits', tagOf(logits) as Kind, elements) as Logits, elements, discard };
   }
   const { tensor, buffer } = allocateLike(logits, elements * elementBytes[logits.dtype]);
   return {
@@ -213,29 +232,29 @@ function prepareGradient(
   };
 }
 
-function fromLogps(settings: Settings, batch: LogpsBatch): LogpsResult {
-  if (typeof batch !== 'object' || (batch as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `fromLogps: expected an object with logps and counts, not ${describe(batch)}`);
-  }
+function fromLogps(settings: Settings, given: unknown): LogpsResult {
+  checkObject('fromLogps', given, 'ERR_DIRALIGN_SHAPE', 'an object with logps and counts');
+  const batch = readProperties('batch', given, ['logps', 'counts', 'reference'], 'ERR_DIRALIGN_SHAPE');
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
-  const paired = settings.info.name !== 'sft';
-  checkSequences(sequences, paired);
-  const counts = checkCounts(batch.counts, sequences);
-  const reference = settings.usesReference ? checkReference(batch.reference, sequences, settings.info.name) : undefined;
+  checkSequences(sequences, settings.info.name !== 'sft');
+  const counts = checkCounts(batch.counts, logps);
+  const reference = readReference(settings, batch.reference, sequences);
   const request = {
     method: settings.method,
     settings: settings.native,
+    sequences,
     logps,
     counts,
     reference,
-    losses: new Float64Array(paired ? sequences / 2 : sequences),
-    rewards: new Float64Array(sequences),
-    coefficients: new Float64Array(sequences),
-    metrics: new Float64Array(metricNames.length + 1),
-    gradLogps: new Float64Array(sequences),
+    gradLogps: allocate('gradLogps', 'Float64Array', sequences),
+    ...allocateOutputs(settings, sequences),
   };
-  native().fromLogps(request);
+  try {
+    native().fromLogps(request);
+  } catch (cause) {
+    throw nativeError(cause);
+  }
   return {
     loss: request.metrics[metricNames.length] as number,
     losses: request.losses,
@@ -256,18 +275,22 @@ export interface LogpsOptions {
 /** `logits`, or `hidden` and what goes with it. */
 type AnyBatch = LogitsBatch<Logits> | HiddenBatch<Logits>;
 
-function prepareLogps(batch: AnyBatch, options: LogpsOptions): { readonly batch: BatchRequest; readonly layer?: LayerRequest } {
-  checkObject('options', options);
-  checkKeys('options', options, logpsKeys);
+interface PreparedLogps {
+  readonly batch: BatchRequest;
+  readonly layer: LayerRequest | undefined;
+}
+
+function prepareLogps(given: unknown, givenOptions: unknown): PreparedLogps {
+  checkObject('options', givenOptions);
+  const options = readProperties('options', givenOptions, logpsKeys) as LogpsOptions;
+  const batch = readBatch(given);
   const { threads, memory } = options;
   const backend = checkBackend(options.backend ?? 'auto');
-  if (typeof batch === 'object' && (batch as unknown) !== null && 'hidden' in batch) {
-    return prepareHiddenLogps(batch, threads, backend, memory);
-  }
+  if (isHidden(batch)) return prepareHiddenLogps(asHiddenBatch(batch), threads, backend, memory);
   if (memory !== undefined) {
     throw typeError('ERR_DIRALIGN_OPTION', 'memory: logits take no workspace; it is for a batch of hidden states');
   }
-  return { batch: checkBatch(batch as LogitsBatch<Logits>, threads, backend) };
+  return { batch: checkBatch(asLogitsBatch(batch), threads, backend), layer: undefined };
 }
 
 /**
@@ -277,7 +300,7 @@ function prepareLogps(batch: AnyBatch, options: LogpsOptions): { readonly batch:
  */
 export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): SequenceLogps {
   const prepared = prepareLogps(batch, options);
-  const request = { ...prepared, logps: new Float64Array(prepared.batch.sequences) };
+  const request = { ...prepared, logps: allocate('logps', 'Float64Array', prepared.batch.sequences) };
   compute(request, () => native().sequenceLogps(request));
   return { logps: request.logps, counts: request.batch.counts };
 }
@@ -291,9 +314,9 @@ export function tokenLogps(batch: AnyBatch, options: LogpsOptions = {}): TokenLo
   const { rows } = prepared.batch;
   const request = {
     ...prepared,
-    logps: new Float64Array(rows),
-    logsumexp: new Float64Array(rows),
-    entropy: new Float64Array(rows),
+    logps: allocate('logps', 'Float64Array', rows),
+    logsumexp: allocate('logsumexp', 'Float64Array', rows),
+    entropy: allocate('entropy', 'Float64Array', rows),
   };
   compute(request, () => native().tokenLogps(request));
   return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };

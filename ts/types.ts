@@ -193,7 +193,7 @@ export interface TokenLogps {
 export interface LogpsBatch {
   /** Per sequence, summed over scored tokens; first half chosen. */
   readonly logps: Float64Array | Float32Array;
-  /** Per sequence: scored tokens. */
+  /** Per sequence: scored tokens. A sequence with a count of 0 has log-probability 0. */
   readonly counts: Int32Array;
   /** Per sequence: the reference's summed log-probability. */
   readonly reference?: Float64Array | Float32Array;

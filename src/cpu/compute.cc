@@ -166,7 +166,7 @@ void run(SequenceLogpsJob& job, Pool& pool) {
   const Batch& batch = job.batch;
   const RowList& rows = job.rows;
   const RowKernels& kernels = kernel_set().rows[int(batch.dtype)];
-  std::vector<double> row_logps(rows.scored.size());
+  Array<double> row_logps(rows.scored.size());
   Team team(pool, team_size(job));
   for_rows(team, job, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = rows.scored[size_t(i)];

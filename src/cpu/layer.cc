@@ -36,7 +36,7 @@ int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit;
 #if defined(__unix__) && !defined(__SANITIZE_ADDRESS__)
 void* take_pages(size_t bytes) {
   void* const memory = mmap(nullptr, std::max<size_t>(1, bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
+  if (memory == MAP_FAILED) throw OutOfMemory(bytes);
   return memory;
 }
 void give_back(void* memory, size_t bytes) {
@@ -45,7 +45,7 @@ void give_back(void* memory, size_t bytes) {
 #else
 void* take_pages(size_t bytes) {
   void* const memory = std::aligned_alloc(64, std::max<size_t>(64, bytes));
-  if (!memory) throw std::bad_alloc();
+  if (!memory) throw OutOfMemory(bytes);
   return memory;
 }
 void give_back(void* memory, size_t) { std::free(memory); }
@@ -181,7 +181,7 @@ class LayerEngine {
   const ProductKernels& products_;
   size_t scratch_share_;
   Team team_;
-  std::vector<int64_t> hidden_rows_;  // per scored row
+  Array<int64_t> hidden_rows_;  // per scored row
   void* memory_ = nullptr;
   size_t memory_bytes_ = 0;
 };
@@ -418,7 +418,7 @@ void run_layer(LossJob& job, Pool& pool) { LayerLossRun(job, pool).run(); }
 
 void run_layer(SequenceLogpsJob& job, Pool& pool) {
   LayerEngine engine(job, pool, job.batch.vocab);
-  std::vector<double> row_logps(job.rows.scored.size());
+  Array<double> row_logps(job.rows.scored.size());
   for_logits(job, engine, [&](int64_t i, const float* row) { row_logps[size_t(i)] = row_statistics(engine.reduce(i, row)).logp; });
   write_sequence_logps(job, row_logps);
 }

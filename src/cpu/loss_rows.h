@@ -1,7 +1,6 @@
 // The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their sequences, and their gradients.
 #pragma once
 #include <cmath>
-#include <vector>
 #include "../job.h"
 #include "../row_gradient.h"
 
@@ -55,8 +54,8 @@ class LossRows {
 
   LossJob& job_;
   bool separate_sft_;
-  std::vector<RowStatistics> statistics_;           // per scored row
-  std::vector<double> sft_row_logps_, sft_logps_;   // where sftLabels differ
+  Array<RowStatistics> statistics_;           // per scored row
+  Array<double> sft_row_logps_, sft_logps_;   // where sftLabels differ
 };
 
 }  // namespace diralign::cpu

@@ -1,6 +1,7 @@
 /** From token ids of prompts and completions to the rows and labels that `dirAlignLoss` takes. */
-import { checkBuffer, describe, tagOf } from '../arrays.js';
+import { checkBuffer, tagOf } from '../arrays.js';
 import { rangeError, typeError } from '../errors.js';
+import { describe } from '../given.js';
 
 /** Whole numbers from 0 to 2147483647. */
 export type TokenIds = readonly number[] | Int32Array;

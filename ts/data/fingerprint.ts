@@ -1,8 +1,9 @@
 /** SHA-256 of what a result depends on. */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { checkBuffer, describe, tagOf } from '../arrays.js';
+import { checkBuffer, tagOf } from '../arrays.js';
 import { rangeError, typeError } from '../errors.js';
+import { describe } from '../given.js';
 
 /** What a fingerprint is taken of: text, a number, the bits of an array, or the bytes of a file (by its content, not its name). */
 export type FingerprintPart = string | number | ArrayBufferView | ArrayBuffer | { readonly file: string | URL };

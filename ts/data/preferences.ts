@@ -2,8 +2,9 @@
 import { createReadStream } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
-import { describe, tagOf } from '../arrays.js';
+import { tagOf } from '../arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
+import { describe } from '../given.js';
 
 /** One turn of a conversation. Other fields that a message has in the file are kept. */
 export interface Message {

@@ -2,8 +2,9 @@
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { checkArray, describe } from '../arrays.js';
+import { checkArray } from '../arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
+import { describe } from '../given.js';
 import { readSafetensors, writeSafetensors } from '../safetensors.js';
 import type { SequenceLogps } from '../types.js';
 

@@ -1,8 +1,8 @@
 /** What the loss takes of jax-js arrays: checks that neither read nor consume them, and reading. */
 import { Array as JaxArray, tree, type JsTree } from '@jax-js/jax';
-import { describe } from '../arrays.js';
 import { checkShape, type Outline } from '../bindings.js';
 import { typeError, type DirAlignErrorCode } from '../errors.js';
+import { describe } from '../given.js';
 
 /** An array, or what stands for one while a function is traced. */
 export function isArrayOrTracer(value: unknown): value is JaxArray {

@@ -1,9 +1,8 @@
 /** The forward pass: what the model returns, with the way back to its parameters. */
 import { Array as JaxArray, defaultDevice, numpy, tree, vjp, type JsTree } from '@jax-js/jax';
-import { describe } from '../arrays.js';
 import { rowsOutline, type Outline } from '../bindings.js';
 import { typeError } from '../errors.js';
-import { checkKeys } from '../loss-call.js';
+import { describe, readProperties } from '../given.js';
 import type { LogitsShape } from '../types.js';
 import { checkFloats, isArrayOrTracer, type ArrayOutline } from './arrays.js';
 import type { JaxForward, JaxOutputLayer } from './types.js';
@@ -20,7 +19,6 @@ interface Part extends ArrayOutline {
 export type Elements = Readonly<Partial<Record<PartName, Float32Array>>>;
 
 const layerNames = ['hidden', 'weight', 'bias'] as const;
-const layerKeys: ReadonlySet<string> = new Set(layerNames);
 
 function checkOutput(output: JaxArray | JaxOutputLayer): [PartName, JaxArray][] {
   if (isArrayOrTracer(output)) return [['logits', output]];
@@ -28,13 +26,14 @@ function checkOutput(output: JaxArray | JaxOutputLayer): [PartName, JaxArray][] 
     const expected = 'logits, or an object with hidden, weight and bias';
     throw typeError('ERR_DIRALIGN_OPTION', `forward: expected to return ${expected}, not ${describe(output)}`);
   }
-  checkKeys('forward', output, layerKeys);
-  const given = layerNames.filter((name) => name !== 'bias' || output.bias !== undefined);
-  return given.map((name) => {
-    const array: unknown = output[name];
-    if (isArrayOrTracer(array)) return [name, array];
-    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected an Array of float32, not ${describe(array)}`);
-  });
+  const given = readProperties('forward', output, layerNames);
+  return layerNames
+    .filter((name) => name !== 'bias' || given.bias !== undefined)
+    .map((name) => {
+      const array = given[name];
+      if (isArrayOrTracer(array)) return [name, array];
+      throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected an Array of float32, not ${describe(array)}`);
+    });
 }
 
 /**

@@ -1,9 +1,8 @@
 /** `diralign/jax-js`: training steps of jax-js that are split at the logits. */
 import type { Array as JaxArray, JsTree } from '@jax-js/jax';
-import { describe } from '../arrays.js';
 import { checkObjective } from '../bindings.js';
 import { typeError } from '../errors.js';
-import { checkKeys, checkObject } from '../loss-call.js';
+import { checkObject, describe, readProperties } from '../given.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
 import { readLater, readNow } from './arrays.js';
 import type { SequenceLogps } from '../types.js';
@@ -21,9 +20,9 @@ import type {
 
 export type * from './types.js';
 
-const logpsKeys: ReadonlySet<string> = new Set(['threads', 'memory']);
-const runKeys: ReadonlySet<string> = new Set([...logpsKeys, 'gradient']);
-const asyncRunKeys: ReadonlySet<string> = new Set([...runKeys, 'signal']);
+const logpsKeys = ['threads', 'memory'] as const;
+const runKeys = [...logpsKeys, 'gradient'] as const;
+const asyncRunKeys = [...runKeys, 'signal'] as const;
 
 /**
  * An objective as a training step of jax-js, which has no custom gradients to make a differentiable op of it.
@@ -40,8 +39,8 @@ export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
   checkObjective(objective);
   type Params = JsTree<JaxArray>;
   type Result = JaxLossResult<Params>;
-  const now = (forward: JaxForward<Params>, params: Params, batch: JaxBatch, run: JaxAsyncRunOptions = {}): Result => {
-    checkRun(run, runKeys);
+  const now = (forward: JaxForward<Params>, params: Params, batch: JaxBatch, given: JaxAsyncRunOptions = {}): Result => {
+    const run = readRun(given, runKeys);
     const step = begin(forward, params, batch, run.gradient !== 'none');
     try {
       const call = callOf(step, step.read(readNow(step.arrays())), run);
@@ -56,9 +55,9 @@ export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
     forward: JaxForward<Params>,
     params: Params,
     batch: JaxBatch,
-    run: JaxAsyncRunOptions = {},
+    given: JaxAsyncRunOptions = {},
   ): Promise<Result> => {
-    checkRun(run, asyncRunKeys);
+    const run = readRun(given, asyncRunKeys);
     const step = begin(forward, params, batch, run.gradient !== 'none');
     try {
       const call = callOf(step, step.read(await readLater(step.arrays())), run);
@@ -85,9 +84,9 @@ function logpsNow<Params extends JsTree<JaxArray>>(
   forward: JaxForward<Params>,
   params: Params,
   batch: JaxLogpsBatch,
-  run: JaxLogpsOptions = {},
+  given: JaxLogpsOptions = {},
 ): SequenceLogps {
-  checkLogpsRun(run);
+  const run = readLogpsRun(given);
   const step = begin(forward, params, batch, false);
   try {
     return sequenceLogpsOf(batchOf(step, step.read(readNow(step.arrays()))), run);
@@ -100,9 +99,9 @@ async function logpsLater<Params extends JsTree<JaxArray>>(
   forward: JaxForward<Params>,
   params: Params,
   batch: JaxLogpsBatch,
-  run: JaxLogpsOptions = {},
+  given: JaxLogpsOptions = {},
 ): Promise<SequenceLogps> {
-  checkLogpsRun(run);
+  const run = readLogpsRun(given);
   const step = begin(forward, params, batch, false);
   try {
     return sequenceLogpsOf(batchOf(step, step.read(await readLater(step.arrays()))), run);
@@ -111,16 +110,17 @@ async function logpsLater<Params extends JsTree<JaxArray>>(
   }
 }
 
-function checkLogpsRun(run: object): void {
+function readLogpsRun(run: JaxLogpsOptions): JaxLogpsOptions {
   checkObject('run', run);
-  checkKeys('run', run, logpsKeys);
+  return readProperties('run', run, logpsKeys) as JaxLogpsOptions;
 }
 
-function checkRun(run: JaxAsyncRunOptions, known: ReadonlySet<string>): void {
-  checkObject('run', run);
-  checkKeys('run', run, known);
+function readRun(given: JaxAsyncRunOptions, keys: typeof runKeys | typeof asyncRunKeys): JaxAsyncRunOptions {
+  checkObject('run', given);
+  const run = readProperties<keyof JaxAsyncRunOptions>('run', given, keys) as JaxAsyncRunOptions;
   const { gradient = 'dense' } = run;
   if (!['dense', 'none'].includes(gradient)) {
     throw typeError('ERR_DIRALIGN_OPTION', `run.gradient: ${describe(gradient)} is not one of 'dense', 'none'`);
   }
+  return run;
 }

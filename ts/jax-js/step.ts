@@ -1,9 +1,8 @@
 /** A call of the loss: checks, the forward pass, what the native call takes of both, and the way back. */
 import { Array as JaxArray, type JsTree } from '@jax-js/jax';
-import { describe } from '../arrays.js';
 import { batchKeys, checkShape } from '../bindings.js';
 import { typeError } from '../errors.js';
-import { checkKeys, checkObject } from '../loss-call.js';
+import { checkObject, describe, readProperties } from '../given.js';
 import type {
   BatchRows,
   HiddenBatch,
@@ -38,14 +37,14 @@ interface Data {
 export function begin<Params extends AnyParams>(
   forward: JaxForward<Params>,
   params: Params,
-  batch: JaxBatch,
+  given: JaxBatch,
   differentiate: boolean,
 ): Step {
   if (typeof (forward as unknown) !== 'function') {
     throw typeError('ERR_DIRALIGN_OPTION', `forward: expected a function of params, not ${describe(forward)}`);
   }
   checkParams(params);
-  checkBatch(batch);
+  const batch = readBatch(given);
   const pass = runForward(forward, params, batch.offsets !== undefined, differentiate);
   try {
     checkRows(batch, pass.shape.slice(0, -1));
@@ -77,12 +76,13 @@ export function begin<Params extends AnyParams>(
   };
 }
 
-function checkBatch(batch: JaxBatch): void {
-  checkObject('batch', batch);
-  checkKeys('batch', batch, batchKeys);
+function readBatch(given: JaxBatch): JaxBatch {
+  checkObject('batch', given);
+  const batch = readProperties('batch', given, batchKeys) as unknown as JaxBatch;
   checkGiven('labels', batch.labels, 'int32', 'ERR_DIRALIGN_LABEL');
   checkGiven('sftLabels', batch.sftLabels, 'int32', 'ERR_DIRALIGN_LABEL');
   checkGiven('reference', batch.reference, 'float32', 'ERR_DIRALIGN_REFERENCE');
+  return batch;
 }
 
 function checkRows({ labels, sftLabels, reference }: JaxBatch, rows: readonly number[]): void {

@@ -1,10 +1,9 @@
 /** `diralign/tfjs`: the losses as differentiable ops of TensorFlow.js. */
 import { customGrad, engine, mul, scalar, tensor, tidy, type Scalar, type Tensor } from '@tensorflow/tfjs-core';
-import { describe } from '../arrays.js';
 import { batchKeys, checkObjective, rowsOutline } from '../bindings.js';
 import { typeError } from '../errors.js';
+import { checkObject, describe, readProperties } from '../given.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
-import { checkKeys, checkObject } from '../loss-call.js';
 import type { BatchRows, HiddenLossResult, LogitsShape, LossResult, SequenceLogps } from '../types.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
 
@@ -70,10 +69,9 @@ export interface TfLoss {
   fromHidden(layer: TfOutputLayer, batch: TfBatch, run?: TfHiddenRunOptions): Scalar;
 }
 
-const runKeys: ReadonlySet<string> = new Set(['onResult', 'threads']);
-const hiddenRunKeys: ReadonlySet<string> = new Set([...runKeys, 'memory']);
-const layerKeys: ReadonlySet<string> = new Set(['hidden', 'weight', 'bias']);
-const logpsKeys: ReadonlySet<string> = new Set(['threads']);
+const runKeys = ['onResult', 'threads'] as const;
+const hiddenRunKeys = [...runKeys, 'memory'] as const;
+const layerKeys = ['hidden', 'weight', 'bias'] as const;
 
 /**
  * An objective as a differentiable op of TensorFlow.js.
@@ -87,8 +85,9 @@ const logpsKeys: ReadonlySet<string> = new Set(['threads']);
  */
 export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
   checkObjective(objective);
-  const fromLogits = (logits: Tensor, batch: TfBatch, run: TfRunOptions = {}): Scalar => {
-    const { threads, onResult } = checkRun(run, runKeys);
+  const fromLogits = (logits: Tensor, given: TfBatch, run: TfRunOptions = {}): Scalar => {
+    const { threads, onResult } = readRun(run, runKeys);
+    const batch = readBatch(given);
     checkLogits(logits, batch);
     const rows = rowsOf(batch, logits.shape as unknown as LogitsShape);
     return lossOf([logits], (gradient) => {
@@ -97,9 +96,11 @@ export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
       return { loss: result.loss, gradients: [gradLogits] };
     });
   };
-  const fromHidden = (layer: TfOutputLayer, batch: TfBatch, run: TfHiddenRunOptions = {}): Scalar => {
-    const { threads, memory, onResult } = checkRun(run, hiddenRunKeys);
-    const { hidden, weight, bias } = checkLayer(layer, batch);
+  const fromHidden = (layer: TfOutputLayer, given: TfBatch, run: TfHiddenRunOptions = {}): Scalar => {
+    const { threads, memory, onResult } = readRun<TfHiddenRunOptions>(run, hiddenRunKeys);
+    const { hidden, weight, bias } = readLayer(layer);
+    const batch = readBatch(given);
+    checkLayer({ hidden, weight, bias }, batch);
     const rows = rowsOf(batch, [...hidden.shape.slice(0, -1), weight.shape[0]] as unknown as LogitsShape);
     return lossOf(bias ? [hidden, weight, bias] : [hidden, weight], (gradient) => {
       const data = { hidden: floatsOf(hidden), weight: floatsOf(weight), bias: bias && floatsOf(bias) };
@@ -124,46 +125,49 @@ export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
  */
 export function sequenceLogps(
   logits: Tensor,
-  batch: Omit<TfBatch, 'reference' | 'sftLabels'>,
+  given: Omit<TfBatch, 'reference' | 'sftLabels'>,
   run: Pick<TfRunOptions, 'threads'> = {},
 ): SequenceLogps {
   checkObject('run', run);
-  checkKeys('run', run, logpsKeys);
+  const { threads } = readProperties('run', run, ['threads']) as typeof run;
+  const batch = readBatch(given);
   checkLogits(logits, batch);
-  return sequenceLogpsOf(
-    { ...rowsOf(batch, logits.shape as unknown as LogitsShape), logits: floatsOf(logits) },
-    { threads: run.threads },
-  );
+  const rows = rowsOf(batch, logits.shape as unknown as LogitsShape);
+  return sequenceLogpsOf({ ...rows, logits: floatsOf(logits) }, { threads });
 }
 
-function checkRun<Run extends { readonly onResult?: unknown }>(run: Run, known: ReadonlySet<string>): Run {
-  checkObject('run', run);
-  checkKeys('run', run, known);
-  if (run.onResult !== undefined && typeof run.onResult !== 'function') {
-    throw typeError('ERR_DIRALIGN_OPTION', `run.onResult: expected a function, not ${describe(run.onResult)}`);
+function readRun<Run extends { readonly onResult?: unknown }>(given: Run, keys: readonly (keyof Run & string)[]): Run {
+  checkObject('run', given);
+  const run = readProperties('run', given, keys) as Run;
+  const { onResult } = run;
+  if (onResult !== undefined && typeof onResult !== 'function') {
+    throw typeError('ERR_DIRALIGN_OPTION', `run.onResult: expected a function, not ${describe(onResult)}`);
   }
   return run;
 }
 
-function checkLogits(logits: Tensor, batch: TfBatch): void {
+function readBatch(batch: TfBatch): TfBatch {
   checkObject('batch', batch);
+  return readProperties('batch', batch, batchKeys) as unknown as TfBatch;
+}
+
+function checkLogits(logits: Tensor, batch: TfBatch): void {
   checkFloats('logits', logits, rowsOutline(batch.offsets !== undefined, 'vocab'));
 }
 
-function checkLayer(layer: TfOutputLayer, batch: TfBatch): TfOutputLayer {
+function readLayer(layer: TfOutputLayer): TfOutputLayer {
   checkObject('layer', layer);
-  checkKeys('layer', layer, layerKeys);
-  checkObject('batch', batch);
-  const { hidden, weight, bias } = layer;
+  return readProperties('layer', layer, layerKeys) as unknown as TfOutputLayer;
+}
+
+function checkLayer({ hidden, weight, bias }: TfOutputLayer, batch: TfBatch): void {
   checkFloats('hidden', hidden, rowsOutline(batch.offsets !== undefined, 'hiddenSize'));
   checkFloats('weight', weight, ['vocab', hidden.shape.at(-1) as number]);
   if (bias !== undefined) checkFloats('bias', bias, [weight.shape[0]]);
-  return layer;
 }
 
 /** The batch without its logits, in host arrays. */
 function rowsOf(batch: TfBatch, shape: LogitsShape): BatchRows {
-  checkKeys('batch', batch, batchKeys);
   const rows = shape.slice(0, -1) as readonly number[];
   const { labels, ignoreIndex, reference, sftLabels, offsets } = batch;
   return {

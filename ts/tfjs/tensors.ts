@@ -1,8 +1,8 @@
 /** What the ops take of a tensor: checks, and the memory under it. */
 import { Tensor } from '@tensorflow/tfjs-core';
-import { describe } from '../arrays.js';
 import { checkShape, type Outline } from '../bindings.js';
 import { typeError, type DirAlignErrorCode } from '../errors.js';
+import { describe } from '../given.js';
 
 function checkTensor(name: string, value: unknown, dtype: 'float32' | 'int32', code: DirAlignErrorCode, advice = ''): Tensor {
   if (!(value instanceof Tensor)) throw typeError(code, `${name}: expected a Tensor of ${dtype}, not ${describe(value)}`);

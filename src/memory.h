@@ -1,0 +1,48 @@
+// Host memory that grows with a batch: an allocation that fails says how much was asked for.
+#pragma once
+#include <cstddef>
+#include <limits>
+#include <new>
+#include <string>
+#include <vector>
+
+namespace diralign {
+
+/// The system refused an allocation of `bytes`.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(size_t bytes) : bytes(bytes), message_(std::to_string(bytes) + " bytes could not be allocated") {}
+  const char* what() const noexcept override { return message_.c_str(); }
+
+  const size_t bytes;
+
+ private:
+  std::string message_;
+};
+
+template <class T>
+struct Allocator {
+  using value_type = T;
+  Allocator() = default;
+  template <class U>
+  Allocator(const Allocator<U>&) {}
+
+  T* allocate(size_t count) {
+    constexpr size_t most = std::numeric_limits<ptrdiff_t>::max() / sizeof(T);
+    void* const data = count > most ? nullptr : ::operator new(count * sizeof(T), std::nothrow);
+    if (!data) throw OutOfMemory(count > most ? std::numeric_limits<size_t>::max() : count * sizeof(T));
+    return static_cast<T*>(data);
+  }
+  void deallocate(T* data, size_t) { ::operator delete(data); }
+
+  template <class U>
+  bool operator==(const Allocator<U>&) const {
+    return true;
+  }
+};
+
+/// A vector for what a batch has many of: rows, sequences, words of the vocabulary.
+template <class T>
+using Array = std::vector<T, Allocator<T>>;
+
+}  // namespace diralign

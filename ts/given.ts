@@ -1,0 +1,136 @@
+/** What a caller gives: properties read once, names that are not known, and values as messages name them. */
+import { types } from 'node:util';
+import { typeError, type DirAlignErrorCode } from './errors.js';
+
+const maxShown = 80;
+
+/** A value as a message names it: primitives as they are, objects by their class. Never throws. */
+export function describe(value: unknown): string {
+  switch (typeof value) {
+    case 'string':
+      return value.length > maxShown ? `'${value.slice(0, maxShown)}…'` : `'${value}'`;
+    case 'bigint':
+      return `${value}n`;
+    case 'symbol':
+      return value.toString();
+    case 'function':
+      return 'a function';
+    case 'object':
+      return value === null ? 'null' : describeObject(value);
+    default:
+      return String(value);
+  }
+}
+
+function describeObject(value: object): string {
+  // The class of a Proxy is whatever its handler says, and asking runs it.
+  if (types.isProxy(value)) return 'a Proxy';
+  try {
+    const { constructor } = value as { readonly constructor?: { readonly name?: unknown } };
+    const name = constructor?.name;
+    if (typeof name === 'string' && name !== '') return name;
+  } catch {
+    // A getter that throws.
+  }
+  return 'an object';
+}
+
+/** Sizes as messages have them: `[2,3]`. */
+export function written(values: readonly unknown[]): string {
+  return `[${values.map((value) => (typeof value === 'string' ? JSON.stringify(value) : describe(value))).join(',')}]`;
+}
+
+/** `'a', 'b'`. */
+export function quoted(names: Iterable<string>): string {
+  return [...names].map((name) => `'${name}'`).join(', ');
+}
+
+/** @throws DirAlignError for anything but an object with properties of its own: arrays and views are mistakes here */
+export function checkObject(
+  name: string,
+  value: unknown,
+  code: DirAlignErrorCode = 'ERR_DIRALIGN_OPTION',
+  expected = 'an object',
+): asserts value is object {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Array.isArray(value)) {
+    throw typeError(code, `${name}: expected ${expected}, not ${describe(value)}`);
+  }
+}
+
+/** Reads a property of a caller's object. What a program has added to Object.prototype is nobody's setting. */
+function property(object: object, key: string): unknown {
+  const value = (object as Record<string, unknown>)[key];
+  if (value === undefined || !(key in Object.prototype)) return value;
+  for (let at: object | null = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at) as object | null) {
+    if (Object.hasOwn(at, key)) return value;
+  }
+  return undefined;
+}
+
+/**
+ * Reads each of `keys` once, in their order, into an object that has all of them: whatever getters and Proxies do later, the checks and
+ * the computation see the same values. Unknown properties of the object's own are refused.
+ * @param welcome further names, which mean nothing here but are not refused.
+ */
+export function readProperties<Key extends string>(
+  name: string,
+  object: object,
+  keys: readonly Key[],
+  code: DirAlignErrorCode = 'ERR_DIRALIGN_OPTION',
+  welcome: ReadonlySet<string> = new Set(),
+): Record<Key, unknown> {
+  for (const key of Object.keys(object)) {
+    if (keys.includes(key as Key) || welcome.has(key)) continue;
+    const kind = code === 'ERR_DIRALIGN_OPTION' ? 'option' : 'property';
+    throw typeError(code, unknownName(kind, `${name}.${key}`, key, keys));
+  }
+  const values = {} as Record<Key, unknown>;
+  for (const key of keys) values[key] = property(object, key);
+  return values;
+}
+
+/** Every property of the object's own, and those of `keys` that its class has: for names that are checked later. */
+export function readAll(object: object, keys: Iterable<string>): Readonly<Record<string, unknown>> {
+  const values = Object.create(null) as Record<string, unknown>;
+  for (const key of new Set([...Object.keys(object), ...keys])) values[key] = property(object, key);
+  return values;
+}
+
+/** A read-only property. Without a prototype, the descriptor says nothing that Object.prototype adds. */
+export function define(object: object, key: PropertyKey, value: unknown): void {
+  Object.defineProperty(object, key, Object.assign(Object.create(null), { value, enumerable: true }) as PropertyDescriptor);
+}
+
+/** The message about a name that is not known. */
+export function unknownName(kind: string, what: string, name: string, known: Iterable<string>): string {
+  const names = [...known];
+  const near = nearest(name, names);
+  return `${what}: no such ${kind}; ${near === undefined ? `there are ${names.join(', ')}` : `did you mean '${near}'?`}`;
+}
+
+/** The name that was probably meant: spelt in another style, or with few letters changed; undefined where none is near. */
+export function nearest(name: string, known: Iterable<string>): string | undefined {
+  const plain = (text: string): string => text.replace(/[_\-\s]/g, '').toLowerCase();
+  const wanted = plain(name.slice(0, maxShown));
+  let best: string | undefined;
+  let least = Math.max(1, Math.floor(wanted.length / 3)) + 1;
+  for (const candidate of known) {
+    const distance = editDistance(wanted, plain(candidate));
+    if (distance < least) [best, least] = [candidate, distance];
+  }
+  return best;
+}
+
+/** Levenshtein's, by rows. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] as number) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min(replaced, (row[j] as number) + 1, (next[j - 1] as number) + 1));
+    }
+    row = next;
+  }
+  return row[b.length] as number;
+}
