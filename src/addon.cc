@@ -49,6 +49,9 @@ Array<double> doubles(const Napi::Object& request, const char* name, size_t elem
   return {data, data + elements};
 }
 
+/// From the first row to the end of the last one's vocabulary.
+size_t needed_elements(const Batch& b) { return b.rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab); }
+
 Batch read_batch(const Napi::Object& request) {
   Batch b;
   b.dtype = static_cast<Dtype>(integer(request, "dtype"));
@@ -57,7 +60,7 @@ Batch read_batch(const Napi::Object& request) {
   b.row_stride = integer(request, "rowStride");
   b.sequences = integer(request, "sequences");
   const size_t rows = size_t(b.rows);
-  b.logits = memory(request, "logits", b.dtype, rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab));
+  b.logits = memory(request, "logits", b.dtype, needed_elements(b));
   b.offsets = elements_of<int32_t>(request, "offsets", size_t(b.sequences) + 1);
   b.labels = elements_of<int32_t>(request, "labels", rows);
   b.sft_labels = elements_of<int32_t>(request, "sftLabels", rows);
@@ -193,7 +196,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
 
   job->gradient.mode = static_cast<GradientOutput::Mode>(integer(request, "gradientMode"));
   job->gradient.elements = integer(request, "gradientElements");
-  job->gradient.data = memory(request, "gradient", batch.dtype, size_t(job->gradient.elements));
+  job->gradient.data = memory(request, "gradient", batch.dtype, std::max(size_t(job->gradient.elements), needed_elements(batch)));
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
   job->gradient.row_scale = elements_of<float>(request, "rowScale", size_t(batch.rows));
   if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * batch.element_bytes());

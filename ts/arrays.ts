@@ -9,24 +9,26 @@ import type { Float16ArrayLike } from './types.js';
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
 
+type Getter<Value> = (object: unknown) => Value;
+
 /** The getter of the engine, to be called on any object of any realm; undefined where the engine has none. */
-function engine<Value>(prototype: object, key: PropertyKey): ((object: unknown) => Value) | undefined {
-  const get = Object.getOwnPropertyDescriptor(prototype, key)?.get;
-  return get && ((object) => Reflect.apply(get, object, []) as Value);
+function engine(prototype: object, key: PropertyKey): Getter<unknown> | undefined {
+  const { get } = (Object.getOwnPropertyDescriptor(prototype, key) ?? {}) as { readonly get?: (this: unknown) => unknown };
+  return get && ((object) => get.call(object));
 }
 
-const lengthOf = engine<number>(typedArray, 'length') as (view: unknown) => number;
-const bufferOfTyped = engine<ArrayBufferLike>(typedArray, 'buffer') as (view: unknown) => ArrayBufferLike;
-const offsetOfTyped = engine<number>(typedArray, 'byteOffset') as (view: unknown) => number;
-const bytesOfTyped = engine<number>(typedArray, 'byteLength') as (view: unknown) => number;
-const bufferOfData = engine<ArrayBufferLike>(DataView.prototype, 'buffer') as (view: unknown) => ArrayBufferLike;
-const offsetOfData = engine<number>(DataView.prototype, 'byteOffset') as (view: unknown) => number;
-const bytesOfData = engine<number>(DataView.prototype, 'byteLength') as (view: unknown) => number;
-const isResizable = engine<boolean>(ArrayBuffer.prototype, 'resizable');
-const isGrowable = engine<boolean>(SharedArrayBuffer.prototype, 'growable');
+const lengthOf = engine(typedArray, 'length') as Getter<number>;
+const bufferOfTyped = engine(typedArray, 'buffer') as Getter<ArrayBufferLike>;
+const offsetOfTyped = engine(typedArray, 'byteOffset') as Getter<number>;
+const bytesOfTyped = engine(typedArray, 'byteLength') as Getter<number>;
+const bufferOfData = engine(DataView.prototype, 'buffer') as Getter<ArrayBufferLike>;
+const offsetOfData = engine(DataView.prototype, 'byteOffset') as Getter<number>;
+const bytesOfData = engine(DataView.prototype, 'byteLength') as Getter<number>;
+const isResizable = engine(ArrayBuffer.prototype, 'resizable') as Getter<boolean> | undefined;
+const isGrowable = engine(SharedArrayBuffer.prototype, 'growable') as Getter<boolean> | undefined;
 
 /** The kind of a typed array, for instance 'Float32Array'; undefined for anything else. */
-export const tagOf = engine<string | undefined>(typedArray, Symbol.toStringTag) as (value: unknown) => string | undefined;
+export const tagOf = engine(typedArray, Symbol.toStringTag) as Getter<string | undefined>;
 
 /** Constructors of this realm. */
 const constructors = {
@@ -72,7 +74,7 @@ export function checkBuffer(name: string, view: ArrayBufferView): void {
   }
 }
 
-const byteLengthOf = engine<number>(ArrayBuffer.prototype, 'byteLength') as (buffer: unknown) => number;
+const byteLengthOf = engine(ArrayBuffer.prototype, 'byteLength') as Getter<number>;
 
 function isDetached(buffer: ArrayBufferLike): boolean {
   if (types.isSharedArrayBuffer(buffer) || byteLengthOf(buffer) > 0) return false;

@@ -358,8 +358,12 @@ export function checkRows({ data, dtype, target, layout }: Outline, batch: Batch
   };
 }
 
-/** A batch of logits. @throws DirAlignError */
-export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefined, backend: Backend): BatchRequest {
+/** A batch of logits, and its logits as a plain array or a tensor. @throws DirAlignError */
+export function checkBatch(
+  batch: LogitsBatch<Logits>,
+  threads: number | undefined,
+  backend: Backend,
+): { readonly request: BatchRequest; readonly logits: Logits } {
   const outline = checkOutline('logits', batch.logits, batch, backend);
   const { data: logits } = outline;
   const { vocab } = outline.layout;
@@ -370,7 +374,7 @@ export function checkBatch(batch: LogitsBatch<Logits>, threads: number | undefin
   const request = checkRows(outline, batch, threads);
   request.logits = rawMemory(logits);
   request.rowStride = layout.rowStride;
-  return request;
+  return { request, logits };
 }
 
 /** Labels by row, of either term; nobody else can write to what is returned. Their values are the native side's to check. */

@@ -87,6 +87,8 @@ function checkMemory(memory: unknown, target: Target): number {
 }
 
 interface CheckedHidden {
+  /** The hidden states as a plain array or a tensor. */
+  readonly hidden: Logits;
   readonly base: BatchRequest;
   readonly layer: LayerRequest;
   readonly dtype: Dtype;
@@ -143,7 +145,7 @@ function checkHidden(batch: HiddenBatch<Logits>, threads: number | undefined, ba
     bias: bias && extent(bias, vocab),
     ...rowInputs(batch),
   };
-  return { base, layer, dtype, inputs };
+  return { hidden, base, layer, dtype, inputs };
 }
 
 /** What `sequenceLogps` and `tokenLogps` take of a batch of hidden states. */
@@ -331,9 +333,8 @@ function prepareHidden(settings: Settings, given: unknown, run: GivenRun): Prepa
   const batch = asHiddenBatch(readBatch(given, 'an object with hidden, weight, shape and labels'));
   const options = checkRun(run, batch.bias !== undefined);
   const checked = checkHidden(batch, run.threads, checkBackend(run.backend ?? 'auto'), run.memory);
-  const { base, layer } = checked;
+  const { hidden, base, layer } = checked;
   const values = prepareValues(settings, base, batch, 'dense');
-  const { hidden, weight, bias } = batch;
   const { data, request: gradients, discard } = prepareGradients(options, hidden, checked);
   const request = {
     ...values,
@@ -353,5 +354,5 @@ function prepareHidden(settings: Settings, given: unknown, run: GivenRun): Prepa
     ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
     memory: layer.memoryUsed[0] as number,
   });
-  return { request, memory: [hidden, weight, bias, gradHidden, gradWeight, gradBias], result, discard };
+  return { request, memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias], result, discard };
 }

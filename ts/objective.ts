@@ -177,15 +177,15 @@ function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; reado
 function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
   const batch = asLogitsBatch(readBatch(given));
   const { mode, backend } = checkRun(run);
-  const base = checkBatch(batch, run.threads, backend);
+  const { request: base, logits } = checkBatch(batch, run.threads, backend);
   const values = prepareValues(settings, base, batch, mode);
-  const { gradLogits, elements, discard } = prepareGradient(batch.logits, base, mode, run, rowInputs(batch));
+  const { gradLogits, data, elements, discard } = prepareGradient(batch.logits, logits, base, mode, run, rowInputs(batch));
   const request = {
     ...values,
     layer: undefined,
     layerGradients: undefined,
     gradientMode: gradientModes.indexOf(mode),
-    gradient: gradLogits && rawMemory(gradLogits),
+    gradient: data && rawMemory(data),
     gradientElements: elements,
     gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
     rowScale: mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined,
@@ -195,36 +195,47 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
     if (!gradLogits) return found;
     return request.rowScale ? { ...found, gradLogits, rowScale: request.rowScale } : { ...found, gradLogits };
   };
-  return { request, memory: [batch.logits, gradLogits], result, discard };
+  return { request, memory: [logits, data], result, discard };
 }
 
 interface PreparedGradient {
+  /** What the caller sees: the very array that was given, where one was. */
   readonly gradLogits: Logits | undefined;
+  /** The same memory, as a plain array or a tensor. */
+  readonly data: Logits | undefined;
   readonly elements: number;
   readonly discard: () => void;
 }
 
 function prepareGradient(
+  given: Logits,
   logits: Logits,
   base: BatchRequest,
   mode: GradientMode,
   run: RunOptions<Logits>,
   inputs: Extents,
 ): PreparedGradient {
-  if (run.inPlace) checkInPlace(logits, base, inputs);
-  const given = run.inPlace ? logits : run.out === undefined ? undefined : checkOut(run.out, logits, base, inputs);
   const elementsOf = (gradient: Logits): number =>
     gradient instanceof DeviceTensor ? tensorElements(gradient, base) : rawArray(gradient).length;
   const discard = (): void => undefined; // the caller's own
-  if (given) return { gradLogits: given, elements: elementsOf(given), discard };
-  if (mode === 'none') return { gradLogits: undefined, elements: 0, discard };
+  if (run.inPlace) {
+    checkInPlace(logits, base, inputs);
+    return { gradLogits: given, data: logits, elements: elementsOf(logits), discard };
+  }
+  if (run.out !== undefined) {
+    const data = checkOut(run.out, logits, base, inputs);
+    return { gradLogits: run.out, data, elements: elementsOf(data), discard };
+  }
+  if (mode === 'none') return { gradLogits: undefined, data: undefined, elements: 0, discard };
   const elements = elementsOf(logits);
   if (!(logits instanceof DeviceTensor)) {
-    return { gradLogits: allocate('gradLogits', tagOf(logits) as Kind, elements) as Logits, elements, discard };
+    const data = allocate('gradLogits', tagOf(logits) as Kind, elements) as Logits;
+    return { gradLogits: data, data, elements, discard };
   }
   const { tensor, buffer } = allocateLike(logits, elements * elementBytes[logits.dtype]);
   return {
     gradLogits: tensor,
+    data: tensor,
     elements,
     discard: () => {
       buffer.discard();
@@ -290,7 +301,7 @@ function prepareLogps(given: unknown, givenOptions: unknown): PreparedLogps {
   if (memory !== undefined) {
     throw typeError('ERR_DIRALIGN_OPTION', 'memory: logits take no workspace; it is for a batch of hidden states');
   }
-  return { batch: checkBatch(asLogitsBatch(batch), threads, backend), layer: undefined };
+  return { batch: checkBatch(asLogitsBatch(batch), threads, backend).request, layer: undefined };
 }
 
 /**
