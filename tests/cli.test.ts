@@ -7,9 +7,11 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
 import { digits, table } from '../ts/cli/table.js';
-import { cuda, dirAlignLoss, methods, presets } from '../ts/index.js';
+import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
 import { sameBits } from './support/numbers.js';
+
+type Given = LogitsBatch & WithReference;
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const program = path.join(root, 'dist/cli/main.js');
@@ -192,7 +194,7 @@ describe('diralign loss', () => {
     expect(about).toMatchObject({ sequences: 16, scoredRows: 421 });
     expect(results.map(({ method }) => method)).toEqual(methods().map(({ name }) => name));
     for (const { method, beta, betaSource, normalize, loss, losses, metrics, gradientNorm } of results) {
-      const result = dirAlignLoss({ method, beta } as { method: 'dpo'; beta: number })(batch);
+      const result = dirAlignLoss({ method, beta } as { method: Method; beta: number })(batch);
       expect({ loss, losses, metrics }).toEqual({ loss: result.loss, losses: [...result.losses], metrics: result.metrics });
       expect(gradientNorm).toBeGreaterThan(0);
       expect(normalize).toBe(methods().find(({ name }) => name === method)?.normalize);
@@ -235,7 +237,7 @@ describe('diralign loss', () => {
   test.each(['dense', 'factored'] as const)('--out: the %s gradient of the library, bit for bit', (gradient) => {
     const file = inFolder(`${gradient}.safetensors`);
     expect(output('loss', example, '--method', 'ipo', '--beta', '0.1', '--gradient', gradient, '--out', file)).toContain('wrote');
-    const result = dirAlignLoss('ipo', 0.1)(readBatch(example), { gradient });
+    const result = dirAlignLoss('ipo', 0.1)(readBatch(example) as Given, { gradient });
     const tensors = readSafetensors(file);
     const { dtype, shape, data } = tensors.get('gradLogits') ?? {};
     expect({ dtype, shape }).toEqual({ dtype: 'BF16', shape: [16, 50, 217] });
@@ -344,7 +346,7 @@ describe('diralign verify', () => {
     writeSafetensors(path.join(batches, 'other.safetensors'), {
       weight: { dtype: 'F32', shape: [1], data: new Float32Array(1) },
     });
-    const { loss, losses } = dirAlignLoss('ipo', 0.1)(readBatch(file));
+    const { loss, losses } = dirAlignLoss('ipo', 0.1)(readBatch(file) as Given);
     const call = { method: 'ipo', beta: 0.1 };
     const expected = path.join(batches, 'tiny.expected.json');
     const verify = (json: unknown) => {

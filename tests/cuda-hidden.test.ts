@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { DeviceTensor, HiddenBatch, HiddenLossResult, HiddenRunOptions } from '../ts/index.js';
+import type { DeviceTensor, HiddenBatch, HiddenLossResult, HiddenRunOptions, WithReference } from '../ts/index.js';
 import type { ReferenceConfig } from '../ts/reference.js';
 import { Tally } from '../ts/verification.js';
 import { prepareHidden } from '../ts/verification-hidden.js';
@@ -35,7 +35,7 @@ type HostResult = HiddenLossResult<Elements>;
 /** A batch in the memory of the device, between bytes that nobody may touch. */
 class OnDevice implements Disposable {
   readonly copies: readonly Copy[];
-  readonly batch: HiddenBatch<DeviceTensor>;
+  readonly batch: HiddenBatch<DeviceTensor> & WithReference;
   readonly #host: HostHidden;
 
   constructor(host: HostHidden, shift = 0) {
@@ -44,7 +44,7 @@ class OnDevice implements Disposable {
     this.copies = [hidden, weight, ...(bias ? [bias] : [])].map((array) => new Copy(array, dtype, { shift }));
     const [h, w, b] = this.copies.map((copy) => copy.tensor);
     const { shape, labels, reference, sftLabels } = host;
-    const rows = { shape, labels, ...(reference && { reference }), ...(sftLabels && { sftLabels }) };
+    const rows = { shape, labels, reference, ...(sftLabels && { sftLabels }) };
     this.batch = { ...rows, hidden: present(h), weight: present(w), ...(b && { bias: b }) };
   }
 

@@ -534,7 +534,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const batch = randomBatch({ seed: 5, sequences: 4, tokens: 6, vocab: 37, dtype });
     using copy = new Copy(batch.logits, dtype);
     const { shape, labels, reference } = batch;
-    const onDevice = { logits: copy.tensor, shape, labels, ...(reference && { reference }) };
+    const onDevice = { logits: copy.tensor, shape, labels, reference };
     const expected = dpo(batch);
     const dense = dpo(onDevice);
     expect(dense.backend).toBe('cuda');
@@ -697,7 +697,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const there = dpo({ ...batch, logits: out });
     const here = dpo({ ...batch, logits: copy.tensor });
     expect(there.losses).toEqual(here.losses);
-    expect(there.gradLogits?.device).toBe(1);
+    expect(there.gradLogits.device).toBe(1);
     expect(sameBits(takeGradient(there.gradLogits, batch.logits), takeGradient(here.gradLogits, batch.logits))).toBe(true);
   });
 
@@ -727,7 +727,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     buffer.copyFrom(batch.logits);
     const tensor = buffer.tensor('float32');
     const { gradLogits } = dpo({ ...batch, logits: tensor });
-    expect(gradLogits?.byteLength).toBe(bytes);
+    expect(gradLogits.byteLength).toBe(bytes);
     const expected = takeGradient(gradLogits, batch.logits);
     dpo({ ...batch, logits: tensor }, { inPlace: true });
     const all = new Uint8Array(bytes + 64);
@@ -840,7 +840,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
       reference: new Float64Array(2),
     });
     expect([...losses]).toEqual([Math.LN2]);
-    gradLogits?.dispose();
+    gradLogits.dispose();
     expect(sequenceLogps({ logits: buffer.tensor('float32'), shape: [0, 5, 5], labels }).logps).toHaveLength(0);
   });
 });

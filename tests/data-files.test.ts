@@ -549,7 +549,7 @@ test.each(['padded', 'packed'] as const)('from a file of text to a trained model
     const numbers = Float64Array.from([...picked, ...picked.map((i) => i + examples.length)], (i) => at(logps, i));
     const { loss, gradLogits } = dpo({ ...batch, reference: numbers });
     losses.push(loss);
-    const gradient = gradLogits as Float32Array;
+    const gradient = gradLogits;
     batch.inputIds.forEach((id, row) => {
       for (let v = 0; v < vocab; v++) table[id * vocab + v] = at(table, id * vocab + v) - 2 * at(gradient, row * vocab + v);
     });

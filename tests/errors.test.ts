@@ -2,7 +2,9 @@
 // was written by then.
 import { describe, expect, test } from 'vitest';
 import { cuda, DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { LogitsBatch, RunOptions } from '../ts/index.js';
+import type { LogitsBatch, RunOptions, WithReference } from '../ts/index.js';
+
+type Given = LogitsBatch & WithReference;
 import { sameBits } from './support/numbers.js';
 import { arraysIn, detached, expectRefusal, resizable, thrownBy, type Kind } from './support/refusal.js';
 
@@ -377,11 +379,11 @@ const refusedCalls: Row[] = [
 ];
 
 /** `out` that shares memory with an input. */
-const overlaps: [string, () => { batch: LogitsBatch; run: RunOptions }][] = [
+const overlaps: [string, () => { batch: Given; run: RunOptions }][] = [
   [
     'logits',
     () => {
-      const given = good() as LogitsBatch;
+      const given = good() as Given;
       return { batch: given, run: { out: given.logits } };
     },
   ],
@@ -390,7 +392,7 @@ const overlaps: [string, () => { batch: LogitsBatch; run: RunOptions }][] = [
     () => {
       const memory = new Float32Array(2 * full - 1);
       memory.set(good().logits);
-      const given = { ...good(), logits: memory.subarray(0, full) } as LogitsBatch;
+      const given = { ...good(), logits: memory.subarray(0, full) } as Given;
       return { batch: given, run: { out: memory.subarray(full - 1) } };
     },
   ],
@@ -400,7 +402,7 @@ const overlaps: [string, () => { batch: LogitsBatch; run: RunOptions }][] = [
       const memory = new ArrayBuffer(4 * full);
       const labels = new Int32Array(memory, 4 * (full - rows), rows);
       labels.set(good().labels);
-      return { batch: { ...good(), labels } as LogitsBatch, run: { out: new Float32Array(memory) } };
+      return { batch: { ...good(), labels }, run: { out: new Float32Array(memory) } };
     },
   ],
   [
@@ -408,7 +410,7 @@ const overlaps: [string, () => { batch: LogitsBatch; run: RunOptions }][] = [
     () => {
       const memory = new ArrayBuffer(4 * full);
       const sftLabels = new Int32Array(memory, 0, rows).fill(-100);
-      return { batch: { ...good(), sftLabels } as LogitsBatch, run: { out: new Float32Array(memory) } };
+      return { batch: { ...good(), sftLabels }, run: { out: new Float32Array(memory) } };
     },
   ],
   [
@@ -416,7 +418,7 @@ const overlaps: [string, () => { batch: LogitsBatch; run: RunOptions }][] = [
     () => {
       const memory = new ArrayBuffer(4 * full);
       return {
-        batch: { ...good(), reference: new Float64Array(memory, 8, sequences) } as LogitsBatch,
+        batch: { ...good(), reference: new Float64Array(memory, 8, sequences) },
         run: { out: new Float32Array(memory) },
       };
     },
@@ -441,10 +443,8 @@ const call = dpo as unknown as Anything & { readonly async: (batch: unknown, run
 
 describe('calling one', () => {
   test('the call that the others differ from is fine', () => {
-    expect(dpo(good() as LogitsBatch).metrics).toMatchObject({ nonfinite: 0, empty_sequences: 0 });
-    expect(dpo({ ...good(), shape: [rows, vocab], offsets: Int32Array.of(0, 3, 6, 9, 12) }).loss).toBe(
-      dpo(good() as LogitsBatch).loss,
-    );
+    expect(dpo(good() as Given).metrics).toMatchObject({ nonfinite: 0, empty_sequences: 0 });
+    expect(dpo({ ...good(), shape: [rows, vocab], offsets: Int32Array.of(0, 3, 6, 9, 12) }).loss).toBe(dpo(good() as Given).loss);
   });
 
   test.each(refusedCalls)('%s', async (_, change, kind, code, words) => {
@@ -470,7 +470,7 @@ describe('calling one', () => {
     labels[4 * T - 1] = V;
     const logits = new Float32Array(4 * T * V).fill(0.25);
     const before = logits.slice();
-    const given: LogitsBatch<Float32Array> = { logits, shape: [4, T, V], labels, reference: new Float64Array(4) };
+    const given: LogitsBatch<Float32Array> & WithReference = { logits, shape: [4, T, V], labels, reference: new Float64Array(4) };
     const out = new Float32Array(4 * T * V).fill(7);
     for (const options of [
       { inPlace: true },
@@ -506,7 +506,7 @@ describe('calling one', () => {
   test('sft has one set of labels', () => {
     const given = { ...good(), reference: undefined };
     expectRefusal(
-      thrownBy(() => dirAlignLoss('sft')({ ...given, sftLabels: given.labels } as LogitsBatch)),
+      thrownBy(() => dirAlignLoss('sft')({ ...given, sftLabels: given.labels })),
       TypeError,
       'OPTION',
       ['sftLabels', "'sft'"],
@@ -531,7 +531,7 @@ describe('calling one', () => {
   });
 
   test('a reference is not looked at where it is not used', () => {
-    const given = { ...good(), reference: Float64Array.of(NaN) } as LogitsBatch;
+    const given = { ...good(), reference: Float64Array.of(NaN) } as Given;
     expect(dirAlignLoss('simpo', 2)(given).metrics.nonfinite).toBe(0);
     expect(dirAlignLoss('dpo', 2, false, { referenceFree: true })(given).metrics.nonfinite).toBe(0);
   });

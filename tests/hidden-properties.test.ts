@@ -100,7 +100,7 @@ describe('the same bits', () => {
       shared.set(array);
       return shared;
     };
-    const shared = dpo.fromHidden<Float32Array>(
+    const shared = dpo.fromHidden(
       { ...batch, hidden: share(batch.hidden), weight: share(batch.weight), bias: share(present(batch.bias)) },
       { out: { gradWeight: share(batch.weight) } },
     );
@@ -202,7 +202,7 @@ function sequencesOf(batch: HostHidden, which: readonly number[]): HostHidden {
     labels: pick(batch.labels, 1),
     ...(batch.sftLabels && { sftLabels: pick(batch.sftLabels, 1) }),
     shape: [which.length, tokens, vocab],
-    ...(batch.reference && { reference: Float64Array.from(which, (b) => at(batch.reference ?? [], b)) }),
+    reference: Float64Array.from(which, (b) => at(batch.reference, b)),
   };
 }
 

@@ -12,7 +12,7 @@ import {
   type LogitsBatch,
   type ObjectiveCalls,
 } from '../ts/index.js';
-import { jaxDirAlignLoss, sequenceLogps, type JaxBatch, type JaxForward, type JaxLossValues } from '../ts/jax-js/index.js';
+import { jaxDirAlignLoss, sequenceLogps, type JaxForward, type JaxLossValues } from '../ts/jax-js/index.js';
 import { everyMethod, objectiveOf, randomBatch } from './support/batches.js';
 import { Misses } from './support/bounds.js';
 import { generator, integer, normal, type Random } from './support/numbers.js';
@@ -265,7 +265,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4, false, { sftWeight: 0.5 }));
     const sftLabels = batch.labels.map((label) => (label === -100 ? 3 : label));
     const reference = Float32Array.from(batch.reference);
-    const gradOf = (shape: number[], from: JaxBatch): Float32Array =>
+    const gradOf = (shape: number[], from: Parameters<typeof step>[2]): Float32Array =>
       step((x: JaxArray) => x, np.array(logits, { shape }), from).grads.dataSync() as Float32Array;
     const arrays = gradOf([S, T, V], { labels: batch.labels, sftLabels, reference });
     const inJax = {
@@ -350,8 +350,8 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
           { ...batch, labels: new Int32Array(3) },
           { ...inJax, labels: batch.labels.fill.call(batch.labels.slice(), V) },
         ]) {
-          expect(() => dpo(forward, params, bad as JaxBatch)).toThrow(DirAlignError);
-          await expect(dpo.async(forward, params, bad as JaxBatch)).rejects.toBeInstanceOf(DirAlignError);
+          expect(() => dpo(forward, params, bad as never)).toThrow(DirAlignError);
+          await expect(dpo.async(forward, params, bad as never)).rejects.toBeInstanceOf(DirAlignError);
         }
       }
       tree.dispose(dpo(frozen, params.head, batch).grads);
@@ -548,7 +548,13 @@ describe('what is refused', () => {
       'LABEL',
       [`labels[0]: ${V}`],
     ],
-    ['no reference', (f) => f(identity, x(), { labels: batch.labels }), TypeError, 'REFERENCE', ["reference: 'dpo' needs"]],
+    [
+      'no reference',
+      (f) => f(identity, x(), { labels: batch.labels } as never),
+      TypeError,
+      'REFERENCE',
+      ["reference: 'dpo' needs"],
+    ],
     [
       'a reference of two dimensions',
       (f) => f(identity, x(), { ...batch, reference: np.zeros([2, 2]) }),

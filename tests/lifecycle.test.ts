@@ -3,7 +3,7 @@ import { getEventListeners, setMaxListeners } from 'node:events';
 import fs from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DirAlignError, dirAlignLoss, type HiddenBatch, type LogitsBatch } from '../ts/index.js';
+import { DirAlignError, dirAlignLoss, type HiddenBatch, type LogitsBatch, type WithReference } from '../ts/index.js';
 import { compilePackage, type Compiled } from './support/compiled.js';
 import { randomBatch } from './support/batches.js';
 import { present, sameBits } from './support/numbers.js';
@@ -12,7 +12,7 @@ import { runScript } from './support/processes.js';
 const objective = dirAlignLoss('dpo', 0.1);
 
 /** 64 MiB of logits, all rows scored. */
-function largeBatch(): LogitsBatch<Float32Array<ArrayBuffer>> {
+function largeBatch(): LogitsBatch<Float32Array<ArrayBuffer>> & WithReference {
   const [rows, vocab] = [512, 32_768];
   return {
     logits: new Float32Array(rows * vocab).map((_, i) => (i % 977) / 100),
@@ -24,7 +24,7 @@ function largeBatch(): LogitsBatch<Float32Array<ArrayBuffer>> {
 
 /** As many computations, started at once, as take about that long together. */
 async function startJobs(
-  batch: LogitsBatch,
+  batch: LogitsBatch & WithReference,
   milliseconds: number,
 ): Promise<{ readonly jobs: Promise<unknown>; readonly started: number }> {
   await objective.async(batch, { gradient: 'none' });
@@ -94,7 +94,7 @@ describe('off the event loop', () => {
 });
 
 /** A hundred milliseconds or so of products. */
-function largeLayer(): HiddenBatch<Float32Array<ArrayBuffer>> {
+function largeLayer(): HiddenBatch<Float32Array<ArrayBuffer>> & WithReference {
   const [rows, vocab, size] = [512, 8192, 64];
   return {
     hidden: new Float32Array(rows * size).map((_, i) => Math.sin(i % 997)),

@@ -33,7 +33,7 @@ function seriesOf(method: Method, options: Options = {}): Series {
   const info = methods().find(({ name }) => name === method);
   if (!info) throw new Error(method);
   const settings = { method, ...(method !== 'sft' && { beta: 0.1 }), ...options };
-  const objective = dirAlignLoss(settings as { method: 'dpo'; beta: number }) as unknown as Objective;
+  const objective = dirAlignLoss(settings as { method: Method; beta: number }) as unknown as Objective;
   return { info, objective, usesReference: info.reference && options.referenceFree !== true };
 }
 

@@ -925,8 +925,9 @@ describe('metrics', () => {
     const expected = method === 'sft' ? sft : paired;
     expect(Object.keys(result.metrics).sort()).toEqual(Object.keys(expected).sort());
     const misses = new Misses();
+    const metrics = result.metrics as unknown as Readonly<Record<string, number>>;
     for (const [key, value] of Object.entries(expected))
-      misses.near(key, result.metrics[key], value, 1e-13 * Math.max(1, Math.abs(value)));
+      misses.near(key, metrics[key], value, 1e-13 * Math.max(1, Math.abs(value)));
     expect(misses.list).toEqual([]);
   });
 

@@ -97,7 +97,7 @@ describe.skipIf(!there)(`the real batch${there ? '' : ' (not found in ../shared/
     expect(cases.length).toBeGreaterThan(0);
 
     // The factored gradient is that of the log-probabilities, whatever the objective.
-    const factored = present(dirAlignLoss('dpo', 0.1)(stored, { gradient: 'factored' }).gradLogits) as Uint16Array;
+    const factored = present(dirAlignLoss('simpo', 2)(stored, { gradient: 'factored' }).gradLogits) as Uint16Array;
     misses.each(`${dtype} factored`, decodeHalf(factored, dtype), residual, (x) => halfBound(x, dtype));
     expect(misses.list).toEqual([]);
   });

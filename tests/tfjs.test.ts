@@ -7,7 +7,7 @@ import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import * as layers from '@tensorflow/tfjs-layers';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../ts/index.js';
-import { sequenceLogps, tfDirAlignLoss, type TfBatch, type TfLossResult } from '../ts/tfjs/index.js';
+import { sequenceLogps, tfDirAlignLoss, type TfLossResult } from '../ts/tfjs/index.js';
 import { everyMethod, objectiveOf, randomBatch } from './support/batches.js';
 import { Misses } from './support/bounds.js';
 import { at, generator, integer, normal, type Random } from './support/numbers.js';
@@ -144,7 +144,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     const loss = tfDirAlignLoss(dirAlignLoss('dpo', 0.4, false, { sftWeight: 0.5 }));
     const sftLabels = batch.labels.map((label) => (label === -100 ? 3 : label));
     const reference = Float32Array.from(batch.reference);
-    const gradOf = (shape: number[], given: TfBatch): Float32Array =>
+    const gradOf = (shape: number[], given: Parameters<typeof loss>[1]): Float32Array =>
       floats(tf.grad((y: tf.Tensor) => loss(y, given))(tf.tensor(logits, shape)));
     const arrays = gradOf([S, T, V], { labels: batch.labels, sftLabels, reference });
     const tensors = gradOf([S, T, V], {
@@ -210,7 +210,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       // Recorded and never differentiated.
       tf.dispose(tf.grad((y: tf.Tensor) => (dpo(y, batch), tf.sum(y)))(x));
       dpo(x, batch).dispose();
-      expect(() => dpo(x, { ...batch, reference: undefined })).toThrow();
+      expect(() => dpo(x, { ...batch, reference: undefined as never })).toThrow();
     };
     step();
     const { numTensors, numBytes, numDataBuffers } = tf.memory();
@@ -566,7 +566,7 @@ describe('what is refused', () => {
       'LABEL',
       [`labels[0]: ${V}`],
     ],
-    ['no reference', () => loss(tensor(), { labels: batch.labels }), TypeError, 'REFERENCE', ["reference: 'dpo' needs"]],
+    ['no reference', () => loss(tensor(), { labels: batch.labels } as never), TypeError, 'REFERENCE', ["reference: 'dpo' needs"]],
     [
       'a reference of two dimensions',
       () => loss(tensor(), { ...batch, reference: tf.zeros([2, 2]) }),

@@ -1,6 +1,7 @@
 // What the type checker says (`npx tsc` reads this file): options that mean nothing to a method are compile errors, and the type of
 // the logits is that of the gradient. Every line that the checker refuses is refused at run time, too.
 import { describe, expect, expectTypeOf, test } from 'vitest';
+import type { catalogue } from '../ts/catalogue.generated.js';
 import {
   cuda,
   DirAlignError,
@@ -12,15 +13,18 @@ import {
   type DeviceInfo,
   type DeviceTensor,
   type Divergence,
-  type HiddenBatch,
   type HiddenLossResult,
+  type LogitsArray,
   type LogitsBatch,
   type LossResult,
   type Method,
   type MethodOptions,
+  type Metrics,
   type Objective,
+  type ObjectiveCalls,
   type RunOptions,
   type SequenceLogps,
+  type WithReference,
 } from '../ts/index.js';
 
 const refused = (action: () => unknown): void => {
@@ -129,15 +133,17 @@ test('the gradient has the type of the logits', () => {
   const labels = Int32Array.of(0, 1);
   const reference = Float64Array.of(-1, -1);
   const single = dpo({ logits: new Float32Array(4), shape: [2, 1, 2], labels, reference });
-  expectTypeOf(single).toEqualTypeOf<LossResult<Float32Array<ArrayBuffer>>>();
+  expectTypeOf(single).toExtend<LossResult<Float32Array<ArrayBuffer>, 'dense', 'dpo'>>();
+  expectTypeOf(single.gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  expectTypeOf(single.rowScale).toEqualTypeOf<undefined>();
   expect(single.gradLogits).toBeInstanceOf(Float32Array);
   const half = dpo({ logits: new Uint16Array(4), dtype: 'bfloat16', shape: [2, 1, 2], labels, reference });
-  expectTypeOf(half.gradLogits).toEqualTypeOf<Uint16Array<ArrayBuffer> | undefined>();
+  expectTypeOf(half.gradLogits).toEqualTypeOf<Uint16Array<ArrayBuffer>>();
   expect(half.gradLogits).toBeInstanceOf(Uint16Array);
 
-  const batch: LogitsBatch<Float32Array> = { logits: new Float32Array(4), shape: [2, 1, 2], labels, reference };
+  const batch = { logits: new Float32Array(4), shape: [2, 1, 2], labels, reference };
   const promised = dpo.async(batch);
-  expectTypeOf(promised).resolves.toEqualTypeOf<LossResult<Float32Array>>();
+  expectTypeOf(promised).resolves.toExtend<LossResult<Float32Array, 'dense', 'dpo'>>();
   expect(promised).toBeInstanceOf(Promise);
   // @ts-expect-error out is of the logits' type
   refused(() => dpo<Float32Array>(batch, { out: new Uint16Array(4) }));
@@ -151,24 +157,23 @@ test('the gradient has the type of the logits', () => {
 
 test('logits on a device have their gradient there', () => {
   const dpo = dirAlignLoss('dpo', 0.1);
-  const shape = [2, 1, 2] as const;
+  const shape = [2, 1, 2];
   const labels = Int32Array.of(0, 1);
   const reference = Float64Array.of(-1, -1);
   const outline = (logits: DeviceTensor, array: Float32Array) => {
     const dense = dpo({ logits, shape, labels, reference });
-    expectTypeOf(dense).toEqualTypeOf<LossResult<DeviceTensor>>();
-    expectTypeOf(dense.gradLogits).toEqualTypeOf<DeviceTensor | undefined>();
-    expectTypeOf(dense.rowScale).toEqualTypeOf<Float32Array | undefined>();
-    dense.gradLogits?.dispose();
-    expectTypeOf(dpo.async({ logits, shape, labels, reference }, { inPlace: true })).resolves.toEqualTypeOf<
-      LossResult<DeviceTensor>
+    expectTypeOf(dense).toExtend<LossResult<DeviceTensor, 'dense', 'dpo'>>();
+    expectTypeOf(dense.gradLogits).toEqualTypeOf<DeviceTensor>();
+    dense.gradLogits.dispose();
+    expectTypeOf(dpo.async({ logits, shape, labels, reference }, { inPlace: true })).resolves.toExtend<
+      LossResult<DeviceTensor, 'dense', 'dpo'>
     >();
     expectTypeOf(sequenceLogps({ logits, shape, labels })).toEqualTypeOf<SequenceLogps>();
-    const batch: LogitsBatch<DeviceTensor> = { logits, dtype: 'float32', shape, labels, reference };
+    const batch: LogitsBatch<DeviceTensor> & WithReference = { logits, dtype: 'float32', shape, labels, reference };
     // @ts-expect-error out is where the logits are
     dpo<DeviceTensor>(batch, { out: array });
     // @ts-expect-error a gradient on a device is no array
-    expectTypeOf(dpo(batch).gradLogits?.length).toBeNumber();
+    expectTypeOf(dpo(batch).gradLogits.length).toBeNumber();
     // @ts-expect-error an address alone is no tensor
     dpo({ ...batch, logits: { ptr: 1n, dtype: 'float32' } });
     // @ts-expect-error labels are on the host
@@ -187,10 +192,12 @@ test('logits on a device have their gradient there', () => {
 
 test('gradients of hidden states have their type, those of the weight are float32, and all are where the hidden states are', () => {
   const dpo = dirAlignLoss('dpo', 0.1);
-  const rows = { shape: [2, 1, 2] as const, labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
+  const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
   const single = dpo.fromHidden({ hidden: new Float32Array(6), weight: new Float32Array(6), ...rows });
-  expectTypeOf(single).toEqualTypeOf<HiddenLossResult<Float32Array<ArrayBuffer>>>();
-  expectTypeOf(single.gradWeight).toEqualTypeOf<Float32Array | undefined>();
+  expectTypeOf(single).toExtend<HiddenLossResult<Float32Array<ArrayBuffer>>>();
+  expectTypeOf(single.gradHidden).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  expectTypeOf(single.gradWeight).toEqualTypeOf<Float32Array>();
+  expectTypeOf(single.gradBias).toEqualTypeOf<undefined>();
   expectTypeOf(single.memory).toEqualTypeOf<number>();
   expect(single.gradHidden).toBeInstanceOf(Float32Array);
   // @ts-expect-error there are no logits that could have a gradient
@@ -200,14 +207,14 @@ test('gradients of hidden states have their type, those of the weight are float3
     out: { gradWeight: new Float32Array(6), gradHidden: true },
     accumulate: ['gradWeight'],
   });
-  expectTypeOf(half.gradHidden).toEqualTypeOf<Uint16Array<ArrayBuffer> | undefined>();
-  expectTypeOf(half.gradBias).toEqualTypeOf<Float32Array | undefined>();
+  expectTypeOf(half.gradHidden).toEqualTypeOf<Uint16Array<ArrayBuffer>>();
+  expectTypeOf(half.gradBias).toEqualTypeOf<undefined>();
   expect(half.gradHidden).toBeInstanceOf(Uint16Array);
   expect(half.gradWeight).toBeInstanceOf(Float32Array);
 
-  const batch: HiddenBatch<Float32Array> = { hidden: new Float32Array(6), weight: new Float32Array(6), ...rows };
+  const batch = { hidden: new Float32Array(6), weight: new Float32Array(6), ...rows };
   const promised = dpo.fromHidden.async(batch, { signal: new AbortController().signal, memory: 2 ** 24 });
-  expectTypeOf(promised).resolves.toEqualTypeOf<HiddenLossResult<Float32Array>>();
+  expectTypeOf(promised).resolves.toExtend<HiddenLossResult<Float32Array>>();
   expect(promised).toBeInstanceOf(Promise);
   expectTypeOf(sequenceLogps(batch, { memory: 2 ** 24 })).toEqualTypeOf<SequenceLogps>();
   expectTypeOf(tokenLogps).toBeCallableWith(batch);
@@ -226,9 +233,9 @@ test('gradients of hidden states have their type, those of the weight are float3
 
   const outline = (hidden: DeviceTensor, weight: DeviceTensor, array: Float32Array) => {
     const onDevice = dpo.fromHidden({ hidden, weight, hiddenSize: 3, ...rows }, { out: { gradWeight: weight } });
-    expectTypeOf(onDevice).toEqualTypeOf<HiddenLossResult<DeviceTensor>>();
-    expectTypeOf(onDevice.gradHidden).toEqualTypeOf<DeviceTensor | undefined>();
-    expectTypeOf(onDevice.gradWeight).toEqualTypeOf<DeviceTensor | undefined>();
+    expectTypeOf(onDevice).toExtend<HiddenLossResult<DeviceTensor>>();
+    expectTypeOf(onDevice.gradHidden).toEqualTypeOf<DeviceTensor>();
+    expectTypeOf(onDevice.gradWeight).toEqualTypeOf<DeviceTensor>();
     // @ts-expect-error buffers are where the hidden states are
     dpo.fromHidden<DeviceTensor>({ hidden, weight, ...rows }, { out: { gradWeight: array } });
     // @ts-expect-error and so is the weight
@@ -236,4 +243,79 @@ test('gradients of hidden states have their type, those of the weight are float3
   };
   expect(outline).toBeTypeOf('function');
   expectTypeOf(cuda.hiddenReason).toEqualTypeOf<string | undefined>();
+});
+
+test('the options say which gradients there are', () => {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
+  const batch = { ...rows, logits: new Float32Array(4) };
+  const none = dpo(batch, { gradient: 'none' });
+  expectTypeOf(none.gradLogits).toEqualTypeOf<undefined>();
+  expect('gradLogits' in none).toBe(false);
+  const factored = dpo(batch, { gradient: 'factored', inPlace: true });
+  expectTypeOf(factored.gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  expectTypeOf(factored.rowScale).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  expect(factored.rowScale).toBeInstanceOf(Float32Array);
+  const threaded = dpo(batch, { threads: 1, out: new Float32Array(4) });
+  expectTypeOf(threaded.gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  // Known at run time only.
+  const run: RunOptions = { threads: 1 };
+  expectTypeOf(dpo(batch, run).gradLogits).toExtend<LogitsArray | undefined>();
+  const mode = threaded.loss > 0 ? 'none' : 'dense';
+  expectTypeOf(dpo(batch, { gradient: mode }).gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer> | undefined>();
+
+  const layer = { ...rows, hidden: new Float32Array(6), weight: new Float32Array(6) };
+  const bias = new Float32Array(2);
+  const all = dpo.fromHidden({ ...layer, bias });
+  expectTypeOf(all.gradBias).toEqualTypeOf<Float32Array>();
+  expect(all.gradBias).toBeInstanceOf(Float32Array);
+  const frozen = dpo.fromHidden({ ...layer, bias }, { out: { gradWeight: false, gradHidden: new Float32Array(6) } });
+  expectTypeOf(frozen.gradWeight).toEqualTypeOf<undefined>();
+  expectTypeOf(frozen.gradHidden).toEqualTypeOf<Float32Array<ArrayBuffer>>();
+  expectTypeOf(frozen.gradBias).toEqualTypeOf<Float32Array>();
+  expect('gradWeight' in frozen).toBe(false);
+  const nothing = dpo.fromHidden.async(layer, { gradient: 'none' });
+  expectTypeOf(nothing).resolves.toHaveProperty('gradHidden').toEqualTypeOf<undefined>();
+  expect(nothing).toBeInstanceOf(Promise);
+});
+
+test('metrics have the names of their method', () => {
+  const batch = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), logits: new Float32Array(4) };
+  const { metrics } = dirAlignLoss('simpo', 2)(batch);
+  expectTypeOf(metrics['rewards/accuracies']).toEqualTypeOf<number>();
+  expectTypeOf(metrics.nll_loss).toEqualTypeOf<number | undefined>();
+  // @ts-expect-error the name is misspelt
+  expect(metrics['rewards/accuracy']).toBeUndefined();
+  // Simpo has no odds.
+  expectTypeOf(metrics.log_odds_ratio).toEqualTypeOf<undefined>();
+  expectTypeOf(dirAlignLoss('orpo', 1)(batch).metrics.log_odds_ratio).toEqualTypeOf<number>();
+  const { metrics: ofSft } = dirAlignLoss('sft')(batch);
+  expectTypeOf(ofSft.nll_loss).toEqualTypeOf<number>();
+  expectTypeOf(ofSft['rewards/margins']).toEqualTypeOf<undefined>();
+  for (const { name } of methods().filter(({ reference }) => !reference)) {
+    expectTypeOf(dirAlignLoss(name, 1)(batch).metrics['rewards/margins']).toEqualTypeOf<number | undefined>();
+  }
+  // Every name of the catalogue is a key of some method's metrics.
+  type Named = (typeof catalogue)['metrics'][number];
+  expectTypeOf<Exclude<Named, keyof Metrics>>().toEqualTypeOf<never>();
+});
+
+test('a batch has the reference that its method needs', () => {
+  const batch = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), logits: new Float32Array(4) };
+  const logps = { logps: Float64Array.of(-1, -2), counts: Int32Array.of(1, 1) };
+  const dpo = dirAlignLoss('dpo', 0.1);
+  // @ts-expect-error the reference is missing
+  refused(() => dpo(batch));
+  // @ts-expect-error the reference is missing
+  refused(() => dpo.fromLogps(logps));
+  // @ts-expect-error the reference is missing
+  refused(() => dpo.fromHidden({ ...batch, hidden: batch.logits, weight: batch.logits }));
+  expect(dirAlignLoss('dpo', 0.1, false, { referenceFree: true })(batch).loss).toBeGreaterThan(0);
+  expect(dirAlignLoss({ method: 'dpo', beta: 0.1, referenceFree: true }).fromLogps(logps).loss).toBeGreaterThan(0);
+  expect(dirAlignLoss('simpo', 2)(batch).loss).toBeGreaterThan(0);
+  // An objective of any method can be handed on as one.
+  const objectives: Objective[] = [dpo, dirAlignLoss('simpo', 2), dirAlignLoss('sft')];
+  expect(objectives.map(({ method }) => method)).toEqual(['dpo', 'simpo', 'sft']);
+  const calls: ObjectiveCalls = dpo;
+  refused(() => calls(batch));
 });

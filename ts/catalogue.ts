@@ -10,9 +10,9 @@ type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
 type OwnOptions<M extends Method> = {
   readonly [K in keyof Entry<M>['options']]?: K extends 'divergence' ? Divergence : number;
 };
-interface ReferenceOptions {
+interface ReferenceOptions<Free extends boolean> {
   /** Score log-probabilities instead of log-ratios to the reference. */
-  readonly referenceFree?: boolean;
+  readonly referenceFree?: Free;
 }
 interface SftReductionOption {
   /**
@@ -26,12 +26,20 @@ interface SftOptions extends SftReductionOption {
   readonly sftWeight?: number;
 }
 
-/** The options that mean something to method `M`; anything else is refused, here and at run time. */
-export type MethodOptions<M extends Method> = M extends Method
+/** The options that mean something to method `M`; anything else is refused, here and at run time. `Free` is `referenceFree`. */
+export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
-      (Entry<M>['reference'] extends true ? ReferenceOptions : unknown) &
+      (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
       (M extends 'sft' ? SftReductionOption : SftOptions)
   : never;
+
+/** Whether a batch must have `reference`. Both together: only the call can tell. */
+export type ReferenceNeed = 'required' | 'optional';
+
+/** What method `M` needs, as far as the compiler knows method and `referenceFree`, which is `Free`. */
+export type NeedOf<M extends Method, Free extends boolean = false> = [Free, Entry<M>['reference']] extends [false, true]
+  ? 'required'
+  : ReferenceNeed;
 
 /** Name and default of an option, with the interval a number must lie in (`above` and `below` exclude their end). */
 export interface OptionInfo {

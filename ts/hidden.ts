@@ -22,20 +22,24 @@ import { rangeError, typeError } from './errors.js';
 import { checkObject, define, describe, quoted, readProperties } from './given.js';
 import { computeLater, computeNow, prepareValues, refuseSignal, valuesOf, type PreparedLoss } from './loss-call.js';
 import { Target, type BatchRequest, type LayerGradientRequest, type LayerRequest } from './native.js';
+import type { Method, ReferenceNeed } from './catalogue.js';
 import type { Settings } from './settings.js';
 import type {
   Dtype,
   Float32Gradient,
   HiddenBatch,
   HiddenGradient,
+  HiddenGradientMode,
   HiddenLossResult,
   HiddenRunOptions,
+  Like,
   Logits,
   LogitsArray,
+  Needed,
 } from './types.js';
 
-/** `objective.fromHidden`. */
-export interface FromHidden {
+/** The call of `objective.fromHidden`: a method, for the reason that the call of an objective is one. */
+type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
   /**
    * Loss, metrics and the gradients of hidden states, output weight and bias, computed before it returns. The logits of the batch are
    * never there: they are made a few rows at a time, in a workspace of at most `run.memory` bytes. Values and gradients are those that
@@ -47,13 +51,37 @@ export interface FromHidden {
    * @example
    * const { loss, gradHidden, gradWeight } = dpo.fromHidden({ hidden, weight, shape: [4, 512, 128256], labels, reference });
    */
-  <L extends Logits>(batch: HiddenBatch<L>, run?: HiddenRunOptions<L>): HiddenLossResult<L>;
+  call<
+    L extends Logits,
+    Bias extends Like<L> | undefined = undefined,
+    Mode extends HiddenGradientMode = 'dense',
+    OfHidden extends Like<L> | boolean = true,
+    OfWeight extends Float32Gradient<L> | boolean = true,
+    OfBias extends Float32Gradient<L> | boolean = true,
+  >(
+    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias>,
+  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M>;
+}['call'];
+
+/** `objective.fromHidden`. */
+export interface FromHidden<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> extends HiddenCall<M, Need> {
   /**
    * The same, bit for bit, off the event loop, on a device, too. The arrays of the batch and of `run.out` belong to the computation until
    * the promise settles; do not transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED once the rows in
    * hand are done, and the buffers of `out` are then incomplete.
    */
-  async<L extends Logits>(batch: HiddenBatch<L>, run?: HiddenRunOptions<L>): Promise<HiddenLossResult<L>>;
+  async<
+    L extends Logits,
+    Bias extends Like<L> | undefined = undefined,
+    Mode extends HiddenGradientMode = 'dense',
+    OfHidden extends Like<L> | boolean = true,
+    OfWeight extends Float32Gradient<L> | boolean = true,
+    OfBias extends Float32Gradient<L> | boolean = true,
+  >(
+    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias>,
+  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M>>;
 }
 
 export function fromHidden(settings: Settings): FromHidden {

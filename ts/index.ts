@@ -28,4 +28,5 @@ export type {
   StreamLike,
   TensorOptions,
 } from './device.js';
+export type * from './metrics.js';
 export type * from './types.js';

@@ -6,8 +6,9 @@ import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
 import { describe } from './given.js';
 import { native, Target, type BadLabel, type BatchRequest, type LayerRequest, type LossRequest } from './native.js';
+import type { Metrics } from './metrics.js';
 import type { Settings } from './settings.js';
-import type { BatchRows, Logits, LossResult } from './types.js';
+import type { BatchRows, Logits, LossValues } from './types.js';
 
 const computing = 'computing on the device';
 
@@ -43,7 +44,6 @@ export function compute(
   if (bad) throw labelError(bad, batch);
 }
 
-export type Values = Omit<LossResult, 'gradLogits' | 'rowScale'>;
 /** A request without where its gradient goes. */
 export type ValuesRequest = Pick<
   LossRequest,
@@ -96,7 +96,7 @@ export function allocateOutputs(settings: Settings, sequences: number) {
 }
 
 /** The values of a request that the native side has filled. */
-export function valuesOf(settings: Settings, request: ValuesRequest): Values {
+export function valuesOf(settings: Settings, request: ValuesRequest): LossValues {
   return {
     loss: request.metrics[metricNames.length] as number,
     losses: request.losses,
@@ -110,7 +110,7 @@ export function valuesOf(settings: Settings, request: ValuesRequest): Values {
 }
 
 /** The metrics that mean something to the method. */
-export function readMetrics(settings: Settings, values: Float64Array): Record<string, number> {
+export function readMetrics(settings: Settings, values: Float64Array): Metrics {
   const paired = settings.info.name !== 'sft';
   const metrics: Record<string, number> = {};
   metricNames.forEach((name, i) => {
@@ -119,7 +119,7 @@ export function readMetrics(settings: Settings, values: Float64Array): Record<st
     if (!paired && (name.endsWith('/rejected') || name === 'rewards/accuracies' || name === 'rewards/margins')) return;
     metrics[name] = values[i] as number;
   });
-  return metrics;
+  return metrics as unknown as Metrics;
 }
 
 /** A call that everything but the labels has been checked of. */

@@ -18,7 +18,7 @@ import {
   type Backend,
   type Extents,
 } from './batch.js';
-import { methods, metricNames, type Method, type MethodOptions } from './catalogue.js';
+import { methods, metricNames, type Method, type MethodOptions, type NeedOf, type ReferenceNeed } from './catalogue.js';
 import { allocateLike, DeviceTensor, elementBytes } from './device.js';
 import { typeError } from './errors.js';
 import { checkObject, define, describe, readAll, readProperties } from './given.js';
@@ -46,22 +46,31 @@ import type {
   LogpsBatch,
   LogpsResult,
   LossResult,
+  Needed,
   RunOptions,
   SequenceLogps,
   TokenLogps,
 } from './types.js';
 
-/**
- * A loss with its settings: call it on a batch. Immutable, reusable, safe to share.
- * Its settings are read-only properties: `method`, `beta`, `normalize`, and every option of the method.
- */
-export interface ObjectiveCalls {
+/** The call of an objective. */
+// A method, and not a function type: an objective that needs a reference is still an objective, and can be handed on as one.
+type LossCall<M extends Method, Need extends ReferenceNeed> = {
   /**
    * Loss, metrics and gradient of a batch, computed before it returns. Logits in device memory are read in the order of their tensor's
    * stream, which the call waits for.
    * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE); `code` says what is wrong.
    */
-  <L extends Logits>(batch: LogitsBatch<L>, run?: RunOptions<L>): LossResult<L>;
+  call<L extends Logits, Mode extends GradientMode = 'dense'>(
+    batch: LogitsBatch<L> & Needed<Need>,
+    run?: RunOptions<L, Mode>,
+  ): LossResult<L, Mode, M>;
+}['call'];
+
+/**
+ * A loss with its settings: call it on a batch. Immutable, reusable, safe to share.
+ * Its settings are read-only properties: `method`, `beta`, `normalize`, and every option of the method.
+ */
+export interface ObjectiveCalls<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> extends LossCall<M, Need> {
   /**
    * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; do not
    * transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED.
@@ -70,24 +79,28 @@ export interface ObjectiveCalls {
    * can be enqueued behind it at once. The promise resolves when the stream is past it. Aborting does not stop work that is enqueued:
    * the promise rejects once it has ended.
    */
-  async<L extends Logits>(batch: LogitsBatch<L>, run?: RunOptions<L>): Promise<LossResult<L>>;
+  async<L extends Logits, Mode extends GradientMode = 'dense'>(
+    batch: LogitsBatch<L> & Needed<Need>,
+    run?: RunOptions<L, Mode>,
+  ): Promise<LossResult<L, Mode, M>>;
   /** The same from hidden states and the output layer, without the logits ever being there: loss, metrics and the layer's gradients. */
-  readonly fromHidden: FromHidden;
+  readonly fromHidden: FromHidden<M, Need>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
-  fromLogps(batch: LogpsBatch): LogpsResult;
+  fromLogps(batch: LogpsBatch & Needed<Need>): LogpsResult<M>;
 }
 
-export type Objective<M extends Method = Method> = ObjectiveCalls & {
+/** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
+export type Objective<M extends Method = Method, Need extends ReferenceNeed = NeedOf<M>> = ObjectiveCalls<M, Need> & {
   readonly method: M;
   /** Undefined for `sft` only. */
   readonly beta: M extends 'sft' ? undefined : number;
   readonly normalize: boolean;
 } & Readonly<Required<MethodOptions<M>>>;
 
-type Config<M extends Method> = M extends 'sft'
-  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<M>
+type Config<M extends Method, Free extends boolean> = M extends 'sft'
+  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<M, Free>
   : M extends Method
-    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<M>
+    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<M, Free>
     : never;
 
 /**
@@ -105,13 +118,15 @@ type Config<M extends Method> = M extends 'sft'
  * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
  */
 export function dirAlignLoss(method: 'sft', beta?: number, normalize?: boolean, options?: MethodOptions<'sft'>): Objective<'sft'>;
-export function dirAlignLoss<M extends Method>(
+export function dirAlignLoss<M extends Method, Free extends boolean = false>(
   method: M,
   beta: number,
   normalize?: boolean,
-  options?: MethodOptions<M>,
-): Objective<M>;
-export function dirAlignLoss<M extends Method>(config: Config<M>): Objective<M>;
+  options?: MethodOptions<M, Free>,
+): Objective<M, NeedOf<M, Free>>;
+export function dirAlignLoss<M extends Method, Free extends boolean = false>(
+  config: Config<M, Free>,
+): Objective<M, NeedOf<M, Free>>;
 export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknown, options?: unknown): unknown {
   if (typeof method === 'object' && method !== null) {
     if (beta !== undefined || normalize !== undefined || options !== undefined) {

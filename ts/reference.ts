@@ -7,7 +7,17 @@
  * (`finiteDifference`).
  */
 import { rangeError, typeError } from './errors.js';
-import type { BatchRows, Dtype, HiddenBatch, LogitsArray, LogitsBatch, LogpsBatch, SequenceLogps, TokenLogps } from './types.js';
+import type {
+  BatchRows,
+  Dtype,
+  HiddenBatch,
+  LogitsArray,
+  LogitsBatch,
+  LogitsShape,
+  LogpsBatch,
+  SequenceLogps,
+  TokenLogps,
+} from './types.js';
 
 export type ReferenceMethod =
   | 'sft'
@@ -760,7 +770,8 @@ function reader(name: string, data: ReferenceBatch['logits'], given: Dtype | und
 }
 
 function outline(batch: BatchRows): Omit<Rows, 'logit'> {
-  const { shape, offsets, labels, ignoreIndex = -100 } = batch;
+  const { offsets, labels, ignoreIndex = -100 } = batch;
+  const shape = batch.shape as LogitsShape;
   const packed = shape.length === 2;
   const [rows, vocab] = shape.length === 2 ? shape : [shape[0] * shape[1], shape[2]];
   const sequences = shape.length === 2 ? (offsets?.length ?? 0) - 1 : shape[0];

@@ -1,4 +1,6 @@
+import type { Method, ReferenceNeed } from './catalogue.js';
 import type { DeviceTensor } from './device.js';
+import type { Metrics } from './metrics.js';
 
 /** How the 16 or 32 bits of a logit are read. */
 export type Dtype = 'float32' | 'float16' | 'bfloat16';
@@ -16,25 +18,46 @@ export type LogitsArray = Float32Array | Uint16Array | Float16ArrayLike;
 /** Storage of logits and their gradient: an array of the host, or memory of a CUDA device. */
 export type Logits = LogitsArray | DeviceTensor;
 
+/** Storage of the kind of `L`, over memory of any sort. */
+export type Like<L extends Logits> = L extends Float32Array
+  ? Float32Array
+  : L extends Uint16Array
+    ? Uint16Array
+    : L extends DeviceTensor
+      ? DeviceTensor
+      : LogitsArray;
+
 /** `[sequences, tokens, vocab]` (padded) or `[rows, vocab]` (packed, with `offsets`). */
 export type LogitsShape = readonly [sequences: number, tokens: number, vocab: number] | readonly [rows: number, vocab: number];
+
+/** Log-probabilities by sequence. */
+export type Logps = Float64Array | Float32Array;
+
+/** The reference's numbers, where the method needs them. */
+export type Needed<Need extends ReferenceNeed> = { required: WithReference; optional: unknown }[Need];
+
+/** A batch with the numbers of a reference model. */
+export interface WithReference {
+  /** Per sequence: the reference model's log-probability summed over the same rows. */
+  readonly reference: Logps;
+}
 
 /** What a batch has, whether of logits or of hidden states: its rows, what they score, and the reference's numbers. */
 export interface BatchRows {
   /** Required for `Uint16Array`; otherwise implied by the array or the tensor. */
-  readonly dtype?: Dtype;
-  /** Of the logits. */
-  readonly shape: LogitsShape;
+  readonly dtype?: Dtype | undefined;
+  /** Of the logits: a {@link LogitsShape}. An array of another length is refused by the call. */
+  readonly shape: LogitsShape | readonly number[];
   /** Packed batches: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
-  readonly offsets?: Int32Array;
+  readonly offsets?: Int32Array | undefined;
   /** One per row, already aligned: the logits of row t score `labels[t]`. */
   readonly labels: Int32Array;
   /** Rows with this label are prompt or padding: never read, gradient 0. Default -100. */
-  readonly ignoreIndex?: number;
+  readonly ignoreIndex?: number | undefined;
   /** Per sequence: the reference model's log-probability summed over the same rows. */
-  readonly reference?: Float64Array | Float32Array;
+  readonly reference?: Logps | undefined;
   /** Labels of the likelihood term where they differ from `labels` (for instance prompt included); not with `'factored'`. */
-  readonly sftLabels?: Int32Array;
+  readonly sftLabels?: Int32Array | undefined;
 }
 
 /**
@@ -45,7 +68,7 @@ export interface LogitsBatch<L extends Logits = LogitsArray> extends BatchRows {
   /** Unnormalised scores, row-major. */
   readonly logits: L;
   /** Elements from the start of one row to the next, at least vocab; default vocab. */
-  readonly rowStride?: number;
+  readonly rowStride?: number | undefined;
 }
 
 /**
@@ -55,47 +78,51 @@ export interface LogitsBatch<L extends Logits = LogitsArray> extends BatchRows {
  * The hidden states, the weight and the bias have one dtype, and are host arrays or device memory together; device memory is ordered
  * on one stream.
  */
-export interface HiddenBatch<L extends Logits = LogitsArray> extends BatchRows {
+export interface HiddenBatch<
+  L extends Logits = LogitsArray,
+  Bias extends Like<L> | undefined = Like<L> | undefined,
+> extends BatchRows {
   /** [rows, hiddenSize], row-major without gaps: what goes into the output layer. Rows with an ignored label are never read. */
   readonly hidden: L;
   /** [vocab, hiddenSize], row-major without gaps: one row per word, as the output layer or a tied embedding has it. */
   readonly weight: L;
   /** [vocab]; none by default. */
-  readonly bias?: L;
+  readonly bias?: Bias;
   /**
    * Elements of a hidden state. Default: the elements of the weight over vocab. Required where the weight is a {@link DeviceTensor}
    * whose `byteLength` is unknown, or longer than the weight.
    */
-  readonly hiddenSize?: number;
+  readonly hiddenSize?: number | undefined;
 }
 
 export type GradientMode = 'dense' | 'factored' | 'none';
 
-export interface RunOptions<L extends Logits = LogitsArray> {
+export interface RunOptions<L extends Logits = LogitsArray, Mode extends GradientMode = GradientMode> {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the gradient of row t is
    * `rowScale[t] * gradLogits[t]`; every logit is read and written once. `'none'`: no gradient.
    */
-  readonly gradient?: GradientMode;
+  readonly gradient?: Mode | undefined;
   /** Overwrite `batch.logits` with the gradient. */
-  readonly inPlace?: boolean;
+  readonly inPlace?: boolean | undefined;
   /**
    * The caller's gradient buffer: same type and length as the logits; in device memory same dtype, device and stream, and at least the
    * bytes of the shape. Reusing one avoids the page faults of a fresh array, and the allocation of fresh device memory.
    */
-  readonly out?: L;
+  readonly out?: L | undefined;
   /**
    * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored rows travel to device 0 and gradients
    * back, in pieces that overlap with the computation; arrays that were page-locked (`cuda.pin`) go at full speed.
    */
-  readonly backend?: 'auto' | 'cpu' | 'cuda';
+  readonly backend?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   /** `objective.async` only. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
-export interface LossResult<L extends Logits = LogitsArray> {
+/** What every call of a loss gives, whatever its gradients. */
+export interface LossValues<M extends Method = Method> {
   /** Mean of `losses`. */
   readonly loss: number;
   /** Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending. */
@@ -108,16 +135,34 @@ export interface LossResult<L extends Logits = LogitsArray> {
   readonly rewards: Float64Array;
   /** Per sequence: dLoss/dlogps, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
-  /**
-   * Present unless `gradient: 'none'`. For logits in device memory, without `inPlace` or `out`, it is in fresh memory of the device,
-   * which `gradLogits.dispose()` frees; the work that fills it is done by the time the call returns or the promise resolves.
-   */
-  readonly gradLogits?: L;
-  /** `gradient: 'factored'` only: one per row. */
-  readonly rowScale?: Float32Array;
-  readonly metrics: Readonly<Record<string, number>>;
+  readonly metrics: Metrics<M>;
   readonly backend: 'cpu' | 'cuda';
 }
+
+/** A field that is there, is not, or, where only the run tells, may be. */
+type Field<Name extends string, Value, There extends boolean> = [There] extends [true]
+  ? Readonly<Record<Name, Value>>
+  : [There] extends [false]
+    ? Readonly<Partial<Record<Name, undefined>>>
+    : Readonly<Partial<Record<Name, Value>>>;
+
+type Is<Mode, Value> = [Mode] extends [Value] ? true : Value extends Mode ? boolean : false;
+type IsNot<Mode, Value> = [Mode] extends [Value] ? false : Value extends Mode ? boolean : true;
+
+/**
+ * `gradLogits` is there unless `gradient: 'none'`. For logits in device memory, without `inPlace` or `out`, it is in fresh memory of the
+ * device, which `gradLogits.dispose()` frees; the work that fills it is done by the time the call returns or the promise resolves.
+ * `rowScale`, one per row, is there with `gradient: 'factored'`.
+ */
+export type LogitsGradient<L extends Logits, Mode extends GradientMode> = Field<'gradLogits', L, IsNot<Mode, 'none'>> &
+  Field<'rowScale', Float32Array<ArrayBuffer>, Is<Mode, 'factored'>>;
+
+/** The result of a loss of logits; `Mode` is the run's `gradient`. */
+export type LossResult<
+  L extends Logits = LogitsArray,
+  Mode extends GradientMode = GradientMode,
+  M extends Method = Method,
+> = LossValues<M> & LogitsGradient<L, Mode>;
 
 /** Where the gradients in float32 are that belong to hidden states of this kind. */
 export type Float32Gradient<L extends Logits> = L extends DeviceTensor ? DeviceTensor : Float32Array;
@@ -126,52 +171,86 @@ export type Float32Gradient<L extends Logits> = L extends DeviceTensor ? DeviceT
 export type HiddenGradient = 'gradHidden' | 'gradWeight' | 'gradBias';
 
 /** Where the gradients of `fromHidden` go. `false`: left out. `true`, or nothing said: into a fresh array, or fresh device memory. */
-export interface HiddenOut<L extends Logits = LogitsArray> {
+export interface HiddenOut<
+  L extends Logits = LogitsArray,
+  OfHidden extends Like<L> | boolean = Like<L> | boolean,
+  OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+  OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+> {
   /** A buffer of the type and length of `hidden`. */
-  readonly gradHidden?: L | boolean;
+  readonly gradHidden?: OfHidden | undefined;
   /** A float32 buffer of vocab * hiddenSize elements. `false` where the output layer is frozen: its product is then left out, too. */
-  readonly gradWeight?: Float32Gradient<L> | boolean;
+  readonly gradWeight?: OfWeight | undefined;
   /** A float32 buffer of vocab elements; only with a bias. */
-  readonly gradBias?: Float32Gradient<L> | boolean;
+  readonly gradBias?: OfBias | undefined;
 }
 
-export interface HiddenRunOptions<L extends Logits = LogitsArray> {
+/** What can be asked of the gradients of an output layer. */
+export type HiddenGradientMode = 'dense' | 'none';
+
+export interface HiddenRunOptions<
+  L extends Logits = LogitsArray,
+  Mode extends HiddenGradientMode = HiddenGradientMode,
+  OfHidden extends Like<L> | boolean = Like<L> | boolean,
+  OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+  OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+> {
   /** `'dense'` (default): the gradients that `out` does not leave out. `'none'`: no gradient. */
-  readonly gradient?: 'dense' | 'none';
-  readonly out?: HiddenOut<L>;
+  readonly gradient?: Mode | undefined;
+  readonly out?: HiddenOut<L, OfHidden, OfWeight, OfBias> | undefined;
   /**
    * Adds the gradients to what is in the buffers of `out`, instead of writing over it: `true` for every buffer given there, or the names
    * of those that are added to. Each needs its buffer. An accumulated `gradHidden` is rounded to its dtype once more per call.
    */
-  readonly accumulate?: boolean | readonly HiddenGradient[];
+  readonly accumulate?: boolean | readonly HiddenGradient[] | undefined;
   /**
    * Bytes that the workspace may take: the logits of a few rows at a time, and what the products need. Default: 256 MiB on the CPU, 2 GiB
    * on a device. A pair whose logits do not fit costs more: see docs/output-layer.md. Losses, log-probabilities and coefficients do not
    * depend on it, gradients in their last bits. Beside the workspace a call takes O(rows).
    */
-  readonly memory?: number;
+  readonly memory?: number | undefined;
   /** As in {@link RunOptions}. */
-  readonly backend?: 'auto' | 'cpu' | 'cuda';
+  readonly backend?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** As in {@link RunOptions}. */
-  readonly threads?: number;
+  readonly threads?: number | undefined;
   /** `objective.fromHidden.async` only. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
-/** Everything of a {@link LossResult} but the gradient of the logits, and the gradients of the output layer. */
-export interface HiddenLossResult<L extends Logits = LogitsArray> extends Omit<LossResult<L>, 'gradLogits' | 'rowScale'> {
-  /**
-   * dLoss/dhidden, [rows, hiddenSize], in the dtype and kind of memory of `hidden`; rows with an ignored label are 0. Fresh device
-   * memory is freed by `gradHidden.dispose()`.
-   */
-  readonly gradHidden?: L;
-  /** dLoss/dweight, [vocab, hiddenSize], in float32 whatever the dtype. */
-  readonly gradWeight?: Float32Gradient<L>;
-  /** dLoss/dbias, [vocab], in float32; where there is a bias. */
-  readonly gradBias?: Float32Gradient<L>;
-  /** Bytes of workspace that were used, at most `run.memory`. */
-  readonly memory: number;
-}
+/** Whether a gradient is made: not without a gradient at all, not where `out` says false. */
+type Wanted<Mode, Given> = IsNot<Mode, 'none'> extends true ? IsNot<Given, false> : [Mode] extends ['none'] ? false : boolean;
+type WithBias<Bias, There extends boolean> = [Bias] extends [undefined] ? false : undefined extends Bias ? boolean : There;
+
+/**
+ * The gradients of an output layer, those that the run asks for. `gradHidden`: dLoss/dhidden, [rows, hiddenSize], in the dtype and kind
+ * of memory of `hidden`; rows with an ignored label are 0. `gradWeight`: dLoss/dweight, [vocab, hiddenSize], in float32 whatever the
+ * dtype. `gradBias`: dLoss/dbias, [vocab], in float32, where there is a bias. Fresh device memory is freed by their `dispose()`.
+ */
+export type LayerGradients<
+  L extends Logits,
+  Bias extends Like<L> | undefined,
+  Mode extends HiddenGradientMode,
+  OfHidden extends Like<L> | boolean,
+  OfWeight extends Float32Gradient<L> | boolean,
+  OfBias extends Float32Gradient<L> | boolean,
+> = Field<'gradHidden', L, Wanted<Mode, OfHidden>> &
+  Field<'gradWeight', Float32Gradient<L>, Wanted<Mode, OfWeight>> &
+  Field<'gradBias', Float32Gradient<L>, WithBias<Bias, Wanted<Mode, OfBias>>>;
+
+/** The values of a loss, the gradients of the output layer, and what the call took. */
+export type HiddenLossResult<
+  L extends Logits = LogitsArray,
+  Bias extends Like<L> | undefined = Like<L> | undefined,
+  Mode extends HiddenGradientMode = HiddenGradientMode,
+  OfHidden extends Like<L> | boolean = Like<L> | boolean,
+  OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+  OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+  M extends Method = Method,
+> = LossValues<M> &
+  LayerGradients<L, Bias, Mode, OfHidden, OfWeight, OfBias> & {
+    /** Bytes of workspace that were used, at most `run.memory`. */
+    readonly memory: number;
+  };
 
 export interface SequenceLogps {
   /** Per sequence, summed over its scored rows. */
@@ -192,18 +271,18 @@ export interface TokenLogps {
 /** Sequence log-probabilities a trainer already has. */
 export interface LogpsBatch {
   /** Per sequence, summed over scored tokens; first half chosen. */
-  readonly logps: Float64Array | Float32Array;
+  readonly logps: Logps;
   /** Per sequence: scored tokens. A sequence with a count of 0 has log-probability 0. */
   readonly counts: Int32Array;
   /** Per sequence: the reference's summed log-probability. */
-  readonly reference?: Float64Array | Float32Array;
+  readonly reference?: Logps | undefined;
 }
 
-export interface LogpsResult {
+export interface LogpsResult<M extends Method = Method> {
   readonly loss: number;
   readonly losses: Float64Array;
   readonly rewards: Float64Array;
-  readonly metrics: Readonly<Record<string, number>>;
+  readonly metrics: Metrics<M>;
   /** Per sequence: dLoss/dlogps, the likelihood term included. */
   readonly gradLogps: Float64Array;
 }

@@ -234,7 +234,7 @@ export function converted(batch: LogitsBatch, dtype: Dtype): LogitsBatch {
 export function packed(batch: LogitsBatch): LogitsBatch {
   const { shape, labels, sftLabels, logits, rowStride, ignoreIndex = -100, ...rest } = batch;
   if (shape.length === 2) return batch;
-  const [sequences, tokens, vocab] = shape;
+  const [sequences, tokens, vocab] = shape as readonly [number, number, number];
   const stride = rowStride ?? vocab;
   const isScored = (row: number): boolean =>
     labels[row] !== ignoreIndex || (sftLabels !== undefined && sftLabels[row] !== ignoreIndex);

@@ -3,6 +3,7 @@ import { cuda } from './cuda.js';
 import type { DeviceTensor } from './device.js';
 import { dirAlignLoss } from './objective.js';
 import { referenceFromLogps, referenceLayer, type ReferenceConfig, type ReferenceLayer } from './reference.js';
+import type { Method } from './catalogue.js';
 import type { BatchRows, Dtype, HiddenBatch, HiddenLossResult, HiddenRunOptions, LogitsArray } from './types.js';
 import {
   checkValues,
@@ -20,7 +21,7 @@ import {
 /** What is verified. */
 export type HiddenLibrary = (config: ReferenceConfig, batch: HiddenBatch, run: HiddenRunOptions) => HiddenLossResult;
 
-const objectiveOf = (config: ReferenceConfig) => dirAlignLoss(config as { method: 'dpo'; beta: number });
+const objectiveOf = (config: ReferenceConfig) => dirAlignLoss(config as { method: Method; beta: number });
 
 export const hiddenLibrary: HiddenLibrary = (config, batch, run) => objectiveOf(config).fromHidden(batch, run);
 

@@ -14,6 +14,7 @@ import {
   type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
+import type { Method } from './catalogue.js';
 import type { Dtype, LogitsArray, LogitsBatch, LogpsBatch, LogpsResult, LossResult, RunOptions } from './types.js';
 
 /** An element that is known to be there. */
@@ -310,8 +311,8 @@ export interface Library {
 }
 
 export const library: Library = {
-  loss: (config, batch, run) => dirAlignLoss(config as { method: 'dpo'; beta: number })(batch, run),
-  fromLogps: (config, batch) => dirAlignLoss(config as { method: 'dpo'; beta: number }).fromLogps(batch),
+  loss: (config, batch, run) => dirAlignLoss(config as { method: Method; beta: number })(batch, run),
+  fromLogps: (config, batch) => dirAlignLoss(config as { method: Method; beta: number }).fromLogps(batch),
 };
 
 /** The library on logits in the memory of device 0, where they are copied for each call, and from where their gradient is copied back. */
@@ -323,7 +324,7 @@ export const deviceLibrary: Library = {
     try {
       memory.copyFrom(host);
       const onDevice = { ...batch, logits: memory.tensor(batch.dtype ?? 'float32') };
-      const objective = dirAlignLoss(config as { method: 'dpo'; beta: number });
+      const objective = dirAlignLoss(config as { method: Method; beta: number });
       const { gradLogits, ...values } = objective(onDevice, {
         inPlace,
         ...(backend && { backend }),

@@ -1,5 +1,5 @@
 // Random batches and objectives for the tests.
-import type { LogitsBatch, Method, Objective } from '../../ts/index.js';
+import type { LogitsBatch, Method, Objective, WithReference } from '../../ts/index.js';
 import { dirAlignLoss } from '../../ts/index.js';
 import type { ReferenceConfig } from '../../ts/reference.js';
 import { at, encodeHalf, generator, integer, normal, type HalfDtype, type Random } from './numbers.js';
@@ -19,7 +19,7 @@ export interface BatchSpec {
   readonly ignored?: number;
 }
 
-export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>>;
+export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> & WithReference;
 
 /** Padded; every sequence has a scored row where it has a row at all; the reference is near what the policy would be. */
 export function randomBatch(spec: BatchSpec): HostBatch {

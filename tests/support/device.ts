@@ -1,6 +1,13 @@
 // Batches in device memory.
 import { expect, test } from 'vitest';
-import { cuda, type DeviceBuffer, type DeviceTensor, type LogitsBatch, type StreamLike } from '../../ts/index.js';
+import {
+  cuda,
+  type DeviceBuffer,
+  type DeviceTensor,
+  type LogitsBatch,
+  type StreamLike,
+  type WithReference,
+} from '../../ts/index.js';
 import type { Dtype } from './batches.js';
 
 /** To be registered by every suite that needs a device: where one must be there, being without is a failure and not a skip. */
@@ -12,7 +19,7 @@ export function expectDevice(): void {
 }
 
 export type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
-export type DeviceBatch = LogitsBatch<DeviceTensor>;
+export type DeviceBatch = LogitsBatch<DeviceTensor> & WithReference;
 
 const guard = 256;
 const guardByte = 0xa5;

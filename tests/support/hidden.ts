@@ -2,7 +2,14 @@
 import fs from 'node:fs';
 import { brotliDecompressSync } from 'node:zlib';
 import { expect } from 'vitest';
-import { DirAlignError, dirAlignLoss, type HiddenBatch, type HiddenLossResult, type Logits } from '../../ts/index.js';
+import {
+  DirAlignError,
+  dirAlignLoss,
+  type HiddenBatch,
+  type HiddenLossResult,
+  type Logits,
+  type WithReference,
+} from '../../ts/index.js';
 import { referenceFromLogps, referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
 import { expectation, logpBound, lossBound, Tally } from '../../ts/verification.js';
 import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
@@ -12,7 +19,7 @@ import { at, encodeHalf, generator, integer, normal, present, sameBits } from '.
 import { fromPlanes } from './vectors.js';
 
 export type HostArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
-export type HostHidden = HiddenBatch<HostArray>;
+export type HostHidden = HiddenBatch<HostArray, HostArray | undefined> & WithReference;
 
 export interface HiddenSpec {
   readonly seed: number;

@@ -53,7 +53,7 @@ export function checkWithin(
   misses.each(`${what} logps`, result.logps, logps, (x, b) => logpBound(x, at(counts, b)));
   for (const x of result.logps) misses.require(x <= 0, `${what}: a log-probability of ${String(x)}`);
 
-  const own = referenceFromLogps(config, { logps: result.logps, counts, ...(batch.reference && { reference: batch.reference }) });
+  const own = referenceFromLogps(config, { logps: result.logps, counts, reference: batch.reference });
   const float64 = (x: number): number => 1e-11 * Math.max(1e-3, Math.abs(x));
   misses.near(`${what} loss`, result.loss, own.loss, float64(own.loss));
   misses.each(`${what} losses`, result.losses, own.losses, float64);

@@ -222,7 +222,7 @@ async function loadPeers(
 
 function ours(batch: BenchBatch): Required<PeerResult> {
   const { loss, gradLogits } = dirAlignLoss('dpo', beta)(batch);
-  return { loss, gradientSum: sumOfSizes(gradLogits as Float32Array) };
+  return { loss, gradientSum: sumOfSizes(gradLogits) };
 }
 
 /** All must have done the same work: the loss to 1e-4, and the size of the gradient (16-bit ones are rounded) to 1e-2. */

@@ -301,7 +301,7 @@ function showSequences({ info, result }: Outcome): string {
 function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode: GradientMode, request: Request): string {
   const marks: Readonly<Record<BetaSource, string>> = { given: '', best: '*', plain: '' };
   const metric = (outcome: Outcome, name: string): string => {
-    const value = outcome.result.metrics[name];
+    const value = (outcome.result.metrics as unknown as Readonly<Record<string, number>>)[name];
     return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 5);
   };
   const rows = outcomes.map((outcome): Cell[] => [

@@ -3,6 +3,7 @@ import type { Array as JaxArray, JsTree } from '@jax-js/jax';
 import { checkObjective } from '../bindings.js';
 import { typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
+import type { Method, ReferenceNeed } from '../catalogue.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
 import { readLater, readNow } from './arrays.js';
 import type { SequenceLogps } from '../types.js';
@@ -35,8 +36,11 @@ const asyncRunKeys = [...runKeys, 'signal'] as const;
  * const { loss, grads } = dpo((params) => forward(params, tokens), params, { labels, reference });
  * params = tree.map((p, g) => p.sub(g.mul(learningRate)), params, grads);
  */
-export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
+export function jaxDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
+  objective: ObjectiveCalls<M, Need>,
+): JaxLoss<M, Need> {
   checkObjective(objective);
+  const calls: ObjectiveCalls = objective;
   type Params = JsTree<JaxArray>;
   type Result = JaxLossResult<Params>;
   const now = (forward: JaxForward<Params>, params: Params, batch: JaxBatch, given: JaxAsyncRunOptions = {}): Result => {
@@ -45,8 +49,8 @@ export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
     try {
       const call = callOf(step, step.read(readNow(step.arrays())), run);
       return call.from === 'hidden'
-        ? call.result(objective.fromHidden(call.batch, call.run))
-        : call.result(objective(call.batch, call.run));
+        ? call.result(calls.fromHidden(call.batch, call.run))
+        : call.result(calls(call.batch, call.run));
     } finally {
       step.pass.dispose();
     }
@@ -62,13 +66,13 @@ export function jaxDirAlignLoss(objective: ObjectiveCalls): JaxLoss {
     try {
       const call = callOf(step, step.read(await readLater(step.arrays())), run);
       return call.from === 'hidden'
-        ? call.result(await objective.fromHidden.async(call.batch, call.run))
-        : call.result(await objective.async(call.batch, call.run));
+        ? call.result(await calls.fromHidden.async(call.batch, call.run))
+        : call.result(await calls.async(call.batch, call.run));
     } finally {
       step.pass.dispose();
     }
   };
-  return Object.freeze(Object.assign(now as JaxLoss, { async: later as JaxLoss['async'] }));
+  return Object.freeze(Object.assign(now, { async: later })) as unknown as JaxLoss<M, Need>;
 }
 
 /**

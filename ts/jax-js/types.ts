@@ -1,5 +1,6 @@
 import type { Array as JaxArray, JsTree } from '@jax-js/jax';
-import type { HiddenLossResult, LossResult, SequenceLogps } from '../types.js';
+import type { Method, ReferenceNeed } from '../catalogue.js';
+import type { HiddenLossResult, LossValues, SequenceLogps } from '../types.js';
 
 /** The output layer that would make the logits: `logits = hidden weightᵀ + bias`. Float32 arrays. */
 export interface JaxOutputLayer {
@@ -24,7 +25,7 @@ export interface JaxBatch {
   /** Rows with this label are prompt or padding: never read, gradient 0. Default -100. */
   readonly ignoreIndex?: number;
   /** [sequences], in nats: the reference model's log-probabilities summed over the same rows, as `sequenceLogps` gives them. */
-  readonly reference?: Float64Array | Float32Array | JaxArray;
+  readonly reference?: Float64Array | Float32Array | JaxArray | undefined;
   /** Labels of the likelihood term where they differ from `labels`. */
   readonly sftLabels?: Int32Array | JaxArray;
   /** Packed batches, logits [rows, vocab]: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
@@ -34,14 +35,14 @@ export interface JaxBatch {
 export type JaxGradientMode = 'dense' | 'none';
 
 /** Everything a call of the objective gives but the gradients, in float64. */
-export type JaxLossValues = Omit<LossResult, 'gradLogits' | 'rowScale'> &
+export type JaxLossValues<M extends Method = Method> = LossValues<M> &
   // Where the model returns an output layer.
   Partial<Pick<HiddenLossResult, 'memory'>>;
 
 /** The same with the gradients. */
-export type JaxLossResult<Params, Mode extends JaxGradientMode = 'dense'> = Mode extends 'none'
-  ? JaxLossValues
-  : JaxLossValues & {
+export type JaxLossResult<Params, Mode extends JaxGradientMode = 'dense', M extends Method = Method> = Mode extends 'none'
+  ? JaxLossValues<M>
+  : JaxLossValues<M> & {
       /** dLoss/dparams: a tree like `params`, of new Arrays that are the caller's. */
       readonly grads: Params;
     };
@@ -60,7 +61,10 @@ export interface JaxAsyncRunOptions<Mode extends JaxGradientMode = JaxGradientMo
   readonly signal?: AbortSignal;
 }
 
-export interface JaxLoss {
+/** A {@link JaxBatch} as the method of an objective needs it. */
+type JaxNeeded<Need extends ReferenceNeed> = { required: Required<Pick<JaxBatch, 'reference'>>; optional: unknown }[Need];
+
+export interface JaxLoss<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> {
   /**
    * A training step up to its gradients: runs `forward(params)` under `vjp`, makes loss and gradient of what it returns by one native
    * call, and pulls the gradient back to the parameters. Where the model returns an {@link JaxOutputLayer}, its logits are never there; of
@@ -73,9 +77,9 @@ export interface JaxLoss {
   <Params extends JsTree<JaxArray>, Mode extends JaxGradientMode = 'dense'>(
     forward: JaxForward<Params>,
     params: Params,
-    batch: JaxBatch,
+    batch: JaxBatch & JaxNeeded<Need>,
     run?: JaxRunOptions<Mode>,
-  ): JaxLossResult<Params, Mode>;
+  ): JaxLossResult<Params, Mode, M>;
   /**
    * The same, bit for bit, for devices that are read asynchronously (WebGPU), with the native call off the event loop. `forward` is called
    * before it returns. Host arrays of the batch belong to the call until the promise settles.
@@ -83,9 +87,9 @@ export interface JaxLoss {
   readonly async: <Params extends JsTree<JaxArray>, Mode extends JaxGradientMode = 'dense'>(
     forward: JaxForward<Params>,
     params: Params,
-    batch: JaxBatch,
+    batch: JaxBatch & JaxNeeded<Need>,
     run?: JaxAsyncRunOptions<Mode>,
-  ) => Promise<JaxLossResult<Params, Mode>>;
+  ) => Promise<JaxLossResult<Params, Mode, M>>;
 }
 
 /** What {@link JaxSequenceLogps} takes of a batch. */

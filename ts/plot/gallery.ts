@@ -1,4 +1,4 @@
-import { methods, type MethodInfo } from '../catalogue.js';
+import { methods, type Method, type MethodInfo } from '../catalogue.js';
 import { dirAlignLoss } from '../objective.js';
 import type { Series } from './curves.js';
 import { plot, type FigureOptions } from './figure.js';
@@ -16,7 +16,7 @@ export interface GalleryFigure {
 
 function seriesOf(info: MethodInfo, settings: Settings): Series {
   // The catalogue names the method, so its type is not known here.
-  const objective = dirAlignLoss({ method: info.name, ...settings } as unknown as { method: 'dpo'; beta: number });
+  const objective = dirAlignLoss({ method: info.name, ...settings } as unknown as { method: Method; beta: number });
   return { info, objective: objective, usesReference: info.reference && settings.referenceFree !== true };
 }
 

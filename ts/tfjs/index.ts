@@ -1,10 +1,11 @@
 /** `diralign/tfjs`: the losses as differentiable ops of TensorFlow.js. */
 import { customGrad, engine, mul, scalar, tensor, tidy, type Scalar, type Tensor } from '@tensorflow/tfjs-core';
 import { batchKeys, checkObjective, rowsOutline } from '../bindings.js';
+import type { Method, ReferenceNeed } from '../catalogue.js';
 import { typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
-import type { BatchRows, HiddenLossResult, LogitsShape, LossResult, SequenceLogps } from '../types.js';
+import type { BatchRows, HiddenLossResult, LogitsShape, LossValues, SequenceLogps } from '../types.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
 
 /**
@@ -16,7 +17,7 @@ export interface TfBatch {
   /** Rows with this label are prompt or padding: never read, gradient 0. Default -100. */
   readonly ignoreIndex?: number;
   /** [sequences], in nats: the reference model's log-probabilities summed over the same rows, as {@link sequenceLogps} gives them. */
-  readonly reference?: Float64Array | Float32Array | Tensor;
+  readonly reference?: Float64Array | Float32Array | Tensor | undefined;
   /** Labels of the likelihood term where they differ from `labels`. */
   readonly sftLabels?: Int32Array | Tensor;
   /** Packed batches, logits [rows, vocab]: `sequences + 1` row offsets, from 0 to rows, non-decreasing. */
@@ -24,10 +25,10 @@ export interface TfBatch {
 }
 
 /** Everything a call of the objective gives but the gradients, in float64. */
-export type TfLossResult = Omit<LossResult, 'gradLogits' | 'rowScale'>;
+export type TfLossResult<M extends Method = Method> = LossValues<M>;
 
 /** The same from hidden states. */
-export type TfHiddenLossResult = TfLossResult & Pick<HiddenLossResult, 'memory'>;
+export type TfHiddenLossResult<M extends Method = Method> = LossValues<M> & Pick<HiddenLossResult, 'memory'>;
 
 export interface TfRunOptions<Result = TfLossResult> {
   /** Is called with losses, rewards, metrics and the rest of the result, before the op returns. */
@@ -36,7 +37,7 @@ export interface TfRunOptions<Result = TfLossResult> {
   readonly threads?: number;
 }
 
-export interface TfHiddenRunOptions extends TfRunOptions<TfHiddenLossResult> {
+export interface TfHiddenRunOptions<M extends Method = Method> extends TfRunOptions<TfHiddenLossResult<M>> {
   /** Bytes that the workspace may take; default 256 MiB. */
   readonly memory?: number;
 }
@@ -51,7 +52,10 @@ export interface TfOutputLayer {
   readonly bias?: Tensor;
 }
 
-export interface TfLoss {
+/** A {@link TfBatch} as the method of an objective needs it. */
+type TfNeeded<Need extends ReferenceNeed> = { required: Required<Pick<TfBatch, 'reference'>>; optional: unknown }[Need];
+
+export interface TfLoss<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> {
   /**
    * The loss, a float32 scalar, of float32 logits [sequences, tokens, vocab], or packed [rows, vocab] with `offsets`. Differentiable in the
    * logits, once.
@@ -60,13 +64,13 @@ export interface TfLoss {
    * cpu backend the call reads the logits where they are and TensorFlow.js takes the gradient array over; other backends copy both.
    * @throws DirAlignError before anything is computed; `code` says what is wrong.
    */
-  (logits: Tensor, batch: TfBatch, run?: TfRunOptions): Scalar;
+  (logits: Tensor, batch: TfBatch & TfNeeded<Need>, run?: TfRunOptions<TfLossResult<M>>): Scalar;
   /**
    * The same from hidden states and the output layer, without the logits ever being there. Differentiable in hidden states, weight and
    * bias, once.
    * @throws DirAlignError before anything is computed; a `memory` that is too small is told how many bytes would do.
    */
-  fromHidden(layer: TfOutputLayer, batch: TfBatch, run?: TfHiddenRunOptions): Scalar;
+  fromHidden(layer: TfOutputLayer, batch: TfBatch & TfNeeded<Need>, run?: TfHiddenRunOptions<M>): Scalar;
 }
 
 const runKeys = ['onResult', 'threads'] as const;
@@ -83,15 +87,18 @@ const layerKeys = ['hidden', 'weight', 'bias'] as const;
  * const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
  * optimizer.minimize(() => dpo(model.apply(tokens), { labels, reference }, { onResult: ({ metrics }) => log(metrics) }));
  */
-export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
+export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
+  objective: ObjectiveCalls<M, Need>,
+): TfLoss<M, Need> {
   checkObjective(objective);
+  const calls: ObjectiveCalls = objective;
   const fromLogits = (logits: Tensor, given: TfBatch, run: TfRunOptions = {}): Scalar => {
     const { threads, onResult } = readRun(run, runKeys);
     const batch = readBatch(given);
     checkLogits(logits, batch);
     const rows = rowsOf(batch, logits.shape as unknown as LogitsShape);
     return lossOf([logits], (gradient) => {
-      const { gradLogits, ...result } = objective({ ...rows, logits: floatsOf(logits) }, { gradient, threads });
+      const { gradLogits, ...result } = calls({ ...rows, logits: floatsOf(logits) }, { gradient, threads });
       onResult?.(result);
       return { loss: result.loss, gradients: [gradLogits] };
     });
@@ -105,12 +112,12 @@ export function tfDirAlignLoss(objective: ObjectiveCalls): TfLoss {
     return lossOf(bias ? [hidden, weight, bias] : [hidden, weight], (gradient) => {
       const data = { hidden: floatsOf(hidden), weight: floatsOf(weight), bias: bias && floatsOf(bias) };
       const given = { ...rows, ...data, hiddenSize: weight.shape[1] as number };
-      const { gradHidden, gradWeight, gradBias, ...result } = objective.fromHidden(given, { gradient, threads, memory });
+      const { gradHidden, gradWeight, gradBias, ...result } = calls.fromHidden(given, { gradient, threads, memory });
       onResult?.(result);
       return { loss: result.loss, gradients: bias ? [gradHidden, gradWeight, gradBias] : [gradHidden, gradWeight] };
     });
   };
-  return Object.freeze(Object.assign(fromLogits, { fromHidden }));
+  return Object.freeze(Object.assign(fromLogits, { fromHidden })) as unknown as TfLoss<M, Need>;
 }
 
 /**
