@@ -6,7 +6,7 @@ import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 import fc from 'fast-check';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import {
   cachedReference,
   collatePairs,
@@ -21,7 +21,7 @@ import {
 import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../ts/index.js';
 import { readSafetensors, writeSafetensors } from '../ts/safetensors.js';
 import { at, generator, normal, present, sameBits } from './support/numbers.js';
-import { detached, expectRefusal, thrownBy } from './support/refusal.js';
+import { detached, expectRefusal, resizable, thrownBy } from './support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
 afterAll(() => {
@@ -320,13 +320,97 @@ describe('fingerprint', () => {
     expect(new Set(found).size).toBe(lists.length);
   });
 
+  describe('of files that stand for others', () => {
+    let folders = 0;
+    const folderOf = (files: Readonly<Record<string, string>>): string => {
+      const directory = path.join(folder, `model-${folders++}`);
+      fs.mkdirSync(directory);
+      for (const [name, content] of Object.entries(files)) fs.writeFileSync(path.join(directory, name), content);
+      return directory;
+    };
+    const shards = { 'model-00001-of-00002.safetensors': 'first', 'model-00002-of-00002.safetensors': 'second' };
+    const indexName = 'model.safetensors.index.json';
+    const [first, second] = Object.keys(shards) as [string, string];
+    const index = JSON.stringify({ weight_map: { a: first, b: second, c: first } });
+
+    test.each<[string, Record<string, string>, string]>([
+      ['an index', { ...shards, [indexName]: index }, indexName],
+      ['a variant of it', { ...shards, 'model.safetensors.index.fp16.json': index }, 'model.safetensors.index.fp16.json'],
+      ['a PyTorch index', { ...shards, 'pytorch_model.bin.index.json': index }, 'pytorch_model.bin.index.json'],
+      ['the folder of an index', { ...shards, [indexName]: index }, '.'],
+      ['a folder without one', shards, '.'],
+      [
+        'a model of TensorFlow.js',
+        { ...shards, 'model.json': JSON.stringify({ weightsManifest: [{ paths: [first] }, { paths: [second] }] }) },
+        'model.json',
+      ],
+    ])('every shard counts: %s', async (_, files, name) => {
+      const found = new Set([await fingerprint({ file: path.join(folderOf(files), name) })]);
+      for (const changed of [first, second]) {
+        found.add(await fingerprint({ file: path.join(folderOf({ ...files, [changed]: 'other' }), name) }));
+      }
+      expect(found.size).toBe(3);
+      // And nothing else: a cache beside the model does not make it another.
+      const beside = folderOf({ ...files, 'reference.safetensors': 'numbers', 'README.md': 'text' });
+      expect(found).toContain(await fingerprint({ file: pathToFileURL(path.join(beside, name)) }));
+    });
+
+    test('by its definition: the index, then its shards as it first names them', async () => {
+      const hash = createHash('sha256').update('diralign fingerprint 1\nfiles:96\n');
+      for (const content of [index, 'first', 'second']) hash.update(createHash('sha256').update(content).digest());
+      const directory = folderOf({ ...shards, [indexName]: index });
+      expect(await fingerprint({ file: directory })).toBe(hash.digest('hex'));
+    });
+
+    test('a folder of one file is that file', async () => {
+      const directory = folderOf({ 'model.safetensors': 'all', 'reference.safetensors': 'numbers' });
+      expect(await fingerprint({ file: directory })).toBe(await fingerprint({ file: path.join(directory, 'model.safetensors') }));
+    });
+
+    test('files that only have such a name are what they are', async () => {
+      for (const [name, content] of [
+        ['search.index.json', '{}'],
+        ['model.json', '[1]'],
+        ['model.json', 'no JSON'],
+      ] as const) {
+        const directory = folderOf({ [name]: content, plain: content });
+        expect(await fingerprint({ file: path.join(directory, name) })).toBe(
+          await fingerprint({ file: path.join(directory, 'plain') }),
+        );
+      }
+    });
+
+    test('refused where a file is missing, elsewhere, or one of several', async () => {
+      const outside = { [indexName]: JSON.stringify({ weight_map: { a: '../x' } }) };
+      const cases: [Record<string, string>, readonly string[]][] = [
+        [{ [first]: 'first', [indexName]: index }, [second, 'ENOENT']],
+        [outside, ['"../x"', 'folder']],
+        [{ [indexName]: '{' }, ['not JSON']],
+        [{ 'README.md': 'text' }, ['holds no']],
+        [{ 'a.safetensors': 'a', 'b.safetensors': 'b' }, ['"a.safetensors"', '"b.safetensors"']],
+      ];
+      for (const [files, words] of cases) {
+        const directory = folderOf(files);
+        expectRefusal(await rejection(fingerprint({ file: directory })), RangeError, 'FILE', ['parts[0]', directory, ...words]);
+      }
+    });
+  });
+
   test('refusals', async () => {
     const loose = fingerprint as unknown as (...args: readonly unknown[]) => Promise<string>;
     expectRefusal(await rejection(loose()), RangeError, 'OPTION', ['parts', 'at least one']);
     for (const part of [undefined, null, {}, [1], { file: 5 }, () => 'a']) {
       expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', ['parts[1]', '{ file }']);
     }
-    expectRefusal(await rejection(loose(detached(new Int32Array(2)))), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+    expectRefusal(await rejection(loose({ file: 'a', start: 1 })), TypeError, 'OPTION', ['parts[0].start', 'file']);
+    expectRefusal(await rejection(loose(Symbol('x'))), TypeError, 'OPTION', ['parts[0]', 'Symbol(x)']);
+    for (const gone of [detached(new Int32Array(2)), detached(new Int32Array(2)).buffer]) {
+      expectRefusal(await rejection(loose(gone)), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+    }
+    expectRefusal(await rejection(loose(resizable(4))), TypeError, 'SHAPE', ['parts[0]', 'resizable']);
+    for (const url of ['file://elsewhere/a', 'file:///a%2Fb', 'https://example.org/a']) {
+      expectRefusal(await rejection(loose({ file: new URL(url) })), RangeError, 'FILE', ['parts[0]', url]);
+    }
     const missing = freshPath('bin');
     expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', ['parts[0]', missing, 'ENOENT']);
   });
@@ -423,15 +507,114 @@ describe('cachedReference', () => {
     expect(fs.existsSync(file)).toBe(true);
   });
 
-  test('a failed write says so, under the name of the file', async () => {
+  /** The warnings of the package while `action` runs. */
+  async function warnings(action: () => Promise<unknown>): Promise<string[]> {
+    const emitted = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    try {
+      await action();
+      for (const [, options] of emitted.mock.calls) expect(options).toEqual({ type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
+      return emitted.mock.calls.map(([message]) => String(message));
+    } finally {
+      emitted.mockRestore();
+    }
+  }
+  const leftovers = (place: string): string[] => fs.readdirSync(place).filter((name) => name.endsWith('.part'));
+
+  // What the file becomes while the numbers are computed, and what its warning says.
+  const failures: [string, (file: string) => void, RegExp][] = [
+    [
+      'its folder is gone',
+      (file) => {
+        fs.rmdirSync(path.dirname(file));
+      },
+      /cannot be written: .*ENOENT/,
+    ],
+    [
+      'there is a folder',
+      (file) => {
+        fs.mkdirSync(file);
+      },
+      /not a regular file/,
+    ],
+    [
+      'there is another file',
+      (file) => {
+        fs.writeFileSync(file, 'something else');
+      },
+      /header of|truncated/,
+    ],
+  ];
+  test.each(failures)('what was computed is given, with a warning, where %s', async (_, spoil, reason) => {
+    const file = path.join(fs.mkdtempSync(path.join(folder, 'place-')), 'a.safetensors');
+    const said = await warnings(async () => {
+      const given = await cachedReference(file, { fingerprint: 'f' }, () => {
+        spoil(file);
+        return numbers();
+      });
+      expect(sameBits(given.logps, numbers().logps)).toBe(true);
+      expect(given.counts).toEqual(numbers().counts);
+    });
+    expect(said).toEqual([expect.stringMatching(reason)]);
+    expect(said[0]).toContain(file);
+  });
+
+  test('and where the disk is full or broken: no file stays', async () => {
     const place = fs.mkdtempSync(path.join(folder, 'place-'));
-    const file = path.join(place, 'a.safetensors');
-    const compute = (): SequenceLogps => {
-      fs.rmdirSync(place);
-      return numbers();
-    };
-    const error = await rejection(cachedReference(file, { fingerprint: 'f' }, compute));
-    expectRefusal(error, RangeError, 'FILE', [`${file}: cannot be written`, 'ENOENT']);
+    const full = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    for (const call of ['writeSync', 'fsyncSync', 'renameSync', 'closeSync'] as const) {
+      const file = path.join(place, `${call}.safetensors`);
+      const said = await warnings(async () => {
+        const given = await cachedReference(file, { fingerprint: 'f' }, () => {
+          vi.spyOn(fs, call).mockImplementation(() => {
+            throw full;
+          });
+          return numbers();
+        }).finally(() => vi.restoreAllMocks());
+        expect(given.logps).toEqual(numbers().logps);
+      });
+      expect([call, said]).toEqual([call, [expect.stringMatching(/cannot be written: .*ENOSPC/)]]);
+      expect(fs.readdirSync(place)).toEqual([]);
+    }
+  });
+
+  test('a file system that cannot flush costs nothing', async () => {
+    const place = fs.mkdtempSync(path.join(folder, 'place-'));
+    for (const code of ['EINVAL', 'EPERM', 'ENOTSUP', 'EISDIR']) {
+      const file = path.join(place, `${code}.safetensors`);
+      const said = await warnings(async () => {
+        await cachedReference(file, { fingerprint: 'f' }, () => {
+          vi.spyOn(fs, 'fsyncSync').mockImplementation(() => {
+            throw Object.assign(new Error(code), { code });
+          });
+          return numbers();
+        }).finally(() => vi.restoreAllMocks());
+      });
+      expect([code, said, leftovers(place)]).toEqual([code, [], []]);
+      expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+    }
+  });
+
+  test('a folder that cannot be flushed costs nothing, whatever it says', async () => {
+    const file = freshPath('safetensors');
+    const said = await warnings(async () => {
+      await cachedReference(file, { fingerprint: 'f' }, () => {
+        const { fsyncSync } = fs;
+        let calls = 0;
+        vi.spyOn(fs, 'fsyncSync').mockImplementation((descriptor) => {
+          if (calls++ > 0) throw Object.assign(new Error('EIO'), { code: 'EIO' });
+          fsyncSync(descriptor);
+        });
+        return numbers();
+      }).finally(() => vi.restoreAllMocks());
+    });
+    expect(said).toEqual([]);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+  });
+
+  test('a name as long as a name can be', async () => {
+    const file = path.join(folder, `${'n'.repeat(243)}.safetensors`);
+    expect(await warnings(() => cachedReference(file, { fingerprint: 'f' }, numbers))).toEqual([]);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
   });
 
   test('results that are no such numbers are refused, and not written', async () => {
@@ -454,16 +637,18 @@ describe('cachedReference', () => {
     }
   });
 
-  test('what another process wrote meanwhile stands, unless it is of something else', async () => {
+  test('what another process wrote meanwhile stands, and is given if it is of the same', async () => {
     const theirs = await filled();
     for (const ours of ['f', 'g']) {
       const file = freshPath('safetensors');
-      const result = cachedReference(file, { fingerprint: ours }, () => {
-        fs.copyFileSync(theirs, file);
-        return { logps: Float64Array.of(-7), counts: Int32Array.of(7) };
+      const said = await warnings(async () => {
+        const { logps } = await cachedReference(file, { fingerprint: ours }, () => {
+          fs.copyFileSync(theirs, file);
+          return { logps: Float64Array.of(-7), counts: Int32Array.of(7) };
+        });
+        expect(logps).toEqual(ours === 'f' ? numbers().logps : Float64Array.of(-7));
       });
-      if (ours === 'f') expect((await result).logps).toEqual(numbers().logps);
-      else expectRefusal(await rejection(result), RangeError, 'REFERENCE', [file, "'f'", "'g'"]);
+      expect(said).toEqual(ours === 'f' ? [] : [expect.stringMatching(/fingerprint 'f'; expected 'g'/)]);
       expect(fs.readFileSync(file)).toEqual(fs.readFileSync(theirs));
     }
   });
@@ -486,7 +671,13 @@ describe('cachedReference', () => {
     const loose = cachedReference as unknown as (...args: readonly unknown[]) => Promise<unknown>;
     const file = freshPath('safetensors');
     expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', ['file', '5']);
-    expectRefusal(await rejection(loose(file, undefined, never)), TypeError, 'OPTION', ['fingerprint', 'undefined']);
+    for (const options of [undefined, null, 'f', 5, Symbol('x'), ['f']]) {
+      expectRefusal(await rejection(loose(file, options, never)), TypeError, 'OPTION', ['options', '{ fingerprint }']);
+    }
+    for (const given of [undefined, null, 5, {}, Symbol('x')]) {
+      expectRefusal(await rejection(loose(file, { fingerprint: given }, never)), TypeError, 'OPTION', ['fingerprint', 'string']);
+    }
+    expectRefusal(await rejection(loose(file, { fingerPrint: 'f' }, never)), TypeError, 'OPTION', ["'fingerprint'"]);
     expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', ['fingerprint']);
     expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', ['compute', 'undefined']);
   });
