@@ -1,11 +1,9 @@
-// Preference data from JSONL, fingerprints, and the reference's numbers in a file; at the end a training that uses all of it.
+// Fingerprints, and the reference's numbers in a file; at the end a training that uses all of diralign/data.
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
-import fc from 'fast-check';
 import { afterAll, describe, expect, test, vi } from 'vitest';
 import {
   cachedReference,
@@ -14,14 +12,12 @@ import {
   isConversational,
   readPreferences,
   type FingerprintPart,
-  type Preference,
   type PreferencePair,
-  type PreferenceSource,
 } from '../ts/data/index.js';
 import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../ts/index.js';
 import { readSafetensors, writeSafetensors } from '../ts/safetensors.js';
 import { at, generator, normal, present, sameBits } from './support/numbers.js';
-import { detached, expectRefusal, resizable, thrownBy } from './support/refusal.js';
+import { detached, expectRefusal, resizable } from './support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
 afterAll(() => {
@@ -35,11 +31,6 @@ function fileOf(content: string | Uint8Array, extension = 'jsonl'): string {
   return file;
 }
 
-async function all(source: PreferenceSource, name?: string): Promise<Preference[]> {
-  const records: Preference[] = [];
-  for await (const record of readPreferences(source, name === undefined ? {} : { name })) records.push(record);
-  return records;
-}
 async function rejection(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise;
@@ -48,219 +39,6 @@ async function rejection(promise: Promise<unknown>): Promise<unknown> {
   }
   throw new Error('nothing was rejected');
 }
-
-const user = (content: string) => ({ role: 'user', content });
-const assistant = (content: string) => ({ role: 'assistant', content });
-const plain = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
-const line = JSON.stringify(plain);
-
-describe('readPreferences', () => {
-  test('plain text', async () => {
-    const records = await all(fileOf(`${line}\n${JSON.stringify({ ...plain, prompt: '', id: 7, score: [1] })}\n`));
-    expect(records).toEqual([plain, { ...plain, prompt: '' }]);
-    expect(records.map(isConversational)).toEqual([false, false]);
-  });
-
-  test('conversations, with the prompt or with it in both completions', async () => {
-    const prompt = [{ role: 'system', content: 'Be brief.' }, user('Which colour?')];
-    const explicit = { prompt, chosen: [assistant('Blue.')], rejected: [assistant('Green.'), user('Sure?'), assistant('No.')] };
-    const implicit = { chosen: [...prompt, ...explicit.chosen], rejected: [...prompt, ...explicit.rejected] };
-    // The order of a message's fields does not make it another.
-    const reordered = { ...implicit, chosen: [...prompt.map(({ role, content }) => ({ content, role })), ...explicit.chosen] };
-    const withText = { ...implicit, prompt: 'Which colour?' };
-    const records = await all(fileOf([explicit, implicit, reordered, withText].map((r) => JSON.stringify(r)).join('\n')));
-    expect(records).toEqual([explicit, explicit, explicit, explicit]);
-    expect(records.map(isConversational)).toEqual([true, true, true, true]);
-  });
-
-  test('messages keep their own fields, and differ by them', async () => {
-    const call = { ...assistant('Calling.'), tool: 'clock' };
-    const chosen = [user('Time?'), call];
-    const rejected = [user('Time?'), assistant('Calling.')];
-    expect(await all(fileOf(JSON.stringify({ chosen, rejected })))).toEqual([
-      { prompt: [user('Time?')], chosen: [call], rejected: [assistant('Calling.')] },
-    ]);
-  });
-
-  test('a byte order mark, CRLF, empty lines, no line feed at the end', async () => {
-    expect(await all(fileOf(`\ufeff${line}\r\n\r\n  \t\n${line}\r\n${line}`))).toEqual([plain, plain, plain]);
-    expect(await all(fileOf(`${line}\n${line}\n\n`))).toEqual([plain, plain]);
-    expect(await all(fileOf(''))).toEqual([]);
-    expect(await all(fileOf('\ufeff\n'))).toEqual([]);
-  });
-
-  test('separators of Unicode do not end a line', async () => {
-    const record = { ...plain, chosen: 'a\u2028b\u2029c\u0085d' };
-    expect(await all(fileOf(JSON.stringify(record)))).toEqual([record]);
-  });
-
-  test('a file URL, a Node stream, a web stream, text in pieces', async () => {
-    const file = fileOf(`${line}\n${line}`);
-    expect(await all(pathToFileURL(file))).toEqual([plain, plain]);
-    expect(await all(fs.createReadStream(file))).toEqual([plain, plain]);
-    expect(await all(fs.createReadStream(file, 'utf8'))).toEqual([plain, plain]);
-    expect(await all(new Response(`${line}\n`).body as AsyncIterable<Uint8Array>)).toEqual([plain]);
-  });
-
-  test('wherever the pieces end, as bytes or as text', async () => {
-    const record = fc.record({
-      prompt: fc.string({ unit: 'binary', maxLength: 8 }),
-      chosen: fc.string({ unit: 'binary', maxLength: 8 }),
-      rejected: fc.string({ unit: 'binary', maxLength: 8 }),
-    });
-    const property = fc.asyncProperty(
-      fc.array(record, { maxLength: 4 }),
-      fc.integer({ min: 1, max: 9 }),
-      fc.boolean(),
-      async (records, size, asText) => {
-        const text = records.map((r) => JSON.stringify(r)).join('\n');
-        const whole = asText ? text : Buffer.from(text);
-        async function* pieces(): AsyncGenerator<string | Uint8Array> {
-          await Promise.resolve();
-          // Bytes in one buffer that is filled again, as a source may do.
-          const buffer = new Uint8Array(size);
-          for (let i = 0; i < whole.length; i += size) {
-            const part = whole.slice(i, i + size);
-            if (typeof part !== 'string') buffer.set(part);
-            yield typeof part === 'string' ? part : buffer.subarray(0, part.length);
-          }
-        }
-        expect(await all(pieces())).toEqual(records);
-      },
-    );
-    await fc.assert(property, { seed: 20250205, numRuns: 200 });
-  });
-
-  test('a line of 24 MB in small pieces, in time that is linear in it', async () => {
-    const record = { ...plain, chosen: 'x'.repeat(24e6) };
-    const bytes = Buffer.from(JSON.stringify(record));
-    async function* pieces(): AsyncGenerator<Uint8Array> {
-      await Promise.resolve();
-      for (let i = 0; i < bytes.length; i += 256) yield bytes.subarray(i, i + 256);
-    }
-    const [read] = await all(pieces());
-    expect(read?.chosen.length).toBe(24e6);
-  });
-
-  const message = [user('Hi')];
-  const wrong: [string, unknown, readonly string[]][] = [
-    ['a list', [line], ['expected an object', 'an array']],
-    ['a number', 3, ['expected an object', '3']],
-    ['null', null, ['expected an object', 'null']],
-    ['no prompt', { chosen: 'a', rejected: 'b' }, ['prompt: is missing']],
-    ['no chosen', { prompt: 'a', rejected: 'b' }, ['chosen: is missing']],
-    ['no rejected', { prompt: 'a', chosen: 'b' }, ['rejected: is missing']],
-    ['a field of the prototype', { prompt: 'a', chosen: 'b', toString: 'c' }, ['rejected: is missing']],
-    ['a prompt that is null', { ...plain, prompt: null }, ['prompt: expected a string', 'null']],
-    ['a number as chosen', { ...plain, chosen: 5 }, ['chosen: expected a string', '5']],
-    ['one conversation', { ...plain, rejected: message }, ['chosen: expected messages', 'a string']],
-    ['messages before text', { ...plain, prompt: message }, ['prompt: expected a string', 'an array']],
-    ['no messages', { prompt: message, chosen: message, rejected: [] }, ['rejected: has no messages']],
-    ['a prompt of no messages', { prompt: [], chosen: message, rejected: message }, ['prompt: has no messages']],
-    ['a null among messages', { prompt: message, chosen: [null], rejected: message }, ['chosen[0]', 'null']],
-    ['no role', { prompt: [{ content: 'a' }], chosen: message, rejected: message }, ['prompt[0]: has no role']],
-    [
-      'an empty role',
-      { prompt: message, chosen: message, rejected: [{ role: '', content: '' }] },
-      ['rejected[0].role: is empty'],
-    ],
-    [
-      'content in parts',
-      { prompt: message, chosen: [{ role: 'user', content: [{}] }], rejected: message },
-      ['chosen[0].content', 'array'],
-    ],
-    ['no common messages', { chosen: [user('a')], rejected: [user('b')] }, ['prompt: is missing', 'different']],
-    ['the same conversation', { chosen: message, rejected: message }, ['chosen: has no message after the 1']],
-    ['a conversation that ends early', { chosen: [...message, assistant('a')], rejected: message }, ['rejected: has no message']],
-    [
-      'the prompt twice',
-      { prompt: message, chosen: [...message, assistant('a')], rejected: [...message, assistant('b')] },
-      ['prompt', 'twice'],
-    ],
-  ];
-  test.each(wrong)('refused by file and line: %s', async (_, record, words) => {
-    const file = fileOf(`${line}\n\n${JSON.stringify(record)}\n${line}\n`);
-    const error = await rejection(all(file));
-    expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
-  });
-
-  test.each([
-    ['cut off', line.slice(0, -4)],
-    ['two objects', line + line],
-    ['a bare word', 'prompt'],
-    ['a byte order mark inside', `\ufeff${line}`],
-  ])('refused as not JSON: %s', async (_, text) => {
-    const file = fileOf(`${line}\n${text}`);
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not JSON: `]);
-  });
-
-  test('the records before a bad line are given, and nothing after it', async () => {
-    const iterator = readPreferences(fileOf(`${line}\nnonsense\n${line}\n`));
-    expect(await iterator.next()).toEqual({ done: false, value: plain });
-    expect(await rejection(iterator.next())).toBeInstanceOf(Error);
-    expect(await iterator.next()).toEqual({ done: true, value: undefined });
-  });
-
-  test('bytes that are not UTF-8', async () => {
-    const file = fileOf(Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]));
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
-  });
-
-  test('sources that cannot be read', async () => {
-    const missing = freshPath('jsonl');
-    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [missing, 'cannot be read', 'ENOENT']);
-    expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
-    const cause = new Error('cable cut');
-    async function* failing(): AsyncGenerator<string> {
-      yield await Promise.resolve(`${line}\n`);
-      throw cause;
-    }
-    const error = await rejection(all(failing(), 'the archive'));
-    expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
-    expect((error as Error).cause).toBe(cause);
-    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', ['stream:1', '5']);
-    expectRefusal(await rejection(all(Readable.from(['{"a', Buffer.from('"')]))), RangeError, 'FILE', ['stream:1', 'both']);
-  });
-
-  test('sources of another kind, at once', () => {
-    const read = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
-    for (const source of [undefined, 5, [line], new URL('https://example.org/a.jsonl')]) {
-      expectRefusal(
-        thrownBy(() => read(source)),
-        TypeError,
-        'OPTION',
-        ['source', 'async iterable'],
-      );
-    }
-    expectRefusal(
-      thrownBy(() => read('a', { name: 5 })),
-      TypeError,
-      'OPTION',
-      ['name', '5'],
-    );
-  });
-
-  test('the source is closed when the reader has seen enough, and after an error', async () => {
-    for (const [text, fails] of [
-      [`${line}\n${line}\n`, false],
-      ['nonsense\n', true],
-    ] as const) {
-      let closed = 0;
-      async function* source(): AsyncGenerator<string> {
-        try {
-          for (;;) yield await Promise.resolve(text);
-        } finally {
-          closed++;
-        }
-      }
-      const reading = async (): Promise<void> => {
-        for await (const record of readPreferences(source())) if (record.prompt === plain.prompt) break;
-      };
-      await (fails ? rejection(reading()) : reading());
-      expect(closed).toBe(1);
-    }
-  });
-});
 
 // ---------------------------------------------------------------------------------------------------------------------
 
