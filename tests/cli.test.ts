@@ -302,9 +302,25 @@ describe('diralign loss', () => {
     expect(fs.existsSync(inFolder('x'))).toBe(false);
   });
 
+  test('a batch in shards, by its index and by its folder', { timeout: 60_000 }, () => {
+    const tensors = tinyTensors();
+    const shards = inFolder('shards');
+    fs.mkdirSync(shards);
+    for (const [name, tensor] of Object.entries(tensors)) {
+      writeSafetensors(path.join(shards, `${name}.safetensors`), { [name]: tensor });
+    }
+    const map = Object.fromEntries(Object.keys(tensors).map((name) => [name, `${name}.safetensors`]));
+    const index = path.join(shards, 'model.safetensors.index.json');
+    fs.writeFileSync(index, JSON.stringify({ weight_map: map }));
+    const whole = lossJson(write('whole.safetensors', tensors), '--method', 'dpo').results;
+    expect(whole[0]?.loss).toBeGreaterThan(0);
+    for (const place of [index, shards]) expect(lossJson(place, '--method', 'dpo').results).toEqual(whole);
+    for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
+  });
+
   test('files that cannot be: status 1', () => {
     expect(refusal(1, 'loss', inFolder('missing.safetensors'))).toContain('ENOENT');
-    expect(refusal(1, 'loss', folder)).toContain('not a regular file');
+    expect(refusal(1, 'loss', path.join(root, 'docs'))).toContain('holds no *.safetensors');
     expect(refusal(1, 'loss', path.join(root, 'package.json'))).toContain('not a safetensors file?');
     fs.writeFileSync(inFolder('cut.safetensors'), fs.readFileSync(example).subarray(0, 200_000));
     expect(refusal(1, 'loss', inFolder('cut.safetensors'))).toContain('cut.safetensors');

@@ -1,12 +1,10 @@
-// Preference data from JSONL, fingerprints, and the reference's numbers in a file; at the end a training that uses all of it.
+// Fingerprints, and the reference's numbers in a file; at the end a training that uses all of diralign/data.
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
-import fc from 'fast-check';
-import { afterAll, describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test, vi } from 'vitest';
 import {
   cachedReference,
   collatePairs,
@@ -14,14 +12,12 @@ import {
   isConversational,
   readPreferences,
   type FingerprintPart,
-  type Preference,
   type PreferencePair,
-  type PreferenceSource,
 } from '../ts/data/index.js';
 import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../ts/index.js';
 import { readSafetensors, writeSafetensors } from '../ts/safetensors.js';
 import { at, generator, normal, present, sameBits } from './support/numbers.js';
-import { detached, expectRefusal, thrownBy } from './support/refusal.js';
+import { detached, expectRefusal, resizable } from './support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
 afterAll(() => {
@@ -35,11 +31,6 @@ function fileOf(content: string | Uint8Array, extension = 'jsonl'): string {
   return file;
 }
 
-async function all(source: PreferenceSource, name?: string): Promise<Preference[]> {
-  const records: Preference[] = [];
-  for await (const record of readPreferences(source, name === undefined ? {} : { name })) records.push(record);
-  return records;
-}
 async function rejection(promise: Promise<unknown>): Promise<unknown> {
   try {
     await promise;
@@ -48,219 +39,6 @@ async function rejection(promise: Promise<unknown>): Promise<unknown> {
   }
   throw new Error('nothing was rejected');
 }
-
-const user = (content: string) => ({ role: 'user', content });
-const assistant = (content: string) => ({ role: 'assistant', content });
-const plain = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
-const line = JSON.stringify(plain);
-
-describe('readPreferences', () => {
-  test('plain text', async () => {
-    const records = await all(fileOf(`${line}\n${JSON.stringify({ ...plain, prompt: '', id: 7, score: [1] })}\n`));
-    expect(records).toEqual([plain, { ...plain, prompt: '' }]);
-    expect(records.map(isConversational)).toEqual([false, false]);
-  });
-
-  test('conversations, with the prompt or with it in both completions', async () => {
-    const prompt = [{ role: 'system', content: 'Be brief.' }, user('Which colour?')];
-    const explicit = { prompt, chosen: [assistant('Blue.')], rejected: [assistant('Green.'), user('Sure?'), assistant('No.')] };
-    const implicit = { chosen: [...prompt, ...explicit.chosen], rejected: [...prompt, ...explicit.rejected] };
-    // The order of a message's fields does not make it another.
-    const reordered = { ...implicit, chosen: [...prompt.map(({ role, content }) => ({ content, role })), ...explicit.chosen] };
-    const withText = { ...implicit, prompt: 'Which colour?' };
-    const records = await all(fileOf([explicit, implicit, reordered, withText].map((r) => JSON.stringify(r)).join('\n')));
-    expect(records).toEqual([explicit, explicit, explicit, explicit]);
-    expect(records.map(isConversational)).toEqual([true, true, true, true]);
-  });
-
-  test('messages keep their own fields, and differ by them', async () => {
-    const call = { ...assistant('Calling.'), tool: 'clock' };
-    const chosen = [user('Time?'), call];
-    const rejected = [user('Time?'), assistant('Calling.')];
-    expect(await all(fileOf(JSON.stringify({ chosen, rejected })))).toEqual([
-      { prompt: [user('Time?')], chosen: [call], rejected: [assistant('Calling.')] },
-    ]);
-  });
-
-  test('a byte order mark, CRLF, empty lines, no line feed at the end', async () => {
-    expect(await all(fileOf(`\ufeff${line}\r\n\r\n  \t\n${line}\r\n${line}`))).toEqual([plain, plain, plain]);
-    expect(await all(fileOf(`${line}\n${line}\n\n`))).toEqual([plain, plain]);
-    expect(await all(fileOf(''))).toEqual([]);
-    expect(await all(fileOf('\ufeff\n'))).toEqual([]);
-  });
-
-  test('separators of Unicode do not end a line', async () => {
-    const record = { ...plain, chosen: 'a\u2028b\u2029c\u0085d' };
-    expect(await all(fileOf(JSON.stringify(record)))).toEqual([record]);
-  });
-
-  test('a file URL, a Node stream, a web stream, text in pieces', async () => {
-    const file = fileOf(`${line}\n${line}`);
-    expect(await all(pathToFileURL(file))).toEqual([plain, plain]);
-    expect(await all(fs.createReadStream(file))).toEqual([plain, plain]);
-    expect(await all(fs.createReadStream(file, 'utf8'))).toEqual([plain, plain]);
-    expect(await all(new Response(`${line}\n`).body as AsyncIterable<Uint8Array>)).toEqual([plain]);
-  });
-
-  test('wherever the pieces end, as bytes or as text', async () => {
-    const record = fc.record({
-      prompt: fc.string({ unit: 'binary', maxLength: 8 }),
-      chosen: fc.string({ unit: 'binary', maxLength: 8 }),
-      rejected: fc.string({ unit: 'binary', maxLength: 8 }),
-    });
-    const property = fc.asyncProperty(
-      fc.array(record, { maxLength: 4 }),
-      fc.integer({ min: 1, max: 9 }),
-      fc.boolean(),
-      async (records, size, asText) => {
-        const text = records.map((r) => JSON.stringify(r)).join('\n');
-        const whole = asText ? text : Buffer.from(text);
-        async function* pieces(): AsyncGenerator<string | Uint8Array> {
-          await Promise.resolve();
-          // Bytes in one buffer that is filled again, as a source may do.
-          const buffer = new Uint8Array(size);
-          for (let i = 0; i < whole.length; i += size) {
-            const part = whole.slice(i, i + size);
-            if (typeof part !== 'string') buffer.set(part);
-            yield typeof part === 'string' ? part : buffer.subarray(0, part.length);
-          }
-        }
-        expect(await all(pieces())).toEqual(records);
-      },
-    );
-    await fc.assert(property, { seed: 20250205, numRuns: 200 });
-  });
-
-  test('a line of 24 MB in small pieces, in time that is linear in it', async () => {
-    const record = { ...plain, chosen: 'x'.repeat(24e6) };
-    const bytes = Buffer.from(JSON.stringify(record));
-    async function* pieces(): AsyncGenerator<Uint8Array> {
-      await Promise.resolve();
-      for (let i = 0; i < bytes.length; i += 256) yield bytes.subarray(i, i + 256);
-    }
-    const [read] = await all(pieces());
-    expect(read?.chosen.length).toBe(24e6);
-  });
-
-  const message = [user('Hi')];
-  const wrong: [string, unknown, readonly string[]][] = [
-    ['a list', [line], ['expected an object', 'an array']],
-    ['a number', 3, ['expected an object', '3']],
-    ['null', null, ['expected an object', 'null']],
-    ['no prompt', { chosen: 'a', rejected: 'b' }, ['prompt: is missing']],
-    ['no chosen', { prompt: 'a', rejected: 'b' }, ['chosen: is missing']],
-    ['no rejected', { prompt: 'a', chosen: 'b' }, ['rejected: is missing']],
-    ['a field of the prototype', { prompt: 'a', chosen: 'b', toString: 'c' }, ['rejected: is missing']],
-    ['a prompt that is null', { ...plain, prompt: null }, ['prompt: expected a string', 'null']],
-    ['a number as chosen', { ...plain, chosen: 5 }, ['chosen: expected a string', '5']],
-    ['one conversation', { ...plain, rejected: message }, ['chosen: expected messages', 'a string']],
-    ['messages before text', { ...plain, prompt: message }, ['prompt: expected a string', 'an array']],
-    ['no messages', { prompt: message, chosen: message, rejected: [] }, ['rejected: has no messages']],
-    ['a prompt of no messages', { prompt: [], chosen: message, rejected: message }, ['prompt: has no messages']],
-    ['a null among messages', { prompt: message, chosen: [null], rejected: message }, ['chosen[0]', 'null']],
-    ['no role', { prompt: [{ content: 'a' }], chosen: message, rejected: message }, ['prompt[0]: has no role']],
-    [
-      'an empty role',
-      { prompt: message, chosen: message, rejected: [{ role: '', content: '' }] },
-      ['rejected[0].role: is empty'],
-    ],
-    [
-      'content in parts',
-      { prompt: message, chosen: [{ role: 'user', content: [{}] }], rejected: message },
-      ['chosen[0].content', 'array'],
-    ],
-    ['no common messages', { chosen: [user('a')], rejected: [user('b')] }, ['prompt: is missing', 'different']],
-    ['the same conversation', { chosen: message, rejected: message }, ['chosen: has no message after the 1']],
-    ['a conversation that ends early', { chosen: [...message, assistant('a')], rejected: message }, ['rejected: has no message']],
-    [
-      'the prompt twice',
-      { prompt: message, chosen: [...message, assistant('a')], rejected: [...message, assistant('b')] },
-      ['prompt', 'twice'],
-    ],
-  ];
-  test.each(wrong)('refused by file and line: %s', async (_, record, words) => {
-    const file = fileOf(`${line}\n\n${JSON.stringify(record)}\n${line}\n`);
-    const error = await rejection(all(file));
-    expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
-  });
-
-  test.each([
-    ['cut off', line.slice(0, -4)],
-    ['two objects', line + line],
-    ['a bare word', 'prompt'],
-    ['a byte order mark inside', `\ufeff${line}`],
-  ])('refused as not JSON: %s', async (_, text) => {
-    const file = fileOf(`${line}\n${text}`);
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not JSON: `]);
-  });
-
-  test('the records before a bad line are given, and nothing after it', async () => {
-    const iterator = readPreferences(fileOf(`${line}\nnonsense\n${line}\n`));
-    expect(await iterator.next()).toEqual({ done: false, value: plain });
-    expect(await rejection(iterator.next())).toBeInstanceOf(Error);
-    expect(await iterator.next()).toEqual({ done: true, value: undefined });
-  });
-
-  test('bytes that are not UTF-8', async () => {
-    const file = fileOf(Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]));
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
-  });
-
-  test('sources that cannot be read', async () => {
-    const missing = freshPath('jsonl');
-    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [missing, 'cannot be read', 'ENOENT']);
-    expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
-    const cause = new Error('cable cut');
-    async function* failing(): AsyncGenerator<string> {
-      yield await Promise.resolve(`${line}\n`);
-      throw cause;
-    }
-    const error = await rejection(all(failing(), 'the archive'));
-    expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
-    expect((error as Error).cause).toBe(cause);
-    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', ['stream:1', '5']);
-    expectRefusal(await rejection(all(Readable.from(['{"a', Buffer.from('"')]))), RangeError, 'FILE', ['stream:1', 'both']);
-  });
-
-  test('sources of another kind, at once', () => {
-    const read = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
-    for (const source of [undefined, 5, [line], new URL('https://example.org/a.jsonl')]) {
-      expectRefusal(
-        thrownBy(() => read(source)),
-        TypeError,
-        'OPTION',
-        ['source', 'async iterable'],
-      );
-    }
-    expectRefusal(
-      thrownBy(() => read('a', { name: 5 })),
-      TypeError,
-      'OPTION',
-      ['name', '5'],
-    );
-  });
-
-  test('the source is closed when the reader has seen enough, and after an error', async () => {
-    for (const [text, fails] of [
-      [`${line}\n${line}\n`, false],
-      ['nonsense\n', true],
-    ] as const) {
-      let closed = 0;
-      async function* source(): AsyncGenerator<string> {
-        try {
-          for (;;) yield await Promise.resolve(text);
-        } finally {
-          closed++;
-        }
-      }
-      const reading = async (): Promise<void> => {
-        for await (const record of readPreferences(source())) if (record.prompt === plain.prompt) break;
-      };
-      await (fails ? rejection(reading()) : reading());
-      expect(closed).toBe(1);
-    }
-  });
-});
 
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -320,13 +98,97 @@ describe('fingerprint', () => {
     expect(new Set(found).size).toBe(lists.length);
   });
 
+  describe('of files that stand for others', () => {
+    let folders = 0;
+    const folderOf = (files: Readonly<Record<string, string>>): string => {
+      const directory = path.join(folder, `model-${folders++}`);
+      fs.mkdirSync(directory);
+      for (const [name, content] of Object.entries(files)) fs.writeFileSync(path.join(directory, name), content);
+      return directory;
+    };
+    const shards = { 'model-00001-of-00002.safetensors': 'first', 'model-00002-of-00002.safetensors': 'second' };
+    const indexName = 'model.safetensors.index.json';
+    const [first, second] = Object.keys(shards) as [string, string];
+    const index = JSON.stringify({ weight_map: { a: first, b: second, c: first } });
+
+    test.each<[string, Record<string, string>, string]>([
+      ['an index', { ...shards, [indexName]: index }, indexName],
+      ['a variant of it', { ...shards, 'model.safetensors.index.fp16.json': index }, 'model.safetensors.index.fp16.json'],
+      ['a PyTorch index', { ...shards, 'pytorch_model.bin.index.json': index }, 'pytorch_model.bin.index.json'],
+      ['the folder of an index', { ...shards, [indexName]: index }, '.'],
+      ['a folder without one', shards, '.'],
+      [
+        'a model of TensorFlow.js',
+        { ...shards, 'model.json': JSON.stringify({ weightsManifest: [{ paths: [first] }, { paths: [second] }] }) },
+        'model.json',
+      ],
+    ])('every shard counts: %s', async (_, files, name) => {
+      const found = new Set([await fingerprint({ file: path.join(folderOf(files), name) })]);
+      for (const changed of [first, second]) {
+        found.add(await fingerprint({ file: path.join(folderOf({ ...files, [changed]: 'other' }), name) }));
+      }
+      expect(found.size).toBe(3);
+      // And nothing else: a cache beside the model does not make it another.
+      const beside = folderOf({ ...files, 'reference.safetensors': 'numbers', 'README.md': 'text' });
+      expect(found).toContain(await fingerprint({ file: pathToFileURL(path.join(beside, name)) }));
+    });
+
+    test('by its definition: the index, then its shards as it first names them', async () => {
+      const hash = createHash('sha256').update('diralign fingerprint 1\nfiles:96\n');
+      for (const content of [index, 'first', 'second']) hash.update(createHash('sha256').update(content).digest());
+      const directory = folderOf({ ...shards, [indexName]: index });
+      expect(await fingerprint({ file: directory })).toBe(hash.digest('hex'));
+    });
+
+    test('a folder of one file is that file', async () => {
+      const directory = folderOf({ 'model.safetensors': 'all', 'reference.safetensors': 'numbers' });
+      expect(await fingerprint({ file: directory })).toBe(await fingerprint({ file: path.join(directory, 'model.safetensors') }));
+    });
+
+    test('files that only have such a name are what they are', async () => {
+      for (const [name, content] of [
+        ['search.index.json', '{}'],
+        ['model.json', '[1]'],
+        ['model.json', 'no JSON'],
+      ] as const) {
+        const directory = folderOf({ [name]: content, plain: content });
+        expect(await fingerprint({ file: path.join(directory, name) })).toBe(
+          await fingerprint({ file: path.join(directory, 'plain') }),
+        );
+      }
+    });
+
+    test('refused where a file is missing, elsewhere, or one of several', async () => {
+      const outside = { [indexName]: JSON.stringify({ weight_map: { a: '../x' } }) };
+      const cases: [Record<string, string>, readonly string[]][] = [
+        [{ [first]: 'first', [indexName]: index }, [second, 'ENOENT']],
+        [outside, ['"../x"', 'folder']],
+        [{ [indexName]: '{' }, ['not JSON']],
+        [{ 'README.md': 'text' }, ['holds no']],
+        [{ 'a.safetensors': 'a', 'b.safetensors': 'b' }, ['"a.safetensors"', '"b.safetensors"']],
+      ];
+      for (const [files, words] of cases) {
+        const directory = folderOf(files);
+        expectRefusal(await rejection(fingerprint({ file: directory })), RangeError, 'FILE', ['parts[0]', directory, ...words]);
+      }
+    });
+  });
+
   test('refusals', async () => {
     const loose = fingerprint as unknown as (...args: readonly unknown[]) => Promise<string>;
     expectRefusal(await rejection(loose()), RangeError, 'OPTION', ['parts', 'at least one']);
     for (const part of [undefined, null, {}, [1], { file: 5 }, () => 'a']) {
       expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', ['parts[1]', '{ file }']);
     }
-    expectRefusal(await rejection(loose(detached(new Int32Array(2)))), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+    expectRefusal(await rejection(loose({ file: 'a', start: 1 })), TypeError, 'OPTION', ['parts[0].start', 'file']);
+    expectRefusal(await rejection(loose(Symbol('x'))), TypeError, 'OPTION', ['parts[0]', 'Symbol(x)']);
+    for (const gone of [detached(new Int32Array(2)), detached(new Int32Array(2)).buffer]) {
+      expectRefusal(await rejection(loose(gone)), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+    }
+    expectRefusal(await rejection(loose(resizable(4))), TypeError, 'SHAPE', ['parts[0]', 'resizable']);
+    for (const url of ['file://elsewhere/a', 'file:///a%2Fb', 'https://example.org/a']) {
+      expectRefusal(await rejection(loose({ file: new URL(url) })), RangeError, 'FILE', ['parts[0]', url]);
+    }
     const missing = freshPath('bin');
     expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', ['parts[0]', missing, 'ENOENT']);
   });
@@ -423,15 +285,114 @@ describe('cachedReference', () => {
     expect(fs.existsSync(file)).toBe(true);
   });
 
-  test('a failed write says so, under the name of the file', async () => {
+  /** The warnings of the package while `action` runs. */
+  async function warnings(action: () => Promise<unknown>): Promise<string[]> {
+    const emitted = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    try {
+      await action();
+      for (const [, options] of emitted.mock.calls) expect(options).toEqual({ type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
+      return emitted.mock.calls.map(([message]) => String(message));
+    } finally {
+      emitted.mockRestore();
+    }
+  }
+  const leftovers = (place: string): string[] => fs.readdirSync(place).filter((name) => name.endsWith('.part'));
+
+  // What the file becomes while the numbers are computed, and what its warning says.
+  const failures: [string, (file: string) => void, RegExp][] = [
+    [
+      'its folder is gone',
+      (file) => {
+        fs.rmdirSync(path.dirname(file));
+      },
+      /cannot be written: .*ENOENT/,
+    ],
+    [
+      'there is a folder',
+      (file) => {
+        fs.mkdirSync(file);
+      },
+      /not a regular file/,
+    ],
+    [
+      'there is another file',
+      (file) => {
+        fs.writeFileSync(file, 'something else');
+      },
+      /header of|truncated/,
+    ],
+  ];
+  test.each(failures)('what was computed is given, with a warning, where %s', async (_, spoil, reason) => {
+    const file = path.join(fs.mkdtempSync(path.join(folder, 'place-')), 'a.safetensors');
+    const said = await warnings(async () => {
+      const given = await cachedReference(file, { fingerprint: 'f' }, () => {
+        spoil(file);
+        return numbers();
+      });
+      expect(sameBits(given.logps, numbers().logps)).toBe(true);
+      expect(given.counts).toEqual(numbers().counts);
+    });
+    expect(said).toEqual([expect.stringMatching(reason)]);
+    expect(said[0]).toContain(file);
+  });
+
+  test('and where the disk is full or broken: no file stays', async () => {
     const place = fs.mkdtempSync(path.join(folder, 'place-'));
-    const file = path.join(place, 'a.safetensors');
-    const compute = (): SequenceLogps => {
-      fs.rmdirSync(place);
-      return numbers();
-    };
-    const error = await rejection(cachedReference(file, { fingerprint: 'f' }, compute));
-    expectRefusal(error, RangeError, 'FILE', [`${file}: cannot be written`, 'ENOENT']);
+    const full = Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    for (const call of ['writeSync', 'fsyncSync', 'renameSync', 'closeSync'] as const) {
+      const file = path.join(place, `${call}.safetensors`);
+      const said = await warnings(async () => {
+        const given = await cachedReference(file, { fingerprint: 'f' }, () => {
+          vi.spyOn(fs, call).mockImplementation(() => {
+            throw full;
+          });
+          return numbers();
+        }).finally(() => vi.restoreAllMocks());
+        expect(given.logps).toEqual(numbers().logps);
+      });
+      expect([call, said]).toEqual([call, [expect.stringMatching(/cannot be written: .*ENOSPC/)]]);
+      expect(fs.readdirSync(place)).toEqual([]);
+    }
+  });
+
+  test('a file system that cannot flush costs nothing', async () => {
+    const place = fs.mkdtempSync(path.join(folder, 'place-'));
+    for (const code of ['EINVAL', 'EPERM', 'ENOTSUP', 'EISDIR']) {
+      const file = path.join(place, `${code}.safetensors`);
+      const said = await warnings(async () => {
+        await cachedReference(file, { fingerprint: 'f' }, () => {
+          vi.spyOn(fs, 'fsyncSync').mockImplementation(() => {
+            throw Object.assign(new Error(code), { code });
+          });
+          return numbers();
+        }).finally(() => vi.restoreAllMocks());
+      });
+      expect([code, said, leftovers(place)]).toEqual([code, [], []]);
+      expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+    }
+  });
+
+  test('a folder that cannot be flushed costs nothing, whatever it says', async () => {
+    const file = freshPath('safetensors');
+    const said = await warnings(async () => {
+      await cachedReference(file, { fingerprint: 'f' }, () => {
+        const { fsyncSync } = fs;
+        let calls = 0;
+        vi.spyOn(fs, 'fsyncSync').mockImplementation((descriptor) => {
+          if (calls++ > 0) throw Object.assign(new Error('EIO'), { code: 'EIO' });
+          fsyncSync(descriptor);
+        });
+        return numbers();
+      }).finally(() => vi.restoreAllMocks());
+    });
+    expect(said).toEqual([]);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+  });
+
+  test('a name as long as a name can be', async () => {
+    const file = path.join(folder, `${'n'.repeat(243)}.safetensors`);
+    expect(await warnings(() => cachedReference(file, { fingerprint: 'f' }, numbers))).toEqual([]);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
   });
 
   test('results that are no such numbers are refused, and not written', async () => {
@@ -454,16 +415,18 @@ describe('cachedReference', () => {
     }
   });
 
-  test('what another process wrote meanwhile stands, unless it is of something else', async () => {
+  test('what another process wrote meanwhile stands, and is given if it is of the same', async () => {
     const theirs = await filled();
     for (const ours of ['f', 'g']) {
       const file = freshPath('safetensors');
-      const result = cachedReference(file, { fingerprint: ours }, () => {
-        fs.copyFileSync(theirs, file);
-        return { logps: Float64Array.of(-7), counts: Int32Array.of(7) };
+      const said = await warnings(async () => {
+        const { logps } = await cachedReference(file, { fingerprint: ours }, () => {
+          fs.copyFileSync(theirs, file);
+          return { logps: Float64Array.of(-7), counts: Int32Array.of(7) };
+        });
+        expect(logps).toEqual(ours === 'f' ? numbers().logps : Float64Array.of(-7));
       });
-      if (ours === 'f') expect((await result).logps).toEqual(numbers().logps);
-      else expectRefusal(await rejection(result), RangeError, 'REFERENCE', [file, "'f'", "'g'"]);
+      expect(said).toEqual(ours === 'f' ? [] : [expect.stringMatching(/fingerprint 'f'; expected 'g'/)]);
       expect(fs.readFileSync(file)).toEqual(fs.readFileSync(theirs));
     }
   });
@@ -486,7 +449,13 @@ describe('cachedReference', () => {
     const loose = cachedReference as unknown as (...args: readonly unknown[]) => Promise<unknown>;
     const file = freshPath('safetensors');
     expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', ['file', '5']);
-    expectRefusal(await rejection(loose(file, undefined, never)), TypeError, 'OPTION', ['fingerprint', 'undefined']);
+    for (const options of [undefined, null, 'f', 5, Symbol('x'), ['f']]) {
+      expectRefusal(await rejection(loose(file, options, never)), TypeError, 'OPTION', ['options', '{ fingerprint }']);
+    }
+    for (const given of [undefined, null, 5, {}, Symbol('x')]) {
+      expectRefusal(await rejection(loose(file, { fingerprint: given }, never)), TypeError, 'OPTION', ['fingerprint', 'string']);
+    }
+    expectRefusal(await rejection(loose(file, { fingerPrint: 'f' }, never)), TypeError, 'OPTION', ["'fingerprint'"]);
     expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', ['fingerprint']);
     expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', ['compute', 'undefined']);
   });

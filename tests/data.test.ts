@@ -247,6 +247,21 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
   ['no examples', [], { pad: 0 }, RangeError, 'SHAPE', ['examples', 'at least one']],
   ['one example', good, { pad: 0 }, TypeError, 'SHAPE', ['examples', 'Object', 'array']],
   ['no options', [good], undefined, TypeError, 'OPTION', ['options', 'undefined']],
+  ['options that are null', [good], null, TypeError, 'OPTION', ['options', 'null']],
+  ['options that are an array', [good], [0], TypeError, 'OPTION', ['options', 'Array']],
+  ['options that are a symbol', [good], Symbol('x'), TypeError, 'OPTION', ['options', 'Symbol(x)']],
+  ['a layout that is a symbol', [good], { layout: Symbol('x') }, TypeError, 'OPTION', ['layout', 'Symbol(x)']],
+  ['a pad that is a bigint', [good], { pad: 0n }, TypeError, 'OPTION', ['pad', '0n']],
+  ['maxLength null', [good], { pad: 0, maxLength: null }, TypeError, 'OPTION', ['maxLength', 'null']],
+  [
+    'maxPromptLength of no kind',
+    [good],
+    { pad: 0, maxPromptLength: Object.create(null) as unknown },
+    TypeError,
+    'OPTION',
+    ['maxPromptLength'],
+  ],
+  ['an example that is a symbol', [Symbol('x')], { pad: 0 }, TypeError, 'LABEL', ['examples[0]', 'Symbol(x)']],
   ['no pad', [good], {}, TypeError, 'OPTION', ['pad', 'undefined', 'whole number']],
   ['pad -1', [good], { pad: -1 }, RangeError, 'OPTION', ['pad', '-1']],
   ['pad of a packed batch', [good], { layout: 'packed', pad: 0.5 }, RangeError, 'OPTION', ['pad', '0.5']],
@@ -318,6 +333,23 @@ test.each(refused)('refused: %s', (_, examples, options, kind, code, words) => {
     code,
     words,
   );
+});
+
+test('what a program adds to Object.prototype changes nothing', () => {
+  const added = Object.prototype as unknown as Record<string, unknown>;
+  const expected = collatePairs([good], { pad: 0 });
+  try {
+    Object.assign(added, { layout: 'packed', pad: -1, maxLength: 2, rejected: [1], padding: 0 });
+    expect(collatePairs([good], { pad: 0 })).toEqual(expected);
+    expectRefusal(
+      thrownBy(() => loose([{ prompt: [1], chosen: [2] }], { pad: 0 })),
+      TypeError,
+      'LABEL',
+      ['examples[0].rejected', 'undefined'],
+    );
+  } finally {
+    for (const key of ['layout', 'pad', 'maxLength', 'rejected', 'padding']) Reflect.deleteProperty(added, key);
+  }
 });
 
 test('more rows than 32 bits count are refused before memory is asked for', () => {

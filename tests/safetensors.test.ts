@@ -4,7 +4,7 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DirAlignError } from '../ts/errors.js';
-import { readBatch, readSafetensors, type WritableTensor, writeSafetensors } from '../ts/safetensors.js';
+import { readBatch, readSafetensors, readSafetensorsFile, type WritableTensor, writeSafetensors } from '../ts/safetensors.js';
 
 let folder: string;
 let file: string;
@@ -115,13 +115,54 @@ describe('round trips', () => {
     expect(read.get('flag')).toEqual({ dtype: 'BOOL', shape: [1] });
   });
 
-  test('types that are not decoded are listed', () => {
-    const header = { a: tensor('F8_E4M3', [3], [0, 3]), b: tensor('F4', [2], [3, 4]), c: tensor('C64', [1], [4, 12]) };
-    fs.writeFileSync(file, encode(header, 12));
-    expect([...readSafetensors(file)]).toEqual([
-      ['a', { dtype: 'F8_E4M3', shape: [3] }],
-      ['b', { dtype: 'F4', shape: [2] }],
-      ['c', { dtype: 'C64', shape: [1] }],
+  // Bits of an element, by the format's own list of types.
+  const bits: Readonly<Record<string, number>> = {
+    ...{
+      BOOL: 8,
+      U8: 8,
+      I8: 8,
+      I16: 16,
+      U16: 16,
+      I32: 32,
+      U32: 32,
+      I64: 64,
+      U64: 64,
+      F16: 16,
+      BF16: 16,
+      F32: 32,
+      F64: 64,
+      C64: 64,
+    },
+    ...{ F8_E5M2: 8, F8_E4M3: 8, F8_E8M0: 8, F8_E4M3FNUZ: 8, F8_E5M2FNUZ: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
+  };
+  test.each(Object.entries(bits))('%s: eight elements take eight times %i bits', (dtype, size) => {
+    fs.writeFileSync(file, encode({ x: tensor(dtype, [2, 4], [0, size]) }, size));
+    expect(readSafetensors(file).get('x')).toMatchObject({ dtype, shape: [2, 4] });
+    expect(refusal(encode({ x: tensor(dtype, [2, 4], [0, size + 1]) }, size + 1))).toMatch(/does not fill/);
+  });
+
+  test('a type of a later version of the format harms only who asks for its tensor', () => {
+    const own = { dtype: 'F2_E1M0', shape: [5], data_offsets: [8, 10] };
+    fs.writeFileSync(file, encode({ x: tensor('F32', [2], [0, 8]), scales: own, y: tensor('I32', [1], [10, 14]) }, 14));
+    const read = readSafetensors(file);
+    expect(read.get('x')?.data).toEqual(new Float32Array(2));
+    expect(read.get('scales')).toEqual({ dtype: 'F2_E1M0', shape: [5] });
+    expect(read.get('y')?.data).toEqual(new Int32Array(1));
+  });
+
+  test('metadata that is null, and further fields of an entry', () => {
+    const x = { ...tensor('F32', [1], [0, 4]), strides: [1], note: null };
+    fs.writeFileSync(file, encode({ __metadata__: null, x }, 4));
+    const read = readSafetensors(file);
+    expect(read.metadata.size).toBe(0);
+    expect([...read]).toEqual([['x', { dtype: 'F32', shape: [1], data: new Float32Array(1) }]]);
+  });
+
+  test('only what is asked for is read; the rest is listed', () => {
+    writeSafetensors(file, { x: { dtype: 'F32', shape: [1], data: Float32Array.of(1) }, y: batch.labels as WritableTensor });
+    expect([...readSafetensors(file, ['x', 'z'])].sort()).toEqual([
+      ['x', { dtype: 'F32', shape: [1], data: Float32Array.of(1) }],
+      ['y', { dtype: 'I64', shape: [2, 3] }],
     ]);
   });
 });
@@ -142,10 +183,17 @@ describe('defects', () => {
     ['a tensor twice', encode('{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"\\u0078":0}', 4), /key "x" twice/],
     ['a field twice', encode('{"x":{"dtype":"F32","shape":[],"shape":[1],"data_offsets":[0,4]}}', 4), /key "shape" twice/],
     ['an entry that is no object', encode({ x: null }), /"x": its header entry/],
-    ['an unexpected field', encode({ x: { ...one.x, strides: [1] } }, 8), /unexpected field "strides"/],
+    [
+      'a further field twice',
+      encode('{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4],"note":1,"note":2}}', 4),
+      /"note" twice/,
+    ],
     ['a dtype that is no string', encode('{"x":{"dtype":{"toString":0},"shape":[],"data_offsets":[0,4]}}', 4), /dtype is not/],
-    ['an unknown dtype', encode({ x: tensor('F33', [2], [0, 8]) }, 8), /dtype "F33" is unknown/],
-    ['a dtype of Object.prototype', encode({ x: tensor('toString', [2], [0, 8]) }, 8), /is unknown/],
+    ['no dtype', encode({ x: { shape: [2], data_offsets: [0, 8] } }, 8), /dtype is not/],
+    ['a shape of an unknown dtype', encode({ x: tensor('F33', ['2'], [0, 8]) }, 8), /shape is not/],
+    ['a product of an unknown dtype', encode({ x: tensor('F33', [2 ** 40, 2 ** 40], [0, 8]) }, 8), /does not fill/],
+    ['an unknown dtype that overlaps', encode({ ...one, y: tensor('F33', [1], [4, 8]) }, 8), /overlaps/],
+    ['a product beyond 64 bits, times 0', encode({ x: tensor('F32', [2 ** 40, 2 ** 40, 0], [0, 0]) }), /does not fill/],
     ['a fractional dimension', encode({ x: tensor('F32', [0.5], [0, 2]) }, 2), /shape is not/],
     ['a negative dimension', encode({ x: tensor('F32', [-1, -2], [0, 8]) }, 8), /shape is not/],
     ['a negative zero', encode('{"x":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'), /shape is not/],
@@ -168,9 +216,11 @@ describe('defects', () => {
   });
 
   test('a missing file, a folder, an impossible path', () => {
-    for (const bad of [path.join(folder, 'none'), folder, '\0']) {
+    const empty = fs.mkdtempSync(path.join(folder, 'empty-'));
+    for (const bad of [path.join(folder, 'none'), empty, '\0']) {
       expect(() => readSafetensors(bad)).toThrow(expect.objectContaining({ code: 'ERR_DIRALIGN_FILE' }) as Error);
     }
+    expect(() => readSafetensorsFile(folder)).toThrow(/not a regular file/);
     expect(() => {
       writeSafetensors(path.join(folder, 'none', 'x'), {});
     }).toThrow(expect.objectContaining({ code: 'ERR_DIRALIGN_FILE' }) as Error);
@@ -218,6 +268,31 @@ describe('batches', () => {
     });
   });
 
+  test('beside tensors of any type', () => {
+    writeSafetensors(file, batch);
+    const bytes = fs.readFileSync(file);
+    const headerBytes = Number(bytes.readBigUInt64LE());
+    const header = JSON.parse(bytes.toString('utf8', 8, 8 + headerBytes)) as Record<string, object>;
+    const data = bytes.subarray(8 + headerBytes);
+    for (const dtype of ['F8_E4M3FNUZ', 'F8_E5M2FNUZ', 'F4_E2M1', '__proto__']) {
+      const others = { scales: tensor(dtype, [4], [data.length, data.length + 4]) };
+      fs.writeFileSync(file, Buffer.concat([encode({ ...header, ...others }), data, Buffer.alloc(4)]));
+      expect(readBatch(file)).toMatchObject({ dtype: 'bfloat16', shape: [2, 3, 4], logits: batch.logits?.data });
+      const logits = tensor(dtype, [2, 3, 4], [0, 48]);
+      expect(refusal(encode({ logits }, 48), readBatch)).toMatch(
+        dtype.startsWith('F8') ? /does not fill/ : /"logits": dtype .*; expected F32, F16 or BF16/,
+      );
+    }
+  });
+
+  test('shapes of 2^31 sequences without a byte allocate nothing', () => {
+    const shape = [2 ** 31, 0, 5];
+    const header = { logits: tensor('F32', shape, [0, 0]), labels: tensor('I32', shape.slice(0, 2), [0, 0]) };
+    fs.writeFileSync(file, encode(header));
+    const { logits, labels, ...rest } = readBatch(file);
+    expect([logits.byteLength, labels.byteLength, rest]).toEqual([0, 0, { dtype: 'float32', shape }]);
+  });
+
   const int32 = (shape: number[], ...values: number[]): WritableTensor => ({
     dtype: 'I32',
     shape,
@@ -245,6 +320,115 @@ describe('batches', () => {
   ])('%s', (_, tensors, message) => {
     writeSafetensors(file, tensors);
     expect(refusal(fs.readFileSync(file), readBatch)).toMatch(message);
+  });
+});
+
+describe('shards', () => {
+  const int32 = (...values: number[]): WritableTensor => ({
+    dtype: 'I32',
+    shape: [values.length],
+    data: Int32Array.from(values),
+  });
+  /** A folder with these files: tensors, or an index. */
+  function model(files: Readonly<Record<string, Record<string, WritableTensor> | string>>): string {
+    const directory = fs.mkdtempSync(path.join(folder, 'model-'));
+    for (const [name, content] of Object.entries(files)) {
+      const place = path.join(directory, name);
+      fs.mkdirSync(path.dirname(place), { recursive: true });
+      if (typeof content === 'string') fs.writeFileSync(place, content);
+      else writeSafetensors(place, content, { [name]: 'seen' });
+    }
+    return directory;
+  }
+  const indexName = 'model.safetensors.index.json';
+  const index = (weight_map: unknown, more: object = {}): string =>
+    JSON.stringify({ metadata: { total_size: 8 }, weight_map, ...more });
+  const map = { b: 'model-00002-of-00002.safetensors', a: 'model-00001-of-00002.safetensors' };
+  const shards = { 'model-00001-of-00002.safetensors': { a: int32(1) }, 'model-00002-of-00002.safetensors': { b: int32(2) } };
+  const values = (place: string): Record<string, unknown> =>
+    Object.fromEntries([...readSafetensors(place)].map(([name, { data }]) => [name, [...(data as Int32Array)]]));
+
+  test('of an index, by its name or that of its folder', () => {
+    const directory = model({ ...shards, [indexName]: index(map), 'reference.safetensors': { a: int32(7) } });
+    for (const place of [directory, path.join(directory, indexName)]) {
+      expect(values(place)).toEqual({ a: [1], b: [2] });
+      const [first, second] = Object.keys(shards);
+      expect(Object.fromEntries(readSafetensors(place).metadata)).toEqual({
+        [first as string]: 'seen',
+        [second as string]: 'seen',
+      });
+    }
+  });
+
+  test('tensors that the index does not name are not of it', () => {
+    const directory = model({ 'x.safetensors': { a: int32(1), c: int32(3) }, [indexName]: ` ${index({ a: 'x.safetensors' })}` });
+    expect(values(directory)).toEqual({ a: [1] });
+  });
+
+  test.each<[string, Record<string, Record<string, WritableTensor> | string>, Record<string, unknown>]>([
+    ['model.safetensors', { 'model.safetensors': { a: int32(1) }, 'reference.safetensors': { a: int32(2) } }, { a: [1] }],
+    [
+      'an index of another name',
+      { 'unet.safetensors.index.fp16.json': index({ a: 'x.safetensors' }), 'x.safetensors': { a: int32(1) } },
+      { a: [1] },
+    ],
+    [
+      'the index of a subfolder',
+      { [indexName]: index({ a: 'parts/x.safetensors' }), 'parts/x.safetensors': { a: int32(1) } },
+      { a: [1] },
+    ],
+    ['shards without an index', { ...shards, 'reference.safetensors': { a: int32(7) } }, { a: [1], b: [2] }],
+    [
+      'the only file',
+      { 'adapter_model.safetensors': { a: int32(1) }, 'README.md': '', '._adapter_model.safetensors': '' },
+      { a: [1] },
+    ],
+    ['an index of other files beside it', { 'a.safetensors': { a: int32(1) }, 'pytorch_model.bin.index.json': '{}' }, { a: [1] }],
+  ])('of a folder: %s', (_, files, expected) => {
+    expect(values(model(files))).toEqual(expected);
+  });
+
+  const first = { 'x.safetensors': { a: int32(1) } };
+  test.each<[string, Record<string, Record<string, WritableTensor> | string>, RegExp]>([
+    ['nothing', { 'README.md': '' }, /holds no \*\.safetensors/],
+    ['two files', { ...first, 'y.safetensors': { a: int32(1) } }, /"x\.safetensors", "y\.safetensors"; expected one/],
+    ['a tensor twice', { ...shards, 'model-00003-of-00003.safetensors': { a: int32(1) } }, /"a": another shard has it/],
+    ['an index that is no JSON', { ...first, [indexName]: '{' }, /not JSON/],
+    ['an index that is a list', { ...first, [indexName]: '[]' }, /not an object/],
+    ['no map', { ...first, [indexName]: '{"metadata":{}}' }, /weight_map is not an object/],
+    ['a map of numbers', { ...first, [indexName]: index({ a: 1 }) }, /weight_map "a" is not a string/],
+    [
+      'a tensor twice in the map',
+      { ...first, [indexName]: '{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}' },
+      /"a" twice/,
+    ],
+    ['a shard that is not there', { ...first, [indexName]: index({ a: 'y.safetensors' }) }, /y\.safetensors.*ENOENT/],
+    [
+      'a tensor that is not there',
+      { ...first, [indexName]: index({ a: 'x.safetensors', b: 'x.safetensors' }) },
+      /"b" is missing/,
+    ],
+    ['a file of another folder', { ...first, [indexName]: index({ a: '../x.safetensors' }) }, /does not lie in its folder/],
+    ['a file of the machine', { ...first, [indexName]: index({ a: path.join(os.tmpdir(), 'x') }) }, /does not lie in its folder/],
+    ['the folder itself', { ...first, [indexName]: index({ a: '.' }) }, /does not lie in its folder/],
+  ])('refused: %s', (_, files, message) => {
+    const directory = model(files);
+    expect(() => readSafetensors(directory)).toThrow(
+      expect.objectContaining({ code: 'ERR_DIRALIGN_FILE', message: expect.stringMatching(message) as string }) as Error,
+    );
+    expect(() => readSafetensors(directory)).toThrow(directory);
+  });
+
+  test('a batch of three shards', () => {
+    const names = Object.keys(batch);
+    const files = Object.fromEntries(names.map((name) => [`${name}.safetensors`, { [name]: batch[name] as WritableTensor }]));
+    const directory = model({
+      ...files,
+      [indexName]: index(Object.fromEntries(names.map((name) => [name, `${name}.safetensors`]))),
+    });
+    writeSafetensors(file, batch);
+    expect(readBatch(directory)).toEqual(readBatch(file));
+    expect(readBatch(path.join(directory, indexName))).toEqual(readBatch(file));
   });
 });
 

@@ -123,6 +123,25 @@ describe('the runner', () => {
     expect(record.seconds).toBeGreaterThanOrEqual(0);
   });
 
+  test('a result that cannot be written is used all the same, with a warning', async () => {
+    const { directory, computed, task } = workplace();
+    const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
+    const full = vi.spyOn(fs, 'renameSync').mockImplementation(() => {
+      throw new Error('ENOSPC: no space left on device');
+    });
+    const runner = runnerIn(directory);
+    expect(await runner.run(task('square', 3))).toEqual({ square: 9 });
+    expect(await runner.run(task('square', 4))).toEqual({ square: 16 });
+    expect(runner.failure).toBeUndefined();
+    expect(warned.mock.calls.map(([message]) => String(message))).toEqual(
+      [3, 4].map((n) => expect.stringContaining(`${taskKey(task('square', n))}.json cannot be written: ENOSPC`) as string),
+    );
+    full.mockRestore();
+    warned.mockRestore();
+    expect(await runnerIn(directory).run(task('square', 3))).toEqual({ square: 9 });
+    expect(computed().filter((line) => line === 'square 3 begins')).toHaveLength(2);
+  });
+
   test('results of another version are computed again', async () => {
     const { directory, computed, task } = workplace();
     await runnerIn(directory).run(task('square'));

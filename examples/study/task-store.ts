@@ -63,17 +63,29 @@ export class TaskStore {
     return directory;
   }
 
-  /** All or nothing: a study that is killed leaves no half result. */
+  /**
+   * All or nothing: a study that is killed leaves no half result. Where it cannot be written, the study goes on with the record, and a
+   * warning says that the next run will not have it.
+   */
   write(task: Task, computed: Pick<TaskRecord, 'version' | 'seconds' | 'result'>): TaskRecord {
     const directory = taskDirectory(this.root, task);
-    const files = fs.readdirSync(directory).sort();
-    if (files.length === 0) fs.rmdirSync(directory);
     const { version, seconds, result } = computed;
-    const record: TaskRecord = { stage: task.stage, params: task.params, version, seconds, files, result };
+    const record: TaskRecord = { stage: task.stage, params: task.params, version, seconds, files: [], result };
     const file = this.#file(task);
-    fs.writeFileSync(`${file}.partial`, `${JSON.stringify(record, undefined, 1)}\n`);
-    fs.renameSync(`${file}.partial`, file);
-    return record;
+    try {
+      const files = fs.readdirSync(directory).sort();
+      if (files.length === 0) fs.rmdirSync(directory);
+      fs.writeFileSync(`${file}.partial`, `${JSON.stringify({ ...record, files }, undefined, 1)}\n`);
+      fs.renameSync(`${file}.partial`, file);
+      return { ...record, files };
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      process.emitWarning(
+        `${file} cannot be written: ${reason}. Its result is used; the next run computes it again.`,
+        'StudyWarning',
+      );
+      return record;
+    }
   }
 
   #file(task: Task): string {

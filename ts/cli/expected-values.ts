@@ -61,7 +61,7 @@ function parseCase(value: unknown, where: string): ExpectedCase {
  * @throws CommandError where such a file is there and is not what it should be
  */
 export function expectedValuesOf(file: string): ExpectedValues | undefined {
-  const own = file.replace(/\.safetensors$/, '') + '.expected.json';
+  const own = file.replace(/\.safetensors(\.index\.json)?$/, '') + '.expected.json';
   const shared = path.join(path.dirname(file), 'expected.json');
   for (const candidate of [own, shared]) {
     if (!fs.existsSync(candidate)) continue;

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { methods } from '../catalogue.js';
 import { native } from '../native.js';
 import type { ReferenceConfig } from '../reference.js';
-import { readBatch, readSafetensors } from '../safetensors.js';
+import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
 import {
   allConfigs,
@@ -112,13 +112,15 @@ function listFiles(names: readonly string[]): string[] {
   return names.flatMap((name) => {
     const isDirectory = fs.statSync(name, { throwIfNoEntry: false })?.isDirectory() ?? false;
     if (!isDirectory) return [name];
-    const found = fs
+    const entries = fs
       .readdirSync(name)
-      .filter((entry) => entry.endsWith('.safetensors'))
       .sort()
       .map((entry) => path.join(name, entry));
+    const indexes = entries.filter((entry) => isIndex(entry) && entry.includes('.safetensors.'));
+    const shards = new Set(indexes.flatMap(shardsOfIndex).map(({ file }) => file));
+    const files = entries.filter((file) => file.endsWith('.safetensors') && !shards.has(file));
     // A folder may hold other tensors, too; what is named must be a batch.
-    const batches = found.filter((file) => readSafetensors(file).has('logits'));
+    const batches = [...files, ...indexes].filter((file) => readSafetensors(file, []).has('logits'));
     if (batches.length === 0)
       throw new CommandError(`${name}: holds no *.safetensors with logits; name a file or another folder`);
     return batches;

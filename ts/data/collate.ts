@@ -1,7 +1,7 @@
 /** From token ids of prompts and completions to the rows and labels that `dirAlignLoss` takes. */
-import { checkBuffer, tagOf } from '../arrays.js';
+import { allocate, checkArray, tagOf } from '../arrays.js';
 import { rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
+import { checkObject, describe, readAll, readProperties } from '../given.js';
 
 /** Whole numbers from 0 to 2147483647. */
 export type TokenIds = readonly number[] | Int32Array;
@@ -87,7 +87,7 @@ interface Settings {
   readonly maxPromptLength: number | undefined;
 }
 
-const optionNames: readonly string[] = ['layout', 'pad', 'maxLength', 'truncation', 'maxPromptLength'];
+const optionNames = ['layout', 'pad', 'maxLength', 'truncation', 'maxPromptLength'] as const;
 
 function checkWhole(name: string, value: unknown, low: number, high: number): number {
   if (typeof value !== 'number') {
@@ -104,27 +104,22 @@ function checkChoice<T extends string>(name: string, value: unknown, choices: re
   throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} is not one of ${choices.map((c) => `'${c}'`).join(', ')}`);
 }
 
-function checkOptions(options: CollateOptions): Settings {
-  if (typeof options !== 'object' || (options as unknown) === null) {
-    throw typeError('ERR_DIRALIGN_OPTION', `options: expected an object, not ${describe(options)}`);
-  }
-  const unknown = Object.keys(options).find((name) => !optionNames.includes(name));
-  if (unknown !== undefined) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${unknown}: not an option of collatePairs; expected ${optionNames.join(', ')}`);
-  }
-  const layout = checkChoice('layout', options.layout ?? 'padded', ['padded', 'packed']);
+function checkOptions(options: unknown): Settings {
+  checkObject('options', options);
+  const given = readProperties('options', options, optionNames);
+  const layout = checkChoice('layout', given.layout ?? 'padded', ['padded', 'packed']);
   // Padding is needed as soon as two lengths differ: better refused in the first batch than in some later one.
-  const pad = layout === 'packed' && options.pad === undefined ? 0 : checkWhole('pad', options.pad, 0, maxInt32);
-  const maxLength = options.maxLength === undefined ? maxInt32 : checkWhole('maxLength', options.maxLength, 2, maxInt32);
-  const truncation = checkChoice('truncation', options.truncation ?? 'keep_start', ['keep_start', 'keep_end']);
-  if (options.maxPromptLength === undefined) return { layout, pad, maxLength, truncation, maxPromptLength: undefined };
-  if (options.maxLength === undefined) {
+  const pad = layout === 'packed' && given.pad === undefined ? 0 : checkWhole('pad', given.pad, 0, maxInt32);
+  const maxLength = given.maxLength === undefined ? maxInt32 : checkWhole('maxLength', given.maxLength, 2, maxInt32);
+  const truncation = checkChoice('truncation', given.truncation ?? 'keep_start', ['keep_start', 'keep_end']);
+  if (given.maxPromptLength === undefined) return { layout, pad, maxLength, truncation, maxPromptLength: undefined };
+  if (given.maxLength === undefined) {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `maxPromptLength: ${String(options.maxPromptLength)} needs a maxLength; it is undefined`,
+      `maxPromptLength: ${describe(given.maxPromptLength)} needs a maxLength; it is undefined`,
     );
   }
-  const maxPromptLength = checkWhole('maxPromptLength', options.maxPromptLength, 1, maxLength - 1);
+  const maxPromptLength = checkWhole('maxPromptLength', given.maxPromptLength, 1, maxLength - 1);
   return { layout, pad, maxLength, truncation, maxPromptLength };
 }
 
@@ -132,8 +127,9 @@ function checkIds(name: string, value: unknown): TokenIds {
   if (!Array.isArray(value) && tagOf(value) !== 'Int32Array') {
     throw typeError('ERR_DIRALIGN_LABEL', `${name}: expected an array or an Int32Array of token ids, not ${describe(value)}`);
   }
-  if (ArrayBuffer.isView(value)) checkBuffer(name, value);
-  const ids = value as TokenIds;
+  const ids: TokenIds = Array.isArray(value)
+    ? (value as readonly number[])
+    : checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
   for (let i = 0; i < ids.length; i++) {
     const id: unknown = ids[i];
     if (typeof id !== 'number') {
@@ -151,7 +147,7 @@ function checkPair(index: number, value: unknown): PreferencePair {
   if (typeof value !== 'object' || value === null) {
     throw typeError('ERR_DIRALIGN_LABEL', `${name}: expected { prompt, chosen, rejected }, not ${describe(value)}`);
   }
-  const { prompt, chosen, rejected } = value as Record<keyof PreferencePair, unknown>;
+  const { prompt, chosen, rejected } = readAll(value, ['prompt', 'chosen', 'rejected']);
   const pair = {
     prompt: checkIds(`${name}.prompt`, prompt),
     chosen: checkIds(`${name}.chosen`, chosen),
@@ -239,7 +235,8 @@ function write(sequence: Sequence, start: number, { inputIds, labels, attentionM
  * Every sequence has at least one scored row. The first token of a sequence is context only, also where truncation leaves no prompt.
  *
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION for options; ERR_DIRALIGN_LABEL for token ids that are no token ids, an empty
- * completion and one of which truncation leaves nothing to score; ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more.
+ * completion and one of which truncation leaves nothing to score; ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more;
+ * ERR_DIRALIGN_MEMORY where the batch does not fit memory.
  */
 export function collatePairs(
   examples: readonly PreferencePair[],
@@ -266,9 +263,9 @@ export function collatePairs(examples: readonly PreferencePair[], options: Colla
 
   const collated: CollatedRows = {
     sequences,
-    inputIds: new Int32Array(rows),
-    labels: new Int32Array(rows).fill(ignoreIndex),
-    attentionMask: new Int32Array(rows),
+    inputIds: allocate('inputIds', 'Int32Array', rows),
+    labels: allocate('labels', 'Int32Array', rows).fill(ignoreIndex),
+    attentionMask: allocate('attentionMask', 'Int32Array', rows),
   };
   if (settings.layout === 'padded') {
     collated.inputIds.fill(settings.pad);

@@ -16,11 +16,10 @@ export { fingerprint, type FingerprintPart } from './fingerprint.js';
 export {
   isConversational,
   readPreferences,
-  type ConversationalPreference,
-  type Message,
-  type PlainPreference,
-  type Preference,
+  type PreferenceReader,
+  type PreferenceReport,
   type PreferenceSource,
   type ReadPreferencesOptions,
 } from './preferences.js';
+export type { ConversationalPreference, Message, PlainPreference, Preference, PreferenceRecord, SkipReason } from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';

@@ -1,33 +1,21 @@
 /** Preference data as JSONL: one JSON object a line, plain or conversational. */
-import { createReadStream } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { isDeepStrictEqual } from 'node:util';
-import { tagOf } from '../arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
-
-/** One turn of a conversation. Other fields that a message has in the file are kept. */
-export interface Message {
-  /** Not empty; for instance `'system'`, `'user'` or `'assistant'`. */
-  readonly role: string;
-  readonly content: string;
-}
-
-/** Text before a chat template, or without one. */
-export interface PlainPreference {
-  readonly prompt: string;
-  readonly chosen: string;
-  readonly rejected: string;
-}
-
-/** The turns before the completions, and those of each completion: at least one everywhere. */
-export interface ConversationalPreference {
-  readonly prompt: readonly Message[];
-  readonly chosen: readonly Message[];
-  readonly rejected: readonly Message[];
-}
-
-export type Preference = PlainPreference | ConversationalPreference;
+import { checkObject, describe, quoted, readProperties } from '../given.js';
+import { conversationOf } from './conversations.js';
+import { fileBytes, linesOf, textOf, type Line } from './lines.js';
+import { messagesOf } from './messages.js';
+import { plainOf } from './plain.js';
+import {
+  field,
+  isObject,
+  kindOf,
+  Refusal,
+  type ConversationalPreference,
+  type Preference,
+  type PreferenceRecord,
+  type SkipReason,
+} from './records.js';
 
 /** A path or file URL, or UTF-8 bytes or text in pieces of any size: a Node or web stream, or any other async iterable. */
 export type PreferenceSource = string | URL | AsyncIterable<Uint8Array | string>;
@@ -35,6 +23,29 @@ export type PreferenceSource = string | URL | AsyncIterable<Uint8Array | string>
 export interface ReadPreferencesOptions {
   /** What errors call the source. Default: its path; `'stream'` where it has none. */
   readonly name?: string;
+  /**
+   * What happens at a line that is no preference: `'throw'` (default) ends the reading with an error that names the line; `'skip'`
+   * goes on with the next, and `report` counts it. A source that cannot be read is an error either way.
+   */
+  readonly onError?: 'throw' | 'skip';
+  /** Called with each line that is skipped, as the error that `'throw'` would throw. Needs `onError: 'skip'`. */
+  readonly onSkip?: (error: DirAlignError, reason: SkipReason) => void;
+}
+
+/** What has been read so far. */
+export interface PreferenceReport {
+  /** Records that were given. */
+  readonly read: number;
+  /** Lines that were skipped; empty lines are none. */
+  readonly skipped: number;
+  /** The skipped lines by reason: only reasons that there were. */
+  readonly reasons: Readonly<Partial<Record<SkipReason, number>>>;
+}
+
+/** The records of a source, in its order. */
+export interface PreferenceReader extends AsyncGenerator<PreferenceRecord, void, undefined> {
+  /** Counts what is read while it is read: complete when the loop has ended. */
+  readonly report: PreferenceReport;
 }
 
 /** Whether a record's fields are messages rather than text. */
@@ -43,203 +54,119 @@ export function isConversational(preference: Preference): preference is Conversa
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Lines
+// Records
 
-/** Makes the error of one line. */
-type Defect = (what: string, cause?: unknown) => DirAlignError;
+const fields: readonly string[] = ['prompt', 'chosen', 'rejected'];
 
-function defectOf(name: string, line?: number): Defect {
-  const place = line === undefined ? name : `${name}:${line}`;
-  return (what, cause) => rangeError('ERR_DIRALIGN_FILE', `${place}: ${what}`, cause === undefined ? undefined : { cause });
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-type Piece = Uint8Array | string;
-
-/** The text of a line from its pieces, joined once whatever their number. */
-function textOf(pieces: readonly Piece[], defect: Defect): string {
-  const texts = pieces.filter((piece) => typeof piece === 'string');
-  if (texts.length > 0 && texts.length < pieces.length) throw defect('expected bytes or text, not both by turns');
-  try {
-    if (texts.length > 0) return texts.join('');
-    const bytes = pieces.length === 1 ? (pieces[0] as Uint8Array) : Buffer.concat(pieces as Uint8Array[]);
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (error) {
-    throw defect(`not UTF-8, or longer than a string can be: ${reasonOf(error)}`, error);
+function preferenceOf(line: object): Preference {
+  const [prompt, chosen, rejected] = fields.map((name) => field(line, name));
+  for (const [name, value] of Object.entries({ chosen, rejected })) {
+    if (value === undefined) throw new Refusal('field', `${name}: is missing`);
   }
+  const isText = typeof prompt === 'string' || prompt === undefined;
+  if (typeof chosen === 'string' && typeof rejected === 'string' && !Array.isArray(prompt)) {
+    if (!isText) throw new Refusal('field', `prompt: expected a string, not ${kindOf(prompt)}`);
+    return plainOf(prompt, chosen, rejected);
+  }
+  const sides = { chosen, rejected };
+  for (const [name, value] of Object.entries(sides)) {
+    if (typeof value === 'string' || Array.isArray(value)) continue;
+    throw new Refusal('field', `${name}: expected a string or messages, not ${kindOf(value)}`);
+  }
+  // After messages, text is what the assistant says.
+  const areTexts = typeof chosen === 'string' && typeof rejected === 'string';
+  const said = areTexts ? [chosen, rejected].map((content) => [{ role: 'assistant', content }]) : [chosen, rejected];
+  const messages = [messagesOf('chosen', said[0]), messagesOf('rejected', said[1])] as const;
+  // An empty list is what stores of columns write where there is no prompt.
+  const isAbsent = Array.isArray(prompt) && prompt.length === 0;
+  return conversationOf(isAbsent ? undefined : isText ? prompt : messagesOf('prompt', prompt), ...messages);
 }
 
-/**
- * Lines end at line feeds only: readline would end them at the separators U+2028 and U+2029 too, which may stand in a JSON string.
- * Carriage returns before a line feed are whitespace to JSON.
- */
-async function* linesOf(source: AsyncIterable<unknown>, name: string): AsyncGenerator<{ text: string; line: number }> {
-  let line = 1;
-  let pieces: Piece[] = [];
-  const chunks = source[Symbol.asyncIterator]();
-  let ended = false;
+/** @returns undefined for an empty line; throws a Refusal for one that is no preference */
+function recordOf(line: Line): PreferenceRecord | undefined {
+  const text = textOf(line);
+  const json = line.number === 1 && text.startsWith('\ufeff') ? text.slice(1) : text;
+  if (!/[^ \t\r]/.test(json)) return undefined;
   try {
-    for (;;) {
-      let next: IteratorResult<unknown>;
-      try {
-        next = await chunks.next();
-      } catch (error) {
-        ended = true;
-        throw defectOf(name)(`cannot be read: ${reasonOf(error)}`, error);
-      }
-      if (next.done === true) {
-        ended = true;
-        break;
-      }
-      const chunk = next.value;
-      if (typeof chunk !== 'string' && tagOf(chunk) !== 'Uint8Array') {
-        throw typeError('ERR_DIRALIGN_FILE', `${name}:${line}: expected pieces of bytes or text, not ${describe(chunk)}`);
-      }
-      const piece = chunk as Piece;
-      let start = 0;
-      for (;;) {
-        const end = typeof piece === 'string' ? piece.indexOf('\n', start) : piece.indexOf(0x0a, start);
-        if (end < 0) break;
-        pieces.push(typeof piece === 'string' ? piece.slice(start, end) : piece.subarray(start, end));
-        yield { text: textOf(pieces, defectOf(name, line)), line };
-        pieces = [];
-        line++;
-        start = end + 1;
-      }
-      // A copy: the source may fill the same memory again.
-      if (start < piece.length)
-        pieces.push(typeof piece === 'string' ? piece.slice(start) : Uint8Array.from(piece.subarray(start)));
+    const value: unknown = JSON.parse(json);
+    if (!isObject(value)) {
+      throw new Refusal('object', `expected an object with prompt, chosen and rejected, not ${kindOf(value)}`);
     }
-    if (pieces.length > 0) yield { text: textOf(pieces, defectOf(name, line)), line };
-  } finally {
-    // An error, or a reader that has seen enough: the source is closed.
-    if (!ended) await chunks.return?.();
+    const others = Object.entries(value).filter(([name, other]) => !fields.includes(name) && other !== null);
+    return { ...preferenceOf(value), record: Object.fromEntries(others) };
+  } catch (error) {
+    // JSON of any depth can be parsed, but not compared.
+    throw error instanceof Refusal ? error : new Refusal('json', `not JSON: ${(error as Error).message}`, error);
   }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Records
+// Reading
 
-/** A JSON value as a message names it. */
-function kindOf(value: unknown): string {
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
-  if (typeof value === 'string') return value === '' ? 'an empty string' : 'a string';
-  return typeof value === 'object' && value !== null ? 'an object' : JSON.stringify(value);
+interface Report extends PreferenceReport {
+  read: number;
+  skipped: number;
+  readonly reasons: Partial<Record<SkipReason, number>>;
 }
 
-function messagesOf(field: string, value: unknown, defect: Defect): readonly Message[] {
-  if (!Array.isArray(value)) throw defect(`${field}: expected messages, as the other fields have, not ${kindOf(value)}`);
-  if (value.length === 0) throw defect(`${field}: has no messages; expected at least one`);
-  for (const [i, message] of (value as readonly unknown[]).entries()) {
-    const name = `${field}[${i}]`;
-    if (typeof message !== 'object' || message === null || Array.isArray(message)) {
-      throw defect(`${name}: expected { role, content }, not ${kindOf(message)}`);
+type OnRefusal = (error: DirAlignError, reason: SkipReason) => void;
+
+async function* recordsOf(
+  source: AsyncIterable<unknown>,
+  name: string,
+  report: Report,
+  onRefusal: OnRefusal,
+): AsyncGenerator<PreferenceRecord, void, undefined> {
+  for await (const line of linesOf(source, name)) {
+    let record: PreferenceRecord | undefined;
+    try {
+      record = recordOf(line);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      const cause = error.cause === undefined ? undefined : { cause: error.cause };
+      onRefusal(rangeError('ERR_DIRALIGN_FILE', `${name}:${line.number}: ${error.message}`, cause), error.reason);
+      continue;
     }
-    for (const key of ['role', 'content'] as const) {
-      if (!Object.hasOwn(message, key)) throw defect(`${name}: has no ${key}`);
-      const text = (message as Record<string, unknown>)[key];
-      if (typeof text !== 'string') throw defect(`${name}.${key}: expected a string, not ${kindOf(text)}`);
-      if (key === 'role' && text === '') throw defect(`${name}.role: is empty`);
-    }
-  }
-  return value as readonly Message[];
-}
-
-/** Number of messages, from the first, that two conversations have in common. */
-function commonLength(a: readonly Message[], b: readonly Message[]): number {
-  let length = 0;
-  while (length < Math.min(a.length, b.length) && isDeepStrictEqual(a[length], b[length])) length++;
-  return length;
-}
-
-function conversationalOf(record: Readonly<Record<string, unknown>>, defect: Defect): ConversationalPreference {
-  const chosen = messagesOf('chosen', record.chosen, defect);
-  const rejected = messagesOf('rejected', record.rejected, defect);
-  const common = commonLength(chosen, rejected);
-  // Text beside conversations is a copy of what they begin with, as in UltraFeedback.
-  if (!Object.hasOwn(record, 'prompt') || typeof record.prompt === 'string') {
-    if (common === 0) throw defect('prompt: is missing, and chosen and rejected begin with different messages');
-    for (const [field, messages] of Object.entries({ chosen, rejected })) {
-      if (messages.length === common) {
-        throw defect(`${field}: has no message after the ${common} that chosen and rejected both begin with, the prompt`);
-      }
-    }
-    return { prompt: chosen.slice(0, common), chosen: chosen.slice(common), rejected: rejected.slice(common) };
-  }
-  const prompt = messagesOf('prompt', record.prompt, defect);
-  if (commonLength(prompt, chosen) === prompt.length && commonLength(prompt, rejected) === prompt.length) {
-    throw defect('prompt: chosen and rejected begin with it, so it would stand there twice; leave it out here or there');
-  }
-  return { prompt, chosen, rejected };
-}
-
-function preferenceOf(text: string, defect: Defect): Preference {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw defect(`not JSON: ${reasonOf(error)}`, error);
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw defect(`expected an object with prompt, chosen and rejected, not ${kindOf(value)}`);
-  }
-  const record = value as Record<string, unknown>;
-  for (const field of ['chosen', 'rejected']) {
-    if (!Object.hasOwn(record, field)) throw defect(`${field}: is missing`);
-  }
-  const { prompt, chosen, rejected } = record;
-  if (Array.isArray(chosen) || Array.isArray(rejected)) return conversationalOf(record, defect);
-  if (!Object.hasOwn(record, 'prompt')) throw defect('prompt: is missing; only conversations may have it implicitly');
-  for (const [field, text] of Object.entries({ prompt, chosen, rejected })) {
-    if (typeof text !== 'string') throw defect(`${field}: expected a string, not ${kindOf(text)}`);
-  }
-  return { prompt, chosen, rejected } as PlainPreference;
-}
-
-async function* preferencesOf(source: AsyncIterable<unknown>, name: string): AsyncGenerator<Preference, void, undefined> {
-  for await (const { text, line } of linesOf(source, name)) {
-    const json = line === 1 && text.startsWith('\ufeff') ? text.slice(1) : text;
-    if (/[^ \t\r]/.test(json)) yield preferenceOf(json, defectOf(name, line));
+    if (record === undefined) continue;
+    report.read++;
+    yield record;
   }
 }
 
-function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
-  return typeof value === 'object' && value !== null && Symbol.asyncIterator in value;
-}
-
-/** Opened when the first record is asked for. */
-async function* fileBytes(path: string): AsyncGenerator {
-  yield* createReadStream(path);
-}
-
-/**
- * The records of a JSONL file or stream, in its order, one line in memory at a time. A line is one of
- *
- *     {"prompt": "text", "chosen": "text", "rejected": "text"}
- *     {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
- *     {"chosen": [messages], "rejected": [messages]}
- *
- * with messages of `{"role": "user", "content": "text"}`. In the third form the prompt is the messages that both begin with; a `prompt`
- * that is text beside conversations is taken for a copy of it and not read. Other fields are not read. Lines may end in CRLF, the last
- * in nothing; empty lines and a byte order mark are skipped. The source is closed when the reader ends, early or not.
- *
- * @throws DirAlignError at once, for a source of another kind; while reading, with code ERR_DIRALIGN_FILE and `NAME:LINE: ` before what
- * is wrong, for a line that is none of the three or not UTF-8, and for a source that cannot be read
- */
-export function readPreferences(
-  source: PreferenceSource,
-  options: ReadPreferencesOptions = {},
-): AsyncGenerator<Preference, void, undefined> {
-  const { name } = options;
+function checkOptions(options: unknown): ReadPreferencesOptions {
+  if (options === undefined) return {};
+  checkObject('options', options);
+  const { name, onError, onSkip } = readProperties('options', options, ['name', 'onError', 'onSkip']);
   if (name !== undefined && typeof name !== 'string') {
     throw typeError('ERR_DIRALIGN_OPTION', `name: expected a string, not ${describe(name)}`);
   }
-  if (typeof source === 'string' || (source instanceof URL && source.protocol === 'file:')) {
-    const path = typeof source === 'string' ? source : fileURLToPath(source);
-    return preferencesOf(fileBytes(path), name ?? path);
+  if (onError !== undefined && onError !== 'throw' && onError !== 'skip') {
+    throw typeError('ERR_DIRALIGN_OPTION', `onError: ${describe(onError)} is not one of ${quoted(['throw', 'skip'])}`);
+  }
+  if (onSkip !== undefined && typeof onSkip !== 'function') {
+    throw typeError('ERR_DIRALIGN_OPTION', `onSkip: expected a function, not ${describe(onSkip)}`);
+  }
+  if (onSkip !== undefined && onError !== 'skip') {
+    throw typeError('ERR_DIRALIGN_OPTION', `onSkip: needs onError 'skip'; it is ${describe(onError)}`);
+  }
+  return { name, onError, onSkip } as ReadPreferencesOptions;
+}
+
+function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
+  return typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] === 'function';
+}
+
+/** The bytes or text of a source, and what messages call it. */
+function open(source: unknown): { readonly chunks: AsyncIterable<unknown>; readonly called: string } {
+  if (typeof source === 'string') return { chunks: fileBytes(source), called: source };
+  if (source instanceof URL && source.protocol === 'file:') {
+    try {
+      const path = fileURLToPath(source);
+      return { chunks: fileBytes(path), called: path };
+    } catch (cause) {
+      const reason = (cause as Error).message;
+      throw typeError('ERR_DIRALIGN_OPTION', `source: ${source.href} stands for no path: ${reason}`, { cause });
+    }
   }
   if (!isAsyncIterable(source)) {
     const given = source instanceof URL ? source.href : describe(source);
@@ -249,5 +176,49 @@ export function readPreferences(
     );
   }
   const path = 'path' in source && typeof source.path === 'string' ? source.path : undefined;
-  return preferencesOf(source, name ?? path ?? 'stream');
+  return { chunks: source, called: path ?? 'stream' };
+}
+
+/**
+ * The records of a JSONL file or stream, in its order, one line in memory at a time. A line is one of
+ *
+ *     {"prompt": "text", "chosen": "text", "rejected": "text"}
+ *     {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
+ *     {"prompt": "text", "chosen": [messages], "rejected": [messages]}
+ *     {"chosen": [messages], "rejected": [messages]}
+ *
+ * with messages of `{"role": "user", "content": "text"}`, or with text in parts as content. Null counts as absent, in every field of the
+ * line and of its messages. The question is in the prompt, and nowhere else:
+ *
+ * - Without a prompt, or where its text is a turn of both conversations (or these turns as a chat template writes them), the prompt is
+ *   the turns that both begin with; of equal conversations, those up to the last question.
+ * - A prompt that the completions do not have comes before them: text as a user's turn, after the system message if they begin with one.
+ * - A prompt that the completions repeat, with a system message or without, is taken off them. So is text of several words that both
+ *   texts begin with, and dialogues of "Human:" and "Assistant:" may have it implicitly, too.
+ *
+ * Other fields come along in `record`. Lines may end in CRLF, the last in nothing; empty lines and a byte order mark are skipped. The
+ * source is closed when the reader ends, early or not.
+ *
+ *     const reader = readPreferences('pairs.jsonl', { onError: 'skip' });
+ *     for await (const { prompt, chosen, rejected, record } of reader) train(prompt, chosen, rejected, record.tools);
+ *     console.log(reader.report); // { read: 998, skipped: 2, reasons: { json: 1, message: 1 } }
+ *
+ * @throws DirAlignError at once, with code ERR_DIRALIGN_OPTION, for a source or options of another kind; while reading, with code
+ * ERR_DIRALIGN_FILE and `NAME:LINE: ` before what is wrong, for a line that is no preference, unless `onError` is `'skip'`, and for a
+ * source that cannot be read
+ */
+export function readPreferences(source: PreferenceSource, options?: ReadPreferencesOptions): PreferenceReader {
+  const { name, onError, onSkip } = checkOptions(options);
+  const { chunks, called } = open(source);
+  const report: Report = { read: 0, skipped: 0, reasons: {} };
+  const skip: OnRefusal = (error, reason) => {
+    report.skipped++;
+    report.reasons[reason] = (report.reasons[reason] ?? 0) + 1;
+    onSkip?.(error, reason);
+  };
+  const fail: OnRefusal = (error) => {
+    throw error;
+  };
+  const records = recordsOf(chunks, name ?? called, report, onError === 'skip' ? skip : fail);
+  return Object.assign(records, { report });
 }

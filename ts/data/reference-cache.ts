@@ -1,11 +1,11 @@
 /** The reference model's numbers, computed once and kept in a safetensors file that says what they belong to. */
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { checkArray } from '../arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
-import { readSafetensors, writeSafetensors } from '../safetensors.js';
+import { checkObject, describe, readProperties } from '../given.js';
+import { readSafetensorsFile, writeSafetensors } from '../safetensors.js';
 import type { SequenceLogps } from '../types.js';
 
 export interface CachedReferenceOptions {
@@ -37,7 +37,7 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   } catch (error) {
     throw defect(file, `cannot be opened: ${reasonOf(error)}`, error);
   }
-  const tensors = readSafetensors(file);
+  const tensors = readSafetensorsFile(file);
   const { metadata } = tensors;
   if (metadata.get('format') !== format) {
     throw defect(file, `its format is ${describe(metadata.get('format'))}; expected '${format}', a file of cachedReference`);
@@ -69,8 +69,8 @@ function checkComputed(value: unknown): SequenceLogps {
     throw typeError('ERR_DIRALIGN_REFERENCE', `compute: expected to give { logps, counts }, not ${describe(value)}`);
   }
   const given = value as Record<keyof SequenceLogps, unknown>;
-  const logps = checkArray('logps', given.logps, ['Float64Array'], 'ERR_DIRALIGN_REFERENCE') as Float64Array;
-  const counts = checkArray('counts', given.counts, ['Int32Array'], 'ERR_DIRALIGN_REFERENCE') as Int32Array;
+  const logps = checkArray('logps', given.logps, ['Float64Array'], 'ERR_DIRALIGN_REFERENCE');
+  const counts = checkArray('counts', given.counts, ['Int32Array'], 'ERR_DIRALIGN_REFERENCE');
   if (logps.length !== counts.length) {
     throw rangeError('ERR_DIRALIGN_REFERENCE', `counts: length ${counts.length}; expected ${logps.length}, that of logps`);
   }
@@ -85,19 +85,35 @@ function checkComputed(value: unknown): SequenceLogps {
   return { logps: logps.slice(), counts: counts.slice() };
 }
 
-/** Flushes a file, or the entry of a file in its directory. */
-function sync(path: string): void {
-  const descriptor = fs.openSync(path, 'r');
+/** What the system says where data did not arrive. Anything else means that it cannot flush here: network file systems, Windows. */
+const lossCodes = ['EIO', 'ENOSPC', 'EDQUOT'];
+
+/** Has the system write back what it holds of a file or a folder. @throws where that lost data */
+function flush(path: string, flags: string): void {
   try {
-    fs.fsyncSync(descriptor);
-  } finally {
-    fs.closeSync(descriptor);
+    const descriptor = fs.openSync(path, flags);
+    try {
+      fs.fsyncSync(descriptor);
+    } finally {
+      fs.closeSync(descriptor);
+    }
+  } catch (error) {
+    if (lossCodes.includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}
+
+function quietly(action: () => void): void {
+  try {
+    action();
+  } catch {
+    // It was worth a try; what counts has been done, or is about to be said.
   }
 }
 
 /** Whole or not at all: into a file beside it, which then takes its name. */
 function write(file: string, fingerprint: string, numbers: SequenceLogps): void {
-  const part = join(dirname(file), `.${basename(file)}.${randomUUID()}.part`);
+  // Not named after it: with more letters its name could be too long.
+  const part = join(dirname(file), `.diralign-${randomUUID()}.part`);
   const shape = [numbers.logps.length];
   try {
     writeSafetensors(
@@ -105,14 +121,17 @@ function write(file: string, fingerprint: string, numbers: SequenceLogps): void 
       { logps: { dtype: 'F64', shape, data: numbers.logps }, counts: { dtype: 'I32', shape, data: numbers.counts } },
       { format, fingerprint, checksum: checksum(fingerprint, numbers) },
     );
-    sync(part);
+    flush(part, 'r+');
     fs.renameSync(part, file);
-    sync(dirname(file));
   } catch (error) {
+    quietly(() => {
+      fs.rmSync(part, { force: true });
+    });
     throw defect(file, `cannot be written: ${reasonOf(error)}`, error);
-  } finally {
-    fs.rmSync(part, { force: true });
   }
+  quietly(() => {
+    flush(dirname(file), 'r');
+  });
 }
 
 /** Before hours of computing: that there is a place for what comes of it. */
@@ -125,15 +144,33 @@ function checkPlace(file: string): void {
 }
 
 /**
+ * Keeps what was computed. Another process may have been at the same work: then its numbers stand. Where the file cannot be written, or
+ * holds something else by now, the numbers are good all the same: they are given with a warning, since they took hours.
+ */
+function keep(file: string, fingerprint: string, numbers: SequenceLogps): SequenceLogps {
+  try {
+    const theirs = read(file, fingerprint);
+    if (theirs !== undefined) return theirs;
+    write(file, fingerprint, numbers);
+  } catch (error) {
+    const message = `${reasonOf(error)}. The numbers were computed and are given, but not kept: the next run computes them again.`;
+    process.emitWarning(message, { type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
+  }
+  return numbers;
+}
+
+/**
  * The reference model's numbers of a data set: from `file` where it exists, else from `compute`, whose result is then written there,
- * whole or not at all. Both ways give the same bits.
+ * whole or not at all. Both ways give the same bits. What was computed is never lost: where it cannot be written after all, the numbers
+ * are given, and a warning with the code `DIRALIGN_CACHE` says why they were not kept.
  *
  * @param file a safetensors file: `logps` [sequences] of F64 and `counts` [sequences] of I32, with fingerprint and checksum
  * @param compute called at most once, and only where there is no file: {@link SequenceLogps} as `sequenceLogps` returns them, per
  * sequence, in any order that the fingerprint stands for. The numbers must be finite.
  * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_REFERENCE for a file of another fingerprint, which is neither used nor
  * overwritten, and for a result of `compute` that is not such numbers; ERR_DIRALIGN_FILE for a file that is damaged, is something else
- * or cannot be read or written; ERR_DIRALIGN_OPTION for arguments. What `compute` throws, it rejects with.
+ * or cannot be read, and for a folder that cannot be written to, before anything is computed; ERR_DIRALIGN_OPTION for arguments. What
+ * `compute` throws, it rejects with.
  */
 export async function cachedReference(
   file: string,
@@ -146,17 +183,13 @@ export async function cachedReference(
   if (typeof compute !== 'function') {
     throw typeError('ERR_DIRALIGN_OPTION', `compute: expected a function, not ${describe(compute)}`);
   }
-  const fingerprint: unknown = await (options as Partial<CachedReferenceOptions> | undefined)?.fingerprint;
+  checkObject('options', options, 'ERR_DIRALIGN_OPTION', '{ fingerprint }');
+  const fingerprint: unknown = await readProperties('options', options, ['fingerprint']).fingerprint;
   if (typeof fingerprint !== 'string' || fingerprint === '') {
     throw typeError('ERR_DIRALIGN_OPTION', `fingerprint: expected a string, as of fingerprint(), not ${describe(fingerprint)}`);
   }
   const cached = read(file, fingerprint);
   if (cached !== undefined) return cached;
   checkPlace(file);
-  const numbers = checkComputed(await compute());
-  // Another process may have been at the same work: its numbers stand.
-  const theirs = read(file, fingerprint);
-  if (theirs !== undefined) return theirs;
-  write(file, fingerprint, numbers);
-  return numbers;
+  return keep(file, fingerprint, checkComputed(await compute()));
 }

@@ -1,0 +1,52 @@
+/** Pairs of text: where the prompt stands in the completions too, it is taken off them. */
+import { Refusal, type PlainPreference } from './records.js';
+import { afterWords, commonStart, findWords, squeezed } from './text.js';
+
+/** Headers of turns in dialogues that are one text, as in HH-RLHF and in what chat templates make. */
+const questionHeader =
+  /(?:^|\n)[ \t#]*(?:human|user)[ \t]*:|<\|im_start\|>user|<\|user\|>|<\|start_header_id\|>user<|<start_of_turn>user|\[INST\]/i;
+const answerHeader =
+  /(?:^|\n)[ \t#]*assistant[ \t]*:|<\|im_start\|>assistant\n|<\|assistant\|>\n?|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n|<start_of_turn>model\n|\[\/INST\]/gi;
+
+/** Length of the dialogue that both texts begin with, through the header of the answer that they give it; 0 where there is none. */
+function dialogueLength(chosen: string, rejected: string): number {
+  const common = chosen.slice(0, commonStart(chosen, rejected));
+  const header = [...common.matchAll(answerHeader)].at(-1);
+  if (header === undefined || !questionHeader.test(common.slice(0, header.index))) return 0;
+  return header.index + header[0].length;
+}
+
+/**
+ * The text after the prompt, where the text begins with it and goes on as another text would: after
+ * whitespace, or after a prompt that ends in whitespace or like a header.
+ */
+function restAfter(text: string, prompt: string, words: readonly string[]): string | undefined {
+  const end = afterWords(text, words);
+  if (end < 0) return undefined;
+  const rest = text.slice(end);
+  if (/\s$/.test(prompt)) return rest.trimStart();
+  return rest === '' || /^\s/.test(rest) || /[:>\]]$/.test(prompt) ? rest : undefined;
+}
+
+/**
+ * @param prompt undefined where there is none: then the completions are dialogues that begin with the same turns
+ * @throws Refusal where there is no prompt
+ */
+export function plainOf(prompt: string | undefined, chosen: string, rejected: string): PlainPreference {
+  const dialogue = dialogueLength(chosen, rejected);
+  if (dialogue > 0 && (prompt === undefined || findWords(squeezed(chosen.slice(0, dialogue)), squeezed(prompt)) >= 0)) {
+    return { prompt: chosen.slice(0, dialogue), chosen: chosen.slice(dialogue), rejected: rejected.slice(dialogue) };
+  }
+  if (prompt === undefined) {
+    throw new Refusal(
+      'prompt',
+      'prompt: is missing; only conversations and dialogues of "Human:" and "Assistant:" may have it implicitly',
+    );
+  }
+  const words = prompt.split(/\s+/).filter(Boolean);
+  const rests = [chosen, rejected].map((text) => restAfter(text, prompt, words));
+  const [ofChosen, ofRejected] = rests;
+  // Answers to a single word may begin with it, as one greeting with another.
+  const isRepeated = words.length > 1 && ofChosen !== undefined && ofRejected !== undefined && rests.some(Boolean);
+  return isRepeated ? { prompt, chosen: ofChosen, rejected: ofRejected } : { prompt, chosen, rejected };
+}

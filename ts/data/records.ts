@@ -1,0 +1,70 @@
+/** What the reader of preferences gives, and why a line is none. */
+
+/** One turn of a conversation. Other fields that a message has in the file are kept, without those that are null. */
+export interface Message {
+  /** Not empty; for instance `'system'`, `'user'` or `'assistant'`. */
+  readonly role: string;
+  /** Parts of text are joined. Empty where the message calls a tool and says nothing. */
+  readonly content: string;
+}
+
+/** Text before a chat template, or without one. */
+export interface PlainPreference {
+  readonly prompt: string;
+  readonly chosen: string;
+  readonly rejected: string;
+}
+
+/** The turns before the completions, and those of each completion: at least one everywhere. */
+export interface ConversationalPreference {
+  readonly prompt: readonly Message[];
+  readonly chosen: readonly Message[];
+  readonly rejected: readonly Message[];
+}
+
+export type Preference = PlainPreference | ConversationalPreference;
+
+/** A preference as a line has it. */
+export type PreferenceRecord = Preference & {
+  /** The other fields of the line, as they are: `tools`, scores, the reference's log-probabilities. None that is null. */
+  readonly record: Readonly<Record<string, unknown>>;
+};
+
+/**
+ * Why a line is no preference:
+ * - `encoding`: not UTF-8, or longer than a string can be
+ * - `json`: not JSON, or nested too deeply
+ * - `object`: JSON of another kind
+ * - `field`: `chosen` or `rejected` is missing, or a field is neither text nor messages, or not what the others are
+ * - `message`: a message without a role, or without content that is text
+ * - `prompt`: there is none, or it contradicts the completions
+ * - `completion`: no message is left after the prompt
+ */
+export type SkipReason = 'encoding' | 'json' | 'object' | 'field' | 'message' | 'prompt' | 'completion';
+
+/** A line is no preference. The reader knows which line it is, and whether that ends the file. */
+export class Refusal extends Error {
+  constructor(
+    readonly reason: SkipReason,
+    message: string,
+    cause?: unknown,
+  ) {
+    super(message, cause === undefined ? undefined : { cause });
+  }
+}
+
+export function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** A field of a JSON object. Null counts as absent: stores of columns write every column in every row. */
+export function field(object: object, key: string): unknown {
+  return Object.hasOwn(object, key) ? ((object as Record<string, unknown>)[key] ?? undefined) : undefined;
+}
+
+/** A JSON value as a message names it. */
+export function kindOf(value: unknown): string {
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
+  if (typeof value === 'string') return value === '' ? 'an empty string' : 'a string';
+  return isObject(value) ? 'an object' : String(value);
+}

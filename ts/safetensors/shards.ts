@@ -1,0 +1,86 @@
+/** Tensors in several files: an index that maps their names to shards, and directories. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { defect, guarded, isObject, jsonFields, maxHeaderBytes, quote } from './format.js';
+
+const extension = '.safetensors';
+
+/** A file, and which of its tensors count: all, or those that an index takes from it. */
+export interface Shard {
+  readonly file: string;
+  readonly names: readonly string[] | undefined;
+}
+
+/** By its name: `model.safetensors.index.json`, or `model.safetensors.index.fp16.json` of a variant. */
+export function isIndex(file: string): boolean {
+  return /\.index(\.[\w-]+)?\.json$/.test(file);
+}
+
+/**
+ * A path that a JSON file gives, from the JSON file's folder. A downloaded file must not have others
+ * of this machine read.
+ */
+export function besideIndex(index: string, name: string): string {
+  const folder = path.dirname(index);
+  const file = path.resolve(folder, name);
+  const relative = path.relative(path.resolve(folder), file);
+  if (relative === '' || relative.split(path.sep)[0] === '..' || path.isAbsolute(relative)) {
+    throw defect(index, `names ${quote(name)}, which does not lie in its folder.`);
+  }
+  return path.join(folder, relative);
+}
+
+/** The fields of a JSON file of at most 100 MB. */
+export function readJsonFile(file: string): Map<string, unknown> {
+  const stat = guarded(file, 'cannot be opened', () => fs.statSync(file));
+  if (!stat.isFile()) throw defect(file, 'is not a regular file.');
+  if (stat.size > maxHeaderBytes) throw defect(file, `has ${stat.size} bytes; expected at most ${maxHeaderBytes}.`);
+  return jsonFields(
+    file,
+    'the index',
+    guarded(file, 'cannot be read', () => fs.readFileSync(file)),
+  );
+}
+
+/** The shards of an index, in the order in which its `weight_map` first names them. */
+export function shardsOfIndex(index: string): Shard[] {
+  const map = readJsonFile(index).get('weight_map');
+  if (!isObject(map)) throw defect(index, 'weight_map is not an object: not an index of shards?');
+  const shards = new Map<string, string[]>();
+  for (const [name, shard] of Object.entries(map)) {
+    if (typeof shard !== 'string') throw defect(index, `weight_map ${quote(name)} is not a string.`);
+    const file = besideIndex(index, shard);
+    const names = shards.get(file) ?? [];
+    names.push(name);
+    shards.set(file, names);
+  }
+  return [...shards].map(([file, names]) => ({ file, names }));
+}
+
+/**
+ * What a directory holds its tensors in: `model.safetensors`, an index, the shards of a set that has
+ * no index, or its only file of tensors; in this order, as the hub's libraries look for them.
+ * @returns one file, which may be an index, or shards without an index
+ */
+export function filesOfDirectory(directory: string): string[] {
+  const names = guarded(directory, 'cannot be read', () => fs.readdirSync(directory));
+  // Hidden files are not the directory's own content: macOS keeps attributes in ._model.safetensors.
+  const visible = names.filter((name) => !name.startsWith('.')).sort();
+  const tensors = visible.filter((name) => name.endsWith(extension));
+  const indexes = visible.filter((name) => isIndex(name) && name.includes(`${extension}.`));
+  const whole = [`model${extension}`, `model${extension}.index.json`].find((name) => visible.includes(name));
+  const shards = tensors.filter((name) => /-\d+-of-\d+\.safetensors$/.test(name));
+  const found = whole !== undefined ? [whole] : ([indexes, shards, tensors].find(({ length }) => length > 0) ?? []);
+  if (found.length === 0) throw defect(directory, `holds no *${extension} file.`);
+  if (found.length > 1 && found !== shards) {
+    throw defect(directory, `holds ${found.slice(0, 8).map(quote).join(', ')}; expected one, or an index: name the file.`);
+  }
+  return found.map((name) => path.join(directory, name));
+}
+
+/** The files of a file, an index or a directory, and which of their tensors count. */
+export function shardsOf(name: string): Shard[] {
+  const isDirectory = guarded(name, 'cannot be opened', () => fs.statSync(name)).isDirectory();
+  const files = isDirectory ? filesOfDirectory(name) : [name];
+  return files.flatMap((file) => (isIndex(file) ? shardsOfIndex(file) : [{ file, names: undefined }]));
+}
