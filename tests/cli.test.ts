@@ -318,6 +318,28 @@ describe('diralign loss', () => {
     for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
   });
 
+  test('a file without a byte of tensors allocates nothing for the shapes it has', { timeout: 60_000 }, () => {
+    const header = (sequences: number): string => {
+      const [logits, labels] = [
+        ['F32', [sequences, 0, 5]],
+        ['I32', [sequences, 0]],
+      ].map(([dtype, shape]) => {
+        return { dtype, shape, data_offsets: [0, 0] };
+      });
+      return JSON.stringify({ logits, labels });
+    };
+    for (const sequences of [2 ** 31, 2 ** 40]) {
+      const json = Buffer.from(header(sequences));
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(json.length));
+      fs.writeFileSync(inFolder('empty.safetensors'), Buffer.concat([length, json]));
+      for (const command of ['loss', 'verify']) {
+        const said = refusal(1, command, inFolder('empty.safetensors'), '--method', 'simpo');
+        expect(said).toContain(`shape: ${sequences} sequences of no tokens`);
+      }
+    }
+  });
+
   test('files that cannot be: status 1', () => {
     expect(refusal(1, 'loss', inFolder('missing.safetensors'))).toContain('ENOENT');
     expect(refusal(1, 'loss', path.join(root, 'docs'))).toContain('holds no *.safetensors');

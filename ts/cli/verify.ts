@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { methods } from '../catalogue.js';
 import { native } from '../native.js';
+import { sequenceLogps } from '../objective.js';
 import type { ReferenceConfig } from '../reference.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
@@ -129,6 +130,9 @@ function listFiles(names: readonly string[]): string[] {
 
 function fileBatch(file: string): NamedBatch {
   const batch = readBatch(file);
+  // A call checks the batch: the reference implementation believes its shape, and allocates by it.
+  const { logits, dtype, shape, offsets, labels } = batch;
+  sequenceLogps({ logits, shape, labels, ...(dtype && { dtype }), ...(offsets && { offsets }) });
   const sequences = batch.offsets ? batch.offsets.length - 1 : batch.shape[0];
   const lacksReference = new Set<string>(
     batch.reference
