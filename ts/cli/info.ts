@@ -85,7 +85,8 @@ function gather() {
     cpu: {
       model: processors[0]?.model.trim() ?? 'unknown',
       processors: processors.length,
-      available: os.availableParallelism(),
+      // Older versions of Node do not know the quotas of control groups.
+      available: 'error' in addon ? os.availableParallelism() : addon.threads,
       memoryBytes: os.totalmem(),
     },
     backends: {
