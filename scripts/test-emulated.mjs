@@ -23,7 +23,18 @@ const build = path.join(root, directory);
 const ofCuda = readdirSync(path.join(root, 'tests')).filter(
   (name) => /^cuda.*\.test\.ts$/.test(name) && name !== 'cuda-absent.test.ts',
 );
-const ofCpu = ['errors', 'properties', 'edges', 'hidden', 'hidden-errors', 'hidden-properties'].map((name) => `${name}.test.ts`);
+const cpuSuites = [
+  'errors',
+  'properties',
+  'edges',
+  'hidden',
+  'hidden-errors',
+  'hidden-properties',
+  'async',
+  'abort',
+  'lifecycle',
+];
+const ofCpu = cpuSuites.map((name) => `${name}.test.ts`);
 const suites = [...ofCuda, 'gpu-scripts.test.ts', ...(sanitize ? ofCpu : [])].map((name) => `tests/${name}`);
 
 function run(command, commandArgs, env = {}) {
