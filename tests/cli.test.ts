@@ -6,7 +6,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
-import { digits, table } from '../ts/cli/table.js';
+import { digits, table } from '../ts/text/table.js';
 import { cuda, dirAlignLoss, methods, presets } from '../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
 import { sameBits } from './support/numbers.js';

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { oneOf, parse, whole } from './arguments.js';
 import { CommandError, ok, UsageError, type Command } from './command.js';
-import { print, printJson, Progress } from './terminal.js';
+import { print, printJson, Progress } from '../text/terminal.js';
 
 const usage = `diralign bench: speed against what memory allows, and against other implementations
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { failed, ok, type Command } from './command.js';
 import { packageRoot } from './package.js';
-import { paint, printJson } from './terminal.js';
+import { paint, printJson } from '../text/terminal.js';
 
 interface Ended {
   readonly status: number;

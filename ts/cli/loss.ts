@@ -9,8 +9,8 @@ import { kebab, number, oneOf, parse, whole } from './arguments.js';
 import { CommandError, ok, UsageError, type Command } from './command.js';
 import { methodNamed } from './methods.js';
 import { exampleFile, shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson } from './terminal.js';
+import { digits, plural, table, type Cell } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 
 /** The setup whose best betas are taken where the user gives none: the largest model with a chat data set. */
 export const setup: PresetSetup = 'ultrafeedback-llama-3.1-8b';

@@ -3,8 +3,8 @@ import { DirAlignError } from '../errors.js';
 import { closest } from './arguments.js';
 import { CommandError, failed, misused, ok, UsageError, type Command } from './command.js';
 import { packageVersion } from './package.js';
-import { list } from './table.js';
-import { paint, painter, print } from './terminal.js';
+import { list } from '../text/table.js';
+import { paint, painter, print } from '../text/terminal.js';
 
 /** Each is imported when it is asked for: `build` must work where nothing else does. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {

@@ -6,8 +6,8 @@ import { number, oneOf, parse, whole } from './arguments.js';
 import { CommandError, ok, UsageError, type Command } from './command.js';
 import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './loss.js';
 import { shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson } from './terminal.js';
+import { digits, plural, table, type Cell } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 
 const types = {
   beta: 'string',

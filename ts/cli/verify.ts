@@ -25,8 +25,8 @@ import { expectedValuesOf, type ExpectedValues } from './expected-values.js';
 import { junit, type JUnitSuite } from './junit.js';
 import { methodNamed } from './methods.js';
 import { exampleFile, shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson, Progress } from './terminal.js';
+import { digits, plural, table, type Cell } from '../text/table.js';
+import { paint, print, printJson, Progress } from '../text/terminal.js';
 
 /** A batch in one of its forms, and what is to be checked on it. */
 interface Plan {
