@@ -4,7 +4,7 @@ import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js
 import { toPng, type PngOptions } from './png.js';
 import { number, oneOf, parse, whole } from './arguments.js';
 import { CommandError, ok, UsageError, type Command } from './command.js';
-import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './loss.js';
+import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './choice.js';
 import { shortPath } from './package.js';
 import { digits, plural, table, type Cell } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
