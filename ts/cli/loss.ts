@@ -17,8 +17,9 @@ import {
   type Built,
   type Choice,
 } from './choice.js';
-import { CommandError, ok, UsageError, type Command } from './command.js';
+import { CommandError, UsageError, type Command } from './command.js';
 import { describe, jsonOf, showMany, showOne, type Outcome } from './loss-output.js';
+import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { exampleFile, shortPath } from './package.js';
 
 const types = {
@@ -93,6 +94,10 @@ function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatc
 function run(args: string[]): Promise<number> {
   const request = parseRequest(args);
   const built = request.chosen.map((info) => build(info, request));
+  return withOutput('out', request.out, (output) => computeAndTell(request, built, output));
+}
+
+function computeAndTell(request: Request, built: readonly Built[], output: Output | undefined): number {
   const read = readBatch(request.file);
   const batch: LogitsBatch = request.ignoreIndex === undefined ? read : { ...read, ignoreIndex: request.ignoreIndex };
   const file = shortPath(request.file);
@@ -102,6 +107,7 @@ function run(args: string[]): Promise<number> {
   if (first && !(request.all && lacking.length < built.length)) {
     throw new CommandError(
       `reference: '${first.info.name}' needs the reference model's log-probability of each sequence; add a tensor "reference" to ${file} or pass --reference-free`,
+      { code: 'ERR_DIRALIGN_REFERENCE' },
     );
   }
   const { gradient, threads } = request;
@@ -117,11 +123,14 @@ function run(args: string[]): Promise<number> {
 
   const [outcome] = outcomes;
   if (!outcome) throw new CommandError('no method is left to compute');
-  if (request.out !== undefined) writeGradient(request.out, outcome, batch, gradient);
-
+  const write = (): CommandError | undefined =>
+    output?.write((to) => {
+      writeGradient(to, outcome, batch, gradient);
+    });
   const scored = outcome.result.counts.reduce((total, count) => total + count, 0);
   const about = describe(batch, scored);
   if (request.json) {
+    const failure = write();
     printJson({
       file: request.file,
       batch: about,
@@ -129,9 +138,9 @@ function run(args: string[]): Promise<number> {
       gradient,
       results: outcomes.map(jsonOf),
       skipped: lacking.map(({ info }) => ({ method: info.name, reason: 'the batch has no reference' })),
-      ...(request.out !== undefined && { out: request.out }),
+      ...outcomeOf(output, failure),
     });
-    return Promise.resolve(ok);
+    return statusOf('loss', failure);
   }
   const count = about.sequences % 2 === 0 ? plural(about.sequences / 2, 'pair') : plural(about.sequences, 'sequence');
   const tokens = `${scored.toLocaleString('en')} scored tokens of ${about.rows.toLocaleString('en')}`;
@@ -149,8 +158,9 @@ function run(args: string[]): Promise<number> {
         request,
       )}\n${paint('dim', effort)}`,
     );
-  if (request.out !== undefined) print(`${paint('green', 'wrote')} ${shortPath(request.out)}`);
-  return Promise.resolve(ok);
+  const failure = write();
+  if (output && !failure) print(`${paint('green', 'wrote')} ${shortPath(output.file)}`);
+  return statusOf('loss', failure);
 }
 
 function alike(logits: LogitsArray): LogitsArray {
