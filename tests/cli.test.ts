@@ -3,44 +3,18 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
-import { digits, table } from '../ts/cli/table.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
+import { digits, table } from '../ts/text/table.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
+import { compileProgram, diralign, example, output, program, refusal, root } from './support/cli.js';
 import { sameBits } from './support/numbers.js';
 
 type Given = LogitsBatch & WithReference;
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const program = path.join(root, 'dist/cli/main.js');
-const example = path.join(root, 'examples/preference-batch.safetensors');
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-'));
 const inFolder = (name: string): string => path.join(folder, name);
-
-interface Ended {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function diralign(args: readonly string[], { env = {}, node = [] }: { env?: NodeJS.ProcessEnv; node?: string[] } = {}): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [...node, program, ...args], {
-    cwd: root,
-    encoding: 'utf8',
-    env: { ...process.env, NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
-    maxBuffer: 2 ** 28,
-  });
-  return { status, stdout, stderr };
-}
-
-/** What a command prints that goes well. */
-function output(...args: string[]): string {
-  const { status, stdout, stderr } = diralign(args);
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  return stdout;
-}
 
 interface LossJson {
   readonly batch: { readonly sequences: number; readonly scoredRows: number };
@@ -62,27 +36,7 @@ function lossJson(...args: string[]): LossJson {
   return JSON.parse(output('loss', ...args, '--json')) as LossJson;
 }
 
-/** One line on standard error, nothing on the other. */
-function refusal(status: number, ...args: string[]): string {
-  const ended = diralign(args);
-  expect(ended.stdout).toBe('');
-  expect(ended.stderr).toMatch(/^diralign[^\n]*: [^\n]+\n$/);
-  expect(ended.status).toBe(status);
-  return ended.stderr.trim();
-}
-
-/** The newest change below a folder. */
-function newest(directory: string): number {
-  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
-  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
-}
-
-beforeAll(() => {
-  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
-  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
-  if (status !== 0) throw new Error(stdout);
-});
+beforeAll(compileProgram, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -411,7 +365,7 @@ describe('diralign verify', () => {
       },
     });
     const broken = verify({ cases: [{ call, loss: 'small' }] });
-    expect(broken).toMatchObject({ status: 1, report: undefined });
+    expect(broken).toMatchObject({ status: 1, report: { error: { code: 'ERR_DIRALIGN_FILE' } } });
     expect(broken.stderr).toContain('cases[0].loss: "small" is not a number');
   });
 

@@ -272,14 +272,20 @@ describe('lists', () => {
   });
 
   test('every message about the addon is one that the loader has', () => {
-    const loader = read('ts/native.ts');
+    const loader = read('ts/load.ts');
     const page = read('docs/troubleshooting.md');
     for (const phrase of [
       'There is no prebuilt binary for',
       'and this system has',
       'It was built for glibc and this system has musl',
-      'was built from other sources',
+      'It is damaged, or made for another system',
+      'was built from other sources than this package',
+      'diralign was bundled without its native addon',
       'Node was started with --no-addons',
+      "Node's permission model (--permission) allows no addons",
+      "Node's permission model forbids",
+      'Deno was started without --allow-ffi',
+      ...['DIRALIGN_ADDON', 'DIRALIGN_PREBUILD', 'PREBUILDS_ONLY', 'LIBC'],
     ]) {
       expect([phrase, loader.includes(phrase), page.includes(phrase)]).toEqual([phrase, true, true]);
     }

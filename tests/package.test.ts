@@ -174,6 +174,7 @@ test('the tarball holds what it should and nothing else', () => {
     'cmake/Cuda.cmake',
     'CMakeLists.txt',
     'scripts/build-native.mjs',
+    'scripts/build-directory.mjs',
   ]) {
     expect(files).toContain(`package/${needed}`);
   }
