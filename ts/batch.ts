@@ -128,7 +128,7 @@ function targetOf(backend: Backend, name: string, data: Logits): Target {
 
 /** Refuses what is meant as an address in device memory and is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
-  if (typeof data !== 'object' || data === null || !('ptr' in data)) return;
+  if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data) || !('ptr' in data)) return;
   const { reason } = availability();
   if (reason !== undefined) {
     throw typeError('ERR_DIRALIGN_BACKEND', `${name}: device memory needs the CUDA backend, which is not available: ${reason}`);

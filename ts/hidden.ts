@@ -197,9 +197,9 @@ type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
 
 /** The options of a call, each read once, and those within them. */
 function readRun(run: unknown): GivenRun {
-  if (run === undefined) return {};
-  checkObject('run', run);
-  const options = readProperties('run', run, runKeys);
+  const given = run === undefined ? {} : run;
+  checkObject('run', given);
+  const options = readProperties('run', given, runKeys);
   const { out, accumulate } = options;
   if (out !== undefined) {
     const isTensor = out instanceof DeviceTensor;

@@ -170,9 +170,9 @@ const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
 /** The options of a call, each read once. */
 function readRun(run: unknown): RunOptions<Logits> {
-  if (run === undefined) return {};
-  checkObject('run', run);
-  return readProperties('run', run, runKeys) as RunOptions<Logits>;
+  const given = run === undefined ? {} : run;
+  checkObject('run', given);
+  return readProperties('run', given, runKeys) as RunOptions<Logits>;
 }
 
 function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {
