@@ -3,18 +3,16 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
 import { digits, table } from '../ts/cli/table.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
 import { sameBits } from './support/numbers.js';
+import { buildProgram, program, root } from './support/program.js';
 
 type Given = LogitsBatch & WithReference;
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const program = path.join(root, 'dist/cli/main.js');
 const example = path.join(root, 'examples/preference-batch.safetensors');
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-'));
 const inFolder = (name: string): string => path.join(folder, name);
@@ -71,18 +69,7 @@ function refusal(status: number, ...args: string[]): string {
   return ended.stderr.trim();
 }
 
-/** The newest change below a folder. */
-function newest(directory: string): number {
-  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
-  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
-}
-
-beforeAll(() => {
-  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
-  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
-  if (status !== 0) throw new Error(stdout);
-}, 120_000);
+beforeAll(buildProgram, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
