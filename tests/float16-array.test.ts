@@ -1,7 +1,7 @@
 // Float16Array in and out, on runtimes that have one: the numbers are those of the same bits in a Uint16Array.
 import { describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { Float16ArrayLike, HiddenBatch, LogitsBatch, RunOptions } from '../ts/index.js';
+import type { Float16ArrayLike, HiddenBatch, LogitsBatch, RunOptions, WithReference } from '../ts/index.js';
 import { randomBatch } from './support/batches.js';
 import { randomHidden } from './support/hidden.js';
 import { present, sameBits } from './support/numbers.js';
@@ -22,11 +22,11 @@ const layerBits = randomHidden({ ...spec, size: 17 });
 const dpo = dirAlignLoss('dpo', 0.1);
 
 /** Without `dtype`, which the array tells. */
-function floats(): LogitsBatch<Float16ArrayLike> {
+function floats(): LogitsBatch<Float16ArrayLike> & WithReference {
   const { logits, shape, labels, reference } = bits;
   return { logits: asFloat16(logits), shape, labels, reference: present(reference) };
 }
-function layerFloats(): HiddenBatch<Float16ArrayLike> {
+function layerFloats(): HiddenBatch<Float16ArrayLike> & WithReference {
   const { hidden, weight, bias, shape, labels, reference } = layerBits;
   const data = { hidden: asFloat16(hidden), weight: asFloat16(weight), bias: asFloat16(present(bias)) };
   return { ...data, shape, labels, reference: present(reference) };

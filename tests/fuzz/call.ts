@@ -24,6 +24,9 @@ import type { CallPlan, Place } from './plan.js';
 
 export type Properties = Record<string, unknown>;
 
+/** A call of an objective, whatever its batch. */
+type Door = ((...args: unknown[]) => unknown) & { readonly async: (...args: unknown[]) => unknown };
+
 /** Anything of it may be changed before it is called. */
 export class Call {
   settings: unknown[];
@@ -188,7 +191,7 @@ export class Call {
       ...this.settings,
     );
     if (plan.door === 'logps') return objective.fromLogps(...args);
-    const door = plan.door === 'hidden' ? objective.fromHidden : objective;
+    const door = (plan.door === 'hidden' ? objective.fromHidden : objective) as unknown as Door;
     return plan.asynchronous ? door.async(...args) : door(...args);
   }
 
