@@ -132,6 +132,7 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
     if (beta !== undefined || normalize !== undefined || options !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
     }
+    checkObject('method', method, 'ERR_DIRALIGN_OPTION', 'a name, or an object with one and its settings');
     const { method: name, beta: b, normalize: n, ...rest } = readAll(method, ['method', 'beta', 'normalize', ...optionNames]);
     return build(resolveSettings(name, b, n, readAll(rest, [])));
   }
