@@ -141,6 +141,9 @@ const objects: typeof junk = [
   ['an address', () => ({ ptr: 4096n, dtype: 'float32' })],
   ['a misspelt signal', () => ({ aborted: false })],
   ['an aborted signal', () => AbortSignal.abort(Symbol('reason'))],
+  ['an object that inherits from signals', () => Object.create(AbortSignal.prototype) as object],
+  ['a Proxy of a signal', () => new Proxy(new AbortController().signal, {})],
+  ['a Proxy of an array', () => new Proxy([2, 3, 5], {})],
   ...[Float32Array, Float64Array, Int32Array, Uint16Array, Uint8Array, Int8Array].flatMap((kind) =>
     [0, 1, 3].map((n) => [`a ${kind.name} of ${n}`, () => new kind(n)] as const),
   ),
