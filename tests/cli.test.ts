@@ -3,16 +3,18 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
 import { digits, table } from '../ts/cli/table.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
 import { sameBits } from './support/numbers.js';
-import { buildProgram, program, root } from './support/program.js';
 
 type Given = LogitsBatch & WithReference;
 
+const root = fileURLToPath(new URL('..', import.meta.url));
+const program = path.join(root, 'dist/cli/main.js');
 const example = path.join(root, 'examples/preference-batch.safetensors');
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-'));
 const inFolder = (name: string): string => path.join(folder, name);
@@ -69,7 +71,18 @@ function refusal(status: number, ...args: string[]): string {
   return ended.stderr.trim();
 }
 
-beforeAll(buildProgram, 120_000);
+/** The newest change below a folder. */
+function newest(directory: string): number {
+  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
+  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
+}
+
+beforeAll(() => {
+  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
+  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
+  if (status !== 0) throw new Error(stdout);
+}, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -303,6 +316,28 @@ describe('diralign loss', () => {
     expect(whole[0]?.loss).toBeGreaterThan(0);
     for (const place of [index, shards]) expect(lossJson(place, '--method', 'dpo').results).toEqual(whole);
     for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
+  });
+
+  test('a file without a byte of tensors allocates nothing for the shapes it has', { timeout: 60_000 }, () => {
+    const header = (sequences: number): string => {
+      const [logits, labels] = [
+        ['F32', [sequences, 0, 5]],
+        ['I32', [sequences, 0]],
+      ].map(([dtype, shape]) => {
+        return { dtype, shape, data_offsets: [0, 0] };
+      });
+      return JSON.stringify({ logits, labels });
+    };
+    for (const sequences of [2 ** 31, 2 ** 40]) {
+      const json = Buffer.from(header(sequences));
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(json.length));
+      fs.writeFileSync(inFolder('empty.safetensors'), Buffer.concat([length, json]));
+      for (const command of ['loss', 'verify']) {
+        const said = refusal(1, command, inFolder('empty.safetensors'), '--method', 'simpo');
+        expect(said).toContain(`shape: ${sequences} sequences of no tokens`);
+      }
+    }
   });
 
   test('files that cannot be: status 1', () => {
