@@ -15,8 +15,9 @@ export interface FilePlan {
   readonly base: number;
   /** What is done to it, in turn. */
   readonly edits: readonly { readonly how: string; readonly pick: number }[];
-  /** Preferences: text in place of bytes; where it is cut in two. */
+  /** Preferences: text in place of bytes; where it is cut in two; bad lines are skipped. */
   readonly text: boolean;
+  readonly skip: boolean;
   readonly cut: number;
 }
 
@@ -60,7 +61,8 @@ const records: readonly object[] = [
     rejected: [turn('assistant', 'é\u2028𝄞')],
   },
   { chosen: [question, turn('assistant', 'a')], rejected: [question, turn('assistant', 'b')] },
-  { prompt: null, chosen: 'p: c', rejected: 'p: r', score_chosen: 1, tools: [{ name: 't' }] },
+  { prompt: 'p', chosen: 'p: c', rejected: 'p: r', system: null, tools: [{ name: 't' }] },
+  { chosen: '\n\nHuman: q\n\nAssistant: a', rejected: '\n\nHuman: q\n\nAssistant: b' },
   {
     prompt: [question],
     chosen: [{ role: 'assistant', content: null, tool_calls: [{ id: '1' }] }],
@@ -164,6 +166,7 @@ export const filePlans: fc.Arbitrary<FilePlan> = fc.record({
   // A header has several places where one lie needs another.
   edits: fc.array(edit, { maxLength: 4 }),
   text: fc.boolean(),
+  skip: fc.boolean(),
   cut: fc.nat({ max: 2000 }),
 });
 
@@ -188,17 +191,28 @@ function readBatchFile(bytes: Buffer): void {
   if (logps.some((logp) => logp > 0)) throw new Fault('a log-probability above 0');
 }
 
-async function readPreferenceFile(bytes: Buffer, { text, cut }: FilePlan): Promise<void> {
+async function readPreferenceFile(bytes: Buffer, { text, skip, cut }: FilePlan): Promise<void> {
   // eslint-disable-next-line @typescript-eslint/require-await
   async function* pieces(): AsyncGenerator<Uint8Array | string> {
     const whole = text ? bytes.toString() : bytes;
     yield whole.slice(0, cut);
     yield whole.slice(cut);
   }
-  for await (const { prompt, chosen, rejected } of readPreferences(pieces())) {
+  let [read, skipped] = [0, 0];
+  const onSkip = (error: unknown): void => {
+    skipped++;
+    if (!(error instanceof DirAlignError)) throw new Fault(`skipped for ${String(error)}`);
+  };
+  const reader = readPreferences(pieces(), skip ? { onError: 'skip', onSkip } : {});
+  for await (const { prompt, chosen, rejected } of reader) {
+    read++;
     const kinds = new Set([prompt, chosen, rejected].map((one) => typeof one));
     if (kinds.size > 1) throw new Fault(`a record of ${[...kinds].join(' and ')}`);
   }
+  const { report } = reader;
+  const byReason = Object.values(report.reasons).reduce((sum, n) => sum + n, 0);
+  if (report.read !== read || report.skipped !== skipped || byReason !== skipped)
+    throw new Fault(`${read} read and ${skipped} skipped, reported as ${JSON.stringify(report)}`);
 }
 
 async function readReferenceFile(bytes: Buffer): Promise<void> {

@@ -137,7 +137,8 @@ const disguises: Readonly<Record<string, Disguise>> = {
     const key = keyOf(object, random);
     if (key === undefined) return undefined;
     const arrays = Object.values(object).filter(
-      (one): one is Int32Array<ArrayBuffer> => ArrayBuffer.isView(one) && one.byteLength > 0,
+      (one): one is Int32Array<ArrayBuffer> =>
+        ArrayBuffer.isView(one) && one.byteLength > 0 && hasFixedLength(one.buffer),
     );
     const held = [...call.inputs.values(), ...call.outputs.values()];
     const change = (): void => {
@@ -172,6 +173,12 @@ const disguises: Readonly<Record<string, Disguise>> = {
     return { value, expect: 'same', what: key };
   },
 };
+
+/** An array that follows the length of its buffer reaches into what lies beside it. */
+function hasFixedLength(buffer: ArrayBufferLike): boolean {
+  const { resizable, growable } = buffer as { resizable?: boolean; growable?: boolean };
+  return resizable !== true && growable !== true;
+}
 
 /** Detaches, where that has not been done. */
 function transfer(buffer: ArrayBuffer): void {
