@@ -8,7 +8,8 @@ import { junit } from '../ts/cli/junit.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
 import { digits, table } from '../ts/text/table.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
-import { compileProgram, diralign, example, output, program, refusal, root } from './support/cli.js';
+import { diralign, example, output, refusal } from './support/cli.js';
+import { buildProgram, program, root } from './support/program.js';
 import { sameBits } from './support/numbers.js';
 
 type Given = LogitsBatch & WithReference;
@@ -36,7 +37,7 @@ function lossJson(...args: string[]): LossJson {
   return JSON.parse(output('loss', ...args, '--json')) as LossJson;
 }
 
-beforeAll(compileProgram, 120_000);
+beforeAll(buildProgram, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -272,7 +273,7 @@ describe('diralign loss', () => {
     for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
   });
 
-  test('a file without a byte of tensors allocates nothing for the shapes it has', () => {
+  test('a file without a byte of tensors allocates nothing for the shapes it has', { timeout: 60_000 }, () => {
     const header = (sequences: number): string => {
       const [logits, labels] = [
         ['F32', [sequences, 0, 5]],

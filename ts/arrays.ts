@@ -114,7 +114,8 @@ export function checkArray<K extends Kind>(
 
 /** What nobody else can write to while it is checked and used: a copy of shared memory, the array itself otherwise. */
 export function unshared<A extends Int32Array | Float32Array | Float64Array>(array: A): A {
-  return isShared(array) ? (array.slice() as A) : array;
+  // By the engine: `slice` may be the array's own.
+  return isShared(array) ? (new constructors[tagOf(array) as 'Int32Array'](array) as A) : array;
 }
 
 /** The bytes of any view, for native code. */

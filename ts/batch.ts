@@ -1,8 +1,9 @@
+import { types } from 'node:util';
 import { allocate, checkArray, checkLength, isFloat16Array, plain, tagOf, unshared, type Kind } from './arrays.js';
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
-import { checkObject, describe, readProperties, written } from './given.js';
+import { checkObject, describe, isArray, readProperties, written } from './given.js';
 import { native, Target, type BadLabel, type BatchRequest, type HostArray, type Memory } from './native.js';
 import type { BatchRows, Dtype, HiddenBatch, Logits, LogitsArray, LogitsBatch } from './types.js';
 
@@ -93,7 +94,7 @@ export function asHiddenBatch(batch: GivenBatch): HiddenBatch<Logits> {
 
 /** A copy of an array of sizes, which may be a Proxy or have getters; as many as tell that there are too many. */
 function readSizes(value: unknown): unknown {
-  if (!Array.isArray(value)) return value;
+  if (!isArray(value)) return value;
   return Array.from({ length: Math.min(value.length, 4) }, (_, i): unknown => value[i]);
 }
 
@@ -128,7 +129,9 @@ function targetOf(backend: Backend, name: string, data: Logits): Target {
 
 /** Refuses what is meant as an address in device memory and is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
-  if (typeof data !== 'object' || data === null || !('ptr' in data)) return;
+  // What has its own kind, or answers by code of the caller's, is refused by its kind.
+  if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data) || types.isProxy(data)) return;
+  if (!('ptr' in data)) return;
   const { reason } = availability();
   if (reason !== undefined) {
     throw typeError('ERR_DIRALIGN_BACKEND', `${name}: device memory needs the CUDA backend, which is not available: ${reason}`);
@@ -214,10 +217,10 @@ const maxEmptySequences = 2 ** 16;
 
 function checkShape(batch: BatchRows): Layout {
   const shape: unknown = batch.shape;
-  if (!Array.isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
+  if (!isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${Array.isArray(shape) ? written(shape) : describe(shape)}`,
+      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${isArray(shape) ? written(shape) : describe(shape)}`,
     );
   }
   const dimensions = shape as number[];
@@ -249,10 +252,11 @@ function checkShape(batch: BatchRows): Layout {
 
 function checkOffsets(value: unknown, rows: number): Int32Array {
   const offsets = unshared(checkArray('offsets', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
-  if (offsets.length < 1 || offsets[0] !== 0 || offsets.at(-1) !== rows) {
+  const last = offsets[offsets.length - 1];
+  if (offsets.length < 1 || offsets[0] !== 0 || last !== rows) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `offsets: goes from ${String(offsets[0])} to ${String(offsets.at(-1))}; expected 0 to rows, ${String(rows)}`,
+      `offsets: goes from ${String(offsets[0])} to ${String(last)}; expected 0 to rows, ${String(rows)}`,
     );
   }
   for (let i = 1; i < offsets.length; i++) {

@@ -24,7 +24,7 @@ export function describe(value: unknown): string {
 
 function describeObject(value: object): string {
   // The class of a Proxy is whatever its handler says, and asking runs it.
-  if (types.isProxy(value)) return 'a Proxy';
+  if (types.isProxy(value)) return isRevoked(value) ? 'a revoked Proxy' : 'a Proxy';
   try {
     const { constructor } = value as { readonly constructor?: { readonly name?: unknown } };
     const name = constructor?.name;
@@ -45,6 +45,23 @@ export function quoted(names: Iterable<string>): string {
   return [...names].map((name) => `'${name}'`).join(', ');
 }
 
+/** Whether it is an array, of any realm. A revoked Proxy is none; of that, Array.isArray throws. */
+export function isArray(value: unknown): value is unknown[] {
+  return !isRevoked(value) && Array.isArray(value);
+}
+
+/** Whether it is a Proxy, or a Proxy of one, that was revoked: whatever is asked of it throws. */
+function isRevoked(value: unknown): boolean {
+  if (!types.isProxy(value)) return false;
+  try {
+    // The one question about a Proxy that no trap answers.
+    Array.isArray(value);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
 /** @throws DirAlignError for anything but an object with properties of its own: arrays and views are mistakes here */
 export function checkObject(
   name: string,
@@ -52,7 +69,8 @@ export function checkObject(
   code: DirAlignErrorCode = 'ERR_DIRALIGN_OPTION',
   expected = 'an object',
 ): asserts value is object {
-  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Array.isArray(value)) {
+  const isObject = typeof value === 'object' && value !== null && !isRevoked(value);
+  if (!isObject || ArrayBuffer.isView(value) || isArray(value)) {
     throw typeError(code, `${name}: expected ${expected}, not ${describe(value)}`);
   }
 }

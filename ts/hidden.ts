@@ -19,7 +19,7 @@ import {
 import { hiddenReason } from './cuda-status.js';
 import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device.js';
 import { rangeError, typeError } from './errors.js';
-import { checkObject, define, describe, quoted, readProperties } from './given.js';
+import { checkObject, define, describe, isArray, quoted, readProperties } from './given.js';
 import { computeLater, computeNow, prepareValues, refuseSignal, valuesOf, type PreparedLoss } from './loss-call.js';
 import { Target, type BatchRequest, type LayerGradientRequest, type LayerRequest } from './native.js';
 import type { Method, ReferenceNeed } from './catalogue.js';
@@ -197,9 +197,9 @@ type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
 
 /** The options of a call, each read once, and those within them. */
 function readRun(run: unknown): GivenRun {
-  if (run === undefined) return {};
-  checkObject('run', run);
-  const options = readProperties('run', run, runKeys);
+  const given = run === undefined ? {} : run;
+  checkObject('run', given);
+  const options = readProperties('run', given, runKeys);
   const { out, accumulate } = options;
   if (out !== undefined) {
     const isTensor = out instanceof DeviceTensor;
@@ -208,7 +208,7 @@ function readRun(run: unknown): GivenRun {
     checkObject('out', out, 'ERR_DIRALIGN_OPTION', expected);
     options.out = readProperties('out', out, gradientNames);
   }
-  if (Array.isArray(accumulate)) {
+  if (isArray(accumulate)) {
     options.accumulate = Array.from({ length: Math.min(accumulate.length, 4) }, (_, i): unknown => accumulate[i]);
   }
   return options as GivenRun;
@@ -253,10 +253,10 @@ function checkAccumulate(accumulate: unknown, buffers: readonly HiddenGradient[]
     if (buffers.length === 0) throw typeError('ERR_DIRALIGN_OPTION', 'accumulate: there is no buffer in out to add to');
     return new Set(buffers);
   }
-  if (!Array.isArray(accumulate)) {
+  if (!isArray(accumulate)) {
     throw typeError('ERR_DIRALIGN_OPTION', `accumulate: expected a boolean or an array of names, not ${describe(accumulate)}`);
   }
-  for (const name of accumulate as unknown[]) {
+  for (const name of accumulate) {
     if (!gradientNames.includes(name as HiddenGradient)) {
       throw typeError('ERR_DIRALIGN_OPTION', `accumulate: ${describe(name)} is not one of ${quoted(gradientNames)}`);
     }

@@ -133,6 +133,7 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
     if (beta !== undefined || normalize !== undefined || options !== undefined) {
       throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
     }
+    checkObject('method', method, 'ERR_DIRALIGN_OPTION', 'a name, or an object with one and its settings');
     const { method: name, beta: b, normalize: n, ...rest } = readAll(method, ['method', 'beta', 'normalize', ...optionNames]);
     return build(resolveSettings(name, b, n, readAll(rest, [])));
   }
@@ -171,9 +172,9 @@ const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
 /** The options of a call, each read once. */
 function readRun(run: unknown): RunOptions<Logits> {
-  if (run === undefined) return {};
-  checkObject('run', run);
-  return readProperties('run', run, runKeys) as RunOptions<Logits>;
+  const given = run === undefined ? {} : run;
+  checkObject('run', given);
+  return readProperties('run', given, runKeys) as RunOptions<Logits>;
 }
 
 function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {

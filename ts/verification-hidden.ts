@@ -195,7 +195,7 @@ export function checkLayerGradients(
  */
 export function termsAt(
   config: ReferenceConfig,
-  { batch }: PreparedHidden,
+  { batch }: { readonly batch: BatchRows },
   { terms }: Expected,
   { logps, counts }: Pick<HiddenLossResult, 'logps' | 'counts'>,
 ): readonly Term[] {

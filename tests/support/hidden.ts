@@ -10,12 +10,13 @@ import {
   type Logits,
   type WithReference,
 } from '../../ts/index.js';
-import { referenceFromLogps, referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
+import { referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
 import { expectation, logpBound, lossBound, Tally } from '../../ts/verification.js';
 import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
 import type { Dtype } from './batches.js';
 import { gradientBound, type Misses } from './bounds.js';
 import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';
+import { checkValueStages } from './stages.js';
 import { fromPlanes } from './vectors.js';
 
 export type HostArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -101,32 +102,11 @@ export function sameGradients(actual: HiddenLossResult, expected: HiddenLossResu
   }
 }
 
-/**
- * A result against float64, stage by stage: log-probabilities of the layer's logits, the pair stage of those log-probabilities, the
- * gradients of its coefficients. A stage is held to what it adds, however an objective magnifies the stage before.
- */
+/** A result against float64, stage by stage: see stages.ts. */
 export function checkStages(tally: Tally, config: ReferenceConfig, prepared: PreparedHidden, result: HiddenLossResult): void {
-  const { reference, sftLabels } = prepared.batch;
-  const { alignment } = prepared.prepared;
-  const { logps, counts } = alignment;
-  logps.forEach((logp, b) => {
-    tally.near('logps', at(result.logps, b), logp, logpBound(logp, at(counts, b)), () => `logps[${b}]`);
-    tally.near('logps', at(result.counts, b), at(counts, b), 0, () => `counts[${b}]`);
-    if (!(at(result.logps, b) <= 0)) tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
-  });
+  checkValueStages(tally, config, prepared.prepared, result);
   const terms = termsAt(config, prepared, expectation(config, prepared.prepared), result);
   checkLayerGradients(tally, prepared, layerGradients(prepared, terms), result);
-  // The loss then holds two kinds of log-probabilities, one of which no result has.
-  if (sftLabels && config.sftWeight) return;
-  const own = referenceFromLogps(config, { logps: result.logps, counts: result.counts, ...(reference && { reference }) });
-  const float64 = (x: number): number => 1e-11 * Math.max(1e-3, Math.abs(x));
-  tally.near('loss', result.loss, own.loss, float64(own.loss), () => 'loss');
-  own.losses.forEach((loss, i) => {
-    tally.near('loss', at(result.losses, i), loss, float64(loss), () => `losses[${i}]`);
-  });
-  own.rewards.forEach((reward, i) => {
-    tally.near('logps', at(result.rewards, i), reward, float64(reward), () => `rewards[${i}]`);
-  });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

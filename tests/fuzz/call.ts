@@ -1,0 +1,262 @@
+// A planned call with its arrays and objects, and what came of it.
+import { types } from 'node:util';
+import {
+  cuda,
+  dirAlignLoss,
+  sequenceLogps,
+  tokenLogps,
+  type LogpsBatch,
+  type Objective,
+} from '../../ts/index.js';
+import { DeviceTensor } from '../../ts/device.js';
+import type { Elements } from '../support/device.js';
+import { encodeHalf } from '../support/numbers.js';
+import { batchOf, isHidden, logpsOf, type ExactBatch, type ExactHidden } from './contents.js';
+import {
+  Float16,
+  Guarded,
+  OnDevice,
+  type Constructor,
+  type HostArray,
+  type Held,
+} from './memory.js';
+import type { CallPlan, Place } from './plan.js';
+
+export type Properties = Record<string, unknown>;
+
+/** A call of an objective, whatever its batch. */
+type Door = ((...args: unknown[]) => unknown) & { readonly async: (...args: unknown[]) => unknown };
+
+/** Anything of it may be changed before it is called. */
+export class Call {
+  settings: unknown[];
+  batch: unknown;
+  run: unknown;
+  /** By their keys in the batch. */
+  readonly inputs = new Map<string, Held>();
+  /** By their names in results. */
+  readonly outputs = new Map<string, Held>();
+  /** The batch in plain arrays. */
+  readonly exact: ExactBatch | LogpsBatch;
+  /** Logits in place. */
+  overwrites = false;
+  /** Arrays and tensors of the caller, as they were given. */
+  readonly given = new Set<unknown>();
+  /** Objects whose properties are no longer plain. */
+  readonly disguised = new Set<string>();
+  /** Errors that user code of the call throws. */
+  readonly planted = new Set<unknown>();
+  /** Run right before it is called. */
+  readonly before: (() => void)[] = [];
+  /** Run once the call was started, before anything is awaited. */
+  readonly meanwhile: (() => void)[] = [];
+  /** Run once it is over. */
+  readonly undo: (() => void)[] = [];
+  /** What is altered while it runs, by whoever has it. */
+  readonly restless = new Set<Held>();
+  /** What is wrong with other calls that ran beside it. */
+  beside: Promise<string | undefined> | undefined;
+
+  constructor(readonly plan: CallPlan) {
+    const { method, beta, normalize, ...options } = plan.config;
+    this.settings = plan.positional ? [method, beta, normalize, options] : [{ ...plan.config }];
+    this.exact = plan.door === 'logps' ? logpsOf(plan) : batchOf(plan);
+    const batch: Properties = { ...this.exact };
+    for (const [key, value] of Object.entries(batch)) {
+      if (!ArrayBuffer.isView(value)) continue;
+      const held = this.#hold(key, value as HostArray);
+      this.inputs.set(key, held);
+      this.given.add(held.value);
+      batch[key] = held.value;
+    }
+    this.batch = batch;
+    if (plan.door !== 'logps') this.run = this.#runOf(this.exact as ExactBatch);
+    // What a Float16Array says of itself.
+    if (Float16 && this.#inFloat16Array && plan.rows.seed % 2 === 0) delete batch.dtype;
+  }
+
+  get #inFloat16Array(): boolean {
+    const { dtype, float16Array } = this.plan.rows;
+    return (
+      Float16 !== undefined && float16Array && dtype === 'float16' && this.plan.place !== 'device'
+    );
+  }
+
+  #hold(key: string, values: HostArray): Held {
+    const { plan } = this;
+    const isData = ['logits', 'hidden', 'weight', 'bias'].includes(key) || key.startsWith('grad');
+    if (plan.place === 'device' && isData) {
+      const dtype = values instanceof Float32Array ? 'float32' : plan.rows.dtype;
+      return new OnDevice(values as Elements, dtype, plan.shift);
+    }
+    const kind =
+      this.#inFloat16Array && values instanceof Uint16Array ? { kind: Float16 as Constructor } : {};
+    return new Guarded(values, { shift: plan.shift, shared: plan.shared, ...kind });
+  }
+
+  /** A buffer of the caller's for a gradient, which holds something. */
+  #output(name: string, like: HostArray, length = like.length): unknown {
+    const { dtype } = this.plan.rows;
+    const halves = new Float32Array(length).fill(0.5);
+    const held = this.#hold(
+      name,
+      like instanceof Uint16Array && dtype !== 'float32' ? encodeHalf(halves, dtype) : halves,
+    );
+    this.outputs.set(name, held);
+    this.given.add(held.value);
+    return held.value;
+  }
+
+  #runOf(batch: ExactBatch): Properties | undefined {
+    const { door, place, run } = this.plan;
+    const { gradient, target, threads, memory } = run;
+    const result: Properties = {
+      ...(place === 'staged' && { backend: 'cuda' }),
+      ...(threads !== undefined && { threads }),
+      ...(memory !== undefined && isHidden(batch) && { memory }),
+    };
+    if (door !== 'tokens') {
+      if (gradient !== undefined) result.gradient = gradient;
+      if (isHidden(batch)) this.#hiddenOuts(batch, result);
+      else if (gradient !== 'none' && target === 'in place')
+        this.overwrites = result.inPlace = true;
+      else if (gradient !== 'none' && target === 'out')
+        result.out = this.#output('gradLogits', batch.logits);
+    }
+    return Object.keys(result).length > 0 ? result : undefined;
+  }
+
+  #hiddenOuts({ hidden, weight, bias }: ExactHidden, result: Properties): void {
+    const { gradient, outs, accumulate } = this.plan.run;
+    if (gradient === 'none') return;
+    const float32 = new Float32Array(0);
+    const makers = {
+      gradHidden: () => this.#output('gradHidden', hidden),
+      gradWeight: () => this.#output('gradWeight', float32, weight.length),
+      gradBias: () => this.#output('gradBias', float32, bias?.length),
+    };
+    const out: Properties = {};
+    Object.entries(makers).forEach(([name, make], i) => {
+      const wanted = outs[i] ?? 'not said';
+      if (wanted === 'not said' || (name === 'gradBias' && !bias)) return;
+      out[name] = wanted === 'buffer' ? make() : wanted === 'fresh';
+    });
+    if (Object.keys(out).length > 0) result.out = out;
+    if (this.outputs.size > 0 && accumulate) result.accumulate = true;
+  }
+
+  /** The objects of the caller, by name. */
+  get objects(): Map<'batch' | 'run' | 'settings' | 'out', Properties> {
+    const isObject = (value: unknown): value is Properties =>
+      typeof value === 'object' && value !== null && !types.isProxy(value);
+    const run = isObject(this.run) && !this.disguised.has('run') ? this.run : undefined;
+    const given = {
+      batch: this.batch,
+      run,
+      settings: this.plan.positional ? this.settings[3] : this.settings[0],
+      out: this.plan.door === 'hidden' ? run?.out : undefined,
+    };
+    if (this.plan.door === 'tokens') given.settings = undefined;
+    return new Map(
+      Object.entries(given).filter(
+        ([name, value]) => isObject(value) && !this.disguised.has(name),
+      ) as ['batch', Properties][],
+    );
+  }
+
+  /** Puts another object where one of `objects` is. */
+  replace(name: 'batch' | 'run' | 'settings' | 'out', value: unknown): void {
+    this.disguised.add(name);
+    if (name === 'batch') this.batch = value;
+    else if (name === 'run') this.run = value;
+    else if (name === 'out') (this.run as Properties).out = value;
+    else this.settings[this.plan.positional ? 3 : 0] = value;
+  }
+
+  /** Puts something else where an array of the caller stands. */
+  give(key: string, value: unknown): void {
+    this.given.add(value);
+    const { objects } = this;
+    if (this.inputs.has(key)) Object.assign(objects.get('batch') ?? {}, { [key]: value });
+    else if (key === 'gradLogits') Object.assign(objects.get('run') ?? {}, { out: value });
+    else Object.assign(objects.get('out') ?? {}, { [key]: value });
+  }
+
+  /** The public call itself; a promise where it is asynchronous. */
+  start(): unknown {
+    const { plan, batch } = this;
+    const args = (this.run === undefined ? [batch] : [batch, this.run]) as [never];
+    if (plan.door === 'tokens') return (plan.perToken ? tokenLogps : sequenceLogps)(...args);
+    const objective = (dirAlignLoss as unknown as (...all: unknown[]) => Objective)(
+      ...this.settings,
+    );
+    if (plan.door === 'logps') return objective.fromLogps(...args);
+    const door = (plan.door === 'hidden' ? objective.fromHidden : objective) as unknown as Door;
+    return plan.asynchronous ? door.async(...args) : door(...args);
+  }
+
+  dispose(): void {
+    for (const held of [...this.inputs.values(), ...this.outputs.values()]) held.dispose();
+  }
+}
+
+export type Outcome = { readonly result: Properties } | { readonly error: unknown };
+
+/** Calls, and waits for what comes of it. */
+export async function outcomeOf(call: Call): Promise<Outcome> {
+  try {
+    for (const one of call.before) one();
+    const started = call.start();
+    for (const one of call.meanwhile) one();
+    // A result is no promise, whatever Object.prototype makes of it.
+    return { result: (call.plan.asynchronous ? await started : started) as Properties };
+  } catch (error) {
+    return { error };
+  } finally {
+    for (const one of call.undo) one();
+  }
+}
+
+/** Places that can be reached here. */
+export function availablePlaces(): readonly Place[] {
+  return cuda.available ? ['host', 'staged', 'device'] : ['host'];
+}
+
+export type Bits = ReadonlyMap<string, Uint8Array | number>;
+
+/** Every number of a result, by its bits. Fresh memory of a device is freed. */
+export function bitsOf(call: Call, result: Properties): Bits {
+  const bits = new Map<string, Uint8Array | number>();
+  for (const [key, value] of Object.entries(result)) {
+    // What it holds is read below, past what the caller made of the object.
+    if (call.given.has(value)) continue;
+    if (typeof value === 'number') bits.set(key, value);
+    else if (value instanceof DeviceTensor) {
+      const bytes = new Uint8Array(value.byteLength ?? 0);
+      if (bytes.length > 0) value.copyTo(bytes);
+      bits.set(key, bytes);
+      value.dispose();
+    } else if (ArrayBuffer.isView(value)) {
+      const { buffer, byteOffset, byteLength } = value;
+      bits.set(key, new Uint8Array(buffer, byteOffset, byteLength).slice());
+    } else if (key === 'metrics')
+      for (const [name, x] of Object.entries(value as object))
+        bits.set(`metrics ${name}`, x as number);
+  }
+  for (const [name, held] of call.outputs) bits.set(name, held.bytes());
+  const logits = call.inputs.get('logits');
+  if (call.overwrites && logits) bits.set('gradLogits', logits.bytes());
+  return bits;
+}
+
+/** How two results differ. */
+export function difference(actual: Bits, expected: Bits): string | undefined {
+  for (const key of new Set([...actual.keys(), ...expected.keys()])) {
+    const [a, b] = [actual.get(key), expected.get(key)];
+    if (a === undefined || b === undefined) return `${key} is ${a ? 'there' : 'missing'}`;
+    if (typeof a === 'number' || typeof b === 'number') {
+      if (!Object.is(a, b)) return `${key} is ${String(a)} in place of ${String(b)}`;
+    } else if (!Buffer.from(a).equals(Buffer.from(b))) return `${key} has other bits`;
+  }
+  return undefined;
+}

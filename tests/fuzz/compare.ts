@@ -1,0 +1,133 @@
+// Results of fine calls held to the float64 reference, by the bounds of `diralign verify`.
+import type {
+  HiddenBatch,
+  HiddenLossResult,
+  LogitsArray,
+  LogitsBatch,
+  LogpsBatch,
+  LogpsResult,
+  LossResult,
+  SequenceLogps,
+  TokenLogps,
+} from '../../ts/index.js';
+import {
+  referenceFromLogps,
+  referenceLayer,
+  referenceLogps,
+  referenceTokenLogps,
+} from '../../ts/reference.js';
+import { Tally } from '../../ts/verification.js';
+import { prepareHidden } from '../../ts/verification-hidden.js';
+import { logpBound, Misses } from '../support/bounds.js';
+import { at } from '../support/numbers.js';
+import { checkStages } from '../support/hidden.js';
+import { checkLogitsStages, checkValueStages, float64Bound } from '../support/stages.js';
+import type { Call, Properties } from './call.js';
+import { isHidden } from './contents.js';
+import { Fault } from './fault.js';
+
+/** 16-bit floats by their bits. */
+function bits(array: LogitsArray): LogitsArray {
+  if (array instanceof Float32Array) return array;
+  return new Uint16Array(array.buffer, array.byteOffset, array.byteLength / 2);
+}
+
+const isFloat32 = (x: number): boolean => Number.isFinite(Math.fround(x));
+
+/** Numbers of a result that may be infinite, where the truth overflows, but no NaN where no input is one. */
+function checkNoNan({ plan, exact }: Call, result: Properties): void {
+  const coefficients = (result.coefficients ?? []) as Float64Array;
+  for (const [key, value] of Object.entries({ ...result, ...(result.metrics as object) })) {
+    if (value instanceof Uint16Array) continue;
+    const isGradient = key.startsWith('grad') && plan.door !== 'logps';
+    // Products of infinities have no sign; what lies between the rows of logits is nobody's.
+    if (isGradient && (plan.run.padding > 0 || plan.run.accumulate)) continue;
+    if (isGradient && isHidden(exact) && !coefficients.every(isFloat32)) continue;
+    const numbers = ArrayBuffer.isView(value) ? (value as Float64Array) : [value];
+    const i = numbers.findIndex(Number.isNaN);
+    if (i >= 0) throw new Fault(`${key} has a NaN at ${i}`);
+  }
+}
+
+/** Whether the numbers are of a size that bounds are for: exact edges are other tests' matter. */
+function isModerate({ plan, exact }: Call): boolean {
+  const { scale, special } = plan.rows;
+  // An option of 5e-324 leaves the reference without digits.
+  const isOdd = Object.values(plan.config).some(
+    (value) => typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-300,
+  );
+  if (isOdd) return false;
+  if (plan.door === 'logps') return true;
+  const { labels, shape } = exact as LogitsBatch;
+  // Products have errors of the size of their terms.
+  return (
+    scale <= (isHidden(exact) ? 2 : 8) && !special && labels.length * (shape.at(-1) ?? 0) <= 3000
+  );
+}
+
+function compareLogps(batch: LogpsBatch, { plan }: Call, result: LogpsResult): string[] {
+  const misses = new Misses();
+  const expected = referenceFromLogps(plan.config, batch);
+  misses.near('loss', result.loss, expected.loss, float64Bound(expected.loss));
+  misses.each('losses', result.losses, expected.losses, float64Bound);
+  misses.each('rewards', result.rewards, expected.rewards, float64Bound);
+  misses.each('gradLogps', result.gradLogps, expected.gradLogps, float64Bound);
+  return misses.list;
+}
+
+function compareTokens(batch: LogitsBatch | HiddenBatch, { plan }: Call, result: object): string[] {
+  const misses = new Misses();
+  const logits = isHidden(batch) ? referenceLayer(batch).batch : (batch as LogitsBatch);
+  if (plan.perToken) {
+    const [actual, expected] = [result as TokenLogps, referenceTokenLogps(logits)];
+    for (const key of ['logps', 'logsumexp', 'entropy'] as const)
+      misses.each(key, actual[key], expected[key], (x) => logpBound(x, 1));
+  } else {
+    const [actual, expected] = [result as SequenceLogps, referenceLogps(logits)];
+    misses.each('counts', actual.counts, expected.counts, () => 0);
+    misses.each('logps', actual.logps, expected.logps, (x, b) =>
+      logpBound(x, at(expected.counts, b)),
+    );
+  }
+  return misses.list;
+}
+
+/** Below the normal numbers of float32 there are fewer digits than bounds take for granted. */
+const least = 2 ** -126;
+function missesOf(call: Call, result: object): string[] {
+  const { plan, exact } = call;
+  if (plan.door === 'logps') return compareLogps(exact as LogpsBatch, call, result as LogpsResult);
+  const batch = exact as LogitsBatch | HiddenBatch;
+  if (plan.door === 'tokens') return compareTokens(batch, call, result);
+  const tally = new Tally();
+  if (isHidden(batch)) {
+    const found = result as HiddenLossResult;
+    const prepared = prepareHidden(batch);
+    const own = found.gradHidden ? { ...found, gradHidden: bits(found.gradHidden) } : found;
+    // A gradient that was left out, or added to others, is no gradient of this call.
+    const isWhole = own.gradHidden && own.gradWeight && !plan.run.accumulate;
+    if (isWhole && (own.gradBias !== undefined) === (batch.bias !== undefined))
+      checkStages(tally, plan.config, prepared, own);
+    else checkValueStages(tally, plan.config, prepared.prepared, own);
+  } else {
+    const found = result as LossResult;
+    const own = found.gradLogits ? { ...found, gradLogits: bits(found.gradLogits) } : found;
+    checkLogitsStages(tally, plan.config, batch as LogitsBatch, own);
+  }
+  return tally.misses
+    .filter(({ actual, expected }) => !(Math.abs(actual) < least && Math.abs(expected) < least))
+    .map(
+      ({ what, actual, expected, bound }) =>
+        `${what} is ${actual}, expected ${expected} within ${bound}`,
+    );
+}
+
+/** Whether there was anything to compare. @throws Fault */
+export function compare(call: Call, result: Properties): boolean {
+  if (call.plan.place === 'device') return false;
+  if (!call.plan.rows.special) checkNoNan(call, result);
+  if (!isModerate(call)) return false;
+  const [first] = missesOf(call, result);
+  if (first !== undefined) throw new Fault(`against float64: ${first}`);
+  return true;
+}

@@ -1,0 +1,4 @@
+/** What a fuzzer found. */
+export class Fault extends Error {
+  override readonly name = 'Fault';
+}

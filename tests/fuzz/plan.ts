@@ -1,0 +1,229 @@
+// What one call of the fuzzer is, as plain data: it can be printed, sent to another process and
+// shrunk. tests/fuzz/call.ts makes arrays and objects of it.
+import fc from 'fast-check';
+import { methods, type MethodInfo } from '../../ts/index.js';
+import type { ReferenceConfig } from '../../ts/reference.js';
+import { dtypes, type Dtype } from '../support/batches.js';
+
+export const doors = ['logits', 'hidden', 'logps', 'tokens'] as const;
+export type Door = (typeof doors)[number];
+
+/** Where the data lies and who computes: CPU; CUDA on host arrays; CUDA on device memory. */
+export const places = ['host', 'staged', 'device'] as const;
+export type Place = (typeof places)[number];
+
+/** The rows of a batch. Contents are those of tests/support's generators for `seed`. */
+export interface RowsPlan {
+  readonly seed: number;
+  readonly units: number;
+  readonly tokens: number;
+  readonly vocab: number;
+  readonly dtype: Dtype;
+  /** In a Float16Array, where the runtime has them and the dtype is float16. */
+  readonly float16Array: boolean;
+  /** Standard deviation of the logits. */
+  readonly scale: number;
+  readonly ignored: number;
+  readonly ignoreIndex: number | undefined;
+  /** NaN, infinities and the like here and there. */
+  readonly special: boolean;
+  /** Sequences of different lengths, one after the other. */
+  readonly packed: boolean;
+  /** One sequence scores nothing. */
+  readonly emptied: boolean;
+  readonly reference: 'float64' | 'float32';
+}
+
+export interface RunPlan {
+  readonly gradient: 'dense' | 'factored' | 'none' | undefined;
+  readonly target: 'fresh' | 'in place' | 'out';
+  readonly threads: number | undefined;
+  readonly sftLabels: boolean;
+  /** Of logits: elements of padding after each row; whether the last row comes without. */
+  readonly padding: number;
+  readonly cut: boolean;
+  /** Of hidden states. */
+  readonly hiddenSize: number;
+  readonly saysHiddenSize: boolean;
+  readonly bias: boolean;
+  readonly outs: readonly HiddenOutPlan[];
+  readonly accumulate: boolean;
+  readonly memory: number | undefined;
+}
+/** What `out` says of gradHidden, gradWeight and gradBias, in this order. */
+export type HiddenOutPlan = 'buffer' | 'fresh' | 'left out' | 'not said';
+
+/** A change of the call that tests/fuzz/twists.ts knows by this name; `pick` chooses among its ways. */
+export interface TwistPlan {
+  readonly name: string;
+  readonly pick: number;
+}
+
+export interface CallPlan {
+  readonly door: Door;
+  readonly place: Place;
+  readonly asynchronous: boolean;
+  readonly config: ReferenceConfig;
+  /** dirAlignLoss(method, beta, normalize, options) in place of one object. */
+  readonly positional: boolean;
+  readonly rows: RowsPlan;
+  /** The door `tokens`: tokenLogps in place of sequenceLogps; of hidden states. */
+  readonly perToken: boolean;
+  readonly fromHidden: boolean;
+  readonly run: RunPlan;
+  /** Of every array: elements behind an aligned address; in shared memory. */
+  readonly shift: number;
+  readonly shared: boolean;
+  readonly twists: readonly TwistPlan[];
+}
+
+const often = <T>(usual: T, rare: fc.Arbitrary<T>, weight = 3): fc.Arbitrary<T> =>
+  fc.oneof({ weight, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: rare });
+
+type Option = MethodInfo['options'][string];
+
+/** A value that the method takes for an option. */
+function optionValue({
+  default: usual,
+  values,
+  min,
+  above,
+  max,
+  below,
+}: Option): fc.Arbitrary<string | number | boolean> {
+  if (values) return fc.constantFrom(...values);
+  if (typeof usual === 'boolean') return fc.boolean();
+  const low = min ?? above ?? (max ?? below ?? 1) - 3;
+  return fc.double({
+    min: low,
+    max: max ?? below ?? low + 3,
+    minExcluded: min === undefined && above !== undefined,
+    maxExcluded: max === undefined && below !== undefined,
+    noNaN: true,
+  });
+}
+
+function configOf(info: MethodInfo): fc.Arbitrary<ReferenceConfig> {
+  const options = Object.fromEntries(
+    Object.entries(info.options).map(([name, option]) => [
+      name,
+      often<string | number | boolean | undefined>(undefined, optionValue(option)),
+    ]),
+  );
+  const beta = fc.oneof(
+    fc.constantFrom(0.1, 1e-3, 0.5, 1, 2, 10),
+    fc.double({ min: 0.01, max: 3, noNaN: true }),
+  );
+  return fc
+    .record({
+      method: fc.constant(info.name),
+      beta: info.name === 'sft' ? fc.constant(undefined) : beta,
+      normalize: often(undefined, fc.boolean(), 2),
+      ...options,
+    })
+    .map((all) => {
+      // Of the divergences, one has an alpha.
+      const { alpha, divergence } = all as ReferenceConfig;
+      const needless = 'divergence' in options && divergence !== 'alpha' && alpha !== undefined;
+      const given = Object.entries(all).filter(
+        ([name, value]) => value !== undefined && !(needless && name === 'alpha'),
+      );
+      return Object.fromEntries(given) as unknown as ReferenceConfig;
+    });
+}
+const config = fc.oneof(...methods().map(configOf));
+
+/** Lengths around the kernels' lanes and vectors; few elements, so that calls are many. */
+const vocabulary = fc.oneof(
+  { weight: 6, arbitrary: fc.integer({ min: 1, max: 40 }) },
+  { weight: 1, arbitrary: fc.constantFrom(63, 64, 65, 100, 511, 512, 513, 1025, 2049) },
+);
+
+const rows: fc.Arbitrary<RowsPlan> = fc.record({
+  seed: fc.nat(),
+  units: fc.integer({ min: 1, max: 4 }),
+  tokens: fc.integer({ min: 0, max: 5 }),
+  vocab: vocabulary,
+  dtype: fc.constantFrom(...dtypes),
+  float16Array: fc.boolean(),
+  scale: fc.constantFrom(2, 0, 8, 30, 1e4),
+  ignored: fc.constantFrom(0.3, 0, 0.9, 1),
+  ignoreIndex: often(undefined, fc.constantFrom(-1, 0, 7, -(2 ** 31), 2 ** 31 - 1)),
+  special: often(false, fc.boolean(), 8),
+  packed: fc.boolean(),
+  emptied: often(false, fc.boolean()),
+  reference: fc.constantFrom('float64', 'float32'),
+});
+
+const hiddenOut = fc.constantFrom<HiddenOutPlan>('not said', 'fresh', 'buffer', 'left out');
+const run: fc.Arbitrary<RunPlan> = fc.record({
+  gradient: fc.constantFrom(undefined, 'dense', 'factored', 'none'),
+  target: fc.constantFrom('fresh', 'in place', 'out'),
+  threads: often(undefined, fc.oneof(fc.integer({ min: 1, max: 4 }), fc.constant(1024))),
+  sftLabels: often(false, fc.boolean()),
+  padding: often(0, fc.integer({ min: 1, max: 9 })),
+  cut: fc.boolean(),
+  hiddenSize: fc.constantFrom(1, 2, 3, 8, 17, 64),
+  saysHiddenSize: fc.boolean(),
+  bias: fc.boolean(),
+  outs: fc.tuple(hiddenOut, hiddenOut, hiddenOut),
+  accumulate: often(false, fc.boolean()),
+  memory: often(undefined, fc.constantFrom(2 ** 20, 2 ** 24)),
+});
+
+export interface Choice {
+  readonly doors: readonly Door[];
+  readonly places: readonly Place[];
+  /** Names of twists. */
+  readonly twists: readonly string[];
+}
+
+/** Half of the calls are fine; the others are twisted, some of them twice. */
+export function callPlans({
+  doors: open,
+  places: reached,
+  twists,
+}: Choice): fc.Arbitrary<CallPlan> {
+  const twist = fc.record({ name: fc.constantFrom(...twists), pick: fc.nat() });
+  return fc
+    .record({
+      door: fc.constantFrom(...open),
+      // An emulated device takes ten times as long.
+      place: fc.oneof(
+        ...reached.map((one) => ({
+          weight: one === 'host' ? 4 : 1,
+          arbitrary: fc.constant(one),
+        })),
+      ),
+      asynchronous: fc.boolean(),
+      config,
+      positional: often(false, fc.boolean()),
+      rows,
+      perToken: fc.boolean(),
+      fromHidden: fc.boolean(),
+      run,
+      shift: fc.nat({ max: 15 }),
+      shared: often(false, fc.boolean(), 5),
+      twists: fc.oneof(fc.constant([]), fc.array(twist, { minLength: 1, maxLength: 2 })),
+    })
+    .map(meaningful);
+}
+
+/** The plan with what its door has no use for at its simplest, and what does not go together apart. */
+function meaningful(plan: CallPlan): CallPlan {
+  const { door, config: settings, run: wanted } = plan;
+  const isLoss = door === 'logits' || door === 'hidden';
+  const isPaired = door !== 'tokens' && settings.method !== 'sft';
+  const isHidden = door === 'hidden' || (door === 'tokens' && plan.fromHidden);
+  const sftLabels = wanted.sftLabels && isLoss && isPaired;
+  const factored = wanted.gradient === 'factored' && (door !== 'logits' || sftLabels);
+  const gradient = factored ? 'dense' : wanted.gradient;
+  return {
+    ...plan,
+    place: door === 'logps' ? 'host' : plan.place,
+    asynchronous: plan.asynchronous && isLoss,
+    // Products cost.
+    rows: isHidden ? { ...plan.rows, vocab: Math.min(plan.rows.vocab, 65) } : plan.rows,
+    run: { ...wanted, gradient, sftLabels, padding: isHidden ? 0 : wanted.padding },
+  };
+}
