@@ -40,7 +40,7 @@ function batchFile(i: number): Buffer {
       labels: packed
         ? { dtype: 'I32', shape: rows, data: labels }
         : { dtype: 'I64', shape: rows, data: long },
-      reference: { dtype: 'F64', shape: [2], data: reference as Float64Array },
+      reference: { dtype: 'F64', shape: [2], data: reference },
       ...(packed && {
         offsets: { dtype: 'I32', shape: [3], data: Int32Array.of(0, 2, 6) },
         sft_labels: { dtype: 'I32', shape: rows, data: labels },
@@ -185,8 +185,7 @@ function readBatchFile(bytes: Buffer): void {
   }
   const batch = readBatch(file);
   const { gradLogits } = simpo(batch);
-  if (gradLogits?.length !== batch.logits.length)
-    throw new Fault('the gradient has another length');
+  if (gradLogits.length !== batch.logits.length) throw new Fault('the gradient has another length');
   const { logps } = sequenceLogps(batch);
   if (logps.some((logp) => logp > 0)) throw new Fault('a log-probability above 0');
 }
