@@ -2,22 +2,26 @@
 // Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx diralign build`.
 // Ships in the package, so it needs nothing but Node, CMake and a compiler; cmake-js is used where it is installed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { openBuildDirectory } from './build-directory.mjs';
 
 const usage = `Usage: build-native.mjs [options]
 
-  --config NAME      Release (default), Debug or RelWithDebInfo
-  --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node)
-  --clean            start from nothing
+  --config NAME      Release (default) or Debug
+  --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node, in the package);
+                     a new or empty directory, or one that a build has made
+  --clean            start from nothing: remove what builds have left in the directory
   --log FILE         write there what CMake and the compilers say
   -D NAME=VALUE      CMake option, for instance -D DIRALIGN_SANITIZE=address,undefined
   -h, --help`;
 
+/** Where the loader looks, below build/. */
+const configs = ['Release', 'Debug'];
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
 function options() {
@@ -32,9 +36,10 @@ function options() {
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
+    if (!configs.includes(values.config)) throw new Error(`--config: '${values.config}' is not one of ${configs.join(', ')}`);
     return values;
   } catch (error) {
-    fail(`${error.message}\n\n${usage}`);
+    fail(`${error.message.replace(/\.$/, '')}; see --help`);
   }
 }
 
@@ -89,13 +94,21 @@ if (help) {
 requireTools();
 
 const start = performance.now();
-const build = path.resolve(root, buildDir ?? 'build/cmake');
-const addon = path.join(buildDir ? build : path.join(root, 'build', config), 'diralign.node');
-if (log) {
-  mkdirSync(path.dirname(log), { recursive: true });
-  rmSync(log, { force: true });
+let build;
+try {
+  build = openBuildDirectory(buildDir, root, { clean });
+  if (log) {
+    mkdirSync(path.dirname(log), { recursive: true });
+    writeFileSync(log, ''); // not removed first: it may be a device
+  }
+} catch (error) {
+  const isForbidden = buildDir === undefined && ['EACCES', 'EPERM', 'EROFS'].includes(error.code);
+  fail(
+    error.message +
+      (isForbidden ? '; build in a directory of yours: --build-dir DIR, and set DIRALIGN_ADDON=DIR/diralign.node' : ''),
+  );
 }
-if (clean) for (const target of [build, addon]) rmSync(target, { recursive: true, force: true });
+const addon = path.join(buildDir ? build : path.join(root, 'build', config), 'diralign.node');
 
 const defines = [`DIRALIGN_OUTPUT_DIR=${path.dirname(addon)}`, ...define];
 const jobs = String(availableParallelism());

@@ -18,7 +18,18 @@ const orders = at < 0 ? (sanitize ? ['7'] : ['forward', '1']) : args.splice(at, 
 const ofCuda = readdirSync(path.join(root, 'tests')).filter(
   (name) => /^cuda.*\.test\.ts$/.test(name) && name !== 'cuda-absent.test.ts',
 );
-const ofCpu = ['errors', 'properties', 'edges', 'hidden', 'hidden-errors', 'hidden-properties'].map((name) => `${name}.test.ts`);
+const cpuSuites = [
+  'errors',
+  'properties',
+  'edges',
+  'hidden',
+  'hidden-errors',
+  'hidden-properties',
+  'async',
+  'abort',
+  'lifecycle',
+];
+const ofCpu = cpuSuites.map((name) => `${name}.test.ts`);
 const suites = [...ofCuda, 'gpu-scripts.test.ts', ...(sanitize ? ofCpu : [])].map((name) => `tests/${name}`);
 
 const environment = buildEmulated({ sanitize });

@@ -261,7 +261,7 @@ Napi::Value first_overlap(const Napi::CallbackInfo& info) {
 Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("isa", cpu::kernel_set().isa);
-  result.Set("threads", Pool::hardware_threads());
+  result.Set("threads", Environment::of(info.Env()).processors());
   return result;
 }
 

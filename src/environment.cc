@@ -1,13 +1,13 @@
 #include "environment.h"
-#include <chrono>
 #include <string>
-#include <thread>
 #include "node_values.h"
+#include "processors.h"
 
 namespace diralign {
 
 struct Environment::Async {
   std::unique_ptr<Job> job;
+  uint64_t task = 0;  // of the pool; 0 where a device has the job
   // What a device has of the job; it goes first.
   std::unique_ptr<gpu::Launch> launch;
   gpu::Place place;
@@ -29,11 +29,12 @@ struct Environment::Async {
 
 // Teardown of an environment (worker.terminate(), process.exit()): cleanup hooks run last in, first out. The drain below is added
 // after the thread-safe function, so it runs before that closes: it cancels every job and waits until each has made its last call;
-// one on a device ends when the device is done with it. A job's last act is to decrement running_, after that call. on_done then
-// runs without an environment and may only free. What JavaScript owned is freed when nothing runs any more that might use it.
+// one on a device ends when the device is done with it. on_done then runs without an environment and may only free. What JavaScript
+// owned is freed when nothing runs any more that might use it.
 void Environment::create(Napi::Env env) {
   auto* state = new Environment;
   state->pool_ = Pool::shared();
+  state->processors_ = available_processors();
   env.SetInstanceData<Environment>(state);
   state->done_ = DoneFunction::New(env, "diralign", 0, 1, state);
   state->done_.Unref(env);
@@ -41,12 +42,11 @@ void Environment::create(Napi::Env env) {
 }
 
 void Environment::drain() {
+  for (Async* async : live_) cancel(*async);
   {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const std::weak_ptr<Async>& live : live_)
-      if (const std::shared_ptr<Async> async = live.lock()) async->job->cancelled = true;
+    std::unique_lock<std::mutex> lock(mutex_);
+    idle_.wait(lock, [this] { return running_ == 0; });
   }
-  while (running_.load() > 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
   for (auto& [key, free] : owned_) {
     try {
       free();
@@ -54,6 +54,24 @@ void Environment::drain() {
     }
   }
   owned_.clear();
+}
+
+/// The job stops at its next row, or at once where no thread has begun it, whatever it waits behind.
+void Environment::cancel(Async& async) {
+  async.job->cancelled = true;
+  if (pool_->withdraw(async.task) > 0) ended(&async);
+}
+
+/// Called once for a job, by whoever has ended it, on any thread.
+void Environment::ended(Async* async) {
+  done_.NonBlockingCall(async);
+  last_call_made();
+}
+
+/// With the lock held to the end: drain() must not return, and this object go, in between.
+void Environment::last_call_made() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (--running_ == 0) idle_.notify_all();
 }
 
 void Environment::free(Owned kind, uint64_t handle) {
@@ -69,39 +87,41 @@ std::shared_ptr<Environment::Async> Environment::prepare(std::unique_ptr<Job> jo
   async->job = std::move(job);
   async->pinned = Napi::Persistent(pinned);
   async->done = Napi::Persistent(done);
+  live_.insert(async.get());
   async->self = async;
   std::lock_guard<std::mutex> lock(mutex_);
-  live_.remove_if([](const std::weak_ptr<Async>& w) { return w.expired(); });
-  live_.push_back(async);
+  running_++;
   return async;
 }
 
+void Environment::never_started(Async& async) {
+  last_call_made();
+  live_.erase(&async);
+  async.self.reset();
+}
+
 Napi::Value Environment::started(Napi::Env env, const std::shared_ptr<Async>& async) {
-  if (pending_++ == 0) done_.Ref(env);  // an idle addon does not keep the process alive
-  const std::weak_ptr<Async> weak = async;
-  return Napi::Function::New(env, [weak](const Napi::CallbackInfo&) {
-    if (const std::shared_ptr<Async> live = weak.lock()) live->job->cancelled = true;
+  if (live_.size() == 1) done_.Ref(env);  // an idle addon does not keep the process alive
+  return Napi::Function::New(env, [this, weak = std::weak_ptr<Async>(async)](const Napi::CallbackInfo&) {
+    if (const std::shared_ptr<Async> live = weak.lock()) cancel(*live);
   });
 }
 
 Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done) {
-  const int threads = std::max(1, job->threads);
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
-  auto task = [this, raw = async.get(), work = std::move(work)] {
-    try {
-      if (!raw->job->cancelled) work();
-    } catch (const std::exception&) {
-      raw->error = std::current_exception();
-    }
-    done_.NonBlockingCall(raw);
-    running_--;
-  };
-  running_++;
   try {
-    pool_->post(task, threads);
+    async->task = pool_->post(
+        [this, raw = async.get(), work = std::move(work)] {
+          try {
+            if (!raw->job->cancelled) work();
+          } catch (const std::exception&) {
+            raw->error = std::current_exception();
+          }
+          ended(raw);
+        },
+        processors_);
   } catch (...) {  // no thread to be had
-    running_--;
-    async->self.reset();
+    never_started(*async);
     throw;
   }
   return started(pinned.Env(), async);
@@ -112,16 +132,13 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<gpu::La
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
   async->launch = std::move(launch);
   async->place = place;
-  running_++;
   try {
     gpu::notify(place.device, place.stream, [this, raw = async.get()](int error) {
       raw->cuda_error = error;
-      done_.NonBlockingCall(raw);
-      running_--;
+      ended(raw);
     });
   } catch (...) {
-    running_--;
-    async->self.reset();
+    never_started(*async);
     // The launch is freed on the way out, which must not happen under the device.
     try {
       gpu::synchronize(place.device, place.stream);
@@ -139,7 +156,8 @@ void Environment::on_done(Napi::Env env, Napi::Function, Environment* state, Asy
     async->done.SuppressDestruct();
     return;
   }
-  if (--state->pending_ == 0) state->done_.Unref(env);
+  state->live_.erase(raw);
+  if (state->live_.empty()) state->done_.Unref(env);
   const Napi::HandleScope scope(env);
   Napi::Value error = env.Undefined();
   try {

@@ -2,13 +2,13 @@
 // lives here, none in statics, so that an environment can go at any moment: see the order of teardown in environment.cc.
 #pragma once
 #include <napi.h>
-#include <atomic>
+#include <condition_variable>
 #include <exception>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <utility>
 #include "gpu.h"
 #include "job.h"
@@ -23,9 +23,11 @@ class Environment {
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
   Pool& pool() { return *pool_; }
+  /// Threads of a call that does not say how many.
+  int processors() const { return processors_; }
 
   /// Calls `work` on the pool and then `done(error | undefined, cancelled)` on this environment's thread. `pinned` stays alive until
-  /// then. Returns a function that cancels.
+  /// then. Returns a function that cancels: a job that waits for a thread is reported at once, a running one when it has stopped.
   Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done);
 
   /// The same for a job that was enqueued on a device: `done` is called once the stream is past it. It is not stopped by cancelling;
@@ -51,14 +53,19 @@ class Environment {
 
   std::shared_ptr<Async> prepare(std::unique_ptr<Job> job, Napi::Object pinned, Napi::Function done);
   Napi::Value started(Napi::Env env, const std::shared_ptr<Async>& async);
+  void never_started(Async& async);
+  void cancel(Async& async);
+  void ended(Async* async);
+  void last_call_made();
   void drain();
 
   std::shared_ptr<Pool> pool_;
+  int processors_ = 1;
   DoneFunction done_;
-  int pending_ = 0;  // calls not yet reported; touched on the environment's thread only
-  std::atomic<int> running_{0};
+  std::set<Async*> live_;  // calls not yet reported; touched on the environment's thread only
   std::mutex mutex_;
-  std::list<std::weak_ptr<Async>> live_;
+  std::condition_variable idle_;
+  int running_ = 0;  // jobs that have not made their last call; under the mutex
   std::map<std::pair<Owned, uint64_t>, std::function<void()>> owned_;
 };
 

@@ -10,8 +10,9 @@ void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* ta
   const cpu::LoopKernels& loops = cpu::kernel_set().loops;
   constexpr int64_t step = 32000;
   static std::atomic<float> sink;  // the sums must not be optimised away
-  Team team(pool, threads);
-  team.run((elements + step - 1) / step, [&](int64_t item, int) {
+  const int64_t items = (elements + step - 1) / step;
+  Team team(pool, int(std::min<int64_t>(threads, items)));
+  team.run(items, [&](int64_t item, int) {
     const int64_t first = item * step, n = std::min(step, elements - first);
     switch (kind) {
       case MemoryLoop::read:

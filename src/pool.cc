@@ -1,6 +1,9 @@
 #include "pool.h"
 #include <algorithm>
-#include <system_error>
+#include <exception>
+#if defined(__linux__)
+#include <pthread.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -8,6 +11,9 @@
 namespace diralign {
 
 namespace {
+
+/// Whose thread this is, if it is a pool's.
+thread_local const Pool* own_pool = nullptr;
 
 /// Between two phases a helper waits for microseconds: spin first, then let others run.
 void pause(int& spins) {
@@ -31,8 +37,6 @@ std::shared_ptr<Pool> Pool::shared() {
   return pool;
 }
 
-int Pool::hardware_threads() { return std::max(1, int(std::thread::hardware_concurrency())); }
-
 Pool::~Pool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -42,30 +46,63 @@ Pool::~Pool() {
   for (std::thread& t : threads_) t.join();
 }
 
-void Pool::post(std::function<void()> task, int threads) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    try {
-      while (int(threads_.size()) < threads) threads_.emplace_back([this] { work(); });
-    } catch (const std::system_error&) {
-      if (threads_.empty()) throw;  // a process at its limit makes do with the threads there are
+uint64_t Pool::post(std::function<void()> task, int threads, int copies) {
+  const size_t most = size_t(threads) + (own_pool == this ? 1 : 0);
+  auto run = std::make_shared<const std::function<void()>>(std::move(task));
+  std::unique_lock<std::mutex> lock(mutex_);
+  const uint64_t id = ++last_task_;
+  tasks_.emplace(id, Queued{std::move(run), copies});
+  waiting_ += copies;
+  try {
+    for (; idle_ < waiting_ && threads_.size() < most; idle_++) {
+      threads_.emplace_back([this] { work(); });
+#if defined(__linux__)
+      pthread_setname_np(threads_.back().native_handle(), "diralign");  // as top and debuggers show it
+#endif
     }
-    tasks_.push_back(std::move(task));
+  } catch (const std::exception&) {
+    if (threads_.empty()) {
+      waiting_ -= copies;
+      tasks_.erase(id);
+      throw;
+    }
+    // A process at its limit makes do with the threads there are.
   }
-  wake_.notify_one();
+  lock.unlock();
+  for (int i = 0; i < copies; i++) wake_.notify_one();
+  return id;
+}
+
+int Pool::withdraw(uint64_t task) {
+  std::map<uint64_t, Queued>::node_type found;  // destroyed without the lock: what the task holds may be large
+  std::lock_guard<std::mutex> lock(mutex_);
+  found = tasks_.extract(task);
+  if (!found) return 0;
+  waiting_ -= found.mapped().copies;
+  return found.mapped().copies;
+}
+
+Pool::Counts Pool::counts() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return {int(threads_.size()), idle_, waiting_};
 }
 
 void Pool::work() {
+  own_pool = this;
+  std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    std::function<void()> task;
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
-    }
-    task();
+    wake_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+    if (tasks_.empty()) return;
+    const auto first = tasks_.begin();
+    std::shared_ptr<const std::function<void()>> task = first->second.run;
+    if (--first->second.copies == 0) tasks_.erase(first);
+    waiting_--;
+    idle_--;
+    lock.unlock();
+    (*task)();
+    task.reset();
+    lock.lock();
+    idle_++;
   }
 }
 
@@ -82,8 +119,8 @@ struct Team::State {
 
   std::mutex mutex;
   std::condition_variable left;
+  int joined = 0;
   int inside = 0;
-  bool closed = false;
 
   bool take(int64_t& index) {
     uint64_t t = ticket.load(std::memory_order_acquire);
@@ -104,28 +141,30 @@ struct Team::State {
   }
 };
 
-Team::Team(Pool& pool, int threads) : members_(std::max(1, threads)) {
+Team::Team(Pool& pool, int threads) : pool_(pool), members_(std::max(1, threads)) {
   if (members_ == 1) return;
   state_ = std::make_shared<State>();
   try {
-    for (int m = 1; m < members_; m++) pool.post([state = state_, m] { help(state, m); }, members_ - 1);
-  } catch (const std::system_error&) {
+    helpers_ = pool.post([state = state_] { help(state); }, members_ - 1, members_ - 1);
+  } catch (const std::exception&) {
     // No helper can be had: the caller does all the work.
   }
 }
 
 Team::~Team() {
   if (!state_) return;
+  // A helper that comes later than this does nothing.
   state_->finished.store(true, std::memory_order_release);
+  pool_.withdraw(helpers_);
   std::unique_lock<std::mutex> lock(state_->mutex);
-  state_->closed = true;
   state_->left.wait(lock, [this] { return state_->inside == 0; });
 }
 
-void Team::help(const std::shared_ptr<State>& state, int member) {
+void Team::help(const std::shared_ptr<State>& state) {
+  int member;
   {
     std::lock_guard<std::mutex> lock(state->mutex);
-    if (state->closed) return;
+    member = ++state->joined;
     state->inside++;
   }
   int spins = 0;

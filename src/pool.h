@@ -4,8 +4,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -17,19 +17,34 @@ class Pool {
  public:
   /// The process's pool; alive while somebody holds it.
   static std::shared_ptr<Pool> shared();
-  /// Threads this process may run at the same time.
-  static int hardware_threads();
 
   ~Pool();
-  /// Runs `task` on a pool thread, of which there will be at least `threads`.
-  void post(std::function<void()> task, int threads);
+
+  /// Queues `task`, to be run `copies` times, by the threads that are idle. Where too few are, new ones are started, as long as the pool
+  /// has fewer than `threads` beside the calling thread. Returns what withdraw() takes.
+  uint64_t post(std::function<void()> task, int threads, int copies = 1);
+  /// Takes a task out of the queue. Returns how many copies will not be run: 0 where threads have begun all of them.
+  int withdraw(uint64_t task);
+
+  /// As they are at this moment.
+  struct Counts {
+    int threads, idle, waiting;  ///< threads started, those of them without a task, and copies of tasks that nobody has begun
+  };
+  Counts counts();
 
  private:
+  struct Queued {
+    std::shared_ptr<const std::function<void()>> run;
+    int copies;
+  };
   void work();
 
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
+  std::map<uint64_t, Queued> tasks_;  // the oldest first
+  uint64_t last_task_ = 0;
+  int waiting_ = 0;                   // copies in tasks_
+  int idle_ = 0;                      // threads that run no task
   std::vector<std::thread> threads_;
   bool stopping_ = false;
 };
@@ -52,9 +67,11 @@ class Team {
 
  private:
   struct State;
-  static void help(const std::shared_ptr<State>& state, int member);
+  static void help(const std::shared_ptr<State>& state);
 
+  Pool& pool_;
   int members_;
+  uint64_t helpers_ = 0;          // the pool's task; 0: there is none
   std::shared_ptr<State> state_;  // null for a team of one
 };
 

@@ -8,7 +8,7 @@ const hasLimits = process.platform === 'linux' && spawnSync('prlimit', ['--versi
 // A sanitizer has reserved the whole address space.
 const isSanitized = (process.env.LD_PRELOAD ?? '').includes('asan');
 
-describe.runIf(hasLimits && !isSanitized)('an allocation that fails', { timeout: 60_000 }, () => {
+describe.runIf(hasLimits && !isSanitized)('an allocation that fails', () => {
   let compiled: Compiled;
   beforeAll(() => {
     compiled = compilePackage();

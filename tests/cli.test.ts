@@ -3,44 +3,18 @@ import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { junit } from '../ts/cli/junit.js';
-import { digits, table } from '../ts/cli/table.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
+import { digits, table } from '../ts/text/table.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
+import { compileProgram, diralign, example, output, program, refusal, root } from './support/cli.js';
 import { sameBits } from './support/numbers.js';
 
 type Given = LogitsBatch & WithReference;
 
-const root = fileURLToPath(new URL('..', import.meta.url));
-const program = path.join(root, 'dist/cli/main.js');
-const example = path.join(root, 'examples/preference-batch.safetensors');
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-'));
 const inFolder = (name: string): string => path.join(folder, name);
-
-interface Ended {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function diralign(args: readonly string[], { env = {}, node = [] }: { env?: NodeJS.ProcessEnv; node?: string[] } = {}): Ended {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [...node, program, ...args], {
-    cwd: root,
-    encoding: 'utf8',
-    env: { ...process.env, NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
-    maxBuffer: 2 ** 28,
-  });
-  return { status, stdout, stderr };
-}
-
-/** What a command prints that goes well. */
-function output(...args: string[]): string {
-  const { status, stdout, stderr } = diralign(args);
-  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-  return stdout;
-}
 
 interface LossJson {
   readonly batch: { readonly sequences: number; readonly scoredRows: number };
@@ -62,27 +36,7 @@ function lossJson(...args: string[]): LossJson {
   return JSON.parse(output('loss', ...args, '--json')) as LossJson;
 }
 
-/** One line on standard error, nothing on the other. */
-function refusal(status: number, ...args: string[]): string {
-  const ended = diralign(args);
-  expect(ended.stdout).toBe('');
-  expect(ended.stderr).toMatch(/^diralign[^\n]*: [^\n]+\n$/);
-  expect(ended.status).toBe(status);
-  return ended.stderr.trim();
-}
-
-/** The newest change below a folder. */
-function newest(directory: string): number {
-  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
-  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
-}
-
-beforeAll(() => {
-  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
-  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
-  if (status !== 0) throw new Error(stdout);
-}, 120_000);
+beforeAll(compileProgram, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -302,7 +256,7 @@ describe('diralign loss', () => {
     expect(fs.existsSync(inFolder('x'))).toBe(false);
   });
 
-  test('a batch in shards, by its index and by its folder', { timeout: 60_000 }, () => {
+  test('a batch in shards, by its index and by its folder', () => {
     const tensors = tinyTensors();
     const shards = inFolder('shards');
     fs.mkdirSync(shards);
@@ -318,7 +272,7 @@ describe('diralign loss', () => {
     for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
   });
 
-  test('a file without a byte of tensors allocates nothing for the shapes it has', { timeout: 60_000 }, () => {
+  test('a file without a byte of tensors allocates nothing for the shapes it has', () => {
     const header = (sequences: number): string => {
       const [logits, labels] = [
         ['F32', [sequences, 0, 5]],
@@ -365,7 +319,7 @@ describe('diralign loss', () => {
 });
 
 describe('diralign verify', () => {
-  test('everything is within bounds: a table, JUnit XML and status 0', { timeout: 180_000 }, () => {
+  test('everything is within bounds: a table, JUnit XML and status 0', () => {
     const report = inFolder('report.xml');
     const text = output('verify', '--junit', report);
     for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} .* ok$`, 'm'));
@@ -376,7 +330,7 @@ describe('diralign verify', () => {
     expect(xml).toContain(`<testsuites name="diralign verify" tests="${String(cases)}" failures="0"`);
   });
 
-  test('--json, --method, and reference values beside a file', { timeout: 60_000 }, () => {
+  test('--json, --method, and reference values beside a file', () => {
     const batches = inFolder('batches');
     fs.mkdirSync(batches);
     const file = path.join(batches, 'tiny.safetensors');
@@ -411,11 +365,11 @@ describe('diralign verify', () => {
       },
     });
     const broken = verify({ cases: [{ call, loss: 'small' }] });
-    expect(broken).toMatchObject({ status: 1, report: undefined });
+    expect(broken).toMatchObject({ status: 1, report: { error: { code: 'ERR_DIRALIGN_FILE' } } });
     expect(broken.stderr).toContain('cases[0].loss: "small" is not a number');
   });
 
-  test('a miss: the table, the value, and JUnit say so', { timeout: 60_000 }, () => {
+  test('a miss: the table, the value, and JUnit say so', () => {
     const file = write('missed.safetensors', tinyTensors());
     fs.writeFileSync(inFolder('missed.expected.json'), JSON.stringify({ cases: [{ call: { method: 'sft' }, loss: 100 }] }));
     const report = inFolder('missed.xml');

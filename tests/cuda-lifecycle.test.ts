@@ -22,26 +22,26 @@ const run = (name: string, ...rest: readonly [string[]?, string[]?, NodeJS.Proce
   runScript(compiled, name, ...rest);
 
 describe.runIf(cuda.available)('processes and workers', () => {
-  test('20 workers terminated while a device computes for them', { timeout: 120_000 }, async () => {
+  test('20 workers terminated while a device computes for them', async () => {
     expect(await run('cuda-terminate.mjs', ['20'])).toEqual({ stdout: 'terminated 20', stderr: '', code: 0 });
   });
 
-  test('the same with a device that is late', { timeout: 120_000 }, async () => {
+  test('the same with a device that is late', async () => {
     const ended = await run('cuda-terminate.mjs', ['8'], [], { SIMT_DELAY: '3000' });
     expect(ended).toEqual({ stdout: 'terminated 8', stderr: '', code: 0 });
   });
 
-  test.each(['0', '5000'])('process.exit() while a device computes, %s us late', { timeout: 60_000 }, async (delay) => {
+  test.each(['0', '5000'])('process.exit() while a device computes, %s us late', async (delay) => {
     expect(await run('cuda-exit.mjs', [], [], { SIMT_DELAY: delay })).toEqual({ stdout: 'leaving', stderr: '', code: 3 });
   });
 
-  test('a pending computation keeps the process alive, buffers and streams do not', { timeout: 60_000 }, async () => {
+  test('a pending computation keeps the process alive, buffers and streams do not', async () => {
     const { stdout, stderr } = await run('cuda-pending.mjs');
     expect(stdout).toMatch(/^loss \d+\.\d+$/);
     expect(stderr).toBe('');
   });
 
-  test('what was forgotten is collected, with one warning; what is in use is not', { timeout: 60_000 }, async () => {
+  test('what was forgotten is collected, with one warning; what is in use is not', async () => {
     const { stdout, code } = await run('cuda-collect.mjs', [], ['--expose-gc', '--no-warnings']);
     expect(code).toBe(0);
     const report = JSON.parse(stdout) as Record<string, unknown>;
@@ -51,7 +51,7 @@ describe.runIf(cuda.available)('processes and workers', () => {
     ]);
   });
 
-  test.runIf(isEmulated)('the collector knows how much is at stake', { timeout: 60_000 }, async () => {
+  test.runIf(isEmulated)('the collector knows how much is at stake', async () => {
     const { stdout, stderr } = await run('cuda-pressure.mjs', [], ['--no-warnings'], { SIMT_MEMORY: String(2 ** 28) });
     expect([stdout, stderr]).toEqual(['collected', '']);
   });
@@ -89,7 +89,7 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     ['cudaMallocFromPoolAsync:2:0', 'staged async', /computing on the device/],
     ['cudaHostAlloc:2:0', 'copy async', /copying 1048576 bytes to the device/],
     ['cudaHostRegister:2:0', 'pin', /page-locking 64 bytes/],
-  ])('out of memory, %s: %s', { timeout: 60_000 }, async (what, how, words) => {
+  ])('out of memory, %s: %s', async (what, how, words) => {
     const { first, left, again, onCpu } = await fail(what, how);
     expect(first).toMatchObject({ name: 'DirAlignError', code: 'ERR_DIRALIGN_DEVICE', cause: outOfMemory });
     expect(first?.message).toMatch(words);
@@ -99,14 +99,14 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     expect(onCpu).toBe(true);
   });
 
-  test('other errors keep their names', { timeout: 60_000 }, async () => {
+  test('other errors keep their names', async () => {
     const { first, again } = await fail('cudaStreamCreateWithFlags:46:0', 'stream');
     expect(first).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', cause: { name: 'cudaErrorDevicesUnavailable', code: 46 } });
     expect(first?.message).toMatch(/creating a stream/);
     expect(again).toBeUndefined();
   });
 
-  test('a notification that cannot be had', { timeout: 60_000 }, async () => {
+  test('a notification that cannot be had', async () => {
     const { first, again } = await fail('cudaStreamAddCallback:400:0', 'async');
     expect(first).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', cause: { name: 'cudaErrorInvalidResourceHandle', code: 400 } });
     expect(again).toBeUndefined();
@@ -114,7 +114,6 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
 
   test.each(['sync', 'async', 'staged', 'staged async'])(
     'a kernel that fails, %s: on the call that caused it; the device is lost, the process is not',
-    { timeout: 60_000 },
     async (how) => {
       const { first, again, onCpu } = await fail('kernel:700:0', how);
       expect(first).toMatchObject({ name: 'DirAlignError', code: 'ERR_DIRALIGN_DEVICE', cause: illegal });
@@ -124,7 +123,7 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     },
   );
 
-  test('a device that is really full', { timeout: 60_000 }, async () => {
+  test('a device that is really full', async () => {
     const { stdout, stderr } = await run('cuda-full.mjs', [], [], { SIMT_MEMORY: String(2 ** 22), SIMT_DEVICES: '1' });
     expect(stderr).toBe('');
     const { left, ...report } = JSON.parse(stdout) as Record<string, unknown>;

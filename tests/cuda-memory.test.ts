@@ -3,6 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { cuda } from '../ts/index.js';
 import { compilePackage, type Compiled } from './support/compiled.js';
 import { expectDevice } from './support/device.js';
+import { expectFlat, growthPerWindow, leakEnvironment, type LeakReport } from './support/leaks.js';
+import { present } from './support/numbers.js';
 import { runScript } from './support/processes.js';
 
 expectDevice();
@@ -15,19 +17,14 @@ afterAll(() => {
   compiled.remove();
 });
 
-test.runIf(cuda.available)('memory is flat over thousands of calls of every kind', { timeout: 120_000 }, async () => {
-  // AddressSanitizer, where it is in the process, keeps freed memory for a while otherwise.
-  const options = {
-    ASAN_OPTIONS: [process.env.ASAN_OPTIONS, 'quarantine_size_mb=0', 'thread_local_quarantine_size_kb=0'].join(':'),
-  };
-  const { stdout, stderr } = await runScript(compiled, 'cuda-leak.mjs', [], ['--expose-gc'], options);
+test.runIf(cuda.available)('memory is flat over thousands of calls of every kind', async () => {
+  const { stdout, stderr } = await runScript(compiled, 'cuda-leak.mjs', [], ['--expose-gc'], leakEnvironment);
   expect(stderr).toBe('');
-  const growth = JSON.parse(stdout) as Record<string, { rss: number; external: number; device: number }>;
-  expect(Object.keys(growth)).toHaveLength(10);
-  // In MiB, over 500 calls.
-  for (const [kind, { rss, external, device }] of Object.entries(growth)) {
-    expect(device, `${kind}: device memory`).toBeLessThanOrEqual(0);
-    expect(external, `${kind}: external memory`).toBeLessThan(0.25);
-    expect(rss, `${kind}: resident memory`).toBeLessThan(16);
+  const report = JSON.parse(stdout) as LeakReport;
+  expect(Object.keys(report)).toHaveLength(11);
+  expectFlat(report);
+  // The device counts its memory to the byte.
+  for (const [kind, { samples }] of Object.entries(report)) {
+    expect(growthPerWindow(present(samples.device)), `${kind}: device memory`).toBeLessThanOrEqual(0);
   }
 });

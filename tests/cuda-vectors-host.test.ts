@@ -28,7 +28,7 @@ expectDevice();
 const halves = inputs.filter(([, input]) => input.dtypeExact !== 'f32');
 
 describe.runIf(cuda.available)('float16 and bfloat16', () => {
-  test.each(halves)('%s', { timeout: 120_000 }, (_, input) => {
+  test.each(halves)('%s', (_, input) => {
     const dtype = input.dtypeExact === 'f16' ? 'float16' : 'bfloat16';
     const misses = new Misses();
     for (const [i, c] of ran.cases(input, 'half').entries()) {
@@ -67,7 +67,7 @@ describe.runIf(cuda.available)('host arrays', () => {
   ] as const;
   let turn = 0;
 
-  test.each(inputs)('%s', { timeout: 120_000 }, async (_, input) => {
+  test.each(inputs)('%s', async (_, input) => {
     const misses = new Misses();
     const { V } = input;
     for (const c of ran.cases(input, 'host arrays')) {
@@ -128,7 +128,7 @@ describe.runIf(cuda.available)('host arrays', () => {
 });
 
 describe.runIf(cuda.available)('log-probabilities', () => {
-  test.each(inputs)('%s', { timeout: 60_000 }, (_, input) => {
+  test.each(inputs)('%s', (_, input) => {
     const batch: HostBatch = { logits: input.logits, shape: [2 * input.B, input.T, input.V], labels: input.labels };
     const misses = new Misses();
     using copy = new Copy(batch.logits, 'float32', { shift: 1 });

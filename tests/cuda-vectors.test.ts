@@ -30,7 +30,7 @@ describe.runIf(cuda.available)('on the device', () => {
   const ways = ['in place', 'out', 'none', 'odd address', 'strided', 'packed', 'asynchronous'] as const;
   let turn = 0;
 
-  test.each(inputs)('%s: dense, and the same in another way', { timeout: 120_000 }, async (_, input) => {
+  test.each(inputs)('%s: dense, and the same in another way', async (_, input) => {
     const misses = new Misses();
     const { V } = input;
     for (const c of ran.cases(input, 'dense')) {
@@ -78,7 +78,7 @@ describe.runIf(cuda.available)('on the device', () => {
     expect(misses.list).toEqual([]);
   });
 
-  test.each(inputs)('%s: factored', { timeout: 120_000 }, (_, input) => {
+  test.each(inputs)('%s: factored', (_, input) => {
     const misses = new Misses();
     const largest = input.residual.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
     for (const [i, c] of ran.cases(input, 'factored').entries()) {

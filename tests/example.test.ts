@@ -10,7 +10,7 @@ import { readBatch } from '../ts/safetensors.js';
 const root = fileURLToPath(new URL('..', import.meta.url));
 const example = path.join(root, 'examples/preference-batch.safetensors');
 
-test('the script makes the example batch, bit for bit', { timeout: 120_000 }, () => {
+test('the script makes the example batch, bit for bit', () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-example-'));
   try {
     const again = path.join(folder, 'again.safetensors');

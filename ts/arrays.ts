@@ -20,7 +20,8 @@ function engine(prototype: object, key: PropertyKey): Getter<unknown> | undefine
 const lengthOf = engine(typedArray, 'length') as Getter<number>;
 const bufferOfTyped = engine(typedArray, 'buffer') as Getter<ArrayBufferLike>;
 const offsetOfTyped = engine(typedArray, 'byteOffset') as Getter<number>;
-const bytesOfTyped = engine(typedArray, 'byteLength') as Getter<number>;
+/** Of a typed array; 0 once it is detached. */
+export const bytesOfTyped = engine(typedArray, 'byteLength') as Getter<number>;
 const bufferOfData = engine(DataView.prototype, 'buffer') as Getter<ArrayBufferLike>;
 const offsetOfData = engine(DataView.prototype, 'byteOffset') as Getter<number>;
 const bytesOfData = engine(DataView.prototype, 'byteLength') as Getter<number>;

@@ -1,4 +1,5 @@
 import { typeError } from './errors.js';
+import { environment } from './load.js';
 import { native, type CudaStatus, type NativeCuda } from './native.js';
 
 export interface Availability {
@@ -23,7 +24,7 @@ function ask(): Availability {
   } catch (error) {
     return { reason: `the addon cannot be loaded: ${(error as Error).message}`, devices: 0, status: undefined };
   }
-  const reason = whyNot(status, process.env.CUDA_VISIBLE_DEVICES);
+  const reason = whyNot(status, environment('CUDA_VISIBLE_DEVICES'));
   return { reason, devices: reason === undefined ? status.devices : 0, status };
 }
 

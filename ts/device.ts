@@ -1,6 +1,7 @@
 /** Memory, streams and events of CUDA devices: what `cuda` (ts/cuda.ts) hands out. */
 import { bytesOf, extentOf } from './arrays.js';
 import { availability, nativeCuda } from './cuda-status.js';
+import { AttachedArrays } from './detached.js';
 import { cudaError, rangeError, typeError } from './errors.js';
 import { checkObject, describe, readProperties } from './given.js';
 import type { NativeCuda } from './native.js';
@@ -441,6 +442,7 @@ class Region {
     const { ptr, stream, host } = this.plan(name, toDevice ? 'source' : 'target', array, given);
     if (host.byteLength === 0) return;
     const free = release([this.retain(stream), retainPinned([host])]);
+    const arrays = new AttachedArrays({ [toDevice ? 'source' : 'target']: host });
     const doing = `copying ${host.byteLength} bytes ${toDevice ? 'to' : 'from'} the device`;
     try {
       await new Promise<void>((resolve, reject) => {
@@ -449,6 +451,7 @@ class Region {
           else resolve();
         });
       });
+      arrays.check();
     } catch (cause) {
       throw cudaError(doing, cause);
     } finally {

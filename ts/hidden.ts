@@ -68,8 +68,8 @@ type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
 export interface FromHidden<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> extends HiddenCall<M, Need> {
   /**
    * The same, bit for bit, off the event loop, on a device, too. The arrays of the batch and of `run.out` belong to the computation until
-   * the promise settles; do not transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED once the rows in
-   * hand are done, and the buffers of `out` are then incomplete.
+   * the promise settles; if one is transferred meanwhile, it rejects with code ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise
+   * rejects with code ERR_DIRALIGN_ABORTED once the rows in hand are done, and the buffers of `out` are then incomplete.
    */
   async<
     L extends Logits,

@@ -1,12 +1,13 @@
 /** What the calls of an objective have in common, whatever the batch holds: options, values, and how the native side is called. */
+import { checkSignal, onAbort, reasonOf } from './abort.js';
 import { allocate, outOfMemory } from './arrays.js';
 import { checkLabels, checkLogps, checkReference, checkSequences, labelError } from './batch.js';
 import { metricNames } from './catalogue.js';
+import { AttachedArrays, watchArrays } from './detached.js';
 import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
-import { describe } from './given.js';
-import { native, Target, type BadLabel, type BatchRequest, type LayerRequest, type LossRequest } from './native.js';
 import type { Metrics } from './metrics.js';
+import { native, Target, type BadLabel, type BatchRequest, type Cancel, type LayerRequest, type LossRequest } from './native.js';
 import type { Settings } from './settings.js';
 import type { BatchRows, Logits, LossValues } from './types.js';
 
@@ -156,33 +157,58 @@ function retain(memory: readonly (Logits | undefined)[]): () => void {
   };
 }
 
+/** The caller's arrays in a request, by their names in messages. */
+function arraysOf({ batch, reference, gradient, layer, layerGradients }: LossRequest): Readonly<Record<string, unknown>> {
+  return {
+    logits: batch.logits,
+    hidden: layer?.hidden,
+    weight: layer?.weight,
+    bias: layer?.bias,
+    offsets: batch.offsets,
+    labels: batch.labels,
+    sftLabels: batch.sftLabels,
+    reference,
+    out: gradient,
+    'out.gradHidden': layerGradients?.hidden?.data,
+    'out.gradWeight': layerGradients?.weight?.data,
+    'out.gradBias': layerGradients?.bias?.data,
+  };
+}
+
 /** `prepare` is not called where the signal has been aborted. */
-export async function computeLater<Result>(
-  signal: AbortSignal | undefined,
-  prepare: () => PreparedLoss<Result>,
-): Promise<Result> {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${describe(signal)}`);
-  }
-  if (signal?.aborted) throw abortError(signal.reason);
-  const prepared = prepare();
-  const release = retain(prepared.memory);
+export async function computeLater<Result>(signal: unknown, prepare: () => PreparedLoss<Result>): Promise<Result> {
+  checkSignal(signal);
+  if (signal?.aborted) throw abortError(reasonOf(signal));
+  let cancel: Cancel | undefined;
+  const stop = (): void => cancel?.();
+  const forget = signal && onAbort(signal, stop);
   try {
-    await new Promise<void>((resolve, reject) => {
-      const started = native().loss(prepared.request, (error, cancelled) => {
-        if (signal && typeof started === 'function') signal.removeEventListener('abort', started);
-        if (error) reject(error);
-        else if (cancelled) reject(abortError(signal?.reason));
-        else resolve();
+    const prepared = prepare();
+    const release = retain(prepared.memory);
+    const arrays = new AttachedArrays(arraysOf(prepared.request));
+    const unwatch = watchArrays(arrays, stop);
+    try {
+      // Reading the batch may have run code of the caller's.
+      if (signal?.aborted) throw abortError(reasonOf(signal));
+      const cancelled = await new Promise<boolean>((resolve, reject) => {
+        const started = native().loss(prepared.request, (error, wasCancelled) => {
+          if (error) reject(error);
+          else resolve(wasCancelled);
+        });
+        if (typeof started === 'function') cancel = started;
+        else reject(labelError(started, prepared.request.batch));
       });
-      if (typeof started !== 'function') reject(labelError(started, prepared.request.batch));
-      else signal?.addEventListener('abort', started, { once: true });
-    });
-  } catch (cause) {
-    prepared.discard();
-    throw nativeError(cause, prepared.request.layer);
+      if (!cancelled || !signal?.aborted) arrays.check();
+      if (cancelled) throw abortError(reasonOf(signal));
+    } catch (cause) {
+      prepared.discard();
+      throw nativeError(cause, prepared.request.layer);
+    } finally {
+      unwatch();
+      release();
+    }
+    return prepared.result();
   } finally {
-    release();
+    forget?.();
   }
-  return prepared.result();
 }

@@ -72,8 +72,9 @@ type LossCall<M extends Method, Need extends ReferenceNeed> = {
  */
 export interface ObjectiveCalls<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> extends LossCall<M, Need> {
   /**
-   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; do not
-   * transfer them. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED.
+   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; if one is
+   * transferred meanwhile, it rejects with code ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise rejects with code
+   * ERR_DIRALIGN_ABORTED, at once where the call still waits for others.
    *
    * With logits in device memory, the call enqueues its work on their stream and returns; nothing waits on a thread, and later work
    * can be enqueued behind it at once. The promise resolves when the stream is past it. Aborting does not stop work that is enqueued:

@@ -115,9 +115,12 @@ export interface RunOptions<L extends Logits = LogitsArray, Mode extends Gradien
    * back, in pieces that overlap with the computation; arrays that were page-locked (`cuda.pin`) go at full speed.
    */
   readonly backend?: 'auto' | 'cpu' | 'cuda' | undefined;
-  /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
+  /**
+   * At most this many CPU threads, 1 to 1024; default: the processors that the process may use, by its affinity mask and the quota of its
+   * control groups. The result does not depend on it.
+   */
   readonly threads?: number | undefined;
-  /** `objective.async` only. */
+  /** `objective.async` only. Any number of calls may share one. */
   readonly signal?: AbortSignal | undefined;
 }
 

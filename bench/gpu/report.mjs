@@ -1,5 +1,5 @@
 // The tables of `gpu:bench`, and what of its targets was reached.
-import { table } from '../../dist/cli/table.js';
+import { table } from '../../dist/text/table.js';
 import { layerTargetsOf, modes, peerTarget, targetsOf } from './plan.mjs';
 
 const title = (mode) => modes.find(({ name }) => name === mode)?.title ?? mode;

@@ -200,29 +200,10 @@ TEST(cuda_layer_chunks) {
       check_layer(what + ", staged", l, truth, run, by_host);
       if (!first) first = result.numbers;
       CHECK(result.numbers.same(*first) && by_host.numbers.same(*first), "%s: other bits", what.c_str());
-      auto forward = [&](auto job, auto&& out) {
-        job.batch = l.p.batch();
-        job.batch.logits = nullptr;
-        job.batch.dtype = d;
-        job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.bias.data(), l.layer.hidden, run.memory, 0};
-        CHECK(!list_rows(job.batch, shape.sequences, job.rows));
-        out(job);
-        gpu::run_staged(job, 1);
-        CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= run.memory);
+      check_layer_logps(what, l, truth, run.memory, first->logps, [&](auto& job) {
         with_device_arrays(l, job, 0, rows % 3, [&](const gpu::Place& place) { gpu::run_layer(job, place); });
-      };
-      std::vector<double> logps(size_t(shape.sequences), -1);
-      forward(SequenceLogpsJob(), [&](SequenceLogpsJob& job) { job.logps = logps.data(); });
-      CHECK(logps == first->logps, "%s", what.c_str());
-      std::vector<double> tokens(size_t(3 * l.p.rows), 0);
-      forward(TokenLogpsJob(), [&](TokenLogpsJob& job) {
-        job.logps = tokens.data(), job.logsumexp = job.logps + l.p.rows, job.entropy = job.logsumexp + l.p.rows;
       });
-      for (int64_t r = 0; r < l.p.rows; r++) {
-        if (l.p.labels[size_t(r)] == ignored) continue;
-        const int64_t at = r + l.p.rows;
-        CHECK(fabsl(tokens[size_t(at)] - truth.logsumexp[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.logsumexp[size_t(r)])), "%s: row %d", what.c_str(), int(r));
-      }
+      check_layer_logps(what + ", staged", l, truth, run.memory, first->logps, [](auto& job) { gpu::run_staged(job, 1); });
     }
   }
 }

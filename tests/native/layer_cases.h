@@ -87,4 +87,48 @@ inline void layers_idle_not_finite(const LayerBackend& backend) {
   }
 }
 
+/// sequenceLogps and tokenLogps by one way of computing them, `compute(job)`: every number of a scored row, and no other, is written over
+/// the NaN that was there. `logps`, per sequence, bit for bit.
+template <class Compute>
+void check_layer_logps(const std::string& what, const LayerProblem& l, const Truth& truth, size_t memory, const std::vector<double>& logps, Compute&& compute) {
+  const double poison = std::numeric_limits<double>::quiet_NaN();
+  auto run = [&](auto& job) {
+    job.batch = l.p.batch();
+    job.batch.logits = nullptr;
+    job.batch.dtype = l.layer.dtype;
+    job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.layer.bias ? l.bias.data() : nullptr, l.layer.hidden, memory, 0};
+    CHECK(!list_rows(job.batch, l.p.shape.sequences, job.rows));
+    compute(job);
+    CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= memory, "%s: %zu bytes", what.c_str(), job.layer->memory_used);
+  };
+  SequenceLogpsJob sequences;
+  std::vector<double> sums(logps.size(), poison);
+  sequences.logps = sums.data();
+  run(sequences);
+  CHECK(sums == logps, "%s", what.c_str());
+
+  TokenLogpsJob tokens;
+  const size_t rows = size_t(l.p.rows);
+  std::vector<double> out(3 * rows, poison);
+  tokens.logps = out.data(), tokens.logsumexp = tokens.logps + rows, tokens.entropy = tokens.logsumexp + rows;
+  run(tokens);
+  for (size_t r = 0; r < rows; r++) {
+    if (l.p.labels[r] == ignored) {
+      CHECK(std::isnan(out[r]) && std::isnan(out[rows + r]) && std::isnan(out[2 * rows + r]), "%s: row %zu is ignored", what.c_str(), r);
+      continue;
+    }
+    Real entropy = 0;
+    for (int64_t v = 0; v < l.p.shape.vocab; v++) {
+      const Real logp = load(Dtype::float32, l.p.logits.data(), int64_t(r) * l.p.stride + v) - truth.logsumexp[r];
+      entropy -= expl(logp) * logp;
+    }
+    auto close = [&](const char* name, double value, Real expected) {
+      CHECK(fabsl(value - expected) <= 2e-6L * (1 + fabsl(expected)), "%s: %s of row %zu: %.17g, not %.17Lg", what.c_str(), name, r, value, expected);
+    };
+    close("log-probability", out[r], truth.row_logps[r]);
+    close("logsumexp", out[rows + r], truth.logsumexp[r]);
+    close("entropy", out[2 * rows + r], entropy);
+  }
+}
+
 }  // namespace problems

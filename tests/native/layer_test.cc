@@ -139,28 +139,7 @@ TEST(layer_chunks) {
           CHECK(result.weight == one->weight && result.hidden == one->hidden && result.bias == one->bias, "%s: %d threads give other bits", what.c_str(), threads);
           most_used = std::max(most_used, result.memory_used);
         }
-        auto forward = [&](auto job, auto&& out) {
-          job.batch = l.p.batch();
-          job.batch.logits = nullptr;
-          job.batch.dtype = d;
-          job.layer = OutputLayer{l.hidden.data(), l.weight.data(), l.bias.data(), l.layer.hidden, run.memory, 0};
-          CHECK(!list_rows(job.batch, shape.sequences, job.rows));
-          out(job);
-          cpu::run(job, *Pool::shared());
-          CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= run.memory);
-        };
-        std::vector<double> logps(size_t(shape.sequences), -1);
-        forward(SequenceLogpsJob(), [&](SequenceLogpsJob& job) { job.logps = logps.data(); });
-        CHECK(logps == first->logps, "%s", what.c_str());
-        std::vector<double> tokens(size_t(3 * l.p.rows), 0);
-        forward(TokenLogpsJob(), [&](TokenLogpsJob& job) {
-          job.logps = tokens.data(), job.logsumexp = job.logps + l.p.rows, job.entropy = job.logsumexp + l.p.rows;
-        });
-        for (int64_t r = 0; r < l.p.rows; r++) {
-          if (l.p.labels[size_t(r)] == ignored) continue;
-          CHECK(fabsl(tokens[size_t(r)] - truth.row_logps[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.row_logps[size_t(r)])), "%s: row %d", what.c_str(), int(r));
-          CHECK(fabsl(tokens[size_t(r + l.p.rows)] - truth.logsumexp[size_t(r)]) <= 1e-6L * (1 + fabsl(truth.logsumexp[size_t(r)])), "%s: row %d", what.c_str(), int(r));
-        }
+        check_layer_logps(what, l, truth, run.memory, first->logps, [](auto& job) { cpu::run(job, *Pool::shared()); });
       }
       CHECK(most_used < workspace(l, 1000), "it took %zu", most_used);
     }

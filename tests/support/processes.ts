@@ -17,7 +17,8 @@ export async function runScript(
   flags: readonly string[] = [],
   environment: NodeJS.ProcessEnv = {},
 ): Promise<Ended> {
-  const options = { timeout: 100_000, killSignal: 'SIGKILL', env: { ...process.env, ...environment } } as const;
+  // For what hangs; a busy machine takes its time.
+  const options = { timeout: 1_000_000, killSignal: 'SIGKILL', env: { ...process.env, ...environment } } as const;
   const command = [...flags, script(name), compiled.url, ...args];
   try {
     const { stdout, stderr } = await promisify(execFile)(process.execPath, command, options);

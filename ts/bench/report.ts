@@ -1,5 +1,5 @@
-import { table, type Column } from '../cli/table.js';
-import { paint } from '../cli/terminal.js';
+import { table, type Column } from '../text/table.js';
+import { paint } from '../text/terminal.js';
 import type { Machine } from './machine.js';
 import type { BenchResult } from './run.js';
 import type { SweepPoint } from './sweep.js';

@@ -78,11 +78,12 @@ export function number(option: string, text: string): number {
   return value;
 }
 
-/** A whole number of at least `least`. */
-export function whole(option: string, text: string, least: number): number {
+/** A whole number of at least `least` and at most `most`. */
+export function whole(option: string, text: string, least: number, most = Infinity): number {
   const value = number(option, text);
-  if (!Number.isSafeInteger(value) || value < least) {
-    throw new UsageError(`--${kebab(option)}: '${text}' is not a whole number of at least ${least}`);
+  if (!Number.isSafeInteger(value) || value < least || value > most) {
+    const range = most === Infinity ? `of at least ${least}` : `from ${least} to ${most}`;
+    throw new UsageError(`--${kebab(option)}: '${text}' is not a whole number ${range}`);
   }
   return value;
 }

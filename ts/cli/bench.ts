@@ -1,7 +1,9 @@
-import { writeFileSync } from 'node:fs';
+import os from 'node:os';
+import { digits } from '../text/table.js';
+import { print, printJson, Progress } from '../text/terminal.js';
 import { oneOf, parse, whole } from './arguments.js';
-import { CommandError, ok, UsageError, type Command } from './command.js';
-import { print, printJson, Progress } from './terminal.js';
+import { CommandError, UsageError, type Command } from './command.js';
+import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 
 const usage = `diralign bench: speed against what memory allows, and against other implementations
 
@@ -31,43 +33,48 @@ export const benchCommand: Command = {
   usage,
   async run(args) {
     const options = readOptions(args);
-    // Here, so that `diralign --help` need not read them.
-    const [{ native }, { modes }, { nodePeers }, { PeerMismatch, runBench }, { textReport }] = await Promise.all([
-      import('../native.js'),
-      import('../bench/modes.js'),
-      import('../bench/peers.js'),
-      import('../bench/run.js'),
-      import('../bench/report.js'),
-    ]);
-    const bar = new Progress(1);
-    let result;
-    try {
-      result = await runBench({
-        shape: options.shape,
-        threads: options.threads ?? native().cpuInfo().threads,
-        rounds: options.rounds,
-        modes: named('modes', options.modes, modes).map(({ name }) => name),
-        peers: options.peers === 'none' ? [] : named('peers', options.peers, nodePeers([process.cwd()])),
-        fractions: options.fractions,
-        sweep: options.sweep,
-        progress: (doing, done) => {
-          bar.update(done, doing);
-        },
-      });
-    } catch (error) {
-      throw error instanceof PeerMismatch ? new CommandError(error.message) : error;
-    } finally {
-      bar.end();
-    }
-    if (options.html !== undefined) {
-      const { htmlReport } = await import('../bench/html.js');
-      writeFileSync(options.html, htmlReport(result));
-    }
-    if (options.json) printJson(result);
-    else print(textReport(result));
-    return ok;
+    return await withOutput('html', options.html, (output) => measureAndTell(options, output));
   },
 };
+
+async function measureAndTell(options: BenchArguments, output: Output | undefined): Promise<number> {
+  // Here, so that `diralign --help` need not read them.
+  const [{ native }, { modes }, { nodePeers }, { PeerProblem, runBench }, { textReport }, { htmlReport }] = await Promise.all([
+    import('../native.js'),
+    import('../bench/modes.js'),
+    import('../bench/peers.js'),
+    import('../bench/run.js'),
+    import('../bench/report.js'),
+    import('../bench/html.js'),
+  ]);
+  const bar = new Progress(1);
+  let result;
+  try {
+    result = await runBench({
+      shape: options.shape,
+      threads: options.threads ?? native().cpuInfo().threads,
+      rounds: options.rounds,
+      modes: named('modes', options.modes, modes).map(({ name }) => name),
+      peers: options.peers === 'none' ? [] : named('peers', options.peers, nodePeers([process.cwd()])),
+      fractions: options.fractions,
+      sweep: options.sweep,
+      progress: (doing, done) => {
+        bar.update(done, doing);
+      },
+    });
+  } catch (error) {
+    throw error instanceof PeerProblem ? new CommandError(error.message, { code: 'ERR_DIRALIGN_BACKEND' }) : error;
+  } finally {
+    bar.end();
+  }
+  if (options.json) {
+    const failure = output?.write(htmlReport(result));
+    printJson({ ...result, ...(failure && outcomeOf(undefined, failure)) });
+    return statusOf('bench', failure);
+  }
+  print(textReport(result));
+  return statusOf('bench', output?.write(htmlReport(result)));
+}
 
 interface BenchArguments {
   readonly shape: readonly [pairs: number, tokens: number, vocab: number];
@@ -80,6 +87,9 @@ interface BenchArguments {
   readonly json: boolean;
   readonly html: string | undefined;
 }
+
+/** More would take days. */
+const mostRounds = 10_000;
 
 function readOptions(args: string[]): BenchArguments {
   const { values } = parse(
@@ -100,8 +110,9 @@ function readOptions(args: string[]): BenchArguments {
   );
   return {
     shape: shapeOf(values.shape ?? '2,256,32000'),
-    threads: values.threads === undefined ? undefined : whole('threads', values.threads, 1),
-    rounds: whole('rounds', values.rounds ?? '15', 1),
+    // More would wait for each other, and be measured doing it.
+    threads: values.threads === undefined ? undefined : whole('threads', values.threads, 1, os.cpus().length || 1),
+    rounds: whole('rounds', values.rounds ?? '15', 1, mostRounds),
     modes: values.modes,
     peers: values.peers,
     fractions: (values.fraction ?? '1,0.5').split(',').map((text) => {
@@ -122,7 +133,17 @@ function shapeOf(text: string): BenchArguments['shape'] {
   if (pairs === undefined || tokens === undefined || vocab === undefined || rest.length > 0) {
     throw new UsageError(`--shape: '${text}' is not pairs,tokens,vocabulary; for instance 2,256,32000`);
   }
-  return [whole('shape', pairs, 1), whole('shape', tokens, 1), whole('shape', vocab, 2)];
+  const shape = [whole('shape', pairs, 1), whole('shape', tokens, 1), whole('shape', vocab, 2)] as const;
+  // The logits, a copy to work on, and a gradient.
+  const bytes = 3 * 4 * 2 * shape.reduce((product, size) => product * size, 1);
+  if (bytes > os.totalmem()) {
+    const gibibytes = (value: number): string => `${digits(value / 2 ** 30, 3)} GiB`;
+    throw new CommandError(
+      `--shape: ${text} takes ${gibibytes(bytes)} of memory or more, and this machine has ${gibibytes(os.totalmem())}; take a smaller one`,
+      { code: 'ERR_DIRALIGN_MEMORY' },
+    );
+  }
+  return shape;
 }
 
 /** Those of a list separated by commas; all when there is none. */

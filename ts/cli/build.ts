@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { failed, ok, type Command } from './command.js';
 import { packageRoot } from './package.js';
-import { paint, printJson } from './terminal.js';
+import { paint, printJson } from '../text/terminal.js';
 
 interface Ended {
   readonly status: number;
@@ -52,9 +52,11 @@ Needs CMake 3.18 or later and a C++20 compiler; says what to install where one i
 which finds it there.
 
 ${paint('bold', 'Options')}
-  --config NAME      Release (default), Debug or RelWithDebInfo
-  --build-dir DIR    build there, and leave diralign.node there
-  --clean            start from nothing
+  --config NAME      Release (default) or Debug
+  --build-dir DIR    build there, and leave diralign.node there, which DIRALIGN_ADDON=DIR/diralign.node loads;
+                     a new or empty directory, or one that a build has made
+  --clean            start from nothing: remove what builds have left in the directory
+  --log FILE         write there what CMake and the compilers say
   -D NAME=VALUE      an option of CMake
   --json             the outcome and the output of the build as JSON
 

@@ -22,9 +22,19 @@ export const misused = 2;
 /** The user typed something that cannot be meant. The message says what and ends with the next step, on one line. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
+  readonly code = 'ERR_DIRALIGN_OPTION';
 }
 
-/** The same for what lies outside the command line: a file, the machine. No stack is shown. */
+interface CommandErrorOptions extends ErrorOptions {
+  readonly code?: string;
+}
+
+/** The same for what lies outside the command line: a file, if `code` says nothing else. No stack is shown. */
 export class CommandError extends Error {
   override readonly name = 'CommandError';
+  readonly code: string;
+  constructor(message: string, { code = 'ERR_DIRALIGN_FILE', ...options }: CommandErrorOptions = {}) {
+    super(message, options);
+    this.code = code;
+  }
 }

@@ -1,7 +1,9 @@
 /** Reference values that lie beside a batch file. */
 import fs from 'node:fs';
 import path from 'node:path';
+import { dirAlignLoss } from '../objective.js';
 import type { ReferenceConfig } from '../reference.js';
+import type { LogitsBatch } from '../types.js';
 import { CommandError } from './command.js';
 
 export interface ExpectedCase {
@@ -30,37 +32,54 @@ function numberFrom(value: unknown, where: string): number {
   return number;
 }
 
-function numbers(value: unknown, where: string): number[] {
-  if (!Array.isArray(value)) throw new CommandError(`${where}: expected an array of numbers`);
+function numbers(value: unknown, where: string, length: number): number[] {
+  if (!Array.isArray(value) || value.length !== length)
+    throw new CommandError(`${where}: expected an array of ${length} numbers`);
   return value.map((item, i) => numberFrom(item, `${where}[${i}]`));
 }
 
-function parseCase(value: unknown, where: string): ExpectedCase {
+function parseCase(value: unknown, where: string, { shape, offsets }: LogitsBatch): ExpectedCase {
   if (!isObject(value) || !isObject(value.call) || typeof value.call.method !== 'string') {
     throw new CommandError(`${where}: expected { call: { method, ... }, loss, ... }`);
   }
   const { call, loss, losses, gradient } = value;
-  if (gradient !== undefined && (!isObject(gradient) || !Array.isArray(gradient.at))) {
-    throw new CommandError(`${where}.gradient: expected { at: [[...indices]], value: [...] }`);
+  try {
+    dirAlignLoss(call as unknown as { method: 'dpo'; beta: number });
+  } catch (error) {
+    throw new CommandError(`${where}.call: ${(error as Error).message}`, { cause: error });
   }
+  const sequences = sequencesOf(shape, offsets);
+  const units = call.method === 'sft' ? sequences : sequences / 2;
   return {
     call: call as unknown as ReferenceConfig,
     loss: numberFrom(loss, `${where}.loss`),
-    ...(losses !== undefined && { losses: numbers(losses, `${where}.losses`) }),
-    ...(gradient !== undefined && {
-      gradient: {
-        at: (gradient.at as unknown[]).map((item, i) => numbers(item, `${where}.gradient.at[${i}]`)),
-        value: numbers(gradient.value, `${where}.gradient.value`),
-      },
-    }),
+    ...(losses !== undefined && { losses: numbers(losses, `${where}.losses`, units) }),
+    ...(gradient !== undefined && { gradient: parseGradient(gradient, `${where}.gradient`, shape) }),
   };
+}
+
+function parseGradient(gradient: unknown, where: string, shape: readonly number[]): NonNullable<ExpectedCase['gradient']> {
+  if (!isObject(gradient) || !Array.isArray(gradient.at)) {
+    throw new CommandError(`${where}: expected { at: [[...indices]], value: [...] }`);
+  }
+  const at = (gradient.at as unknown[]).map((item, i) => {
+    const indices = numbers(item, `${where}.at[${i}]`, shape.length);
+    if (indices.every((index, axis) => Number.isInteger(index) && index >= 0 && index < (shape[axis] ?? 0))) return indices;
+    throw new CommandError(`${where}.at[${i}]: [${indices.join(', ')}] is not in the shape of the logits, [${shape.join(', ')}]`);
+  });
+  return { at, value: numbers(gradient.value, `${where}.value`, at.length) };
+}
+
+function sequencesOf(shape: readonly number[], offsets: LogitsBatch['offsets']): number {
+  return offsets ? offsets.length - 1 : (shape[0] ?? 0);
 }
 
 /**
  * Of NAME.safetensors: NAME.expected.json, or an expected.json whose `file` names it. Nothing where there is neither.
  * @throws CommandError where such a file is there and is not what it should be
  */
-export function expectedValuesOf(file: string): ExpectedValues | undefined {
+export function expectedValuesOf(file: string, batch: LogitsBatch): ExpectedValues | undefined {
+  const sequences = sequencesOf(batch.shape, batch.offsets);
   const own = file.replace(/\.safetensors(\.index\.json)?$/, '') + '.expected.json';
   const shared = path.join(path.dirname(file), 'expected.json');
   for (const candidate of [own, shared]) {
@@ -76,9 +95,9 @@ export function expectedValuesOf(file: string): ExpectedValues | undefined {
     const { logps, counts, cases } = json;
     return {
       path: candidate,
-      ...(logps !== undefined && { logps: numbers(logps, `${candidate}: logps`) }),
-      ...(counts !== undefined && { counts: numbers(counts, `${candidate}: counts`) }),
-      cases: (cases as unknown[]).map((value, i) => parseCase(value, `${candidate}: cases[${i}]`)),
+      ...(logps !== undefined && { logps: numbers(logps, `${candidate}: logps`, sequences) }),
+      ...(counts !== undefined && { counts: numbers(counts, `${candidate}: counts`, sequences) }),
+      cases: (cases as unknown[]).map((value, i) => parseCase(value, `${candidate}: cases[${i}]`, batch)),
     };
   }
   return undefined;

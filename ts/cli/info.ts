@@ -8,8 +8,8 @@ import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';
 import { failed, ok, type Command } from './command.js';
 import { packageRoot, packageVersion, shortPath } from './package.js';
-import { list, plural } from './table.js';
-import { paint, print, printJson } from './terminal.js';
+import { list, plural } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 
 interface Addon {
   readonly path: string;
@@ -85,7 +85,8 @@ function gather() {
     cpu: {
       model: processors[0]?.model.trim() ?? 'unknown',
       processors: processors.length,
-      available: os.availableParallelism(),
+      // Older versions of Node do not know the quotas of control groups.
+      available: 'error' in addon ? os.availableParallelism() : addon.threads,
       memoryBytes: os.totalmem(),
     },
     backends: {

@@ -1,26 +1,26 @@
-import { methods, type MethodInfo } from '../catalogue.js';
-import { dirAlignLoss, type Objective } from '../objective.js';
 import { native } from '../native.js';
-import { presets, type PresetSetup } from '../presets.js';
 import { readBatch, writeSafetensors } from '../safetensors.js';
+import { plural } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 import type { GradientMode, LogitsArray, LogitsBatch, LossResult, RunOptions } from '../types.js';
 import { decoder } from '../verification.js';
-import { kebab, number, oneOf, parse, whole } from './arguments.js';
-import { CommandError, ok, UsageError, type Command } from './command.js';
-import { methodNamed } from './methods.js';
+import { number, oneOf, parse, whole } from './arguments.js';
+import {
+  build,
+  optionHelp,
+  optionsOf,
+  optionTypes,
+  plainBeta,
+  readChoice,
+  setup,
+  usesReference,
+  type Built,
+  type Choice,
+} from './choice.js';
+import { CommandError, UsageError, type Command } from './command.js';
+import { describe, jsonOf, showMany, showOne, type Outcome } from './loss-output.js';
+import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { exampleFile, shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson } from './terminal.js';
-
-/** The setup whose best betas are taken where the user gives none: the largest model with a chat data set. */
-export const setup: PresetSetup = 'ultrafeedback-llama-3.1-8b';
-export const plainBeta = 0.1;
-
-/** Every option of any method, by its name in the library. */
-function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
-  const options = methods().flatMap((info) => Object.entries(info.options));
-  return new Map(options.map(([name, option]) => [name, typeof option.default as 'number' | 'string' | 'boolean']));
-}
 
 const types = {
   method: 'string',
@@ -34,19 +34,6 @@ const types = {
   json: 'boolean',
 } as const;
 
-/** What is to be computed, as `loss` and `plot` are told. */
-export interface Choice {
-  readonly chosen: readonly MethodInfo[];
-  /** `all` was asked for, or nothing: what cannot be had is left out, not refused. */
-  readonly all: boolean;
-  /** Undefined: the best known for the method. */
-  readonly beta: number | undefined;
-  /** Undefined: the method's default. */
-  readonly normalize: boolean | undefined;
-  /** Those of any method, by their names in the library. */
-  readonly options: Readonly<Record<string, number | string | boolean>>;
-}
-
 interface Request extends Choice {
   readonly file: string;
   /** No FILE was given. */
@@ -56,42 +43,6 @@ interface Request extends Choice {
   readonly ignoreIndex: number | undefined;
   readonly out: string | undefined;
   readonly json: boolean;
-}
-
-/** The options of the methods as the parser takes them. */
-export function optionTypes(): Record<string, 'string' | 'boolean'> {
-  return Object.fromEntries([...methodOptions()].map(([name, type]) => [name, type === 'boolean' ? 'boolean' : 'string']));
-}
-
-/**
- * @param list names with commas between them, or `all`.
- * @param values what was typed: `beta`, `normalize`, `noNormalize` and the options of the methods.
- * @throws UsageError for names and numbers that are none, and for options that none of the methods has.
- */
-export function readChoice(list: string, values: Readonly<Record<string, string | boolean | undefined>>): Choice {
-  const options: Record<string, number | string | boolean> = {};
-  for (const [name, type] of methodOptions()) {
-    const given = values[name];
-    if (given !== undefined) options[name] = type === 'number' ? number(name, String(given)) : given;
-  }
-  const names = list.split(',').map((name) => name.trim());
-  const all = names.includes('all');
-  const chosen = all ? methods() : names.map(methodNamed);
-  for (const name of Object.keys(options)) {
-    // For several methods, an option goes to those that have it.
-    if (!chosen.some((info) => Object.hasOwn(info.options, name))) {
-      const known = Object.keys(chosen[0]?.options ?? {}).map((option) => `--${kebab(option)}`);
-      throw new UsageError(`--${kebab(name)}: ${names.join(', ')} has no such option; it has ${known.join(', ')}`);
-    }
-  }
-  if (values.normalize && values.noNormalize) throw new UsageError('--normalize and --no-normalize exclude each other');
-  return {
-    chosen,
-    all,
-    beta: values.beta === undefined ? undefined : number('beta', String(values.beta)),
-    normalize: values.normalize ? true : values.noNormalize ? false : undefined,
-    options,
-  };
 }
 
 function parseRequest(args: readonly string[]): Request {
@@ -117,40 +68,6 @@ function parseRequest(args: readonly string[]): Request {
   return request;
 }
 
-export type BetaSource = 'given' | 'best' | 'plain';
-
-export interface Built {
-  readonly info: MethodInfo;
-  readonly objective: Objective;
-  readonly betaSource: BetaSource | undefined;
-}
-
-/** The objective of a method with what the command line says. @throws DirAlignError where it has no meaning. */
-export function build(info: MethodInfo, request: Choice): Built {
-  const best = presets.best[setup][info.name]?.beta;
-  const betaSource: BetaSource = request.beta !== undefined ? 'given' : best !== undefined ? 'best' : 'plain';
-  const options = Object.fromEntries(Object.entries(request.options).filter(([name]) => Object.hasOwn(info.options, name)));
-  // Not every divergence has an alpha; only dirAlignLoss knows which combinations have a meaning.
-  const objective = dirAlignLoss({
-    method: info.name,
-    beta: request.beta ?? best ?? plainBeta,
-    ...(request.normalize !== undefined && { normalize: request.normalize }),
-    ...options,
-  } as { method: 'dpo'; beta: number }) as unknown as Objective;
-  return { info, objective, betaSource: info.name === 'sft' ? undefined : betaSource };
-}
-
-export function usesReference({ info, objective }: Built): boolean {
-  return info.reference && !(objective as unknown as { referenceFree: boolean }).referenceFree;
-}
-
-interface Outcome extends Built {
-  readonly result: LossResult;
-  /** Euclidean norm of dLoss/dlogits. */
-  readonly gradientNorm: number | undefined;
-  readonly milliseconds: number;
-}
-
 function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
   // One set of labels is all that `sft` has.
   const { sftLabels, ...withoutSftLabels } = batch;
@@ -174,174 +91,13 @@ function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatc
   return Math.sqrt(sum);
 }
 
-/** Sequences, rows and the like of a batch, as the first line of the output tells them. */
-function describe(batch: LogitsBatch, scored: number) {
-  const { shape, offsets, labels, dtype = 'float32' } = batch;
-  const sequences = offsets ? offsets.length - 1 : shape[0];
-  return {
-    sequences,
-    rows: labels.length,
-    scoredRows: scored,
-    vocab: shape.at(-1) ?? 0,
-    dtype,
-    shape,
-    packed: offsets !== undefined,
-  };
-}
-
-const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps', 'fromHidden']);
-
-/** The options of an objective; those the user did not give are worth showing only where they do something. */
-export function optionsOf(objective: Objective): Record<string, number | string | boolean> {
-  const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(([name]) => !settingNames.has(name));
-  return Object.fromEntries(entries) as Record<string, number | string | boolean>;
-}
-
-function jsonOf({ objective, betaSource, result, gradientNorm }: Outcome) {
-  const { loss, losses, logps, counts, rewards, coefficients, metrics } = result;
-  const source = betaSource === 'best' ? setup : betaSource === 'plain' ? 'default' : betaSource;
-  return {
-    method: objective.method,
-    beta: objective.beta,
-    betaSource: source,
-    normalize: objective.normalize,
-    options: optionsOf(objective),
-    ...{ loss, losses, metrics, gradientNorm, logps, counts, rewards, coefficients },
-  };
-}
-
-const betaNotes: Readonly<Record<BetaSource, string>> = {
-  given: '',
-  best: `the best of the paper's ${setup} setup; --beta sets another`,
-  plain: 'a common choice; --beta sets another',
-};
-
-function showOne(outcome: Outcome, scoredTokens: string): string {
-  const { info, objective, betaSource, result, gradientNorm } = outcome;
-  const settings = [...Object.entries(optionsOf(objective))].filter(([name, value]) => value !== info.options[name]?.default);
-  const beta = objective.beta === undefined ? '' : `beta ${String(objective.beta)}`;
-  const note = betaSource === undefined || betaSource === 'given' ? '' : paint('dim', `  (${betaNotes[betaSource]})`);
-  const chosen = [beta, objective.normalize ? 'normalised' : 'not normalised', ...settings.map(([k, v]) => `${k} ${String(v)}`)];
-  const metrics = Object.entries(result.metrics).filter(
-    ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences'].includes(name),
-  );
-  const rows: [Cell, Cell][] = [
-    [
-      { text: 'loss', style: 'bold' },
-      { text: digits(result.loss), style: 'bold' },
-    ],
-    ...metrics.map(([name, value]): [string, string] => [name, digits(value)]),
-  ];
-  if (gradientNorm !== undefined) rows.push(['gradient norm', digits(gradientNorm)]);
-  return [
-    `${paint('bold', info.name)}  ${info.formula}`,
-    `${chosen.filter(Boolean).join(', ')}${note}`,
-    '',
-    table([{ title: '' }, { title: '', align: 'point' }], rows).replace(/^\n/, ''),
-    '',
-    showSequences(outcome),
-    '',
-    paint('dim', scoredTokens),
-  ].join('\n');
-}
-
-/** More than fit a screen are for --json. */
-const mostPairs = 16;
-
-function showSequences({ info, result }: Outcome): string {
-  const { losses, logps, counts, rewards, coefficients } = result;
-  const paired = info.name !== 'sft';
-  const shown = Math.min(mostPairs, losses.length);
-  const value = (array: ArrayLike<number>, i: number): string => digits(array[i] ?? NaN, 5);
-  const indices = Array.from({ length: shown }, (_, i) => i);
-  const number = (title: string) => ({ title, align: 'point' as const });
-  const text = paired
-    ? table(
-        [
-          { title: info.batchCoupled ? 'rank / pair' : 'pair', align: 'right' },
-          number('loss'),
-          { title: 'tokens', align: 'right' },
-          number('logp chosen'),
-          number('logp rejected'),
-          number('reward margin'),
-          number('dloss/dlogp chosen'),
-          number('rejected'),
-        ],
-        indices.map((i) => {
-          const l = i + losses.length;
-          const margin = (rewards[i] ?? NaN) - (rewards[l] ?? NaN);
-          return [
-            String(i),
-            value(losses, i),
-            `${String(counts[i])}/${String(counts[l])}`,
-            value(logps, i),
-            value(logps, l),
-            digits(margin, 5),
-            value(coefficients, i),
-            value(coefficients, l),
-          ];
-        }),
-      )
-    : table(
-        [
-          { title: 'sequence', align: 'right' },
-          number('loss'),
-          { title: 'tokens', align: 'right' },
-          number('logp'),
-          number('dloss/dlogp'),
-        ],
-        indices.map((i) => [String(i), value(losses, i), String(counts[i]), value(logps, i), value(coefficients, i)]),
-      );
-  const rest = losses.length - shown;
-  return rest > 0
-    ? `${text}\n${paint('dim', `and ${plural(rest, paired ? 'more pair' : 'more sequence')}; --json has all`)}`
-    : text;
-}
-
-function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode: GradientMode, request: Request): string {
-  const marks: Readonly<Record<BetaSource, string>> = { given: '', best: '*', plain: '' };
-  const metric = (outcome: Outcome, name: string): string => {
-    const value = (outcome.result.metrics as unknown as Readonly<Record<string, number>>)[name];
-    return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 5);
-  };
-  const rows = outcomes.map((outcome): Cell[] => [
-    { text: outcome.info.name, style: 'bold' },
-    outcome.objective.beta === undefined ? '-' : `${String(outcome.objective.beta)}${marks[outcome.betaSource ?? 'given']}`,
-    outcome.objective.normalize ? 'yes' : '-',
-    { text: digits(outcome.result.loss), style: 'bold' },
-    metric(outcome, 'rewards/accuracies'),
-    metric(outcome, 'rewards/margins'),
-    metric(outcome, 'rewards/chosen'),
-    metric(outcome, 'rewards/rejected'),
-    ...(outcome.gradientNorm === undefined ? [] : [digits(outcome.gradientNorm, 5)]),
-  ]);
-  const titles = ['beta', 'normalised', 'loss', 'accuracy', 'margin', 'reward chosen', 'rejected'];
-  const columns = [
-    { title: 'method' },
-    ...titles.map((title) => ({ title, align: title === 'normalised' ? ('left' as const) : ('point' as const) })),
-    ...(mode === 'none' ? [] : [{ title: 'gradient norm', align: 'point' as const }]),
-  ];
-  const notes: string[] = [];
-  if (outcomes.some(({ betaSource }) => betaSource === 'best')) {
-    notes.push(`* the best beta of the paper's ${setup} setup; ${plainBeta} where it has none. --beta sets one for all.`);
-  } else if (request.beta === undefined) notes.push(`beta ${plainBeta} where none is given; --beta sets another.`);
-  if (outcomes.some(({ info }) => info.name === 'sft')) notes.push('sft takes every sequence as chosen.');
-  const some = Object.keys(request.options).filter((name) => !outcomes.every(({ info }) => Object.hasOwn(info.options, name)));
-  for (const name of some) {
-    const having = outcomes.filter(({ info }) => Object.hasOwn(info.options, name)).map(({ info }) => info.name);
-    notes.push(`${name} goes to ${having.join(', ')}.`);
-  }
-  if (skipped.length > 0)
-    notes.push(`Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`);
-  if (outcomes.some(({ result }) => (result.metrics.nonfinite ?? 0) > 0)) {
-    notes.push('Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.');
-  }
-  return [table(columns, rows), '', ...notes.map((note) => paint('dim', note))].join('\n');
-}
-
 function run(args: string[]): Promise<number> {
   const request = parseRequest(args);
   const built = request.chosen.map((info) => build(info, request));
+  return withOutput('out', request.out, (output) => computeAndTell(request, built, output));
+}
+
+function computeAndTell(request: Request, built: readonly Built[], output: Output | undefined): number {
   const read = readBatch(request.file);
   const batch: LogitsBatch = request.ignoreIndex === undefined ? read : { ...read, ignoreIndex: request.ignoreIndex };
   const file = shortPath(request.file);
@@ -351,6 +107,7 @@ function run(args: string[]): Promise<number> {
   if (first && !(request.all && lacking.length < built.length)) {
     throw new CommandError(
       `reference: '${first.info.name}' needs the reference model's log-probability of each sequence; add a tensor "reference" to ${file} or pass --reference-free`,
+      { code: 'ERR_DIRALIGN_REFERENCE' },
     );
   }
   const { gradient, threads } = request;
@@ -366,11 +123,14 @@ function run(args: string[]): Promise<number> {
 
   const [outcome] = outcomes;
   if (!outcome) throw new CommandError('no method is left to compute');
-  if (request.out !== undefined) writeGradient(request.out, outcome, batch, gradient);
-
+  const write = (): CommandError | undefined =>
+    output?.write((to) => {
+      writeGradient(to, outcome, batch, gradient);
+    });
   const scored = outcome.result.counts.reduce((total, count) => total + count, 0);
   const about = describe(batch, scored);
   if (request.json) {
+    const failure = write();
     printJson({
       file: request.file,
       batch: about,
@@ -378,9 +138,9 @@ function run(args: string[]): Promise<number> {
       gradient,
       results: outcomes.map(jsonOf),
       skipped: lacking.map(({ info }) => ({ method: info.name, reason: 'the batch has no reference' })),
-      ...(request.out !== undefined && { out: request.out }),
+      ...outcomeOf(output, failure),
     });
-    return Promise.resolve(ok);
+    return statusOf('loss', failure);
   }
   const count = about.sequences % 2 === 0 ? plural(about.sequences / 2, 'pair') : plural(about.sequences, 'sequence');
   const tokens = `${scored.toLocaleString('en')} scored tokens of ${about.rows.toLocaleString('en')}`;
@@ -398,8 +158,9 @@ function run(args: string[]): Promise<number> {
         request,
       )}\n${paint('dim', effort)}`,
     );
-  if (request.out !== undefined) print(`${paint('green', 'wrote')} ${shortPath(request.out)}`);
-  return Promise.resolve(ok);
+  const failure = write();
+  if (output && !failure) print(`${paint('green', 'wrote')} ${shortPath(output.file)}`);
+  return statusOf('loss', failure);
 }
 
 function alike(logits: LogitsArray): LogitsArray {
@@ -422,28 +183,6 @@ function writeGradient(path: string, { objective, result }: Outcome, batch: Logi
     },
     { objective: JSON.stringify(settings), gradient, loss: String(loss) },
   );
-}
-
-/** Options with the same meaning, and whose they are. */
-export function optionHelp(): string {
-  const seen = new Map<string, { name: string; meaning: string; owners: MethodInfo[] }>();
-  for (const info of methods()) {
-    for (const [name, { meaning }] of Object.entries(info.options)) {
-      const key = `${name} ${meaning}`;
-      const entry = seen.get(key) ?? { name, meaning, owners: [] };
-      entry.owners.push(info);
-      seen.set(key, entry);
-    }
-  }
-  const whose = (owners: readonly MethodInfo[]): string => {
-    if (owners.length >= methods().length - 1) return owners.length === methods().length ? 'all' : 'all but sft';
-    if (owners.length > 8) return 'those with a reference';
-    return owners.map(({ name }) => name).join(', ');
-  };
-  return [...seen.values()]
-    .sort((a, b) => b.owners.length - a.owners.length)
-    .map(({ name, meaning, owners }) => `  --${kebab(name).padEnd(19)} ${meaning} (${whose(owners)})`)
-    .join('\n');
 }
 
 export const lossCommand: Command = {

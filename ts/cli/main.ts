@@ -3,8 +3,8 @@ import { DirAlignError } from '../errors.js';
 import { closest } from './arguments.js';
 import { CommandError, failed, misused, ok, UsageError, type Command } from './command.js';
 import { packageVersion } from './package.js';
-import { list } from './table.js';
-import { paint, painter, print } from './terminal.js';
+import { list } from '../text/table.js';
+import { complain, paint, print, printJson } from '../text/terminal.js';
 
 /** Each is imported when it is asked for: `build` must work where nothing else does. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -59,42 +59,83 @@ async function main([name, ...args]: string[]): Promise<number> {
   }
   const command = await commands[name]?.();
   if (command === undefined) return misused;
-  const end = args.indexOf('--');
-  if ((end < 0 ? args : args.slice(0, end)).some((arg) => arg === '--help' || arg === '-h')) {
+  if (optionsIn(args).some((arg) => arg === '--help' || arg === '-h')) {
     print(command.usage);
     return ok;
   }
   return await command.run(args);
 }
 
-/** One line: what is wrong, and where to read on. Messages that name their own remedy are left as they are. */
-function report(error: unknown, command: string): number {
-  const isOfLibrary = error instanceof DirAlignError;
-  const isMisuse = error instanceof UsageError || (isOfLibrary && error.code === 'ERR_DIRALIGN_OPTION');
-  const isKnown = isMisuse || isOfLibrary || error instanceof CommandError;
-  const who = Object.hasOwn(commands, command) ? `diralign ${command}` : 'diralign';
-  let line = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, ' ').replace(/\.$/, '');
-  if (!isKnown) line += ' (this should not happen: please report it)';
-  else if (isOfLibrary && error.code === 'ERR_DIRALIGN_REFERENCE')
-    line += '; mend the tensor "reference" or pass --reference-free';
-  else if (!(error instanceof CommandError) && !(isOfLibrary && error.code === 'ERR_DIRALIGN_LOAD')) {
-    line += line.endsWith('?') ? ` See: ${who} --help` : `; see: ${who} --help`;
-  }
-  process.stderr.write(`${painter(process.stderr)('red', `${who}:`)} ${line}\n`);
-  return isMisuse ? misused : failed;
+/** What may be options: all before `--`. */
+function optionsIn(args: readonly string[]): readonly string[] {
+  const end = args.indexOf('--');
+  return end < 0 ? args : args.slice(0, end);
 }
 
-// `diralign ... | head` closes the pipe when it has seen enough.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit();
-  });
+/** What an error comes to: its code, a line that says what is wrong and where to read on, and the exit status. */
+interface Verdict {
+  readonly code: string;
+  readonly message: string;
+  readonly status: number;
 }
+
+/** Messages that name their own remedy are left as they are. */
+function judge(error: unknown, who: string): Verdict {
+  const message = (error instanceof Error ? error.message : String(error)).replace(/\.$/, '');
+  const { code = 'ERR_DIRALIGN_INTERNAL' } = error as { readonly code?: string };
+  if (error instanceof CommandError) return { code, message, status: failed };
+  if (error instanceof UsageError || error instanceof DirAlignError) {
+    const status = code === 'ERR_DIRALIGN_OPTION' ? misused : failed;
+    if (['ERR_DIRALIGN_LOAD', 'ERR_DIRALIGN_FILE', 'ERR_DIRALIGN_MEMORY'].includes(code)) return { code, message, status };
+    if (code === 'ERR_DIRALIGN_REFERENCE') {
+      return { code, message: `${message}; mend the tensor "reference" or pass --reference-free`, status };
+    }
+    return { code, message: `${message}${message.endsWith('?') ? ' See' : '; see'}: ${who} --help`, status };
+  }
+  if (isSystemError(error)) return { code, message, status: failed };
+  if (isOutOfMemory(error)) {
+    return { code: 'ERR_DIRALIGN_MEMORY', message: `this takes more memory than there is (${message})`, status: failed };
+  }
+  return { code, message: `${message} (this should not happen: please report it)`, status: failed };
+}
+
+/** Files, folders, the machine: nothing that the program could do otherwise. */
+function isSystemError(error: unknown): boolean {
+  return error instanceof Error && 'syscall' in error;
+}
+
+function isOutOfMemory(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code, message } = error as NodeJS.ErrnoException;
+  return (
+    code === 'ERR_STRING_TOO_LONG' ||
+    /allocation failed|bad_alloc/.test(message) ||
+    (error instanceof RangeError && /^Invalid (?:typed array|array|string|array buffer) length/i.test(message))
+  );
+}
+
+let isCut = false;
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (isCut) return;
+  isCut = true;
+  // `diralign ... | head` closes the pipe when it has seen enough.
+  if (error.code === 'EPIPE') return;
+  complain(who, `the output cannot be written: ${error.message}`);
+  process.on('exit', () => {
+    if (process.exitCode === ok) process.exitCode = failed;
+  });
+});
+// There is nowhere left to say it.
+process.stderr.on('error', () => undefined);
 
 const args = process.argv.slice(2);
+const [command = ''] = args;
+const who = Object.hasOwn(commands, command) ? `diralign ${command}` : 'diralign';
 try {
   process.exitCode = await main(args);
 } catch (error) {
-  process.exitCode = report(error, args[0] ?? '');
+  const { code, message, status } = judge(error, who);
+  complain(who, message);
+  if (optionsIn(args).includes('--json')) printJson({ error: { code, message } });
+  process.exitCode = status;
 }

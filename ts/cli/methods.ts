@@ -1,8 +1,8 @@
 import { methods, type MethodInfo, type OptionInfo } from '../catalogue.js';
 import { closest, kebab, parse } from './arguments.js';
 import { ok, UsageError, type Command } from './command.js';
-import { list, table } from './table.js';
-import { paint, print, printJson } from './terminal.js';
+import { list, table } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 
 /** @throws UsageError with the name that was probably meant */
 export function methodNamed(name: string): MethodInfo {

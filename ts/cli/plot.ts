@@ -1,13 +1,13 @@
-import { writeFileSync } from 'node:fs';
 import { axes, hasAxis, type Axis, type Curve, type Series } from '../plot/curves.js';
 import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js';
 import { toPng, type PngOptions } from './png.js';
 import { number, oneOf, parse, whole } from './arguments.js';
-import { CommandError, ok, UsageError, type Command } from './command.js';
-import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './loss.js';
+import { ok, UsageError, type Command, type CommandError } from './command.js';
+import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './choice.js';
+import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson } from './terminal.js';
+import { digits, plural, table, type Cell } from '../text/table.js';
+import { paint, print, printJson } from '../text/terminal.js';
 
 const types = {
   beta: 'string',
@@ -116,8 +116,8 @@ function parseRequest(args: readonly string[]): Request {
       over,
       range: range === undefined ? undefined : readRange(range),
       at: held,
-      counts: counts && [whole('tokens', counts[0], 1), whole('tokens', counts[1], 1)],
-      points: points === undefined ? undefined : whole('points', points, 2),
+      counts: counts && [whole('tokens', counts[0], 1, mostTokens), whole('tokens', counts[1], 1, mostTokens)],
+      points: points === undefined ? undefined : whole('points', points, 2, mostPoints),
       facets: parsed.values.facets === true ? true : undefined,
     },
     out,
@@ -125,6 +125,11 @@ function parseRequest(args: readonly string[]): Request {
     json,
   };
 }
+
+/** More than a figure has pixels. */
+const mostPoints = 100_000;
+/** Counts are 32-bit. */
+const mostTokens = 2 ** 31 - 1;
 
 /** Twice as many pixels as an SVG has units: sharp on today's screens. */
 const defaultScale = 2;
@@ -212,30 +217,32 @@ function summary({ groups }: Plot, { series, leftOut, out }: Request): string {
 
 async function run(args: string[]): Promise<number> {
   const request = parseRequest(args);
-  const result = plot(request.series, request.options);
-  const { out, png, json } = request;
-  if (out === '-') {
-    process.stdout.write(result.svg);
+  if (request.out === '-') {
+    process.stdout.write(plot(request.series, request.options).svg);
     return ok;
   }
+  return await withOutput('out', request.out, (output) => drawAndTell(request, output));
+}
+
+async function drawAndTell(request: Request, output: Output | undefined): Promise<number> {
+  const { png, json } = request;
+  const result = plot(request.series, request.options);
   const file = png === undefined ? Buffer.from(result.svg) : await toPng(result.svg, png);
-  if (out !== undefined) {
-    try {
-      writeFileSync(out, file);
-    } catch (error) {
-      throw new CommandError(`--out: ${(error as Error).message}; name a file that can be written`);
-    }
-  }
+  const write = (): CommandError | undefined => output?.write(file);
   const curves = result.groups.flatMap((group) => group.curves);
   if (json) {
-    printJson({ title: result.title, curves: curves.map(jsonOf), leftOut: request.leftOut, ...(out !== undefined && { out }) });
-    return ok;
+    const failure = write();
+    const { title } = result;
+    printJson({ title, curves: curves.map(jsonOf), leftOut: request.leftOut, ...outcomeOf(output, failure) });
+    return statusOf('plot', failure);
   }
   print(summary(result, request));
-  if (out !== undefined) {
-    print(`${paint('green', 'wrote')} ${shortPath(out)}, ${plural(curves.length, 'curve')}, ${Math.ceil(file.length / 1000)} kB`);
+  const failure = write();
+  if (output && !failure) {
+    const size = `${plural(curves.length, 'curve')}, ${Math.ceil(file.length / 1000)} kB`;
+    print(`${paint('green', 'wrote')} ${shortPath(output.file)}, ${size}`);
   }
-  return ok;
+  return statusOf('plot', failure);
 }
 
 export const plotCommand: Command = {

@@ -1,9 +1,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { methods } from '../catalogue.js';
+import { cuda } from '../cuda.js';
 import { native } from '../native.js';
+import { sequenceLogps } from '../objective.js';
 import type { ReferenceConfig } from '../reference.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
+import { paint, print, printJson, Progress } from '../text/terminal.js';
 import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
 import {
   allConfigs,
@@ -16,17 +19,15 @@ import {
   type NamedBatch,
 } from '../verification-cases.js';
 import { checkHiddenObjective, prepareHidden } from '../verification-hidden.js';
-import { checkDifferences, checkExpected, checkObjective, kinds, prepare, Tally, type Kind, type Miss } from '../verification.js';
+import { checkDifferences, checkExpected, checkObjective, prepare, type Tally } from '../verification.js';
 import { parse } from './arguments.js';
-import { cuda } from '../cuda.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
-import { CommandError, failed, ok, type Command } from './command.js';
+import { CommandError, failed, type Command } from './command.js';
 import { expectedValuesOf, type ExpectedValues } from './expected-values.js';
-import { junit, type JUnitSuite } from './junit.js';
 import { methodNamed } from './methods.js';
+import { outcomeOf, statusOf, withOutput } from './output.js';
 import { exampleFile, shortPath } from './package.js';
-import { digits, plural, table, type Cell } from './table.js';
-import { paint, print, printJson, Progress } from './terminal.js';
+import { missesOf, toJson, toJUnit, toText, type Checked, type Outcome } from './verify-output.js';
 
 /** A batch in one of its forms, and what is to be checked on it. */
 interface Plan {
@@ -45,16 +46,6 @@ interface HiddenPlan {
   readonly hidden: HiddenBatch;
   readonly configs: readonly ReferenceConfig[];
   readonly work: number;
-}
-
-interface Outcome {
-  readonly suite: string;
-  /** Of the {@link Way}. */
-  readonly backend: string;
-  readonly config: ReferenceConfig;
-  readonly label: string;
-  readonly tally: Tally;
-  readonly seconds: number;
 }
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
@@ -129,6 +120,9 @@ function listFiles(names: readonly string[]): string[] {
 
 function fileBatch(file: string): NamedBatch {
   const batch = readBatch(file);
+  // A call checks the batch: the reference implementation believes its shape, and allocates by it.
+  const { logits, dtype, shape, offsets, labels } = batch;
+  sequenceLogps({ logits, shape, labels, ...(dtype && { dtype }), ...(offsets && { offsets }) });
   const sequences = batch.offsets ? batch.offsets.length - 1 : batch.shape[0];
   const lacksReference = new Set<string>(
     batch.reference
@@ -186,96 +180,38 @@ function* executeHidden({ suite, hidden, configs }: HiddenPlan, ways: readonly W
   }
 }
 
-interface Summary {
-  readonly method: string;
-  readonly backend: string;
-  cases: number;
-  misses: number;
-  readonly tally: Tally;
-}
-
-function summarize(outcomes: readonly Outcome[]): Summary[] {
-  const summaries = new Map<string, Summary>();
-  for (const { config, backend, tally } of outcomes) {
-    const key = `${config.method} ${backend}`;
-    const summary = summaries.get(key) ?? { method: config.method, backend, cases: 0, misses: 0, tally: new Tally() };
-    summaries.set(key, summary);
-    summary.cases++;
-    if (tally.count > 0) summary.misses++;
-    summary.tally.merge(tally);
-  }
-  return [...summaries.values()];
-}
-
-/** An error as a share of its bound. */
-function share(value: number): Cell {
-  if (value > 1) return { text: value === Infinity ? 'FAIL' : `${digits(value, 3)} x`, style: 'red' };
-  if (value === 0) return { text: '0', style: 'dim' };
-  return value < 0.0001 ? { text: '<0.01 %', style: 'dim' } : `${(100 * value).toFixed(value < 0.01 ? 2 : 1)} %`;
-}
-
-const titles: Readonly<Record<Kind, string>> = {
-  loss: 'loss',
-  logps: 'log-probs',
-  label: 'label',
-  others: 'other logits',
-  sums: 'row sums',
-  layer: 'output layer',
-  differences: 'differences',
-};
-
-function missText({ what, actual, expected, bound }: Miss): string {
-  return `${what}: ${String(actual)}, expected ${String(expected)} within ${digits(bound, 3)}`;
-}
-
-function showTable(summaries: readonly Summary[], ways: readonly Way[]): string {
-  const manyBackends = ways.length > 1;
-  const rows = summaries.map(({ method, backend, cases, misses, tally }): Cell[] => [
-    { text: method, style: 'bold' },
-    ...(manyBackends ? [backend] : []),
-    String(cases),
-    ...kinds.map((kind) => share(tally.worst[kind])),
-    misses === 0 ? { text: 'ok', style: 'green' } : { text: `FAIL (${misses})`, style: 'red' },
-  ]);
-  return table(
-    [
-      { title: 'method' },
-      ...(manyBackends ? [{ title: 'backend' }] : []),
-      { title: 'cases', align: 'right' as const },
-      ...kinds.map((kind) => ({ title: titles[kind], align: 'right' as const })),
-      { title: 'result' },
-    ],
-    rows,
-  );
-}
-
-function toJUnit(outcomes: readonly Outcome[]): string {
-  const suites = new Map<string, JUnitSuite & { cases: JUnitSuite['cases'][number][] }>();
-  for (const { suite, backend, config, label, tally, seconds } of outcomes) {
-    const entry = suites.get(suite) ?? { name: suite, cases: [] };
-    suites.set(suite, entry);
-    const failure =
-      tally.count === 0 ? undefined : `${plural(tally.count, 'value')} out of bounds\n${tally.misses.map(missText).join('\n')}`;
-    entry.cases.push({ name: `${label} (${backend})`, className: `diralign.${config.method}`, seconds, failure });
-  }
-  return junit('diralign verify', [...suites.values()]);
-}
-
 function run(args: string[]): Promise<number> {
   const { values, positionals } = parse('verify', args, { method: 'string', json: 'boolean', junit: 'string' }, Infinity);
-  const start = performance.now();
-  const ways = availableWays();
-  const noCuda = whyNoCuda();
-  const deviceNames = cuda.devices().map((device) => device.name);
   const names = values.method?.split(',').map((name) => methodNamed(name.trim())) ?? methods();
   const chosen = new Set<string>(names.map((info) => info.name));
+  return withOutput('junit', values.junit, (output) => {
+    const checked = check(positionals, chosen);
+    const write = (): CommandError | undefined => output?.write(toJUnit(checked.outcomes));
+    let failure: CommandError | undefined;
+    if (values.json) {
+      failure = write();
+      printJson({ ...toJson(checked), ...(failure && outcomeOf(undefined, failure)) });
+    } else {
+      print(toText(checked));
+      failure = write();
+    }
+    const status = statusOf('verify', failure);
+    return missesOf(checked).length === 0 ? status : failed;
+  });
+}
+
+function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
+  const start = performance.now();
   // Before anything long: a missing addon or file should say so at once.
   const { isa, threads } = native().cpuInfo();
-  if (values.junit !== undefined) writeFile(values.junit, '');
-  const files = listFiles(positionals);
+  const ways = availableWays();
+  const files = listFiles(given);
   const plans: (Plan | HiddenPlan)[] = syntheticBatches().flatMap((batch) => makePlans(batch, chosen));
   plans.push(...makeHiddenPlans(chosen));
-  for (const file of [exampleFile, ...files]) plans.push(...makePlans(fileBatch(file), chosen, expectedValuesOf(file)));
+  for (const file of [exampleFile, ...files]) {
+    const named = fileBatch(file);
+    plans.push(...makePlans(named, chosen, expectedValuesOf(file, named.batch)));
+  }
 
   const progress = new Progress(plans.reduce((sum, { work }) => sum + work, 0));
   const outcomes: Outcome[] = [];
@@ -290,62 +226,17 @@ function run(args: string[]): Promise<number> {
     }
   }
   progress.end();
-
-  const summaries = summarize(outcomes);
   if (outcomes.length === 0) throw new CommandError('nothing was checked');
-  const missed = outcomes.filter(({ tally }) => tally.count > 0);
+  const noCuda = whyNoCuda();
+  const devices = cuda.devices().map((device) => device.name);
   const seconds = (performance.now() - start) / 1000;
-  if (values.junit !== undefined) writeFile(values.junit, toJUnit(outcomes));
-  if (values.json) {
-    printJson({
-      passed: missed.length === 0,
-      cases: outcomes.length,
-      failed: missed.length,
-      seconds,
-      backends: { cpu: { isa, threads }, cuda: noCuda === undefined ? { devices: deviceNames } : { off: noCuda } },
-      methods: summaries.map(({ method, backend, cases, misses, tally }) => ({
-        method,
-        backend,
-        cases,
-        failed: misses,
-        worst: tally.worst,
-      })),
-      misses: missed.map(({ suite, backend, label, tally }) => ({
-        suite,
-        backend,
-        case: label,
-        count: tally.count,
-        first: tally.misses,
-      })),
-    });
-    return Promise.resolve(missed.length === 0 ? ok : failed);
-  }
-  const other = noCuda === undefined ? `, cuda (${deviceNames[0] ?? ''})` : `; cuda is off: ${noCuda}`;
-  print(`${paint('dim', `backend cpu (${isa}, ${plural(threads, 'thread')})${other}`)}\n`);
-  print(showTable(summaries, ways));
-  print(
-    `\n${paint('dim', 'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; gradients of output layers; dLoss/dlogps against finite differences.')}`,
-  );
-  const shown = 8;
-  for (const { suite, backend, label, tally } of missed.slice(0, shown)) {
-    print(`\n${paint('red', 'FAIL')} ${label} on ${suite}, ${backend}: ${plural(tally.count, 'value')} out of bounds`);
-    for (const miss of tally.misses) print(`     ${missText(miss)}`);
-  }
-  if (missed.length > shown) print(`\nand ${plural(missed.length - shown, 'more case')}; --json has all`);
-  const verdict =
-    missed.length === 0 ? paint('green', 'all within bounds') : paint('red', `${missed.length.toLocaleString('en')} failed`);
-  print(
-    `\n${plural(outcomes.length, 'case')} on ${plural(plans.length, 'batch').replace(/batchs$/, 'batches')} in ${seconds.toFixed(1)} s: ${verdict}`,
-  );
-  return Promise.resolve(missed.length === 0 ? ok : failed);
-}
-
-function writeFile(file: string, text: string): void {
-  try {
-    fs.writeFileSync(file, text);
-  } catch (error) {
-    throw new CommandError(`--junit: ${(error as Error).message}; name a file that can be written`);
-  }
+  return {
+    outcomes,
+    batches: plans.length,
+    seconds,
+    cpu: { isa, threads },
+    cuda: noCuda === undefined ? { devices } : { off: noCuda },
+  };
 }
 
 export const verifyCommand: Command = {

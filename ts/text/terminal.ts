@@ -15,6 +15,18 @@ export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
+/** Without what would command a terminal: names of files may hold anything. */
+export function harmless(text: string): string {
+  // eslint-disable-next-line no-control-regex -- these are what it is about
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+/** One line on the standard error. */
+export function complain(who: string, message: string): void {
+  const line = harmless(message.replace(/\s*\n\s*/g, ' '));
+  process.stderr.write(`${painter(process.stderr)('red', `${who}:`)} ${line}\n`);
+}
+
 /** One document. JSON has no numbers that are not finite: they are the strings NaN, Infinity and -Infinity. */
 export function printJson(document: unknown): void {
   const plain = (_: string, value: unknown): unknown => {
