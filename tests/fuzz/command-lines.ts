@@ -11,7 +11,7 @@ import { methodsCommand } from '../../ts/cli/methods.js';
 import { plotCommand } from '../../ts/cli/plot.js';
 import { verifyCommand } from '../../ts/cli/verify.js';
 import { methods } from '../../ts/index.js';
-import { buildProgram, program, root } from '../support/program.js';
+import { compileProgram, example, program } from '../support/cli.js';
 import { Fault } from './fault.js';
 import { inFolder, ownFolder } from './folder.js';
 
@@ -116,8 +116,8 @@ export const commandLinePlans: fc.Arbitrary<CommandLinePlan> = fc.record({
 let paths: Readonly<Record<string, string>> | undefined;
 /** The program and the files, once they are needed. */
 function prepare(): Readonly<Record<string, string>> {
-  buildProgram();
-  const bytes = fs.readFileSync(path.join(root, 'examples/preference-batch.safetensors'));
+  compileProgram();
+  const bytes = fs.readFileSync(example);
   const flipped = Buffer.from(bytes);
   flipped[60] = (flipped[60] ?? 0) ^ 4;
   // A name that moves the cursor of a terminal it is printed on.

@@ -91,7 +91,7 @@ const overwritten: Twist = {
     const value = choose(random, [-1, 0, 2 ** 31 - 1, -(2 ** 31)]);
     call.restless.add(held);
     call.meanwhile.push(() => {
-      (held.value as Int32Array).fill(value);
+      if (held instanceof Guarded && !held.isGone) held.value.fill(value);
     });
     return { expect: 'any', what: `${key} is ${value} everywhere meanwhile` };
   },
