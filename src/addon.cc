@@ -2,6 +2,7 @@
 // pass over the labels can tell. See `Native` in ts/native.ts for the shapes.
 #include <napi.h>
 #include <algorithm>
+#include <cfloat>
 #include <cstring>
 #include <utility>
 #include "addon_cuda.h"
@@ -226,7 +227,7 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   const int64_t sequences = int64_t(logps.size());
   BatchLoss loss(batch_terms(read_objective(request), sequences, counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
-  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data());
+  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data(), DBL_MAX);
   double* gradient = view<double>(request, "gradLogps").data;
   for (int64_t s = 0; s < sequences; s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
   return info.Env().Undefined();

@@ -1,4 +1,5 @@
 // Every method of the catalogue against its formula in long double, and its derivative against finite differences of that.
+#include <cfloat>
 #include <limits>
 #include "check.h"
 #include "objectives/evaluate.h"
@@ -111,7 +112,7 @@ Outcome run(const Objective& o, const Inputs& in, int64_t piece = 1000000) {
                   {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data()});
   if (o.coupled()) piece = std::max<int64_t>(1, batch.pairs());
   for (int64_t first = 0; first < batch.pairs(); first += piece) batch.evaluate(in.logps.data(), in.sft_logps.data(), first, std::min(first + piece, batch.pairs()));
-  out.loss = batch.finish(in.logps.data(), in.sft_logps.data());
+  out.loss = batch.finish(in.logps.data(), in.sft_logps.data(), DBL_MAX);
   out.losses.resize(size_t(batch.pairs()));
   for (size_t s = 0; s < n; s++) out.likelihood.push_back(batch.likelihood_coefficient(int64_t(s)));
   return out;
