@@ -6,15 +6,14 @@ import os from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { writeSafetensors } from '../ts/safetensors.js';
-import { diralign, example } from './support/cli.js';
-import { buildProgram, program } from './support/program.js';
+import { compileProgram, diralign, example, program } from './support/cli.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cli-files-'));
 const inFolder = (...names: string[]): string => path.join(folder, ...names);
 const nobody = process.getuid?.() === 0 ? 65534 : undefined;
 
 beforeAll(() => {
-  buildProgram();
+  compileProgram();
   fs.chmodSync(folder, 0o777);
 }, 120_000);
 afterAll(() => {

@@ -8,8 +8,7 @@ import { junit } from '../ts/cli/junit.js';
 import { cuda, dirAlignLoss, methods, presets, type LogitsBatch, type Method, type WithReference } from '../ts/index.js';
 import { digits, table } from '../ts/text/table.js';
 import { readBatch, readSafetensors, writeSafetensors, type WritableTensor } from '../ts/safetensors.js';
-import { diralign, example, output, refusal } from './support/cli.js';
-import { buildProgram, program, root } from './support/program.js';
+import { compileProgram, diralign, example, output, program, refusal, root } from './support/cli.js';
 import { sameBits } from './support/numbers.js';
 
 type Given = LogitsBatch & WithReference;
@@ -37,7 +36,7 @@ function lossJson(...args: string[]): LossJson {
   return JSON.parse(output('loss', ...args, '--json')) as LossJson;
 }
 
-beforeAll(buildProgram, 120_000);
+beforeAll(compileProgram, 120_000);
 
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });

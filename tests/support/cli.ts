@@ -1,9 +1,12 @@
 // The command line as a user has it: the built program in a process of its own.
 import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
-import { program, root } from './program.js';
 
+export const root = fileURLToPath(new URL('../..', import.meta.url));
+export const program = path.join(root, 'dist/cli/main.js');
 export const example = path.join(root, 'examples/preference-batch.safetensors');
 
 export interface Ended {
@@ -44,4 +47,18 @@ export function refusal(status: number, ...args: string[]): string {
   expect(ended.stderr).toMatch(/^diralign[^\n]*: [^\n]+\n$/);
   expect(ended.status).toBe(status);
   return ended.stderr.trim();
+}
+
+/** The newest change below a folder. */
+function newest(directory: string): number {
+  const entries = fs.readdirSync(directory, { recursive: true, encoding: 'utf8' });
+  return Math.max(...entries.map((name) => fs.statSync(path.join(directory, name)).mtimeMs));
+}
+
+/** Compiles the program where it is older than its sources. */
+export function compileProgram(): void {
+  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
+  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
+  if (status !== 0) throw new Error(stdout);
 }
