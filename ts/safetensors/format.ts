@@ -41,6 +41,7 @@ export const decoded = {
   I32: Int32Array,
 } as const;
 
+/** Types of elements that have an array: others of the format are listed and neither read nor written. */
 export type DecodedDtype = keyof typeof decoded;
 
 export function isDecoded(dtype: string): dtype is DecodedDtype {
