@@ -9,6 +9,7 @@ import { parse as parseYaml } from 'yaml';
 import { evaluate, parseFormula, rewrite, toTex } from '../docs/.vitepress/formula.js';
 import { brokenLinks } from '../docs/.vitepress/links.js';
 import { modules } from '../docs/.vitepress/modules.js';
+import { repositoryUrl, sourceUrl, withAbsoluteLinks } from '../docs/.vitepress/repository.js';
 import { bestTable, commands, formulaOf, generatedPages, gridsTable } from '../docs/.vitepress/pages.js';
 import { whyNot } from '../ts/cuda-status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../ts/index.js';
@@ -322,6 +323,31 @@ describe('lists', () => {
     expect(methodPages).toEqual(methods().map(({ name }) => `methods/${name}.md`));
     expect(modules().map(({ name }) => name)).toContain('diralign/data');
     for (const { source } of modules()) expect([source, fs.existsSync(inRoot(source))]).toEqual([source, true]);
+  });
+});
+
+describe('links of the package page', () => {
+  const raw = `${repositoryUrl.replace('github.com', 'raw.githubusercontent.com')}/HEAD`;
+
+  test.each([
+    ['[a](docs/data.md)', `[a](${sourceUrl('docs/data.md')})`],
+    ['[a](docs/data.md#x) [b](LICENSE)', `[a](${sourceUrl('docs/data.md#x')}) [b](${sourceUrl('LICENSE')})`],
+    ['![a](docs/figures/dpo.svg)', `![a](${raw}/docs/figures/dpo.svg)`],
+    ['[![a](docs/figures/dpo.svg)](docs/methods.md)', `[![a](${raw}/docs/figures/dpo.svg)](${sourceUrl('docs/methods.md')})`],
+    ['[a](#limits) [b](https://arxiv.org)', '[a](#limits) [b](https://arxiv.org)'],
+    ['```ts\n[a](docs/data.md)\n```', '```ts\n[a](docs/data.md)\n```'],
+  ])('%j', (markdown, expected) => {
+    expect(withAbsoluteLinks(markdown)).toBe(expected);
+  });
+
+  test('a link to nothing is refused', () => {
+    expect(() => withAbsoluteLinks('[a](docs/dta.md)')).toThrow('there is no docs/dta.md');
+  });
+
+  test('every link of the README is an address or an anchor', () => {
+    const links = [...withAbsoluteLinks(read('README.md')).matchAll(/\]\(([^)]*)\)/g)].map(([, href]) => href as string);
+    expect(links.length).toBeGreaterThan(5);
+    expect(links.filter((href) => !/^(https:\/\/|#)/.test(href))).toEqual([]);
   });
 });
 
