@@ -20,6 +20,7 @@ import type {
   TokenLogps,
 } from './types.js';
 
+/** The methods that the reference knows: those of `dirAlignLoss`. */
 export type ReferenceMethod =
   | 'sft'
   | 'dpo'
@@ -46,27 +47,47 @@ export type ReferenceMethod =
 
 /** The settings `dirAlignLoss` takes. An option left out has the method's default; one without a meaning is an error. */
 export interface ReferenceConfig {
+  /** Whose loss. */
   readonly method: ReferenceMethod;
+  /** Temperature on the score, above 0. */
   readonly beta?: number | undefined;
+  /** Whether log-probabilities are divided by the scored tokens. */
   readonly normalize?: boolean | undefined;
+  /** Share of pairs that are taken to be labelled the wrong way round. */
   readonly labelSmoothing?: number | undefined;
+  /** Margin that `simpo` and `alphapo` ask for. */
   readonly gamma?: number | undefined;
+  /** Scores log-probabilities instead of log-ratios. */
   readonly referenceFree?: boolean | undefined;
+  /** Weight of the likelihood term on the chosen. */
   readonly sftWeight?: number | undefined;
+  /** What the likelihood term averages over. */
   readonly sftReduction?: 'sequence' | 'token' | undefined;
+  /** Weight of the ranking term of `orpo` and `asft`. */
   readonly lambda?: number | undefined;
+  /** Weight of the squares of `cal_dpo`. */
   readonly calibrationWeight?: number | undefined;
+  /** What the score of `dpo` is of the log-ratio. */
   readonly divergence?: 'reverse_kl' | 'forward_kl' | 'js' | 'alpha' | undefined;
+  /** Of the alpha divergence, of `alphapo`, or of `r_dpo`. */
   readonly alpha?: number | undefined;
+  /** Temperature of the mixture in `discopop`. */
   readonly tau?: number | undefined;
+  /** Weight of the penalty in `dpop`. */
   readonly penalty?: number | undefined;
 }
 
+/** What {@link referenceLoss} gives, under the names of a `LossResult`. */
 export interface ReferenceResult {
+  /** Mean over pairs, the likelihood term included. */
   readonly loss: number;
+  /** Per pair; per sequence for `sft`. */
   readonly losses: Float64Array;
+  /** Per sequence, summed over its scored rows, in nats. */
   readonly logps: Float64Array;
+  /** Per sequence: scored rows. */
   readonly counts: Int32Array;
+  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
@@ -75,7 +96,10 @@ export interface ReferenceResult {
 }
 
 /** A batch of logits, which may be in float64, too. */
-export type ReferenceBatch = Omit<LogitsBatch, 'logits'> & { readonly logits: LogitsArray | Float64Array };
+export type ReferenceBatch = Omit<LogitsBatch, 'logits'> & {
+  /** Row-major. */
+  readonly logits: LogitsArray | Float64Array;
+};
 
 /** `gradLogits` is the gradient of the logits that the layer would give. */
 export interface ReferenceHiddenResult extends ReferenceResult {
@@ -87,9 +111,13 @@ export interface ReferenceHiddenResult extends ReferenceResult {
   readonly gradBias: Float64Array;
 }
 
+/** What {@link referenceFromLogps} gives. */
 export interface ReferenceLogpsResult {
+  /** Mean over pairs, the likelihood term included. */
   readonly loss: number;
+  /** Per pair; per sequence for `sft`. */
   readonly losses: Float64Array;
+  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term included. */
   readonly gradLogps: Float64Array;
@@ -159,8 +187,11 @@ function mean(values: ArrayLike<number>): number {
  * sigmoid of minus that.
  */
 export class Dual {
+  /** The value, of any size. */
   readonly wide: Wide;
+  /** Its derivative by the chosen sequence's log-probability, of any size. */
   readonly byChosen: Wide;
+  /** Its derivative by the rejected sequence's log-probability, of any size. */
   readonly byRejected: Wide;
 
   constructor(value: number | Wide, dChosen: number | Wide = 0, dRejected: number | Wide = 0) {
@@ -169,13 +200,15 @@ export class Dual {
     this.byRejected = Wide.of(dRejected);
   }
 
-  /** The nearest float64s: infinite or 0 where the numbers are beyond it. */
+  /** The nearest float64 of the value: infinite or 0 where it is beyond them. */
   get value(): number {
     return this.wide.number;
   }
+  /** The nearest float64 of the derivative by the chosen. */
   get dChosen(): number {
     return this.byChosen.number;
   }
+  /** The nearest float64 of the derivative by the rejected. */
   get dRejected(): number {
     return this.byRejected.number;
   }
@@ -184,13 +217,16 @@ export class Dual {
   map(value: number | Wide, slope: number | Wide): Dual {
     return new Dual(value, times(this.byChosen, Wide.of(slope)), times(this.byRejected, Wide.of(slope)));
   }
+  /** this + other. */
   plus(other: Dual | number): Dual {
     if (typeof other === 'number') return new Dual(this.wide.plus(Wide.of(other)), this.byChosen, this.byRejected);
     return new Dual(this.wide.plus(other.wide), this.byChosen.plus(other.byChosen), this.byRejected.plus(other.byRejected));
   }
+  /** this - other. */
   minus(other: Dual | number): Dual {
     return this.plus(typeof other === 'number' ? -other : other.negated());
   }
+  /** this other, by the product rule. */
   times(other: Dual | number): Dual {
     if (typeof other === 'number') return this.map(this.wide.times(Wide.of(other)), other);
     return new Dual(
@@ -199,9 +235,11 @@ export class Dual {
       times(this.byRejected, other.wide).plus(times(other.byRejected, this.wide)),
     );
   }
+  /** -this. */
   negated(): Dual {
     return this.times(-1);
   }
+  /** this^2. */
   squared(): Dual {
     return this.times(this);
   }
@@ -985,13 +1023,18 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
 
 /** An output layer in float64. */
 export interface ReferenceLayer {
+  /** Elements of a hidden state. */
   readonly hiddenSize: number;
   /** [rows, hiddenSize]. */
   readonly hidden: Float64Array;
   /** [vocab, hiddenSize]. */
   readonly weight: Float64Array;
   /** The batch by its logits; rows that no term scores are NaN, whatever their hidden states are. */
-  readonly batch: ReferenceBatch & { readonly logits: Float64Array };
+  readonly batch: Omit<LogitsBatch, 'logits'> & {
+    /** [rows, vocab]. */
+    readonly logits: Float64Array;
+  };
+  /** Whether a term scores the row. */
   readonly isScored: (row: number) => boolean;
 }
 
@@ -1060,6 +1103,7 @@ export function referenceHiddenLoss(config: ReferenceConfig, given: HiddenBatch)
 // ---------------------------------------------------------------------------------------------------------------------
 // Finite differences
 
+/** A gradient by differences of the function: what {@link finiteDifference} gives. */
 export interface FiniteDifference {
   /** df/dx_i. */
   readonly gradient: Float64Array;

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
 import type { DirAlignError } from '../errors.js';
+import type { Float16ArrayLike } from '../types.js';
 import {
   decoded,
   defect,
@@ -13,6 +14,7 @@ import {
   written,
   type DecodedDtype,
 } from './format.js';
+import type { SafetensorsData } from './read.js';
 
 /** What `writeSafetensors` takes. F16 also as a `Float16Array`. */
 export interface WritableTensor {
@@ -21,7 +23,7 @@ export interface WritableTensor {
   /** Sizes of the dimensions; their product is the length of `data`. */
   readonly shape: readonly number[];
   /** `Float64Array` for F64, `Float32Array` for F32, `Uint16Array` for F16 and BF16, `BigInt64Array` for I64, `Int32Array` for I32. */
-  readonly data: ArrayBufferView & { readonly length: number; readonly BYTES_PER_ELEMENT: number };
+  readonly data: SafetensorsData | Float16ArrayLike;
 }
 
 /** One system call moves less than 2 GiB. */
