@@ -13,7 +13,7 @@ import { repositoryUrl, sourceUrl, withAbsoluteLinks } from '../docs/.vitepress/
 import { bestTable, commands, formulaOf, generatedPages, gridsTable } from '../docs/.vitepress/pages.js';
 import { whyNot } from '../ts/cuda-status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../ts/index.js';
-import { compose, runnable, snippetsOf, typeErrors, type Snippet } from './docs/snippets.js';
+import { compose, runnable, snippetsOf, typeErrors, type Snippet } from '../docs/.vitepress/snippets.js';
 import { at, generator } from './support/numbers.js';
 import { parseXml } from './support/xml.js';
 
@@ -62,7 +62,8 @@ describe('code blocks', () => {
   function write(snippet: Snippet): string {
     const page = snippets.get(snippet.place.replace(/:\d+$/, '')) ?? [];
     const file = fileOf(snippet);
-    fs.writeFileSync(file, compose(snippet, page, inRoot('tests/docs/preludes'), workplace));
+    const { before, code } = compose(snippet, page, inRoot('tests/docs/preludes'), workplace);
+    fs.writeFileSync(file, `${before}${code}\nexport {};\n`);
     return file;
   }
 
@@ -83,8 +84,8 @@ describe('code blocks', () => {
     expect(() => snippetsOf('page.md', text)).toThrow(message);
   });
 
-  test('TypeScript compiles, what is not run included', () => {
-    expect(typeErrors(modulesOf('ts').map(write), inRoot('tsconfig.json'))).toEqual([]);
+  test("every block compiles in a reader's strict project, what is not run included", () => {
+    expect(typeErrors([...modulesOf('ts'), ...modulesOf('js')].map(write))).toEqual([]);
   });
 
   describe.each(['ts', 'js'])('%s runs', (language) => {
