@@ -3,6 +3,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defineConfig, type DefaultTheme, type MarkdownRenderer } from 'vitepress';
 import { methods } from '../../ts/catalogue.js';
+import { completeExamples, hovers } from './hovers.js';
 import { modules } from './modules.js';
 
 const docs = fileURLToPath(new URL('..', import.meta.url));
@@ -52,7 +53,14 @@ export default defineConfig({
   transformPageData(data) {
     if (['command-line.md', 'gpu-registers.md'].includes(data.relativePath)) data.frontmatter.aside = false;
   },
-  markdown: { math: true, config: leaveTheRepositoryOut },
+  markdown: {
+    math: true,
+    codeTransformers: [hovers],
+    config(md) {
+      leaveTheRepositoryOut(md);
+      completeExamples(md);
+    },
+  },
   themeConfig: {
     search: { provider: 'local' },
     outline: [2, 3],
