@@ -4,12 +4,14 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { DefaultTheme } from 'vitepress';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse as parseYaml } from 'yaml';
 import { evaluate, parseFormula, rewrite, toTex } from '../docs/.vitepress/formula.js';
 import { brokenLinks } from '../docs/.vitepress/links.js';
 import { modules } from '../docs/.vitepress/modules.js';
 import { repositoryUrl, sourceUrl, withAbsoluteLinks } from '../docs/.vitepress/repository.js';
+import { sidebar } from '../docs/.vitepress/sidebar.js';
 import { bestTable, commands, formulaOf, generatedPages, gridsTable } from '../docs/.vitepress/pages.js';
 import { whyNot } from '../ts/cuda-status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../ts/index.js';
@@ -69,7 +71,9 @@ describe('code blocks', () => {
 
   test('there are some, and those that do not run say why', () => {
     const languages = new Set(all.map(({ language }) => language));
-    expect([...languages].sort()).toEqual(['js', 'json', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)));
+    expect([...languages].sort()).toEqual(
+      ['dockerfile', 'js', 'json', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)),
+    );
     expect(all.filter(({ language, notRun }) => runnable.has(language) && notRun === undefined).length).toBeGreaterThan(30);
     expect(all.filter(({ notRun }) => notRun?.length === 0)).toEqual([]);
   });
@@ -88,8 +92,9 @@ describe('code blocks', () => {
     expect(typeErrors([...modulesOf('ts'), ...modulesOf('js')].map(write))).toEqual([]);
   });
 
-  describe.each(['ts', 'js'])('%s runs', (language) => {
-    test.each(modulesOf(language).filter(({ notRun }) => notRun === undefined))('$place', async (snippet) => {
+  describe('modules run', () => {
+    const modules = [...modulesOf('ts'), ...modulesOf('js')];
+    test.each(modules.filter(({ notRun }) => notRun === undefined))('$place', async (snippet) => {
       const lines: string[] = [];
       vi.spyOn(console, 'log').mockImplementation((...values: unknown[]) => void lines.push(values.map(String).join(' ')));
       process.chdir(newFolder());
@@ -317,6 +322,17 @@ describe('lists', () => {
         .map((cell) => /^(\S+)\s\((\S+)\)$/.exec(cell)?.slice(1).map(Number));
       expect(shown).toEqual(best.map((setting) => setting && [setting.beta, setting.learningRate]));
     }
+  });
+
+  test('every page is in the sidebar once, and no two entries have one name', () => {
+    const entries = (items: readonly DefaultTheme.SidebarItem[]): DefaultTheme.SidebarItem[] =>
+      items.flatMap((item) => [item, ...entries(item.items ?? [])]);
+    const all = entries(sidebar());
+    const names = all.map(({ text }) => text);
+    expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([]);
+    const links = all.flatMap(({ link }) => link ?? []).filter((link) => link !== '/api/');
+    const files = [...pages.keys()].filter((file) => /^docs\/(methods\/)?[^/]+$/.test(file));
+    expect(links.map((link) => `docs${link === '/' ? '/index' : link}.md`).sort()).toEqual(files.sort());
   });
 
   test('every method and every module has its page', () => {

@@ -16,6 +16,8 @@ const paths = Object.fromEntries(modules().map(({ name, source }) => [name, [`${
 export function completeExamples(md: MarkdownRenderer): void {
   md.core.ruler.push('complete-examples', ({ src, tokens, env }) => {
     const { relativePath = '' } = env as { relativePath?: string };
+    // Examples in docstrings take names for granted that nothing declares.
+    if (relativePath.startsWith('api/')) return;
     const snippets = snippetsOf(relativePath, src);
     for (const token of tokens) {
       if (token.type !== 'fence' || token.info !== 'ts') continue;
