@@ -38,11 +38,12 @@ LossRequest request_for(const LossJob& job) {
 
 /// The host's half of a loss: everything that follows from the sequences' log-probabilities. Per-pair numbers are few; computing them
 /// here, with the functions that gave the device its coefficients, leaves one set of numbers to bring back.
-void finish_loss(LossJob& job, const Array<double>& sft_logps) {
+void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflows) {
   BatchLoss loss(job.terms(), job.outputs);
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
   *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
+  job.outputs.metrics[underflow] = double(underflows);
   if (job.gradient.mode == GradientOutput::Mode::factored) write_row_scales(job, loss);
 }
 
@@ -62,7 +63,7 @@ class LossOnDevice : public Launch {
     Array<double> sft_logps;
     if (job_.batch.sft_labels)
       for (int64_t s = 0; s < sequences; s++) sft_logps.push_back(launch_.sft_logp(s));
-    finish_loss(job_, sft_logps);
+    finish_loss(job_, sft_logps, launch_.underflows());
   }
 
  private:
@@ -214,6 +215,7 @@ void run_staged(LossJob& job, int device) {
   const int64_t pairs = job.terms().pairs;
   const bool paired = !job.objective.likelihood_only();
   Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
+  int64_t underflows = 0;
   StagedRun(job, request_for(job), device, job.gradient.mode == GradientOutput::Mode::none ? nullptr : job.gradient.data).run([&](const StagedRun::Chunk& chunk) {
     auto take = [&](int64_t s) {
       job.logps[s] = chunk.launch->logp(s);
@@ -223,10 +225,11 @@ void run_staged(LossJob& job, int device) {
       take(pair);
       if (paired) take(pair + pairs);
     }
+    underflows += chunk.launch->underflows();
   });
   if (job.cancelled) return;
   write_host_zeros(job);
-  finish_loss(job, sft_logps);
+  finish_loss(job, sft_logps, underflows);
 }
 
 void run_staged(SequenceLogpsJob& job, int device) {

@@ -118,7 +118,12 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, parts <= device.resident_blocks[int(r.dtype)][int(r.dtype)][int(r.pass)]);
   work_.emplace(r, groups, 1, order.list().size(), place);
-  work_->launch(order, {r.logits, r.gradient, r.row_stride, r.gradient_elements, r.dtype});
+  work_->launch(order, {.logits = r.logits,
+                        .gradient = r.gradient,
+                        .row_stride = r.row_stride,
+                        .gradient_elements = r.gradient_elements,
+                        .gradient_dtype = r.dtype,
+                        .counts_underflows = true});
   work_->fetch();
 }
 
@@ -145,8 +150,13 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   size_t sort_length = 1;
   while (sort_length < pairs) sort_length *= 2;
 
-  // What is copied to the device comes first, that of the launches last, and then what only lives there.
+  // What is copied to the device comes first, that of the launches last, and then what only lives there. The results are before all of it,
+  // so that the count of rows that underflow, which starts at 0, can be the first that is copied there and the last that is copied back.
+  const size_t result_count = r.pass == Pass::tokens ? 3 * row_count : (r.separate_sft ? 2 : 1) * sequences,
+               result_space = (result_count * sizeof(double) + 255) & ~size_t{255};
+  result_bytes_ = row_count == 0 ? 0 : result_space + sizeof(uint32_t);
   Layout layout;
+  const size_t at_underflows = layout.add<uint32_t>(1);
   const size_t at_rows = layout.add<RowRecord>(row_count), at_ignored = layout.add<uint32_t>(ignored_count), at_begin = layout.add<uint32_t>(sequences),
                at_end = layout.add<uint32_t>(sequences), at_groups = layout.add<Group>(groups.size()), at_counts = layout.add<int32_t>(sequences),
                at_sft_counts = layout.add<int32_t>(sequences), at_reference = layout.add<double>(r.terms.reference ? sequences : 0);
@@ -158,13 +168,11 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
                at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0), at_states = layout.add<RowState>(dense ? row_count : 0),
                at_coefficients = layout.add<double>(dense ? sequences : 0), at_values = layout.add<double>(dense && coupled ? 2 * pairs : 0),
                at_order = layout.add<uint32_t>(dense && coupled ? 2 * sort_length : 0);
-  const size_t result_count = row_count == 0 ? 0 : r.pass == Pass::tokens ? 3 * row_count : (r.separate_sft ? 2 : 1) * sequences,
-               at_results = layout.add<double>(result_count);
-  result_bytes_ = result_count * sizeof(double);
 
   upload_ = PinnedBlock(upload_bytes_);
   results_ = PinnedBlock(std::max<size_t>(1, result_bytes_));
-  workspace_ = Workspace(device_, stream_, layout.bytes());
+  workspace_ = Workspace(device_, stream_, result_space + layout.bytes());
+  uploads_ = static_cast<char*>(workspace_.data()) + result_space;
   pending_ = true;
 
   void* host = upload_.data();
@@ -186,8 +194,9 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   std::copy_n(r.terms.sft_counts, sequences, at<int32_t>(host, at_sft_counts));
   if (r.terms.reference) std::copy_n(r.terms.reference, sequences, at<double>(host, at_reference));
   std::fill_n(at<uint32_t>(host, at_counters), counters, 0u);
+  *at<uint32_t>(host, at_underflows) = 0;
 
-  void* base = workspace_.data();
+  void* base = uploads_;
   plan_.vocab = uint32_t(r.vocab);
   plan_.separate_sft = r.separate_sft;
   plan_.rows = at<RowRecord>(base, at_rows);
@@ -213,8 +222,9 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   plan_.sort_values = at<double>(base, at_values);
   plan_.sort_order = at<uint32_t>(base, at_order);
   plan_.sort_length = uint32_t(sort_length);
-  plan_.logps = plan_.tokens = at<double>(base, at_results);
+  plan_.logps = plan_.tokens = workspace_.as<double>();
   plan_.sft_logps = plan_.logps + sequences;
+  plan_.underflows = at<uint32_t>(base, at_underflows);
 }
 
 LossWork::~LossWork() {
@@ -241,17 +251,18 @@ void LossWork::launch(const Stages& order, const Target& target) {
   plan.row_stride = target.row_stride;
   plan.gradient_elements = target.gradient_elements;
   plan.gradient_scale = target.gradient_scale;
+  plan.least_normal = target.counts_underflows ? least_normal(target.gradient_dtype) : 0;
 
   const size_t counter = next_launch_, stages = counter + counter_bytes, end = stages + (order.list().size() + 1) * sizeof(Stage);
   if (end > upload_bytes_) throw std::logic_error("more stages than were planned for");
   *at<uint32_t>(upload_.data(), counter) = 0;
   Stage* const last = std::copy(order.list().begin(), order.list().end(), at<Stage>(upload_.data(), stages));
   *last = {Work::end, uint32_t(order.tickets()), 0, 0};
-  plan.next_ticket = at<uint32_t>(workspace_.data(), counter);
-  plan.stages = at<Stage>(workspace_.data(), stages);
+  plan.next_ticket = at<uint32_t>(uploads_, counter);
+  plan.stages = at<Stage>(uploads_, stages);
 
   pending_ = true;
-  check(cudaMemcpyAsync(at<char>(workspace_.data(), uploaded_), at<char>(upload_.data(), uploaded_), end - uploaded_, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(at<char>(uploads_, uploaded_), at<char>(upload_.data(), uploaded_), end - uploaded_, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
   uploaded_ = next_launch_ = end;
   check(loss_kernels(dtype_, target.gradient_dtype).launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())), stream_), "the loss kernel");
 }

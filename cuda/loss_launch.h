@@ -66,6 +66,7 @@ class LossWork {
     int64_t row_stride, gradient_elements;
     Dtype gradient_dtype;
     double gradient_scale = 1;
+    bool counts_underflows = false;
   };
   void launch(const Stages& order, const Target& target);
   /// The results so far, copied to the host.
@@ -76,6 +77,8 @@ class LossWork {
   double logp(int64_t sequence) const { return results_.as<double>()[sequence]; }
   double sft_logp(int64_t sequence) const { return plan_.separate_sft ? results_.as<double>()[plan_.terms.sequences + sequence] : logp(sequence); }
   const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
+  /// Rows of the launches that counted them.
+  int64_t underflows() const { return results_.as<uint32_t>()[result_bytes_ / sizeof(uint32_t) - 1]; }
 
  private:
   Pass pass_;
@@ -84,6 +87,7 @@ class LossWork {
   cudaStream_t stream_;
   Plan plan_{};
   size_t uploaded_ = 0, next_launch_, upload_bytes_, result_bytes_;
+  void* uploads_;  ///< where in the workspace the upload goes
   bool pending_ = false;
   Marker ended_;
   PinnedBlock upload_, results_;
@@ -99,6 +103,8 @@ class LossLaunch {
   // Once the work has ended; indexed as the batch is.
   double logp(int64_t sequence) const { return has_rows_ ? work_->logp(sequence) : 0; }
   double sft_logp(int64_t sequence) const { return has_rows_ ? work_->sft_logp(sequence) : 0; }
+  /// Pass::dense: rows of the gradient whose label's entry underflows.
+  int64_t underflows() const { return has_rows_ ? work_->underflows() : 0; }
   /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
   const double* token(int64_t i) const { return work_->token(i); }
 

@@ -65,6 +65,7 @@ struct Plan {
   void* gradient;
   int64_t row_stride, gradient_elements;
   double gradient_scale;  ///< of every entry: a power of two
+  float least_normal;     ///< of the gradient's type; 0: rows that underflow are not counted
   uint32_t vocab;
   RowCut cut;
   bool separate_sft;
@@ -89,6 +90,7 @@ struct Plan {
 
   double *logps, *sft_logps;  ///< out, per sequence
   double* tokens;             ///< out, [rows][3]
+  uint32_t* underflows;       ///< out, 0 at the start: rows whose label's entry underflows
 };
 
 }  // namespace diralign::gpu

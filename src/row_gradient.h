@@ -9,6 +9,7 @@ namespace diralign {
 /// entry is 0, whatever the row holds.
 struct RowGradient {
   bool zero;
+  bool underflows;  ///< a label's entry is not 0, but no normal number of its type
   float shift, factor;
   int32_t label, second_label;  ///< -1: none
   float label_value, second_value;
@@ -38,21 +39,25 @@ DIRALIGN_HD void set_scale(RowGradient& g, float max, double scale) {
 
 /// `align` and `likelihood` are dLoss/dlogp of the two terms, 0 where the row is not scored by it; `sft_logp` is read only where the
 /// labels of the two terms differ. With p the softmax, the gradient of c log p_y is c (onehot(y) - p); 1 - p_y = -expm1(log p_y)
-/// keeps its digits as p_y tends to 1.
-DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, int32_t sft_label, double sft_logp, double align, double likelihood) {
-  RowGradient g{align == 0 && likelihood == 0, row.max, 0, label >= 0 ? label : sft_label, -1, 0, 0};
+/// keeps its digits as p_y tends to 1. `least`: see least_normal.
+DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, int32_t sft_label, double sft_logp, double align, double likelihood,
+                                     float least) {
+  RowGradient g{align == 0 && likelihood == 0, false, row.max, 0, label >= 0 ? label : sft_label, -1, 0, 0};
   if (g.zero) return g;
   // An infinite coefficient is the largest number instead: times a probability of 0 it is to be 0.
   align = finite(align), likelihood = finite(likelihood);
   const double total = finite(align + likelihood);
   set_scale(g, row.max, -total / row.normalizer);
+  auto vanishes = [least](double coefficient, double logp, float entry) { return coefficient != 0 && logp != 0 && ::fabsf(entry) < least; };
   if (label >= 0 && sft_label >= 0 && label != sft_label) {
     // Each label's entry: its own term's (1 - p), less the other term's p.
     g.label_value = float(-align * ::expm1(row.logp) - likelihood * ::exp(row.logp));
     g.second_label = sft_label;
     g.second_value = float(-likelihood * ::expm1(sft_logp) - align * ::exp(sft_logp));
+    g.underflows = vanishes(align, row.logp, g.label_value) || vanishes(likelihood, sft_logp, g.second_value);
   } else {
     g.label_value = float(-total * ::expm1(row.logp));
+    g.underflows = vanishes(total, row.logp, g.label_value);
   }
   return g;
 }
@@ -61,7 +66,7 @@ DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, in
 /// own term. 1 - p_y is then a quotient without cancellation, and no logarithm is needed.
 DIRALIGN_HD RowGradient row_residual(float max, float others, float own, int32_t label) {
   const float total = others + own;
-  return {false, max, -1 / total, label, -1, others / total, 0};
+  return {false, false, max, -1 / total, label, -1, others / total, 0};
 }
 
 }  // namespace diralign

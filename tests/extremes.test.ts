@@ -6,10 +6,10 @@ import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, methods } from '../ts/index.js';
 import type { LogpsBatch, LogpsResult, MethodInfo } from '../ts/index.js';
 import { referenceFromLogps, type ReferenceConfig } from '../ts/reference.js';
-import { dtypes, objectiveOf } from './support/batches.js';
+import { copyOf, dtypes, objectiveOf, randomBatch, type Dtype } from './support/batches.js';
 import { Misses } from './support/bounds.js';
-import { farFromReference } from './support/far.js';
-import { at, choose, decodeHalf, generator, present, type HalfDtype } from './support/numbers.js';
+import { farFromReference, underflowingRows } from './support/far.js';
+import { at, choose, decodeHalf, encodeHalf, generator, present, type HalfDtype } from './support/numbers.js';
 
 interface Extremes {
   readonly config: ReferenceConfig;
@@ -265,6 +265,54 @@ describe('from logits', () => {
         const range = [b * perSequence, (b + 1) * perSequence] as const;
         expect(rows.slice(...range)).toEqual(before.slice(...range));
       }
+    }
+  });
+});
+
+describe('metrics.underflow', () => {
+  // Coefficients of about the smallest normal number: some entries are below it, others not.
+  const beta: Record<Dtype, number> = { float32: 12 * 2 ** -126, float16: 12 * 2 ** -14, bfloat16: 12 * 2 ** -126 };
+  const sizes = { seed: 3, sequences: 6, tokens: 8, vocab: 6, scale: 3 };
+
+  test.each(dtypes)('%s: rows whose entry of the label is no normal number', async (dtype) => {
+    const batch = randomBatch({ ...sizes, dtype });
+    // Certain of its label: the entry is 0, and rightly so.
+    const certain = batch.labels.findIndex((label) => label >= 0);
+    const one =
+      dtype === 'float32' ? new Float32Array(6).fill(-Infinity) : encodeHalf(new Float32Array(6).fill(-Infinity), dtype);
+    batch.logits.set(one, certain * 6);
+    batch.logits[certain * 6 + at(batch.labels, certain)] = 0;
+    const objective = dirAlignLoss('dpo', beta[dtype]);
+    const result = objective(copyOf(batch));
+    const expected = underflowingRows(batch, result);
+    const scored = batch.labels.filter((label) => label >= 0).length;
+    expect(expected).toBeGreaterThan(2);
+    expect(expected).toBeLessThan(scored - 2);
+    expect(result.metrics.underflow).toBe(expected);
+    expect(objective(copyOf(batch), { inPlace: true, threads: 1 }).metrics.underflow).toBe(expected);
+    expect((await objective.async(batch)).metrics.underflow).toBe(expected);
+    // Nothing else has a dense gradient of logits.
+    expect(objective(copyOf(batch), { gradient: 'factored' }).metrics.underflow).toBe(0);
+    expect(objective(batch, { gradient: 'none' }).metrics.underflow).toBe(0);
+    // No gradient is no underflow: a pair on the flat side of the hinge.
+    const flat = dirAlignLoss('hinge', 1)({ ...batch, reference: Float64Array.of(-1e3, -1e3, -1e3, 0, 0, 0) });
+    expect([...flat.coefficients].every((c) => c === 0)).toBe(true);
+    expect(flat.metrics.underflow).toBe(0);
+  });
+
+  test('a likelihood term with labels of its own counts each row once', () => {
+    const batch = randomBatch({ ...sizes, dtype: 'float16' });
+    const sftLabels = batch.labels.map((label, row) => (row % 5 === 0 ? label : row % 6));
+    for (const [weight, scale] of [
+      [2 ** -10, 6.5],
+      [1, 6.5],
+      [2 ** -10, 1e6],
+    ] as const) {
+      const objective = dirAlignLoss('dpo', scale * 2 ** -14, false, { sftWeight: weight });
+      const result = objective({ ...batch, sftLabels });
+      const expected = underflowingRows({ ...batch, sftLabels }, result, -weight / 3);
+      expect(expected).toBeGreaterThan(0);
+      expect(result.metrics.underflow).toBe(expected);
     }
   });
 });

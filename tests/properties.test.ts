@@ -904,6 +904,7 @@ describe('metrics', () => {
       nll_loss: result.loss,
       nonfinite: 0,
       empty_sequences: 0,
+      underflow: 0,
     };
     const paired: Record<string, number> = {
       'rewards/chosen': mean(chosen),
@@ -915,6 +916,7 @@ describe('metrics', () => {
       nll_loss: mean(nll),
       nonfinite: 0,
       empty_sequences: 0,
+      underflow: 0,
     };
     if (method === 'orpo' || method === 'asft') {
       const odds = (b: number): number => meanLogp(batch, b) - log1mexp(meanLogp(batch, b));

@@ -27,6 +27,7 @@ export const catalogue = {
     'log_odds_ratio',
     'nonfinite',
     'empty_sequences',
+    'underflow',
   ],
   divergences: ['reverse_kl', 'forward_kl', 'js', 'alpha'],
   methods: [

@@ -10,6 +10,11 @@ interface ChosenMetrics {
   readonly nonfinite: number;
   /** Pairs with a sequence without a scored row. */
   readonly empty_sequences: number;
+  /**
+   * Scored rows of a dense gradient of logits whose entry at the label is not 0, but subnormal or 0 in the gradient's dtype; 0 without
+   * one.
+   */
+  readonly underflow: number;
 }
 
 /** Metrics that a method does not have: never there, but named, so that they can be looked up of any method. */

@@ -110,7 +110,8 @@ export type GradientMode = 'dense' | 'factored' | 'none';
 export interface RunOptions<L extends Logits = LogitsArray, Mode extends GradientMode = GradientMode> {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the gradient of row t is
-   * `rowScale[t] * gradLogits[t]`; every logit is read and written once. `'none'`: no gradient.
+   * `rowScale[t] * gradLogits[t]`; every logit is read and written once, and float16 does not have to hold small coefficients. `'none'`:
+   * no gradient.
    */
   readonly gradient?: Mode | undefined;
   /** Overwrite `batch.logits` with the gradient. */

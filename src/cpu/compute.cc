@@ -67,8 +67,9 @@ class LossRun {
     }
     if (mode() == GradientOutput::Mode::factored) write_row_scales(job_, loss_);
     if (mode() != GradientOutput::Mode::none) write_zeros();
-    if (!cancelled())
-      *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
+    if (cancelled()) return;
+    *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
+    job_.outputs.metrics[underflow] = double(underflows_);
   }
 
  private:
@@ -101,7 +102,7 @@ class LossRun {
                             : kernels_.reduce(row, batch_.vocab, label);
     const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
-      const RowGradient g = row_gradient(s, label, -1, 0, 1, 0);
+      const RowGradient g = row_gradient(s, label, -1, 0, 1, 0, 0);
       if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
       kernels_.store(gradient_row(r.row), g.label, g.label_value);
       zero_padding(r.row);
@@ -117,6 +118,7 @@ class LossRun {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     void* out = gradient_row(r.row);
     const RowGradient g = rows_.gradient(i, rows_.coefficients(i, loss_));
+    if (g.underflows) underflows_.fetch_add(1, std::memory_order_relaxed);
     if (g.zero) {
       if (!job_.gradient.zeroed) std::memset(out, 0, batch_.row_bytes());
     } else {
@@ -153,6 +155,7 @@ class LossRun {
   LossRows rows_;
   std::vector<std::vector<float>> block_references_;    // per member
   bool streamed_;
+  std::atomic<int64_t> underflows_{0};  // rows
 };
 
 }  // namespace

@@ -18,6 +18,7 @@ enum Metric {
   log_odds_ratio,
   nonfinite,
   empty_sequences,
+  underflow,  ///< rows of a dense gradient of logits: the backends count them
   metric_count
 };
 

@@ -187,6 +187,41 @@ inline void not_finite(const Backend& backend) {
   }
 }
 
+inline void underflows(const Backend& backend) {
+  // Coefficients of twice the smallest normal number: the entries of some labels are smaller.
+  for (Dtype d : dtypes) {
+    Shape shape;
+    shape.dtype = d;
+    shape.sequences = 6;
+    shape.tokens = 9;
+    shape.vocab = 6;
+    shape.padding = 1;
+    shape.spread = 3;
+    shape.seed = 17;
+    const double normal = d == Dtype::float16 ? 0x1p-14 : 0x1p-126;
+    const Problem p(reference::objective("dpo", 12 * normal), shape);
+    for (const Way& way : backend.ways) {
+      for (bool in_place : {false, true}) {
+        const Result result = way.loss(p, {Mode::dense, in_place, false, 1});
+        int expected = 0, scored = 0;
+        for (int64_t r = 0; r < p.rows; r++) {
+          const int32_t label = p.labels[size_t(r)];
+          if (label == ignored) continue;
+          scored++;
+          const int64_t place = r * p.stride + label;
+          expected += std::fabs(load(d, result.gradient.data(), place)) < normal;
+        }
+        CHECK(expected > 2 && expected < scored - 2, "%s: %d of %d rows", way.name.c_str(), expected,
+              scored);
+        CHECK(result.metrics[underflow] == expected, "%s %s: %g, not %d", way.name.c_str(),
+              dtype_names[int(d)], result.metrics[underflow], expected);
+      }
+      CHECK(way.loss(p, {Mode::factored, false, false, 1}).metrics[underflow] == 0);
+      CHECK(way.loss(p, {Mode::none, false, false, 1}).metrics[underflow] == 0);
+    }
+  }
+}
+
 inline void sequence_logps(const Backend& backend) {
   for (Dtype d : dtypes) {
     if (int(d) % backend.step != 0) continue;

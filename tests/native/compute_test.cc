@@ -44,6 +44,7 @@ TEST(compute_shapes) { shapes(with_threads({1}), {1, 2, 7, 31, 32, 33, 511, 512,
 TEST(compute_edges) { edges(with_threads({1})); }
 TEST(compute_pair_alone) { pair_alone(with_threads({1})); }
 TEST(compute_not_finite) { not_finite(with_threads({1})); }
+TEST(compute_underflows) { underflows(with_threads({1, 3})); }
 TEST(compute_sequence_logps) { sequence_logps(with_threads({1, 4})); }
 TEST(compute_token_logps) { token_logps(with_threads({1, 3})); }
 

@@ -152,8 +152,33 @@ TEST(cuda_shapes) { shapes(cuda(), {1, 2, 7, 31, 255, 2047, 2048, 2049}); }
 TEST(cuda_edges) { edges(cuda()); }
 TEST(cuda_pair_alone) { pair_alone(cuda()); }
 TEST(cuda_not_finite) { not_finite(cuda()); }
+TEST(cuda_underflows) { underflows(both_devices()); }
 TEST(cuda_sequence_logps) { sequence_logps(both_devices()); }
 TEST(cuda_token_logps) { token_logps(both_devices()); }
+
+TEST(cuda_far_from_reference) {
+  // Coefficients beyond float32, infinite ones, and those that vanish against them: what becomes of
+  // them, and what is counted.
+  for (Dtype d : dtypes) {
+    for (double divergence : {1.0, 3.0}) {
+      Objective o = reference::objective("dpo", 0.1);
+      o.settings.divergence = divergence;
+      o.settings.alpha = 2;
+      Shape shape;
+      shape.dtype = d;
+      shape.sequences = 10;
+      shape.seed = 18;
+      Problem p(o, shape);
+      // The chosen of the pairs lose so much to their reference, the rejected next to nothing; but
+      // in the last pair both lose all.
+      const double lost[] = {-20, 60, 140, 900, 900, 1, 1, 1, 1, 1000};
+      const Result near = cpu_backend().loss(p, {Mode::none, false, false, 1});
+      for (size_t s = 0; s < 10; s++) p.references[s] = near.logps[s] + lost[s];
+      for (const Mode mode : {Mode::dense, Mode::factored})
+        check_like_cpu("far from the reference", p, cuda().loss(p, {mode, false, false, 1}), mode);
+    }
+  }
+}
 
 TEST(cuda_vocabularies) {
   // Around a part: 8192 floats, or 16384 numbers of 16 bits; and rows of several parts.

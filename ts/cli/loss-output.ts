@@ -52,7 +52,7 @@ export function showOne(outcome: Outcome, scoredTokens: string): string {
   const note = betaSource === undefined || betaSource === 'given' ? '' : paint('dim', `  (${betaNotes[betaSource]})`);
   const chosen = [beta, objective.normalize ? 'normalised' : 'not normalised', ...settings.map(([k, v]) => `${k} ${String(v)}`)];
   const metrics = Object.entries(result.metrics).filter(
-    ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences'].includes(name),
+    ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences', 'underflow'].includes(name),
   );
   const rows: [Cell, Cell][] = [
     [
