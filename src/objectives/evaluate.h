@@ -22,17 +22,29 @@ struct PairVisitor {
   template <class Method>
   DIRALIGN_HD void operator()() {
     using Score = typename Method::Score;
+    if (Score::is_log_ratio(settings))
+      evaluate<LogRatio, typename Method::Ranking>();
+    else
+      evaluate<Score, typename Method::Ranking>();
+  }
+  template <class Score, class Ranking>
+  DIRALIGN_HD void evaluate() {
     const Scored w = Score::score(chosen, settings), l = Score::score(rejected, settings);
     const Scaled margin = Score::margin(w, l, chosen, rejected, settings);
     const Ranked r =
-        Method::Ranking::rank({w.value, l.value, margin, chosen.count, rejected.count}, settings);
+        Ranking::rank({w.value, l.value, margin, chosen.count, rejected.count}, settings);
     result = {weighted(settings.lambda, r.loss), coefficient(r.slope_chosen, w.slope),
               coefficient(r.slope_rejected, l.slope)};
   }
   /// A slope of 0 (an empty sequence) means "no gradient" even where the ranking's derivative is
   /// infinite.
   DIRALIGN_HD double coefficient(Scaled ranking, Scaled score) const {
-    return score.factor == 0 ? 0 : value(settings.lambda * ranking * score / pairs);
+    if (score.factor == 0) return 0;
+    // Most pairs. What leaves float64 in the second product does so in the quotient, too.
+    const double first = settings.lambda * ranking.factor, plain = first * score.factor / pairs;
+    const bool in_range = is_normal(first) & is_normal(plain);
+    if ((is_plain(ranking) & is_plain(score) & in_range) | (ranking.factor == 0)) return plain;
+    return value(settings.lambda * ranking * score / pairs);
   }
 };
 
@@ -50,9 +62,8 @@ struct OppositeVisitor {
 
   template <class Method>
   DIRALIGN_HD void operator()() {
-    const bool linear = std::is_same_v<typename Method::Score, LogRatio> ||
-                        (std::is_same_v<typename Method::Score, DivergenceScore> && settings.divergence == double(Divergence::reverse_kl));
-    result = linear && std::is_base_of_v<OfMargin, typename Method::Ranking>;
+    result = Method::Score::is_log_ratio(settings) &&
+             std::is_base_of_v<OfMargin, typename Method::Ranking>;
   }
 };
 

@@ -8,9 +8,12 @@
 // Called, not inlined, on the device: with their exponentials and logarithms copied into every method, ptxas needs a minute for the
 // pair stage of one architecture instead of two seconds, and a thread computes few pairs.
 #define DIRALIGN_HD_CALL __noinline__ __host__ __device__ inline
+#define DIRALIGN_HD_RARE DIRALIGN_HD_CALL
 #else
-#define DIRALIGN_HD inline
+#define DIRALIGN_HD [[gnu::always_inline]] inline
 #define DIRALIGN_HD_CALL inline
+// Kept out of the way of what is called for every pair.
+#define DIRALIGN_HD_RARE [[gnu::noinline, gnu::cold]] inline
 #endif
 
 namespace diralign {

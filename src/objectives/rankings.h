@@ -15,11 +15,11 @@ DIRALIGN_HD double scaled_margin(const ScoredPair& p, const Settings& o) {
 
 /// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where either side vanishes.
 DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore) {
-  const double loss = (1 - epsilon) * softplus(-u) + weighted(epsilon, softplus(u));
-  const Scaled slope = epsilon == 0
-                           ? -scaled_sigmoid(-u)
-                           : epsilon * scaled_sigmoid(u) - (1 - epsilon) * scaled_sigmoid(-u);
-  return pairwise(loss, du_dscore * slope);
+  const Logistic right = logistic(-u);
+  if (epsilon == 0) return pairwise(right.loss, du_dscore * -right.slope);
+  const Logistic wrong = logistic(u);
+  const double loss = (1 - epsilon) * right.loss + epsilon * wrong.loss;
+  return pairwise(loss, du_dscore * (epsilon * wrong.slope - (1 - epsilon) * right.slope));
 }
 
 /// sp(-u), with label smoothing e: (1 - e) sp(-u) + e sp(u) (conservative DPO).
@@ -45,7 +45,10 @@ struct PairwiseLogisticWithLength : OfMargin {
 };
 
 /// 1 / (2 beta), finite however small beta is: an infinite score less that is infinite.
-DIRALIGN_HD double margin_target(const Settings& o) { return ::fmin(0.5 / o.beta, DBL_MAX); }
+DIRALIGN_HD double margin_target(const Settings& o) {
+  const double target = 0.5 / o.beta;
+  return target > DBL_MAX ? DBL_MAX : target;
+}
 
 /// (h - 1 / (2 beta))^2.
 struct PairwiseSquared : OfMargin {
@@ -68,9 +71,9 @@ struct PairwiseHinge : OfMargin {
 struct PairwiseRobust : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = scaled_margin(p, o), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
-    const Scaled slope = (1 - e) * scaled_sigmoid(-u) + e * scaled_sigmoid(u);
-    return pairwise(((1 - e) * softplus(-u) - weighted(e, softplus(u))) * scale,
-                    -o.beta * slope * scale);
+    const Logistic right = logistic(-u), wrong = logistic(u);
+    const double loss = (1 - e) * right.loss - (e == 0 ? 0 : e * wrong.loss);
+    return pairwise(loss * scale, -o.beta * ((1 - e) * right.slope + e * wrong.slope) * scale);
   }
 };
 
@@ -92,16 +95,25 @@ struct PairwiseExo : OfMargin {
 
 /// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u / tau)) cannot overflow in between.
 struct PairwiseDiscovered : OfMargin {
+  /// dL/du, with `rest` 1 - m, `modulated` m e^-u, `softplus` sp(-u).
+  template <class Real>
+  DIRALIGN_HD static Real slope(Real m, Real rest, Real falling, Real modulated, double softplus,
+                                double tau) {
+    return -rest * falling - modulated + rest / tau * (modulated - m * softplus);
+  }
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = scaled_margin(p, o);
-    // A finite stand-in for -inf, where u and u / tau have one difference and not inf - inf.
-    const double v = u < -DBL_MAX ? -DBL_MAX : u;
-    const Scaled m = scaled_sigmoid(v / o.tau), rest = scaled_sigmoid(-v / o.tau);
-    const Scaled modulated = scaled_exp(-v - softplus(-v / o.tau));  // m e^-u
-    const double loss = sigmoid(-u / o.tau) * softplus(-u) + value(modulated);
-    const Scaled slope =
-        -rest * scaled_sigmoid(-v) - modulated + rest / o.tau * (modulated - m * softplus(-v));
-    return pairwise(loss, o.beta * slope);
+    const double u = scaled_margin(p, o), tau = o.tau, m = sigmoid(u / tau),
+                 rest = sigmoid(-u / tau), falling = sigmoid(-u), positive = softplus(-u);
+    const double exponent = -u - softplus(-u / tau), modulated = ::exp(exponent);
+    if (::fabs(u) < scaled_beyond && exponent < scaled_beyond && tau > 1e-290) {
+      const double plain = slope(m, rest, falling, modulated, positive, tau);
+      return pairwise(rest * positive + modulated, o.beta * Scaled(plain));
+    }
+    // A finite stand-in for -inf: u and u / tau have a difference then.
+    const double v = u < -DBL_MAX ? -DBL_MAX : u, log_modulated = -v - softplus(-v / tau);
+    const Scaled far = slope(scaled_sigmoid(v / tau), scaled_sigmoid(-v / tau), scaled_sigmoid(-v),
+                             scaled_exp(log_modulated), softplus(-v), tau);
+    return pairwise(rest * positive + ::exp(log_modulated), o.beta * far);
   }
 };
 
@@ -110,16 +122,17 @@ struct PairwiseWithFloor {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const bool pays = p.chosen < 0 && o.penalty > 0;
     const double u = value(o.beta * (p.margin + (pays ? o.penalty * Scaled(p.chosen) : 0)));
-    const Scaled slope = -o.beta * scaled_sigmoid(-u);
-    return {softplus(-u), slope * (pays ? 1 + o.penalty : 1), -slope};
+    const Logistic right = logistic(-u);
+    const Scaled slope = -o.beta * right.slope;
+    return {right.loss, slope * (pays ? 1 + o.penalty : 1), -slope};
   }
 };
 
 /// sp(-beta w) + sp(beta l): two binary cross-entropies.
 struct PointwiseLogistic {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double w = o.beta * p.chosen, l = o.beta * p.rejected;
-    return {softplus(-w) + softplus(l), -o.beta * scaled_sigmoid(-w), o.beta * scaled_sigmoid(l)};
+    const Logistic w = logistic(-o.beta * p.chosen), l = logistic(o.beta * p.rejected);
+    return {w.loss + l.loss, -o.beta * w.slope, o.beta * l.slope};
   }
 };
 
@@ -144,38 +157,29 @@ struct PointwiseSigmoidDown {
 /// sp(-beta w) + sp(beta w) / 2 + sp(beta l) / 2; in w its minimum is at sg(beta w) = 2/3.
 struct PointwiseContrastive {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double w = o.beta * p.chosen, l = o.beta * p.rejected;
-    return {softplus(-w) + 0.5 * softplus(w) + 0.5 * softplus(l),
-            o.beta * (0.5 * scaled_sigmoid(w) - scaled_sigmoid(-w)),
-            0.5 * o.beta * scaled_sigmoid(l)};
+    const double w = o.beta * p.chosen;
+    const Logistic up = logistic(-w), down = logistic(w), l = logistic(o.beta * p.rejected);
+    return {up.loss + 0.5 * down.loss + 0.5 * l.loss, o.beta * (0.5 * down.slope - up.slope),
+            0.5 * o.beta * l.slope};
   }
-};
-
-/// The distances of both scores from their targets: w - 1 / (2 beta) and l + 1 / (2 beta).
-struct FromTargets {
-  double w, l;
-  DIRALIGN_HD FromTargets(const ScoredPair& p, const Settings& o)
-      : w(p.chosen - margin_target(o)), l(p.rejected + margin_target(o)) {}
-  DIRALIGN_HD Scaled squares() const { return Scaled(w) * w + Scaled(l) * l; }
 };
 
 /// (w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2.
 struct PointwiseSquared {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const FromTargets d(p, o);
-    return {value(d.squares()), 2 * d.w, 2 * d.l};
+    const double target = margin_target(o), w = p.chosen - target, l = p.rejected + target;
+    return {w * w + l * l, 2 * w, 2 * l};
   }
 };
 
 /// sp(-h) + calibrationWeight [(w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2]: beta sets the target only.
 struct CalibratedLogistic {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double h = value(p.margin), c = o.calibration_weight;
-    const Scaled slope = -scaled_sigmoid(-h);
-    if (c == 0) return pairwise(softplus(-h), slope);
-    const FromTargets d(p, o);
-    return {softplus(-h) + value(c * d.squares()), slope + c * Scaled(2 * d.w),
-            -slope + c * Scaled(2 * d.l)};
+    const Logistic pull = logistic(-value(p.margin));
+    const double slope = -value(pull.slope), c = o.calibration_weight;
+    if (c == 0) return pairwise(pull.loss, slope);
+    const double target = margin_target(o), w = p.chosen - target, l = p.rejected + target;
+    return {pull.loss + (c * w * w + c * l * l), slope + c * (2 * w), -slope + c * (2 * l)};
   }
 };
 

@@ -15,6 +15,7 @@ struct PlainMargin {
 
 /// r, or a where there is no reference: the score of DPO (arXiv 2305.18290) and, without a reference, of SimPO and CPO.
 struct LogRatio : PlainMargin {
+  DIRALIGN_HD static bool is_log_ratio(const Settings&) { return true; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
     const double n = normalizer(s, o);
@@ -24,6 +25,7 @@ struct LogRatio : PlainMargin {
 
 /// Log-odds o = a - log(1 - e^a) of the sequence's probability e^a: the score of ORPO (arXiv 2403.07691) and ASFT (arXiv 2409.10571).
 struct LogOdds : PlainMargin {
+  DIRALIGN_HD static bool is_log_ratio(const Settings&) { return false; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
     const double n = normalizer(s, o);
@@ -48,8 +50,8 @@ struct ExactSum {
 struct Exponential {
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o, double alpha) {
     const Scored r = LogRatio::score(s, o);
-    if (alpha == 0 || s.count == 0) return r;
-    return {box_cox_exp(r.value, alpha), Scaled(r.slope.factor, -alpha * r.value)};
+    if (s.count == 0) return r;
+    return {box_cox_exp(r.value, alpha), r.slope * scaled_exp(-alpha * r.value)};
   }
   /// e^(-alpha r_l) (1 - e^(-alpha h)) / alpha with h = r_w - r_l, or, mirrored, with the larger of
   /// the two exponentials in front.
@@ -57,9 +59,8 @@ struct Exponential {
                                    double alpha) {
     const double r_w = LogRatio::score(w, o).value, r_l = LogRatio::score(l, o).value,
                  h = margin_of_ratios(w, l, r_w, r_l, o);
-    if (alpha == 0) return h;
-    return alpha * h >= 0 ? Scaled(box_cox_exp(h, alpha), -alpha * r_l)
-                          : Scaled(-box_cox_exp(-h, alpha), -alpha * r_w);
+    return alpha * h >= 0 ? box_cox_exp(h, alpha) * scaled_exp(-alpha * r_l)
+                          : -box_cox_exp(-h, alpha) * scaled_exp(-alpha * r_w);
   }
 
  private:
@@ -76,41 +77,31 @@ struct Exponential {
 
 /// f'(pi / pi_ref) of an f-divergence, up to constants (f-DPO, arXiv 2309.16240).
 struct DivergenceScore {
-  DIRALIGN_HD static Divergence divergence(const Settings& o) {
-    return static_cast<Divergence>(static_cast<int>(o.divergence));
+  DIRALIGN_HD static bool is_log_ratio(const Settings& o) {
+    return is(Divergence::reverse_kl, o) || (is(Divergence::alpha, o) && o.alpha == 0);
   }
-
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
+    if (!is(Divergence::js, o)) return Exponential::score(s, o, alpha(o));
     const Scored r = LogRatio::score(s, o);
-    switch (divergence(o)) {
-      case Divergence::forward_kl:  // -e^-r
-        return {-::exp(-r.value), Exponential::score(s, o, 1).slope};
-      case Divergence::js:  // log sigmoid(r)
-        return {log_sigmoid(r.value), scaled_sigmoid(-r.value) * r.slope};
-      case Divergence::alpha:
-        return Exponential::score(s, o, o.alpha);
-      case Divergence::reverse_kl:
-        break;
-    }
-    return r;
+    return {log_sigmoid(r.value), scaled_sigmoid(-r.value) * r.slope};
   }
   DIRALIGN_HD static Scaled margin(const Scored& w, const Scored& l, const Sequence& chosen,
                                    const Sequence& rejected, const Settings& o) {
-    switch (divergence(o)) {
-      case Divergence::forward_kl:  // that of alpha = 1: -e^-r and 1 - e^-r differ by a constant
-        return Exponential::margin(chosen, rejected, o, 1);
-      case Divergence::alpha:
-        return Exponential::margin(chosen, rejected, o, o.alpha);
-      case Divergence::js:
-      case Divergence::reverse_kl:
-        break;
-    }
-    return w.value - l.value;
+    if (is(Divergence::js, o)) return w.value - l.value;
+    return Exponential::margin(chosen, rejected, o, alpha(o));
+  }
+
+ private:
+  DIRALIGN_HD static bool is(Divergence d, const Settings& o) { return o.divergence == double(d); }
+  /// -e^-r of the forward KL is 1 - e^-r, alpha = 1, but for a constant.
+  DIRALIGN_HD static double alpha(const Settings& o) {
+    return is(Divergence::forward_kl, o) ? 1 : is(Divergence::reverse_kl, o) ? 0 : o.alpha;
   }
 };
 
 /// The exponential score of a, SimPO's as alpha tends to 0 (AlphaPO, arXiv 2501.03884).
 struct AlphaLogProb {
+  DIRALIGN_HD static bool is_log_ratio(const Settings& o) { return o.alpha == 0; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     return Exponential::score(s, o, o.alpha);
   }
