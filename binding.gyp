@@ -10,7 +10,7 @@
       'inputs': ['CMakeLists.txt', 'scripts/build-native.mjs'],
       # Never made, so that the action always runs: CMake knows best what is out of date.
       'outputs': ['<(INTERMEDIATE_DIR)/always'],
-      'action': ['node', 'scripts/build-native.mjs', '--config', '<(CONFIGURATION_NAME)'],
+      'action': ['node', 'scripts/build-native.mjs', '--config', '<(CONFIGURATION_NAME)', '-D', 'DIRALIGN_CUDA=AUTO'],
     }],
   }],
 }

@@ -7,10 +7,12 @@ const nodeGlobals = [
   'AbortSignal',
   'Buffer',
   'URL',
+  'clearInterval',
   'console',
   'fetch',
   'performance',
   'process',
+  'setInterval',
   'setTimeout',
 ];
 

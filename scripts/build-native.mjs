@@ -2,16 +2,20 @@
 // Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx diralign build`.
 // Ships in the package, so it needs nothing but Node, CMake and a compiler; cmake-js is used where it is installed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { cudaSettings } from './build-cuda.mjs';
 import { openBuildDirectory } from './build-directory.mjs';
+import { Progress, run, withoutSteps } from './build-progress.mjs';
 
 const usage = `Usage: build-native.mjs [options]
 
+  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all architectures;
+                     or compute capabilities with commas, such as 80,90. Needs nvcc 12.8 or later
   --config NAME      Release (default) or Debug
   --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node, in the package);
                      a new or empty directory, or one that a build has made
@@ -28,6 +32,7 @@ function options() {
   try {
     const { values } = parseArgs({
       options: {
+        cuda: { type: 'string' },
         config: { type: 'string', default: 'Release' },
         'build-dir': { type: 'string' },
         log: { type: 'string' },
@@ -72,30 +77,39 @@ function cmakeJs() {
   }
 }
 
-/** Silent unless something went wrong or the compiler had something to say. */
-function run(command, args) {
+/** Shows its progress, and says more only where something went wrong or the compiler had something to say. */
+async function mustRun(command, args) {
   // In a log, one file's messages come after another's. Ninja does so by itself; the make of macOS knows no such option.
   const env = log && process.platform === 'linux' ? { ...process.env, MAKEFLAGS: '--output-sync=target' } : process.env;
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd: root, encoding: 'utf8', maxBuffer: 2 ** 28, env });
-  const output = `${stdout ?? ''}${stderr ?? ''}`;
-  if (log) writeFileSync(log, output, { flag: 'a' });
+  const progress = new Progress(process.stderr);
+  const onOutput = (text) => {
+    if (log) writeFileSync(log, text, { flag: 'a' });
+  };
+  const { status, output, error } = await run(command, args, { cwd: root, env, progress, onOutput });
+  progress.end();
   if (status !== 0) {
-    process.stderr.write(output);
+    process.stderr.write(withoutSteps(output));
     fail(error ? `${command}: ${error.message}` : 'the native build failed; its output is above');
   }
-  if (/\bwarning:/i.test(output)) process.stderr.write(output);
+  if (/\bwarning:/i.test(output)) process.stderr.write(withoutSteps(output));
 }
 
-const { config, clean, define, help, log, 'build-dir': buildDir } = options();
+const { config, clean, cuda, define, help, log, 'build-dir': buildDir } = options();
 if (help) {
   console.log(usage);
   process.exit(0);
 }
+/** With which it can be done again in another way. */
+const command = ['build', 'build:native'].includes(process.env.npm_lifecycle_event)
+  ? `npm run ${process.env.npm_lifecycle_event} --`
+  : 'npx diralign build';
 requireTools();
 
 const start = performance.now();
 let build;
+let forCuda;
 try {
+  forCuda = cudaSettings(cuda, define, command);
   build = openBuildDirectory(buildDir, root, { clean });
   if (log) {
     mkdirSync(path.dirname(log), { recursive: true });
@@ -108,26 +122,35 @@ try {
       (isForbidden ? '; build in a directory of yours: --build-dir DIR, and set DIRALIGN_ADDON=DIR/diralign.node' : ''),
   );
 }
-const addon = path.join(buildDir ? build : path.join(root, 'build', config), 'diralign.node');
+const addonOf = (name) => path.join(root, 'build', name, 'diralign.node');
+const addon = buildDir ? path.join(build, 'diralign.node') : addonOf(config);
+if (forCuda.line) console.log(`diralign: ${forCuda.line}`);
 
-const defines = [`DIRALIGN_OUTPUT_DIR=${path.dirname(addon)}`, ...define];
+const defines = [`DIRALIGN_OUTPUT_DIR=${path.dirname(addon)}`, ...forCuda.defines, ...define];
 const jobs = String(availableParallelism());
 const js = cmakeJs();
 if (js) {
   const passed = defines.map((d) => `--CD${d}`);
   // By itself, `build` passes options on to a new build directory only.
   for (const step of ['configure', 'build'])
-    run(process.execPath, [js, step, '--config', config, '--out', build, '--parallel', jobs, ...passed]);
+    await mustRun(process.execPath, [js, step, '--config', config, '--out', build, '--parallel', jobs, ...passed]);
 } else {
   const cached = existsSync(path.join(build, 'CMakeCache.txt')); // a generator cannot be changed afterwards
   const generator = !cached && found('ninja') ? ['-G', 'Ninja'] : [];
   const passed = defines.map((d) => `-D${d}`);
-  run('cmake', ['-S', root, '-B', build, ...generator, `-DCMAKE_BUILD_TYPE=${config}`, ...passed]);
-  run('cmake', ['--build', build, '--config', config, '--parallel', jobs]);
+  await mustRun('cmake', ['-S', root, '-B', build, ...generator, `-DCMAKE_BUILD_TYPE=${config}`, ...passed]);
+  await mustRun('cmake', ['--build', build, '--config', config, '--parallel', jobs]);
 }
 if (!existsSync(addon)) fail(`the build ended without ${addon}`);
 // Whether CUDA is inside, and if not why, in the words of cmake/Cuda.cmake.
 const cache = readFileSync(path.join(build, 'CMakeCache.txt'), 'utf8');
 const backend = /^DIRALIGN_BACKEND:INTERNAL=(.*)$/m.exec(cache)?.[1] ?? '';
+if (buildDir === undefined) {
+  // The loader takes the first that it finds, so there must be no other.
+  for (const name of configs) if (name !== config) rmSync(addonOf(name), { force: true });
+  // An installed package is not built again from what has changed.
+  if (root.split(path.sep).includes('node_modules')) rmSync(build, { recursive: true, force: true });
+}
 const seconds = ((performance.now() - start) / 1000).toFixed(1);
 console.log(`diralign: built ${path.relative(process.cwd(), addon)} ${backend} in ${seconds} s`);
+if (buildDir !== undefined) console.log(`diralign: it is loaded where DIRALIGN_ADDON=${addon} is set`);

@@ -1,11 +1,11 @@
 // The script that builds the addon, with a stand-in for CMake: what it removes and writes, and where. tests/package.test.ts builds
 // with the real one.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test, vi } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const temporary = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-build-')));
@@ -25,27 +25,46 @@ beforeEach(() => {
   here = path.join(home, 'here');
   for (const folder of [path.join(packageFolder, 'scripts'), here, path.join(home, 'bin')])
     fs.mkdirSync(folder, { recursive: true });
-  for (const name of ['build-native.mjs', 'build-directory.mjs']) {
+  for (const name of ['build-native.mjs', 'build-cuda.mjs', 'build-directory.mjs', 'build-progress.mjs']) {
     fs.copyFileSync(path.join(root, 'scripts', name), path.join(packageFolder, 'scripts', name));
   }
   fs.writeFileSync(path.join(packageFolder, 'package.json'), '{ "name": "diralign", "type": "module" }');
   fs.copyFileSync(path.join(root, 'tests/fixtures/cmake.mjs'), path.join(home, 'bin/cmake'));
   fs.symlinkSync(process.execPath, path.join(home, 'bin/node'));
+  gpus();
 });
+
+/** What nvidia-smi says of compute capabilities; without any it fails, as where there is no driver. */
+function gpus(...capabilities: string[]): void {
+  const lines = capabilities.map((capability) => `echo ${capability}`);
+  const script = ['#!/bin/sh', ...lines, capabilities.length === 0 ? 'exit 9' : 'exit 0'].join('\n');
+  fs.writeFileSync(path.join(home, 'bin/nvidia-smi'), script, { mode: 0o755 });
+}
 
 interface Ended {
   readonly status: number | null;
   readonly output: string;
 }
 
-function build(args: readonly string[], { cwd = here, uid }: { cwd?: string; uid?: number } = {}): Ended {
+interface Surroundings {
+  readonly cwd?: string;
+  readonly uid?: number;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+function build(args: readonly string[], { cwd = here, uid, env = {} }: Surroundings = {}): Ended {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [path.join(packageFolder, 'scripts/build-native.mjs'), ...args],
     {
       cwd,
       encoding: 'utf8',
-      env: { ...process.env, PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}` },
+      env: {
+        ...process.env,
+        ...{ CUDA_VISIBLE_DEVICES: undefined, DIRALIGN_CUDA_ARCHITECTURES: undefined, npm_lifecycle_event: undefined },
+        PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}`,
+        ...env,
+      },
       ...(uid !== undefined && { uid }),
     },
   );
@@ -154,7 +173,7 @@ describe('--clean', () => {
     built(['--build-dir', 'old']);
     expect(listed(other)).toContain('stale.o');
     built(['--clean']);
-    expect(listed(own)).not.toContain('stale.o');
+    expect(fs.existsSync(path.join(own, 'stale.o'))).toBe(false);
   });
 
   test('an addon that works stays until there is another', () => {
@@ -194,4 +213,121 @@ describe('--log', () => {
 test('--config is one that the loader looks at', () => {
   expect(refused(['--config', 'RelWithDebInfo'])).toContain('is not one of Release, Debug');
   expect(refused(['--config', '../../..', '--clean'])).toContain('is not one of');
+});
+
+describe('--cuda', () => {
+  /** What CMake is told about CUDA, and what the user is. */
+  function told(args: readonly string[], env: NodeJS.ProcessEnv = {}): { readonly cmake: string[]; readonly output: string } {
+    const log = path.join(home, 'cmake.log');
+    fs.rmSync(log, { force: true });
+    const output = built(args, { env: { CMAKE_LOG: log, ...env } });
+    const calls = fs
+      .readFileSync(log, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as string[]);
+    const configure = calls.find((call) => call.includes('-S')) ?? [];
+    return { cmake: configure.filter((arg) => arg.startsWith('-DDIRALIGN_CUDA')), output };
+  }
+  const off = ['-DDIRALIGN_CUDA=OFF'];
+  const of = (backend: string, architectures: string): string[] => [
+    `-DDIRALIGN_CUDA=${backend}`,
+    `-DDIRALIGN_CUDA_ARCHITECTURES=${architectures}`,
+  ];
+
+  test('without a visible GPU there is none, and one line says how to have it', () => {
+    const { cmake, output } = told([]);
+    expect(cmake).toEqual(off);
+    expect(output).toMatch(/^diralign: no GPU is visible, so CUDA is left out; with it: npx diralign build --cuda 90 .*\n/);
+    expect(told([], { npm_lifecycle_event: 'build' }).output).toContain('npm run build -- --cuda 90');
+    gpus('9.0');
+    for (const hidden of ['', '-1']) expect(told([], { CUDA_VISIBLE_DEVICES: hidden }).cmake).toEqual(off);
+  });
+
+  test('for the GPUs that are visible, each once', () => {
+    gpus('9.0', '8.6', '9.0');
+    expect(told([])).toMatchObject({
+      cmake: of('AUTO', '90-real;86-real'),
+      output: expect.not.stringContaining('--cuda') as string,
+    });
+    expect(told([], { CUDA_VISIBLE_DEVICES: '0' }).cmake).toEqual(of('AUTO', '90-real;86-real'));
+    gpus('7.0', '8.0');
+    expect(told([]).cmake).toEqual(of('AUTO', '80-real'));
+    gpus('6.1');
+    expect(told([])).toMatchObject({ cmake: off, output: expect.stringContaining('compute capability 61') as string });
+  });
+
+  test('as asked, whatever is visible', () => {
+    gpus('9.0');
+    expect(told(['--cuda', 'none'])).toMatchObject({ cmake: off, output: expect.not.stringContaining('left out') as string });
+    expect(told(['--cuda', 'all']).cmake).toEqual(of('ON', 'all'));
+    expect(told(['--cuda', '80, 8.6,90a']).cmake).toEqual(of('ON', '80-real;86-real;90a-real'));
+    expect(told(['--cuda', 'auto']).cmake).toEqual(of('AUTO', '90-real'));
+    expect(told(['-D', 'DIRALIGN_CUDA=AUTO']).cmake).toEqual(['-DDIRALIGN_CUDA=AUTO']);
+    expect(told([], { DIRALIGN_CUDA_ARCHITECTURES: '75-real;120' }).cmake).toEqual(of('AUTO', '75-real;120'));
+  });
+
+  test.each(['70', '9', 'hopper', '', '90,', '90;rm'])("'%s' is refused", (list) => {
+    expect(refused([`--cuda=${list}`])).toMatch(/--cuda: .* is not auto, none, all, or compute capabilities of 75 or later/);
+  });
+});
+
+describe('what it shows and leaves', () => {
+  test('a build leaves the addon that the loader finds, and no other', () => {
+    built(['--config', 'Debug']);
+    built([]);
+    expect(listed(path.join(packageFolder, 'build'))).toEqual(['Debug', 'Release', 'Release/diralign.node']);
+    built(['--config', 'Debug']);
+    expect(listed(path.join(packageFolder, 'build'))).toEqual(['Debug', 'Debug/diralign.node', 'Release']);
+  });
+
+  test('elsewhere it says how to load it', () => {
+    expect(built(['--build-dir', 'out'])).toContain(`DIRALIGN_ADDON=${path.join(here, 'out/diralign.node')}`);
+  });
+
+  test('of a build that fails, what the compiler says, without the steps that went well', () => {
+    const script = `#!/bin/sh
+[ "$1" = --version ] && exit 0
+[ "$1" = -S ] && { mkdir -p "$4"; echo > "$4/CMakeCache.txt"; exit 0; }
+echo '[1/3] Building CXX object src/a.cc.o'; echo 'a.cc:1: error: no'; echo '[ 66%] Building CXX object src/b.cc.o'; exit 2`;
+    fs.writeFileSync(path.join(home, 'bin/cmake'), script, { mode: 0o755 });
+    const { status, output } = build([]);
+    expect(status).toBe(1);
+    expect(output).toContain('a.cc:1: error: no');
+    expect(output).not.toContain('Building');
+    expect(output).toContain('the native build failed; its output is above');
+  });
+
+  test('a signal ends the compilers, too', async () => {
+    const script = `#!/bin/sh
+[ "$1" = --version ] && exit 0
+sleep 1000 & echo $! > "${home}/pid"; wait`;
+    fs.writeFileSync(path.join(home, 'bin/cmake'), script, { mode: 0o755 });
+    const child = spawn(process.execPath, [path.join(packageFolder, 'scripts/build-native.mjs')], {
+      cwd: here,
+      env: { ...process.env, PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}` },
+    });
+    await vi.waitUntil(
+      () => fs.existsSync(path.join(home, 'pid')) && fs.readFileSync(path.join(home, 'pid'), 'utf8') !== '',
+      20_000,
+    );
+    const compiler = Number(fs.readFileSync(path.join(home, 'pid'), 'utf8'));
+    child.kill('SIGTERM');
+    expect(
+      await new Promise((resolve) =>
+        child.on('close', (_, signal) => {
+          resolve(signal);
+        }),
+      ),
+    ).toBe('SIGTERM');
+    const isGone = (): boolean => {
+      try {
+        process.kill(compiler, 0);
+        return false;
+      } catch {
+        return true;
+      }
+    };
+    await vi.waitUntil(isGone, 20_000);
+  });
 });

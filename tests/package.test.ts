@@ -179,7 +179,7 @@ test('the tarball holds what it should and nothing else', () => {
     'cmake/Cuda.cmake',
     'CMakeLists.txt',
     'scripts/build-native.mjs',
-    'scripts/build-directory.mjs',
+    ...['cuda', 'directory', 'progress'].map((name) => `scripts/build-${name}.mjs`),
     'CHANGELOG.md',
     'LICENSE',
     'NOTICES.md',

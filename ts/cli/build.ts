@@ -15,6 +15,8 @@ async function runScript(args: readonly string[], captured: boolean): Promise<En
   const child = spawn(process.execPath, [script, ...args], {
     stdio: ['ignore', ...(captured ? (['pipe', 'pipe'] as const) : (['inherit', 'inherit'] as const))],
   });
+  // The script ends its compilers; the terminal's own signal reaches it as well.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {
@@ -52,6 +54,8 @@ Needs CMake 3.18 or later and a C++20 compiler; says what to install where one i
 which finds it there.
 
 ${paint('bold', 'Options')}
+  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all architectures;
+                     or compute capabilities with commas, such as 80,90. Needs nvcc 12.8 or later
   --config NAME      Release (default) or Debug
   --build-dir DIR    build there, and leave diralign.node there, which DIRALIGN_ADDON=DIR/diralign.node loads;
                      a new or empty directory, or one that a build has made
@@ -62,6 +66,7 @@ ${paint('bold', 'Options')}
 
 ${paint('bold', 'Examples')}
   npx diralign build
+  npx diralign build --cuda 90
   npx diralign build --clean --config Debug`,
   run,
 };
