@@ -1,7 +1,6 @@
 // Command lines that nobody would type, and some that somebody does.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
-import path from 'node:path';
 import fc from 'fast-check';
 import { benchCommand } from '../../ts/cli/bench.js';
 import type { Command } from '../../ts/cli/command.js';
