@@ -18,7 +18,8 @@ set(DIRALIGN_CUDA_ARCHITECTURES "${_cuda_architectures}" CACHE STRING
 if(NOT DIRALIGN_CUDA MATCHES "^(AUTO|ON|OFF|EMULATED)$")
   message(FATAL_ERROR "diralign: DIRALIGN_CUDA is AUTO, ON, OFF or EMULATED, not ${DIRALIGN_CUDA}")
 endif()
-file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS cuda/*.cu)
+file(GLOB CUDA_KERNELS CONFIGURE_DEPENDS cuda/*.cu)
+file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS cuda/*.cc)
 
 # The first release that knows every architecture of the list.
 set(_cuda_oldest 12.8)
@@ -96,10 +97,11 @@ set(DIRALIGN_BACKEND "${_cuda_backend}" CACHE INTERNAL "")
 message(STATUS "diralign: ${_cuda_backend}")
 
 if(_cuda_implementation STREQUAL "NVCC")
-  add_library(diralign_gpu STATIC ${CUDA_SOURCES})
+  add_library(diralign_gpu STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
   # The runtime is linked statically and opens the driver itself: the addon loads where there is none.
   set_target_properties(diralign_gpu PROPERTIES
     CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
+  target_include_directories(diralign_gpu SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"${_cuda_architectures}\"")
   # The smallest form that the drivers of this release of CUDA can read.
   set(_compress "-Xfatbin=-compress-all")
@@ -116,8 +118,8 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
     message(FATAL_ERROR "diralign: the emulation of CUDA is in the repository only, not in the package")
   endif()
   add_subdirectory(tests/simt)
-  set_source_files_properties(${CUDA_SOURCES} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
-  add_library(diralign_gpu STATIC ${CUDA_SOURCES})
+  set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  add_library(diralign_gpu STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
   target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\""
     PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"")
   add_dependencies(diralign_gpu diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)

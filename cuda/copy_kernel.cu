@@ -1,4 +1,5 @@
 // What the memory allows: the yardstick of the benchmarks.
+#include "platform.cuh"
 #include "runtime.h"
 
 namespace diralign::gpu {

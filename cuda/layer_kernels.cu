@@ -1,4 +1,5 @@
 #include "layer_kernels.h"
+#include "platform.cuh"
 
 #include <algorithm>
 

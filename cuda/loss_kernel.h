@@ -1,5 +1,6 @@
 // The loss kernels of a type, as the host launches them. One translation unit a type (loss_*.cu) instantiates them.
 #pragma once
+#include "dtype.h"
 #include "plan.h"
 
 namespace diralign::gpu {

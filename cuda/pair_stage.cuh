@@ -1,6 +1,7 @@
 // From sums of rows to log-probabilities of sequences and coefficients of pairs, by one block. The mathematics is that of src/.
 #pragma once
 #include "plan.h"
+#include "row_parts.cuh"
 
 namespace diralign::gpu {
 

@@ -1,9 +1,10 @@
-// What a launch of the loss kernel works from: plain data that the host prepares (loss_launch.cu) and the kernel reads (loss_kernel.cuh).
+// What a launch of the loss kernel works from: plain data that the host prepares (loss_launch.cc) and the kernel reads (loss_kernel.cuh).
 #pragma once
 #include <cstdint>
 #include "objectives/batch_terms.h"
-#include "platform.cuh"
-#include "row_parts.cuh"
+#include "platform.h"
+#include "row_cut.h"
+#include "row_statistics.h"
 
 namespace diralign::gpu {
 

@@ -1,23 +1,20 @@
-// The one header a CUDA source includes: CUDA's own headers under nvcc, the emulator of the tests (tests/simt) elsewhere, and the
-// few device primitives that differ between the two. Everything past this header is the same source for both.
+// The device primitives that differ between CUDA and the emulation of the tests (tests/simt). Everything past this header is the same source
+// for both.
 #pragma once
 #include <cfloat>
 #include <cmath>
-#include <cstdint>
 #include "dtype.h"
+#include "platform.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#include <dlfcn.h>
 #define GPU_SHARED(Type, name) __shared__ Type name
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_NO_UNROLL _Pragma("unroll 1")
 #define GPU_NOINLINE __noinline__
 #else
 #include <bit>
-#include "simt.h"
 #define GPU_UNROLL
 #define GPU_NO_UNROLL
 #define GPU_NOINLINE [[gnu::noinline]]
@@ -44,15 +41,6 @@ cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block
   return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
 #else
   return simt::launch(kernel, grid, block, 0, stream, argument);
-#endif
-}
-
-/// dlopen for a library that works on the device's memory and streams.
-inline void* gpu_load_library(const char* path) {
-#if defined(__CUDACC__)
-  return dlopen(path, RTLD_NOW | RTLD_LOCAL);
-#else
-  return simt::load_library(path);
 #endif
 }
 

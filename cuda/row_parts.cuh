@@ -7,28 +7,15 @@
 #include <type_traits>
 #include "exp_polynomial.h"
 #include "platform.cuh"
+#include "row_cut.h"
 #include "row_gradient.h"
 
 namespace diralign::gpu {
 
-constexpr uint32_t threads = 256;
-constexpr uint32_t warps = threads / 32;
-/// Vectors of a part held in registers by each thread, all loaded before the first is used: what keeps enough bytes in flight.
-constexpr uint32_t max_steps = 8;
 constexpr float log2_e = 1.4426950408889634f;
 
 template <class T>
 constexpr uint32_t lanes = 16 / sizeof(T);  ///< elements of a vector
-
-/// How rows of a vocabulary are cut; a function of the vocabulary and the type alone.
-struct RowCut {
-  uint32_t parts;  ///< per row
-  uint32_t steps;  ///< vectors per thread in each part
-};
-inline RowCut cut_row(uint32_t vocab, uint32_t element_bytes) {
-  const uint32_t step = threads * 16 / element_bytes, steps = (vocab + step - 1) / step, parts = (steps + max_steps - 1) / max_steps;
-  return {parts, (steps + parts - 1) / parts};
-}
 
 template <class T>
 __device__ __forceinline__ void unpack(uint4 v, float (&x)[lanes<T>]) {
@@ -104,12 +91,6 @@ __device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, u
   const uint32_t fit = (limit - lanes<T> - e) / stride<T> + 1;
   return fit < count ? fit : count;
 }
-
-/// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x - max) where asked for.
-struct PartSums {
-  float max;  ///< at least -FLT_MAX, so that a difference from it is never -inf - -inf
-  double sum, moment;
-};
 
 /// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow, a NaN stays a NaN. Four times the work of
 /// exp2_approx, whose error of 2^-22.5 would be seen in log-probabilities where few logits share the probability.

@@ -4,7 +4,7 @@
 #include <memory>
 #include <utility>
 #include "gpu.h"
-#include "platform.cuh"
+#include "platform.h"
 
 namespace diralign::gpu {
 

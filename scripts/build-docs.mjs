@@ -5,7 +5,6 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tsImport } from 'tsx/esm/api';
-import { Application } from 'typedoc';
 import { build, createServer, serve } from 'vitepress';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
@@ -27,8 +26,11 @@ const { writePages } = await source('pages');
 writePages();
 log('pages from the sources');
 
-const { modules } = await source('modules');
-await writeApi(modules());
+const { writeApi } = await source('api');
+await writeApi().catch((error) => {
+  console.error(`docs: ${error.message}`);
+  process.exit(1);
+});
 log('API');
 
 if (mode === '--dev') {
@@ -43,29 +45,4 @@ if (mode === '--dev') {
   if (broken.length > 0) process.exit(1);
   log('site in docs/.vitepress/dist, and its links lead somewhere');
   if (mode === '--serve') await serve({ root: docs });
-}
-
-/** docs/api/, of the modules that package.json exports. */
-async function writeApi(modules) {
-  const app = await Application.bootstrapWithPlugins({
-    options: path.join(docs, '.vitepress/typedoc.json'),
-    entryPoints: modules.map(({ source }) => path.join(root, source)),
-  });
-  const project = await app.convert();
-  if (project === undefined) fail();
-  // TypeDoc names a module by its file; readers know it by what they import.
-  for (const child of project.children) {
-    const name = path.posix.join('diralign', child.name === 'index' ? '' : child.name);
-    if (!modules.some((module) => module.name === name)) throw new Error(`${child.name} is no module of package.json`);
-    child.name = name;
-  }
-  app.validate(project);
-  if (app.logger.hasErrors() || app.logger.hasWarnings()) fail();
-  await app.generateOutputs(project);
-  if (app.logger.hasErrors() || app.logger.hasWarnings()) fail();
-
-  function fail() {
-    console.error('docs: the API has defects, named above');
-    process.exit(1);
-  }
 }

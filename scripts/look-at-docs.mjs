@@ -103,6 +103,8 @@ function defectsOfPage() {
     if (!image.complete || image.naturalWidth === 0) found.push(`image not loaded: ${image.src}`);
   }
   if (document.querySelector('h1') === null) found.push('no heading');
+  if (/---cut---|docs\/preludes/.test(document.querySelector('main, #VPContent')?.textContent ?? ''))
+    found.push('an example shows what it takes for granted');
   if (/\$\$|\\(frac|sigma|log)\b/.test(document.querySelector('main')?.innerText ?? '')) found.push('a formula is not rendered');
   return found;
 }

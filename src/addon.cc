@@ -2,6 +2,7 @@
 // pass over the labels can tell. See `Native` in ts/native.ts for the shapes.
 #include <napi.h>
 #include <algorithm>
+#include <cfloat>
 #include <cstring>
 #include <utility>
 #include "addon_cuda.h"
@@ -236,7 +237,7 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   double* gradient = elements_of<double>(request, "gradLogps", sequences);
   BatchLoss loss(batch_terms(objective, int64_t(sequences), counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
-  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data());
+  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data(), DBL_MAX);
   for (int64_t s = 0; s < int64_t(sequences); s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
   return info.Env().Undefined();
 }

@@ -1,6 +1,7 @@
 // What a call computes, whatever the backend: the batch, its rows, the objective and where the results go.
 #pragma once
 #include <atomic>
+#include <cfloat>
 #include <optional>
 #include <vector>
 #include "batch.h"
@@ -61,6 +62,10 @@ struct LossJob : Job {
   double* logps = nullptr;  ///< per sequence
   double* loss = nullptr;
 
+  /// The largest coefficient that the gradient has numbers for.
+  double largest_coefficient() const {
+    return gradient.mode != GradientOutput::Mode::none || layer_gradients.any() ? FLT_MAX : DBL_MAX;
+  }
   BatchTerms terms() const {
     return batch_terms(objective, batch.sequences, rows.counts.data(), rows.sft_counts.data(), reference.empty() ? nullptr : reference.data());
   }

@@ -14,14 +14,38 @@ struct RowGradient {
   float label_value, second_value;
 };
 
+/// The nearest finite number; a NaN stays one.
+DIRALIGN_HD double finite(double x) { return x > DBL_MAX ? DBL_MAX : x < -DBL_MAX ? -DBL_MAX : x; }
+
+/// Sets the entries to scale * exp(logit - max). A scale beyond float32 would make a NaN of every
+/// probability of 0, and an infinity of those that bring it back: e^87 of it moves into the
+/// exponential, which the kernels compute up to e^88.
+DIRALIGN_HD void set_scale(RowGradient& g, float max, double scale) {
+  g.shift = max;
+  if (::fabs(scale) > FLT_MAX) {
+    const float shift = max - 87;
+    const double moved = double(max) - double(shift);
+    // Not of logits so large that they have no such neighbours; then only those at the maximum have
+    // a probability.
+    if (moved >= 86 && moved <= 88) {
+      g.shift = shift;
+      scale *= ::exp(-moved);
+    }
+    if (::fabs(scale) > FLT_MAX) scale = ::copysign(double(FLT_MAX), scale);
+  }
+  g.factor = float(scale);
+}
+
 /// `align` and `likelihood` are dLoss/dlogp of the two terms, 0 where the row is not scored by it; `sft_logp` is read only where the
 /// labels of the two terms differ. With p the softmax, the gradient of c log p_y is c (onehot(y) - p); 1 - p_y = -expm1(log p_y)
 /// keeps its digits as p_y tends to 1.
 DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, int32_t sft_label, double sft_logp, double align, double likelihood) {
   RowGradient g{align == 0 && likelihood == 0, row.max, 0, label >= 0 ? label : sft_label, -1, 0, 0};
   if (g.zero) return g;
-  const double total = align + likelihood;
-  g.factor = float(-total / row.normalizer);
+  // An infinite coefficient is the largest number instead: times a probability of 0 it is to be 0.
+  align = finite(align), likelihood = finite(likelihood);
+  const double total = finite(align + likelihood);
+  set_scale(g, row.max, -total / row.normalizer);
   if (label >= 0 && sft_label >= 0 && label != sft_label) {
     // Each label's entry: its own term's (1 - p), less the other term's p.
     g.label_value = float(-align * ::expm1(row.logp) - likelihood * ::exp(row.logp));

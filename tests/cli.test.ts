@@ -272,7 +272,7 @@ describe('diralign loss', () => {
     for (const place of [index, shards]) expect(output('verify', place, '--method', 'dpo')).toContain('all within bounds');
   });
 
-  test('a file without a byte of tensors allocates nothing for the shapes it has', () => {
+  test('a file without a byte of tensors allocates nothing for the shapes it has', { timeout: 60_000 }, () => {
     const header = (sequences: number): string => {
       const [logits, labels] = [
         ['F32', [sequences, 0, 5]],

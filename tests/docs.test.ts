@@ -4,15 +4,18 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { DefaultTheme } from 'vitepress';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { parse as parseYaml } from 'yaml';
 import { evaluate, parseFormula, rewrite, toTex } from '../docs/.vitepress/formula.js';
 import { brokenLinks } from '../docs/.vitepress/links.js';
 import { modules } from '../docs/.vitepress/modules.js';
+import { repositoryUrl, sourceUrl, withAbsoluteLinks } from '../docs/.vitepress/repository.js';
+import { sidebar } from '../docs/.vitepress/sidebar.js';
 import { bestTable, commands, formulaOf, generatedPages, gridsTable } from '../docs/.vitepress/pages.js';
 import { whyNot } from '../ts/cuda-status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../ts/index.js';
-import { compose, runnable, snippetsOf, typeErrors, type Snippet } from './docs/snippets.js';
+import { compose, runnable, snippetsOf, typeErrors, type Snippet } from '../docs/.vitepress/snippets.js';
 import { at, generator } from './support/numbers.js';
 import { parseXml } from './support/xml.js';
 
@@ -61,13 +64,16 @@ describe('code blocks', () => {
   function write(snippet: Snippet): string {
     const page = snippets.get(snippet.place.replace(/:\d+$/, '')) ?? [];
     const file = fileOf(snippet);
-    fs.writeFileSync(file, compose(snippet, page, inRoot('tests/docs/preludes'), workplace));
+    const { before, code } = compose(snippet, page, inRoot('tests/docs/preludes'), workplace);
+    fs.writeFileSync(file, `${before}${code}\nexport {};\n`);
     return file;
   }
 
   test('there are some, and those that do not run say why', () => {
     const languages = new Set(all.map(({ language }) => language));
-    expect([...languages].sort()).toEqual(['js', 'json', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)));
+    expect([...languages].sort()).toEqual(
+      ['dockerfile', 'js', 'json', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)),
+    );
     expect(all.filter(({ language, notRun }) => runnable.has(language) && notRun === undefined).length).toBeGreaterThan(30);
     expect(all.filter(({ notRun }) => notRun?.length === 0)).toEqual([]);
   });
@@ -82,12 +88,13 @@ describe('code blocks', () => {
     expect(() => snippetsOf('page.md', text)).toThrow(message);
   });
 
-  test('TypeScript compiles, what is not run included', () => {
-    expect(typeErrors(modulesOf('ts').map(write), inRoot('tsconfig.json'))).toEqual([]);
+  test("every block compiles in a reader's strict project, what is not run included", () => {
+    expect(typeErrors([...modulesOf('ts'), ...modulesOf('js')].map(write))).toEqual([]);
   });
 
-  describe.each(['ts', 'js'])('%s runs', (language) => {
-    test.each(modulesOf(language).filter(({ notRun }) => notRun === undefined))('$place', async (snippet) => {
+  describe('modules run', () => {
+    const modules = [...modulesOf('ts'), ...modulesOf('js')];
+    test.each(modules.filter(({ notRun }) => notRun === undefined))('$place', async (snippet) => {
       const lines: string[] = [];
       vi.spyOn(console, 'log').mockImplementation((...values: unknown[]) => void lines.push(values.map(String).join(' ')));
       process.chdir(newFolder());
@@ -317,11 +324,47 @@ describe('lists', () => {
     }
   });
 
+  test('every page is in the sidebar once, and no two entries have one name', () => {
+    const entries = (items: readonly DefaultTheme.SidebarItem[]): DefaultTheme.SidebarItem[] =>
+      items.flatMap((item) => [item, ...entries(item.items ?? [])]);
+    const all = entries(sidebar());
+    const names = all.map(({ text }) => text);
+    expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([]);
+    const links = all.flatMap(({ link }) => link ?? []).filter((link) => link !== '/api/');
+    const files = [...pages.keys()].filter((file) => /^docs\/(methods\/)?[^/]+$/.test(file));
+    expect(links.map((link) => `docs${link === '/' ? '/index' : link}.md`).sort()).toEqual(files.sort());
+  });
+
   test('every method and every module has its page', () => {
     const methodPages = [...generatedPages().keys()].filter((file) => file.startsWith('methods/'));
     expect(methodPages).toEqual(methods().map(({ name }) => `methods/${name}.md`));
     expect(modules().map(({ name }) => name)).toContain('diralign/data');
     for (const { source } of modules()) expect([source, fs.existsSync(inRoot(source))]).toEqual([source, true]);
+  });
+});
+
+describe('links of the package page', () => {
+  const raw = `${repositoryUrl.replace('github.com', 'raw.githubusercontent.com')}/HEAD`;
+
+  test.each([
+    ['[a](docs/data.md)', `[a](${sourceUrl('docs/data.md')})`],
+    ['[a](docs/data.md#x) [b](LICENSE)', `[a](${sourceUrl('docs/data.md#x')}) [b](${sourceUrl('LICENSE')})`],
+    ['![a](docs/figures/dpo.svg)', `![a](${raw}/docs/figures/dpo.svg)`],
+    ['[![a](docs/figures/dpo.svg)](docs/methods.md)', `[![a](${raw}/docs/figures/dpo.svg)](${sourceUrl('docs/methods.md')})`],
+    ['[a](#limits) [b](https://arxiv.org)', '[a](#limits) [b](https://arxiv.org)'],
+    ['```ts\n[a](docs/data.md)\n```', '```ts\n[a](docs/data.md)\n```'],
+  ])('%j', (markdown, expected) => {
+    expect(withAbsoluteLinks(markdown)).toBe(expected);
+  });
+
+  test('a link to nothing is refused', () => {
+    expect(() => withAbsoluteLinks('[a](docs/dta.md)')).toThrow('there is no docs/dta.md');
+  });
+
+  test('every link of the README is an address or an anchor', () => {
+    const links = [...withAbsoluteLinks(read('README.md')).matchAll(/\]\(([^)]*)\)/g)].map(([, href]) => href as string);
+    expect(links.length).toBeGreaterThan(5);
+    expect(links.filter((href) => !/^(https:\/\/|#)/.test(href))).toEqual([]);
   });
 });
 

@@ -7,6 +7,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -33,6 +34,7 @@ interface Report {
   readonly version: string;
   readonly reference: boolean;
   readonly data: boolean;
+  readonly safetensors: boolean;
   readonly cuda: string;
   readonly loss?: number;
   readonly error?: { readonly code: string; readonly message: string; readonly isDirAlignError: boolean };
@@ -61,7 +63,9 @@ function onPath(command: string): string {
 function pack(name: string, addon?: string): string {
   const stage = path.join(temporary, name);
   mkdirSync(stage);
-  for (const entry of ['package.json', 'README.md', 'LICENSE', 'CMakeLists.txt', 'cmake', 'src', 'cuda', 'scripts', 'examples']) {
+  const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { readonly files: readonly string[] };
+  const listed = files.map((file) => file.replace(/\/.*/, '')).filter((entry) => !['dist', 'prebuilds'].includes(entry));
+  for (const entry of new Set(['package.json', 'README.md', 'LICENSE', ...listed])) {
     if (existsSync(path.join(root, entry))) cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
   }
   cpSync(path.join(temporary, 'dist'), path.join(stage, 'dist'), { recursive: true });
@@ -122,14 +126,14 @@ afterAll(() => {
 describe.each(installers)('installed by %s', (installer) => {
   test('with a prebuilt addon: import and require give one library that works', () => {
     const report = consume(install(installer, withAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, version: '0.1.0' });
+    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, safetensors: true, version: '0.1.0' });
     expect(report.error).toBeUndefined();
     expect(report.loss).toBeCloseTo(Math.LN2, 7);
   });
 
   test('without one: import works, and the first use says how to build', () => {
     const report = consume(install(installer, withoutAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true, data: true });
+    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, safetensors: true });
     expect(report.error).toMatchObject({ code: 'ERR_DIRALIGN_LOAD', isDirAlignError: true });
     expect(report.error?.message).toContain('npx diralign build');
   });
@@ -170,11 +174,15 @@ test('the tarball holds what it should and nothing else', () => {
     'dist/index.d.ts',
     'dist/cli/main.js',
     'src/addon.cc',
-    'cuda/runtime.cu',
+    'cuda/runtime.cc',
+    'cuda/loss_float32.cu',
     'cmake/Cuda.cmake',
     'CMakeLists.txt',
     'scripts/build-native.mjs',
     'scripts/build-directory.mjs',
+    'CHANGELOG.md',
+    'LICENSE',
+    'NOTICES.md',
   ]) {
     expect(files).toContain(`package/${needed}`);
   }

@@ -190,7 +190,20 @@ describe('dual numbers', () => {
   });
 
   test('a derivative of 0 outweighs an infinite slope', () => {
-    expect(exp(new Dual(1000, 0, 1))).toEqual(new Dual(Infinity, 0, Infinity));
+    const infinite = exp(new Dual(Infinity, 0, 1));
+    expect([infinite.value, infinite.dChosen, infinite.dRejected]).toEqual([Infinity, 0, Infinity]);
+  });
+
+  test('a product of numbers that are beyond float64 has the value it has', () => {
+    for (const x of [700, 750, 1e4, 1e6]) {
+      const product = exp(new Dual(x, 1)).times(exp(new Dual(-x, 1)));
+      const slope = softplus(new Dual(-x, 1)).times(exp(new Dual(x)));
+      for (const value of [product.value, product.dChosen / 2, slope.dChosen]) expect(Math.abs(value - 1)).toBeLessThan(1e-15);
+    }
+    expect(exp(new Dual(-1e4)).value).toBe(0);
+    expect(exp(new Dual(1e4)).minus(exp(new Dual(1e4 + 1e-3))).value).toBe(-Infinity);
+    // Subnormal: rounded once.
+    expect(exp(new Dual(-744.4400719213812)).value).toBe(5e-324);
   });
 });
 

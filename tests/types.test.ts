@@ -287,14 +287,15 @@ test('metrics have the names of their method', () => {
   // @ts-expect-error the name is misspelt
   expect(metrics['rewards/accuracy']).toBeUndefined();
   // Simpo has no odds.
-  expectTypeOf(metrics.log_odds_ratio).toEqualTypeOf<undefined>();
+  expectTypeOf(metrics.log_odds_ratio).toEqualTypeOf<number | undefined>();
   expectTypeOf(dirAlignLoss('orpo', 1)(batch).metrics.log_odds_ratio).toEqualTypeOf<number>();
   const { metrics: ofSft } = dirAlignLoss('sft')(batch);
   expectTypeOf(ofSft.nll_loss).toEqualTypeOf<number>();
-  expectTypeOf(ofSft['rewards/margins']).toEqualTypeOf<undefined>();
+  expectTypeOf(ofSft['rewards/margins']).toEqualTypeOf<number | undefined>();
   for (const { name } of methods().filter(({ reference }) => !reference)) {
     expectTypeOf(dirAlignLoss(name, 1)(batch).metrics['rewards/margins']).toEqualTypeOf<number | undefined>();
   }
+  expectTypeOf(Object.values(metrics)).toEqualTypeOf<number[]>();
   // Every name of the catalogue is a key of some method's metrics.
   type Named = (typeof catalogue)['metrics'][number];
   expectTypeOf<Exclude<Named, keyof Metrics>>().toEqualTypeOf<never>();

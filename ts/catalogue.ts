@@ -3,7 +3,9 @@ import { catalogue } from './catalogue.generated.js';
 type Catalogue = (typeof catalogue)['methods'][number];
 /** A direct alignment algorithm. */
 export type Method = Catalogue['name'];
+/** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
 export type Divergence = (typeof catalogue)['divergences'][number];
+/** What the likelihood term averages over: sequences, or all scored tokens of the batch. */
 export type SftReduction = 'sequence' | 'token';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
@@ -43,22 +45,39 @@ export type NeedOf<M extends Method, Free extends boolean = false> = [Free, Entr
 
 /** Name and default of an option, with the interval a number must lie in (`above` and `below` exclude their end). */
 export interface OptionInfo {
+  /** In a few words. */
   readonly meaning: string;
+  /** The value of an option that is left out. */
   readonly default: number | string | boolean;
+  /** All values, of an option that is a name. */
   readonly values?: readonly string[];
+  /** Least value. */
   readonly min?: number;
+  /** Values are greater than this. */
   readonly above?: number;
+  /** Greatest value. */
   readonly max?: number;
+  /** Values are less than this. */
   readonly below?: number;
+}
+
+/** A setting that the paper found best, for one method in one setup. */
+export interface BestSetting {
+  /** Peak of the schedule in `presets.recipe`. */
+  readonly learningRate: number;
+  /** As `dirAlignLoss` takes it. */
+  readonly beta: number;
 }
 
 /** One entry of {@link methods}. */
 export interface MethodInfo {
+  /** As `dirAlignLoss` takes it. */
   readonly name: Method;
   /** `'paper'`: in arXiv 2502.01237; `'wider'`: its relatives. */
   readonly family: 'paper' | 'wider';
   /** What is ranked. */
   readonly score: string;
+  /** `'pairwise'`: by the difference of the two scores; `'pointwise'`: each score by itself; `'likelihood'`: the chosen alone. */
   readonly ranking: 'pairwise' | 'pointwise' | 'likelihood';
   /** Whether `batch.reference` is needed (unless `referenceFree`). */
   readonly reference: boolean;
@@ -68,12 +87,14 @@ export interface MethodInfo {
   readonly batchCoupled: boolean;
   /** Loss of a pair; notation in docs/methods.md. */
   readonly formula: string;
+  /** Paper that the formula is from. */
   readonly source: string;
+  /** By name: every option that the method takes. */
   readonly options: Readonly<Record<string, OptionInfo>>;
   /** The paper's grid; empty where it has none. */
   readonly betaGrid: readonly number[];
   /** The paper's best setting per setup; empty where it has none. */
-  readonly best: Readonly<Record<string, { readonly learningRate: number; readonly beta: number }>>;
+  readonly best: Readonly<Record<string, BestSetting>>;
 }
 
 const referenceFree: OptionInfo = { meaning: 'score log-probabilities instead of log-ratios', default: false };

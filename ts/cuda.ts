@@ -58,6 +58,7 @@ export interface Cuda {
   pin<A extends ArrayBufferView>(array: A): PinnedArray<A>;
 }
 
+/** CUDA on this machine. Reading it never throws, whatever is missing; {@link Cuda} has what it offers. */
 export const cuda: Cuda = Object.freeze({
   get available() {
     return availability().reason === undefined;

@@ -12,30 +12,36 @@ export type StreamLike = CudaStream | bigint;
 /** An event, or the handle (`cudaEvent_t`) of one that another library made. */
 export type EventLike = CudaEvent | bigint;
 
+/** Which device. */
 export interface DeviceOptions {
   /** Index in `cuda.devices()`; default 0. */
   readonly device?: number;
 }
+/** Which device, and in which order of work. */
 export interface AllocOptions extends DeviceOptions {
   /** What copies, and calls on tensors in this memory, are ordered on; default: the default stream. */
   readonly stream?: StreamLike;
 }
+/** A part of device memory, and in which order of work it is copied. */
 export interface CopyOptions {
   /** Where in the device memory to begin, in bytes; default 0. */
   readonly offset?: number;
   /** Default: that of the memory. */
   readonly stream?: StreamLike;
 }
+/** Which bytes are set. */
 export interface FillOptions extends CopyOptions {
   /** Default: to the end. */
   readonly byteLength?: number;
 }
+/** Where in a buffer a tensor lies. */
 export interface TensorOptions {
   /** Where in the buffer it begins, in bytes; default 0. */
   readonly offset?: number;
   /** Default: that of the buffer. */
   readonly stream?: StreamLike;
 }
+/** What an event can tell. */
 export interface EventOptions extends DeviceOptions {
   /** Whether it takes the time; default false. */
   readonly timing?: boolean;
@@ -44,6 +50,7 @@ export interface EventOptions extends DeviceOptions {
 export interface ForeignTensor extends AllocOptions {
   /** Its address. */
   readonly ptr: bigint | number;
+  /** Of its elements. */
   readonly dtype: Dtype;
   /** From `ptr` to its end, where it is known. */
   readonly byteLength?: number;
@@ -241,6 +248,7 @@ makeDisposable(Resource.prototype);
 export class CudaStream extends Resource {
   /** The `cudaStream_t`. */
   readonly handle: bigint;
+  /** Index of its device in `cuda.devices()`. */
   readonly device: number;
 
   /** @internal */
@@ -281,6 +289,7 @@ export class CudaStream extends Resource {
 export class CudaEvent extends Resource {
   /** The `cudaEvent_t`. */
   readonly handle: bigint;
+  /** Index of its device in `cuda.devices()`. */
   readonly device: number;
   /** Whether it takes the time. */
   readonly timing: boolean;
@@ -506,7 +515,9 @@ type HostMemory = ArrayBufferView;
 export class DeviceBuffer extends Resource {
   /** The address on the device. */
   readonly ptr: bigint;
+  /** Bytes that were asked for. */
   readonly byteLength: number;
+  /** Index of its device in `cuda.devices()`. */
   readonly device: number;
   /** Handle of the stream that copies and tensors are ordered on. */
   readonly stream: bigint;
@@ -581,7 +592,9 @@ export class DeviceBuffer extends Resource {
 export class DeviceTensor {
   /** The address on the device. */
   readonly ptr: bigint;
+  /** Of its elements. */
   readonly dtype: Dtype;
+  /** Index of its device in `cuda.devices()`. */
   readonly device: number;
   /** Handle of the stream: calls on the tensor run after the work enqueued on it, and before later work. */
   readonly stream: bigint;
@@ -703,6 +716,7 @@ export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): (
  * its buffer meanwhile.
  */
 export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Resource {
+  /** What was page-locked, and stays so until `dispose`. */
   readonly array: A;
 
   /** @internal */

@@ -20,7 +20,9 @@ const brand = Symbol.for('diralign.error');
  * `code` is stable; `message` names the argument, what was given and what was expected.
  */
 export abstract class DirAlignError extends Error {
+  /** What went wrong, for programs. */
   abstract readonly code: DirAlignErrorCode;
+  /** True of errors from every copy of the package, and from other realms. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === 'object' && value !== null && brand in value;
   }

@@ -1,6 +1,7 @@
 export { dirAlignLoss, sequenceLogps, tokenLogps, type LogpsOptions, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,
+  type BestSetting,
   type Divergence,
   type Method,
   type MethodInfo,
@@ -8,7 +9,7 @@ export {
   type OptionInfo,
   type SftReduction,
 } from './catalogue.js';
-export { presets, type BestSetting, type PresetSetup } from './presets.js';
+export { presets, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './cuda.js';
 export type { FromHidden } from './hidden.js';

@@ -12,8 +12,8 @@ interface ChosenMetrics {
   readonly empty_sequences: number;
 }
 
-/** Names of metrics that a method does not have: undefined, so that they can be looked up of any method. */
-type Without<Name extends string> = Readonly<Partial<Record<Name, undefined>>>;
+/** Metrics that a method does not have: never there, but named, so that they can be looked up of any method. */
+type Without<Name extends string> = Readonly<Partial<Record<Name, number>>>;
 
 /** Of `sft`, which knows no rejected sequences. */
 export interface SftMetrics extends ChosenMetrics, Without<Exclude<keyof OddsMetrics, keyof ChosenMetrics | 'nll_loss'>> {
@@ -45,7 +45,16 @@ export interface OddsMetrics extends ComparedMetrics {
   readonly log_odds_ratio: number;
 }
 
-type ByMethod = { readonly [M in Method]: M extends 'sft' ? SftMetrics : M extends 'orpo' | 'asft' ? OddsMetrics : PairMetrics };
+/** As a type of its own, and not an interface: it can be read as a record of numbers. */
+type Plain<T> = { readonly [Name in keyof T]: T[Name] };
+
+type ByMethod = {
+  readonly [M in Method]: M extends 'sft'
+    ? Plain<SftMetrics>
+    : M extends 'orpo' | 'asft'
+      ? Plain<OddsMetrics>
+      : Plain<PairMetrics>;
+};
 
 /** The metrics of method `M`, each a number. Of a method that is known only at run time, those that all have, and perhaps the others. */
 export type Metrics<M extends Method = Method> = ByMethod[M];

@@ -92,9 +92,11 @@ export interface ObjectiveCalls<M extends Method = Method, Need extends Referenc
 
 /** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
 export type Objective<M extends Method = Method, Need extends ReferenceNeed = NeedOf<M>> = ObjectiveCalls<M, Need> & {
+  /** Its name. */
   readonly method: M;
-  /** Undefined for `sft` only. */
+  /** Temperature on the score. Undefined for `sft` only. */
   readonly beta: M extends 'sft' ? undefined : number;
+  /** Whether log-probabilities are divided by the scored tokens of their sequence. */
   readonly normalize: boolean;
 } & Readonly<Required<MethodOptions<M>>>;
 
@@ -294,8 +296,10 @@ function fromLogps(settings: Settings, given: unknown): LogpsResult {
 
 /** Options of {@link sequenceLogps} and {@link tokenLogps}. */
 export interface LogpsOptions {
-  readonly backend?: 'auto' | 'cpu' | 'cuda';
-  readonly threads?: number;
+  /** As in {@link RunOptions}. */
+  readonly backend?: 'auto' | 'cpu' | 'cuda' | undefined;
+  /** As in {@link RunOptions}. */
+  readonly threads?: number | undefined;
   /** Of hidden states: bytes that the workspace may take, as {@link HiddenRunOptions} has it. */
   readonly memory?: number;
 }

@@ -1,9 +1,4 @@
-import { methods, type Method } from './catalogue.js';
-
-export interface BestSetting {
-  readonly learningRate: number;
-  readonly beta: number;
-}
+import { methods, type BestSetting, type Method } from './catalogue.js';
 
 /** The paper's setups: data and model. */
 export type PresetSetup =
@@ -42,18 +37,32 @@ export const presets = Object.freeze({
   >,
   /** What was the same everywhere. */
   recipe: Object.freeze({
+    /** By its name. */
     optimizer: 'adam',
+    /** Adam's decay rates of the first and the second moment. */
     adamBetas: Object.freeze([0.9, 0.95] as const),
+    /** Pairs of an optimiser step. */
     batchSize: 128,
+    /** Of the learning rate: a linear decay to 0 after the warm-up. */
     schedule: 'linear',
+    /** Share of the steps in which the learning rate rises. */
     warmupRatio: 0.03,
+    /** Gradients are scaled down to this Euclidean norm. */
     maxGradNorm: 2,
+    /** Passes over the data. */
     epochs: 1,
+    /** Peak learning rate of fine-tuning before alignment. */
     sftLearningRate: 6e-6,
     /** Align-only, after SFT. */
     alignmentLearningRates: Object.freeze([3e-7, 5e-7, 7e-7, 1e-6] as const),
     /** One-stage from the base model. */
     baseLearningRates: Object.freeze([6e-6, 8e-6, 1e-5] as const),
-    maxTokens: Object.freeze({ tldr: 1024, ultrafeedback: 4096 }),
+    /** Most tokens of a sequence. */
+    maxTokens: Object.freeze({
+      /** TL;DR. */
+      tldr: 1024,
+      /** UltraFeedback. */
+      ultrafeedback: 4096,
+    }),
   }),
 });

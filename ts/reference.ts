@@ -7,6 +7,7 @@
  * (`finiteDifference`).
  */
 import { rangeError, typeError } from './errors.js';
+import { Wide } from './wide.js';
 import type {
   BatchRows,
   Dtype,
@@ -19,6 +20,7 @@ import type {
   TokenLogps,
 } from './types.js';
 
+/** The methods that the reference knows: those of `dirAlignLoss`. */
 export type ReferenceMethod =
   | 'sft'
   | 'dpo'
@@ -45,27 +47,47 @@ export type ReferenceMethod =
 
 /** The settings `dirAlignLoss` takes. An option left out has the method's default; one without a meaning is an error. */
 export interface ReferenceConfig {
+  /** Whose loss. */
   readonly method: ReferenceMethod;
+  /** Temperature on the score, above 0. */
   readonly beta?: number | undefined;
+  /** Whether log-probabilities are divided by the scored tokens. */
   readonly normalize?: boolean | undefined;
+  /** Share of pairs that are taken to be labelled the wrong way round. */
   readonly labelSmoothing?: number | undefined;
+  /** Margin that `simpo` and `alphapo` ask for. */
   readonly gamma?: number | undefined;
+  /** Scores log-probabilities instead of log-ratios. */
   readonly referenceFree?: boolean | undefined;
+  /** Weight of the likelihood term on the chosen. */
   readonly sftWeight?: number | undefined;
+  /** What the likelihood term averages over. */
   readonly sftReduction?: 'sequence' | 'token' | undefined;
+  /** Weight of the ranking term of `orpo` and `asft`. */
   readonly lambda?: number | undefined;
+  /** Weight of the squares of `cal_dpo`. */
   readonly calibrationWeight?: number | undefined;
+  /** What the score of `dpo` is of the log-ratio. */
   readonly divergence?: 'reverse_kl' | 'forward_kl' | 'js' | 'alpha' | undefined;
+  /** Of the alpha divergence, of `alphapo`, or of `r_dpo`. */
   readonly alpha?: number | undefined;
+  /** Temperature of the mixture in `discopop`. */
   readonly tau?: number | undefined;
+  /** Weight of the penalty in `dpop`. */
   readonly penalty?: number | undefined;
 }
 
+/** What {@link referenceLoss} gives, under the names of a `LossResult`. */
 export interface ReferenceResult {
+  /** Mean over pairs, the likelihood term included. */
   readonly loss: number;
+  /** Per pair; per sequence for `sft`. */
   readonly losses: Float64Array;
+  /** Per sequence, summed over its scored rows, in nats. */
   readonly logps: Float64Array;
+  /** Per sequence: scored rows. */
   readonly counts: Int32Array;
+  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
@@ -74,7 +96,10 @@ export interface ReferenceResult {
 }
 
 /** A batch of logits, which may be in float64, too. */
-export type ReferenceBatch = Omit<LogitsBatch, 'logits'> & { readonly logits: LogitsArray | Float64Array };
+export type ReferenceBatch = Omit<LogitsBatch, 'logits'> & {
+  /** Row-major. */
+  readonly logits: LogitsArray | Float64Array;
+};
 
 /** `gradLogits` is the gradient of the logits that the layer would give. */
 export interface ReferenceHiddenResult extends ReferenceResult {
@@ -86,9 +111,13 @@ export interface ReferenceHiddenResult extends ReferenceResult {
   readonly gradBias: Float64Array;
 }
 
+/** What {@link referenceFromLogps} gives. */
 export interface ReferenceLogpsResult {
+  /** Mean over pairs, the likelihood term included. */
   readonly loss: number;
+  /** Per pair; per sequence for `sft`. */
   readonly losses: Float64Array;
+  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term included. */
   readonly gradLogps: Float64Array;
@@ -154,74 +183,102 @@ function mean(values: ArrayLike<number>): number {
 /**
  * A value with its derivatives in the log-probabilities of one chosen and one rejected sequence. Two derivatives are
  * enough, because every term of every objective, the order statistics of `aot` included, joins one chosen sequence to one
- * rejected one.
+ * rejected one. All three are {@link Wide}: an exponential score of a log-ratio of -1000 is e^1000, and its slope meets a
+ * sigmoid of minus that.
  */
 export class Dual {
-  constructor(
-    readonly value: number,
-    readonly dChosen = 0,
-    readonly dRejected = 0,
-  ) {}
+  /** The value, of any size. */
+  readonly wide: Wide;
+  /** Its derivative by the chosen sequence's log-probability, of any size. */
+  readonly byChosen: Wide;
+  /** Its derivative by the rejected sequence's log-probability, of any size. */
+  readonly byRejected: Wide;
+
+  constructor(value: number | Wide, dChosen: number | Wide = 0, dRejected: number | Wide = 0) {
+    this.wide = Wide.of(value);
+    this.byChosen = Wide.of(dChosen);
+    this.byRejected = Wide.of(dRejected);
+  }
+
+  /** The nearest float64 of the value: infinite or 0 where it is beyond them. */
+  get value(): number {
+    return this.wide.number;
+  }
+  /** The nearest float64 of the derivative by the chosen. */
+  get dChosen(): number {
+    return this.byChosen.number;
+  }
+  /** The nearest float64 of the derivative by the rejected. */
+  get dRejected(): number {
+    return this.byRejected.number;
+  }
 
   /** f(this), given f and f' at the value. A derivative of 0 stays 0 even where f' is infinite. */
-  map(value: number, slope: number): Dual {
-    return new Dual(value, times(this.dChosen, slope), times(this.dRejected, slope));
+  map(value: number | Wide, slope: number | Wide): Dual {
+    return new Dual(value, times(this.byChosen, Wide.of(slope)), times(this.byRejected, Wide.of(slope)));
   }
+  /** this + other. */
   plus(other: Dual | number): Dual {
-    if (typeof other === 'number') return new Dual(this.value + other, this.dChosen, this.dRejected);
-    return new Dual(this.value + other.value, this.dChosen + other.dChosen, this.dRejected + other.dRejected);
+    if (typeof other === 'number') return new Dual(this.wide.plus(Wide.of(other)), this.byChosen, this.byRejected);
+    return new Dual(this.wide.plus(other.wide), this.byChosen.plus(other.byChosen), this.byRejected.plus(other.byRejected));
   }
+  /** this - other. */
   minus(other: Dual | number): Dual {
-    if (typeof other === 'number') return this.plus(-other);
-    return new Dual(this.value - other.value, this.dChosen - other.dChosen, this.dRejected - other.dRejected);
+    return this.plus(typeof other === 'number' ? -other : other.negated());
   }
+  /** this other, by the product rule. */
   times(other: Dual | number): Dual {
-    if (typeof other === 'number') return this.map(this.value * other, other);
+    if (typeof other === 'number') return this.map(this.wide.times(Wide.of(other)), other);
     return new Dual(
-      this.value * other.value,
-      times(this.dChosen, other.value) + times(other.dChosen, this.value),
-      times(this.dRejected, other.value) + times(other.dRejected, this.value),
+      this.wide.times(other.wide),
+      times(this.byChosen, other.wide).plus(times(other.byChosen, this.wide)),
+      times(this.byRejected, other.wide).plus(times(other.byRejected, this.wide)),
     );
   }
+  /** -this. */
   negated(): Dual {
     return this.times(-1);
   }
+  /** this^2. */
   squared(): Dual {
     return this.times(this);
   }
 }
 
 /** derivative * slope, where a derivative of 0 means "does not depend on it" and outweighs any slope. */
-function times(derivative: number, slope: number): number {
-  return derivative === 0 ? 0 : derivative * slope;
+function times(derivative: Wide, slope: Wide): Wide {
+  return derivative.isZero ? derivative : derivative.times(slope);
 }
 
+const one = Wide.of(1);
+
 /** 1 / (1 + e^-x), with the full relative precision of either tail. */
-function logistic(x: number): number {
-  if (x >= 0) return 1 / (1 + Math.exp(-x));
-  const e = Math.exp(x);
-  return e / (1 + e);
+function logistic(x: Wide): Wide {
+  const e = x.abs().negated().exp();
+  return (x.number >= 0 ? one : e).over(one.plus(e));
 }
 
 /** e^x; derivative e^x. */
 export function exp(x: Dual): Dual {
-  const e = Math.exp(x.value);
+  const e = x.wide.exp();
   return x.map(e, e);
 }
 
 /** e^x - 1; derivative e^x. */
 export function expm1(x: Dual): Dual {
-  return x.map(Math.expm1(x.value), Math.exp(x.value));
+  return x.map(x.wide.expm1(), x.wide.exp());
 }
 
 /** sg(x) = 1 / (1 + e^-x); derivative sg(x) sg(-x). */
 export function sigmoid(x: Dual): Dual {
-  return x.map(logistic(x.value), logistic(x.value) * logistic(-x.value));
+  const value = logistic(x.wide);
+  return x.map(value, value.times(logistic(x.wide.negated())));
 }
 
 /** sp(x) = log(1 + e^x); derivative sg(x). */
 export function softplus(x: Dual): Dual {
-  return x.map(Math.max(x.value, 0) + Math.log1p(Math.exp(-Math.abs(x.value))), logistic(x.value));
+  const rest = x.wide.abs().negated().exp().log1p();
+  return x.map(x.value > 0 ? x.wide.plus(rest) : rest, logistic(x.wide));
 }
 
 /** log sg(x) = -sp(-x). */
@@ -252,7 +309,7 @@ const certainty = -1e-37;
  * derivative is not set to 0.
  */
 export function logOdds(a: Dual): Dual {
-  const clamped = new Dual(a.value > certainty ? certainty : a.value, a.dChosen, a.dRejected);
+  const clamped = new Dual(a.value > certainty ? certainty : a.value, a.byChosen, a.byRejected);
   return clamped.map(clamped.value - log1mexp(clamped).value, -1 / Math.expm1(clamped.value));
 }
 
@@ -271,6 +328,9 @@ interface Side {
   readonly odds: Dual;
   /** L, the number of scored tokens. */
   readonly length: number;
+  /** S and R, and what they are divided by in the numbers above. */
+  readonly sums: readonly [policy: number, reference: number];
+  readonly divisor: number;
 }
 
 type PairLoss = (chosen: Side, rejected: Side) => Dual;
@@ -332,26 +392,54 @@ function calibration(beta: number): PairLoss {
   return (chosen, rejected) => chosen.ratio.minus(target).squared().plus(rejected.ratio.plus(target).squared());
 }
 
+/** h without what rounding r_w and r_l took from it, where both have one divisor: e^1000 would make a margin of that. */
+function exactMargin(chosen: Side, rejected: Side): Dual {
+  const rounded = margin(chosen, rejected);
+  if (chosen.divisor !== rejected.divisor) return rounded;
+  const parts = [chosen.sums[0], -chosen.sums[1], -rejected.sums[0], rejected.sums[1]];
+  const h = sum(4, (i) => at(parts, i)) / chosen.divisor;
+  return new Dual(h, rounded.byChosen, rounded.byRejected);
+}
+
 /**
- * The score s(r) of an f-divergence: r (reverse KL), -e^-r (forward KL), log sg(r) (Jensen-Shannon),
+ * The margin s(r_w) - s(r_l) of the scores of an f-divergence: r (reverse KL), -e^-r (forward KL), log sg(r) (Jensen-Shannon),
  * (1 - e^(-alpha r)) / alpha, whose limit at alpha = 0 is r.
  */
-function divergenceScore(divergence: Options['divergence'], alpha: number): (r: Dual) => Dual {
+function divergenceMargin(divergence: Options['divergence'], alpha: number): PairLoss {
   switch (divergence) {
     case 'reverse_kl':
-      return (r) => r;
+      return margin;
     case 'forward_kl':
-      return (r) => exp(r.negated()).negated();
+      return saturatingMargin(1); // 1 - e^-r and -e^-r have one margin
     case 'js':
-      return logSigmoid;
+      return (chosen, rejected) => logSigmoid(chosen.ratio).minus(logSigmoid(rejected.ratio));
     case 'alpha':
-      return saturating(alpha);
+      return saturatingMargin(alpha);
   }
 }
 
-/** (1 - e^(-alpha x)) / alpha, the identity at alpha = 0. */
-function saturating(alpha: number): (x: Dual) => Dual {
-  return alpha === 0 ? (x) => x : (x) => expm1(x.times(-alpha)).times(-1 / alpha);
+/** s(x) = (1 - e^(-alpha x)) / alpha, the identity at alpha = 0. */
+function saturating(x: Dual, alpha: number): Dual {
+  return alpha === 0 ? x : expm1(x.times(-alpha)).times(-1 / alpha);
+}
+
+/**
+ * s(r_w) - s(r_l) for the score above. The value is that of
+ *
+ *   e^(-alpha r_l) (1 - e^(-alpha h)) / alpha,   or, with the larger exponential in front,   -e^(-alpha r_w) (1 - e^(alpha h)) / alpha,
+ *
+ * which has digits that the two scores have lost.
+ */
+function saturatingMargin(alpha: number): PairLoss {
+  return (chosen, rejected) => {
+    const difference = saturating(chosen.ratio, alpha).minus(saturating(rejected.ratio, alpha));
+    if (alpha === 0) return difference;
+    const h = exactMargin(chosen, rejected);
+    const [sign, larger] = alpha * h.value >= 0 ? [1, rejected.ratio] : [-1, chosen.ratio];
+    const front = exp(larger.times(-alpha)).times(-sign / alpha);
+    const value = expm1(h.times(-sign * alpha)).times(front);
+    return new Dual(value.wide, difference.byChosen, difference.byRejected);
+  };
 }
 
 /** Positions of the values in ascending order; equal values keep the order of their pairs, NaN comes last. */
@@ -374,8 +462,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     ...withReference,
     options: { ...scored, labelSmoothing: 0, divergence: 'reverse_kl', alpha: 0.5 },
     loss: (beta, { labelSmoothing, divergence, alpha }) => {
-      const score = divergenceScore(divergence, alpha);
-      return pairs((w, l) => smoothed(score(w.ratio).minus(score(l.ratio)).times(beta), labelSmoothing));
+      const difference = divergenceMargin(divergence, alpha);
+      return pairs((w, l) => smoothed(difference(w, l).times(beta), labelSmoothing));
     },
   },
 
@@ -539,7 +627,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
       }),
   },
 
-  // sg(beta r_w) + 1 - sg(beta h)
+  // sg(beta r_w) + 1 - sg(beta h). Its derivative by r_w is a difference of slopes that may agree in most of their digits: what is left
+  // of it is good to 2^-53 of them, and not of itself.
   apo_down: {
     ...withReference,
     options: scored,
@@ -560,8 +649,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     reference: false,
     options: { ...likelihood, labelSmoothing: 0, gamma: 0.5, alpha: 0.25 },
     loss: (beta, { labelSmoothing, gamma, alpha }) => {
-      const reward = saturating(alpha);
-      return pairs((w, l) => smoothed(reward(w.policy).minus(reward(l.policy)).times(beta).minus(gamma), labelSmoothing));
+      const difference = saturatingMargin(alpha);
+      return pairs((w, l) => smoothed(difference(w, l).times(beta).minus(gamma), labelSmoothing));
     },
   },
 
@@ -711,14 +800,16 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
       ratio: perToken(policy.minus(referenceSum(b))),
       odds: empty(b) ? new Dual(0) : logOdds(perToken(policy)),
       length: at(counts, b),
+      sums: [policySum(b), referenceSum(b)],
+      divisor: divisor(b),
     };
   };
   const sides = Array.from(logps, (_, b) => side(b));
   const terms = settings.loss(sides.slice(0, count), sides.slice(count));
   const losses = Float64Array.from(terms, (term) => term.loss.value);
   for (const { loss, chosen, rejected } of terms) {
-    coefficients[chosen] = loss.dChosen / count;
-    coefficients[count + rejected] = loss.dRejected / count;
+    coefficients[chosen] = loss.byChosen.over(Wide.of(count)).number;
+    coefficients[count + rejected] = loss.byRejected.over(Wide.of(count)).number;
   }
 
   if (options.sftWeight !== 0) {
@@ -932,13 +1023,18 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
 
 /** An output layer in float64. */
 export interface ReferenceLayer {
+  /** Elements of a hidden state. */
   readonly hiddenSize: number;
   /** [rows, hiddenSize]. */
   readonly hidden: Float64Array;
   /** [vocab, hiddenSize]. */
   readonly weight: Float64Array;
   /** The batch by its logits; rows that no term scores are NaN, whatever their hidden states are. */
-  readonly batch: ReferenceBatch & { readonly logits: Float64Array };
+  readonly batch: Omit<LogitsBatch, 'logits'> & {
+    /** [rows, vocab]. */
+    readonly logits: Float64Array;
+  };
+  /** Whether a term scores the row. */
   readonly isScored: (row: number) => boolean;
 }
 
@@ -1007,6 +1103,7 @@ export function referenceHiddenLoss(config: ReferenceConfig, given: HiddenBatch)
 // ---------------------------------------------------------------------------------------------------------------------
 // Finite differences
 
+/** A gradient by differences of the function: what {@link finiteDifference} gives. */
 export interface FiniteDifference {
   /** df/dx_i. */
   readonly gradient: Float64Array;

@@ -7,8 +7,11 @@ export type Dtype = 'float32' | 'float16' | 'bfloat16';
 
 /** A `Float16Array`, on runtimes that have one (Node 24 and later). */
 export interface Float16ArrayLike extends ArrayBufferView {
+  /** Elements. */
   readonly length: number;
+  /** 2. */
   readonly BYTES_PER_ELEMENT: number;
+  /** Its name. */
   readonly [Symbol.toStringTag]: 'Float16Array';
 }
 
@@ -34,7 +37,12 @@ export type LogitsShape = readonly [sequences: number, tokens: number, vocab: nu
 export type Logps = Float64Array | Float32Array;
 
 /** The reference's numbers, where the method needs them. */
-export type Needed<Need extends ReferenceNeed> = { required: WithReference; optional: unknown }[Need];
+export type Needed<Need extends ReferenceNeed> = {
+  /** A batch without them does not compile. */
+  required: WithReference;
+  /** They may be there. */
+  optional: unknown;
+}[Need];
 
 /** A batch with the numbers of a reference model. */
 export interface WithReference {
@@ -95,8 +103,10 @@ export interface HiddenBatch<
   readonly hiddenSize?: number | undefined;
 }
 
+/** Which gradient a call makes: {@link RunOptions.gradient} has what each means. */
 export type GradientMode = 'dense' | 'factored' | 'none';
 
+/** How a batch is computed. */
 export interface RunOptions<L extends Logits = LogitsArray, Mode extends GradientMode = GradientMode> {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the gradient of row t is
@@ -138,7 +148,9 @@ export interface LossValues<M extends Method = Method> {
   readonly rewards: Float64Array;
   /** Per sequence: dLoss/dlogps, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
+  /** Counts, and means over the batch, by the names that TRL logs: docs/metrics.md has each. */
   readonly metrics: Metrics<M>;
+  /** Who computed. */
   readonly backend: 'cpu' | 'cuda';
 }
 
@@ -191,6 +203,7 @@ export interface HiddenOut<
 /** What can be asked of the gradients of an output layer. */
 export type HiddenGradientMode = 'dense' | 'none';
 
+/** How a batch of hidden states is computed. */
 export interface HiddenRunOptions<
   L extends Logits = LogitsArray,
   Mode extends HiddenGradientMode = HiddenGradientMode,
@@ -200,6 +213,7 @@ export interface HiddenRunOptions<
 > {
   /** `'dense'` (default): the gradients that `out` does not leave out. `'none'`: no gradient. */
   readonly gradient?: Mode | undefined;
+  /** Where the gradients go, and which are left out. */
   readonly out?: HiddenOut<L, OfHidden, OfWeight, OfBias> | undefined;
   /**
    * Adds the gradients to what is in the buffers of `out`, instead of writing over it: `true` for every buffer given there, or the names
@@ -255,6 +269,7 @@ export type HiddenLossResult<
     readonly memory: number;
   };
 
+/** Log-probabilities of sequences, in nats. */
 export interface SequenceLogps {
   /** Per sequence, summed over its scored rows. */
   readonly logps: Float64Array;
@@ -262,6 +277,7 @@ export interface SequenceLogps {
   readonly counts: Int32Array;
 }
 
+/** What the rows' logits say of each token. */
 export interface TokenLogps {
   /** Per row: log-probability of the label; 0 where ignored. */
   readonly logps: Float64Array;
@@ -281,10 +297,15 @@ export interface LogpsBatch {
   readonly reference?: Logps | undefined;
 }
 
+/** What `fromLogps` gives. */
 export interface LogpsResult<M extends Method = Method> {
+  /** Mean of `losses`. */
   readonly loss: number;
+  /** Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending. */
   readonly losses: Float64Array;
+  /** Per sequence: beta * log-ratio to the reference (log-probability without one), per token where `normalize` is true. */
   readonly rewards: Float64Array;
+  /** As in {@link LossValues}. */
   readonly metrics: Metrics<M>;
   /** Per sequence: dLoss/dlogps, the likelihood term included. */
   readonly gradLogps: Float64Array;
@@ -294,15 +315,19 @@ export interface LogpsResult<M extends Method = Method> {
 export interface DeviceInfo {
   /** What `device` takes. */
   readonly index: number;
+  /** As the driver has it. */
   readonly name: string;
   /** As nvidia-smi prints it. */
   readonly uuid: string;
   /** For instance `'9.0'`. */
   readonly computeCapability: string;
+  /** Streaming multiprocessors. */
   readonly multiprocessors: number;
+  /** All of it, in use or not. */
   readonly memory: number;
   /** Asked for when it is read. The first time starts the device for this process, which takes some hundred megabytes of it. */
   readonly freeMemory: number;
+  /** Size of the level 2 cache. */
   readonly l2Cache: number;
   /** Most that a block can have. */
   readonly sharedMemory: number;

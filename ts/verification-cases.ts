@@ -98,6 +98,21 @@ function certain(): LogitsBatch {
   return { ...batch, logits, reference: Float64Array.of(-1e-3, -0.2, -0.1, -2e-3) };
 }
 
+/**
+ * Log-ratios of 30 to 950 nats below 0, as in a training that has gone wrong: exponential scores of the rejected are beyond float64
+ * there, and their slopes meet the sigmoids of those scores.
+ */
+function far(): LogitsBatch {
+  const [sequences, tokens, vocab] = [6, 3, 8];
+  const below = [10, 0, 250, 2, 300, 320]; // of each row, in nats
+  const labels = Int32Array.from({ length: sequences * tokens }, (_, row) => row % vocab);
+  const logits = Float32Array.from({ length: sequences * tokens * vocab }, (_, i) => {
+    const row = Math.floor(i / vocab);
+    return i % vocab === labels[row] ? -(below[Math.floor(row / tokens)] ?? 0) : (i % 5) / 4;
+  });
+  return { logits, shape: [sequences, tokens, vocab], labels, reference: Float64Array.of(-4, -5, -6, -7, -8, -9) };
+}
+
 /** A pair whose chosen sequence has no scored token, another whose rejected one has none; rows wider than the vocabulary. */
 function ragged(): LogitsBatch {
   const [sequences, tokens, vocab, rowStride] = [8, 5, 31, 40];
@@ -157,6 +172,8 @@ export function syntheticBatches(): NamedBatch[] {
       // Two slopes of the sigmoid that agree in all digits of float64: the reference has none left of their difference.
       isChecked: ({ method, referenceFree }) => method !== 'apo_down' || referenceFree !== true,
     },
+    // Losses of 0, and losses that grow e-fold with every nat, have no differences worth the name.
+    { name: 'far from the reference', batch: far(), isSmooth: () => false, isChecked: always },
     { name: 'empty sequences, wide rows', batch: ragged(), isSmooth: always, isChecked: always },
     // `sft` has one set of labels.
     { name: 'likelihood of the prompt', batch: prompted(), isSmooth: always, isChecked: ({ method }) => method !== 'sft' },

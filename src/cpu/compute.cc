@@ -67,7 +67,8 @@ class LossRun {
     }
     if (mode() == GradientOutput::Mode::factored) write_row_scales(job_, loss_);
     if (mode() != GradientOutput::Mode::none) write_zeros();
-    if (!cancelled()) *job_.loss = loss_.finish(job_.logps, rows_.sft_logps());
+    if (!cancelled())
+      *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
   }
 
  private:

@@ -215,7 +215,8 @@ class LayerLossRun {
       if (engine_.cancelled()) return;
     }
     write_zeros();
-    if (!engine_.cancelled()) *job_.loss = loss_.finish(job_.logps, rows_.sft_logps());
+    if (!engine_.cancelled())
+      *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
   }
 
  private:

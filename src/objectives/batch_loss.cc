@@ -52,6 +52,15 @@ double BatchLoss::pair_nll(const double* sft_logps, int64_t pair) const {
   return terms_.chosen_tokens > 0 ? -std::accumulate(sft_logps, sft_logps + terms_.pairs, 0.0) / terms_.chosen_tokens : 0;
 }
 
+/// The difference of two rewards, both of which a large beta may make infinite.
+double BatchLoss::reward_margin(int64_t chosen, int64_t rejected, const double* logps) const {
+  const double margin = out_.rewards[chosen] - out_.rewards[rejected];
+  if (!std::isnan(margin)) return margin;
+  const Settings& o = terms_.settings;
+  return o.beta * (LogRatio::score(terms_.sequence(logps, chosen), o).value -
+                   LogRatio::score(terms_.sequence(logps, rejected), o).value);
+}
+
 void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t first, int64_t last) {
   const Settings& o = terms_.settings;
   if (terms_.coupling != Coupling::none) {
@@ -93,7 +102,7 @@ void BatchLoss::evaluate_coupled(const double* logps) {
   }
 }
 
-double BatchLoss::finish(const double* logps, const double* sft_logps) {
+double BatchLoss::finish(const double* logps, const double* sft_logps, double largest) {
   const Settings& o = terms_.settings;
   const bool paired = !terms_.likelihood_only;
   const bool coupled = terms_.coupling != Coupling::none;
@@ -107,19 +116,24 @@ double BatchLoss::finish(const double* logps, const double* sft_logps) {
     const double nll = pair_nll(sft_logps, 0);
     for (int64_t i = 0; i < pairs; i++) out_.losses[i] += o.sft_weight * nll;
   }
+  // A coupled objective's losses belong to ranks, not to pairs; a NaN of one pair is among them,
+  // and among the coefficients of another.
+  auto finite_sequence = [&](int64_t s) {
+    const double size = std::fabs(out_.coefficients[s]);
+    return std::isfinite(logps[s]) && (size <= largest || (coupled && std::isnan(size)));
+  };
   double loss = 0, nll = 0;
   for (int64_t i = 0; i < pairs; i++) {
     loss += out_.losses[i];
     m[rewards_chosen] += out_.rewards[i];
     m[logps_chosen] += logps[i];
     bool empty = terms_.counts[i] == 0;
-    // A coupled objective's losses belong to ranks, not to pairs.
-    bool finite = std::isfinite(logps[i]) && (coupled || std::isfinite(out_.losses[i]));
+    bool finite = finite_sequence(i) && (coupled || std::isfinite(out_.losses[i]));
     if (paired) {
       const int64_t j = i + pairs;
       m[rewards_rejected] += out_.rewards[j];
       m[rewards_accuracies] += out_.rewards[i] > out_.rewards[j];
-      m[rewards_margins] += out_.rewards[i] - out_.rewards[j];
+      m[rewards_margins] += reward_margin(i, j, logps);
       m[logps_rejected] += logps[j];
       if (odds_method.result) {
         const double odds = LogOdds::score(terms_.sequence(logps, i), o).value - LogOdds::score(terms_.sequence(logps, j), o).value;
@@ -127,7 +141,7 @@ double BatchLoss::finish(const double* logps, const double* sft_logps) {
         m[log_odds_ratio] += log_sigmoid(odds);
       }
       empty = empty || terms_.counts[j] == 0;
-      finite = finite && std::isfinite(logps[j]);
+      finite = finite && finite_sequence(j);
     }
     m[empty_sequences] += empty;
     m[nonfinite] += !finite;

@@ -52,8 +52,9 @@ class BatchLoss {
   /// Evaluates pairs [first, last); needs logps and sft_logps of their sequences. A coupled objective takes all pairs at once.
   void evaluate(const double* logps, const double* sft_logps, int64_t first, int64_t last);
 
-  /// Fills the metrics and returns the loss; needs every pair evaluated.
-  double finish(const double* logps, const double* sft_logps);
+  /// Fills the metrics and returns the loss; needs every pair evaluated. A pair with a coefficient
+  /// beyond `largest`, what the gradient is computed in, counts as not finite.
+  double finish(const double* logps, const double* sft_logps, double largest);
 
   double likelihood_coefficient(int64_t s) const { return terms_.likelihood_coefficient(s); }
   int64_t pairs() const { return terms_.pairs; }
@@ -62,6 +63,7 @@ class BatchLoss {
   void evaluate_pairs(const double* logps, int64_t first, int64_t last);
   void evaluate_coupled(const double* logps);
   double pair_nll(const double* sft_logps, int64_t pair) const;
+  double reward_margin(int64_t chosen, int64_t rejected, const double* logps) const;
 
   BatchTerms terms_;
   LossOutputs out_;

@@ -38,10 +38,9 @@ struct BatchTerms {
       const double weight = chosen_tokens > 0 ? 1 / chosen_tokens : 0;
       return {-logps[i] * weight * double(sequences), counts[i] > 0 ? -weight : 0, 0};
     }
-    PairTerms t = evaluate_pair(method, settings, sequence(logps, i), likelihood_only ? Sequence{0, 0, 0} : sequence(logps, i + pairs));
-    t.coefficient_chosen /= double(pairs);
-    t.coefficient_rejected /= double(pairs);
-    return t;
+    return evaluate_pair(method, settings, sequence(logps, i),
+                         likelihood_only ? Sequence{0, 0, 0} : sequence(logps, i + pairs),
+                         double(pairs));
   }
 
   // An objective that couples the batch sets the i-th smallest of one list of scores against the i-th smallest of another: the
@@ -69,10 +68,15 @@ struct BatchTerms {
   /// chosen sequence of `upper` and of the rejected sequence of `coupled_rejected(upper, lower)`; each pair gets each exactly once.
   DIRALIGN_HD PairTerms evaluate_rank(const double* logps, double upper_value, double lower_value, int64_t upper, int64_t lower) const {
     const Ranked r = rank_difference(method, settings, upper_value - lower_value);
-    const double slope = settings.lambda * r.slope_chosen / double(pairs);
+    const Scaled slope = settings.lambda * r.slope_chosen / double(pairs);
     const int64_t j = coupled_rejected(upper, lower);
-    return {settings.lambda * r.loss, counts[upper] > 0 ? slope * LogRatio::score(sequence(logps, upper), settings).slope : 0,
-            counts[j + pairs] > 0 ? -slope * LogRatio::score(sequence(logps, j + pairs), settings).slope : 0};
+    return {weighted(settings.lambda, r.loss),
+            counts[upper] > 0
+                ? value(slope * LogRatio::score(sequence(logps, upper), settings).slope)
+                : 0,
+            counts[j + pairs] > 0
+                ? value(-slope * LogRatio::score(sequence(logps, j + pairs), settings).slope)
+                : 0};
   }
   DIRALIGN_HD int64_t coupled_rejected(int64_t upper, int64_t lower) const { return coupling == Coupling::margins ? upper : lower; }
 };

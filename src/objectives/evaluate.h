@@ -5,33 +5,41 @@
 
 namespace diralign {
 
-/// The alignment term of one pair, `lambda` included, before the mean over pairs.
+/// The alignment term of one pair, `lambda` included.
 struct PairTerms {
   double loss;
-  double coefficient_chosen;    ///< dloss / dlogp of the chosen sequence
-  double coefficient_rejected;  ///< dloss / dlogp of the rejected sequence
+  double coefficient_chosen;    ///< dloss / dlogp of the chosen sequence, over the number of pairs
+  double coefficient_rejected;  ///< the same of the rejected one
 };
 
 struct PairVisitor {
   const Settings& settings;
   const Sequence& chosen;
   const Sequence& rejected;
+  double pairs;
   PairTerms result;
 
   template <class Method>
   DIRALIGN_HD void operator()() {
-    const Scored w = Method::Score::score(chosen, settings), l = Method::Score::score(rejected, settings);
-    const Ranked r = Method::Ranking::rank({w.value, l.value, chosen.count, rejected.count}, settings);
-    // A slope of 0 (an empty sequence) means "no gradient" even where the ranking's derivative is infinite.
-    result.loss = settings.lambda * r.loss;
-    result.coefficient_chosen = w.slope == 0 ? 0 : settings.lambda * r.slope_chosen * w.slope;
-    result.coefficient_rejected = l.slope == 0 ? 0 : settings.lambda * r.slope_rejected * l.slope;
+    using Score = typename Method::Score;
+    const Scored w = Score::score(chosen, settings), l = Score::score(rejected, settings);
+    const Scaled margin = Score::margin(w, l, chosen, rejected, settings);
+    const Ranked r =
+        Method::Ranking::rank({w.value, l.value, margin, chosen.count, rejected.count}, settings);
+    result = {weighted(settings.lambda, r.loss), coefficient(r.slope_chosen, w.slope),
+              coefficient(r.slope_rejected, l.slope)};
+  }
+  /// A slope of 0 (an empty sequence) means "no gradient" even where the ranking's derivative is
+  /// infinite.
+  DIRALIGN_HD double coefficient(Scaled ranking, Scaled score) const {
+    return score.factor == 0 ? 0 : value(settings.lambda * ranking * score / pairs);
   }
 };
 
 /// Pairs of an objective that does not couple the batch.
-DIRALIGN_HD PairTerms evaluate_pair(int method, const Settings& settings, const Sequence& chosen, const Sequence& rejected) {
-  PairVisitor visitor{settings, chosen, rejected, {0, 0, 0}};
+DIRALIGN_HD PairTerms evaluate_pair(int method, const Settings& settings, const Sequence& chosen,
+                                    const Sequence& rejected, double pairs = 1) {
+  PairVisitor visitor{settings, chosen, rejected, pairs, {0, 0, 0}};
   visit_method(method, visitor);
   return visitor.result;
 }
@@ -62,7 +70,7 @@ struct RankVisitor {
 
   template <class Method>
   DIRALIGN_HD void operator()() {
-    result = Method::Ranking::rank({difference, 0, 0, 0}, settings);
+    result = Method::Ranking::rank({difference, 0, difference, 0, 0}, settings);
   }
 };
 

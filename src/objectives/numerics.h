@@ -33,21 +33,15 @@ DIRALIGN_HD_CALL double sigmoid(double x) {
 /// Derivative of the sigmoid, sigmoid(x) * sigmoid(-x).
 DIRALIGN_HD_CALL double sigmoid_slope(double x) { return sigmoid(x) * sigmoid(-x); }
 
-/// sigmoid_slope(x) - sigmoid_slope(y) without cancellation at x ~ y or x ~ -y. With t = tanh(x / 2) the slope is (1 - t^2) / 4, and
-/// tanh a +- tanh b = sinh(a +- b) / (cosh a cosh b).
-DIRALIGN_HD_CALL double sigmoid_slope_difference(double x, double y) {
-  // Beyond 600 the hyperbolic functions would overflow, and at least one slope is nothing.
-  if (!(::fabs(x) < 600 && ::fabs(y) < 600)) return sigmoid_slope(x) - sigmoid_slope(y);
-  const double scale = ::cosh(x / 2) * ::cosh(y / 2);
-  return 0.25 * (::sinh((y - x) / 2) / scale) * (::sinh((y + x) / 2) / scale);
-}
-
 /// log(1 - e^a) for a <= 0. Below -ln 2 the exponential is the small term, above it 1 - e^a is.
 DIRALIGN_HD_CALL double log1mexp(double a) {
   return a > -0.69314718055994530942 ? ::log(-::expm1(a)) : ::log1p(-::exp(a));
 }
 
-/// (1 - e^-alpha x) / alpha, which is x as alpha tends to 0.
-DIRALIGN_HD_CALL double box_cox_exp(double x, double alpha) { return alpha == 0 ? x : -::expm1(-alpha * x) / alpha; }
+/// (1 - e^-alpha x) / alpha, which is x as alpha tends to 0: before the product loses its digits.
+DIRALIGN_HD_CALL double box_cox_exp(double x, double alpha) {
+  const double product = alpha * x;
+  return ::fabs(product) < 1e-17 ? x : -::expm1(-product) / alpha;
+}
 
 }  // namespace diralign

@@ -1,6 +1,6 @@
 // What an objective is made of: the sequences of a pair, the settings of a call, and the description of a method.
 #pragma once
-#include "numerics.h"
+#include "scaled.h"
 
 namespace diralign {
 
@@ -36,26 +36,33 @@ DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) { return o.n
 /// A score and its derivative with respect to the sequence's log-probability.
 struct Scored {
   double value;
-  double slope;
+  Scaled slope;
 };
 
 /// A ranking loss of a pair and its derivatives with respect to the two scores.
 struct Ranked {
   double loss;
-  double slope_chosen;
-  double slope_rejected;
+  Scaled slope_chosen;
+  Scaled slope_rejected;
 };
 
-/// What a ranking loss may look at.
+/// What a ranking loss may look at. The margin, chosen - rejected, is there where both scores are
+/// infinite.
 struct ScoredPair {
   double chosen;
   double rejected;
+  Scaled margin;
   double chosen_count;
   double rejected_count;
 };
 
 /// A loss of the margin alone: its two slopes are opposite.
-DIRALIGN_HD Ranked pairwise(double loss, double slope) { return {loss, slope, -slope}; }
+DIRALIGN_HD Ranked pairwise(double loss, Scaled slope) { return {loss, slope, -slope}; }
+
+/// weight x, where a weight of 0 leaves an infinite x out. A NaN stays one.
+DIRALIGN_HD double weighted(double weight, double x) {
+  return weight == 0 && x == x ? 0 : weight * x;
+}
 
 enum class Option { none, label_smoothing, gamma, lambda, calibration_weight, divergence, alpha, tau, penalty };
 enum class Coupling { none, margins, scores };

@@ -8,38 +8,49 @@ namespace diralign {
 /// A ranking loss of the margin alone, up to what the counts add: its two slopes are opposite.
 struct OfMargin {};
 
+/// u = beta h.
+DIRALIGN_HD double scaled_margin(const ScoredPair& p, const Settings& o) {
+  return value(o.beta * p.margin);
+}
+
 /// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where either side vanishes.
 DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore) {
-  const double loss = (1 - epsilon) * softplus(-u) + (epsilon == 0 ? 0 : epsilon * softplus(u));
-  const double slope = epsilon == 0 ? -sigmoid(-u) : epsilon * sigmoid(u) - (1 - epsilon) * sigmoid(-u);
+  const double loss = (1 - epsilon) * softplus(-u) + weighted(epsilon, softplus(u));
+  const Scaled slope = epsilon == 0
+                           ? -scaled_sigmoid(-u)
+                           : epsilon * scaled_sigmoid(u) - (1 - epsilon) * scaled_sigmoid(-u);
   return pairwise(loss, du_dscore * slope);
 }
 
 /// sp(-u), with label smoothing e: (1 - e) sp(-u) + e sp(u) (conservative DPO).
 struct PairwiseLogistic : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    return smoothed_logistic(o.beta * (p.chosen - p.rejected), o.label_smoothing, o.beta);
+    return smoothed_logistic(scaled_margin(p, o), o.label_smoothing, o.beta);
   }
 };
 
 /// The logistic loss of u - gamma.
 struct PairwiseLogisticWithMargin : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    return smoothed_logistic(o.beta * (p.chosen - p.rejected) - o.gamma, o.label_smoothing, o.beta);
+    return smoothed_logistic(scaled_margin(p, o) - o.gamma, o.label_smoothing, o.beta);
   }
 };
 
 /// The logistic loss of u + alpha (L_w - L_l): the reward pays alpha for every token.
 struct PairwiseLogisticWithLength : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    return smoothed_logistic(o.beta * (p.chosen - p.rejected) + o.alpha * (p.chosen_count - p.rejected_count), 0, o.beta);
+    const Scaled u = o.beta * p.margin + o.alpha * Scaled(p.chosen_count - p.rejected_count);
+    return smoothed_logistic(value(u), 0, o.beta);
   }
 };
+
+/// 1 / (2 beta), finite however small beta is: an infinite score less that is infinite.
+DIRALIGN_HD double margin_target(const Settings& o) { return ::fmin(0.5 / o.beta, DBL_MAX); }
 
 /// (h - 1 / (2 beta))^2.
 struct PairwiseSquared : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double d = p.chosen - p.rejected - 1 / (2 * o.beta);
+    const double d = value(p.margin) - margin_target(o);
     return pairwise(d * d, 2 * d);
   }
 };
@@ -47,7 +58,7 @@ struct PairwiseSquared : OfMargin {
 /// max(0, 1 - u); the derivative at the kink is 0.
 struct PairwiseHinge : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double slack = 1 - o.beta * (p.chosen - p.rejected);
+    const double slack = 1 - scaled_margin(p, o);
     if (slack <= 0) return pairwise(0, 0);
     return pairwise(slack, slack > 0 ? -o.beta : slack);  // a NaN stays one
   }
@@ -56,8 +67,10 @@ struct PairwiseHinge : OfMargin {
 /// [(1 - e) sp(-u) - e sp(u)] / (1 - 2 e): unbiased under label flips of probability e, and may be negative.
 struct PairwiseRobust : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = o.beta * (p.chosen - p.rejected), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
-    return pairwise(((1 - e) * softplus(-u) - (e == 0 ? 0 : e * softplus(u))) * scale, -o.beta * ((1 - e) * sigmoid(-u) + e * sigmoid(u)) * scale);
+    const double u = scaled_margin(p, o), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
+    const Scaled slope = (1 - e) * scaled_sigmoid(-u) + e * scaled_sigmoid(u);
+    return pairwise(((1 - e) * softplus(-u) - weighted(e, softplus(u))) * scale,
+                    -o.beta * slope * scale);
   }
 };
 
@@ -70,22 +83,24 @@ struct PairwiseExo : OfMargin {
     return q == 0 ? 0 : q * (log_sigmoid(u) - log_target);
   }
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = o.beta * (p.chosen - p.rejected), e = o.label_smoothing;
+    const double u = scaled_margin(p, o), e = o.label_smoothing;
     const double log_keep = ::log1p(-e), log_flip = ::log(e);
     const double loss = relative_entropy(u, log_keep) + relative_entropy(-u, log_flip);
-    const double slope = sigmoid_slope(u);
-    return pairwise(loss, slope == 0 ? 0 : o.beta * slope * (u - (log_keep - log_flip)));
+    return pairwise(loss, o.beta * scaled_sigmoid_slope(u) * (u - (log_keep - log_flip)));
   }
 };
 
 /// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u / tau)) cannot overflow in between.
 struct PairwiseDiscovered : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = o.beta * (p.chosen - p.rejected);
-    const double m = sigmoid(u / o.tau), rest = sigmoid(-u / o.tau);
-    const double modulated = ::exp(-u - softplus(-u / o.tau));  // m e^-u
-    const double loss = rest * softplus(-u) + modulated;
-    const double slope = -rest * sigmoid(-u) - modulated + rest / o.tau * (modulated - m * softplus(-u));
+    const double u = scaled_margin(p, o);
+    // A finite stand-in for -inf, where u and u / tau have one difference and not inf - inf.
+    const double v = u < -DBL_MAX ? -DBL_MAX : u;
+    const Scaled m = scaled_sigmoid(v / o.tau), rest = scaled_sigmoid(-v / o.tau);
+    const Scaled modulated = scaled_exp(-v - softplus(-v / o.tau));  // m e^-u
+    const double loss = sigmoid(-u / o.tau) * softplus(-u) + value(modulated);
+    const Scaled slope =
+        -rest * scaled_sigmoid(-v) - modulated + rest / o.tau * (modulated - m * softplus(-v));
     return pairwise(loss, o.beta * slope);
   }
 };
@@ -93,10 +108,10 @@ struct PairwiseDiscovered : OfMargin {
 /// sp(-beta (h - penalty max(0, -w))): the margin pays where the chosen falls below the reference; the derivative at the kink is 0.
 struct PairwiseWithFloor {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const bool below = p.chosen < 0;
-    const double u = o.beta * (p.chosen - p.rejected + (below ? o.penalty * p.chosen : 0));
-    const double slope = -o.beta * sigmoid(-u);
-    return {softplus(-u), slope * (below ? 1 + o.penalty : 1), -slope};
+    const bool pays = p.chosen < 0 && o.penalty > 0;
+    const double u = value(o.beta * (p.margin + (pays ? o.penalty * Scaled(p.chosen) : 0)));
+    const Scaled slope = -o.beta * scaled_sigmoid(-u);
+    return {softplus(-u), slope * (pays ? 1 + o.penalty : 1), -slope};
   }
 };
 
@@ -104,7 +119,7 @@ struct PairwiseWithFloor {
 struct PointwiseLogistic {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double w = o.beta * p.chosen, l = o.beta * p.rejected;
-    return {softplus(-w) + softplus(l), -o.beta * sigmoid(-w), o.beta * sigmoid(l)};
+    return {softplus(-w) + softplus(l), -o.beta * scaled_sigmoid(-w), o.beta * scaled_sigmoid(l)};
   }
 };
 
@@ -112,15 +127,17 @@ struct PointwiseLogistic {
 struct PointwiseSigmoid {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double w = o.beta * p.chosen, l = o.beta * p.rejected;
-    return {sigmoid(-w) + sigmoid(l), -o.beta * sigmoid_slope(w), o.beta * sigmoid_slope(l)};
+    return {sigmoid(-w) + sigmoid(l), -o.beta * scaled_sigmoid_slope(w),
+            o.beta * scaled_sigmoid_slope(l)};
   }
 };
 
 /// sg(beta w) + 1 - sg(u), in (0, 2): both are pushed down, the rejected faster.
 struct PointwiseSigmoidDown {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double w = o.beta * p.chosen, u = o.beta * (p.chosen - p.rejected);
-    return {sigmoid(w) + sigmoid(-u), o.beta * sigmoid_slope_difference(w, u), o.beta * sigmoid_slope(u)};
+    const double w = o.beta * p.chosen, l = o.beta * p.rejected, u = scaled_margin(p, o);
+    return {sigmoid(w) + sigmoid(-u), o.beta * sigmoid_slope_difference(w, u, -l),
+            o.beta * scaled_sigmoid_slope(u)};
   }
 };
 
@@ -128,25 +145,37 @@ struct PointwiseSigmoidDown {
 struct PointwiseContrastive {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double w = o.beta * p.chosen, l = o.beta * p.rejected;
-    return {softplus(-w) + 0.5 * softplus(w) + 0.5 * softplus(l), o.beta * (0.5 * sigmoid(w) - sigmoid(-w)), 0.5 * o.beta * sigmoid(l)};
+    return {softplus(-w) + 0.5 * softplus(w) + 0.5 * softplus(l),
+            o.beta * (0.5 * scaled_sigmoid(w) - scaled_sigmoid(-w)),
+            0.5 * o.beta * scaled_sigmoid(l)};
   }
+};
+
+/// The distances of both scores from their targets: w - 1 / (2 beta) and l + 1 / (2 beta).
+struct FromTargets {
+  double w, l;
+  DIRALIGN_HD FromTargets(const ScoredPair& p, const Settings& o)
+      : w(p.chosen - margin_target(o)), l(p.rejected + margin_target(o)) {}
+  DIRALIGN_HD Scaled squares() const { return Scaled(w) * w + Scaled(l) * l; }
 };
 
 /// (w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2.
 struct PointwiseSquared {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double target = 1 / (2 * o.beta), w = p.chosen - target, l = p.rejected + target;
-    return {w * w + l * l, 2 * w, 2 * l};
+    const FromTargets d(p, o);
+    return {value(d.squares()), 2 * d.w, 2 * d.l};
   }
 };
 
 /// sp(-h) + calibrationWeight [(w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2]: beta sets the target only.
 struct CalibratedLogistic {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double h = p.chosen - p.rejected;
-    const Ranked calibration = PointwiseSquared::rank(p, o);
-    const double c = o.calibration_weight;
-    return {softplus(-h) + c * calibration.loss, -sigmoid(-h) + c * calibration.slope_chosen, sigmoid(-h) + c * calibration.slope_rejected};
+    const double h = value(p.margin), c = o.calibration_weight;
+    const Scaled slope = -scaled_sigmoid(-h);
+    if (c == 0) return pairwise(softplus(-h), slope);
+    const FromTargets d(p, o);
+    return {softplus(-h) + value(c * d.squares()), slope + c * Scaled(2 * d.w),
+            -slope + c * Scaled(2 * d.l)};
   }
 };
 

@@ -5,8 +5,16 @@
 
 namespace diralign {
 
+/// A score whose margin is the difference of two float64 numbers.
+struct PlainMargin {
+  DIRALIGN_HD static Scaled margin(const Scored& w, const Scored& l, const Sequence&,
+                                   const Sequence&, const Settings&) {
+    return w.value - l.value;
+  }
+};
+
 /// r, or a where there is no reference: the score of DPO (arXiv 2305.18290) and, without a reference, of SimPO and CPO.
-struct LogRatio {
+struct LogRatio : PlainMargin {
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
     const double n = normalizer(s, o);
@@ -15,43 +23,100 @@ struct LogRatio {
 };
 
 /// Log-odds o = a - log(1 - e^a) of the sequence's probability e^a: the score of ORPO (arXiv 2403.07691) and ASFT (arXiv 2409.10571).
-struct LogOdds {
+struct LogOdds : PlainMargin {
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
     const double n = normalizer(s, o);
     double a = s.logp / n;
     // Where the probability rounds to 1 both o and do/da are infinite; the same clamp for both keeps them finite and in agreement.
     if (a > -1e-37) a = -1e-37;
-    // do/da = 1 / (1 - e^a). In float64 neither this factor (at most 1e37) nor the sigmoid it meets in the chain rule can overflow
-    // or lose digits, so the product needs no log-space form.
     return {a - log1mexp(a), -1 / ::expm1(a) / n};
+  }
+};
+
+/// A sum of float64 numbers and what rounding it lost (Knuth).
+struct ExactSum {
+  double sum, lost;
+  DIRALIGN_HD ExactSum(double x, double y) : sum(x + y) {
+    const double from_y = sum - x;
+    lost = ::fabs(sum) < INFINITY ? (x - (sum - from_y)) + (y - from_y) : 0;
+  }
+};
+
+/// (1 - e^(-alpha r)) / alpha, which tends to r as alpha tends to 0. Value and slope overflow long
+/// before r does: the slope keeps its exponent, and the margin is formed from r.
+struct Exponential {
+  DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o, double alpha) {
+    const Scored r = LogRatio::score(s, o);
+    if (alpha == 0 || s.count == 0) return r;
+    return {box_cox_exp(r.value, alpha), Scaled(r.slope.factor, -alpha * r.value)};
+  }
+  /// e^(-alpha r_l) (1 - e^(-alpha h)) / alpha with h = r_w - r_l, or, mirrored, with the larger of
+  /// the two exponentials in front.
+  DIRALIGN_HD static Scaled margin(const Sequence& w, const Sequence& l, const Settings& o,
+                                   double alpha) {
+    const double r_w = LogRatio::score(w, o).value, r_l = LogRatio::score(l, o).value,
+                 h = margin_of_ratios(w, l, r_w, r_l, o);
+    if (alpha == 0) return h;
+    return alpha * h >= 0 ? Scaled(box_cox_exp(h, alpha), -alpha * r_l)
+                          : Scaled(-box_cox_exp(-h, alpha), -alpha * r_w);
+  }
+
+ private:
+  /// r_w - r_l with what rounding S - R took from either: e^1000 makes a margin of it.
+  DIRALIGN_HD static double margin_of_ratios(const Sequence& w, const Sequence& l, double r_w,
+                                             double r_l, const Settings& o) {
+    const double n = normalizer(w, o);
+    if (w.count == 0 || l.count == 0 || normalizer(l, o) != n) return r_w - r_l;
+    const ExactSum ratio_w(w.logp, -w.reference), ratio_l(l.logp, -l.reference),
+        h(ratio_w.sum, -ratio_l.sum);
+    return (h.sum + (h.lost + (ratio_w.lost - ratio_l.lost))) / n;
   }
 };
 
 /// f'(pi / pi_ref) of an f-divergence, up to constants (f-DPO, arXiv 2309.16240).
 struct DivergenceScore {
+  DIRALIGN_HD static Divergence divergence(const Settings& o) {
+    return static_cast<Divergence>(static_cast<int>(o.divergence));
+  }
+
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
-    const Scored ratio = LogRatio::score(s, o);
-    const double r = ratio.value;
-    switch (static_cast<Divergence>(static_cast<int>(o.divergence))) {
+    const Scored r = LogRatio::score(s, o);
+    switch (divergence(o)) {
       case Divergence::forward_kl:  // -e^-r
-        return {-::exp(-r), ::exp(-r) * ratio.slope};
+        return {-::exp(-r.value), Exponential::score(s, o, 1).slope};
       case Divergence::js:  // log sigmoid(r)
-        return {log_sigmoid(r), sigmoid(-r) * ratio.slope};
-      case Divergence::alpha:  // (1 - e^(-alpha r)) / alpha
-        return {box_cox_exp(r, o.alpha), ::exp(-o.alpha * r) * ratio.slope};
+        return {log_sigmoid(r.value), scaled_sigmoid(-r.value) * r.slope};
+      case Divergence::alpha:
+        return Exponential::score(s, o, o.alpha);
       case Divergence::reverse_kl:
         break;
     }
-    return ratio;
+    return r;
+  }
+  DIRALIGN_HD static Scaled margin(const Scored& w, const Scored& l, const Sequence& chosen,
+                                   const Sequence& rejected, const Settings& o) {
+    switch (divergence(o)) {
+      case Divergence::forward_kl:  // that of alpha = 1: -e^-r and 1 - e^-r differ by a constant
+        return Exponential::margin(chosen, rejected, o, 1);
+      case Divergence::alpha:
+        return Exponential::margin(chosen, rejected, o, o.alpha);
+      case Divergence::js:
+      case Divergence::reverse_kl:
+        break;
+    }
+    return w.value - l.value;
   }
 };
 
-/// (1 - e^(-alpha a)) / alpha, which tends to a, SimPO's score, as alpha tends to 0 (AlphaPO, arXiv 2501.03884).
+/// The exponential score of a, SimPO's as alpha tends to 0 (AlphaPO, arXiv 2501.03884).
 struct AlphaLogProb {
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
-    const Scored a = LogRatio::score(s, o);
-    return {box_cox_exp(a.value, o.alpha), ::exp(-o.alpha * a.value) * a.slope};
+    return Exponential::score(s, o, o.alpha);
+  }
+  DIRALIGN_HD static Scaled margin(const Scored&, const Scored&, const Sequence& w,
+                                   const Sequence& l, const Settings& o) {
+    return Exponential::margin(w, l, o, o.alpha);
   }
 };
 

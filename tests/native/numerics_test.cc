@@ -70,10 +70,6 @@ long double true_slope(long double x) {
   const long double e = expl(-fabsl(x));
   return e / ((1 + e) * (1 + e));
 }
-/// sinh((y - x) / 2) sinh((y + x) / 2) / (2 cosh(x / 2) cosh(y / 2))^2: no term of it cancels.
-long double true_slope_difference(long double x, long double y) {
-  return sinhl((y - x) / 2) / (2 * coshl(x / 2) * coshl(y / 2)) * (sinhl((y + x) / 2) / (2 * coshl(x / 2) * coshl(y / 2)));
-}
 
 }  // namespace
 
@@ -115,37 +111,6 @@ TEST(numerics_log1mexp) {
   // The naive form has lost every digit here.
   CHECK(std::fabs(log1mexp(-1e-14) - std::log(1e-14)) < 1e-13);
   CHECK(log1mexp(-40) < 0);
-}
-
-TEST(numerics_sigmoid_slope_difference) {
-  check::Random random(2);
-  double worst = 0;
-  auto check_at = [&](double x, double y) {
-    // The hyperbolic sine magnifies the rounding of x + y and x - y.
-    const double value = sigmoid_slope_difference(x, y), e = error(value, true_slope_difference(x, y)), bound = 6 + (std::fabs(x) + std::fabs(y)) / 2;
-    CHECK(e <= bound, "sigmoid_slope_difference(%.17g, %.17g) = %.17g, off by %.3g epsilon", x, y, value, e);
-    worst = std::max(worst, e / bound);
-  };
-  for (int k = 0; k < 100000; k++) check_at(random.uniform(-40, 40), random.uniform(-40, 40));
-  // The cancellations it is there for: y close to x or -x, down to neighbours.
-  for (int k = 0; k < 100000; k++) {
-    const double x = (k & 1 ? 1 : -1) * std::exp(random.uniform(std::log(1e-6), std::log(500.0)));
-    const double y = k % 10 == 0 ? std::nextafter(x, infinity) : x * (1 + std::exp(random.uniform(std::log(1e-15), std::log(1e-2))));
-    check_at(x, y);
-    check_at(x, -y);
-  }
-  std::printf("       sigmoid_slope_difference: at most %.2f of its bound, 6 + (|x| + |y|) / 2 epsilon\n", worst);
-  for (double x : {0.0, 1e-300, 3.0, -17.0, 599.0, 601.0, 1e5, infinity}) {
-    CHECK(sigmoid_slope_difference(x, x) == 0, "at %g", x);
-    CHECK(sigmoid_slope_difference(x, -x) == 0, "at %g", x);
-  }
-  // Far apart, and beyond where cosh overflows.
-  for (double x : {599.0, 601.0, 700.0, 1e4, 1e300, infinity}) {
-    CHECK(error(sigmoid_slope_difference(x, 0), -0.25L) <= 8, "at %g", x);
-    CHECK(error(sigmoid_slope_difference(1, -x), true_slope(1)) <= 8, "at %g", x);
-  }
-  CHECK(std::isnan(sigmoid_slope_difference(nan_value, 1)));
-  CHECK(std::isnan(sigmoid_slope_difference(1, nan_value)));
 }
 
 TEST(numerics_box_cox_exp) {

@@ -142,7 +142,7 @@ struct Prepared {
     job.batch = p.batch();
     CHECK(!list_rows(job.batch, p.pairs(), job.rows));
     job.objective = p.objective;
-    job.reference = p.references;
+    job.reference.assign(p.references.begin(), p.references.end());
     job.threads = run.threads;
     result.losses.assign(size_t(p.pairs()), -1);
     result.rewards.assign(sequences, -1);

@@ -43,11 +43,11 @@ TEST(rows_padded) {
   check_row(rows.scored[3], 7, 2, 3, -1);
   check_row(rows.scored[4], 3, 1, 1, 1);
   check_row(rows.scored[5], 5, 1, 0, 0);
-  CHECK(rows.ignored == std::vector<int64_t>({0, 8, 4, 9, 10, 11}));
-  CHECK(rows.counts == std::vector<int32_t>({2, 2, 2, 0}));
-  CHECK(rows.sft_counts == std::vector<int32_t>({2, 2, 0, 0}));
-  CHECK(rows.begin == std::vector<int64_t>({0, 4, 2, 6}));
-  CHECK(rows.end == std::vector<int64_t>({2, 6, 4, 6}));
+  CHECK(rows.ignored == Array<int64_t>({0, 8, 4, 9, 10, 11}));
+  CHECK(rows.counts == Array<int32_t>({2, 2, 2, 0}));
+  CHECK(rows.sft_counts == Array<int32_t>({2, 2, 0, 0}));
+  CHECK(rows.begin == Array<int64_t>({0, 4, 2, 6}));
+  CHECK(rows.end == Array<int64_t>({2, 6, 4, 6}));
 }
 
 TEST(rows_packed) {
@@ -55,11 +55,11 @@ TEST(rows_packed) {
   l.batch.ignore_index = -1;
   RowList rows;
   CHECK(!list_rows(l.batch, 2, rows));
-  CHECK(rows.counts == std::vector<int32_t>({2, 0, 1, 2}));
-  CHECK(rows.begin == std::vector<int64_t>({0, 3, 2, 3}));
-  CHECK(rows.end == std::vector<int64_t>({2, 3, 3, 5}));
+  CHECK(rows.counts == Array<int32_t>({2, 0, 1, 2}));
+  CHECK(rows.begin == Array<int64_t>({0, 3, 2, 3}));
+  CHECK(rows.end == Array<int64_t>({2, 3, 3, 5}));
   CHECK(rows.scored.size() == 5 && rows.scored[2].row == 3 && rows.scored[2].sequence == 2 && rows.scored[3].row == 4);
-  CHECK(rows.ignored == std::vector<int64_t>({2, 6}));
+  CHECK(rows.ignored == Array<int64_t>({2, 6}));
 }
 
 TEST(rows_likelihood_only) {
@@ -67,7 +67,7 @@ TEST(rows_likelihood_only) {
   Labels l({1, 2, -100, 0, 1, 1}, 3, 3);
   RowList rows;
   CHECK(!list_rows(l.batch, 3, rows));
-  CHECK(rows.counts == std::vector<int32_t>({2, 1, 2}));
+  CHECK(rows.counts == Array<int32_t>({2, 1, 2}));
   CHECK(rows.sft_counts == rows.counts);
   CHECK(rows.scored.size() == 5);
   for (const ScoredRow& r : rows.scored) CHECK(r.sft_label == r.label);
@@ -85,9 +85,9 @@ TEST(rows_separate_likelihood_labels) {
   check_row(rows.scored[3], 4, 1, 2, -1);
   check_row(rows.scored[4], 7, 1, 2, -1);
   CHECK(rows.scored[0].primary() == 3 && rows.scored[2].primary() == 1 && !rows.scored[2].has_label());
-  CHECK(rows.counts == std::vector<int32_t>({2, 2}));
-  CHECK(rows.sft_counts == std::vector<int32_t>({2, 0}));
-  CHECK(rows.ignored == std::vector<int64_t>({3, 5, 6}));
+  CHECK(rows.counts == Array<int32_t>({2, 2}));
+  CHECK(rows.sft_counts == Array<int32_t>({2, 0}));
+  CHECK(rows.ignored == Array<int64_t>({3, 5, 6}));
 }
 
 TEST(rows_bad_labels) {
@@ -117,7 +117,7 @@ TEST(rows_bad_labels) {
   l.batch.ignore_index = 2;
   RowList rows;
   CHECK(!list_rows(l.batch, 1, rows));
-  CHECK(rows.counts == std::vector<int32_t>({0, 1}));
+  CHECK(rows.counts == Array<int32_t>({0, 1}));
 }
 
 TEST(rows_nothing) {
@@ -130,5 +130,5 @@ TEST(rows_nothing) {
   Labels l(std::vector<int32_t>(6, -100), 2, 5);
   RowList rows;
   CHECK(!list_rows(l.batch, 1, rows));
-  CHECK(rows.scored.empty() && rows.ignored.size() == 6 && rows.counts == std::vector<int32_t>({0, 0}));
+  CHECK(rows.scored.empty() && rows.ignored.size() == 6 && rows.counts == Array<int32_t>({0, 0}));
 }

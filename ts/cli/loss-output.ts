@@ -130,7 +130,7 @@ function showSequences({ info, result }: Outcome): string {
 export function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode: GradientMode, request: Choice): string {
   const marks: Readonly<Record<BetaSource, string>> = { given: '', best: '*', plain: '' };
   const metric = (outcome: Outcome, name: string): string => {
-    const value = (outcome.result.metrics as unknown as Readonly<Record<string, number>>)[name];
+    const value = (outcome.result.metrics as Readonly<Record<string, number | undefined>>)[name];
     return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 5);
   };
   const rows = outcomes.map((outcome): Cell[] => [
@@ -162,7 +162,7 @@ export function showMany(outcomes: readonly Outcome[], skipped: readonly string[
   }
   if (skipped.length > 0)
     notes.push(`Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`);
-  if (outcomes.some(({ result }) => (result.metrics.nonfinite ?? 0) > 0)) {
+  if (outcomes.some(({ result }) => result.metrics.nonfinite > 0)) {
     notes.push('Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.');
   }
   return [table(columns, rows), '', ...notes.map((note) => paint('dim', note))].join('\n');

@@ -10,7 +10,9 @@ export type TokenIds = readonly number[] | Int32Array;
 export interface PreferencePair {
   /** May be empty; the first token of the completions is then their context, and not scored. */
   readonly prompt: TokenIds;
+  /** Ids of the completion that was preferred. */
   readonly chosen: TokenIds;
+  /** Ids of the completion that was not. */
   readonly rejected: TokenIds;
 }
 
@@ -20,6 +22,7 @@ export interface PreferencePair {
  */
 export type Truncation = 'keep_start' | 'keep_end';
 
+/** How sequences are cut and laid out. */
 export interface CollateOptions {
   /** `'padded'` (default): [sequences, tokens], padded on the right. `'packed'`: rows without padding, and `offsets`. */
   readonly layout?: 'padded' | 'packed';

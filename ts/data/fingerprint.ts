@@ -13,7 +13,15 @@ import { besideIndex, filesOfDirectory, isIndex, readJsonFile, shardsOfIndex } f
  * What a fingerprint is taken of: text, a number, the bits of an array, or the bytes of a file (by its content, not its name). Where
  * `file` is an index of shards or a directory of tensors, those of all its files.
  */
-export type FingerprintPart = string | number | ArrayBufferView | ArrayBuffer | { readonly file: string | URL };
+export type FingerprintPart =
+  | string
+  | number
+  | ArrayBufferView
+  | ArrayBuffer
+  | {
+      /** Its path or file URL. */
+      readonly file: string | URL;
+    };
 
 /** Every part begins with its kind and its size, so that no two lists of parts feed the same bytes. */
 function begin(hash: Hash, kind: string, byteLength: number): void {

@@ -20,6 +20,7 @@ import {
 /** A path or file URL, or UTF-8 bytes or text in pieces of any size: a Node or web stream, or any other async iterable. */
 export type PreferenceSource = string | URL | AsyncIterable<Uint8Array | string>;
 
+/** What errors say, and what happens after one. */
 export interface ReadPreferencesOptions {
   /** What errors call the source. Default: its path; `'stream'` where it has none. */
   readonly name?: string;

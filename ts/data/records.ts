@@ -10,18 +10,25 @@ export interface Message {
 
 /** Text before a chat template, or without one. */
 export interface PlainPreference {
+  /** What both completions answer. */
   readonly prompt: string;
+  /** The completion that was preferred. */
   readonly chosen: string;
+  /** The completion that was not. */
   readonly rejected: string;
 }
 
 /** The turns before the completions, and those of each completion: at least one everywhere. */
 export interface ConversationalPreference {
+  /** The turns that both completions answer. */
   readonly prompt: readonly Message[];
+  /** Those of the completion that was preferred. */
   readonly chosen: readonly Message[];
+  /** Those of the completion that was not. */
   readonly rejected: readonly Message[];
 }
 
+/** A prompt and two completions, as text or as messages. */
 export type Preference = PlainPreference | ConversationalPreference;
 
 /** A preference as a line has it. */

@@ -8,6 +8,7 @@ import { checkObject, describe, readProperties } from '../given.js';
 import { readSafetensorsFile, writeSafetensors } from '../safetensors.js';
 import type { SequenceLogps } from '../types.js';
 
+/** What the numbers belong to. */
 export interface CachedReferenceOptions {
   /** Of the data and the model, in their order, as {@link fingerprint} makes it. */
   readonly fingerprint: string | PromiseLike<string>;

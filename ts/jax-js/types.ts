@@ -32,6 +32,7 @@ export interface JaxBatch {
   readonly offsets?: Int32Array;
 }
 
+/** Whether gradients of the parameters are made. */
 export type JaxGradientMode = 'dense' | 'none';
 
 /** Everything a call of the objective gives but the gradients, in float64. */
@@ -47,6 +48,7 @@ export type JaxLossResult<Params, Mode extends JaxGradientMode = 'dense', M exte
       readonly grads: Params;
     };
 
+/** How a step is computed. */
 export interface JaxRunOptions<Mode extends JaxGradientMode = JaxGradientMode> {
   /** `'dense'` (default), or `'none'` for the loss alone: no tape, no backward pass and no `grads`. */
   readonly gradient?: Mode;
@@ -56,6 +58,7 @@ export interface JaxRunOptions<Mode extends JaxGradientMode = JaxGradientMode> {
   readonly memory?: number;
 }
 
+/** How an asynchronous step is computed. */
 export interface JaxAsyncRunOptions<Mode extends JaxGradientMode = JaxGradientMode> extends JaxRunOptions<Mode> {
   /** Aborts the native call: the promise rejects with code ERR_DIRALIGN_ABORTED. */
   readonly signal?: AbortSignal;
@@ -64,6 +67,7 @@ export interface JaxAsyncRunOptions<Mode extends JaxGradientMode = JaxGradientMo
 /** A {@link JaxBatch} as the method of an objective needs it. */
 type JaxNeeded<Need extends ReferenceNeed> = { required: Required<Pick<JaxBatch, 'reference'>>; optional: unknown }[Need];
 
+/** An objective as a training step up to its gradients: what `jaxDirAlignLoss` returns. */
 export interface JaxLoss<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> {
   /**
    * A training step up to its gradients: runs `forward(params)` under `vjp`, makes loss and gradient of what it returns by one native
@@ -95,6 +99,7 @@ export interface JaxLoss<M extends Method = Method, Need extends ReferenceNeed =
 /** What {@link JaxSequenceLogps} takes of a batch. */
 export type JaxLogpsBatch = Omit<JaxBatch, 'reference' | 'sftLabels'>;
 
+/** How a call of {@link JaxSequenceLogps} is computed. */
 export type JaxLogpsOptions = Pick<JaxRunOptions, 'threads' | 'memory'>;
 
 /** The call of `sequenceLogps`. */

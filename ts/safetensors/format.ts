@@ -39,9 +39,10 @@ export const decoded = {
   BF16: Uint16Array,
   I64: BigInt64Array,
   I32: Int32Array,
-} as const;
+} as const satisfies Record<DecodedDtype, unknown>;
 
-export type DecodedDtype = keyof typeof decoded;
+/** Types of elements that have an array: others of the format are listed and neither read nor written. */
+export type DecodedDtype = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32';
 
 export function isDecoded(dtype: string): dtype is DecodedDtype {
   return Object.hasOwn(decoded, dtype);

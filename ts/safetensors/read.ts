@@ -4,11 +4,14 @@ import { outOfMemory } from '../arrays.js';
 import { decoded, defect, guarded, isDecoded, maxHeaderBytes, parseHeader, quote, type Entry } from './format.js';
 import { shardsOf, type Shard } from './shards.js';
 
+/** The elements of a tensor: F16 and BF16 are a `Uint16Array` of their bits, as losses take them. */
 export type SafetensorsData = Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array;
 
+/** A tensor of a file. */
 export interface SafetensorsTensor {
   /** As the file has it: one of the format's, or of a later version of the format. */
   readonly dtype: string;
+  /** Sizes of the dimensions, the last one contiguous; `[]` of a scalar. */
   readonly shape: readonly number[];
   /** Missing for types that are listed but not decoded, and for tensors that were not asked for. */
   readonly data?: SafetensorsData;
@@ -16,6 +19,7 @@ export interface SafetensorsTensor {
 
 /** Tensors by name. */
 export interface SafetensorsFile extends ReadonlyMap<string, SafetensorsTensor> {
+  /** What the file says of itself beside its tensors: text by name. */
   readonly metadata: ReadonlyMap<string, string>;
 }
 

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
 import type { DirAlignError } from '../errors.js';
+import type { Float16ArrayLike } from '../types.js';
 import {
   decoded,
   defect,
@@ -13,12 +14,16 @@ import {
   written,
   type DecodedDtype,
 } from './format.js';
+import type { SafetensorsData } from './read.js';
 
 /** What `writeSafetensors` takes. F16 also as a `Float16Array`. */
 export interface WritableTensor {
+  /** Type of the elements in the file; `data` has to be the array for it. */
   readonly dtype: DecodedDtype;
+  /** Sizes of the dimensions; their product is the length of `data`. */
   readonly shape: readonly number[];
-  readonly data: ArrayBufferView & { readonly length: number; readonly BYTES_PER_ELEMENT: number };
+  /** `Float64Array` for F64, `Float32Array` for F32, `Uint16Array` for F16 and BF16, `BigInt64Array` for I64, `Int32Array` for I32. */
+  readonly data: SafetensorsData | Float16ArrayLike;
 }
 
 /** One system call moves less than 2 GiB. */
@@ -43,6 +48,12 @@ function isMap<T>(tensors: ReadonlyMap<string, T> | Readonly<Record<string, T>>)
 /**
  * Writes the tensors, widest elements first and the header padded to 8 bytes, so that each is aligned in the file too. The same
  * tensors in the same order make the same bytes.
+ *
+ * @param path the file; one that is there is replaced
+ * @param tensors by name
+ * @param metadata text by name, for readers of the file
+ * @throws DirAlignError with code ERR_DIRALIGN_FILE for a tensor whose dtype, shape and data do not fit each other, and for a file
+ * that cannot be written
  */
 export function writeSafetensors(
   path: string,

@@ -30,6 +30,7 @@ export type TfLossResult<M extends Method = Method> = LossValues<M>;
 /** The same from hidden states. */
 export type TfHiddenLossResult<M extends Method = Method> = LossValues<M> & Pick<HiddenLossResult, 'memory'>;
 
+/** How a call is made, and who hears what it gives beside the loss. */
 export interface TfRunOptions<Result = TfLossResult> {
   /** Is called with losses, rewards, metrics and the rest of the result, before the op returns. */
   readonly onResult?: (result: Result) => void;
@@ -37,6 +38,7 @@ export interface TfRunOptions<Result = TfLossResult> {
   readonly threads?: number;
 }
 
+/** The same from hidden states. */
 export interface TfHiddenRunOptions<M extends Method = Method> extends TfRunOptions<TfHiddenLossResult<M>> {
   /** Bytes that the workspace may take; default 256 MiB. */
   readonly memory?: number;
@@ -55,6 +57,7 @@ export interface TfOutputLayer {
 /** A {@link TfBatch} as the method of an objective needs it. */
 type TfNeeded<Need extends ReferenceNeed> = { required: Required<Pick<TfBatch, 'reference'>>; optional: unknown }[Need];
 
+/** An objective as a differentiable op: what {@link tfDirAlignLoss} returns. */
 export interface TfLoss<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> {
   /**
    * The loss, a float32 scalar, of float32 logits [sequences, tokens, vocab], or packed [rows, vocab] with `offsets`. Differentiable in the

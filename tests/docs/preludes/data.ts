@@ -6,8 +6,7 @@ fs.writeFileSync('pairs.jsonl', `${JSON.stringify(pair)}\n${JSON.stringify({ ...
 fs.writeFileSync('reference-model.safetensors', 'its bytes are all that counts here');
 fs.rmSync('reference.safetensors', { force: true });
 
-export function encode(text: unknown): number[] {
-  if (typeof text !== 'string') throw new Error('these are messages');
+export function encode(text: string): number[] {
   return Array.from(text, (character) => character.charCodeAt(0));
 }
 export const examples = [{ prompt: encode(pair.prompt), chosen: encode(pair.chosen), rejected: encode(pair.rejected) }];

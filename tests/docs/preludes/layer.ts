@@ -18,7 +18,7 @@ export const batch = { hidden, weight, shape, labels, reference };
 export const microBatches = [batch, batch];
 export const embeddingGradient = new Float32Array(vocab * H);
 export const policy = {
-  backward: (gradient: ArrayLike<number> | undefined): void => {
-    if (gradient?.length !== hidden.length) throw new Error('there is no gradient');
+  backward: (gradient: Float32Array): void => {
+    if (gradient.length !== hidden.length) throw new Error('there is no gradient');
   },
 };

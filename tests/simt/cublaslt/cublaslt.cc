@@ -1,4 +1,4 @@
-// Stands for cuBLASLt on the emulation: the part of its C interface that cuda/cublaslt.cu uses, with a plain product in the order of the
+// Stands for cuBLASLt on the emulation: the part of its C interface that cuda/cublaslt.cc uses, with a plain product in the order of the
 // stream. The numbers are written down once more from NVIDIA's documentation, so that a slip in one place shows.
 //
 // It refuses what cuBLASLt refuses: shapes and leading dimensions that do not fit, types without a kernel, attributes it does not know,

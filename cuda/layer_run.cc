@@ -153,7 +153,9 @@ class LayerRun {
       for (int64_t i = group.rows.begin; i < group.rows.end; i++)
         if (const double c = largest_entry(coefficients(i)); std::isfinite(c)) largest = std::max(largest, c);
       // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller ones its whole range.
-      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::clamp(15 - (std::ilogb(largest) + 1), -100, 100) : 0;
+      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
+                               ? std::clamp(15 - (std::ilogb(largest) + 1), -120, 100)
+                               : 0;
       for (const RowRange& chunk : chunks_[g]) {
         if (job_.cancelled) return false;
         const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
@@ -333,7 +335,7 @@ bool complete(LossJob& job, LayerRun& run) {
     if (!run.reduce_all()) return false;
     evaluate({0, pairs, {}, false});
   }
-  *job.loss = loss.finish(job.logps, sft);
+  *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
   return true;
 }
 

@@ -42,7 +42,7 @@ void finish_loss(LossJob& job, const Array<double>& sft_logps) {
   BatchLoss loss(job.terms(), job.outputs);
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
-  *job.loss = loss.finish(job.logps, sft);
+  *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
   if (job.gradient.mode == GradientOutput::Mode::factored) write_row_scales(job, loss);
 }
 

@@ -117,37 +117,54 @@ function namesOf(code: string): Names {
   return { declared, exported, variable };
 }
 
-/** A module of the snippet, with imports from preludes of what it does not declare itself. */
-export function compose(snippet: Snippet, page: readonly Snippet[], preludeFolder: string, folder: string): string {
-  const blocks = [snippet.code];
-  let preludes = snippet.preludes;
-  if (preludes.includes('above')) {
-    const above = page.slice(0, page.indexOf(snippet)).filter(({ language, notRun }) => language === snippet.language && !notRun);
-    blocks.unshift(...above.map(({ code }) => code));
-    preludes = [...new Set([...preludes, ...above.flatMap((each) => each.preludes)])].filter((name) => name !== 'above');
+/** A snippet as a module: its own code, and before it what a reader of the page has already. */
+export interface Module {
+  readonly before: string;
+  readonly code: string;
+}
+
+/** Imports from preludes of what the snippet does not declare itself, and the blocks above where it goes on from them. */
+export function compose(snippet: Snippet, page: readonly Snippet[], preludeFolder: string, folder: string): Module {
+  const above: Snippet[] = [];
+  if (snippet.preludes.includes('above')) {
+    const earlier = page.slice(0, page.indexOf(snippet));
+    above.push(...earlier.filter(({ language, notRun }) => language === snippet.language && notRun === undefined));
   }
-  const code = blocks.join('\n');
-  const taken = new Set(namesOf(code).declared);
+  const preludes = [...new Set([snippet, ...above].flatMap((each) => each.preludes))].filter((name) => name !== 'above');
+  const blocks = above.map(({ code }) => code);
+  const taken = new Set(namesOf([...blocks, snippet.code].join('\n')).declared);
   const imports = preludes.map((prelude) => {
     const file = path.join(preludeFolder, `${prelude}.ts`);
     const { exported, variable } = namesOf(fs.readFileSync(file, 'utf8'));
     const names = [...exported].filter((name) => !taken.has(name));
     for (const name of names) taken.add(name);
-    const from = path.relative(folder, file).split(path.sep).join('/').replace(/\.ts$/, '.js');
+    const from = `./${path.relative(folder, file).split(path.sep).join('/').replace(/\.ts$/, '.js')}`;
     const list = names.map((name) => (variable.has(name) ? `${name} as ${name}$` : name));
     const lets = names.filter((name) => variable.has(name)).map((name) => `let ${name} = ${name}$;`);
     // Once for its effects: a compiler leaves an import out of which nothing is used.
     return [`import '${from}';`, `import { ${list.join(', ')} } from '${from}';`, ...lets].join('\n');
   });
-  return [...imports, code, 'export {};', ''].join('\n');
+  return { before: [...imports, ...blocks].map((block) => `${block}\n`).join(''), code: snippet.code };
 }
 
-/** What the compiler has against modules, a line each. */
-export function typeErrors(files: readonly string[], configFile: string): string[] {
-  const { config } = ts.readConfigFile(configFile, (file) => ts.sys.readFile(file)) as { config: { compilerOptions: object } };
-  const root = path.dirname(configFile);
-  const { options } = ts.parseJsonConfigFileContent({ compilerOptions: config.compilerOptions, files: [] }, ts.sys, root);
-  const program = ts.createProgram([...files], options);
+/** What `tsc --init` of TypeScript 6 sets, with the types of Node: what a reader's project has at its strictest. */
+export const readerOptions: ts.CompilerOptions = {
+  module: ts.ModuleKind.NodeNext,
+  target: ts.ScriptTarget.ESNext,
+  types: ['node'],
+  strict: true,
+  noUncheckedIndexedAccess: true,
+  exactOptionalPropertyTypes: true,
+  verbatimModuleSyntax: true,
+  isolatedModules: true,
+  noUncheckedSideEffectImports: true,
+  moduleDetection: ts.ModuleDetectionKind.Force,
+  skipLibCheck: true,
+};
+
+/** What the compiler has against modules in a reader's project, a line each; of JavaScript, what an editor marks. */
+export function typeErrors(files: readonly string[]): string[] {
+  const program = ts.createProgram([...files], { ...readerOptions, noEmit: true, allowJs: true, checkJs: true });
   return files.flatMap((file) => {
     const source = program.getSourceFile(file);
     if (source === undefined) throw new Error(`${file} is not there`);
