@@ -40,6 +40,8 @@ export class Call {
   readonly exact: ExactBatch | LogpsBatch;
   /** Logits in place. */
   overwrites = false;
+  /** It may fail once it has begun, and leave outputs incomplete. */
+  mayBeHalfDone = false;
   /** Arrays and tensors of the caller, as they were given. */
   readonly given = new Set<unknown>();
   /** Objects whose properties are no longer plain. */

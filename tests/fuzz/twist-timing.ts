@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { choose, integer } from '../support/numbers.js';
 import { bitsOf, Call, difference, type Properties } from './call.js';
 import { Guarded } from './memory.js';
-import type { Twist } from './twist.js';
+import { isRead, planted, type Expectation, type Twist } from './twist.js';
 
 /** One for all calls of the process, never aborted. */
 const shared = new AbortController();
@@ -36,24 +36,46 @@ const abort: Twist = {
   },
 };
 
+/** What libraries for older runtimes made of a signal, with what is changed of it. */
+function ofLibrary(change: object = {}): object {
+  return Object.assign(new EventTarget(), { aborted: false, reason: undefined }, change);
+}
+const signals: Readonly<Record<string, (error: Error) => [signal: object, expect: Expectation]>> = {
+  'one for all calls': () => [shared.signal, 'same'],
+  'one that follows others': () => [
+    AbortSignal.any([shared.signal, new AbortController().signal]),
+    'same',
+  ],
+  'one of a library': () => [ofLibrary(), 'same'],
+  'one that says something else each time': () => {
+    let reads = 0;
+    const get = (): unknown => [false, 'x', undefined, true][reads++ % 4];
+    const { signal: own } = new AbortController();
+    return [Object.defineProperty(own, 'aborted', { get }), 'any'];
+  },
+  'one that takes no listener': (error) => {
+    const addEventListener = (): never => {
+      throw error;
+    };
+    return [ofLibrary({ addEventListener }), 'thrown'];
+  },
+  'one that keeps its listeners': (error) => {
+    const removeEventListener = (): never => {
+      throw error;
+    };
+    return [ofLibrary({ removeEventListener }), 'any'];
+  },
+};
+
 const signal: Twist = {
   name: 'a signal that is never aborted',
   apply(call, random) {
     if (!call.plan.asynchronous) return undefined;
-    const kinds: Record<string, () => AbortSignal> = {
-      'one for all calls': () => shared.signal,
-      'one of many': () => AbortSignal.any([shared.signal, new AbortController().signal]),
-      'one with a listener that throws': () => {
-        const { signal: own } = new AbortController();
-        own.addEventListener('abort', () => {
-          throw new Error('never called');
-        });
-        return own;
-      },
-    };
-    const [what, make] = choose(random, Object.entries(kinds));
-    sign(call, make());
-    return { expect: 'same', what: `signal: ${what}` };
+    const [what, make] = choose(random, Object.entries(signals));
+    const [own, expect] = make(planted(call));
+    sign(call, own);
+    call.mayBeHalfDone = expect === 'any';
+    return { expect, mayAbort: true, what: `signal: ${what}` };
   },
 };
 
@@ -131,7 +153,9 @@ const transferred: Twist = {
     call.undo.push(() => {
       kept.length = 0;
     });
-    return { expect: 'any', what: `${key} is transferred meanwhile` };
+    call.mayBeHalfDone = true;
+    const expect = held.value.length > 0 && isRead(call, key) ? 'refused' : 'any';
+    return { expect, what: `${key} is transferred meanwhile` };
   },
 };
 
