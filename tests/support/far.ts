@@ -42,7 +42,7 @@ export function underflowingRows(batch: HostBatch, { gradLogits, coefficients }:
     batch.dtype ?? 'float32'
   ] as [number, number];
   const ofLabels = (own: Int32Array): Float64Array =>
-    tokenLogps({ ...batch, labels: own, sftLabels: undefined } as HostBatch).logps;
+    tokenLogps({ ...batch, labels: own, sftLabels: undefined }).logps;
   const small = (row: number, label: number, coefficient: number, logps: Float64Array): boolean =>
     label >= 0 && coefficient !== 0 && logps[row] !== 0 && (at(bits, row * vocab + label) & magnitude) < normal;
   const [own, other] = [ofLabels(labels), sftLabels && ofLabels(sftLabels)];
