@@ -37,7 +37,7 @@ describe('what it finds', () => {
   afterEach(() => {
     vi.restoreAllMocks();
   });
-  const start = Reflect.get(Call.prototype, 'start') as (this: Call) => unknown;
+  const start: (this: Call) => unknown = Reflect.get(Call.prototype, 'start');
   /** What the package does otherwise than it does. */
   const plant = (fault: (this: Call) => unknown): void => {
     vi.spyOn(Call.prototype, 'start').mockImplementation(fault);

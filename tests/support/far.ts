@@ -41,8 +41,7 @@ export function underflowingRows(batch: HostBatch, { gradLogits, coefficients }:
   const [magnitude, normal] = { float32: [0x7fffffff, 0x00800000], float16: [0x7fff, 0x0400], bfloat16: [0x7fff, 0x0080] }[
     batch.dtype ?? 'float32'
   ] as [number, number];
-  const ofLabels = (own: Int32Array): Float64Array =>
-    tokenLogps({ ...batch, labels: own, sftLabels: undefined }).logps;
+  const ofLabels = (own: Int32Array): Float64Array => tokenLogps({ ...batch, labels: own, sftLabels: undefined }).logps;
   const small = (row: number, label: number, coefficient: number, logps: Float64Array): boolean =>
     label >= 0 && coefficient !== 0 && logps[row] !== 0 && (at(bits, row * vocab + label) & magnitude) < normal;
   const [own, other] = [ofLabels(labels), sftLabels && ofLabels(sftLabels)];
