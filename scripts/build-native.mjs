@@ -30,7 +30,8 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
 function options() {
   try {
-    const { values } = parseArgs({
+    const { values, tokens } = parseArgs({
+      tokens: true,
       options: {
         cuda: { type: 'string' },
         config: { type: 'string', default: 'Release' },
@@ -41,6 +42,9 @@ function options() {
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
+    const given = tokens.filter(({ kind, name }) => kind === 'option' && name !== 'define').map(({ name }) => name);
+    const twice = given.find((name, i) => given.indexOf(name) < i);
+    if (twice !== undefined) throw new Error(`option '--${twice}' is given twice`);
     if (!configs.includes(values.config)) throw new Error(`--config: '${values.config}' is not one of ${configs.join(', ')}`);
     return values;
   } catch (error) {

@@ -331,3 +331,8 @@ sleep 1000 & echo $! > "${home}/pid"; wait`;
     await vi.waitUntil(isGone, 20_000);
   });
 });
+
+test('an option given twice is refused, but for those of CMake', () => {
+  expect(refused(['--config', 'Debug', '--config', 'Release'])).toContain("'--config' is given twice");
+  built(['-D', 'A=1', '-D', 'B=2']);
+});

@@ -68,7 +68,7 @@ describe('diralign', () => {
     const help = output(name, '--help');
     expect(help).toMatch(/Examples/);
     expect(help).toContain(`diralign ${name}`);
-    expect(Math.max(...help.split('\n').map((line) => line.length))).toBeLessThanOrEqual(132);
+    expect(Math.max(...help.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100);
   });
 
   test('--version is that of the package', () => {
@@ -83,6 +83,12 @@ describe('diralign', () => {
     expect(refusal(2, 'loss', '--method', 'dpoo')).toContain("did you mean 'dpo'?");
     expect(refusal(2, 'methods', 'simp')).toContain("did you mean 'simpo'?");
     expect(refusal(2, 'loss', '--beta')).toContain("'--beta' needs a value");
+    expect(refusal(2, 'loss', '--beta', '1', '--beta', '2')).toContain("'--beta' is given twice");
+    expect(diralign(['info', '--json', '--json'])).toMatchObject({
+      status: 2,
+      stdout: expect.stringContaining("'--json' is given twice") as string,
+    });
+    expect(refusal(2, 'loss', '--labelSmoothing', '0', '--label-smoothing=0')).toContain("'--label-smoothing' is given twice");
     expect(refusal(2, 'loss', '--json=yes')).toContain("'--json' takes no value");
     expect(refusal(2, 'loss', 'a.safetensors', 'b.safetensors')).toContain("'b.safetensors'");
     expect(refusal(2, 'info', '--colour')).toContain('see: diralign info --help');
@@ -132,7 +138,7 @@ describe('diralign loss', () => {
     const text = output('loss');
     expect(text).toContain('8 pairs, 421 scored tokens of 800, vocabulary 217, bfloat16');
     for (const { name } of methods()) expect(text).toMatch(new RegExp(`^${name} `, 'm'));
-    expect(text).toContain("* the best beta of the paper's ultrafeedback-llama-3.1-8b setup");
+    expect(text).toContain('beta: the usual one of each method (0.1; 1 over log-odds, 2 per token)');
     expect(text).toBe(output('loss', '--method', 'all').replace(/^[\d.]+ ms/m, /^[\d.]+ ms/m.exec(text)?.[0] ?? ''));
   });
 
@@ -153,13 +159,47 @@ describe('diralign loss', () => {
       expect(gradientNorm).toBeGreaterThan(0);
       expect(normalize).toBe(methods().find(({ name }) => name === method)?.normalize);
       if (method === 'sft') continue;
-      const best = presets.best['ultrafeedback-llama-3.1-8b'][method as 'dpo']?.beta;
-      expect({ beta, betaSource }).toEqual(
-        best === undefined ? { beta: 0.1, betaSource: 'default' } : { beta: best, betaSource: 'ultrafeedback-llama-3.1-8b' },
-      );
+      const usual: Readonly<Record<string, number>> = { simpo: 2, alphapo: 2, orpo: 1, asft: 1 };
+      expect({ beta, betaSource }).toEqual({ beta: usual[method] ?? 0.1, betaSource: 'usual' });
     }
     const [dpo] = lossJson('--method', 'dpo', '--beta', '0.1').results;
     expect(output('loss', '--method', 'dpo', '--beta', '0.1')).toContain(digits(dpo?.loss as number));
+  });
+
+  test('--preset: the best betas of a setup of the paper, and the usual ones where it has none', () => {
+    const setup = 'tldr-llama-3.2-3b';
+    for (const { method, beta, betaSource } of lossJson('--preset', setup).results) {
+      if (method === 'sft') continue;
+      const best = presets.best[setup][method as 'dpo']?.beta;
+      if (best === undefined) expect(betaSource).toBe('usual');
+      else expect({ beta, betaSource }).toEqual({ beta: best, betaSource: setup });
+    }
+    expect(output('loss', '--preset', setup)).toContain(`* the best beta of the paper's ${setup} setup`);
+    expect(refusal(2, 'loss', '--preset', 'llama')).toContain('tldr-llama-3.2-3b');
+    expect(refusal(2, 'loss', '--preset', setup, '--beta', '1')).toContain('exclude each other');
+  });
+
+  test('methods and the file in any order, as plot and methods take them', () => {
+    const wanted = lossJson('--method', 'dpo,simpo', example).results;
+    expect(lossJson('dpo,simpo').results).toEqual(wanted);
+    expect(lossJson('dpo,simpo', example).results).toEqual(wanted);
+    expect(lossJson(example, 'dpo,simpo', '--beta', '0.3').results).toEqual(
+      lossJson(example, '--method', 'dpo,simpo', '--beta', '0.3').results,
+    );
+    expect(refusal(2, 'loss', 'dpoo')).toContain("'dpoo' is no file and no method; did you mean 'dpo'?");
+    expect(refusal(2, 'loss', 'dpo', '--method', 'ipo')).toContain("'dpo' is one argument too many");
+    expect(refusal(2, 'loss', 'dpo', 'ipo')).toContain("'ipo' is one argument too many");
+  });
+
+  test('an option that means two things is given to a method', () => {
+    const line = refusal(2, 'loss', '--alpha', '0.5');
+    expect(line).toContain('alpha of the score (dpo, alphapo) or reward of a token (r_dpo)?');
+    const [alphapo, lengths] = lossJson('alphapo,r_dpo', '--alpha', 'alphapo=0.5,r_dpo=0.01').results;
+    expect([alphapo?.options.alpha, lengths?.options.alpha]).toEqual([0.5, 0.01]);
+    expect(lossJson('all', '--alpha', 'r_dpo=-0.02').results.find(({ method }) => method === 'r_dpo')?.options.alpha).toBe(-0.02);
+    expect(output('loss', 'all', '--alpha', 'alphapo=0.5')).toContain('alpha goes to alphapo.');
+    expect(refusal(2, 'loss', '--alpha', 'ipo=1')).toContain("'ipo' is none of the methods that have it: dpo, alphapo, r_dpo");
+    expect(refusal(2, 'loss', '--alpha', 'alphapo=x')).toContain("--alpha: 'x' is not a number");
   });
 
   test('options in either spelling, negative numbers, several methods', () => {
@@ -180,7 +220,7 @@ describe('diralign loss', () => {
   test('--gradient and --threads change no loss', () => {
     const norms = ['none', 'dense', 'factored'].map((gradient) => {
       const [result] = lossJson('--method', 'simpo', '--gradient', gradient, '--threads', '1').results;
-      expect(result?.loss).toBe(dirAlignLoss('simpo', 1)(readBatch(example)).loss);
+      expect(result?.loss).toBe(dirAlignLoss('simpo', 2)(readBatch(example)).loss);
       return result?.gradientNorm;
     });
     expect(norms[0]).toBeUndefined();
@@ -444,6 +484,43 @@ describe('what the output is made of', () => {
       'b           3.25e-7',
       'c           -',
     ]);
+  });
+
+  test('what is wider than the screen goes below, with the first column', () => {
+    const columns = ['name', 'one', 'two', 'three'].map((title) => ({ title }));
+    const rows = [['a', '11111', '22222', '33333']];
+    const split = (width: number): string[][] =>
+      table(columns, rows, width)
+        .split('\n\n')
+        .map((part) => (part.split('\n')[0] ?? '').trim().split(/ +/));
+    expect(split(25)).toEqual([['name', 'one', 'two', 'three']]);
+    expect(split(24)).toEqual([
+      ['name', 'one', 'two'],
+      ['name', 'three'],
+    ]);
+    expect(split(11)).toEqual([
+      ['name', 'one'],
+      ['name', 'two'],
+      ['name', 'three'],
+    ]);
+    // However narrow, one column stands beside the first.
+    expect(split(1)).toHaveLength(3);
+  });
+
+  test.each([
+    'loss',
+    'loss dpo',
+    'loss sft',
+    'loss --preset ultrafeedback-llama-3.1-8b',
+    'methods',
+    'methods dpo',
+    'plot',
+    'plot dpo',
+  ])('%s fits 100 columns', (command) => {
+    const wide = output(...command.split(' '))
+      .split('\n')
+      .filter((line) => line.length > 100);
+    expect(wide).toEqual([]);
   });
 
   test('digits', () => {

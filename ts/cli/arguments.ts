@@ -26,12 +26,16 @@ export function parse<T extends OptionTypes>(command: string, args: readonly str
   const options: ParseArgsConfig['options'] = Object.fromEntries(
     Object.entries(types).map(([name, type]) => [kebab(name), { type }]),
   );
-  let parsed: { readonly values: Readonly<Record<string, unknown>>; readonly positionals: readonly string[] };
+  let parsed;
   try {
-    parsed = parseArgs({ args: normalized(args, types), options, allowPositionals: true, strict: true });
+    parsed = parseArgs({ args: normalized(args, types), options, allowPositionals: true, strict: true, tokens: true });
   } catch (error) {
     throw new UsageError(explain(error as NodeJS.ErrnoException, names, args));
   }
+  const given = parsed.tokens.flatMap((token) => (token.kind === 'option' ? [token.name] : []));
+  const twice = given.find((name, i) => given.indexOf(name) < i);
+  // Which of them is meant nobody knows.
+  if (twice !== undefined) throw new UsageError(`option '--${twice}' is given twice`);
   const extra = parsed.positionals[positionals];
   if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for ${command}`);
   const values: Record<string, unknown> = {};

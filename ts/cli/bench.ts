@@ -9,18 +9,22 @@ const usage = `diralign bench: speed against what memory allows, and against oth
 
 Usage: diralign bench [options]
 
-  --shape B,T,V        pairs, tokens per sequence, vocabulary (default 2,256,32000: 1024 rows, 131 MB)
+  --shape B,T,V        pairs, tokens per sequence, vocabulary (default 2,256,32000: 1024 rows,
+                       131 MB)
   --threads N          CPU threads (default: all that the process may use)
   --rounds N           rounds, each of which runs every case once (default 15)
-  --modes A,B          forward, forward-bf16, forward-f16, in-place, factored, out, out-bf16, fresh, logps (default: all)
-  --fraction F,G       shares of the rows that are scored, the others are ignored as a prompt is (default 1,0.5)
+  --modes A,B          forward, forward-bf16, forward-f16, in-place, factored, out, out-bf16, fresh,
+                       logps (default: all)
+  --fraction F,G       shares of the rows that are scored, the others are ignored as a prompt is
+                       (default 1,0.5)
   --peers A,B          js, tfjs-wasm, onnx, or none (default: those that are installed)
   --sweep              also the time per logit over vocabularies of 1000 to 256000, and over rows
   --json               the result for a machine, on the standard output
   --html FILE          a page with charts
 
-Every time is a median over rounds. Before each timed call the logits are restored and the caches filled with other data, for
-the loops that measure the memory as well. A peer whose loss or gradient differs from ours makes the run fail.
+Every time is a median over rounds. Before each timed call the logits are restored and the caches
+filled with other data, for the loops that measure the memory as well. A peer whose loss or gradient
+differs from ours makes the run fail.
 
 Examples:
   diralign bench

@@ -50,15 +50,17 @@ export const buildCommand: Command = {
 ${paint('bold', 'Usage')}
   diralign build [options]
 
-Needs CMake 3.18 or later and a C++20 compiler; says what to install where one is missing. The addon is left in the package,
-which finds it there.
+Needs CMake 3.18 or later and a C++20 compiler; says what to install where one is missing. The addon
+is left in the package, which finds it there.
 
 ${paint('bold', 'Options')}
-  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all architectures;
-                     or compute capabilities with commas, such as 80,90. Needs nvcc 12.8 or later
+  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all
+                     architectures; or compute capabilities with commas, such as 80,90. Needs nvcc
+                     12.8 or later
   --config NAME      Release (default) or Debug
-  --build-dir DIR    build there, and leave diralign.node there, which DIRALIGN_ADDON=DIR/diralign.node loads;
-                     a new or empty directory, or one that a build has made
+  --build-dir DIR    build there, and leave diralign.node there, which
+                     DIRALIGN_ADDON=DIR/diralign.node loads; a new or empty directory, or one that a
+                     build has made
   --clean            start from nothing: remove what builds have left in the directory
   --log FILE         write there what CMake and the compilers say
   -D NAME=VALUE      an option of CMake

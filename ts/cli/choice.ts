@@ -1,14 +1,22 @@
 /** What `loss` and `plot` compute: methods, and the settings that the command line gives them. */
-import { methods, type MethodInfo } from '../catalogue.js';
+import { methods, type Method, type MethodInfo } from '../catalogue.js';
 import { dirAlignLoss, type Objective } from '../objective.js';
 import { presets, type PresetSetup } from '../presets.js';
-import { kebab, number } from './arguments.js';
+import { wrap } from '../text/table.js';
+import { kebab, number, oneOf } from './arguments.js';
 import { UsageError } from './command.js';
 import { methodNamed } from './methods.js';
 
-/** The setup whose best betas are taken where the user gives none: the largest model with a chat data set. */
-export const setup: PresetSetup = 'ultrafeedback-llama-3.1-8b';
-export const plainBeta = 0.1;
+const perToken = ['mean log-prob', 'alpha log-prob'];
+
+/** The beta with which a method is commonly used: by what it multiplies, whole sequences, log-odds, or nats per token. */
+export function usualBeta({ score }: MethodInfo): number {
+  return score === 'log-odds' ? 1 : perToken.includes(score) ? 2 : 0.1;
+}
+/** {@link usualBeta} in words. */
+export const usualBetas = '0.1; 1 over log-odds, 2 per token';
+
+type Value = number | string | boolean;
 
 /** Every option of any method, by its name in the library. */
 function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
@@ -21,12 +29,13 @@ export interface Choice {
   readonly chosen: readonly MethodInfo[];
   /** `all` was asked for, or nothing: what cannot be had is left out, not refused. */
   readonly all: boolean;
-  /** Undefined: the best known for the method. */
+  /** Undefined: the best of the preset, or else the usual one of the method. */
   readonly beta: number | undefined;
+  readonly preset: PresetSetup | undefined;
   /** Undefined: the method's default. */
   readonly normalize: boolean | undefined;
-  /** Those of any method, by their names in the library. */
-  readonly options: Readonly<Record<string, number | string | boolean>>;
+  /** The options given to each method, by their names in the library. */
+  readonly options: ReadonlyMap<Method, Readonly<Record<string, Value>>>;
 }
 
 /** The options of the methods as the parser takes them. */
@@ -34,38 +43,72 @@ export function optionTypes(): Record<string, 'string' | 'boolean'> {
   return Object.fromEntries([...methodOptions()].map(([name, type]) => [name, type === 'boolean' ? 'boolean' : 'string']));
 }
 
+const setups = Object.keys(presets.best) as PresetSetup[];
+
 /**
  * @param list names with commas between them, or `all`.
- * @param values what was typed: `beta`, `normalize`, `noNormalize` and the options of the methods.
+ * @param values what was typed: `beta`, `preset`, `normalize`, `noNormalize` and the options of the methods.
  * @throws UsageError for names and numbers that are none, and for options that none of the methods has.
  */
 export function readChoice(list: string, values: Readonly<Record<string, string | boolean | undefined>>): Choice {
-  const options: Record<string, number | string | boolean> = {};
-  for (const [name, type] of methodOptions()) {
-    const given = values[name];
-    if (given !== undefined) options[name] = type === 'number' ? number(name, String(given)) : given;
-  }
-  const names = list.split(',').map((name) => name.trim());
+  const names = [...new Set(list.split(',').map((name) => name.trim()))];
   const all = names.includes('all');
   const chosen = all ? methods() : names.map(methodNamed);
-  for (const name of Object.keys(options)) {
-    // For several methods, an option goes to those that have it.
-    if (!chosen.some((info) => Object.hasOwn(info.options, name))) {
-      const known = Object.keys(chosen[0]?.options ?? {}).map((option) => `--${kebab(option)}`);
-      throw new UsageError(`--${kebab(name)}: ${names.join(', ')} has no such option; it has ${known.join(', ')}`);
+  const options = new Map<Method, Record<string, Value>>(chosen.map(({ name }) => [name, {}]));
+  for (const [name, type] of methodOptions()) {
+    const given = values[name];
+    if (given === undefined) continue;
+    for (const [info, value] of assigned(name, given, chosen)) {
+      (options.get(info.name) as Record<string, Value>)[name] = type === 'number' ? number(name, String(value)) : value;
     }
   }
   if (values.normalize && values.noNormalize) throw new UsageError('--normalize and --no-normalize exclude each other');
+  if (values.beta !== undefined && values.preset !== undefined) {
+    throw new UsageError('--beta and --preset exclude each other: a preset is the betas of a setup');
+  }
   return {
     chosen,
     all,
     beta: values.beta === undefined ? undefined : number('beta', String(values.beta)),
+    preset: values.preset === undefined ? undefined : oneOf('preset', String(values.preset), setups),
     normalize: values.normalize ? true : values.noNormalize ? false : undefined,
     options,
   };
 }
 
-export type BetaSource = 'given' | 'best' | 'plain';
+/** Which methods an option goes to: those that have it, or that it names, as in `alphapo=0.25,r_dpo=0.01`. */
+function assigned(name: string, given: string | boolean, chosen: readonly MethodInfo[]): [MethodInfo, string | boolean][] {
+  const option = `--${kebab(name)}`;
+  const having = chosen.filter((info) => Object.hasOwn(info.options, name));
+  const [first] = having;
+  if (!first) {
+    const known = Object.keys(chosen[0]?.options ?? {}).map((each) => `--${kebab(each)}`);
+    throw new UsageError(
+      `${option}: ${chosen.map((info) => info.name).join(', ')} has no such option; it has ${known.join(', ')}`,
+    );
+  }
+  if (typeof given === 'string' && given.includes('=')) {
+    return given.split(',').map((each) => {
+      const [method = '', value = ''] = each.split('=').map((part) => part.trim());
+      const info = having.find((candidate) => candidate.name === method);
+      if (info) return [info, value];
+      throw new UsageError(
+        `${option}: '${method}' is none of the methods that have it: ${having.map((one) => one.name).join(', ')}`,
+      );
+    });
+  }
+  const meanings = new Set(having.map((info) => info.options[name]?.meaning ?? ''));
+  if (meanings.size > 1) {
+    const owners = (meaning: string): string =>
+      having.flatMap((info) => (info.options[name]?.meaning === meaning ? [info.name] : [])).join(', ');
+    const told = [...meanings].map((meaning) => `${meaning} (${owners(meaning)})`).join(' or ');
+    throw new UsageError(`${option}: ${told}? Name the method, as in ${option} ${having.at(-1)?.name ?? ''}=${String(given)}`);
+  }
+  return having.map((info) => [info, given]);
+}
+
+/** A preset by its name. */
+export type BetaSource = 'given' | 'usual' | PresetSetup;
 
 export interface Built {
   readonly info: MethodInfo;
@@ -74,16 +117,15 @@ export interface Built {
 }
 
 /** The objective of a method with what the command line says. @throws DirAlignError where it has no meaning. */
-export function build(info: MethodInfo, request: Choice): Built {
-  const best = presets.best[setup][info.name]?.beta;
-  const betaSource: BetaSource = request.beta !== undefined ? 'given' : best !== undefined ? 'best' : 'plain';
-  const options = Object.fromEntries(Object.entries(request.options).filter(([name]) => Object.hasOwn(info.options, name)));
+export function build(info: MethodInfo, { beta, preset, normalize, options }: Choice): Built {
+  const best = preset && presets.best[preset][info.name]?.beta;
+  const betaSource: BetaSource = beta !== undefined ? 'given' : best !== undefined ? (preset as PresetSetup) : 'usual';
   // Not every divergence has an alpha; only dirAlignLoss knows which combinations have a meaning.
   const objective = dirAlignLoss({
     method: info.name,
-    beta: request.beta ?? best ?? plainBeta,
-    ...(request.normalize !== undefined && { normalize: request.normalize }),
-    ...options,
+    beta: beta ?? best ?? usualBeta(info),
+    ...(normalize !== undefined && { normalize }),
+    ...options.get(info.name),
   } as { method: 'dpo'; beta: number }) as unknown as Objective;
   return { info, objective, betaSource: info.name === 'sft' ? undefined : betaSource };
 }
@@ -95,10 +137,14 @@ export function usesReference({ info, objective }: Built): boolean {
 const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps', 'fromHidden']);
 
 /** The options of an objective; those the user did not give are worth showing only where they do something. */
-export function optionsOf(objective: Objective): Record<string, number | string | boolean> {
+export function optionsOf(objective: Objective): Record<string, Value> {
   const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(([name]) => !settingNames.has(name));
-  return Object.fromEntries(entries) as Record<string, number | string | boolean>;
+  return Object.fromEntries(entries) as Record<string, Value>;
 }
+
+/** Help is the same everywhere: it is on the site, too. */
+const helpWidth = 100;
+const helpIndent = 23;
 
 /** Options with the same meaning, and whose they are. */
 export function optionHelp(): string {
@@ -118,6 +164,8 @@ export function optionHelp(): string {
   };
   return [...seen.values()]
     .sort((a, b) => b.owners.length - a.owners.length)
-    .map(({ name, meaning, owners }) => `  --${kebab(name).padEnd(19)} ${meaning} (${whose(owners)})`)
+    .map(({ name, meaning, owners }) =>
+      wrap(`  --${kebab(name).padEnd(18)} ${meaning} (${whose(owners)})`, helpIndent, helpWidth),
+    )
     .join('\n');
 }

@@ -1,8 +1,8 @@
 /** The outcome of `diralign loss`, as tables and as JSON. */
 import type { GradientMode, LogitsBatch, LossResult } from '../types.js';
-import { digits, plural, table, type Cell } from '../text/table.js';
+import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
-import { optionsOf, plainBeta, setup, type BetaSource, type Built, type Choice } from './choice.js';
+import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
 
 export interface Outcome extends Built {
   readonly result: LossResult;
@@ -28,28 +28,29 @@ export function describe(batch: LogitsBatch, scored: number) {
 
 export function jsonOf({ objective, betaSource, result, gradientNorm }: Outcome) {
   const { loss, losses, logps, counts, rewards, coefficients, metrics } = result;
-  const source = betaSource === 'best' ? setup : betaSource === 'plain' ? 'default' : betaSource;
   return {
     method: objective.method,
     beta: objective.beta,
-    betaSource: source,
+    betaSource,
     normalize: objective.normalize,
     options: optionsOf(objective),
     ...{ loss, losses, metrics, gradientNorm, logps, counts, rewards, coefficients },
   };
 }
 
-const betaNotes: Readonly<Record<BetaSource, string>> = {
-  given: '',
-  best: `the best of the paper's ${setup} setup; --beta sets another`,
-  plain: 'a common choice; --beta sets another',
-};
+/** Where a beta that was not given comes from, and how to have another. */
+function betaNote(source: BetaSource | undefined): string {
+  if (source === undefined || source === 'given') return '';
+  return source === 'usual'
+    ? 'its usual one; --beta sets another, --preset one of the paper'
+    : `the best of the paper's ${source} setup; --beta sets another`;
+}
 
 export function showOne(outcome: Outcome, scoredTokens: string): string {
   const { info, objective, betaSource, result, gradientNorm } = outcome;
   const settings = [...Object.entries(optionsOf(objective))].filter(([name, value]) => value !== info.options[name]?.default);
   const beta = objective.beta === undefined ? '' : `beta ${String(objective.beta)}`;
-  const note = betaSource === undefined || betaSource === 'given' ? '' : paint('dim', `  (${betaNotes[betaSource]})`);
+  const note = betaNote(betaSource);
   const chosen = [beta, objective.normalize ? 'normalised' : 'not normalised', ...settings.map(([k, v]) => `${k} ${String(v)}`)];
   const metrics = Object.entries(result.metrics).filter(
     ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences', 'underflow'].includes(name),
@@ -64,7 +65,7 @@ export function showOne(outcome: Outcome, scoredTokens: string): string {
   if (gradientNorm !== undefined) rows.push(['gradient norm', digits(gradientNorm)]);
   return [
     `${paint('bold', info.name)}  ${info.formula}`,
-    `${chosen.filter(Boolean).join(', ')}${note}`,
+    `${chosen.filter(Boolean).join(', ')}${note === '' ? '' : paint('dim', `  (${note})`)}`,
     '',
     table([{ title: '' }, { title: '', align: 'point' }], rows).replace(/^\n/, ''),
     '',
@@ -128,42 +129,47 @@ function showSequences({ info, result }: Outcome): string {
 }
 
 export function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode: GradientMode, request: Choice): string {
-  const marks: Readonly<Record<BetaSource, string>> = { given: '', best: '*', plain: '' };
   const metric = (outcome: Outcome, name: string): string => {
     const value = (outcome.result.metrics as Readonly<Record<string, number | undefined>>)[name];
-    return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 5);
+    return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 4);
   };
   const rows = outcomes.map((outcome): Cell[] => [
     { text: outcome.info.name, style: 'bold' },
-    outcome.objective.beta === undefined ? '-' : `${String(outcome.objective.beta)}${marks[outcome.betaSource ?? 'given']}`,
+    outcome.objective.beta === undefined
+      ? '-'
+      : `${String(outcome.objective.beta)}${request.preset !== undefined && outcome.betaSource !== 'usual' ? '*' : ''}`,
     outcome.objective.normalize ? 'yes' : '-',
     { text: digits(outcome.result.loss), style: 'bold' },
     metric(outcome, 'rewards/accuracies'),
     metric(outcome, 'rewards/margins'),
     metric(outcome, 'rewards/chosen'),
     metric(outcome, 'rewards/rejected'),
-    ...(outcome.gradientNorm === undefined ? [] : [digits(outcome.gradientNorm, 5)]),
+    ...(outcome.gradientNorm === undefined ? [] : [digits(outcome.gradientNorm, 4)]),
   ]);
-  const titles = ['beta', 'normalised', 'loss', 'accuracy', 'margin', 'reward chosen', 'rejected'];
+  const titles = ['beta', 'per token', 'loss', 'accuracy', 'margin', 'chosen', 'rejected'];
   const columns = [
     { title: 'method' },
-    ...titles.map((title) => ({ title, align: title === 'normalised' ? ('left' as const) : ('point' as const) })),
-    ...(mode === 'none' ? [] : [{ title: 'gradient norm', align: 'point' as const }]),
+    ...titles.map((title) => ({ title, align: title === 'per token' ? ('left' as const) : ('point' as const) })),
+    ...(mode === 'none' ? [] : [{ title: 'gradient', align: 'point' as const }]),
   ];
-  const notes: string[] = [];
-  if (outcomes.some(({ betaSource }) => betaSource === 'best')) {
-    notes.push(`* the best beta of the paper's ${setup} setup; ${plainBeta} where it has none. --beta sets one for all.`);
-  } else if (request.beta === undefined) notes.push(`beta ${plainBeta} where none is given; --beta sets another.`);
+  const notes = ['margin, chosen, rejected: mean rewards; gradient: its Euclidean norm.'];
+  if (request.preset !== undefined)
+    notes.push(`* the best beta of the paper's ${request.preset} setup; the usual one where it has none.`);
+  else if (request.beta === undefined) {
+    notes.push(`beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`);
+  }
   if (outcomes.some(({ info }) => info.name === 'sft')) notes.push('sft takes every sequence as chosen.');
-  const some = Object.keys(request.options).filter((name) => !outcomes.every(({ info }) => Object.hasOwn(info.options, name)));
-  for (const name of some) {
-    const having = outcomes.filter(({ info }) => Object.hasOwn(info.options, name)).map(({ info }) => info.name);
-    notes.push(`${name} goes to ${having.join(', ')}.`);
+  const optional = new Set([...request.options.values()].flatMap((options) => Object.keys(options)));
+  for (const name of optional) {
+    const having = outcomes
+      .filter(({ info }) => Object.hasOwn(request.options.get(info.name) ?? {}, name))
+      .map(({ info }) => info.name);
+    if (having.length < outcomes.length) notes.push(`${name} goes to ${having.join(', ')}.`);
   }
   if (skipped.length > 0)
     notes.push(`Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`);
   if (outcomes.some(({ result }) => result.metrics.nonfinite > 0)) {
     notes.push('Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.');
   }
-  return [table(columns, rows), '', ...notes.map((note) => paint('dim', note))].join('\n');
+  return [table(columns, rows), '', ...notes.map((note) => paint('dim', wrap(note)))].join('\n');
 }

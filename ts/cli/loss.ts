@@ -1,19 +1,20 @@
+import fs from 'node:fs';
+import { methods } from '../catalogue.js';
 import { native } from '../native.js';
 import { readBatch, writeSafetensors } from '../safetensors.js';
 import { plural } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
 import type { GradientMode, LogitsArray, LogitsBatch, LossResult, RunOptions } from '../types.js';
 import { decoder } from '../verification.js';
-import { number, oneOf, parse, whole } from './arguments.js';
+import { closest, number, oneOf, parse, whole } from './arguments.js';
 import {
   build,
   optionHelp,
   optionsOf,
   optionTypes,
-  plainBeta,
   readChoice,
-  setup,
   usesReference,
+  usualBetas,
   type Built,
   type Choice,
 } from './choice.js';
@@ -25,6 +26,7 @@ import { exampleFile, shortPath } from './package.js';
 const types = {
   method: 'string',
   beta: 'string',
+  preset: 'string',
   normalize: 'boolean',
   noNormalize: 'boolean',
   gradient: 'string',
@@ -45,16 +47,35 @@ interface Request extends Choice {
   readonly json: boolean;
 }
 
+/** Methods and a file in any order: `dpo batch.safetensors`. What has the name of a method is one; `./dpo` is a file. */
+function sortOut(
+  positionals: readonly string[],
+  method: string | undefined,
+): { list: string | undefined; file: string | undefined } {
+  const known = new Set<string>(['all', ...methods().map(({ name }) => name)]);
+  const isList = (text: string): boolean => text.split(',').every((name) => known.has(name.trim()));
+  const lists = [...(method === undefined ? [] : [method]), ...positionals.filter(isList)];
+  const [file, ...files] = positionals.filter((text) => !isList(text));
+  const extra = lists[1] ?? files[0];
+  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for loss`);
+  if (file !== undefined && /^[\w,]+$/.test(file) && !fs.existsSync(file)) {
+    const near = closest(file, [...known]);
+    throw new UsageError(`'${file}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`);
+  }
+  return { list: lists[0], file };
+}
+
 function parseRequest(args: readonly string[]): Request {
-  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>('loss', args, { ...types, ...optionTypes() }, 1);
+  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>('loss', args, { ...types, ...optionTypes() }, 2);
   const text = (name: string): string | undefined => values[name] as string | undefined;
-  const choice = readChoice(text('method') ?? 'all', values);
+  const { list, file } = sortOut(positionals, text('method'));
+  const choice = readChoice(list ?? 'all', values);
   const threads = text('threads');
   const ignoreIndex = text('ignoreIndex');
   const request: Request = {
     ...choice,
-    file: positionals[0] ?? exampleFile,
-    isExample: positionals.length === 0,
+    file: file ?? exampleFile,
+    isExample: file === undefined,
     gradient: oneOf('gradient', text('gradient') ?? 'dense', ['none', 'dense', 'factored']),
     threads: threads === undefined ? undefined : whole('threads', threads, 1),
     ignoreIndex: ignoreIndex === undefined ? undefined : number('ignoreIndex', ignoreIndex),
@@ -191,38 +212,46 @@ export const lossCommand: Command = {
   usage: `diralign loss: loss, metrics and gradient of a batch of preference pairs
 
 ${paint('bold', 'Usage')}
-  diralign loss [FILE.safetensors] [--method NAME[,NAME...]|all] [options]
+  diralign loss [METHOD[,METHOD...]|all] [FILE.safetensors] [options]
 
-Without FILE, the example that comes with the package. Without --method, all. FILE may also be the index of shards
+Without FILE, the example that comes with the package. Without METHOD, all. FILE may also be the index of shards
 (model.safetensors.index.json), or a directory that holds either.
 
 ${paint('bold', 'Tensors of FILE')}
   logits      [sequences, tokens, vocab] F32, F16 or BF16; or packed, [rows, vocab]
-  labels      one per row, I32 or I64: row t of the logits scores label t; -100 where a row is not scored
-  reference   one per sequence, F64 or F32: log-probability under the reference model, where the method needs it
+  labels      one per row, I32 or I64: row t of the logits scores label t; -100 where a row is not
+              scored
+  reference   one per sequence, F64 or F32: log-probability under the reference model, where the
+              method needs it
   offsets     packed only: sequences + 1 row numbers, I32 or I64
   sft_labels  labels of the likelihood term, where they differ
 The first half of the sequences are the chosen, the second half the rejected.
 
 ${paint('bold', 'Options')}
-  --method NAME        a method of 'diralign methods', several with commas, or all (default)
-  --beta X             temperature; without it the best of the paper's ${setup} setup, else ${plainBeta}
+  --method NAME        the same as METHOD
+  --beta X             temperature, for all; without it the usual one of each method
+                       (${usualBetas})
+  --preset SETUP       the best betas of a setup of arXiv 2502.01237, such as
+                       ultrafeedback-llama-3.1-8b; 'diralign methods NAME' has them
   --normalize, --no-normalize
                        per scored token or not; without it the method's original setting
   --gradient MODE      dense (default), factored or none
-  --out FILE           write the gradient: gradLogits, in the dtype and shape of the logits, and rowScale if factored
+  --out FILE           write the gradient: gradLogits, in the dtype and shape of the logits, and
+                       rowScale if factored
   --threads N          at most so many; the result does not depend on it
   --ignore-index N     label of rows that are not scored (default -100)
   --json               everything as JSON, numbers per pair and per sequence included
 
-${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing)
+${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one: METHOD=X
 ${optionHelp()}
 
 ${paint('bold', 'Examples')}
   diralign loss
-  diralign loss batch.safetensors --method dpo --beta 0.1
-  diralign loss batch.safetensors --method simpo,orpo --sft-weight 0.2
-  diralign loss batch.safetensors --method dpo --beta 0.1 --gradient factored --out gradient.safetensors
-  diralign loss --method all --json | jq '.results[] | [.method, .loss]'`,
+  diralign loss dpo
+  diralign loss dpo batch.safetensors --beta 0.1
+  diralign loss simpo,orpo batch.safetensors --sft-weight 0.2
+  diralign loss all --alpha alphapo=0.5,r_dpo=0.01
+  diralign loss dpo batch.safetensors --gradient factored --out gradient.safetensors
+  diralign loss all --json | jq '.results[] | [.method, .loss]'`,
   run,
 };

@@ -35,11 +35,12 @@ ${paint('bold', 'Options')}
   --json         with every command: one JSON document on standard output
 
 ${paint('bold', 'Examples')}
-  diralign loss --method all                      every loss on the example batch that comes with the package
-  diralign loss batch.safetensors --method dpo --beta 0.1 --out gradient.safetensors
-  diralign verify                                 the kernels against a float64 reference
+  diralign loss                 every loss on the example batch that comes with the package
+  diralign loss dpo batch.safetensors --beta 0.1 --out gradient.safetensors
+  diralign verify               the kernels against a float64 reference
 
-Exit status: ${ok} all well, ${failed} a check failed or nothing could be computed, ${misused} the command line is wrong.`;
+Exit status: ${ok} all well, ${failed} a check failed or nothing could be computed,
+${misused} the command line is wrong.`;
 }
 
 async function main([name, ...args]: string[]): Promise<number> {

@@ -1,8 +1,8 @@
 import { methods, type MethodInfo, type OptionInfo } from '../catalogue.js';
 import { closest, kebab, parse } from './arguments.js';
 import { ok, UsageError, type Command } from './command.js';
-import { list, table } from '../text/table.js';
-import { paint, print, printJson } from '../text/terminal.js';
+import { list, table, wrap } from '../text/table.js';
+import { paint, print, printJson, screenWidth } from '../text/terminal.js';
 
 /** @throws UsageError with the name that was probably meant */
 export function methodNamed(name: string): MethodInfo {
@@ -88,7 +88,12 @@ function detail(info: MethodInfo): string {
   }
   text += section(
     'Notation',
-    'w chosen, l rejected; S, R sums of log-probabilities of policy and reference; a of S, r of S - R, per token where\nnormalised; o log-odds of exp(a); sg sigmoid, sp(x) = log(1 + exp(x)); u = beta (r_w - r_l). More: docs/methods.md',
+    wrap(
+      'w chosen, l rejected; S, R sums of log-probabilities of policy and reference; a of S, r of S - R, per token where normalised; ' +
+        'o log-odds of exp(a); sg sigmoid, sp(x) = log(1 + exp(x)); u = beta (r_w - r_l). More: docs/methods.md',
+      0,
+      screenWidth() - 2,
+    ),
   );
   return text;
 }

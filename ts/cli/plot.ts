@@ -3,14 +3,15 @@ import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js
 import { toPng, type PngOptions } from './png.js';
 import { number, oneOf, parse, whole } from './arguments.js';
 import { ok, UsageError, type Command, type CommandError } from './command.js';
-import { build, optionHelp, optionsOf, optionTypes, plainBeta, readChoice, setup, usesReference } from './choice.js';
+import { build, optionHelp, optionsOf, optionTypes, readChoice, usesReference, usualBetas } from './choice.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { shortPath } from './package.js';
-import { digits, plural, table, type Cell } from '../text/table.js';
+import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
 
 const types = {
   beta: 'string',
+  preset: 'string',
   normalize: 'boolean',
   noNormalize: 'boolean',
   over: 'string',
@@ -212,7 +213,7 @@ function summary({ groups }: Plot, { series, leftOut, out }: Request): string {
     leftOut.length > 0 ? `Left out, for it has chosen sequences only: ${leftOut.join(', ')}.` : '',
     out === undefined ? 'Nothing was written; --out FILE.svg or FILE.png draws the figure.' : '',
   ];
-  return [table(columns, rows), '', ...notes.filter(Boolean).map((note) => paint('dim', note))].join('\n').trimEnd();
+  return [table(columns, rows), '', ...notes.filter(Boolean).map((note) => paint('dim', wrap(note)))].join('\n').trimEnd();
 }
 
 async function run(args: string[]): Promise<number> {
@@ -253,35 +254,43 @@ export const plotCommand: Command = {
 ${paint('bold', 'Usage')}
   diralign plot [METHOD[,METHOD...]|all] [options]
 
-Pairwise methods over the margin, pointwise ones over each of the two scores. An axis is a log-ratio to the reference, or a
-log-probability where the method has no reference: of the whole sequence in nats, or in nats per token where it is normalised.
-Derivatives are by the same. Every point is a pair given to fromLogps. Without METHOD, all.
+Pairwise methods over the margin, pointwise ones over each of the two scores. An axis is a
+log-ratio to the reference, or a log-probability where the method has no reference: of the whole
+sequence in nats, or in nats per token where it is normalised. Derivatives are by the same. Every
+point is a pair given to fromLogps. Without METHOD, all.
 
 ${paint('bold', 'Options')}
-  --beta X[,Y...]      a curve for each; without it the best of the paper's ${setup} setup, else ${plainBeta}
+  --beta X[,Y...]      a curve for each; without it the usual one of each method
+                       (${usualBetas})
+  --preset SETUP       the best betas of a setup of arXiv 2502.01237, such as
+                       ultrafeedback-llama-3.1-8b
   --normalize, --no-normalize
                        per scored token or not; without it the method's original setting
   --over AXIS          margin, chosen or rejected, for all methods
   --range A,B          ends of the axis; without it, where the methods bend
-  --at X               where the sequence stays that does not move; over the margin, the middle of the two (default 0 for
-                       log-ratios, below 0 by 0.55 of the range for log-probabilities)
-  --tokens W,L         scored tokens of the chosen and the rejected sequence (default 64,64); r_dpo depends on them
+  --at X               where the sequence stays that does not move; over the margin, the middle of
+                       the two (default 0 for log-ratios, below 0 by 0.55 of the range for
+                       log-probabilities)
+  --tokens W,L         scored tokens of the chosen and the rejected sequence (default 64,64); r_dpo
+                       depends on them
   --points N           of each curve (default 201)
   --facets             a part of the figure for each method, as it is with more than six curves
-  --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard output. Without it, only the
-                       summary is printed. PNG needs @resvg/resvg-js beside diralign: npm install @resvg/resvg-js
+  --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard
+                       output. Without it, only the summary is printed. PNG needs @resvg/resvg-js
+                       beside diralign: npm install @resvg/resvg-js
   --scale X            of PNG: pixels to a unit of the SVG, which is 840 wide (default ${defaultScale})
   --font FILE          of PNG: a TrueType or OpenType file to use instead of the system's fonts
   --json               all points as JSON
 
-${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing); several values with commas, a curve for each
+${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one: METHOD=X.
+Several values with commas, a curve for each.
 ${optionHelp()}
 
 ${paint('bold', 'Examples')}
   diralign plot dpo --beta 0.05,0.1,0.5 --out dpo.svg
   diralign plot dpo,ipo,hinge --beta 0.1 --range -20,40 --out pairwise.svg
   diralign plot apo_zero,nca --beta 0.1 --over margin --out -
-  diralign plot dpo --beta 0.1 --divergence reverse_kl,forward_kl,js --label-smoothing 0,0.1 --out divergences.svg
+  diralign plot dpo --divergence reverse_kl,forward_kl,js --label-smoothing 0,0.1 --out kl.svg
   diralign plot all --out gallery.svg
   diralign plot dpo,simpo --out slides.png --scale 3
   diralign plot simpo --json | jq '.curves[0].loss'`,

@@ -242,17 +242,21 @@ function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
 export const verifyCommand: Command = {
   name: 'verify',
   summary: 'losses and gradients of every method against a float64 reference and finite differences',
-  usage: `diralign verify: losses and gradients of every method against a float64 reference and finite differences
+  usage: `diralign verify: losses and gradients of every method against a float64 reference and finite
+differences
 
 ${paint('bold', 'Usage')}
   diralign verify [FILE.safetensors|DIR ...] [--method NAME[,NAME...]] [--json] [--junit FILE]
 
-Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a factored gradient, on every
-backend that is available (CUDA twice: with the data on the device, and with host arrays): on small batches with edges (ignored
-rows of NaN, empty sequences, certain rows, vocabularies of 1 to 513), on the example that comes with the package, and on the
-batches of FILEs and DIRs. Large files are taken in their own dtype and layout only. On small output layers, too (fromHidden).
+Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a
+factored gradient, on every backend that is available (CUDA twice: with the data on the device, and
+with host arrays): on small batches with edges (ignored rows of NaN, empty sequences, certain rows,
+vocabularies of 1 to 513), on the example that comes with the package, and on the batches of FILEs
+and DIRs. Large files are taken in their own dtype and layout only. On small output layers, too
+(fromHidden).
 
-A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors") adds reference values:
+A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors")
+adds reference values:
   { "cases": [ { "call": { "method": "dpo", "beta": 0.1 }, "loss": 0.693, "losses": [...],
                  "gradient": { "at": [[0, 3, 17]], "value": [0.01] } } ],
     "logps": [...], "counts": [...] }

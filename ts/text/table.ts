@@ -1,4 +1,4 @@
-import { paint, type Style } from './terminal.js';
+import { paint, screenWidth, type Style } from './terminal.js';
 
 export interface Column {
   readonly title: string;
@@ -23,20 +23,62 @@ function fit(texts: readonly string[], align: Column['align']): string[] {
   return placed.map((text) => (align === 'right' || align === 'point' ? text.padStart(width) : text.padEnd(width)));
 }
 
-/** Columns two spaces apart, titles above, no lines to read around. */
-export function table(columns: readonly Column[], rows: readonly (readonly Cell[])[]): string {
+const gap = '  ';
+
+/**
+ * Columns two spaces apart, titles above, no lines to read around. What is wider than the screen goes below, in as many parts as it
+ * takes, each with the first column.
+ */
+export function table(columns: readonly Column[], rows: readonly (readonly Cell[])[], width = screenWidth()): string {
   const fitted = columns.map(({ title, align }, c) => fit([title, ...rows.map((row) => textOf(row[c]))], align));
+  return parts(
+    fitted.map(([title = '']) => title.length),
+    width,
+  )
+    .map((shown) => draw(shown, fitted, rows))
+    .join('\n\n');
+}
+
+/** Indices of the columns that fit beside the first. */
+function parts([first = 0, ...others]: readonly number[], width: number): number[][] {
+  const all: number[][] = [[0]];
+  let used = first;
+  for (const [i, length] of others.entries()) {
+    const part = all.at(-1) as number[];
+    if (part.length > 1 && used + gap.length + length > width) {
+      all.push([0, i + 1]);
+      used = first + gap.length + length;
+    } else {
+      part.push(i + 1);
+      used += gap.length + length;
+    }
+  }
+  return all;
+}
+
+function draw(shown: readonly number[], fitted: readonly (readonly string[])[], rows: readonly (readonly Cell[])[]): string {
   const lines = ['', ...rows].map((_, r) =>
-    columns
-      .map((__, c) => {
+    shown
+      .map((c) => {
         const text = fitted[c]?.[r] ?? '';
         const cell = r === 0 ? { text, style: 'dim' as const } : rows[r - 1]?.[c];
         return typeof cell === 'object' ? paint(cell.style, text) : text;
       })
-      .join('  ')
+      .join(gap)
       .trimEnd(),
   );
   return lines.join('\n');
+}
+
+/** Words on lines of the screen, each but the first indented. */
+export function wrap(text: string, indent = 0, width = screenWidth()): string {
+  const lines = text.split(' ').reduce<string[]>((all, word) => {
+    const last = all.at(-1);
+    const room = width - (all.length > 1 ? indent : 0);
+    if (last === undefined || last.length + 1 + word.length > room) return [...all, word];
+    return [...all.slice(0, -1), `${last} ${word}`];
+  }, []);
+  return lines.join(`\n${' '.repeat(indent)}`);
 }
 
 /** Names and values, one a line. */

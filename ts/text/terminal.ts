@@ -11,6 +11,11 @@ export function painter(stream: NodeJS.WriteStream): Paint {
 
 export const paint = painter(process.stdout);
 
+/** Columns of the terminal; what fits most of them where there is none, so that a file does not depend on who makes it. */
+export function screenWidth(): number {
+  return process.stdout.isTTY && process.stdout.columns > 0 ? process.stdout.columns : 100;
+}
+
 export function print(text: string): void {
   process.stdout.write(`${text}\n`);
 }
