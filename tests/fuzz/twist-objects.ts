@@ -2,6 +2,7 @@
 import vm from 'node:vm';
 import { choose, integer, type Random } from '../support/numbers.js';
 import { Call, type Properties } from './call.js';
+import { Guarded } from './memory.js';
 import { planted, type Expectation, type Twist } from './twist.js';
 
 /** One object of the call: what is given in its place, and what must come of that. */
@@ -136,18 +137,16 @@ const disguises: Readonly<Record<string, Disguise>> = {
   'a getter that changes the arrays': (object, random, call) => {
     const key = keyOf(object, random);
     if (key === undefined) return undefined;
-    const arrays = Object.values(object).filter(
-      (one): one is Int32Array<ArrayBuffer> =>
-        ArrayBuffer.isView(one) && one.byteLength > 0 && hasFixedLength(one.buffer),
+    const arrays = [...call.inputs.values(), ...call.outputs.values()].filter(
+      (held) => held instanceof Guarded,
     );
-    const held = [...call.inputs.values(), ...call.outputs.values()];
     const change = (): void => {
-      for (const array of arrays) {
-        if (random() < 0.5) continue;
-        for (const one of held)
-          if ('buffer' in one.value && one.value.buffer === array.buffer) call.restless.add(one);
-        if (random() < 0.5) array.fill(choose(random, [-1, 2 ** 31 - 1, 0, 7]));
-        else if (array.buffer instanceof ArrayBuffer) transfer(array.buffer);
+      for (const held of arrays) {
+        if (random() < 0.5 || held.isGone) continue;
+        call.restless.add(held);
+        if (random() < 0.5) held.value.fill(choose(random, [-1, 2 ** 31 - 1, 0, 7]));
+        else if (held.value.buffer instanceof ArrayBuffer)
+          structuredClone(held.value.buffer, { transfer: [held.value.buffer] });
       }
     };
     const value = { ...object };
@@ -173,17 +172,6 @@ const disguises: Readonly<Record<string, Disguise>> = {
     return { value, expect: 'same', what: key };
   },
 };
-
-/** An array that follows the length of its buffer reaches into what lies beside it. */
-function hasFixedLength(buffer: ArrayBufferLike): boolean {
-  const { resizable, growable } = buffer as { resizable?: boolean; growable?: boolean };
-  return resizable !== true && growable !== true;
-}
-
-/** Detaches, where that has not been done. */
-function transfer(buffer: ArrayBuffer): void {
-  if (buffer.byteLength > 0) structuredClone(buffer, { transfer: [buffer] });
-}
 
 const disguised: readonly Twist[] = Object.entries(disguises).map(([name, disguise]) => ({
   name,
