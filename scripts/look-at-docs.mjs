@@ -63,6 +63,8 @@ async function lookAtAll({ name, width, height, ...options }) {
   mkdirSync(folder, { recursive: true });
   const context = await browser.newContext({ viewport: { width, height }, ...options });
   const tab = await context.newPage();
+  // A busy machine takes its time over a long page.
+  tab.setDefaultTimeout(0);
   let file = '';
   const report = (what) => defects.push(`${file} (${name}): ${what}`);
   tab.on('console', (message) => {

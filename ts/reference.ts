@@ -183,7 +183,7 @@ function mean(values: ArrayLike<number>): number {
 /**
  * A value with its derivatives in the log-probabilities of one chosen and one rejected sequence. Two derivatives are
  * enough, because every term of every objective, the order statistics of `aot` included, joins one chosen sequence to one
- * rejected one. All three are {@link Wide}: an exponential score of a log-ratio of -1000 is e^1000, and its slope meets a
+ * rejected one. All three have exponents without end (`Wide`): an exponential score of a log-ratio of -1000 is e^1000, and its slope meets a
  * sigmoid of minus that.
  */
 export class Dual {
