@@ -7,6 +7,7 @@ import { native, type CudaStatus } from '../ts/native.js';
 import { dtypes, randomBatch } from './support/batches.js';
 import { lossBound } from './support/bounds.js';
 import { Copy, expectDevice, takeGradient, type DeviceBatch } from './support/device.js';
+import { underflowingRows } from './support/far.js';
 import { present, sameBits } from './support/numbers.js';
 
 type Kind = typeof TypeError | typeof RangeError;
@@ -859,6 +860,20 @@ describe.runIf(cuda.available)('host arrays', () => {
     const later = await dpo.async(batch, { backend: 'cuda' });
     expect(later.losses).toEqual(staged.losses);
     expect(sameBits(present(later.gradLogits), present(staged.gradLogits))).toBe(true);
+  });
+
+  test.each(dtypes)('%s: rows that underflow are counted, wherever they lie', (dtype) => {
+    const batch = randomBatch({ seed: 5, sequences: 6, tokens: 8, vocab: 6, scale: 3, dtype });
+    const small = dirAlignLoss('dpo', 12 * (dtype === 'float16' ? 2 ** -14 : 2 ** -126));
+    const staged = small(batch, { backend: 'cuda' });
+    const expected = underflowingRows(batch, staged);
+    expect(expected).toBeGreaterThan(2);
+    expect(staged.metrics.underflow).toBe(expected);
+    expect(small(batch, { backend: 'cuda', gradient: 'factored' }).metrics.underflow).toBe(0);
+    using copy = new Copy(batch.logits, dtype);
+    const { gradLogits, metrics } = small({ ...batch, logits: copy.tensor });
+    expect(metrics.underflow).toBe(expected);
+    gradLogits?.dispose();
   });
 
   test('more rows than a launch takes', () => {
