@@ -8,7 +8,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^diralign$/, replacement: source('') },
-      { find: /^diralign\/(data|jax-js|safetensors|tfjs)$/, replacement: source('$1/') },
+      { find: /^diralign\/(data|jax-js|logging|safetensors|tfjs)$/, replacement: source('$1/') },
     ],
   },
   test: {

@@ -1,8 +1,10 @@
-// A trainer written by hand: any model that gives logits and takes their gradient trains on these losses. Run it: node plain-trainer.mjs
+// A trainer written by hand: any model that gives logits and takes their gradient trains on these losses. Run it:
+//   node plain-trainer.mjs [DIRECTORY]     with a directory, the metrics of each step go there, for: tensorboard --logdir DIRECTORY
 //
 // The model is a table, weights[word][next]: its logits for the next character are the row of the last one. What a trainer of your own
 // needs is between the two lines below; the rest is the model and the data.
 import { dirAlignLoss, sequenceLogps } from 'diralign';
+import { tensorBoardLogger } from 'diralign/logging';
 
 const pairs = [
   { prompt: 'is tea hot? ', chosen: 'yes, it is.', rejected: 'who cares!!' },
@@ -44,10 +46,14 @@ const dpo = dirAlignLoss('dpo', 0.1);
 const gradient = new Float32Array(words.length * vocab); // reused in every step
 const { logps: reference } = sequenceLogps({ logits: forward(), shape, labels }); // the model before training
 
+const logger = process.argv[2] === undefined ? undefined : tensorBoardLogger(process.argv[2]);
+
 for (let step = 0; step <= 50; step++) {
   const batch = { logits: forward(), shape, labels, reference };
   const { loss, metrics, gradLogits } = dpo(batch, { out: gradient });
+  logger?.log(step, { loss, ...metrics });
   if (step % 10 === 0) console.log(step, loss.toFixed(4), metrics['rewards/accuracies'].toFixed(2));
   backwardAndStep(gradLogits, 2);
 }
+await logger?.close();
 // ---------------------------------------------------------------------------------------------------------------------

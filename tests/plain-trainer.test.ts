@@ -16,7 +16,8 @@ test('the hand-written trainer learns to prefer', () => {
   const example = fileURLToPath(new URL('../examples/plain-trainer.mjs', import.meta.url));
   const copy = path.join(path.dirname(fileURLToPath(compiled.url)), 'plain-trainer.mjs');
   fs.copyFileSync(example, copy);
-  const lines = execFileSync(process.execPath, [copy], { encoding: 'utf8' }).trim().split('\n');
+  const runs = path.join(path.dirname(copy), 'runs');
+  const lines = execFileSync(process.execPath, [copy, runs], { encoding: 'utf8' }).trim().split('\n');
   const rows = lines.map((line) => line.split(' ').map(Number));
   expect(rows.map(([step]) => step)).toEqual([0, 10, 20, 30, 40, 50]);
   const losses = rows.map((row) => at(row, 1));
@@ -24,4 +25,8 @@ test('the hand-written trainer learns to prefer', () => {
   for (let i = 1; i < losses.length; i++) expect(losses[i]).toBeLessThan(at(losses, i - 1));
   expect(losses.at(-1)).toBeLessThan(0.3);
   expect(rows.map((row) => row[2]).at(-1)).toBe(1);
+  // What it logs; tests/logging.test.ts reads such files.
+  const [events = ''] = fs.readdirSync(runs);
+  const written = fs.readFileSync(path.join(runs, events)).toString('latin1');
+  expect(written.split('rewards/margins')).toHaveLength(51 + 1);
 });

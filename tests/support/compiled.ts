@@ -17,11 +17,13 @@ export interface Compiled {
 export function compilePackage(): Compiled {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-compiled-'));
   const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
-  fs.mkdirSync(path.join(folder, 'dist'));
-  for (const name of fs.readdirSync(path.join(root, 'ts')).filter((file) => file.endsWith('.ts'))) {
+  const sources = fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' });
+  for (const name of sources.filter((file) => file.endsWith('.ts'))) {
     const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
     const { outputText } = ts.transpileModule(source, { compilerOptions, fileName: name });
-    fs.writeFileSync(path.join(folder, 'dist', name.replace(/\.ts$/, '.js')), outputText);
+    const target = path.join(folder, 'dist', name.replace(/\.ts$/, '.js'));
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    fs.writeFileSync(target, outputText);
   }
   for (const name of ['build', 'prebuilds', 'node_modules']) {
     if (fs.existsSync(path.join(root, name))) fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
