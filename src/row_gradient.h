@@ -1,5 +1,6 @@
 // The gradient of a row of logits, as the few numbers that a kernel needs to write it, host and device.
 #pragma once
+#include <cfloat>
 #include <cstdint>
 #include "row_statistics.h"
 
@@ -23,7 +24,8 @@ DIRALIGN_HD double finite(double x) { return x > DBL_MAX ? DBL_MAX : x < -DBL_MA
 /// exponential, which the kernels compute up to e^88.
 DIRALIGN_HD void set_scale(RowGradient& g, float max, double scale) {
   g.shift = max;
-  if (::fabs(scale) > FLT_MAX) {
+  // Infinite in a row of nothing but -inf, which has no softmax: its entries are to be NaN.
+  if (::fabs(scale) > FLT_MAX && ::fabs(scale) <= DBL_MAX) {
     const float shift = max - 87;
     const double moved = double(max) - double(shift);
     // Not of logits so large that they have no such neighbours; then only those at the maximum have

@@ -197,7 +197,13 @@ export class Call {
     return plan.asynchronous ? door.async(...args) : door(...args);
   }
 
+  /** Puts back what the call changed of its surroundings, once. */
+  end(): void {
+    for (const one of this.undo.splice(0)) one();
+  }
+
   dispose(): void {
+    this.end();
     for (const held of [...this.inputs.values(), ...this.outputs.values()]) held.dispose();
   }
 }
@@ -215,7 +221,7 @@ export async function outcomeOf(call: Call): Promise<Outcome> {
   } catch (error) {
     return { error };
   } finally {
-    for (const one of call.undo) one();
+    call.end();
   }
 }
 
@@ -249,6 +255,19 @@ export function bitsOf(call: Call, result: Properties): Bits {
   const logits = call.inputs.get('logits');
   if (call.overwrites && logits) bits.set('gradLogits', logits.bytes());
   return bits;
+}
+
+/** A result whose gradients are arrays of the host, wherever they were. */
+export function onHost({ plan }: Call, result: Properties, bits: Bits): Properties {
+  if (plan.place !== 'device') return result;
+  const copied = Object.keys(result).flatMap((key) => {
+    const bytes = bits.get(key);
+    if (!(result[key] instanceof DeviceTensor) || !(bytes instanceof Uint8Array)) return [];
+    const isHalf = plan.rows.dtype !== 'float32' && /^grad(Logits|Hidden)$/.test(key);
+    const buffer = bytes.slice().buffer;
+    return [[key, isHalf ? new Uint16Array(buffer) : new Float32Array(buffer)]];
+  });
+  return { ...result, ...Object.fromEntries(copied) };
 }
 
 /** How two results differ. */

@@ -1,9 +1,10 @@
 // What must hold of every call.
 import { DirAlignError } from '../../ts/index.js';
 import { generator } from '../support/numbers.js';
-import { bitsOf, Call, difference, outcomeOf, type Bits, type Outcome } from './call.js';
+import { bitsOf, Call, difference, onHost, outcomeOf, type Bits, type Outcome } from './call.js';
 import { compare } from './compare.js';
 import { Fault } from './fault.js';
+import { Float16 } from './memory.js';
 import type { CallPlan, TwistPlan } from './plan.js';
 import { combined, type Twist, type Twisted } from './twist.js';
 import { arrayTwists } from './twist-arrays.js';
@@ -62,14 +63,18 @@ function checkMemory(call: Call, mayWrite: boolean): void {
   }
 }
 
+const plainPrototypes = new Set<unknown>(
+  [Float64Array, Float32Array, Int32Array, Uint16Array, Float16].map(
+    (kind) => kind?.prototype as unknown,
+  ),
+);
+
 /** Fresh results are plain arrays of this realm, whatever the caller's own are. */
 function checkArrays(call: Call, result: object): void {
   for (const [key, value] of Object.entries(result)) {
-    if (!ArrayBuffer.isView(value) || call.given.has(value) || key.startsWith('grad')) continue;
-    const known = [Float64Array, Float32Array, Int32Array].some(
-      (kind) => Object.getPrototypeOf(value) === kind.prototype,
-    );
-    if (!known) throw new Fault(`${key} is not a plain array`);
+    if (!ArrayBuffer.isView(value) || call.given.has(value)) continue;
+    if (!plainPrototypes.has(Object.getPrototypeOf(value)))
+      throw new Fault(`${key} is not a plain array`);
   }
 }
 
@@ -102,7 +107,7 @@ async function runFine(plan: CallPlan): Promise<Bits | undefined> {
       throw new Fault(`a fine call was refused: ${said(outcome.error)}`);
     }
     const bits = bitsOf(call, outcome.result);
-    if (!plan.asynchronous && compare(call, outcome.result)) count('compared');
+    if (!plan.asynchronous && compare(call, onHost(call, outcome.result, bits))) count('compared');
     return bits;
   } finally {
     call.dispose();
@@ -158,7 +163,6 @@ export async function check(plan: CallPlan): Promise<void> {
     const outcome = await run(call);
     checkTwisted(call, done, outcome, expected);
   } finally {
-    for (const one of call.undo) one();
     call.dispose();
   }
 }
