@@ -15,7 +15,8 @@ import * as prettier from 'prettier';
 
 /** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
 const accepted = [
-  // { kernel: /^name/, frame: 0, spills: 0, reason: '' },
+  // The calls of the pair stage save registers; a thread runs it once a pair, and no loop over logits has them.
+  { kernel: /^loss_kernel/, frame: 64, spills: 96, reason: 'calls of the pair stage' },
 ];
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');

@@ -72,7 +72,7 @@ describe('code blocks', () => {
   test('there are some, and those that do not run say why', () => {
     const languages = new Set(all.map(({ language }) => language));
     expect([...languages].sort()).toEqual(
-      ['dockerfile', 'js', 'json', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)),
+      ['dockerfile', 'js', 'json', 'py', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)),
     );
     expect(all.filter(({ language, notRun }) => runnable.has(language) && notRun === undefined).length).toBeGreaterThan(30);
     expect(all.filter(({ notRun }) => notRun?.length === 0)).toEqual([]);
@@ -162,7 +162,7 @@ function runShell({ code, preludes }: Pick<Snippet, 'code' | 'preludes'>) {
     'npx',
     `[ "$1" = diralign ] || { echo "npx: $1 is not of this package" >&2; exit 1; }
 shift
-[ "$1" = verify ] && set -- "$@" --method sft
+case "$*" in *--method*) ;; verify*) set -- "$@" --method sft ;; esac
 exec ${JSON.stringify(process.execPath)} ${JSON.stringify(inRoot('dist/cli/main.js'))} "$@"`,
   );
   const before = preludes.map((name) => read(`tests/docs/preludes/${name}.sh`));

@@ -59,12 +59,12 @@ DIRALIGN_HD_RARE Scaled sum_of_scaled(Scaled x, Scaled y) {
   return {value({x.factor, x.exponent - top}) + value({y.factor, y.exponent - top}), top};
 }
 
-DIRALIGN_HD Scaled operator*(Scaled x, Scaled y) {
+DIRALIGN_HD_CALL Scaled operator*(Scaled x, Scaled y) {
   const double product = x.factor * y.factor;
   const bool plain = is_plain(x) & is_plain(y) & is_normal(product);
   return plain ? Scaled(product) : product_of_scaled(x, y);
 }
-DIRALIGN_HD Scaled operator/(Scaled x, Scaled y) {
+DIRALIGN_HD_CALL Scaled operator/(Scaled x, Scaled y) {
   const double quotient = x.factor / y.factor;
   const bool plain = is_plain(x) & is_plain(y) & is_normal(quotient);
   return plain ? Scaled(quotient) : quotient_of_scaled(x, y);
@@ -85,7 +85,7 @@ DIRALIGN_HD_CALL Scaled scaled_exp(double x) {
 DIRALIGN_HD Scaled scaled_sigmoid(double x) {
   return x < -scaled_beyond ? Scaled(1, x) : Scaled(sigmoid(x));
 }
-DIRALIGN_HD Scaled scaled_sigmoid_slope(double x) {
+DIRALIGN_HD_CALL Scaled scaled_sigmoid_slope(double x) {
   return ::fabs(x) > scaled_beyond ? Scaled(1, -::fabs(x)) : Scaled(sigmoid_slope(x));
 }
 

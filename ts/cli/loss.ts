@@ -214,8 +214,8 @@ export const lossCommand: Command = {
 ${paint('bold', 'Usage')}
   diralign loss [METHOD[,METHOD...]|all] [FILE.safetensors] [options]
 
-Without FILE, the example that comes with the package. Without METHOD, all. FILE may also be the index of shards
-(model.safetensors.index.json), or a directory that holds either.
+Without FILE, the example that comes with the package. Without METHOD, all. FILE may also be the
+index of shards (model.safetensors.index.json), or a directory that holds either.
 
 ${paint('bold', 'Tensors of FILE')}
   logits      [sequences, tokens, vocab] F32, F16 or BF16; or packed, [rows, vocab]
