@@ -15,6 +15,7 @@
 #include <vector>
 #include "device_jobs.h"
 #include "loss_kernel.h"
+#include "row_parts.cuh"
 
 namespace mutants {
 
