@@ -873,7 +873,7 @@ describe.runIf(cuda.available)('host arrays', () => {
     using copy = new Copy(batch.logits, dtype);
     const { gradLogits, metrics } = small({ ...batch, logits: copy.tensor });
     expect(metrics.underflow).toBe(expected);
-    gradLogits?.dispose();
+    gradLogits.dispose();
   });
 
   test('more rows than a launch takes', () => {

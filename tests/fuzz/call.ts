@@ -267,7 +267,7 @@ export function onHost({ plan }: Call, result: Properties, bits: Bits): Properti
     const buffer = bytes.slice().buffer;
     return [[key, isHalf ? new Uint16Array(buffer) : new Float32Array(buffer)]];
   });
-  return { ...result, ...Object.fromEntries(copied) };
+  return { ...result, ...(Object.fromEntries(copied) as typeof result) };
 }
 
 /** How two results differ. */
