@@ -2,8 +2,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <fstream>
+#include <cstdio>
 #include <limits>
+#include <memory>
 #include <sstream>
 #include <thread>
 #include <vector>
@@ -30,10 +31,13 @@ int affinity_processors() {
 }
 
 std::optional<std::string> read_file(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) return std::nullopt;
-  return text.str();
+  // The C library's files: those of C++ bring a newer glibc into the addon (fstat64).
+  const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "r"), std::fclose);
+  if (!file) return std::nullopt;
+  std::string text;
+  char part[4096];
+  for (size_t read; (read = std::fread(part, 1, sizeof part, file.get())) > 0;) text.append(part, read);
+  return std::ferror(file.get()) ? std::nullopt : std::optional(text);
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
