@@ -198,6 +198,8 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
   const { mode, backend } = checkRun(run);
   const { request: base, logits } = checkBatch(batch, run.threads, backend);
   const values = prepareValues(settings, base, batch, mode);
+  const rowScale = mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
+  // Last: what fails before it has no memory of a device to free.
   const { gradLogits, data, elements, discard } = prepareGradient(batch.logits, logits, base, mode, run, rowInputs(batch));
   const request = {
     ...values,
@@ -207,12 +209,12 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
     gradient: data && rawMemory(data),
     gradientElements: elements,
     gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
-    rowScale: mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined,
+    rowScale,
   };
   const result = (): LossResult<Logits> => {
     const found = valuesOf(settings, request);
     if (!gradLogits) return found;
-    return request.rowScale ? { ...found, gradLogits, rowScale: request.rowScale } : { ...found, gradLogits };
+    return rowScale ? { ...found, gradLogits, rowScale } : { ...found, gradLogits };
   };
   return { request, memory: [logits, data], result, discard };
 }

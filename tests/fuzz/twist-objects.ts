@@ -1,7 +1,7 @@
 // Objects in other clothes: batches, options and settings whose properties are code.
 import vm from 'node:vm';
 import { choose, integer, type Random } from '../support/numbers.js';
-import { Call, type Properties } from './call.js';
+import { bitsOf, Call, type Properties } from './call.js';
 import { Guarded } from './memory.js';
 import { planted, type Expectation, type Twist } from './twist.js';
 
@@ -164,8 +164,11 @@ const disguises: Readonly<Record<string, Disguise>> = {
     const own = value[key];
     const get = (): unknown => {
       const other = new Call({ ...call.plan, asynchronous: false });
-      other.start();
-      other.dispose();
+      try {
+        bitsOf(other, other.start() as Properties);
+      } finally {
+        other.dispose();
+      }
       return own;
     };
     Object.defineProperty(value, key, { get, enumerable: true });

@@ -83,21 +83,22 @@ const beside: Twist = {
   name: 'beside other calls',
   apply(call, random) {
     if (!call.plan.asynchronous) return undefined;
-    const others = Array.from({ length: integer(random, 1, 6) }, () => new Call(call.plan));
+    const number = integer(random, 1, 6);
     call.meanwhile.push(() => {
+      const others = Array.from({ length: number }, () => new Call(call.plan));
       const results = others.map(async (other) =>
         bitsOf(other, (await other.start()) as Properties),
       );
-      call.beside = Promise.all(results).then(([first, ...rest]) => {
-        for (const other of others) other.dispose();
-        for (const one of rest) {
-          const found = first && difference(one, first);
-          if (found) return `calls beside one another differ: ${found}`;
-        }
-        return undefined;
-      });
+      call.beside = Promise.all(results)
+        .then(([first, ...rest]) => {
+          const found = rest.map((one) => first && difference(one, first)).find(Boolean);
+          return found && `calls beside one another differ: ${found}`;
+        })
+        .finally(() => {
+          for (const other of others) other.dispose();
+        });
     });
-    return { expect: 'same', what: `beside ${others.length} others` };
+    return { expect: 'same', what: `beside ${number} others` };
   },
 };
 

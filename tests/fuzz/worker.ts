@@ -11,6 +11,7 @@ import { Fault } from './fault.js';
 import { traceFile } from './folder.js';
 import { check, takeOutcomes, twists } from './oracle.js';
 import { callPlans, places, type Door, type Place } from './plan.js';
+import { takeForgotten } from './resources.js';
 
 /** Sent by scripts/fuzz.mjs. */
 interface Job {
@@ -77,6 +78,8 @@ process.on('warning', ({ name, message }) => {
 
 async function guarded(checkPlan: Kind['check'], plan: unknown): Promise<void> {
   await checkPlan(plan as never);
+  const [forgotten] = takeForgotten();
+  if (forgotten !== undefined) throw new Fault(`${forgotten} was not given back`);
   const [warning] = warnings.splice(0);
   if (warning !== undefined) throw new Error(`a warning of the process: ${warning}`);
 }
