@@ -46,6 +46,7 @@ const refusedSettings: [string, readonly unknown[], Kind, readonly (string | Reg
   ['negative lambda', ['orpo', 1, true, { lambda: -1 }], RangeError, ['lambda', '-1', 'at least 0']],
   ['negative sftWeight', ['asft', 1, true, { sftWeight: -1 }], RangeError, ['sftWeight', '-1', 'at least 0']],
   ['sftWeight true', ['asft', 1, true, { sftWeight: true }], TypeError, ['sftWeight', 'true', 'number']],
+  ['beta of sft', ['sft', '0.1'], TypeError, ['beta', "'sft'", "'0.1'"]],
   ['sftWeight of sft', ['sft', undefined, true, { sftWeight: 1 }], TypeError, ['sftWeight', "'sft'", "'sftReduction'"]],
   ['sftReduction', ['sft', undefined, true, { sftReduction: 'mean' }], RangeError, ['sftReduction', "'mean'", "'token'"]],
   ['sftReduction as a number', ['dpo', 1, true, { sftReduction: 1 }], TypeError, ['sftReduction', '1', 'string']],

@@ -37,6 +37,9 @@ export function resolveSettings(
   const { info, index } = found;
   const isSft = info.name === 'sft';
   if (!isSft) checkBeta(info.name, beta);
+  else if (beta !== undefined && typeof beta !== 'number') {
+    throw typeError('ERR_DIRALIGN_OPTION', `beta: 'sft' needs none and takes a number, not ${describe(beta)}`);
+  }
   if (normalize !== undefined && typeof normalize !== 'boolean') {
     throw typeError('ERR_DIRALIGN_OPTION', `normalize: ${describe(normalize)} is not a boolean`);
   }
