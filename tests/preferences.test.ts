@@ -232,6 +232,12 @@ describe('readPreferences', () => {
     ],
     [
       'prompt',
+      'one completion with earlier turns and the question',
+      { prompt: message, chosen: [user('before'), assistant('a'), ...message, assistant('b')], rejected: [assistant('c')] },
+      ['prompt', 'only one'],
+    ],
+    [
+      'prompt',
       'formatted text with more than the turns',
       {
         prompt: '<|system|>\nYou are a pirate.\n<|user|>\nHi\n<|assistant|>\n',

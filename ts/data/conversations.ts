@@ -123,6 +123,14 @@ function explicit(given: Turns, isText: boolean, chosen: Turns, rejected: Turns)
   const asked = given.slice(own.length);
   const common = sharedTurns(chosen, rejected);
   const earlier = earlierTurns(asked, common.slice(systemLength(common)));
+  for (const side of [chosen, rejected]) {
+    const turns = side.slice(systemLength(side));
+    // What begins with a question is a conversation. Where the other side has not its turns, there is no prompt that both follow.
+    const own = turns.slice(0, 1).some(isQuestion) ? earlierTurns(asked, turns) : [];
+    if (own.length > earlier.length) {
+      throw new Refusal('prompt', 'prompt: only one of chosen and rejected repeats it, after turns that the other has not');
+    }
+  }
   const [first, second] = [chosen, rejected].map((side): Completion => {
     const system = side.slice(0, systemLength(side));
     const turns = side.slice(system.length + earlier.length);
