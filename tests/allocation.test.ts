@@ -23,6 +23,7 @@ describe.runIf(hasLimits && !isSanitized)('an allocation that fails', () => {
     ['rowsAsync', 40],
     ['sequenceLogps', 40],
     ['tokenLogps', 40],
+    ['collatePairs', 40],
     ['gradient', 8],
     ['factored', 8],
     ['workspace', 40],
