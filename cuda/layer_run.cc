@@ -30,9 +30,6 @@ constexpr size_t most_product_workspace = size_t{32} << 20;
 /// gradient of 0, to which a hidden state that is not finite would still add a NaN: where a group may have one, every gap counts.
 constexpr int64_t shortest_gap = 128, shortest_not_finite = 1;
 
-/// No entry of the row's gradient is larger.
-double largest_entry(const RowCoefficients& c) { return std::fabs(c.align) + std::fabs(c.likelihood); }
-
 size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
 
 /// The layer in device memory.
@@ -151,11 +148,10 @@ class LayerRun {
       const int64_t gap = evaluate(group) ? shortest_gap : shortest_not_finite;
       double largest = 0;
       for (int64_t i = group.rows.begin; i < group.rows.end; i++)
-        if (const double c = largest_entry(coefficients(i)); std::isfinite(c)) largest = std::max(largest, c);
+        largest = std::fmax(largest, largest_entry(coefficients(i)));
       // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller ones its whole range.
-      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
-                               ? std::clamp(15 - (std::ilogb(largest) + 1), -120, 100)
-                               : 0;
+      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::min(15 - (std::ilogb(largest) + 1), 100)
+                                                                             : -gradient_exponent(largest);
       for (const RowRange& chunk : chunks_[g]) {
         if (job_.cancelled) return false;
         const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
@@ -238,7 +234,8 @@ class LayerRun {
     work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype, std::ldexp(1.0, exponent)});
 
     const LayerGradients& out = arrays_.gradients;
-    const float scale = std::ldexp(1.0f, -exponent);
+    // The products' factor is a float32: beyond it all that is not tiny overflows as it is.
+    const float scale = std::ldexp(1.0f, std::min(-exponent, 127));
     for (const RowRange& range : active) {
       const int64_t in_chunk = range.begin - chunk.begin;
       const char* const rows = static_cast<const char*>(gradient) + size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);

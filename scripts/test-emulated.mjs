@@ -30,7 +30,9 @@ const cpuSuites = [
   'lifecycle',
 ];
 const ofCpu = cpuSuites.map((name) => `${name}.test.ts`);
-const suites = [...ofCuda, 'gpu-scripts.test.ts', ...(sanitize ? ofCpu : [])].map((name) => `tests/${name}`);
+const suites = [...ofCuda, 'gpu-scripts.test.ts', 'extremes-hidden.test.ts', ...(sanitize ? ofCpu : [])].map(
+  (name) => `tests/${name}`,
+);
 
 const environment = buildEmulated({ sanitize });
 for (const order of orders) {

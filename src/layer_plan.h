@@ -1,8 +1,10 @@
 // How a job with an output layer is cut into pieces whose logits fit the workspace.
 #pragma once
+#include <cmath>
 #include <stdexcept>
 #include <vector>
-#include "batch.h"
+#include "job.h"
+#include "row_gradient.h"
 
 namespace diralign {
 
@@ -26,6 +28,13 @@ std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t c
 
 /// A range cut into chunks of at most `chunk_rows`, as even as they can be.
 std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);
+
+/// No entry of a row's gradient is larger, in exact numbers; finite, but where a coefficient is NaN.
+inline double largest_entry(const RowCoefficients& c) { return finite(std::fabs(finite(c.align)) + std::fabs(finite(c.likelihood))); }
+
+/// Coefficients times 2^-exponent have products with weights and hidden states whose sums stay in float32, to be multiplied by
+/// 2^exponent afterwards: infinities among the terms would leave NaN where the sum has a sign. 0 for coefficients of usual sizes.
+inline int gradient_exponent(double largest) { return largest > 0x1p100 ? std::ilogb(largest) - 100 : 0; }
 
 /// The parts of a range without the rows that `idle(i)`, of which fewer than `shortest_gap` between two others are left in: a product
 /// over them costs less than one more product.

@@ -139,6 +139,17 @@ class LayerEngine {
       products_.bias_gradient(z, gradient_stride(), range.size(), first, last, accumulate, out);
     });
   }
+  /// x *= 2^exponent, float32; what overflows is infinite, and 0 stays 0.
+  void shift(float* x, int64_t n, int exponent) {
+    for_columns(n, 16, 1024, [&](int64_t first, int64_t last, void*) { shift_floats(x + first, last - first, exponent); });
+  }
+  static void shift_floats(float* x, int64_t n, int exponent) {
+    constexpr int most = 100;  // a normal number either way
+    for (int step; exponent != 0; exponent -= step) {
+      step = std::clamp(exponent, -most, most);
+      kernel_set().products[int(Dtype::float32)].finish(x, x, n, std::ldexp(1.0f, step), false);
+    }
+  }
   /// out (+)= factor * x, float32.
   void add_scaled(const float* x, float* out, int64_t n, float factor, bool accumulate) {
     const ProductKernels& float32 = kernel_set().products[int(Dtype::float32)];
@@ -214,6 +225,7 @@ class LayerLossRun {
       else run_exact(group);
       if (engine_.cancelled()) return;
     }
+    shift_layer(exponent_);
     write_zeros();
     if (!engine_.cancelled())
       *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
@@ -295,6 +307,7 @@ class LayerLossRun {
     for (int64_t i = chunk.begin; i < chunk.end && !beside_nan; i++) beside_nan = rows_.is_nan(i) && idle(i);
     const std::vector<RowRange> active =
         active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap, [&](int64_t i) { return idle(i); });
+    for (int64_t i = chunk.begin; i < chunk.end; i++) fit(largest_entry(rows_.coefficients(i, loss_)));
     int64_t done = chunk.begin;
     for (const RowRange& range : active) {
       zero_hidden(done, range.begin);
@@ -302,17 +315,34 @@ class LayerLossRun {
       float* z = workspace_ + (range.begin - chunk.begin) * vocab_;
       if (again) engine_.logits(range, z);
       for_rows(engine_.team(), job_, range.begin, range.end, true,
-               [&](int64_t i, int) { engine_.differentiate(z + (i - range.begin) * vocab_, rows_.gradient(i, rows_.coefficients(i, loss_))); });
+               [&](int64_t i, int) { engine_.differentiate(z + (i - range.begin) * vocab_, rows_.gradient(i, scaled_coefficients(i))); });
       if (gradients_.hidden.data) {
         float* out = workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
         engine_.hidden_gradient(range, z, out);
-        for_rows(engine_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) { write_hidden(i, out + (i - range.begin) * hidden_size_, 1); });
+        for_rows(engine_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) { write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_)); });
       }
       if (gradients_.weight.data) engine_.weight_gradient(range, z, std::exchange(weight_started_, true), weight());
       if (gradients_.bias.data) engine_.bias_gradient(range, z, std::exchange(bias_started_, true), bias());
       if (engine_.cancelled()) return;
     }
     zero_hidden(done, chunk.end);
+  }
+  /// Of row i, in the units of the sums.
+  RowCoefficients scaled_coefficients(int64_t i) const {
+    const RowCoefficients c = rows_.coefficients(i, loss_);
+    return exponent_ == 0 ? c : RowCoefficients{scaled(c.align), scaled(c.likelihood)};
+  }
+  double scaled(double coefficient) const { return std::ldexp(finite(coefficient), -exponent_); }
+  /// Makes room in the units of the sums for a coefficient, before anything of its size is added.
+  void fit(double largest) {
+    const int needed = gradient_exponent(largest);
+    if (needed <= exponent_) return;
+    shift_layer(exponent_ - needed);
+    exponent_ = needed;
+  }
+  void shift_layer(int exponent) {
+    if (gradients_.weight.data && weight_started_) engine_.shift(weight(), vocab_ * hidden_size_, exponent);
+    if (gradients_.bias.data && bias_started_) engine_.shift(bias(), vocab_, exponent);
   }
   bool idle(int64_t i) const { return rows_.coefficients(i, loss_).idle(); }
 
@@ -348,20 +378,22 @@ class LayerLossRun {
     double factors[2];
     for (int side = 0; side < 2; side++) {
       const int64_t s = side == 0 ? chosen : rejected;
-      factors[side] = (job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s)) / weights[side];
+      factors[side] = finite((job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s)) / weights[side]);
     }
     // An empty sequence has no coefficient; the other one has the factor then.
     if (one) factors[0] = factors[1] = job_.rows.counts[size_t(chosen)] > 0 ? factors[0] : factors[1];
     if (gradients_.hidden.data)
       for_rows(engine_.team(), job_, group.rows.begin, group.rows.end, false, [&](int64_t i, int) {
         const int side = job_.rows.scored[size_t(i)].sequence == chosen ? 0 : 1;
-        write_hidden(i, hidden + (i - group.rows.begin) * hidden_size_, float(factors[side]));
+        write_hidden(i, hidden + (i - group.rows.begin) * hidden_size_, factors[side]);
       });
     for (int sum = 0; sum < (one ? 1 : 2); sum++) {
       if (!started[sum] || factors[sum] == 0) continue;
+      fit(std::fabs(factors[sum]));
+      const float factor = float(scaled(factors[sum]));
       if (gradients_.weight.data)
-        engine_.add_scaled(weight_sum(sum), weight(), vocab_ * hidden_size_, float(factors[sum]), std::exchange(weight_started_, true));
-      if (gradients_.bias.data) engine_.add_scaled(bias_sum(sum), bias(), vocab_, float(factors[sum]), std::exchange(bias_started_, true));
+        engine_.add_scaled(weight_sum(sum), weight(), vocab_ * hidden_size_, factor, std::exchange(weight_started_, true));
+      if (gradients_.bias.data) engine_.add_scaled(bias_sum(sum), bias(), vocab_, factor, std::exchange(bias_started_, true));
     }
   }
 
@@ -376,10 +408,14 @@ class LayerLossRun {
   void zero_hidden(int64_t begin, int64_t end) const {
     for (int64_t i = begin; i < end; i++) zero_hidden_row(job_.rows.scored[size_t(i)].row);
   }
-  void write_hidden(int64_t i, const float* x, float factor) const {
+  /// Uses `x` up.
+  void write_hidden(int64_t i, float* x, double factor) const {
     const int64_t row = job_.rows.scored[size_t(i)].row;
-    if (factor == 0) zero_hidden_row(row);
-    else engine_.products().finish(x, hidden_row(row), hidden_size_, factor, gradients_.hidden.accumulate);
+    const int exponent = gradient_exponent(std::fabs(factor));
+    engine_.shift_floats(x, hidden_size_, exponent);
+    const float rest = float(std::ldexp(factor, -exponent));
+    if (rest == 0) zero_hidden_row(row);
+    else engine_.products().finish(x, hidden_row(row), hidden_size_, rest, gradients_.hidden.accumulate);
   }
 
   /// What no row contributed to.
@@ -399,6 +435,7 @@ class LayerLossRun {
   int64_t chunk_rows_ = 0;
   float* workspace_ = nullptr;  // a chunk's logits, then its rows of the hidden gradient; deferred: see there
   bool weight_started_, bias_started_;  // there is something to add to
+  int exponent_ = 0;                    // the sums of the weight and the bias are in units of 2^exponent_
 };
 
 /// `take(i, row)` for every scored row, in chunks: logits have the bits that a loss computes.
