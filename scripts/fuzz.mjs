@@ -23,8 +23,8 @@ import { buildEmulated, root } from './emulated.mjs';
 
 /** So many to a round. A round has one seed, and is what is tried again where a crash does not show by itself. */
 const rounds = { calls: 250, files: 250, 'command-lines': 5 };
-/** A process that begins nothing for so long hangs. */
-const patience = 120_000;
+/** A process that begins nothing for so long hangs, however busy the machine is. */
+const patience = 600_000;
 
 const text = { type: 'string' };
 const flag = { type: 'boolean', default: false };

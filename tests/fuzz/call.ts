@@ -54,6 +54,8 @@ export class Call {
   readonly meanwhile: (() => void)[] = [];
   /** Run once it is over. */
   readonly undo: (() => void)[] = [];
+  /** Run once its result was read. */
+  readonly release: (() => void)[] = [];
   /** What is altered while it runs, by whoever has it. */
   readonly restless = new Set<Held>();
   /** What is wrong with other calls that ran beside it. */
@@ -204,6 +206,7 @@ export class Call {
 
   dispose(): void {
     this.end();
+    for (const one of this.release.splice(0)) one();
     for (const held of [...this.inputs.values(), ...this.outputs.values()]) held.dispose();
   }
 }

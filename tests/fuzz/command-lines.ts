@@ -151,7 +151,7 @@ export function checkCommandLine({ words: planned }: CommandLinePlan): Promise<v
     cwd: ownFolder,
     encoding: 'utf8',
     env: { ...process.env, NO_COLOR: '1' },
-    timeout: 2 * minute,
+    timeout: 8 * minute,
     maxBuffer: 2 ** 28,
   });
   const ended = `${String(signal ?? status)}: ${stderr.trim().slice(0, 500)}`;

@@ -50,7 +50,7 @@ const disguises: Readonly<Record<string, Disguise>> = {
   }),
   'a tensor on another stream': (held, _, call) => {
     const stream = cuda.stream();
-    call.undo.push(() => {
+    call.release.push(() => {
       stream.dispose();
     });
     return { value: foreign(held, { stream }), expect: 'any' };

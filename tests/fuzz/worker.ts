@@ -77,6 +77,7 @@ process.on('warning', ({ name, message }) => {
 });
 
 async function guarded(checkPlan: Kind['check'], plan: unknown): Promise<void> {
+  takeForgotten(); // by a plan that failed
   await checkPlan(plan as never);
   const [forgotten] = takeForgotten();
   if (forgotten !== undefined) throw new Fault(`${forgotten} was not given back`);
