@@ -32,6 +32,7 @@ LossRequest request_for(const LossJob& job) {
   LossRequest r = request_for(job, pass_of(job.gradient.mode), job.terms());
   r.gradient = job.gradient.data;
   r.gradient_elements = job.gradient.elements;
+  r.gradient_scale = job.gradient_scale;
   r.write_ignored = job.gradient.mode != GradientOutput::Mode::none && !job.gradient.zeroed;
   return r;
 }

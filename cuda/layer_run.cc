@@ -56,7 +56,7 @@ struct WorkspacePlan {
 class LayerRun {
  public:
   /// Enqueues nothing.
-  LayerRun(Job& job, Pass pass, const BatchTerms& terms, const Place& place, const LayerArrays& arrays)
+  LayerRun(Job& job, Pass pass, const BatchTerms& terms, double gradient_scale, const Place& place, const LayerArrays& arrays)
       : job_(job), layer_(*job.layer), terms_(terms), place_(place), stream_(as_stream(place.stream)), arrays_(arrays), dense_(pass == Pass::dense) {
     const Batch& batch = job.batch;
     const size_t element = batch.element_bytes();
@@ -82,6 +82,7 @@ class LayerRun {
     request.terms = terms;
     request.rows = &job.rows;
     request.last_pair = terms.pairs;
+    request.gradient_scale = gradient_scale;
     std::vector<Group> on_device;
     size_t launches = 0, stages = 0;
     int64_t longest = 0;
@@ -304,6 +305,8 @@ BatchTerms terms_of(const LossJob& job) { return job.terms(); }
 BatchTerms terms_of(const Job& job) { return terms_of_sequences(job); }
 LayerGradients gradients_of(const LossJob& job) { return job.layer_gradients; }
 LayerGradients gradients_of(const Job&) { return {}; }
+double gradient_scale_of(const LossJob& job) { return job.gradient_scale; }
+double gradient_scale_of(const Job&) { return 1; }
 
 bool complete(LossJob& job, LayerRun& run) {
   const BatchTerms terms = job.terms();
@@ -359,7 +362,7 @@ template <class AnyJob>
 void run_on_device(AnyJob& job, const Place& place) {
   need_products();
   const DeviceGuard guard(place.device);
-  LayerRun run(job, pass_of(job), terms_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
+  LayerRun run(job, pass_of(job), terms_of(job), gradient_scale_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
   complete(job, run);
 }
 
@@ -384,7 +387,7 @@ void run_staged_on(AnyJob& job, int device) {
   const LayerGradients on_device{{hidden_gradient.data(), host.hidden.accumulate, false},
                                  {weight_gradient.data(), host.weight.accumulate, false},
                                  {bias_gradient.data(), host.bias.accumulate, false}};
-  LayerRun run(job, pass_of(job), terms_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
+  LayerRun run(job, pass_of(job), terms_of(job), gradient_scale_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
 
   StageRing ring;
   auto scored = [&](auto* data) {

@@ -54,8 +54,10 @@ GPU_NOINLINE __device__ void describe(const Plan& p, uint32_t ticket, uint32_t& 
       const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
       const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
       const RowState& state = p.states[unit.i];
-      unit.gradient = row_gradient(state.statistics, record.label, record.sft_label, state.sft_logp, finite(align) * p.gradient_scale, finite(likelihood) * p.gradient_scale,
-                                   p.least_normal);
+      const double align_scaled = finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
+      const double likelihood_scaled = finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
+      unit.gradient = row_gradient(state.statistics, record.label, record.sft_label, state.sft_logp, align_scaled,
+                                   likelihood_scaled, p.least_normal);
       if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
       if (unit.gradient.zero) unit.work = Work::zero;
     }

@@ -199,6 +199,7 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   void* base = uploads_;
   plan_.vocab = uint32_t(r.vocab);
   plan_.separate_sft = r.separate_sft;
+  plan_.gradient_scale = r.gradient_scale;
   plan_.rows = at<RowRecord>(base, at_rows);
   plan_.ignored = at<uint32_t>(base, at_ignored);
   plan_.sequence_begin = at<uint32_t>(base, at_begin);
@@ -250,7 +251,7 @@ void LossWork::launch(const Stages& order, const Target& target) {
   plan.gradient = target.gradient;
   plan.row_stride = target.row_stride;
   plan.gradient_elements = target.gradient_elements;
-  plan.gradient_scale = target.gradient_scale;
+  plan.gradient_unit = target.gradient_unit;
   plan.least_normal = target.counts_underflows ? least_normal(target.gradient_dtype) : 0;
 
   const size_t counter = next_launch_, stages = counter + counter_bytes, end = stages + (order.list().size() + 1) * sizeof(Stage);

@@ -24,6 +24,7 @@ struct LossRequest {
   /// The scored rows of these pairs, cut: a row's place in the memory is its place in its chunk. Empty: that in the batch.
   std::vector<RowRange> chunks;
   bool write_ignored;  ///< rows that no term scores are to be zeroed
+  double gradient_scale = 1;
 };
 
 /// The order of the work of a launch.
@@ -65,7 +66,7 @@ class LossWork {
     void* gradient;
     int64_t row_stride, gradient_elements;
     Dtype gradient_dtype;
-    double gradient_scale = 1;
+    double gradient_unit = 1;
     bool counts_underflows = false;
   };
   void launch(const Stages& order, const Target& target);

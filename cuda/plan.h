@@ -64,7 +64,8 @@ struct Plan {
   const void* logits;
   void* gradient;
   int64_t row_stride, gradient_elements;
-  double gradient_scale;  ///< of every entry: a power of two
+  double gradient_scale;  ///< of every coefficient: the run's
+  double gradient_unit;   ///< and a power of two, for coefficients that the gradient's type has no numbers for
   float least_normal;     ///< of the gradient's type; 0: rows that underflow are not counted
   uint32_t vocab;
   RowCut cut;

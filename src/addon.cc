@@ -18,7 +18,7 @@ namespace diralign {
 using cpu::run;
 
 /// Raised with every change of what ts/native.ts and this file tell each other: an addon of another build would be called wrongly.
-constexpr int interface_revision = 3;
+constexpr int interface_revision = 4;
 
 namespace {
 
@@ -202,6 +202,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   job->gradient.row_scale = elements_of<float>(request, "rowScale", size_t(batch.rows));
   if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * batch.element_bytes());
   job->layer_gradients = read_layer_gradients(request.Get("layerGradients"), *job);
+  job->gradient_scale = request.Get("gradientScale").As<Napi::Number>();
   return dispatch(info, std::move(job));
 }
 
@@ -237,8 +238,12 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   double* gradient = elements_of<double>(request, "gradLogps", sequences);
   BatchLoss loss(batch_terms(objective, int64_t(sequences), counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
-  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data(), DBL_MAX);
-  for (int64_t s = 0; s < int64_t(sequences); s++) gradient[s] = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+  const double scale = request.Get("gradientScale").As<Napi::Number>();
+  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale));
+  for (int64_t s = 0; s < int64_t(sequences); s++) {
+    const double coefficient = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+    gradient[s] = gradient_coefficient(coefficient, scale);
+  }
   return info.Env().Undefined();
 }
 

@@ -1,12 +1,14 @@
 // What a call computes, whatever the backend: the batch, its rows, the objective and where the results go.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cfloat>
+#include <cmath>
 #include <optional>
 #include <vector>
 #include "batch.h"
 #include "objectives/batch_loss.h"
-#include "row_statistics.h"
+#include "row_gradient.h"
 
 namespace diralign {
 
@@ -53,31 +55,40 @@ struct Job {
   std::atomic<bool> cancelled{false};
 };
 
+/// The largest coefficient whose multiple by the scale of the gradients is at most `largest`.
+inline double largest_coefficient(double largest, double scale) {
+  return std::min(DBL_MAX, largest / std::fabs(scale));
+}
+
 struct LossJob : Job {
   Objective objective{};
   Array<double> reference;  ///< per sequence; empty without one
   GradientOutput gradient;          ///< of the logits
   LayerGradients layer_gradients;   ///< of the layer, where there is one
+  double gradient_scale = 1;        ///< multiplies the gradients, and nothing of `outputs`
   LossOutputs outputs{};
   double* logps = nullptr;  ///< per sequence
   double* loss = nullptr;
 
   /// The largest coefficient that the gradient has numbers for.
   double largest_coefficient() const {
-    return gradient.mode != GradientOutput::Mode::none || layer_gradients.any() ? FLT_MAX : DBL_MAX;
+    const bool any = gradient.mode != GradientOutput::Mode::none || layer_gradients.any();
+    return any ? diralign::largest_coefficient(FLT_MAX, gradient_scale) : DBL_MAX;
   }
   BatchTerms terms() const {
     return batch_terms(objective, batch.sequences, rows.counts.data(), rows.sft_counts.data(), reference.empty() ? nullptr : reference.data());
   }
 };
 
-/// dLoss/dlogp of a row by the two terms.
+/// dLoss/dlogp of a row by the two terms, times the scale of the gradients.
 struct RowCoefficients {
   double align, likelihood;
   bool idle() const { return align == 0 && likelihood == 0; }
 };
 inline RowCoefficients row_coefficients(const LossJob& job, const BatchLoss& loss, const ScoredRow& row) {
-  return {row.has_label() ? job.outputs.coefficients[row.sequence] : 0, row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0};
+  const double align = row.has_label() ? job.outputs.coefficients[row.sequence] : 0;
+  const double likelihood = row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0;
+  return {gradient_coefficient(align, job.gradient_scale), gradient_coefficient(likelihood, job.gradient_scale)};
 }
 
 /// The scale of every scored row of a factored gradient; the others stay 0.

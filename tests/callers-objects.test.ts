@@ -315,7 +315,16 @@ describe('sizes that no array stands for', () => {
 describe('Object.prototype', () => {
   /** What programs, or attackers, have put there; every name that is looked up somewhere. */
   const additions: Given = {
-    ...{ threads: 4, gradient: 'none', inPlace: true, out: new Float32Array(1), backend: 'cuda', memory: 1, accumulate: true },
+    ...{
+      threads: 4,
+      gradient: 'none',
+      inPlace: true,
+      out: new Float32Array(1),
+      backend: 'cuda',
+      memory: 1,
+      accumulate: true,
+      gradientScale: 2,
+    },
     ...{ reference: 'none', sftLabels: 1, offsets: new Int32Array(9), rowStride: 1, ignoreIndex: 0, dtype: 'float16' },
     ...{ hiddenSize: 1, hidden: 1, bias: 1, weight: 1, layer: 1, layerGradients: 1, rowScale: 1, gradLogits: 1 },
     ...{ min: 5, max: -5, above: 9, below: -9, get: 1, set: 1, writable: true, labelSmoothing: 0.4, alpha: 2, gamma: 9 },

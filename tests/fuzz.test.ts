@@ -20,6 +20,7 @@ const intoBuffer = present(
       door === 'logits' &&
       run.target === 'out' &&
       run.gradient === undefined &&
+      run.gradientScale === undefined &&
       !asynchronous &&
       !shared &&
       rows.tokens > 1 &&

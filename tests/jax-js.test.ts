@@ -171,6 +171,25 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     },
   );
 
+  test.each(['logits', 'hidden'])('gradientScale multiplies the gradients, and nothing else: %s', async (kind) => {
+    const random = generator(21);
+    const params = model(random);
+    const words = wordsOf(tokensOf(random));
+    const { batch } = given(21);
+    const forward: JaxForward<Model> = (p) => (kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words));
+    const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
+    const { grads: plain, ...values } = step(forward, params, batch);
+    // A power of two: float32 scales exactly all the way back.
+    const run = { gradientScale: 2 ** 8 };
+    for (const { grads, ...scaled } of [step(forward, params, batch, run), await step.async(forward, params, batch, run)]) {
+      expect(scaled).toEqual(values);
+      const expected = tree.leaves<JaxArray>(plain);
+      tree.leaves<JaxArray>(grads).forEach((leaf, i) => {
+        expect(floats(leaf)).toEqual(floats(expected[i] as JaxArray).map((g) => 2 ** 8 * g));
+      });
+    }
+  });
+
   test('every method: the gradients are the slope of the loss', () => {
     const misses = new Misses();
     const random = generator(3);

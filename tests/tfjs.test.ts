@@ -139,6 +139,20 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(misses.list).toEqual([]);
   });
 
+  test('gradientScale multiplies the gradient, and neither the loss nor the result', () => {
+    const { logits, batch } = given(17);
+    const x = tf.tensor3d(logits, [S, T, V]);
+    const results: TfLossResult[] = [];
+    const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
+    const [plain, scaled] = [1, 32].map((gradientScale) => {
+      const run = { gradientScale, onResult: (result: TfLossResult) => results.push(result) };
+      return tf.valueAndGrad((y: tf.Tensor) => dpo(y, batch, run))(x);
+    });
+    expect(results[1]).toEqual(results[0]);
+    expect(scaled?.value.dataSync()).toEqual(plain?.value.dataSync());
+    expect(scaled?.grad.dataSync()).toEqual(plain?.grad.dataSync<'float32'>().map((g) => 32 * g));
+  });
+
   test('packed batches, tensors for labels and reference, and sftLabels', () => {
     const { logits, batch } = given(5);
     const loss = tfDirAlignLoss(dirAlignLoss('dpo', 0.4, false, { sftWeight: 0.5 }));
@@ -392,6 +406,21 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       expect(misses.list).toEqual([]);
       expect(fused.grads).toHaveLength(inputs.length);
       expect(memory).toBeGreaterThan(0);
+    });
+
+    test('gradientScale multiplies every gradient', () => {
+      const { hidden, weight } = layer(generator(18));
+      const { batch } = given(18);
+      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
+      const [plain, scaled] = [1, 32].map((gradientScale) => {
+        const loss = (h: tf.Tensor, w: tf.Tensor): tf.Scalar =>
+          dpo.fromHidden({ hidden: h, weight: w }, batch, { gradientScale });
+        return tf.valueAndGrads(loss)([hidden, weight]);
+      });
+      expect(scaled?.value.dataSync()).toEqual(plain?.value.dataSync());
+      plain?.grads.forEach((grad, i) => {
+        expect(scaled?.grads[i]?.dataSync()).toEqual(grad.dataSync<'float32'>().map((g) => 32 * g));
+      });
     });
 
     test('packed, and within the memory given', () => {

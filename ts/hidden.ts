@@ -20,7 +20,15 @@ import { hiddenReason } from './cuda-status.js';
 import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device.js';
 import { rangeError, typeError } from './errors.js';
 import { checkObject, define, describe, isArray, quoted, readProperties } from './given.js';
-import { computeLater, computeNow, prepareValues, refuseSignal, valuesOf, type PreparedLoss } from './loss-call.js';
+import {
+  checkGradientScale,
+  computeLater,
+  computeNow,
+  prepareValues,
+  refuseSignal,
+  valuesOf,
+  type PreparedLoss,
+} from './loss-call.js';
 import { Target, type BatchRequest, type LayerGradientRequest, type LayerRequest } from './native.js';
 import type { Method, ReferenceNeed } from './catalogue.js';
 import type { Settings } from './settings.js';
@@ -190,7 +198,7 @@ export function prepareHiddenLogps(
 // ---------------------------------------------------------------------------------------------------------------------
 // The gradients
 
-const runKeys = ['gradient', 'inPlace', 'out', 'accumulate', 'memory', 'backend', 'threads', 'signal'] as const;
+const runKeys = ['gradient', 'inPlace', 'out', 'accumulate', 'gradientScale', 'memory', 'backend', 'threads', 'signal'] as const;
 const gradientNames: readonly HiddenGradient[] = ['gradHidden', 'gradWeight', 'gradBias'];
 
 type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
@@ -360,6 +368,7 @@ function prepareGradients(
 function prepareHidden(settings: Settings, given: unknown, run: GivenRun): PreparedLoss<HiddenLossResult<Logits>> {
   const batch = asHiddenBatch(readBatch(given, 'an object with hidden, weight, shape and labels'));
   const options = checkRun(run, batch.bias !== undefined);
+  const gradientScale = checkGradientScale(run.gradientScale);
   const checked = checkHidden(batch, run.threads, checkBackend(run.backend ?? 'auto'), run.memory);
   const { hidden, base, layer } = checked;
   const values = prepareValues(settings, base, batch, 'dense');
@@ -370,6 +379,7 @@ function prepareHidden(settings: Settings, given: unknown, run: GivenRun): Prepa
     gradient: undefined,
     gradientElements: 0,
     gradientIsFresh: false,
+    gradientScale,
     rowScale: undefined,
     layer,
     layerGradients: { hidden: gradients.gradHidden, weight: gradients.gradWeight, bias: gradients.gradBias },

@@ -6,6 +6,7 @@ import { metricNames } from './catalogue.js';
 import { AttachedArrays, watchArrays } from './detached.js';
 import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
+import { describe } from './given.js';
 import type { Metrics } from './metrics.js';
 import { native, Target, type BadLabel, type BatchRequest, type Cancel, type LayerRequest, type LossRequest } from './native.js';
 import type { Settings } from './settings.js';
@@ -76,6 +77,13 @@ export function prepareValues(
     logps: allocate('logps', 'Float64Array', base.sequences),
     ...allocateOutputs(settings, base.sequences),
   };
+}
+
+/** `run.gradientScale`: any finite number, 1 by default. */
+export function checkGradientScale(scale: unknown = 1): number {
+  if (Number.isFinite(scale)) return scale as number;
+  const message = `gradientScale: ${describe(scale)} is not a finite number`;
+  throw typeof scale === 'number' ? rangeError('ERR_DIRALIGN_OPTION', message) : typeError('ERR_DIRALIGN_OPTION', message);
 }
 
 /** What the method needs of the reference; numbers that it does not need may be there, and are looked at no further. */

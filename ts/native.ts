@@ -162,6 +162,8 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   /** The last row of the gradient ends with its padding, or without. */
   gradientElements: number;
   gradientIsFresh: boolean;
+  /** Multiplies every gradient; finite. */
+  gradientScale: number;
   rowScale: Float32Array | undefined;
   layer: LayerRequest | undefined;
   /** With a layer: where its gradients go; undefined is left out. */
@@ -185,10 +187,11 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
   counts: Int32Array;
   reference: Float64Array | Float32Array | undefined;
   gradLogps: Float64Array;
+  gradientScale: number;
 }
 
 /** That of src/addon.cc; raised with every change of the shapes above. */
-const interfaceRevision = 3;
+const interfaceRevision = 4;
 
 let loaded: { readonly addon: Native; readonly file: string } | undefined;
 

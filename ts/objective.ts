@@ -25,6 +25,7 @@ import { checkObject, define, describe, readAll, readProperties } from './given.
 import { fromHidden, prepareHiddenLogps, type FromHidden } from './hidden.js';
 import {
   allocateOutputs,
+  checkGradientScale,
   compute,
   computeLater,
   computeNow,
@@ -45,6 +46,7 @@ import type {
   LogitsBatch,
   LogpsBatch,
   LogpsResult,
+  LogpsRunOptions,
   LossResult,
   Needed,
   RunOptions,
@@ -87,7 +89,7 @@ export interface ObjectiveCalls<M extends Method = Method, Need extends Referenc
   /** The same from hidden states and the output layer, without the logits ever being there: loss, metrics and the layer's gradients. */
   readonly fromHidden: FromHidden<M, Need>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
-  fromLogps(batch: LogpsBatch & Needed<Need>): LogpsResult<M>;
+  fromLogps(batch: LogpsBatch & Needed<Need>, run?: LogpsRunOptions): LogpsResult<M>;
 }
 
 /** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
@@ -162,14 +164,14 @@ function build(settings: Settings): unknown {
       return computeLater(options.signal, () => prepareLoss(settings, batch, options));
     },
     fromHidden: fromHidden(settings),
-    fromLogps: (batch: unknown) => fromLogps(settings, batch),
+    fromLogps: (batch: unknown, run: unknown) => fromLogps(settings, batch, run),
   };
   for (const [key, value] of Object.entries(properties)) define(call, key, value);
   return Object.freeze(call);
 }
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
-const runKeys = ['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal'] as const;
+const runKeys = ['gradient', 'inPlace', 'out', 'gradientScale', 'backend', 'threads', 'signal'] as const;
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
 /** The options of a call, each read once. */
@@ -179,7 +181,13 @@ function readRun(run: unknown): RunOptions<Logits> {
   return readProperties('run', given, runKeys) as RunOptions<Logits>;
 }
 
-function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; readonly backend: Backend } {
+interface CheckedRun {
+  readonly mode: GradientMode;
+  readonly gradientScale: number;
+  readonly backend: Backend;
+}
+
+function checkRun(run: RunOptions<Logits>): CheckedRun {
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
     throw typeError('ERR_DIRALIGN_OPTION', `gradient: ${describe(gradient)} is not one of 'dense', 'factored', 'none'`);
@@ -189,13 +197,13 @@ function checkRun(run: RunOptions<Logits>): { readonly mode: GradientMode; reado
   if (gradient === 'none' && (inPlace || out !== undefined)) {
     throw typeError('ERR_DIRALIGN_OPTION', `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`);
   }
-  return { mode: gradient, backend: checkBackend(backend) };
+  return { mode: gradient, gradientScale: checkGradientScale(run.gradientScale), backend: checkBackend(backend) };
 }
 
 /** Everything that can be refused is refused here, but for the labels. */
 function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
   const batch = asLogitsBatch(readBatch(given));
-  const { mode, backend } = checkRun(run);
+  const { mode, gradientScale, backend } = checkRun(run);
   const { request: base, logits } = checkBatch(batch, run.threads, backend);
   const values = prepareValues(settings, base, batch, mode);
   const rowScale = mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
@@ -208,6 +216,7 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
     gradientMode: gradientModes.indexOf(mode),
     gradient: data && rawMemory(data),
     gradientElements: elements,
+    gradientScale,
     gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
     rowScale,
   };
@@ -264,9 +273,11 @@ function prepareGradient(
   };
 }
 
-function fromLogps(settings: Settings, given: unknown): LogpsResult {
+function fromLogps(settings: Settings, given: unknown, run: unknown = {}): LogpsResult {
   checkObject('fromLogps', given, 'ERR_DIRALIGN_SHAPE', 'an object with logps and counts');
   const batch = readProperties('batch', given, ['logps', 'counts', 'reference'], 'ERR_DIRALIGN_SHAPE');
+  checkObject('run', run);
+  const gradientScale = checkGradientScale(readProperties('run', run, ['gradientScale']).gradientScale);
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
   checkSequences(sequences, settings.info.name !== 'sft');
@@ -280,6 +291,7 @@ function fromLogps(settings: Settings, given: unknown): LogpsResult {
     counts,
     reference,
     gradLogps: allocate('gradLogps', 'Float64Array', sequences),
+    gradientScale,
     ...allocateOutputs(settings, sequences),
   };
   try {

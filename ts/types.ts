@@ -122,6 +122,12 @@ export interface RunOptions<L extends Logits = LogitsArray, Mode extends Gradien
    */
   readonly out?: L | undefined;
   /**
+   * Multiplies the gradient before it is rounded (`rowScale` where it is factored), and nothing else: any finite number, default 1. It
+   * is 1 / n for gradients that are added up over n micro-batches, and the loss scale of float16. With 0 the gradient is 0, even where a
+   * coefficient is not finite. The metrics `nonfinite` and `underflow` count what becomes of the scaled gradient.
+   */
+  readonly gradientScale?: number | undefined;
+  /**
    * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored rows travel to device 0 and gradients
    * back, in pieces that overlap with the computation; arrays that were page-locked (`cuda.pin`) go at full speed.
    */
@@ -221,6 +227,8 @@ export interface HiddenRunOptions<
    * of those that are added to. Each needs its buffer. An accumulated `gradHidden` is rounded to its dtype once more per call.
    */
   readonly accumulate?: boolean | readonly HiddenGradient[] | undefined;
+  /** As in {@link RunOptions}, of all three gradients. What `accumulate` adds to is not scaled. */
+  readonly gradientScale?: number | undefined;
   /**
    * Bytes that the workspace may take: the logits of a few rows at a time, and what the products need. Default: 256 MiB on the CPU, 2 GiB
    * on a device. A pair whose logits do not fit costs more: see docs/output-layer.md. Losses, log-probabilities and coefficients do not
@@ -298,6 +306,12 @@ export interface LogpsBatch {
   readonly reference?: Logps | undefined;
 }
 
+/** How sequence log-probabilities are computed with: `fromLogps` takes no other options. */
+export interface LogpsRunOptions {
+  /** As in {@link RunOptions}, of `gradLogps`. */
+  readonly gradientScale?: number | undefined;
+}
+
 /** What `fromLogps` gives. */
 export interface LogpsResult<M extends Method = Method> {
   /** Mean of `losses`. */
@@ -308,7 +322,7 @@ export interface LogpsResult<M extends Method = Method> {
   readonly rewards: Float64Array;
   /** As in {@link LossValues}. */
   readonly metrics: Metrics<M>;
-  /** Per sequence: dLoss/dlogps, the likelihood term included. */
+  /** Per sequence: dLoss/dlogps, the likelihood term included, times `run.gradientScale`. */
   readonly gradLogps: Float64Array;
 }
 

@@ -378,7 +378,8 @@ class LayerLossRun {
     double factors[2];
     for (int side = 0; side < 2; side++) {
       const int64_t s = side == 0 ? chosen : rejected;
-      factors[side] = finite((job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s)) / weights[side]);
+      const double coefficient = job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s);
+      factors[side] = finite(gradient_coefficient(coefficient, job_.gradient_scale) / weights[side]);
     }
     // An empty sequence has no coefficient; the other one has the factor then.
     if (one) factors[0] = factors[1] = job_.rows.counts[size_t(chosen)] > 0 ? factors[0] : factors[1];

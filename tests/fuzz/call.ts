@@ -74,7 +74,7 @@ export class Call {
       batch[key] = held.value;
     }
     this.batch = batch;
-    if (plan.door !== 'logps') this.run = this.#runOf(this.exact as ExactBatch);
+    this.run = this.#runOf();
     // What a Float16Array says of itself.
     if (Float16 && this.#inFloat16Array && plan.rows.seed % 2 === 0) delete batch.dtype;
   }
@@ -111,10 +111,14 @@ export class Call {
     return held.value;
   }
 
-  #runOf(batch: ExactBatch): Properties | undefined {
+  #runOf(): Properties | undefined {
     const { door, place, run } = this.plan;
-    const { gradient, target, threads, memory } = run;
+    const { gradient, target, threads, memory, gradientScale } = run;
+    const scale: Properties = gradientScale === undefined ? {} : { gradientScale };
+    if (door === 'logps') return gradientScale === undefined ? undefined : scale;
+    const batch = this.exact as ExactBatch;
     const result: Properties = {
+      ...(door !== 'tokens' && scale),
       ...(place === 'staged' && { backend: 'cuda' }),
       ...(threads !== undefined && { threads }),
       ...(memory !== undefined && isHidden(batch) && { memory }),

@@ -47,17 +47,21 @@ function checkNoNan({ plan }: Call, result: Properties): void {
 
 /** Whether the numbers are of a size that bounds are for: exact edges are other tests' matter. */
 function isModerate({ plan, exact }: Call): boolean {
-  const { scale, special } = plan.rows;
+  const { rows, run } = plan;
   // An option of 5e-324 leaves the reference without digits.
   const isOdd = Object.values(plan.config).some(
     (value) => typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-300,
   );
   if (isOdd) return false;
+  const scale = Math.abs(run.gradientScale ?? 1);
+  if (scale !== 0 && (scale < 1e-6 || scale > 1e6)) return false;
   if (plan.door === 'logps') return true;
   const { labels, shape } = exact as LogitsBatch;
   // Products have errors of the size of their terms.
   return (
-    scale <= (isHidden(exact) ? 2 : 8) && !special && labels.length * (shape.at(-1) ?? 0) <= 3000
+    rows.scale <= (isHidden(exact) ? 2 : 8) &&
+    !rows.special &&
+    labels.length * (shape.at(-1) ?? 0) <= 3000
   );
 }
 
@@ -67,7 +71,13 @@ function compareLogps(batch: LogpsBatch, { plan }: Call, result: LogpsResult): s
   misses.near('loss', result.loss, expected.loss, float64Bound(expected.loss));
   misses.each('losses', result.losses, expected.losses, float64Bound);
   misses.each('rewards', result.rewards, expected.rewards, float64Bound);
-  misses.each('gradLogps', result.gradLogps, expected.gradLogps, float64Bound);
+  const scale = plan.run.gradientScale ?? 1;
+  misses.each(
+    'gradLogps',
+    result.gradLogps,
+    expected.gradLogps.map((g) => (scale === 0 ? 0 : scale * g)),
+    (_, s) => Math.abs(scale) * float64Bound(at(expected.gradLogps, s)),
+  );
   return misses.list;
 }
 
@@ -95,6 +105,7 @@ function missesOf(call: Call, result: object): string[] {
   if (plan.door === 'logps') return compareLogps(exact as LogpsBatch, call, result as LogpsResult);
   const batch = exact as LogitsBatch | HiddenBatch;
   if (plan.door === 'tokens') return compareTokens(batch, call, result);
+  const scale = plan.run.gradientScale ?? 1;
   const tally = new Tally();
   if (isHidden(batch)) {
     const found = result as HiddenLossResult;
@@ -103,12 +114,12 @@ function missesOf(call: Call, result: object): string[] {
     // A gradient that was left out, or added to others, is no gradient of this call.
     const isWhole = own.gradHidden && own.gradWeight && !plan.run.accumulate;
     if (isWhole && (own.gradBias !== undefined) === (batch.bias !== undefined))
-      checkStages(tally, plan.config, prepared, own);
+      checkStages(tally, plan.config, prepared, own, scale);
     else checkValueStages(tally, plan.config, prepared.prepared, own);
   } else {
     const found = result as LossResult;
     const own = found.gradLogits ? { ...found, gradLogits: bits(found.gradLogits) } : found;
-    checkLogitsStages(tally, plan.config, batch as LogitsBatch, own);
+    checkLogitsStages(tally, plan.config, batch as LogitsBatch, own, scale);
   }
   return tally.misses
     .filter(({ actual, expected }) => !(Math.abs(actual) < least && Math.abs(expected) < least))

@@ -49,6 +49,8 @@ export interface RunPlan {
   readonly outs: readonly HiddenOutPlan[];
   readonly accumulate: boolean;
   readonly memory: number | undefined;
+  /** Of losses and of log-probabilities. */
+  readonly gradientScale: number | undefined;
 }
 /** What `out` says of gradHidden, gradWeight and gradBias, in this order. */
 export type HiddenOutPlan = 'buffer' | 'fresh' | 'left out' | 'not said';
@@ -169,6 +171,7 @@ const run: fc.Arbitrary<RunPlan> = fc.record({
   outs: fc.tuple(hiddenOut, hiddenOut, hiddenOut),
   accumulate: often(false, fc.boolean()),
   memory: often(undefined, fc.constantFrom(2 ** 20, 2 ** 24)),
+  gradientScale: often(undefined, fc.constantFrom(...[1, -1, 1 / 3, 0, 1024, 1e-30, 1e30, 1e308])),
 });
 
 export interface Choice {

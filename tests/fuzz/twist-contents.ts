@@ -158,7 +158,10 @@ const batchKeys = [
 ];
 const keysOf = {
   batch: batchKeys,
-  run: [...['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal', 'memory'], 'accumulate'],
+  run: [
+    ...['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal', 'memory', 'accumulate'],
+    'gradientScale',
+  ],
   settings: ['method', 'beta', 'normalize', ...methods().flatMap((m) => Object.keys(m.options))],
   out: ['gradHidden', 'gradWeight', 'gradBias'],
 } as const;

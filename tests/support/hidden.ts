@@ -11,7 +11,7 @@ import {
   type WithReference,
 } from '../../ts/index.js';
 import { referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
-import { expectation, logpBound, lossBound, Tally } from '../../ts/verification.js';
+import { expectation, logpBound, lossBound, scaled, Tally } from '../../ts/verification.js';
 import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
 import type { Dtype } from './batches.js';
 import { gradientBound, type Misses } from './bounds.js';
@@ -102,10 +102,17 @@ export function sameGradients(actual: HiddenLossResult, expected: HiddenLossResu
   }
 }
 
-/** A result against float64, stage by stage: see stages.ts. */
-export function checkStages(tally: Tally, config: ReferenceConfig, prepared: PreparedHidden, result: HiddenLossResult): void {
+/** A result against float64, stage by stage: see stages.ts. `scale` is the run's `gradientScale`. */
+export function checkStages(
+  tally: Tally,
+  config: ReferenceConfig,
+  prepared: PreparedHidden,
+  result: HiddenLossResult,
+  scale = 1,
+): void {
   checkValueStages(tally, config, prepared.prepared, result);
-  const terms = termsAt(config, prepared, expectation(config, prepared.prepared), result);
+  const expected = expectation(config, prepared.prepared);
+  const { terms } = scaled({ ...expected, terms: termsAt(config, prepared, expected, result) }, scale);
   checkLayerGradients(tally, prepared, layerGradients(prepared, terms), result);
 }
 

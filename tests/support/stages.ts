@@ -2,7 +2,7 @@
 // its coefficients. A stage is held to what it adds, however an objective magnifies the stage before.
 import type { LogitsArray, LogitsBatch, LossResult } from '../../ts/index.js';
 import { referenceFromLogps, type ReferenceBatch, type ReferenceConfig } from '../../ts/reference.js';
-import { checkGradient, expectation, logpBound, prepare, type Prepared, type Tally } from '../../ts/verification.js';
+import { checkGradient, expectation, logpBound, prepare, scaled, type Prepared, type Tally } from '../../ts/verification.js';
 import { termsAt } from '../../ts/verification-hidden.js';
 import { at } from './numbers.js';
 
@@ -37,13 +37,19 @@ export function checkValueStages(
   });
 }
 
-/** Of a batch of logits, padded or packed, with any stride; 16-bit arrays by their bits. */
-export function checkLogitsStages(tally: Tally, config: ReferenceConfig, batch: LogitsBatch, result: LossResult): void {
+/** Of a batch of logits, padded or packed, with any stride; 16-bit arrays by their bits; `scale` is the run's `gradientScale`. */
+export function checkLogitsStages(
+  tally: Tally,
+  config: ReferenceConfig,
+  batch: LogitsBatch,
+  result: LossResult,
+  scale = 1,
+): void {
   const prepared = prepare(batch);
   checkValueStages(tally, config, prepared, result);
   const gradient: LogitsArray | undefined = result.gradLogits;
   if (!gradient) return;
   const expected = expectation(config, prepared);
   const terms = termsAt(config, prepared, expected, result);
-  checkGradient(tally, prepared, { ...expected, terms }, gradient, result.rowScale);
+  checkGradient(tally, prepared, scaled({ ...expected, terms }, scale), gradient, result.rowScale);
 }

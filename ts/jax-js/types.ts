@@ -54,6 +54,8 @@ export interface JaxRunOptions<Mode extends JaxGradientMode = JaxGradientMode> {
   readonly gradient?: Mode;
   /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
   readonly threads?: number;
+  /** Multiplies `grads`, and neither loss nor metrics: any finite number, default 1. */
+  readonly gradientScale?: number;
   /** Where the model returns an output layer: bytes that the workspace may take; default 256 MiB. */
   readonly memory?: number;
 }

@@ -36,6 +36,8 @@ export interface TfRunOptions<Result = TfLossResult> {
   readonly onResult?: (result: Result) => void;
   /** At most this many CPU threads; default: all that the process may use. The result does not depend on it. */
   readonly threads?: number;
+  /** Multiplies the gradient, and neither the loss nor what `onResult` gets: any finite number, default 1. */
+  readonly gradientScale?: number;
 }
 
 /** The same from hidden states. */
@@ -76,7 +78,7 @@ export interface TfLoss<M extends Method = Method, Need extends ReferenceNeed = 
   fromHidden(layer: TfOutputLayer, batch: TfBatch & TfNeeded<Need>, run?: TfHiddenRunOptions<M>): Scalar;
 }
 
-const runKeys = ['onResult', 'threads'] as const;
+const runKeys = ['onResult', 'threads', 'gradientScale'] as const;
 const hiddenRunKeys = [...runKeys, 'memory'] as const;
 const layerKeys = ['hidden', 'weight', 'bias'] as const;
 
@@ -96,18 +98,18 @@ export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
   checkObjective(objective);
   const calls: ObjectiveCalls = objective;
   const fromLogits = (logits: Tensor, given: TfBatch, run: TfRunOptions = {}): Scalar => {
-    const { threads, onResult } = readRun(run, runKeys);
+    const { onResult, ...options } = readRun(run, runKeys);
     const batch = readBatch(given);
     checkLogits(logits, batch);
     const rows = rowsOf(batch, logits.shape as unknown as LogitsShape);
     return lossOf([logits], (gradient) => {
-      const { gradLogits, ...result } = calls({ ...rows, logits: floatsOf(logits) }, { gradient, threads });
+      const { gradLogits, ...result } = calls({ ...rows, logits: floatsOf(logits) }, { ...options, gradient });
       onResult?.(result);
       return { loss: result.loss, gradients: [gradLogits] };
     });
   };
   const fromHidden = (layer: TfOutputLayer, given: TfBatch, run: TfHiddenRunOptions = {}): Scalar => {
-    const { threads, memory, onResult } = readRun<TfHiddenRunOptions>(run, hiddenRunKeys);
+    const { onResult, ...options } = readRun<TfHiddenRunOptions>(run, hiddenRunKeys);
     const { hidden, weight, bias } = readLayer(layer);
     const batch = readBatch(given);
     checkLayer({ hidden, weight, bias }, batch);
@@ -115,7 +117,7 @@ export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
     return lossOf(bias ? [hidden, weight, bias] : [hidden, weight], (gradient) => {
       const data = { hidden: floatsOf(hidden), weight: floatsOf(weight), bias: bias && floatsOf(bias) };
       const given = { ...rows, ...data, hiddenSize: weight.shape[1] as number };
-      const { gradHidden, gradWeight, gradBias, ...result } = calls.fromHidden(given, { gradient, threads, memory });
+      const { gradHidden, gradWeight, gradBias, ...result } = calls.fromHidden(given, { ...options, gradient });
       onResult?.(result);
       return { loss: result.loss, gradients: bias ? [gradHidden, gradWeight, gradBias] : [gradHidden, gradWeight] };
     });
