@@ -33,20 +33,29 @@ LossRequest request_for(const LossJob& job) {
   r.gradient = job.gradient.data;
   r.gradient_elements = job.gradient.elements;
   r.gradient_scale = job.gradient_scale;
+  r.measures = job.asked.any();
   r.write_ignored = job.gradient.mode != GradientOutput::Mode::none && !job.gradient.zeroed;
   return r;
 }
 
 /// The host's half of a loss: everything that follows from the sequences' log-probabilities. Per-pair numbers are few; computing them
 /// here, with the functions that gave the device its coefficients, leaves one set of numbers to bring back.
-void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflows) {
+void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflows, const Array<RowMeasures>& measures) {
   BatchLoss loss(job.terms(), job.outputs);
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
   *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
   job.outputs.metrics[underflow] = double(underflows);
+  if (job.asked.any()) write_measures(job, measures);
   if (job.gradient.mode == GradientOutput::Mode::factored) write_row_scales(job, loss);
 }
+
+/// Of the rows of `range`, which are those of the launch.
+void take_measures(const LossJob& job, const LossLaunch& launch, const RowRange& range, Array<RowMeasures>& measures) {
+  if (!job.asked.any()) return;
+  for (int64_t i = range.begin; i < range.end; i++) measures[size_t(i)] = launch.measures(i - range.begin);
+}
+Array<RowMeasures> room_for_measures(const LossJob& job) { return Array<RowMeasures>(job.asked.any() ? job.rows.scored.size() : 0); }
 
 void take_tokens(TokenLogpsJob& job, const LossLaunch& launch, const RowRange& range) {
   for (int64_t i = range.begin; i < range.end; i++) {
@@ -64,7 +73,9 @@ class LossOnDevice : public Launch {
     Array<double> sft_logps;
     if (job_.batch.sft_labels)
       for (int64_t s = 0; s < sequences; s++) sft_logps.push_back(launch_.sft_logp(s));
-    finish_loss(job_, sft_logps, launch_.underflows());
+    Array<RowMeasures> measures = room_for_measures(job_);
+    take_measures(job_, launch_, {0, int64_t(job_.rows.scored.size())}, measures);
+    finish_loss(job_, sft_logps, launch_.underflows(), measures);
   }
 
  private:
@@ -217,6 +228,7 @@ void run_staged(LossJob& job, int device) {
   const bool paired = !job.objective.likelihood_only();
   Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
   int64_t underflows = 0;
+  Array<RowMeasures> measures = room_for_measures(job);
   StagedRun(job, request_for(job), device, job.gradient.mode == GradientOutput::Mode::none ? nullptr : job.gradient.data).run([&](const StagedRun::Chunk& chunk) {
     auto take = [&](int64_t s) {
       job.logps[s] = chunk.launch->logp(s);
@@ -227,10 +239,11 @@ void run_staged(LossJob& job, int device) {
       if (paired) take(pair + pairs);
     }
     underflows += chunk.launch->underflows();
+    take_measures(job, *chunk.launch, chunk.range, measures);
   });
   if (job.cancelled) return;
   write_host_zeros(job);
-  finish_loss(job, sft_logps, underflows);
+  finish_loss(job, sft_logps, underflows, measures);
 }
 
 void run_staged(SequenceLogpsJob& job, int device) {

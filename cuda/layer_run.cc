@@ -56,7 +56,8 @@ struct WorkspacePlan {
 class LayerRun {
  public:
   /// Enqueues nothing.
-  LayerRun(Job& job, Pass pass, const BatchTerms& terms, double gradient_scale, const Place& place, const LayerArrays& arrays)
+  /// `loss`: the job, where it is one of a loss.
+  LayerRun(Job& job, const LossJob* loss, Pass pass, const BatchTerms& terms, const Place& place, const LayerArrays& arrays)
       : job_(job), layer_(*job.layer), terms_(terms), place_(place), stream_(as_stream(place.stream)), arrays_(arrays), dense_(pass == Pass::dense) {
     const Batch& batch = job.batch;
     const size_t element = batch.element_bytes();
@@ -82,7 +83,7 @@ class LayerRun {
     request.terms = terms;
     request.rows = &job.rows;
     request.last_pair = terms.pairs;
-    request.gradient_scale = gradient_scale;
+    if (loss) request.gradient_scale = loss->gradient_scale;
     std::vector<Group> on_device;
     size_t launches = 0, stages = 0;
     int64_t longest = 0;
@@ -103,6 +104,7 @@ class LayerRun {
       on_device.push_back({uint32_t(group.rows.begin), uint32_t(group.rows.size()), uint32_t(group.first_pair), uint32_t(group.last_pair - group.first_pair), tile});
     }
     work_.emplace(request, on_device, launches, stages, place);
+    if (loss && loss->asked.any()) measures_.emplace(job.rows, RowRange{0, rows}, request.chunks, place);
 
     auto take = [&](size_t bytes) {
       layer_.memory_used += aligned(bytes);
@@ -176,6 +178,7 @@ class LayerRun {
   double logp(int64_t sequence) const { return has_rows(sequence) ? work_->logp(sequence) : 0; }
   double sft_logp(int64_t sequence) const { return has_rows(sequence) ? work_->sft_logp(sequence) : 0; }
   const double* token(int64_t i) const { return work_->token(i); }
+  const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
 
  private:
   bool has_rows(int64_t sequence) const { return job_.rows.end[size_t(sequence)] > job_.rows.begin[size_t(sequence)]; }
@@ -218,6 +221,7 @@ class LayerRun {
     for (const RowRange& chunk : chunks_[g]) {
       if (job_.cancelled) return false;
       multiply(chunk);
+      if (measures_) measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32, job_.batch.vocab, stride_);
       Stages order(work_->parts());
       order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()), device_group_[g]);
       work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
@@ -271,6 +275,7 @@ class LayerRun {
 
   bool finish() {
     if (work_) work_->fetch();
+    if (measures_) measures_->fetch();
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     return true;
   }
@@ -293,6 +298,7 @@ class LayerRun {
   PinnedBlock row_stage_;
   Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
   std::optional<LossWork> work_;
+  std::optional<MeasureWork> measures_;
   std::optional<Products> products_;
 };
 
@@ -305,8 +311,8 @@ BatchTerms terms_of(const LossJob& job) { return job.terms(); }
 BatchTerms terms_of(const Job& job) { return terms_of_sequences(job); }
 LayerGradients gradients_of(const LossJob& job) { return job.layer_gradients; }
 LayerGradients gradients_of(const Job&) { return {}; }
-double gradient_scale_of(const LossJob& job) { return job.gradient_scale; }
-double gradient_scale_of(const Job&) { return 1; }
+const LossJob* loss_of(const LossJob& job) { return &job; }
+const LossJob* loss_of(const Job&) { return nullptr; }
 
 bool complete(LossJob& job, LayerRun& run) {
   const BatchTerms terms = job.terms();
@@ -336,6 +342,11 @@ bool complete(LossJob& job, LayerRun& run) {
     evaluate({0, pairs, {}, false});
   }
   *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
+  if (job.asked.any()) {
+    Array<RowMeasures> measures(job.rows.scored.size());
+    for (size_t i = 0; i < measures.size(); i++) measures[i] = run.measures(int64_t(i));
+    write_measures(job, measures);
+  }
   return true;
 }
 
@@ -362,7 +373,7 @@ template <class AnyJob>
 void run_on_device(AnyJob& job, const Place& place) {
   need_products();
   const DeviceGuard guard(place.device);
-  LayerRun run(job, pass_of(job), terms_of(job), gradient_scale_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
+  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
   complete(job, run);
 }
 
@@ -387,7 +398,7 @@ void run_staged_on(AnyJob& job, int device) {
   const LayerGradients on_device{{hidden_gradient.data(), host.hidden.accumulate, false},
                                  {weight_gradient.data(), host.weight.accumulate, false},
                                  {bias_gradient.data(), host.bias.accumulate, false}};
-  LayerRun run(job, pass_of(job), terms_of(job), gradient_scale_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
+  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
 
   StageRing ring;
   auto scored = [&](auto* data) {

@@ -118,6 +118,12 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, parts <= device.resident_blocks[int(r.dtype)][int(r.dtype)][int(r.pass)]);
   work_.emplace(r, groups, 1, order.list().size(), place);
+  // Before the gradient takes the place of the logits.
+  if (r.measures) {
+    measures_.emplace(*r.rows, range, r.chunks, place);
+    measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
+    measures_->fetch();
+  }
   work_->launch(order, {.logits = r.logits,
                         .gradient = r.gradient,
                         .row_stride = r.row_stride,

@@ -5,6 +5,7 @@
 #include <vector>
 #include "batch.h"
 #include "loss_kernel.h"
+#include "measure_rows.h"
 #include "runtime.h"
 
 namespace diralign::gpu {
@@ -25,6 +26,7 @@ struct LossRequest {
   std::vector<RowRange> chunks;
   bool write_ignored;  ///< rows that no term scores are to be zeroed
   double gradient_scale = 1;
+  bool measures = false;  ///< rows are measured, too: see MeasureWork
 };
 
 /// The order of the work of a launch.
@@ -108,9 +110,12 @@ class LossLaunch {
   int64_t underflows() const { return has_rows_ ? work_->underflows() : 0; }
   /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
   const double* token(int64_t i) const { return work_->token(i); }
+  /// Of the i-th scored row of a request that asked for measures.
+  const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
 
  private:
   bool has_rows_ = false;
+  std::optional<MeasureWork> measures_;
   std::optional<LossWork> work_;
 };
 

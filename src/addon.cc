@@ -202,6 +202,8 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   job->gradient.row_scale = elements_of<float>(request, "rowScale", size_t(batch.rows));
   if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * batch.element_bytes());
   job->layer_gradients = read_layer_gradients(request.Get("layerGradients"), *job);
+  const int64_t asked = integer(request, "metricsAsked");
+  job->asked = {(asked & 1) != 0, (asked & 12) != 0, (asked & 2) != 0};
   job->gradient_scale = request.Get("gradientScale").As<Napi::Number>();
   return dispatch(info, std::move(job));
 }

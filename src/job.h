@@ -60,6 +60,12 @@ inline double largest_coefficient(double largest, double scale) {
   return std::min(DBL_MAX, largest / std::fabs(scale));
 }
 
+/// What a run asks of its rows for the metrics: see measures.h.
+struct MeasuresAsked {
+  bool entropy = false, logits = false, accuracy = false;
+  bool any() const { return entropy || logits || accuracy; }
+};
+
 struct LossJob : Job {
   Objective objective{};
   Array<double> reference;  ///< per sequence; empty without one
@@ -67,6 +73,7 @@ struct LossJob : Job {
   LayerGradients layer_gradients;   ///< of the layer, where there is one
   double gradient_scale = 1;        ///< multiplies the gradients, and nothing of `outputs`
   LossOutputs outputs{};
+  MeasuresAsked asked;
   double* logps = nullptr;  ///< per sequence
   double* loss = nullptr;
 

@@ -324,6 +324,7 @@ describe('Object.prototype', () => {
       memory: 1,
       accumulate: true,
       gradientScale: 2,
+      metrics: ['entropy'],
     },
     ...{ reference: 'none', sftLabels: 1, offsets: new Int32Array(9), rowStride: 1, ignoreIndex: 0, dtype: 'float16' },
     ...{ hiddenSize: 1, hidden: 1, bias: 1, weight: 1, layer: 1, layerGradients: 1, rowScale: 1, gradLogits: 1 },

@@ -171,6 +171,23 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     },
   );
 
+  test.each(['logits', 'hidden'])('metrics that the run asks for, and no others: %s', async (kind) => {
+    const random = generator(22);
+    const params = model(random);
+    const words = wordsOf(tokensOf(random));
+    const { batch } = given(22);
+    const forward: JaxForward<Model> = (p) => (kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words));
+    const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
+    const metrics = ['entropy', 'logits/rejected'] as const;
+    const plain = step(forward, params, batch);
+    expect(plain.metrics).not.toHaveProperty('entropy');
+    for (const result of [step(forward, params, batch, { metrics }), await step.async(forward, params, batch, { metrics })]) {
+      expect(result.metrics).toMatchObject(plain.metrics);
+      expect(result.metrics.entropy).toBeGreaterThan(0);
+      expect(Object.keys(result.metrics).sort()).toEqual([...Object.keys(plain.metrics), ...metrics].sort());
+    }
+  });
+
   test.each(['logits', 'hidden'])('gradientScale multiplies the gradients, and nothing else: %s', async (kind) => {
     const random = generator(21);
     const params = model(random);

@@ -905,6 +905,7 @@ describe('metrics', () => {
       nonfinite: 0,
       empty_sequences: 0,
       underflow: 0,
+      num_tokens: batch.counts.reduce((x, y) => x + y, 0),
     };
     const paired: Record<string, number> = {
       'rewards/chosen': mean(chosen),
@@ -917,6 +918,8 @@ describe('metrics', () => {
       nonfinite: 0,
       empty_sequences: 0,
       underflow: 0,
+      num_tokens: batch.counts.reduce((x, y) => x + y, 0),
+      ranking_accuracy: mean(half(batch.logps).map((x, i) => Number(x > at(batch.logps, i + 9)))),
     };
     if (method === 'orpo' || method === 'asft') {
       const odds = (b: number): number => meanLogp(batch, b) - log1mexp(meanLogp(batch, b));

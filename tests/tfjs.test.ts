@@ -139,6 +139,21 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(misses.list).toEqual([]);
   });
 
+  test('metrics that the run asks for are those of the call', () => {
+    const { logits, batch } = given(19);
+    const results: TfLossResult[] = [];
+    const dpo = dirAlignLoss('dpo', 0.4);
+    const run = {
+      metrics: ['entropy', 'mean_token_accuracy'],
+      onResult: (result: TfLossResult) => results.push(result),
+    } as const;
+    tfDirAlignLoss(dpo)(tf.tensor3d(logits, [S, T, V]), batch, run).dataSync();
+    const { metrics } = run;
+    const direct = dpo({ ...batch, logits, shape: [S, T, V] }, { metrics });
+    expect(results[0]?.metrics).toEqual(direct.metrics);
+    expect(direct.metrics.entropy).toBeGreaterThan(0);
+  });
+
   test('gradientScale multiplies the gradient, and neither the loss nor the result', () => {
     const { logits, batch } = given(17);
     const x = tf.tensor3d(logits, [S, T, V]);

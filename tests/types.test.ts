@@ -22,6 +22,7 @@ import {
   type Metrics,
   type Objective,
   type ObjectiveCalls,
+  type RowMetric,
   type RunOptions,
   type SequenceLogps,
   type WithReference,
@@ -298,7 +299,30 @@ test('metrics have the names of their method', () => {
   expectTypeOf(Object.values(metrics)).toEqualTypeOf<number[]>();
   // Every name of the catalogue is a key of some method's metrics.
   type Named = (typeof catalogue)['metrics'][number];
-  expectTypeOf<Exclude<Named, keyof Metrics>>().toEqualTypeOf<never>();
+  expectTypeOf<Exclude<Named, keyof Metrics | RowMetric>>().toEqualTypeOf<never>();
+});
+
+test('metrics that are asked for are there, and no others', () => {
+  const batch = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), logits: new Float32Array(4) };
+  const simpo = dirAlignLoss('simpo', 2);
+  const { metrics } = simpo(batch, { metrics: ['entropy', 'logits/chosen'] });
+  expectTypeOf(metrics.entropy).toEqualTypeOf<number>();
+  expectTypeOf(metrics['logits/chosen']).toEqualTypeOf<number>();
+  // @ts-expect-error it was not asked for
+  expect(metrics.mean_token_accuracy).toBeUndefined();
+  // @ts-expect-error nothing was asked for
+  expect(simpo(batch).metrics.entropy).toBeUndefined();
+  expectTypeOf(simpo.async(batch, { metrics: ['entropy'] })).resolves.toHaveProperty('metrics');
+  const run: RunOptions = { gradient: 'none' };
+  expectTypeOf(simpo(batch, run).metrics.entropy).toEqualTypeOf<number | undefined>();
+  const { shape, labels } = batch;
+  const layer = { shape, labels, hidden: new Float32Array(4), weight: new Float32Array(4) };
+  const ofLayer = simpo.fromHidden(layer, { metrics: ['mean_token_accuracy'] }).metrics;
+  expectTypeOf(ofLayer.mean_token_accuracy).toEqualTypeOf<number>();
+  // @ts-expect-error no such metric
+  refused(() => simpo(batch, { metrics: ['entropie'] }));
+  // @ts-expect-error it has no rows
+  refused(() => simpo.fromLogps({ logps: Float64Array.of(-1, -1), counts: Int32Array.of(1, 1) }, { metrics: ['entropy'] }));
 });
 
 test('a batch has the reference that its method needs', () => {

@@ -3,7 +3,7 @@ import { allocate, checkArray, checkLength, isFloat16Array, plain, tagOf, unshar
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
-import { checkObject, describe, isArray, readProperties, written } from './given.js';
+import { checkObject, describe, isArray, readElements, readProperties, written } from './given.js';
 import { native, Target, type BadLabel, type BatchRequest, type HostArray, type Memory } from './native.js';
 import type { BatchRows, Dtype, HiddenBatch, Logits, LogitsArray, LogitsBatch } from './types.js';
 
@@ -62,7 +62,7 @@ export type GivenBatch = Readonly<Record<(typeof batchKeys)[number], unknown>>;
 export function readBatch(batch: unknown, expected = 'an object with logits, shape and labels'): GivenBatch {
   checkObject('batch', batch, 'ERR_DIRALIGN_SHAPE', expected);
   const given = readProperties('batch', batch, batchKeys, 'ERR_DIRALIGN_SHAPE', collated);
-  given.shape = readSizes(given.shape);
+  given.shape = readElements(given.shape, 4); // as many as tell that there are too many
   return given;
 }
 
@@ -90,12 +90,6 @@ export function asHiddenBatch(batch: GivenBatch): HiddenBatch<Logits> {
     throw typeError('ERR_DIRALIGN_SHAPE', `${other}: ${why}`);
   }
   return batch as unknown as HiddenBatch<Logits>;
-}
-
-/** A copy of an array of sizes, which may be a Proxy or have getters; as many as tell that there are too many. */
-function readSizes(value: unknown): unknown {
-  if (!isArray(value)) return value;
-  return Array.from({ length: Math.min(value.length, 4) }, (_, i): unknown => value[i]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,12 @@ export const catalogue = {
     'nonfinite',
     'empty_sequences',
     'underflow',
+    'ranking_accuracy',
+    'num_tokens',
+    'entropy',
+    'mean_token_accuracy',
+    'logits/chosen',
+    'logits/rejected',
   ],
   divergences: ['reverse_kl', 'forward_kl', 'js', 'alpha'],
   methods: [

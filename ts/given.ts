@@ -50,6 +50,16 @@ export function isArray(value: unknown): value is unknown[] {
   return !isRevoked(value) && Array.isArray(value);
 }
 
+/**
+ * The first elements of an array, which may be a Proxy or have getters, each read once; at most `most`, which tells that there are too
+ * many. What is no array comes back as it is.
+ */
+export function readElements(value: unknown, most: number): unknown {
+  if (!isArray(value)) return value;
+  const length: unknown = value.length;
+  return Array.from({ length: typeof length === 'number' ? Math.min(length, most) : 0 }, (_, i): unknown => value[i]);
+}
+
 /** Whether it is a Proxy, or a Proxy of one, that was revoked: whatever is asked of it throws. */
 function isRevoked(value: unknown): boolean {
   if (!types.isProxy(value)) return false;

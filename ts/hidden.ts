@@ -19,7 +19,7 @@ import {
 import { hiddenReason } from './cuda-status.js';
 import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device.js';
 import { rangeError, typeError } from './errors.js';
-import { checkObject, define, describe, isArray, quoted, readProperties } from './given.js';
+import { checkObject, define, describe, isArray, quoted, readElements, readProperties } from './given.js';
 import {
   checkGradientScale,
   computeLater,
@@ -31,6 +31,7 @@ import {
 } from './loss-call.js';
 import { Target, type BatchRequest, type LayerGradientRequest, type LayerRequest } from './native.js';
 import type { Method, ReferenceNeed } from './catalogue.js';
+import type { RowMetric } from './metrics.js';
 import type { Settings } from './settings.js';
 import type {
   Dtype,
@@ -66,10 +67,11 @@ type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
     OfHidden extends Like<L> | boolean = true,
     OfWeight extends Float32Gradient<L> | boolean = true,
     OfBias extends Float32Gradient<L> | boolean = true,
+    const Names extends readonly RowMetric<M>[] = readonly [],
   >(
     batch: HiddenBatch<L, Bias> & Needed<Need>,
-    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias>,
-  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M>;
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
+  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>;
 }['call'];
 
 /** `objective.fromHidden`. */
@@ -86,10 +88,11 @@ export interface FromHidden<M extends Method = Method, Need extends ReferenceNee
     OfHidden extends Like<L> | boolean = true,
     OfWeight extends Float32Gradient<L> | boolean = true,
     OfBias extends Float32Gradient<L> | boolean = true,
+    const Names extends readonly RowMetric<M>[] = readonly [],
   >(
     batch: HiddenBatch<L, Bias> & Needed<Need>,
-    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias>,
-  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M>>;
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
+  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>>;
 }
 
 export function fromHidden(settings: Settings): FromHidden {
@@ -198,7 +201,18 @@ export function prepareHiddenLogps(
 // ---------------------------------------------------------------------------------------------------------------------
 // The gradients
 
-const runKeys = ['gradient', 'inPlace', 'out', 'accumulate', 'gradientScale', 'memory', 'backend', 'threads', 'signal'] as const;
+const runKeys = [
+  'gradient',
+  'inPlace',
+  'out',
+  'accumulate',
+  'gradientScale',
+  'metrics',
+  'memory',
+  'backend',
+  'threads',
+  'signal',
+] as const;
 const gradientNames: readonly HiddenGradient[] = ['gradHidden', 'gradWeight', 'gradBias'];
 
 type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
@@ -208,7 +222,7 @@ function readRun(run: unknown): GivenRun {
   const given = run === undefined ? {} : run;
   checkObject('run', given);
   const options = readProperties('run', given, runKeys);
-  const { out, accumulate } = options;
+  const { out } = options;
   if (out !== undefined) {
     const isTensor = out instanceof DeviceTensor;
     const expected = 'an object with gradHidden, gradWeight and gradBias';
@@ -216,9 +230,7 @@ function readRun(run: unknown): GivenRun {
     checkObject('out', out, 'ERR_DIRALIGN_OPTION', expected);
     options.out = readProperties('out', out, gradientNames);
   }
-  if (isArray(accumulate)) {
-    options.accumulate = Array.from({ length: Math.min(accumulate.length, 4) }, (_, i): unknown => accumulate[i]);
-  }
+  options.accumulate = readElements(options.accumulate, gradientNames.length + 1);
   return options as GivenRun;
 }
 
@@ -371,7 +383,7 @@ function prepareHidden(settings: Settings, given: unknown, run: GivenRun): Prepa
   const gradientScale = checkGradientScale(run.gradientScale);
   const checked = checkHidden(batch, run.threads, checkBackend(run.backend ?? 'auto'), run.memory);
   const { hidden, base, layer } = checked;
-  const values = prepareValues(settings, base, batch, 'dense');
+  const values = prepareValues(settings, base, batch, 'dense', run.metrics);
   const { data, request: gradients, discard } = prepareGradients(options, hidden, checked);
   const request = {
     ...values,

@@ -6,8 +6,8 @@ import { metricNames } from './catalogue.js';
 import { AttachedArrays, watchArrays } from './detached.js';
 import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
-import { describe } from './given.js';
-import type { Metrics } from './metrics.js';
+import { describe, isArray, quoted, readElements } from './given.js';
+import type { Metrics, RowMetric } from './metrics.js';
 import { native, Target, type BadLabel, type BatchRequest, type Cancel, type LayerRequest, type LossRequest } from './native.js';
 import type { Settings } from './settings.js';
 import type { BatchRows, Logits, LossValues } from './types.js';
@@ -49,7 +49,7 @@ export function compute(
 /** A request without where its gradient goes. */
 export type ValuesRequest = Pick<
   LossRequest,
-  'batch' | 'method' | 'settings' | 'reference' | 'losses' | 'rewards' | 'coefficients' | 'metrics' | 'logps'
+  'batch' | 'method' | 'settings' | 'reference' | 'losses' | 'rewards' | 'coefficients' | 'metrics' | 'metricsAsked' | 'logps'
 >;
 
 /** Checks the objective against the batch, and makes room for the values. */
@@ -58,9 +58,11 @@ export function prepareValues(
   base: BatchRequest,
   batch: BatchRows,
   gradient: 'dense' | 'factored' | 'none',
+  metrics: unknown,
 ): ValuesRequest {
   const paired = settings.info.name !== 'sft';
   checkSequences(base.sequences, paired);
+  const metricsAsked = readAsked(settings, metrics);
   const reference = readReference(settings, batch.reference, base.sequences);
   if (batch.sftLabels !== undefined) {
     if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
@@ -74,9 +76,44 @@ export function prepareValues(
     method: settings.method,
     settings: settings.native,
     reference,
+    metricsAsked,
     logps: allocate('logps', 'Float64Array', base.sequences),
     ...allocateOutputs(settings, base.sequences),
   };
+}
+
+/** What asks for each: `metricsAsked` in ts/native.ts. */
+const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>([
+  ['entropy', 1],
+  ['mean_token_accuracy', 2],
+  ['logits/chosen', 4],
+  ['logits/rejected', 8],
+]);
+const rowMetricNames = quoted(rowMetrics.keys() as Iterable<RowMetric>);
+
+/** The metrics that `run.metrics` asks for, as the native side takes them. */
+function readAsked(settings: Settings, given: unknown): number {
+  if (given === undefined) return 0;
+  const names = readElements(given, rowMetrics.size + 1);
+  if (!isArray(names)) {
+    const message = `metrics: expected an array of names, not ${describe(given)}; there are ${rowMetricNames}`;
+    throw typeError('ERR_DIRALIGN_OPTION', message);
+  }
+  let asked = 0;
+  names.forEach((name, i) => {
+    const bit = rowMetrics.get(name);
+    const wrong =
+      bit === undefined
+        ? `is not one of ${rowMetricNames}`
+        : (asked & bit) !== 0
+          ? 'is there already'
+          : name === 'logits/rejected' && settings.info.name === 'sft'
+            ? "is not for 'sft', which has no rejected sequences"
+            : undefined;
+    if (wrong !== undefined) throw typeError('ERR_DIRALIGN_OPTION', `metrics[${i}]: ${describe(name)} ${wrong}`);
+    asked += bit ?? 0;
+  });
+  return asked;
 }
 
 /** `run.gradientScale`: any finite number, 1 by default. */
@@ -113,19 +150,23 @@ export function valuesOf(settings: Settings, request: ValuesRequest): LossValues
     counts: request.batch.counts,
     rewards: request.rewards,
     coefficients: request.coefficients,
-    metrics: readMetrics(settings, request.metrics),
+    metrics: readMetrics(settings, request.metrics, request.metricsAsked),
     backend: request.batch.target === Target.cpu ? 'cpu' : 'cuda',
   };
 }
 
-/** The metrics that mean something to the method. */
-export function readMetrics(settings: Settings, values: Float64Array): Metrics {
+const ofPairs: ReadonlySet<string> = new Set(['rewards/accuracies', 'rewards/margins', 'ranking_accuracy']);
+
+/** The metrics that mean something to the method, and of those that are made of rows the ones that were asked for. */
+export function readMetrics(settings: Settings, values: Float64Array, asked: number): Metrics {
   const paired = settings.info.name !== 'sft';
   const metrics: Record<string, number> = {};
   metricNames.forEach((name, i) => {
     if (name.startsWith('log_odds') && settings.info.score !== 'log-odds') return;
     if (name === 'nll_loss' && paired && !settings.hasSftTerm) return;
-    if (!paired && (name.endsWith('/rejected') || name === 'rewards/accuracies' || name === 'rewards/margins')) return;
+    if (!paired && (name.endsWith('/rejected') || ofPairs.has(name))) return;
+    const bit = rowMetrics.get(name);
+    if (bit !== undefined && (asked & bit) === 0) return;
     metrics[name] = values[i] as number;
   });
   return metrics as unknown as Metrics;

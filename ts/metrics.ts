@@ -15,6 +15,8 @@ interface ChosenMetrics {
    * one.
    */
   readonly underflow: number;
+  /** Rows that `labels` score, in all sequences of the call. */
+  readonly num_tokens: number;
 }
 
 /** Metrics that a method does not have: never there, but named, so that they can be looked up of any method. */
@@ -35,6 +37,8 @@ interface ComparedMetrics extends ChosenMetrics {
   readonly 'rewards/margins': number;
   /** Mean over pairs of the rejected's summed log-probability. */
   readonly 'logps/rejected': number;
+  /** Share of the pairs whose chosen has a summed log-probability strictly above the rejected's: what the policy itself would rank. */
+  readonly ranking_accuracy: number;
   /** The likelihood term before its weight; where `sftWeight` is not 0. */
   readonly nll_loss?: number;
 }
@@ -49,6 +53,28 @@ export interface OddsMetrics extends ComparedMetrics {
   /** Mean over pairs of the log-sigmoid of that difference. */
   readonly log_odds_ratio: number;
 }
+
+/** Metrics of the rows' logits, which cost: they are there where `run.metrics` asks for them, and 0 where there is no such row. */
+export interface RowMetrics {
+  /** Mean over the scored rows of the softmax's entropy, in nats. */
+  readonly entropy: number;
+  /** Share of the chosen's scored rows whose label has a logit above every other's; a tie does not count. */
+  readonly mean_token_accuracy: number;
+  /** Mean over the chosen's scored rows of the mean of their logits over the vocabulary. */
+  readonly 'logits/chosen': number;
+  /** The same of the rejected; `sft` has none, and refuses it. */
+  readonly 'logits/rejected': number;
+}
+
+/** A name for `run.metrics`, by method: `sft` has no rejected sequences. */
+export type RowMetric<M extends Method = Method> = M extends 'sft'
+  ? Exclude<keyof RowMetrics, 'logits/rejected'>
+  : keyof RowMetrics;
+
+/** The metrics that `run.metrics` asks for; where only the run tells which, each may be there. */
+export type AskedMetrics<Names extends readonly RowMetric[]> = number extends Names['length']
+  ? Partial<RowMetrics>
+  : Pick<RowMetrics, Names[number]>;
 
 /** As a type of its own, and not an interface: it can be read as a record of numbers. */
 type Plain<T> = { readonly [Name in keyof T]: T[Name] };

@@ -162,6 +162,8 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   /** The last row of the gradient ends with its padding, or without. */
   gradientElements: number;
   gradientIsFresh: boolean;
+  /** A sum: 1 entropy, 2 mean_token_accuracy, 4 logits/chosen, 8 logits/rejected. */
+  metricsAsked: number;
   /** Multiplies every gradient; finite. */
   gradientScale: number;
   rowScale: Float32Array | undefined;

@@ -38,6 +38,7 @@ import {
   type PreparedLoss,
 } from './loss-call.js';
 import { native, Target, type BatchRequest, type LayerRequest } from './native.js';
+import type { RowMetric } from './metrics.js';
 import { resolveSettings, type Settings } from './settings.js';
 import type {
   GradientMode,
@@ -62,10 +63,10 @@ type LossCall<M extends Method, Need extends ReferenceNeed> = {
    * stream, which the call waits for.
    * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE); `code` says what is wrong.
    */
-  call<L extends Logits, Mode extends GradientMode = 'dense'>(
+  call<L extends Logits, Mode extends GradientMode = 'dense', const Names extends readonly RowMetric<M>[] = readonly []>(
     batch: LogitsBatch<L> & Needed<Need>,
-    run?: RunOptions<L, Mode>,
-  ): LossResult<L, Mode, M>;
+    run?: RunOptions<L, Mode, Names>,
+  ): LossResult<L, Mode, M, Names>;
 }['call'];
 
 /**
@@ -82,10 +83,10 @@ export interface ObjectiveCalls<M extends Method = Method, Need extends Referenc
    * can be enqueued behind it at once. The promise resolves when the stream is past it. Aborting does not stop work that is enqueued:
    * the promise rejects once it has ended.
    */
-  async<L extends Logits, Mode extends GradientMode = 'dense'>(
+  async<L extends Logits, Mode extends GradientMode = 'dense', const Names extends readonly RowMetric<M>[] = readonly []>(
     batch: LogitsBatch<L> & Needed<Need>,
-    run?: RunOptions<L, Mode>,
-  ): Promise<LossResult<L, Mode, M>>;
+    run?: RunOptions<L, Mode, Names>,
+  ): Promise<LossResult<L, Mode, M, Names>>;
   /** The same from hidden states and the output layer, without the logits ever being there: loss, metrics and the layer's gradients. */
   readonly fromHidden: FromHidden<M, Need>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
@@ -171,7 +172,7 @@ function build(settings: Settings): unknown {
 }
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
-const runKeys = ['gradient', 'inPlace', 'out', 'gradientScale', 'backend', 'threads', 'signal'] as const;
+const runKeys = ['gradient', 'inPlace', 'out', 'gradientScale', 'metrics', 'backend', 'threads', 'signal'] as const;
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
 /** The options of a call, each read once. */
@@ -205,7 +206,7 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
   const batch = asLogitsBatch(readBatch(given));
   const { mode, gradientScale, backend } = checkRun(run);
   const { request: base, logits } = checkBatch(batch, run.threads, backend);
-  const values = prepareValues(settings, base, batch, mode);
+  const values = prepareValues(settings, base, batch, mode, run.metrics);
   const rowScale = mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
   // Last: what fails before it has no memory of a device to free.
   const { gradLogits, data, elements, discard } = prepareGradient(batch.logits, logits, base, mode, run, rowInputs(batch));
@@ -303,7 +304,7 @@ function fromLogps(settings: Settings, given: unknown, run: unknown = {}): Logps
     loss: request.metrics[metricNames.length] as number,
     losses: request.losses,
     rewards: request.rewards,
-    metrics: readMetrics(settings, request.metrics),
+    metrics: readMetrics(settings, request.metrics, 0),
     gradLogps: request.gradLogps,
   };
 }

@@ -1,6 +1,6 @@
 import type { Method, ReferenceNeed } from './catalogue.js';
 import type { DeviceTensor } from './device.js';
-import type { Metrics } from './metrics.js';
+import type { AskedMetrics, Metrics, RowMetric } from './metrics.js';
 
 /** How the 16 or 32 bits of a logit are read. */
 export type Dtype = 'float32' | 'float16' | 'bfloat16';
@@ -107,7 +107,11 @@ export interface HiddenBatch<
 export type GradientMode = 'dense' | 'factored' | 'none';
 
 /** How a batch is computed. */
-export interface RunOptions<L extends Logits = LogitsArray, Mode extends GradientMode = GradientMode> {
+export interface RunOptions<
+  L extends Logits = LogitsArray,
+  Mode extends GradientMode = GradientMode,
+  Names extends readonly RowMetric[] = readonly RowMetric[],
+> {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the gradient of row t is
    * `rowScale[t] * gradLogits[t]`; every logit is read and written once, and float16 does not have to hold small coefficients. `'none'`:
@@ -128,6 +132,11 @@ export interface RunOptions<L extends Logits = LogitsArray, Mode extends Gradien
    */
   readonly gradientScale?: number | undefined;
   /**
+   * Metrics of the rows' logits that `result.metrics` is to have besides those that cost nothing, each name once; none by default. They
+   * change no other number. docs/metrics.md has what each costs.
+   */
+  readonly metrics?: Names | undefined;
+  /**
    * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored rows travel to device 0 and gradients
    * back, in pieces that overlap with the computation; arrays that were page-locked (`cuda.pin`) go at full speed.
    */
@@ -142,7 +151,7 @@ export interface RunOptions<L extends Logits = LogitsArray, Mode extends Gradien
 }
 
 /** What every call of a loss gives, whatever its gradients. */
-export interface LossValues<M extends Method = Method> {
+export interface LossValues<M extends Method = Method, Names extends readonly RowMetric[] = readonly RowMetric[]> {
   /** Mean of `losses`. */
   readonly loss: number;
   /** Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending. */
@@ -156,7 +165,7 @@ export interface LossValues<M extends Method = Method> {
   /** Per sequence: dLoss/dlogps, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
   /** Counts, and means over the batch, by the names that TRL logs: docs/metrics.md has each. */
-  readonly metrics: Metrics<M>;
+  readonly metrics: Metrics<M> & AskedMetrics<Names>;
   /** Who computed. */
   readonly backend: 'cpu' | 'cuda';
 }
@@ -184,7 +193,8 @@ export type LossResult<
   L extends Logits = LogitsArray,
   Mode extends GradientMode = GradientMode,
   M extends Method = Method,
-> = LossValues<M> & LogitsGradient<L, Mode>;
+  Names extends readonly RowMetric[] = readonly RowMetric[],
+> = LossValues<M, Names> & LogitsGradient<L, Mode>;
 
 /** Where the gradients in float32 are that belong to hidden states of this kind. */
 export type Float32Gradient<L extends Logits> = L extends DeviceTensor ? DeviceTensor : Float32Array;
@@ -217,6 +227,7 @@ export interface HiddenRunOptions<
   OfHidden extends Like<L> | boolean = Like<L> | boolean,
   OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
+  Names extends readonly RowMetric[] = readonly RowMetric[],
 > {
   /** `'dense'` (default): the gradients that `out` does not leave out. `'none'`: no gradient. */
   readonly gradient?: Mode | undefined;
@@ -229,6 +240,8 @@ export interface HiddenRunOptions<
   readonly accumulate?: boolean | readonly HiddenGradient[] | undefined;
   /** As in {@link RunOptions}, of all three gradients. What `accumulate` adds to is not scaled. */
   readonly gradientScale?: number | undefined;
+  /** As in {@link RunOptions}. */
+  readonly metrics?: Names | undefined;
   /**
    * Bytes that the workspace may take: the logits of a few rows at a time, and what the products need. Default: 256 MiB on the CPU, 2 GiB
    * on a device. A pair whose logits do not fit costs more: see docs/output-layer.md. Losses, log-probabilities and coefficients do not
@@ -272,7 +285,8 @@ export type HiddenLossResult<
   OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   M extends Method = Method,
-> = LossValues<M> &
+  Names extends readonly RowMetric[] = readonly RowMetric[],
+> = LossValues<M, Names> &
   LayerGradients<L, Bias, Mode, OfHidden, OfWeight, OfBias> & {
     /** Bytes of workspace that were used, at most `run.memory`. */
     readonly memory: number;

@@ -70,6 +70,7 @@ class LossRun {
     if (cancelled()) return;
     *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
     job_.outputs.metrics[underflow] = double(underflows_);
+    rows_.finish_measures();
   }
 
  private:
@@ -93,13 +94,27 @@ class LossRun {
     if (!cancelled()) rows_.sum_pairs(first, last, loss_.pairs());
   }
 
+  /// With the moment where the entropy is asked for; every other bit is the same without.
+  RowSums reduce_sums(const ScoredRow& r, int member) {
+    const void* row = batch_.row(r.row);
+    const int32_t label = r.primary();
+    if (!exponentials_once()) {
+      const auto reduce = job_.asked.entropy ? kernels_.reduce_with_moment : kernels_.reduce;
+      return reduce(row, batch_.vocab, label);
+    }
+    const double moment = job_.asked.entropy ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
+    RowSums sums = kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab,
+                                                      label, block_references_[size_t(member)].data());
+    sums.moment = moment;
+    return sums;
+  }
+
   void reduce_row(int64_t i, int member) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
-    const RowSums sums =
-        exponentials_once() ? kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab, label, block_references_[size_t(member)].data())
-                            : kernels_.reduce(row, batch_.vocab, label);
+    if (job_.asked.logits) rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
+    const RowSums sums = reduce_sums(r, member);
     const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
       const RowGradient g = row_gradient(s, label, -1, 0, 1, 0, 0);

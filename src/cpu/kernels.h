@@ -21,6 +21,8 @@ struct RowKernels {
   /// reduce() that leaves -softmax (the label's entry aside) in the row itself: the exponential is computed once. float32 only.
   /// `block_references` holds one float per block. Bit for bit the sums of reduce().
   RowSums (*negative_softmax_in_place)(float* row, int64_t vocab, int64_t label, float* block_references);
+  /// The sum of the logits.
+  double (*sum)(const void* row, int64_t vocab);
   float (*load)(const void* row, int64_t index);
   void (*store)(void* row, int64_t index, float value);
   /// For tests: y = exp(x), and the rounding of float32 to this dtype.

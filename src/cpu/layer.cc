@@ -97,6 +97,8 @@ class LayerEngine {
   RowSums reduce(int64_t i, const float* row) const { return rows_.reduce(row, batch_.vocab, job_.rows.scored[size_t(i)].primary()); }
   RowSums reduce_with_moment(int64_t i, const float* row) const { return rows_.reduce_with_moment(row, batch_.vocab, job_.rows.scored[size_t(i)].primary()); }
 
+  double mean(const float* row) const { return rows_.sum(row, batch_.vocab) / double(batch_.vocab); }
+
   void logits(const RowRange& range, float* z) {
     for_columns(batch_.vocab, 4, products_.tile_columns, [&](int64_t first, int64_t last, void* scratch) {
       products_.logits(hidden(range), range.size(), layer_.weight, layer_.bias, layer_.hidden_size, first, last, z, batch_.vocab, scratch);
@@ -227,8 +229,9 @@ class LayerLossRun {
     }
     shift_layer(exponent_);
     write_zeros();
-    if (!engine_.cancelled())
-      *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
+    if (engine_.cancelled()) return;
+    *job_.loss = loss_.finish(job_.logps, rows_.sft_logps(), job_.largest_coefficient());
+    rows_.finish_measures();
   }
 
  private:
@@ -271,7 +274,10 @@ class LayerLossRun {
   }
 
   void forward(const RowRange& range, float* z) {
-    engine_.forward(range, z, [&](int64_t i, const float* row) { rows_.take(i, engine_.reduce(i, row), [row](int32_t v) { return row[v]; }); });
+    engine_.forward(range, z, [&](int64_t i, const float* row) {
+      if (job_.asked.logits) rows_.take_mean(i, engine_.mean(row));
+      rows_.take(i, job_.asked.entropy ? engine_.reduce_with_moment(i, row) : engine_.reduce(i, row), [row](int32_t v) { return row[v]; });
+    });
   }
   void evaluate(const Group& group) {
     rows_.sum_pairs(group.first_pair, group.last_pair, loss_.pairs());

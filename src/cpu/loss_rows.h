@@ -1,14 +1,18 @@
 // The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their sequences, and their gradients.
 #pragma once
 #include <cmath>
-#include "../job.h"
+#include "../measures.h"
 #include "../row_gradient.h"
 
 namespace diralign::cpu {
 
 class LossRows {
  public:
-  explicit LossRows(LossJob& job) : job_(job), separate_sft_(job.batch.sft_labels != nullptr), statistics_(job.rows.scored.size()) {
+  explicit LossRows(LossJob& job)
+      : job_(job),
+        separate_sft_(job.batch.sft_labels != nullptr),
+        statistics_(job.rows.scored.size()),
+        measures_(job.asked.any() ? job.rows.scored.size() : 0) {
     if (!separate_sft_) return;
     sft_row_logps_.resize(job.rows.scored.size());
     sft_logps_.resize(size_t(job.batch.sequences));
@@ -19,8 +23,16 @@ class LossRows {
   const RowStatistics& take(int64_t i, const RowSums& sums, Logit&& logit) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
+    if (!measures_.empty()) measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
     if (separate_sft_) sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == r.primary() ? s.logp : double(logit(r.sft_label)) - logsumexp(s);
     return s;
+  }
+
+  /// The mean of row i's logits, where a metric asks for it; before `take`.
+  void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
+  /// After BatchLoss::finish.
+  void finish_measures() const {
+    if (job_.asked.any()) write_measures(job_, measures_);
   }
 
   /// The sequences of pairs [first, last) of `pairs`, whose rows are all known, in row order.
@@ -56,6 +68,7 @@ class LossRows {
   LossJob& job_;
   bool separate_sft_;
   Array<RowStatistics> statistics_;           // per scored row
+  Array<RowMeasures> measures_;               // per scored row, where metrics need them
   Array<double> sft_row_logps_, sft_logps_;   // where sftLabels differ
 };
 

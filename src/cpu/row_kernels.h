@@ -226,6 +226,26 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   return sums;
 }
 
+/// In units of 2^8: a block of the largest numbers there are, which masked words may have, must not
+/// add up to infinity.
+template <class T>
+double sum_logits(const void* row, int64_t vocab) {
+  constexpr float unit = 0x1p8f;
+  const T* x = static_cast<const T*>(row);
+  LaneSums all;
+  double rest = 0;
+  for (int64_t begin = 0; begin < vocab; begin += block_elements) {
+    const int64_t end = vocab - begin < block_elements ? vocab : begin + block_elements;
+    Floats sum[vectors] = {};
+    int64_t j = begin;
+    for (; j + lanes <= end; j += lanes)
+      for (int k = 0; k < vectors; k++) sum[k] += load(x + j + k * width) * (1 / unit);
+    all.add(sum);
+    for (; j < end; j++) rest += double(load_one<T>(x, j));
+  }
+  return unit * all.fold() + rest;
+}
+
 /// The first `n` elements, fewer than a vector; the others are 0.
 template <class T>
 Floats load_part(const T* x, int64_t n) {

@@ -135,6 +135,7 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
       m[rewards_accuracies] += out_.rewards[i] > out_.rewards[j];
       m[rewards_margins] += reward_margin(i, j, logps);
       m[logps_rejected] += logps[j];
+      m[ranking_accuracy] += logps[i] > logps[j];
       if (odds_method.result) {
         const double odds = LogOdds::score(terms_.sequence(logps, i), o).value - LogOdds::score(terms_.sequence(logps, j), o).value;
         m[log_odds_chosen] += odds;
@@ -147,8 +148,9 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
     m[nonfinite] += !finite;
     if (paired && o.sft_reduction == 0) nll += pair_nll(sft_logps, i);
   }
+  m[num_tokens] = std::accumulate(terms_.counts, terms_.counts + terms_.sequences, 0.0);
   loss = mean(loss, pairs);
-  for (int k : {rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins, logps_chosen, logps_rejected, log_odds_chosen, log_odds_ratio})
+  for (int k : {rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins, logps_chosen, logps_rejected, ranking_accuracy, log_odds_chosen, log_odds_ratio})
     m[k] = mean(m[k], pairs);
   m[nll_loss] = !paired ? loss : o.sft_reduction == 0 ? mean(nll, pairs) : pairs > 0 ? pair_nll(sft_logps, 0) : 0;
   return loss;

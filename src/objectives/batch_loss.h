@@ -19,6 +19,13 @@ enum Metric {
   nonfinite,
   empty_sequences,
   underflow,  ///< rows of a dense gradient of logits: the backends count them
+  ranking_accuracy,
+  num_tokens,
+  // Means over rows, where they are asked for: write_measures() fills them.
+  mean_entropy,
+  token_accuracy,
+  logits_chosen,
+  logits_rejected,
   metric_count
 };
 

@@ -19,7 +19,8 @@ constexpr const char* setting_names[] = {"beta",  "normalize", "referenceFree", 
 static_assert(sizeof(Settings) == sizeof(double) * std::size(setting_names));
 
 constexpr const char* metric_names[] = {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
-                                        "nll_loss", "log_odds_chosen", "log_odds_ratio", "nonfinite", "empty_sequences", "underflow"};
+                                        "nll_loss", "log_odds_chosen", "log_odds_ratio", "nonfinite", "empty_sequences", "underflow",
+                                        "ranking_accuracy", "num_tokens", "entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"};
 static_assert(std::size(metric_names) == metric_count);
 
 constexpr const char* divergence_names[] = {"reverse_kl", "forward_kl", "js", "alpha"};

@@ -113,7 +113,7 @@ export class Call {
 
   #runOf(): Properties | undefined {
     const { door, place, run } = this.plan;
-    const { gradient, target, threads, memory, gradientScale } = run;
+    const { gradient, target, threads, memory, gradientScale, metrics } = run;
     const scale: Properties = gradientScale === undefined ? {} : { gradientScale };
     if (door === 'logps') return gradientScale === undefined ? undefined : scale;
     const batch = this.exact as ExactBatch;
@@ -124,6 +124,7 @@ export class Call {
       ...(memory !== undefined && isHidden(batch) && { memory }),
     };
     if (door !== 'tokens') {
+      if (metrics !== undefined) result.metrics = [...metrics];
       if (gradient !== undefined) result.gradient = gradient;
       if (isHidden(batch)) this.#hiddenOuts(batch, result);
       else if (gradient !== 'none' && target === 'in place')

@@ -7,6 +7,7 @@ import type {
   LogpsBatch,
   LogpsResult,
   LossResult,
+  RowMetric,
   SequenceLogps,
   TokenLogps,
 } from '../../ts/index.js';
@@ -21,6 +22,7 @@ import { prepareHidden } from '../../ts/verification-hidden.js';
 import { logpBound, Misses } from '../support/bounds.js';
 import { at } from '../support/numbers.js';
 import { checkStages } from '../support/hidden.js';
+import { rowMetricMisses } from '../support/row-metrics.js';
 import { checkLogitsStages, checkValueStages, float64Bound } from '../support/stages.js';
 import type { Call, Properties } from './call.js';
 import { isHidden } from './contents.js';
@@ -129,11 +131,23 @@ function missesOf(call: Call, result: object): string[] {
     );
 }
 
+function metricMisses({ plan, exact }: Call, result: Properties): string[] {
+  if (plan.run.metrics === undefined || (plan.door !== 'logits' && plan.door !== 'hidden'))
+    return [];
+  const batch = exact as LogitsBatch | HiddenBatch;
+  const chosen = (result.counts as Int32Array).length / (plan.config.method === 'sft' ? 1 : 2);
+  const metrics = { ...(result.metrics as Partial<Record<RowMetric, number>>) };
+  if (!isHidden(batch)) return rowMetricMisses(batch as LogitsBatch, metrics, chosen).list;
+  // Which of two logits is larger may be a matter of how they were computed.
+  delete metrics.mean_token_accuracy;
+  return rowMetricMisses(referenceLayer(batch).batch, metrics, chosen, 1e-5).list;
+}
+
 /** Whether there was anything to compare. @throws Fault */
 export function compare(call: Call, result: Properties): boolean {
   if (!call.plan.rows.special) checkNoNan(call, result);
   if (!isModerate(call)) return false;
-  const [first] = missesOf(call, result);
+  const [first] = [...missesOf(call, result), ...metricMisses(call, result)];
   if (first !== undefined) throw new Fault(`against float64: ${first}`);
   return true;
 }

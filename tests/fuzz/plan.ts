@@ -1,9 +1,10 @@
 // What one call of the fuzzer is, as plain data: it can be printed, sent to another process and
 // shrunk. tests/fuzz/call.ts makes arrays and objects of it.
 import fc from 'fast-check';
-import { methods, type MethodInfo } from '../../ts/index.js';
+import { methods, type MethodInfo, type RowMetric } from '../../ts/index.js';
 import type { ReferenceConfig } from '../../ts/reference.js';
 import { dtypes, type Dtype } from '../support/batches.js';
+import { rowMetricNames } from '../support/row-metrics.js';
 
 export const doors = ['logits', 'hidden', 'logps', 'tokens'] as const;
 export type Door = (typeof doors)[number];
@@ -51,6 +52,8 @@ export interface RunPlan {
   readonly memory: number | undefined;
   /** Of losses and of log-probabilities. */
   readonly gradientScale: number | undefined;
+  /** Of losses: the metrics of rows that are asked for. */
+  readonly metrics: readonly RowMetric[] | undefined;
 }
 /** What `out` says of gradHidden, gradWeight and gradBias, in this order. */
 export type HiddenOutPlan = 'buffer' | 'fresh' | 'left out' | 'not said';
@@ -172,6 +175,7 @@ const run: fc.Arbitrary<RunPlan> = fc.record({
   accumulate: often(false, fc.boolean()),
   memory: often(undefined, fc.constantFrom(2 ** 20, 2 ** 24)),
   gradientScale: often(undefined, fc.constantFrom(...[1, -1, 1 / 3, 0, 1024, 1e-30, 1e30, 1e308])),
+  metrics: often(undefined, fc.subarray([...rowMetricNames])),
 });
 
 export interface Choice {
@@ -221,12 +225,13 @@ function meaningful(plan: CallPlan): CallPlan {
   const sftLabels = wanted.sftLabels && isLoss && isPaired;
   const factored = wanted.gradient === 'factored' && (door !== 'logits' || sftLabels);
   const gradient = factored ? 'dense' : wanted.gradient;
+  const metrics = wanted.metrics?.filter((name) => isPaired || name !== 'logits/rejected');
   return {
     ...plan,
     place: door === 'logps' ? 'host' : plan.place,
     asynchronous: plan.asynchronous && isLoss,
     // Products cost.
     rows: isHidden ? { ...plan.rows, vocab: Math.min(plan.rows.vocab, 65) } : plan.rows,
-    run: { ...wanted, gradient, sftLabels, padding: isHidden ? 0 : wanted.padding },
+    run: { ...wanted, gradient, sftLabels, metrics, padding: isHidden ? 0 : wanted.padding },
   };
 }

@@ -160,7 +160,7 @@ const keysOf = {
   batch: batchKeys,
   run: [
     ...['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal', 'memory', 'accumulate'],
-    'gradientScale',
+    ...['gradientScale', 'metrics'],
   ],
   settings: ['method', 'beta', 'normalize', ...methods().flatMap((m) => Object.keys(m.options))],
   out: ['gradHidden', 'gradWeight', 'gradBias'],

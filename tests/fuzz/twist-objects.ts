@@ -209,6 +209,7 @@ const pollution: readonly (readonly [key: string, values: readonly unknown[]])[]
   ['memory', [1, 'x']],
   ['accumulate', [true, 1]],
   ['gradientScale', [3, 'x']],
+  ['metrics', [['entropy'], 'x']],
   ['normalize', [true, false, 1]],
   ['labelSmoothing', [0.4, 'x']],
   ['sftWeight', [1, 'x']],

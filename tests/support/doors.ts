@@ -44,8 +44,8 @@ const door = (name: string, batch: () => Given, call: Call, options: string[], g
 
 const hiddenLater = (dpo.fromHidden as unknown as Record<'async', Call>).async;
 
-const lossOptions = ['gradient', 'inPlace', 'out', 'gradientScale', 'backend', 'threads'];
-const hiddenOptions = ['gradient', 'out', 'accumulate', 'gradientScale', 'memory', 'backend', 'threads'];
+const lossOptions = ['gradient', 'inPlace', 'out', 'gradientScale', 'metrics', 'backend', 'threads'];
+const hiddenOptions = ['gradient', 'out', 'accumulate', 'gradientScale', 'metrics', 'memory', 'backend', 'threads'];
 const layerGradients = ['gradHidden', 'gradWeight', 'gradBias'];
 const logpsOptions = ['backend', 'threads', 'memory'];
 

@@ -22,7 +22,7 @@ import type {
 export type * from './types.js';
 
 const logpsKeys = ['threads', 'memory'] as const;
-const runKeys = [...logpsKeys, 'gradient', 'gradientScale'] as const;
+const runKeys = [...logpsKeys, 'gradient', 'gradientScale', 'metrics'] as const;
 const asyncRunKeys = [...runKeys, 'signal'] as const;
 
 /**

@@ -122,9 +122,9 @@ type Call =
       readonly result: (found: HiddenLossResult<Float32Array>) => JaxLossResult<AnyParams>;
     };
 
-export function callOf(step: Step, data: Data, { threads, gradientScale, memory, signal }: JaxAsyncRunOptions): Call {
+export function callOf(step: Step, data: Data, { threads, gradientScale, metrics, memory, signal }: JaxAsyncRunOptions): Call {
   const { pass, differentiate } = step;
-  const common = { gradient: differentiate ? 'dense' : 'none', gradientScale, threads, signal } as const;
+  const common = { gradient: differentiate ? 'dense' : 'none', gradientScale, metrics, threads, signal } as const;
   const withGrads = <Values extends object>(values: Values, gradient: Float32Array | undefined) =>
     ({ ...values, ...(differentiate && gradient && { grads: pass.pullBack(gradient) }) }) as Values & {
       readonly grads: AnyParams;

@@ -1,5 +1,6 @@
 import type { Array as JaxArray, JsTree } from '@jax-js/jax';
 import type { Method, ReferenceNeed } from '../catalogue.js';
+import type { RowMetric } from '../metrics.js';
 import type { HiddenLossResult, LossValues, SequenceLogps } from '../types.js';
 
 /** The output layer that would make the logits: `logits = hidden weightᵀ + bias`. Float32 arrays. */
@@ -56,6 +57,8 @@ export interface JaxRunOptions<Mode extends JaxGradientMode = JaxGradientMode> {
   readonly threads?: number;
   /** Multiplies `grads`, and neither loss nor metrics: any finite number, default 1. */
   readonly gradientScale?: number;
+  /** Metrics of the logits that the result is to have, as in an objective's `run.metrics`. */
+  readonly metrics?: readonly RowMetric[];
   /** Where the model returns an output layer: bytes that the workspace may take; default 256 MiB. */
   readonly memory?: number;
 }

@@ -4,6 +4,7 @@ import { batchKeys, checkObjective, rowsOutline } from '../bindings.js';
 import type { Method, ReferenceNeed } from '../catalogue.js';
 import { typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
+import type { RowMetric } from '../metrics.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../objective.js';
 import type { BatchRows, HiddenLossResult, LogitsShape, LossValues, SequenceLogps } from '../types.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
@@ -38,6 +39,8 @@ export interface TfRunOptions<Result = TfLossResult> {
   readonly threads?: number;
   /** Multiplies the gradient, and neither the loss nor what `onResult` gets: any finite number, default 1. */
   readonly gradientScale?: number;
+  /** Metrics of the logits that the result for `onResult` is to have, as in an objective's `run.metrics`. */
+  readonly metrics?: readonly RowMetric[];
 }
 
 /** The same from hidden states. */
@@ -78,7 +81,7 @@ export interface TfLoss<M extends Method = Method, Need extends ReferenceNeed = 
   fromHidden(layer: TfOutputLayer, batch: TfBatch & TfNeeded<Need>, run?: TfHiddenRunOptions<M>): Scalar;
 }
 
-const runKeys = ['onResult', 'threads', 'gradientScale'] as const;
+const runKeys = ['onResult', 'threads', 'gradientScale', 'metrics'] as const;
 const hiddenRunKeys = [...runKeys, 'memory'] as const;
 const layerKeys = ['hidden', 'weight', 'bias'] as const;
 
