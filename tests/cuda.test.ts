@@ -687,6 +687,23 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(dpo(g.onDevice, { inPlace: true }).metrics).toMatchObject({ nonfinite: 0 });
   });
 
+  test('a signal that fails when the call is over: nobody gets the gradient, which is freed', async () => {
+    const g = good();
+    using logits = g.logits;
+    using out = g.out;
+    expect([logits, out].every(({ buffer }) => !buffer.disposed)).toBe(true);
+    const broken = new Error('removeEventListener');
+    const signal = Object.assign(new EventTarget(), {
+      ...{ aborted: false, reason: undefined },
+      removeEventListener: () => {
+        throw broken;
+      },
+    });
+    const free = freeMemory();
+    await expect(dpo.async(g.onDevice, { signal: signal as AbortSignal })).rejects.toBe(broken);
+    expect(freeMemory()).toBeGreaterThanOrEqual(free);
+  });
+
   test('memory of another device', () => {
     if (cuda.devices().length < 2) return;
     const batch = small();

@@ -3,7 +3,7 @@ import { typeError } from './errors.js';
 import { describe } from './given.js';
 
 /** What a call needs of a signal. A signal of another realm, or of a library for runtimes that had none, has it too. */
-type SignalLike = Pick<AbortSignal, 'aborted' | 'reason' | 'addEventListener' | 'removeEventListener'>;
+export type SignalLike = Pick<AbortSignal, 'aborted' | 'reason' | 'addEventListener' | 'removeEventListener'>;
 
 /** @throws DirAlignError with code ERR_DIRALIGN_OPTION */
 export function checkSignal(signal: unknown): asserts signal is SignalLike | undefined {

@@ -1,5 +1,5 @@
 /** What the calls of an objective have in common, whatever the batch holds: options, values, and how the native side is called. */
-import { checkSignal, onAbort, reasonOf } from './abort.js';
+import { checkSignal, onAbort, reasonOf, type SignalLike } from './abort.js';
 import { allocate, outOfMemory } from './arrays.js';
 import { checkLabels, checkLogps, checkReference, checkSequences, labelError } from './batch.js';
 import { metricNames } from './catalogue.js';
@@ -231,33 +231,50 @@ export async function computeLater<Result>(signal: unknown, prepare: () => Prepa
   let cancel: Cancel | undefined;
   const stop = (): void => cancel?.();
   const forget = signal && onAbort(signal, stop);
+  let prepared: PreparedLoss<Result> | undefined;
   try {
-    const prepared = prepare();
-    const release = retain(prepared.memory);
-    const arrays = new AttachedArrays(arraysOf(prepared.request));
-    const unwatch = watchArrays(arrays, stop);
     try {
-      // Reading the batch may have run code of the caller's.
-      if (signal?.aborted) throw abortError(reasonOf(signal));
-      const cancelled = await new Promise<boolean>((resolve, reject) => {
-        const started = native().loss(prepared.request, (error, wasCancelled) => {
-          if (error) reject(error);
-          else resolve(wasCancelled);
-        });
-        if (typeof started === 'function') cancel = started;
-        else reject(labelError(started, prepared.request.batch));
+      prepared = prepare();
+      await computePrepared(prepared, signal, stop, (begun) => {
+        cancel = begun;
       });
-      if (!cancelled || !signal?.aborted) arrays.check();
-      if (cancelled) throw abortError(reasonOf(signal));
-    } catch (cause) {
-      prepared.discard();
-      throw nativeError(cause, prepared.request.layer);
     } finally {
-      unwatch();
-      release();
+      forget?.();
     }
     return prepared.result();
+  } catch (error) {
+    // Whoever threw it, a signal of the caller's own among them: nobody gets the result.
+    prepared?.discard();
+    throw error;
+  }
+}
+
+async function computePrepared(
+  { request, memory }: PreparedLoss<unknown>,
+  signal: SignalLike | undefined,
+  stop: () => void,
+  begin: (cancel: Cancel) => void,
+): Promise<void> {
+  const release = retain(memory);
+  const arrays = new AttachedArrays(arraysOf(request));
+  const unwatch = watchArrays(arrays, stop);
+  try {
+    // Reading the batch may have run code of the caller's.
+    if (signal?.aborted) throw abortError(reasonOf(signal));
+    const cancelled = await new Promise<boolean>((resolve, reject) => {
+      const started = native().loss(request, (error, wasCancelled) => {
+        if (error) reject(error);
+        else resolve(wasCancelled);
+      });
+      if (typeof started === 'function') begin(started);
+      else reject(labelError(started, request.batch));
+    });
+    if (!cancelled || !signal?.aborted) arrays.check();
+    if (cancelled) throw abortError(reasonOf(signal));
+  } catch (cause) {
+    throw nativeError(cause, request.layer);
   } finally {
-    forget?.();
+    unwatch();
+    release();
   }
 }
