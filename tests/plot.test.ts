@@ -538,6 +538,10 @@ describe('diralign plot', () => {
     [['dpo', '--range', '5'], /^--range: '5' is not two numbers/],
     [['dpo', '--range', '5,1'], /^--range: '5,1' does not go from/],
     [['dpo', '--range', '1,Infinity'], /^--range: '1,Infinity' does not go from/],
+    [['dpo', '--range', '-1e308,1e308'], /^--range: '-1e308,1e308' is wider than a number can be/],
+    [['dpo', '--y-range', '5,1'], /^--y-range: '5,1' does not go from/],
+    [['dpo', '--log', '--y-range', '0,1'], /^--y-range: '0,1' begins below what --log can draw/],
+    [['dpo', '--beta', '1', '--preset', 'tldr-llama-3.2-3b'], /exclude each other/],
     [['dpo', '--at', 'Infinity'], /^--at: 'Infinity' is not a finite number$/],
     [['orpo', '--at', '0'], /^range: 'orpo' is drawn over log-probabilities here, which would reach/],
     [['dpo', '--tokens', '5'], /^--tokens: '5' is not two numbers of tokens/],
@@ -552,6 +556,64 @@ describe('diralign plot', () => {
     [['dpo', 'ipo'], /^'ipo' is one argument too many for plot$/],
   ] as const)('%j is refused', async (args, message) => {
     expect(await refusal(plotCommand, [...args])).toMatch(message);
+  });
+
+  /** Marks of the first vertical axis, from below, and the heights of the first line's points. */
+  async function lossPanel(...args: string[]): Promise<{ marks: string[]; title: string; legend: string; heights: number[] }> {
+    const svg = await output(...args, '--out', '-');
+    const marks = [...(/text-anchor="end">(.*?)<\/g>/.exec(svg)?.[1]?.matchAll(/>([^<]*)<\/text>/g) ?? [])].map(
+      ([, mark]) => mark ?? '',
+    );
+    const title = /class="da-ink" [^>]*>(loss[^<]*)</.exec(svg)?.[1] ?? '';
+    const path_ = /class="da-line da-c0" d="(M[^"]*)"><title>/.exec(svg)?.[1] ?? '';
+    const heights = path_
+      .split(/[ML]/)
+      .filter(Boolean)
+      .map((point) => Number(point.split(' ')[1]));
+    return { marks, title, legend: /<desc>(.*)<\/desc>/.exec(svg)?.[1] ?? '', heights };
+  }
+
+  test('--y-range: the axis of the loss is as asked, and nothing is drawn outside', async () => {
+    const { marks } = await lossPanel('hinge', '--beta', '1', '--range', '-10,10', '--y-range', '0,4');
+    expect(marks).toEqual(['0', '1', '2', '3', '4']);
+    const svg = await output('hinge', '--beta', '1', '--y-range', '0,4', '--out', '-');
+    // The lines are in an element that draws nothing outside of its box.
+    expect(parseXml(svg).name).toBe('svg');
+    expect(svg).toMatch(/<svg x="\S+" y="\S+" width="\S+" height="150" [^>]*>\n<path class="da-line/);
+  });
+
+  test('--log: equal factors are equal steps', async () => {
+    // The loss is sp(-x), which is exp(-x) to one part in a thousand from 7 on: a straight line.
+    const { marks, heights } = await lossPanel('dpo', '--beta', '1', '--range', '7,21', '--points', '15', '--log');
+    // exp(-7) is 9.1e-4 and exp(-21) is 7.6e-10: seven decades, and 14 nats of them, of ln 10 nats each, between the ends of the line.
+    expect(marks).toEqual(['1e\u22129', '1e\u22127', '1e\u22125', '0.001']);
+    const [first = NaN] = heights;
+    expect(((heights.at(-1) ?? NaN) - first) / 150).toBeCloseTo(14 / Math.LN10 / 7, 2);
+  });
+
+  test.each([
+    // Fewer than two powers of ten lie within: marks as on a linear scale.
+    ['2,5', ['2', '3', '4', '5']],
+    ['0.01,1000', ['0.1', '10', '1000']],
+    // Ends that no power of ten beyond them is a number for.
+    ['1e-320,1.5e308', ['1e\u2212320', '1e\u2212163', '1e\u22126', '1e151', '1e308']],
+  ])('--log --y-range %s has marks within the range', async (range, expected) => {
+    expect((await lossPanel('dpo', '--beta', '1', '--log', '--y-range', range)).marks).toEqual(expected);
+  });
+
+  test('lines that one axis would flatten are each over their greatest value, which the legend has', async () => {
+    const args = ['dpo,cal_dpo', '--beta', '0.1', '--over', 'margin', '--range', '-20,20'];
+    const apart = await lossPanel(...args);
+    expect(apart).toMatchObject({ title: 'loss, relative', marks: ['0', '0.2', '0.4', '0.6', '0.8', '1.0'] });
+    // At -20: sp(2) and 0.1 sigmoid(2) of dpo; of cal_dpo sp(20) and 1, and the squares of 15, twice, and their slope.
+    expect(apart.legend).toMatch(
+      /dpo \(loss \u00d7 2\.127, \u2202loss \/ \u2202chosen \u00d7 0\.08808, .*cal_dpo \(loss \u00d7 470, \u2202loss \/ \u2202chosen \u00d7 31, /,
+    );
+    expect(Math.max(...apart.heights) - Math.min(...apart.heights)).toBeCloseTo(150 * (1 - 0.1269 / 2.127), 0);
+    const near = await lossPanel('dpo,hinge', '--beta', '0.1');
+    expect(near.title).toBe('loss');
+    expect(near.legend).not.toContain('\u00d7');
+    expect((await lossPanel(...args, '--y-range', '0,9')).title).toBe('loss');
   });
 
   test('--help has examples, and they work', async () => {

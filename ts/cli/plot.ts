@@ -1,7 +1,7 @@
 import { axes, hasAxis, type Axis, type Curve, type Series } from '../plot/curves.js';
 import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js';
 import { toPng, type PngOptions } from './png.js';
-import { number, oneOf, parse, whole } from './arguments.js';
+import { kebab, number, oneOf, parse, whole } from './arguments.js';
 import { ok, UsageError, type Command, type CommandError } from './command.js';
 import { build, optionHelp, optionsOf, optionTypes, readChoice, usesReference, usualBetas } from './choice.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
@@ -20,6 +20,8 @@ const types = {
   tokens: 'string',
   points: 'string',
   facets: 'boolean',
+  yRange: 'string',
+  log: 'boolean',
   out: 'string',
   scale: 'string',
   font: 'string',
@@ -59,14 +61,14 @@ function pair(option: string, text: string, meaning: string): readonly [string, 
   return [first, second];
 }
 
-function readRange(text: string): readonly [from: number, to: number] {
-  const [from, to] = pair('range', text, 'two numbers; for instance -10,10').map((one) => number('range', one)) as [
-    number,
-    number,
-  ];
+function readRange(option: 'range' | 'yRange', text: string): readonly [from: number, to: number] {
+  const name = kebab(option);
+  const [from, to] = pair(name, text, 'two numbers; for instance -10,10').map((one) => number(option, one)) as [number, number];
   if (!(Number.isFinite(from) && Number.isFinite(to) && from < to)) {
-    throw new UsageError(`--range: '${text}' does not go from a number to a greater one; for instance -10,10`);
+    throw new UsageError(`--${name}: '${text}' does not go from a number to a greater one; for instance -10,10`);
   }
+  if (!Number.isFinite(to - from))
+    throw new UsageError(`--${name}: '${text}' is wider than a number can be; for instance -10,10`);
   return [from, to];
 }
 
@@ -107,6 +109,11 @@ function parseRequest(args: readonly string[]): Request {
     throw new UsageError(`--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`);
   }
   if (out === '-' && json) throw new UsageError('--out - and --json exclude each other: there is one standard output');
+  const log = parsed.values.log === true;
+  const yRange = text('yRange');
+  const vertical = yRange === undefined ? undefined : readRange('yRange', yRange);
+  if (log && vertical && vertical[0] <= 0)
+    throw new UsageError(`--y-range: '${String(yRange)}' begins below what --log can draw; begin above 0`);
   const held = at === undefined ? undefined : number('at', at);
   if (held !== undefined && !Number.isFinite(held)) throw new UsageError(`--at: '${String(at)}' is not a finite number`);
   const counts = tokens === undefined ? undefined : pair('tokens', tokens, 'two numbers of tokens; for instance 120,80');
@@ -115,7 +122,9 @@ function parseRequest(args: readonly string[]): Request {
     leftOut,
     options: {
       over,
-      range: range === undefined ? undefined : readRange(range),
+      range: range === undefined ? undefined : readRange('range', range),
+      yRange: vertical,
+      log,
       at: held,
       counts: counts && [whole('tokens', counts[0], 1, mostTokens), whole('tokens', counts[1], 1, mostTokens)],
       points: points === undefined ? undefined : whole('points', points, 2, mostPoints),
@@ -268,6 +277,10 @@ ${paint('bold', 'Options')}
                        per scored token or not; without it the method's original setting
   --over AXIS          margin, chosen or rejected, for all methods
   --range A,B          ends of the axis; without it, where the methods bend
+  --y-range A,B        ends of the axis of the loss; without it, where it ends
+  --log                losses above 0, and sizes of derivatives, on logarithmic scales; without it,
+                       curves of which one is more than 50 times as high as another are drawn
+                       relative to their greatest value
   --at X               where the sequence stays that does not move; over the margin, the middle of
                        the two (default 0 for log-ratios, below 0 by 0.55 of the range for
                        log-probabilities)
@@ -291,6 +304,7 @@ ${paint('bold', 'Examples')}
   diralign plot dpo,ipo,hinge --beta 0.1 --range -20,40 --out pairwise.svg
   diralign plot apo_zero,nca --beta 0.1 --over margin --out -
   diralign plot dpo --divergence reverse_kl,forward_kl,js --label-smoothing 0,0.1 --out kl.svg
+  diralign plot dpo,ipo --range 0,100 --log --out tails.svg
   diralign plot all --out gallery.svg
   diralign plot dpo,simpo --out slides.png --scale 3
   diralign plot simpo --json | jq '.curves[0].loss'`,

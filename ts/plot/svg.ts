@@ -1,4 +1,4 @@
-import { ticks, type Ticks } from './ticks.js';
+import { logTicks, ticks, type Ticks } from './ticks.js';
 
 /** A line of a panel: `y` over `x`, broken where `y` is not finite. */
 export interface Line {
@@ -11,6 +11,10 @@ export interface Line {
 export interface Panel {
   readonly title: string;
   readonly lines: readonly Line[];
+  /** Whether equal factors are equal steps, and what is not above 0 is left out. */
+  readonly log?: boolean | undefined;
+  /** Ends of the axis, beyond which nothing is drawn; default: where the values end. */
+  readonly range?: readonly [from: number, to: number] | undefined;
 }
 
 /** Panels side by side over one axis. */
@@ -119,12 +123,16 @@ function simplified(points: readonly Point[], tolerance: number): Point[] {
   return points.filter((_, i) => keep.has(i));
 }
 
+/** Beyond it nobody sees where a line goes. */
+const farthest = 1e5;
+
 /** The pieces of a line between its gaps. */
 function pieces({ x, y }: Line, toX: (x: number) => number, toY: (y: number) => number): Point[][] {
   const all: Point[][] = [[]];
   for (let i = 0; i < x.length; i++) {
-    const value = y[i] as number;
-    if (Number.isFinite(value)) all.at(-1)?.push([fixed(toX(x[i] as number)), fixed(toY(value))]);
+    const height = toY(y[i] as number);
+    if (Number.isFinite(height))
+      all.at(-1)?.push([fixed(toX(x[i] as number)), fixed(Math.max(-farthest, Math.min(farthest, height)))]);
     else all.push([]);
   }
   return all.filter((piece) => piece.length > 0);
@@ -135,15 +143,16 @@ function lineClass(index: number): string {
   return `class="da-line da-c${index % light.lines.length}"${dash ? ` stroke-dasharray="${dash}"` : ''}`;
 }
 
-function valueTicks(lines: readonly Line[]): Ticks {
+function valueTicks({ lines, log = false, range }: Panel): Ticks {
+  if (range) return log ? logTicks(...range, false) : ticks(...range, 4, false);
   let [low, high] = [Infinity, -Infinity];
-  for (const { y } of lines) {
-    for (const value of Array.from(y).filter(Number.isFinite)) {
-      low = Math.min(low, value);
-      high = Math.max(high, value);
-    }
+  for (const value of lines.flatMap(({ y }) => Array.from(y))) {
+    if (!Number.isFinite(value) || (log && value <= 0)) continue;
+    low = Math.min(low, value);
+    high = Math.max(high, value);
   }
-  if (low > high) return ticks(0, 1, 4, true);
+  if (low > high) return log ? logTicks(1, 10, true) : ticks(0, 1, 4, true);
+  if (log) return logTicks(low, high, true);
   // Differences that are rounding are none.
   const size = Math.max(Math.abs(low), Math.abs(high));
   return high - low <= 1e-9 * size ? ticks(low, low, 4, true) : ticks(low, high, 4, true);
@@ -152,18 +161,14 @@ function valueTicks(lines: readonly Line[]): Ticks {
 const text = (x: number, y: number, classes: string, content: string, anchor = 'start'): string =>
   `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeXml(content)}</text>`;
 
-function drawPanel(
-  { title, lines }: Panel,
-  across: Ticks,
-  left: number,
-  top: number,
-  right: number,
-  legend: readonly string[],
-): string {
-  const up = valueTicks(lines);
+function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right: number, legend: readonly string[]): string {
+  const { title, lines, log = false, range } = panel;
+  const up = valueTicks(panel);
+  const place = (y: number): number => (!log ? y : y > 0 ? Math.log10(y) : NaN);
+  const [bottom, end] = [place(up.from), place(up.to)];
   const [x0, y0, y1] = [left + axisRoom, top + titleRoom + plotHeight, top + titleRoom];
   const toX = (x: number): number => x0 + ((x - across.from) / (across.to - across.from)) * (right - x0);
-  const toY = (y: number): number => y0 - ((y - up.from) / (up.to - up.from)) * (y0 - y1);
+  const toY = (y: number): number => y0 - ((place(y) - bottom) / (end - bottom)) * (y0 - y1);
   // As one path each: there are more marks than anything else in a figure.
   const marks = [
     ...up.values.map((value) => [value, `M${fixed(x0)} ${fixed(toY(value))}H${fixed(right)}`] as const),
@@ -173,6 +178,8 @@ function drawPanel(
     drawn.length === 0 ? '' : `<path class="${classes}" d="${drawn.map(([, d]) => d).join('')}"/>`;
   const mark = (x: number, y: number, label: string | undefined): string =>
     `<text x="${fixed(x)}" y="${fixed(y)}">${escapeXml(label ?? '')}</text>`;
+  const isOpen = range !== undefined || log;
+  const [x, y, w, h] = [fixed(x0), fixed(y1), fixed(right - x0), fixed(y0 - y1)];
   return [
     text(x0, top + 13, 'da-ink', title),
     rules(
@@ -185,6 +192,8 @@ function drawPanel(
       ),
     `<g class="da-soft da-small" text-anchor="end">${up.values.map((value, i) => mark(x0 - 6, toY(value) + 4, up.labels[i])).join('')}</g>`,
     `<g class="da-soft da-small" text-anchor="middle">${across.values.map((value, i) => mark(toX(value), y0 + 15, across.labels[i])).join('')}</g>`,
+    // What may leave the panel is in an element of its own, which draws nothing outside of its box.
+    isOpen ? `<svg x="${x}" y="${y}" width="${w}" height="${h}" viewBox="${x} ${y} ${w} ${h}">` : '',
     ...lines.map((line) => {
       const d = pieces(line, toX, toY)
         .map(
@@ -196,7 +205,10 @@ function drawPanel(
         .join('');
       return `<path ${lineClass(line.index)} d="${d}"><title>${escapeXml(legend[line.index] ?? '')}</title></path>`;
     }),
-  ].join('\n');
+    isOpen ? '</svg>' : '',
+  ]
+    .filter(Boolean)
+    .join('\n');
 }
 
 interface Drawn {

@@ -52,3 +52,30 @@ export function ticks(from: number, to: number, count: number, widen: boolean): 
     labels: multiples.map((multiple) => write(multiple, power, exponent)),
   };
 }
+
+/** Of values that are far below the greatest, a line on a logarithmic scale tells nothing. */
+const mostDecades = 12;
+/** Powers of ten that a double can be. */
+const [leastPower, greatestPower] = [-323, 308];
+
+/**
+ * The same for a logarithmic scale, 0 < from <= to: marks are powers of ten, or those of a linear scale where fewer than two lie within.
+ *
+ * @param widen whether the ends move out to marks, the lower one not further than what is worth drawing.
+ */
+export function logTicks(from: number, to: number, widen: boolean): Ticks {
+  const slack = 1e-9;
+  const [low, high] = [Math.log10(from), Math.log10(to)];
+  const last = Math.min(greatestPower, widen ? Math.ceil(high - slack) : Math.floor(high + slack));
+  const whole = widen ? Math.max(last - mostDecades, Math.min(last - 1, Math.floor(low + slack))) : Math.ceil(low - slack);
+  const first = Math.max(leastPower, whole);
+  if (last <= first) return ticks(from, to, 4, false);
+  const step = Math.ceil((last - first) / 4);
+  const powers = Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => last - i * step).reverse();
+  return {
+    from: widen ? Number(`1e${first}`) : from,
+    to: widen ? Number(`1e${last}`) : to,
+    values: powers.map((power) => Number(`1e${power}`)),
+    labels: powers.map((power) => write(1, power, power < -3 || power > 4)),
+  };
+}
