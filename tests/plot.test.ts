@@ -14,7 +14,8 @@ import { dirAlignLoss, methods, type Method, type Objective } from '../ts/index.
 import { defaultAxes, drawCurves, type Curve, type Series } from '../ts/plot/curves.js';
 import { labelsOf, plot } from '../ts/plot/figure.js';
 import { gallery, galleryMarkdown } from '../ts/plot/gallery.js';
-import { dark, escapeXml, light, toSvg, type Theme } from '../ts/plot/svg.js';
+import { dark, light, toSvg, type Theme } from '../ts/plot/svg.js';
+import { escapeMarkup } from '../ts/text/markup.js';
 import { ticks } from '../ts/plot/ticks.js';
 import { referenceFromLogps, type ReferenceConfig } from '../ts/reference.js';
 import { parseXml, type Element } from './support/xml.js';
@@ -279,7 +280,7 @@ describe('figures', () => {
       ],
     });
     expect(empty).not.toMatch(/NaN|Infinity/);
-    expect(escapeXml('<&>"')).toBe('&lt;&amp;&gt;&quot;');
+    expect(escapeMarkup('<&>"')).toBe('&lt;&amp;&gt;&quot;');
   });
 
   test('labels: what differs in the legend, what is common in the subtitle', () => {

@@ -1,3 +1,5 @@
+import { escapeMarkup } from '../text/markup.js';
+
 export interface JUnitCase {
   readonly name: string;
   readonly className: string;
@@ -10,11 +12,8 @@ export interface JUnitSuite {
   readonly cases: readonly JUnitCase[];
 }
 
-/** Text that may stand in an attribute. XML has no way at all to write most control characters. */
-function escaped(text: string): string {
-  const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', '\n': '&#10;' };
-  return text.replace(/[&<>"\n]/g, (c) => entities[c] ?? c).replace(/[^\t\n\u0020-\ud7ff\ue000-\ufffd]/g, '\ufffd');
-}
+/** A newline in an attribute is written, or it would be read as a space. */
+const escaped = (text: string): string => escapeMarkup(text).replaceAll('\n', '&#10;');
 
 function total(cases: readonly JUnitCase[]): string {
   const failures = cases.filter(({ failure }) => failure !== undefined).length;

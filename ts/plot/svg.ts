@@ -1,9 +1,13 @@
+import { escapeMarkup } from '../text/markup.js';
 import { logTicks, ticks, type Ticks } from './ticks.js';
 
 /** A line of a panel: `y` over `x`, broken where `y` is not finite. */
 export interface Line {
   readonly x: ArrayLike<number>;
   readonly y: ArrayLike<number>;
+  /** Ends of a bracket at each point, for instance quartiles. */
+  readonly low?: ArrayLike<number>;
+  readonly high?: ArrayLike<number>;
   /** Which of the legend's; it decides colour and dashes. */
   readonly index: number;
 }
@@ -21,6 +25,8 @@ export interface Panel {
 export interface PanelRow {
   readonly axis: string;
   readonly range: readonly [from: number, to: number];
+  /** Default: marks of round numbers within the range. */
+  readonly across?: Ticks;
   readonly panels: readonly Panel[];
 }
 
@@ -70,18 +76,6 @@ const tickRoom = 18;
 const axisTitleRoom = 20;
 /** A wide guess at the width of a letter, for what has to break. */
 const letter = 6.6;
-
-export function escapeXml(text: string): string {
-  return (
-    text
-      .replaceAll('&', '&amp;')
-      .replaceAll('<', '&lt;')
-      .replaceAll('>', '&gt;')
-      .replaceAll('"', '&quot;')
-      // eslint-disable-next-line no-control-regex -- XML has no way to write these.
-      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '\ufffd')
-  );
-}
 
 function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
   const strokes = lines.map((colour, i) => `.da-c${i}{stroke:${colour}}`).join('');
@@ -138,6 +132,15 @@ function pieces({ x, y }: Line, toX: (x: number) => number, toY: (y: number) => 
   return all.filter((piece) => piece.length > 0);
 }
 
+/** The brackets at the points of a line, 6 pixels wide. */
+function brackets({ x, low = [], high = [] }: Line, toX: (x: number) => number, toY: (y: number) => number): string {
+  const end = (at: number, y: number): string => `M${fixed(at - 3)} ${fixed(y)}h6`;
+  return Array.from(low, (bottom, i) => {
+    const [at, y0, y1] = [toX(x[i] as number), toY(bottom), toY(high[i] as number)];
+    return `${end(at, y0)}M${fixed(at)} ${fixed(y0)}V${fixed(y1)}${end(at, y1)}`;
+  }).join('');
+}
+
 function lineClass(index: number): string {
   const dash = dashes[Math.floor(index / light.lines.length) % dashes.length];
   return `class="da-line da-c${index % light.lines.length}"${dash ? ` stroke-dasharray="${dash}"` : ''}`;
@@ -146,7 +149,9 @@ function lineClass(index: number): string {
 function valueTicks({ lines, log = false, range }: Panel): Ticks {
   if (range) return log ? logTicks(...range, false) : ticks(...range, 4, false);
   let [low, high] = [Infinity, -Infinity];
-  for (const value of lines.flatMap(({ y }) => Array.from(y))) {
+  for (const value of lines.flatMap(({ y, low: least = [], high: most = [] }) =>
+    [y, least, most].flatMap((all) => Array.from(all)),
+  )) {
     if (!Number.isFinite(value) || (log && value <= 0)) continue;
     low = Math.min(low, value);
     high = Math.max(high, value);
@@ -159,7 +164,7 @@ function valueTicks({ lines, log = false, range }: Panel): Ticks {
 }
 
 const text = (x: number, y: number, classes: string, content: string, anchor = 'start'): string =>
-  `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeXml(content)}</text>`;
+  `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeMarkup(content)}</text>`;
 
 function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right: number, legend: readonly string[]): string {
   const { title, lines, log = false, range } = panel;
@@ -177,7 +182,7 @@ function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right
   const rules = (classes: string, drawn: readonly (readonly [number, string])[]): string =>
     drawn.length === 0 ? '' : `<path class="${classes}" d="${drawn.map(([, d]) => d).join('')}"/>`;
   const mark = (x: number, y: number, label: string | undefined): string =>
-    `<text x="${fixed(x)}" y="${fixed(y)}">${escapeXml(label ?? '')}</text>`;
+    `<text x="${fixed(x)}" y="${fixed(y)}">${escapeMarkup(label ?? '')}</text>`;
   const isOpen = range !== undefined || log;
   const [x, y, w, h] = [fixed(x0), fixed(y1), fixed(right - x0), fixed(y0 - y1)];
   return [
@@ -203,7 +208,7 @@ function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right
               .join('L')}`,
         )
         .join('');
-      return `<path ${lineClass(line.index)} d="${d}"><title>${escapeXml(legend[line.index] ?? '')}</title></path>`;
+      return `<path ${lineClass(line.index)} d="${d}${brackets(line, toX, toY)}"><title>${escapeMarkup(legend[line.index] ?? '')}</title></path>`;
     }),
     isOpen ? '</svg>' : '',
   ]
@@ -231,8 +236,11 @@ function drawLegend(legend: readonly string[], top: number): Drawn {
   return { svg: entries.join('\n'), height: y + 14 - top };
 }
 
-function drawRow({ axis, range, panels }: PanelRow, legend: readonly string[], top: number): Drawn {
-  const across = ticks(range[0], range[1], panels.length > 2 ? 4 : 5, false);
+function drawRow(
+  { axis, range, panels, across = ticks(...range, panels.length > 2 ? 4 : 5, false) }: PanelRow,
+  legend: readonly string[],
+  top: number,
+): Drawn {
   const each = (width - 2 * margin - gap * (panels.length - 1)) / panels.length;
   const drawn = panels.map((panel, i) => {
     const left = margin + i * (each + gap);
@@ -278,8 +286,8 @@ export function toSvg({ title, subtitle, blocks }: Figure): string {
   const height = fixed(y);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" class="da" role="img" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
-    `<title>${escapeXml(title)}</title>`,
-    `<desc>${escapeXml([subtitle, ...blocks.map(({ legend }) => legend.join(', '))].filter(Boolean).join('; '))}</desc>`,
+    `<title>${escapeMarkup(title)}</title>`,
+    `<desc>${escapeMarkup([subtitle, ...blocks.map(({ legend }) => legend.join(', '))].filter(Boolean).join('; '))}</desc>`,
     `<style>${style}</style>`,
     `<rect class="da-page" width="${width}" height="${height}"/>`,
     ...body,

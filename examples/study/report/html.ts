@@ -1,4 +1,6 @@
 /** The report: one file that asks nothing of any host. */
+import { htmlPage, inlineSvg } from '../../../ts/plot/page.js';
+import { escapeMarkup } from '../../../ts/text/markup.js';
 import type { Finding, Outcome, Section, Table } from '../study.js';
 
 /** How a report came to be. */
@@ -24,32 +26,16 @@ export interface DrawnSection {
   readonly drawings: readonly string[];
 }
 
-const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
-
-export function escapeHtml(text: string): string {
-  return text.replace(/[&<>"]/g, (character) => entities[character] as string);
-}
-
 const style = `
-:root { color-scheme: light dark; --page: #fff; --ink: #1c2430; --soft: #556070; --line: #dde2e9; --band: #f5f7fa;
-  --yes: #0a7a50; --no: #b3261e; --maybe: #8a5a00; --link: #1a56c4 }
-@media (prefers-color-scheme: dark) { :root { --page: #14181e; --ink: #e6eaf0; --soft: #a3aebd; --line: #2f3742; --band: #1b2129;
-  --yes: #4fd39b; --no: #ff8a80; --maybe: #f0b429; --link: #8ab4ff } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word }
+:root { --band: #f5f7fa; --yes: #0a7a50; --no: #b3261e; --maybe: #8a5a00; --link: #1a56c4 }
+@media (prefers-color-scheme: dark) { :root { --band: #1b2129; --yes: #4fd39b; --no: #ff8a80; --maybe: #f0b429; --link: #8ab4ff } }
 p, h1, .findings { max-width: 46rem }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem }
-h2 { font-size: 1.3rem; line-height: 1.25; margin: 3rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line) }
+h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 a { color: var(--link) }
-.wide { overflow-x: auto; margin: 1rem 0 }
-.wide svg { display: block; color: var(--ink); height: auto; max-width: max(100%, 28rem) }
+.wide svg { color: var(--ink); max-width: max(100%, 28rem) }
 figure { margin: 1.5rem 0 }
 figure .wide { margin: .5rem 0 }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; vertical-align: bottom }
 figure td:first-child { min-width: 7rem }
 .number { text-align: right; white-space: nowrap }
 .findings { list-style: none; padding: 0 }
@@ -72,31 +58,18 @@ export function reportHtml(
   sections: readonly DrawnSection[],
   from: Provenance,
 ): string {
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8" />
-<meta name="viewport" content="width=device-width, initial-scale=1" />
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'" />
-<title>${escapeHtml(title)}</title>
-<style>${style}</style>
-</head>
-<body>
-<main>
-<h1>${escapeHtml(title)}</h1>
-${introduction.map(paragraph).join('\n')}
-${summary(sections.map(({ section }) => section))}
-${sections.map(sectionHtml).join('\n')}
-${provenance(from)}
-</main>
-</body>
-</html>
-`;
+  const parts = [
+    ...introduction.map(paragraph),
+    summary(sections.map(({ section }) => section)),
+    ...sections.map(sectionHtml),
+    provenance(from),
+  ];
+  return htmlPage(title, style, parts.join('\n'));
 }
 
 /** Text with its addresses as links. */
 function paragraph(text: string): string {
-  const linked = escapeHtml(text).replace(/https:\/\/[^\s)]*[^\s).,;]/g, (address) => `<a href="${address}">${address}</a>`);
+  const linked = escapeMarkup(text).replace(/https:\/\/[^\s)]*[^\s).,;]/g, (address) => `<a href="${address}">${address}</a>`);
   return `<p>${linked}</p>`;
 }
 
@@ -115,10 +88,10 @@ ${sections.flatMap(summaryRows).join('\n')}
 
 /** The section is named once, before its first finding. */
 function summaryRows({ id, title, findings }: Section): readonly string[] {
-  const section = `<td rowspan="${findings.length}"><a href="#${escapeHtml(id)}">${escapeHtml(title)}</a></td>`;
+  const section = `<td rowspan="${findings.length}"><a href="#${escapeMarkup(id)}">${escapeMarkup(title)}</a></td>`;
   return findings.map(
     ({ claim, outcome }, i) =>
-      `<tr class="${classOf(outcome)}">${i === 0 ? section : ''}<td>${escapeHtml(claim)}</td><td class="outcome">${outcome}</td></tr>`,
+      `<tr class="${classOf(outcome)}">${i === 0 ? section : ''}<td>${escapeMarkup(claim)}</td><td class="outcome">${outcome}</td></tr>`,
   );
 }
 
@@ -130,7 +103,7 @@ function sectionHtml({ section, drawings }: DrawnSection): string {
   const { id, title, text, findings, tables, charts } = section;
   const figures = charts.map(({ caption }, i) => figure(caption, inline(drawings[i] as string, caption)));
   return `<section>
-<h2 id="${escapeHtml(id)}">${escapeHtml(title)}</h2>
+<h2 id="${escapeMarkup(id)}">${escapeMarkup(title)}</h2>
 ${text.map(paragraph).join('\n')}
 ${findings.length > 0 ? `<ul class="findings">\n${findings.map(findingHtml).join('\n')}\n</ul>` : ''}
 ${figures.join('\n')}
@@ -139,26 +112,25 @@ ${tables.map(tableHtml).join('\n')}
 }
 
 function figure(caption: string, content: string): string {
-  return `<figure><figcaption>${escapeHtml(caption)}</figcaption><div class="wide">${content}</div></figure>`;
+  return `<figure><figcaption>${escapeMarkup(caption)}</figcaption><div class="wide">${content}</div></figure>`;
 }
 
-/** In HTML an `svg` needs no namespaces, and a reader who does not see it has the caption. */
+/** A reader who does not see it has the caption. */
 function inline(svg: string, caption: string): string {
-  const bare = svg.replace(/ xmlns(:xlink)?="[^"]*"/g, '');
-  return bare.replace(/^<svg/, `<svg role="img" aria-label="${escapeHtml(caption)}"`);
+  return inlineSvg(svg).replace(/^<svg/, `<svg role="img" aria-label="${escapeMarkup(caption)}"`);
 }
 
 function findingHtml({ claim, outcome, evidence }: Finding): string {
   return `<li class="${classOf(outcome)}">
-<p><span class="outcome">${outcome}</span>${escapeHtml(claim)}</p>
-<p class="evidence">${escapeHtml(evidence)}</p>
+<p><span class="outcome">${outcome}</span>${escapeMarkup(claim)}</p>
+<p class="evidence">${escapeMarkup(evidence)}</p>
 </li>`;
 }
 
 function tableHtml({ caption, columns, rows }: Table): string {
   const numeric = columns.map((_, column) => rows.length > 0 && rows.every((row) => isNumeric(row[column])));
   const cell = (tag: 'th' | 'td', value: string | number, column: number): string =>
-    `<${tag}${numeric[column] ? ' class="number"' : ''}>${escapeHtml(String(value))}</${tag}>`;
+    `<${tag}${numeric[column] ? ' class="number"' : ''}>${escapeMarkup(String(value))}</${tag}>`;
   const table = `<table>
 <thead><tr>${columns.map((name, column) => cell('th', name, column)).join('')}</tr></thead>
 <tbody>
@@ -187,7 +159,7 @@ function provenance(from: Provenance): string {
   ];
   const list = entries.map(
     ([name, value]) =>
-      `<dt>${name}</dt><dd>${name === 'made again by' ? `<code>${escapeHtml(value)}</code>` : escapeHtml(value)}</dd>`,
+      `<dt>${name}</dt><dd>${name === 'made again by' ? `<code>${escapeMarkup(value)}</code>` : escapeMarkup(value)}</dd>`,
   );
   return `<section>
 <h2 id="provenance">How this was made</h2>
