@@ -1,4 +1,4 @@
-import { digits, machineLine, markdownReport, settingLine } from '../dist/bench/report.js';
+import { digits, machineLine, markdownReport, ratioText, settingLine } from '../dist/bench/report.js';
 
 /** The figures that were aimed at, for two pairs of 2 x 256 tokens and a vocabulary of 32000 on two threads. */
 const targets = [
@@ -25,7 +25,7 @@ function peer(name) {
   return ({ peers }) => withQuartiles(peers.find((each) => each.name === name)?.ratio);
 }
 function withQuartiles(found) {
-  return found ? `${digits(found.value)} (${digits(found.q1)} - ${digits(found.q3)})` : 'not measured';
+  return found ? ratioText(found) : 'not measured';
 }
 function memory(mode) {
   return ({ memory: all }) => {

@@ -14,6 +14,7 @@ import { randomNumbers } from '../dist/bench/data.js';
 import { thisMachine } from '../dist/bench/machine.js';
 import { heapReuse, python } from './peers/index.mjs';
 import { startProcess } from './peers/process-peer.mjs';
+import { quartiles, ratioText } from '../dist/bench/report.js';
 import { interleave, ratio, spread, timeOf } from '../dist/bench/rounds.js';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -227,7 +228,7 @@ try {
     times: Object.fromEntries([...times].map(([name, all]) => [name, spread(all)])),
     ratios: comparisons.map(([a, b, target]) => ({ name: `${a} / ${b}`, target, ...ratio(times, a, [b]) })),
   };
-  const digits = (x) => x.toPrecision(3);
+  const whole = (x) => x.toFixed(0);
   const lines = [
     `# The output layer fused with the loss`,
     '',
@@ -240,12 +241,12 @@ try {
       const s = spread(all);
       const products = name === 'log-probabilities only' ? 1 / 3 : name.includes('frozen') ? 2 / 3 : 1;
       const scored = name.includes('half') ? 0.5 : name.includes('long') ? 2 : 1;
-      return `| ${name} | ${s.median.toFixed(0)} (${s.q1.toFixed(0)} - ${s.q3.toFixed(0)}) | ${s.min.toFixed(0)} | ${((floatingPoint * products * scored) / s.median / 1e6).toFixed(0)} | ${memory[name]?.temporariesMiB.toFixed(0) ?? ''} |`;
+      return `| ${name} | ${whole(s.median)} (${quartiles(s, whole)}) | ${whole(s.min)} | ${((floatingPoint * products * scored) / s.median / 1e6).toFixed(0)} | ${memory[name]?.temporariesMiB.toFixed(0) ?? ''} |`;
     }),
     '',
     '| ratio of medians (quartiles over rounds) | target | measured |',
     '| --- | --- | --- |',
-    ...result.ratios.map((r) => `| ${r.name} | ${r.target} | ${digits(r.value)} (${digits(r.q1)} - ${digits(r.q3)}) |`),
+    ...result.ratios.map((r) => `| ${r.name} | ${r.target} | ${ratioText(r)} |`),
     '',
   ];
   const folder = path.join(here, 'results');

@@ -12,6 +12,7 @@ import { htmlReport } from '../dist/bench/html.js';
 import { modes } from '../dist/bench/modes.js';
 import { nodePeers } from '../dist/bench/peers.js';
 import { markdownReport, textReport } from '../dist/bench/report.js';
+import { fewestRounds } from '../dist/bench/rounds.js';
 import { runBench } from '../dist/bench/run.js';
 import { performanceFigures } from './docs.mjs';
 import { processPeers } from './peers/index.mjs';
@@ -35,6 +36,7 @@ const available = [
   })),
   ...processPeers,
 ];
+if (values.docs && Number(values.rounds) < fewestRounds) throw new Error(`--docs: expected --rounds of at least ${fewestRounds}`);
 const wanted = values.peers === 'none' ? [] : values.peers?.split(',');
 const unknown = wanted?.find((name) => !available.some((peer) => peer.name === name));
 if (unknown) throw new Error(`--peers ${unknown}: there are ${available.map(({ name }) => name).join(', ')}, or none`);

@@ -3,12 +3,12 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { afterAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { makeBatch, roundedToBfloat16, toBfloat16, toFloat16, withPrompt } from '../ts/bench/data.js';
 import { htmlReport } from '../ts/bench/html.js';
 import { onnxLogProbabilities } from '../ts/bench/onnx-model.js';
 import { nodePeers, type Peer } from '../ts/bench/peers.js';
-import { markdownReport, textReport } from '../ts/bench/report.js';
+import { markdownReport, ratioText, tablesOf, textReport } from '../ts/bench/report.js';
 import { interleave, ratio, spread } from '../ts/bench/rounds.js';
 import { runBench, type BenchResult } from '../ts/bench/run.js';
 import { benchCommand } from '../ts/cli/bench.js';
@@ -131,12 +131,12 @@ describe('peers', () => {
 describe('rounds', () => {
   it('run every case once, slow ones less often, in orders that change', async () => {
     const ran: string[] = [];
-    const timed = (name: string, every?: number) => ({
+    const timed = (name: string, most?: number) => ({
       name,
       run: () => ran.push(name),
-      ...(every !== undefined && { every }),
+      ...(most !== undefined && { most }),
     });
-    const times = await interleave([timed('a'), timed('b'), timed('c', 2)], 6, () => undefined);
+    const times = await interleave([timed('a'), timed('b'), timed('c', 3)], 6, () => undefined);
     expect(times.get('a')?.filter((ms) => ms !== undefined)).toHaveLength(6);
     expect(times.get('c')?.map((ms) => ms !== undefined)).toEqual([true, false, true, false, true, false]);
     const full = ran.join('').match(/[ab]c?[ab]|c[ab]{2}|[ab]{2}c/g);
@@ -150,8 +150,61 @@ describe('rounds', () => {
       ['b', [1, 2, undefined]],
       ['c', [1, 1, 1]],
     ]);
-    expect(ratio(times, 'a', ['b', 'c'])).toEqual({ value: 4 / 2.5, q1: 1.25, q3: 1.75 });
+    expect(ratio(times, 'a', ['b', 'c'])).toEqual({ value: 4 / 2.5, q1: 1.25, q3: 1.75, n: 2 });
+    // A time of a round in which the other did not run is not compared.
+    expect(ratio(new Map([...times, ['a', [2, 6, 400]]]), 'a', ['b', 'c']).value).toBe(4 / 2.5);
     expect(() => spread([undefined])).toThrow('has not run');
+  });
+});
+
+describe('conclusions', () => {
+  let json = '';
+  beforeAll(async () => {
+    json = await bench(...'--shape 1,4,500 --rounds 1 --sweep --json --modes out,forward --peers js'.split(' '));
+  }, 60_000);
+  /** The result of a run, as if of so many rounds. */
+  const result = (rounds: number) => JSON.parse(json, (key, value: unknown) => (key === 'n' ? rounds : value)) as BenchResult;
+  /** Cells by table and title of the column. */
+  function column(found: BenchResult, title: string, head: string): string[] {
+    const table = tablesOf(found).find((each) => each.title === title);
+    return (table?.rows ?? []).map((row) => row[table?.head.indexOf(head) ?? -1] as string);
+  }
+
+  it.each([
+    [8, false],
+    [9, true],
+  ])('of %s rounds: %s', (rounds, concluded) => {
+    const found = result(rounds);
+    const conclusions = [
+      ...column(found, 'Modes', 'of bandwidth').slice(3),
+      ...column(found, 'Ratios', 'of medians'),
+      ...column(found, 'Peers', 'times slower'),
+    ];
+    expect(conclusions.length).toBeGreaterThan(4);
+    for (const cell of conclusions) expect(cell).toMatch(concluded ? /^\d/ : /^$/);
+    // Quartiles are there all the same.
+    for (const [title, head] of [
+      ['Modes', 'quartiles'],
+      ['Ratios', 'quartiles over rounds'],
+      ['Peers', 'quartiles'],
+      ['Linearity, nanoseconds per logit', 'quartiles'],
+    ] as const)
+      for (const cell of column(found, title, head)) expect(cell).toMatch(/^\S+ - \S+$/);
+    for (const report of [textReport(found), markdownReport(found), htmlReport(found)])
+      expect(report.includes('fewer than 9 rounds there are quartiles, and no conclusion')).toBe(!concluded);
+    const page = htmlReport(found);
+    expect(page.includes('>no conclusion<')).toBe(!concluded);
+    // A bracket of three lines for each mode and peer, and one with two ends for each point of two lines.
+    expect(page.match(/class="whisker"/g)).toHaveLength(3 * (found.modes.length + found.peers.length));
+    const points = [...(found.sweep?.overVocab ?? []), ...(found.sweep?.overRows ?? [])].length;
+    expect(page.match(/h6[M"]/g)).toHaveLength(4 * points);
+    expect(ratioText({ value: 2, q1: 1, q3: 3, n: rounds })).toBe(`${concluded ? '2.00' : 'no conclusion'} (1.00 - 3.00)`);
+  });
+
+  it('slow peers run in enough rounds for one', async () => {
+    const options = { shape: [1, 2, 100], threads: 1, modes: ['out'], fractions: [1], sweep: false } as const;
+    const { peers } = await runBench({ ...options, rounds: 10, peers: [javaScript] });
+    expect(peers.map(({ ms, ratio: { n } }) => [ms.n, n])).toEqual([[9, 9]]);
   });
 });
 

@@ -295,10 +295,22 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     expect(forward?.got).toBeCloseTo(share, 10);
   });
 
+  test('of too few rounds nothing is reached or missed', async () => {
+    const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
+    const result = { groups: [await group(0.8, 0.5)], peers: [], skipped: [], rounds: 8, seconds: 1 };
+    expect(judge(result)).toEqual([]);
+    expect(report({ ...result, targets: [] })).toContain('Of fewer than 9 rounds there are quartiles, and no conclusion.');
+    expect(judge({ ...result, rounds: 9 })).toHaveLength(8);
+  });
+
   test('a peer that is faster, or computes something else, is a miss; one without memory is reported', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
     const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000, fraction: 1 };
-    const ratios = { ratio: { value: 2, q1: 1.9, q3: 2.1 }, wallRatio: { value: 2, q1: 1.9, q3: 2.1 }, extraBytes: 2 ** 30 };
+    const ratios = {
+      ratio: { value: 2, q1: 1.9, q3: 2.1, n: 15 },
+      wallRatio: { value: 2, q1: 1.9, q3: 2.1, n: 15 },
+      extraBytes: 2 ** 30,
+    };
     const timed = (name: string, ms: number) => ({
       ...{ ...batch, ...ratios, name, version: `${name} 1` },
       ...{ device: spread(ms), ours: { device: spread(1) } },
@@ -345,7 +357,7 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, fraction: 1 };
     const timed = (name: string, ms: number) => ({
       ...{ ...layer, name, version: `${name} 1`, wall: spread(ms), ours: { wall: spread(18), memory: 2 ** 31 } },
-      ...{ ratio: { value: ms / 18, q1: ms / 20, q3: ms / 16 }, extraBytes: 5 * 2 ** 30 },
+      ...{ ratio: { value: ms / 18, q1: ms / 20, q3: ms / 16, n: 15 }, extraBytes: 5 * 2 ** 30 },
     });
     const layerPeers = [
       timed('slower', 36),

@@ -1,4 +1,6 @@
 // The tables of `gpu:bench`, and what of its targets was reached.
+import { inconclusiveNote, isConclusive, quartiles, ratioText } from '../../dist/bench/report.js';
+import { fewestRounds } from '../../dist/bench/rounds.js';
 import { table } from '../../dist/text/table.js';
 import { layerTargetsOf, modes, peerTarget, targetsOf } from './plan.mjs';
 
@@ -9,10 +11,11 @@ const layerName = ({ dtype, rows, size, vocab, fraction }) => `${dtype} ${rows} 
 const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3));
 
 /**
- * Every target of a run: what was wanted, what was measured, and whether it was reached. A peer that went
- * wrong is a miss, but one that ran out of memory is only reported.
+ * Every target of a run, none where its rounds are too few: what was wanted, what was measured, and whether
+ * it was reached. A peer that went wrong is a miss, but one that ran out of memory is only reported.
  */
-export function judge({ groups, peers, layers = [], layerPeers = [] }) {
+export function judge({ groups, peers, layers = [], layerPeers = [], rounds }) {
+  if (rounds < fewestRounds) return [];
   const list = [];
   for (const { entries, copyBandwidth } of groups) {
     for (const entry of entries) {
@@ -46,7 +49,7 @@ function timesTable({ groups }) {
         percent(entry.fraction),
         title(entry.mode),
         number(device.median),
-        `${number(device.q1)} - ${number(device.q3)}`,
+        quartiles(device, number),
         (perSecond / 1e9).toFixed(0),
         percent(perSecond / copyBandwidth),
         number(wall.median),
@@ -71,7 +74,7 @@ function layersTable({ layers }) {
     layerName(entry),
     entry.mode,
     number(entry.wall.median),
-    `${number(entry.wall.q1)} - ${number(entry.wall.q3)}`,
+    quartiles(entry.wall, number),
     number(entry.flop / entry.wall.median / 1e9),
     mebibytes(entry.memory),
   ]);
@@ -85,7 +88,6 @@ function layersTable({ layers }) {
   return table(columns, rows);
 }
 
-const withQuartiles = ({ value, q1, q3 }) => `${number(value)} (${number(q1)} - ${number(q3)})`;
 const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
 function peersTable({ peers }) {
@@ -97,8 +99,8 @@ function peersTable({ peers }) {
           shapeName(peer),
           number(peer.device.median),
           number(peer.ours.device.median),
-          withQuartiles(peer.ratio),
-          number(peer.wallRatio.value),
+          ratioText(peer.ratio, number),
+          isConclusive(peer.wallRatio) ? number(peer.wallRatio.value) : '',
           mebibytes(peer.extraBytes),
         ],
   );
@@ -118,7 +120,7 @@ function layerPeersTable({ layerPeers }) {
           layerName(peer),
           number(peer.wall.median),
           number(peer.ours.wall.median),
-          withQuartiles(peer.ratio),
+          ratioText(peer.ratio, number),
           mebibytes(peer.extraBytes),
           mebibytes(peer.ours.memory),
           peer.version,
@@ -178,7 +180,7 @@ export function report(result) {
         ? []
         : ['', 'No peers were measured.']),
     '',
-    targets.length > 0 ? targetsTable(targets) : 'No target is stated for these shapes.',
+    targets.length > 0 ? targetsTable(targets) : inconclusiveNote([{ n: rounds }]) || 'No target is stated for these shapes.',
     '',
     `${targets.length - missed} of ${targets.length} targets reached (stated for an H200) in ${seconds.toFixed(0)} s.`,
   ].join('\n');

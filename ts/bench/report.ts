@@ -1,6 +1,7 @@
 import { table, type Column } from '../text/table.js';
 import { paint } from '../text/terminal.js';
 import type { Machine } from './machine.js';
+import { fewestRounds, type Ratio, type Spread } from './rounds.js';
 import type { BenchResult } from './run.js';
 import type { SweepPoint } from './sweep.js';
 
@@ -26,6 +27,21 @@ export const bandwidthLine = ({ loops }: BenchResult): string =>
 
 export const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
+/** Whether anything is concluded from so many rounds. */
+export const isConclusive = ({ n }: { readonly n: number }): boolean => n >= fewestRounds;
+
+export const quartiles = ({ q1, q3 }: Pick<Spread, 'q1' | 'q3'>, write = digits): string => `${write(q1)} - ${write(q3)}`;
+
+/** A ratio with its quartiles, or these alone where nothing is concluded. */
+export function ratioText(found: Ratio, write = digits): string {
+  return `${isConclusive(found) ? write(found.value) : 'no conclusion'} (${quartiles(found, write)})`;
+}
+
+/** Said where figures are left out. */
+export function inconclusiveNote(all: readonly { readonly n: number }[]): string {
+  return all.every(isConclusive) ? '' : `Of fewer than ${fewestRounds} rounds there are quartiles, and no conclusion.`;
+}
+
 /** A table for people: a heading and rows of cells. */
 export interface Table {
   readonly title: string;
@@ -34,6 +50,8 @@ export interface Table {
   /** What one has to know to read it. */
   readonly note?: string;
 }
+
+const sentences = (...all: readonly string[]): string => all.filter(Boolean).join(' ');
 
 export function tablesOf(result: BenchResult): Table[] {
   const tables: Table[] = [
@@ -47,7 +65,7 @@ export function tablesOf(result: BenchResult): Table[] {
           '',
           digits(ms.median),
           digits(ms.min),
-          `${digits(ms.q1)} - ${digits(ms.q3)}`,
+          quartiles(ms),
           '',
           digits(gigabytesPerSecond),
           '',
@@ -58,18 +76,26 @@ export function tablesOf(result: BenchResult): Table[] {
           percent(mode.fraction),
           digits(mode.ms.median),
           digits(mode.ms.min),
-          `${digits(mode.ms.q1)} - ${digits(mode.ms.q3)}`,
+          quartiles(mode.ms),
           digits(mode.nanosecondsPerLogit),
           digits(mode.gigabytesPerSecond),
-          percent(mode.share),
+          isConclusive(mode.ms) ? percent(mode.share) : '',
         ]),
       ],
-      note: 'GB/s counts the bytes that a mode must at least move; the last column is what the loops of this run need for them.',
+      note: sentences(
+        'GB/s counts the bytes that a mode must at least move; the last column is what the loops of this run need for them.',
+        inconclusiveNote(result.modes.map(({ ms }) => ms)),
+      ),
     },
     {
       title: 'Ratios',
       head: ['ratio', 'of medians', 'quartiles over rounds'],
-      rows: result.ratios.map(({ name, value, q1, q3 }) => [name, value.toFixed(3), `${q1.toFixed(3)} - ${q3.toFixed(3)}`]),
+      rows: result.ratios.map((each) => [
+        each.name,
+        isConclusive(each) ? each.value.toFixed(3) : '',
+        quartiles(each, (x) => x.toFixed(3)),
+      ]),
+      note: inconclusiveNote(result.ratios),
     },
   ];
   if (result.peers.length > 0) {
@@ -82,11 +108,11 @@ export function tablesOf(result: BenchResult): Table[] {
         peer.work,
         digits(peer.ms.median),
         peer.against,
-        digits(peer.ratio.value),
-        `${digits(peer.ratio.q1)} - ${digits(peer.ratio.q3)}`,
+        isConclusive(peer.ratio) ? digits(peer.ratio.value) : '',
+        quartiles(peer.ratio),
         peer.extraMiB === undefined ? '' : digits(peer.extraMiB),
       ]),
-      note: 'Their losses and gradients agree with ours.',
+      note: sentences('Their losses and gradients agree with ours.', inconclusiveNote(result.peers.map((peer) => peer.ratio))),
     });
   }
   if (result.missingPeers.length > 0) {
@@ -115,10 +141,13 @@ export function tablesOf(result: BenchResult): Table[] {
   }
   if (result.sweep) {
     const rows = (points: readonly SweepPoint[]): string[][] =>
-      points.map(({ vocab, rows: n, forward, inPlace }) => [String(vocab), String(n), digits(forward), digits(inPlace)]);
+      points.map(({ vocab, rows: n, forward, inPlace }) => [
+        ...[String(vocab), String(n)],
+        ...[forward, inPlace].flatMap((ns) => [digits(ns.median), quartiles(ns)]),
+      ]);
     tables.push({
       title: 'Linearity, nanoseconds per logit',
-      head: ['vocabulary', 'rows', 'loss only', 'in place'],
+      head: ['vocabulary', 'rows', 'loss only', 'quartiles', 'in place', 'quartiles'],
       rows: [...rows(result.sweep.overVocab), ...rows(result.sweep.overRows)],
     });
   }

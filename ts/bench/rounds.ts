@@ -4,9 +4,12 @@ export interface TimedCase {
   readonly name: string;
   /** Does the work once and returns how long it took, in milliseconds. */
   run(): number | Promise<number>;
-  /** Timed in one round of so many; 1 by default. For work that takes seconds. */
-  readonly every?: number;
+  /** Timed in so many of the rounds, evenly spread; all by default. For work that takes seconds. */
+  readonly most?: number;
 }
+
+/** Of fewer rounds nothing is concluded: their quartiles are hardly more than the extremes of what a machine does. */
+export const fewestRounds = 9;
 
 /** Milliseconds by round; undefined where the case did not run. */
 export type Times = ReadonlyMap<string, readonly (number | undefined)[]>;
@@ -30,7 +33,8 @@ export async function interleave(
   const random = randomNumbers(rounds);
   for (let round = -1; round < rounds; round++) {
     for (const [i, timed] of shuffled(cases, random).entries()) {
-      if (round <= 0 || round % (timed.every ?? 1) === 0) {
+      const turn = (of: number): number => Math.floor((of * (timed.most ?? rounds)) / rounds);
+      if (turn(round) > turn(round - 1)) {
         await before(timed);
         const ms = await timed.run();
         if (round >= 0) (times.get(timed.name) as (number | undefined)[])[round] = ms;
@@ -77,11 +81,13 @@ export function spread(values: readonly (number | undefined)[]): Spread {
 }
 
 export interface Ratio {
-  /** Of the medians. */
+  /** Of the medians over the rounds in which all ran. */
   readonly value: number;
   /** Quartiles of the ratios inside each round. */
   readonly q1: number;
   readonly q3: number;
+  /** In how many rounds all ran. */
+  readonly n: number;
 }
 
 /** Time of one case over the sum of the times of others. */
@@ -91,14 +97,13 @@ export function ratio(times: Times, over: string, under: readonly string[]): Rat
     if (!found) throw new Error(`no times of ${name}`);
     return found;
   };
-  const byRound = of(over).map((ms, round) => {
-    const sum = under.reduce((total, name) => total + (of(name)[round] ?? NaN), 0);
-    return ms === undefined || Number.isNaN(sum) ? undefined : ms / sum;
+  const all = [over, ...under].map(of);
+  const rounds = of(over).flatMap((_, round) => {
+    const [ms, ...others] = all.flatMap((times) => times[round] ?? []);
+    return ms !== undefined && others.length === under.length ? [{ ms, others }] : [];
   });
-  const { q1, q3 } = spread(byRound);
-  return {
-    value: spread(of(over)).median / under.reduce((total, name) => total + spread(of(name)).median, 0),
-    q1,
-    q3,
-  };
+  const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
+  const { q1, q3, n } = spread(rounds.map(({ ms, others }) => ms / sum(others)));
+  const medians = under.map((_, i) => spread(rounds.map(({ others }) => others[i])).median);
+  return { value: spread(rounds.map(({ ms }) => ms)).median / sum(medians), q1, q3, n };
 }

@@ -16,7 +16,7 @@ import {
 } from './modes.js';
 import { callCosts, type CallCost } from './overhead.js';
 import { sumOfSizes, type LoadedPeer, type Peer, type PeerResult } from './peers.js';
-import { interleave, ratio, spread, type Ratio, type Spread, type TimedCase, type Times } from './rounds.js';
+import { fewestRounds, interleave, ratio, spread, type Ratio, type Spread, type TimedCase, type Times } from './rounds.js';
 import { sweep, type Sweep } from './sweep.js';
 
 export interface BenchOptions {
@@ -135,7 +135,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
     const peerCases = loaded.map(({ peer, run }): TimedCase => ({
       name: `peer ${peer.name}`,
       run: () => run.run(),
-      every: peer.slow ? Math.ceil(rounds / 5) : 1,
+      ...(peer.slow && { most: fewestRounds }),
     }));
     const times = await interleave(
       [...loopCases(buffers), ...modeCases, ...peerCases],
@@ -162,7 +162,7 @@ export async function runBench(options: BenchOptions): Promise<BenchResult> {
       if (found) memory.push(found);
     }
     const swept = options.sweep
-      ? await sweep(buffers, Math.min(rounds, 7), (done) => {
+      ? await sweep(buffers, Math.min(rounds, fewestRounds), (done) => {
           progress('linearity', done);
         })
       : undefined;

@@ -2,14 +2,14 @@ import { dirAlignLoss } from '../objective.js';
 import type { Buffers } from './buffers.js';
 import { randomNumbers } from './data.js';
 import { beta } from './modes.js';
-import { interleave, spread, timeOf, type TimedCase } from './rounds.js';
+import { interleave, spread, timeOf, type Spread, type TimedCase } from './rounds.js';
 
 export interface SweepPoint {
   readonly rows: number;
   readonly vocab: number;
-  /** Nanoseconds per logit, medians. */
-  readonly forward: number;
-  readonly inPlace: number;
+  /** Nanoseconds per logit. */
+  readonly forward: Spread;
+  readonly inPlace: Spread;
 }
 
 export interface Sweep {
@@ -39,7 +39,8 @@ export async function sweep(buffers: Buffers, rounds: number, progress: (done: n
   );
   const points = [...shapes, ...more].map(({ rows, vocab: v }, i): SweepPoint => {
     const [forward, inPlace] = cases[i] as (typeof cases)[number];
-    const ns = ({ name }: TimedCase): number => (spread(times.get(name) as readonly number[]).median * 1e6) / (rows * v);
+    const ns = ({ name }: TimedCase): Spread =>
+      spread((times.get(name) as readonly number[]).map((ms) => (ms * 1e6) / (rows * v)));
     return { rows, vocab: v, forward: ns(forward), inPlace: ns(inPlace) };
   });
   return { overVocab: points.slice(0, shapes.length), overRows: points.slice(shapes.length) };

@@ -12,7 +12,8 @@ Usage: diralign bench [options]
   --shape B,T,V        pairs, tokens per sequence, vocabulary (default 2,256,32000: 1024 rows,
                        131 MB)
   --threads N          CPU threads (default: all that the process may use)
-  --rounds N           rounds, each of which runs every case once (default 15)
+  --rounds N           rounds, each of which runs every case once (default 15); below nine there are
+                       quartiles, and no conclusion
   --modes A,B          forward, forward-bf16, forward-f16, in-place, factored, out, out-bf16, fresh,
                        logps (default: all)
   --fraction F,G       shares of the rows that are scored, the others are ignored as a prompt is
@@ -22,9 +23,9 @@ Usage: diralign bench [options]
   --json               the result for a machine, on the standard output
   --html FILE          a page with charts
 
-Every time is a median over rounds. Before each timed call the logits are restored and the caches
-filled with other data, for the loops that measure the memory as well. A peer whose loss or gradient
-differs from ours makes the run fail.
+Every time is a median over rounds, with quartiles. Before each timed call the logits are restored
+and the caches filled with other data, for the loops that measure the memory as well. A peer whose
+loss or gradient differs from ours makes the run fail.
 
 Examples:
   diralign bench
