@@ -317,6 +317,20 @@ describe('the stages', () => {
     expect(first.seconds).toBeLessThanOrEqual(elapsed);
   });
 
+  test('every training leaves its loss and metrics for TensorBoard', async () => {
+    const params = { ...alignment, beta: 0.2 };
+    await align(params);
+    const events = (task: Task): string =>
+      fs
+        .readdirSync(directoryOf(task))
+        .filter((name) => name.startsWith('events.out.tfevents.'))
+        .map((name) => fs.readFileSync(path.join(directoryOf(task), name), 'latin1'))
+        .join('');
+    const steps = (text: string, tag: string): number => text.split(tag).length - 1;
+    expect(steps(events(pretrainTask({ scale, seed })), '\n\x04loss\x15')).toBe(sizes.quick.pretrainSteps);
+    expect(steps(events(alignTask(params)), '\n\x0frewards/margins\x15')).toBe(sizes.quick.preferences / batchSize);
+  });
+
   test('from the base model, with the likelihood term, the loss has that term in it', async () => {
     const oneStage = { ...alignment, init: 'base', method: 'orpo', beta: 1 } as const;
     const [without, with1] = [await align({ ...oneStage, lambda: 0 }), await align({ ...oneStage, lambda: 1 })];

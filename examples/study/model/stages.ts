@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { dirAlignLoss, type ObjectiveCalls } from 'diralign';
 import { cachedReference, fingerprint } from 'diralign/data';
+import { tensorBoardLogger } from 'diralign/logging';
 import { tfDirAlignLoss } from 'diralign/tfjs';
 import { carelessSummaries, demonstrations, preferences, type Example } from '../records/data.js';
 import { randomFor } from '../records/random.js';
@@ -19,8 +20,10 @@ import {
   type SftParams,
   type SftResult,
 } from './tasks.js';
-import { completionLogps, train, type BatchLoss, type Trained } from './training.js';
+import { completionLogps, train, type BatchLoss, type Trained, type Training } from './training.js';
 import { initialWeights, loadWeights, saveWeights } from './weights.js';
+
+type Metrics = Readonly<Record<string, number | undefined>>;
 
 export async function pretrain(params: PretrainParams, context: StageContext): Promise<SftResult> {
   const weights = initialWeights(modelShape, randomFor(params.seed, 'weights'));
@@ -44,16 +47,10 @@ export async function align(params: AlignParams, context: StageContext): Promise
   const pairs = preferences(params.seed, sizes[params.scale].preferences);
   const batches = inBatches(pairs).map(pairBatch);
   const references = needsReference(params) ? await referenceLogps(initial, weights, batches, params) : undefined;
-  const accuracies: number[] = [];
+  const metrics: Metrics[] = [];
   const objective = objectiveOf(params);
-  const { losses, diverged } = train(weights, modelShape, {
-    learningRate: params.learningRate,
-    batches,
-    loss: (step) => pairLoss(objective, references?.[step], (accuracy) => accuracies.push(accuracy)),
-    onStep: (step) => {
-      context.progress((step + 1) / batches.length);
-    },
-  });
+  const loss = (step: number): BatchLoss => pairLoss(objective, references?.[step], (found) => metrics.push(found));
+  const { losses, diverged } = await trainLogged(weights, { learningRate: params.learningRate, batches, loss }, context, metrics);
   saveWeights(checkpoint(context.directory), modelShape, weights);
 
   const opponent = loadWeights(checkpoint(context.directoryOf(sftTask({ ...baseOf(params), share: 100 }))), modelShape);
@@ -63,7 +60,7 @@ export async function align(params: AlignParams, context: StageContext): Promise
     ...compare(sampled, sampleHeldOut(opponent, params, 'sampling of the opponent')),
     kl: estimateKl(weights, opponent, sampled),
     losses,
-    accuracies: accuracies.slice(0, losses.length),
+    accuracies: metrics.slice(0, losses.length).map((each) => each['rewards/accuracies'] as number),
     diverged,
     seconds: secondsSince(start),
   };
@@ -93,6 +90,23 @@ function inBatches<T>(values: readonly T[]): T[][] {
   return Array.from({ length: Math.ceil(values.length / batchSize) }, (_, i) => values.slice(i * batchSize, (i + 1) * batchSize));
 }
 
+/** Training that leaves the numbers of each step beside its checkpoint: `tensorboard --logdir study-results/tasks`. */
+async function trainLogged(
+  weights: Float32Array,
+  training: Training,
+  context: StageContext,
+  metrics: readonly Metrics[] = [],
+): Promise<Trained> {
+  const logger = tensorBoardLogger(context.directory);
+  const onStep = (step: number, loss: number): void => {
+    logger.log(step, { loss, ...metrics[step] });
+    context.progress((step + 1) / training.batches.length);
+  };
+  const trained = train(weights, modelShape, { ...training, onStep });
+  await logger.close();
+  return trained;
+}
+
 /** One epoch, an evaluation and a checkpoint. */
 async function trainOnExamples(
   weights: Float32Array,
@@ -106,14 +120,7 @@ async function trainOnExamples(
   const likelihood = tfDirAlignLoss(dirAlignLoss('sft'));
   const loss: BatchLoss = (logits, { labels, offsets }) => likelihood(logits, { labels, offsets }, { threads });
   const batches = inBatches(examples).map(exampleBatch);
-  const trained: Trained = train(weights, modelShape, {
-    learningRate,
-    batches,
-    loss: () => loss,
-    onStep: (step) => {
-      context.progress((step + 1) / batches.length);
-    },
-  });
+  const trained = await trainLogged(weights, { learningRate, batches, loss: () => loss }, context);
   if (trained.diverged) throw new Error(`Training on examples at a learning rate of ${learningRate} diverged.`);
   saveWeights(checkpoint(context.directory), modelShape, weights);
   const evaluation = evaluationOf(sampleHeldOut(weights, params));
@@ -152,7 +159,7 @@ async function referenceLogps(
 function pairLoss(
   objective: ObjectiveCalls,
   reference: Float64Array | undefined,
-  onAccuracy: (accuracy: number) => void,
+  onMetrics: (metrics: Metrics) => void,
 ): BatchLoss {
   const loss = tfDirAlignLoss(objective);
   return (logits, { labels, offsets }) =>
@@ -162,7 +169,7 @@ function pairLoss(
       {
         threads,
         onResult: ({ metrics }) => {
-          onAccuracy(metrics['rewards/accuracies'] as number);
+          onMetrics(metrics);
         },
       },
     );

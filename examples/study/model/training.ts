@@ -53,7 +53,7 @@ export interface Training {
   readonly batches: readonly Batch[];
   /** Of the batch of this number. */
   readonly loss: (step: number) => BatchLoss;
-  readonly onStep?: (step: number) => void;
+  readonly onStep?: (step: number, loss: number) => void;
 }
 
 export interface Trained {
@@ -71,7 +71,7 @@ export function train(weights: Float32Array, shape: ModelShape, { learningRate, 
     if (!Number.isFinite(found.loss) || !Number.isFinite(norm(found.gradient))) return { losses, diverged: true };
     losses.push(found.loss);
     update(found.gradient, learningRate * schedule(step, batches.length));
-    onStep?.(step);
+    onStep?.(step, found.loss);
   }
   return { losses, diverged: false };
 }
