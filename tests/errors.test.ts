@@ -249,7 +249,13 @@ const refusedCalls: Row[] = [
   ],
 
   ['offsets of a padded batch', () => batch({ offsets: Int32Array.of(0, 12) }), TypeError, 'SHAPE', ['offsets', 'packed']],
-  ['packed without offsets', () => packed(undefined), TypeError, 'SHAPE', ['offsets', 'undefined', 'Int32Array']],
+  [
+    'packed without offsets',
+    () => packed(undefined),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'undefined', 'Int32Array', 'packed rows', '[sequences, tokens, vocab]'],
+  ],
   ['offsets a plain array', () => packed([0, 3, 6, 9, 12]), TypeError, 'SHAPE', ['offsets', 'Array', 'Int32Array']],
   ['offsets of unsigned numbers', () => packed(Uint32Array.of(0, 3, 6, 9, 12)), TypeError, 'SHAPE', ['offsets', 'Uint32Array']],
   ['no offsets', () => packed(new Int32Array(0)), RangeError, 'SHAPE', ['offsets', '0 to rows, 12']],

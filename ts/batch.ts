@@ -239,6 +239,13 @@ function checkShape(batch: BatchRows): Layout {
     }
     return { sequences, rows: sequences * tokens, vocab, offsets: undefined };
   }
+  // More often a shape that lacks a dimension than a packed batch that lacks its offsets.
+  if (batch.offsets === undefined) {
+    throw typeError(
+      'ERR_DIRALIGN_SHAPE',
+      `offsets: undefined; expected an Int32Array, as shape ${written(dimensions)} is that of packed rows, or a shape of [sequences, tokens, vocab]`,
+    );
+  }
   const rows = dimensions[0] ?? 0;
   const offsets = checkOffsets(batch.offsets, rows);
   return { sequences: offsets.length - 1, rows, vocab, offsets };
