@@ -23,7 +23,10 @@ const spec = (label = 'one'): TopLevelSpec => ({
   height: { step: 20 },
   data: { values: [{ label, value: 1 }] },
   mark: 'point',
-  encoding: { y: { field: 'label', type: 'nominal', title: label }, x: { field: 'value', type: 'quantitative' } },
+  encoding: {
+    y: { field: 'label', type: 'nominal', title: label },
+    x: { field: 'value', type: 'quantitative' },
+  },
 });
 
 const section = (id: string, text = id): Section => ({
@@ -150,6 +153,18 @@ describe('charts', () => {
   });
 
   test.each<[string, TopLevelSpec]>([
+    [
+      'a legend in black',
+      {
+        data: { values: [{ label: 'one', kind: 'a', value: 1 }] },
+        mark: { type: 'point', filled: true },
+        encoding: {
+          x: { field: 'value', type: 'quantitative' },
+          color: { field: 'kind', type: 'nominal' },
+          shape: { field: 'label', type: 'nominal' },
+        },
+      },
+    ],
     ['a mark that there is not', { data: { values: [] }, mark: 'pie' as 'arc' }],
     [
       'a channel that the mark has not',

@@ -420,7 +420,7 @@ function chart(values: readonly Point[], title: string): TopLevelSpec {
             xOffset,
             color,
             y: { field: 'mean', type: 'quantitative', title },
-            shape: { field: 'method', type: 'nominal', sort: order },
+            shape: { field: 'method', type: 'nominal', sort: order, legend: { symbolFillColor: 'currentColor' } },
           },
         },
       ],

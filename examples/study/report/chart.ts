@@ -32,7 +32,8 @@ const config: Config = {
 /**
  * An `svg` element with its own width and height, in the colour of the text around it.
  *
- * @throws Error if the specification is wrong; what vega-lite and vega only warn of is wrong
+ * @throws Error if the specification is wrong; what vega-lite and vega only warn of is wrong, and so is black, which nobody sees on a dark
+ *   page: symbols of a legend that has no colour need `symbolFillColor` or `symbolStrokeColor`
  */
 export async function drawChart(spec: TopLevelSpec): Promise<string> {
   const complaints: string[] = [];
@@ -42,6 +43,7 @@ export async function drawChart(spec: TopLevelSpec): Promise<string> {
   const view = new View(parse(compiled), { renderer: 'none', logger: collector });
   const svg = await view.toSVG();
   view.finalize();
+  if (/(fill|stroke)="(black|#000)/.test(svg)) complaints.push('something is black');
   if (complaints.length > 0) throw new Error(`a chart is not as specified: ${complaints.join('; ')}`);
   return svg;
 }
