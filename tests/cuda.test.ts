@@ -700,7 +700,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
       },
     });
     const free = freeMemory();
-    await expect(dpo.async(g.onDevice, { signal: signal as AbortSignal })).rejects.toBe(broken);
+    await expect(dpo.async(g.onDevice, { signal: signal as unknown as AbortSignal })).rejects.toBe(broken);
     expect(freeMemory()).toBeGreaterThanOrEqual(free);
   });
 
