@@ -5,13 +5,14 @@
 //   LOG      of a complete build with warnings as errors, such as build/prebuild.log;
 //            without it, the CUDA backend is built in build/check-cuda
 //   --write  writes docs/gpu-registers.md, which is otherwise compared, for the architectures of the build, if it was made with this nvcc
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import * as prettier from 'prettier';
+import { readableNames } from './kernel-names.mjs';
 
 /** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
 const accepted = [
@@ -80,27 +81,6 @@ function kernels(log) {
   }
   end();
   return found;
-}
-
-/** The names of an enumeration, which template arguments have as numbers. */
-function enumerators(file, name) {
-  const body = new RegExp(`enum class ${name}[^{]*\\{([^}]*)\\}`).exec(readFileSync(path.join(root, file), 'utf8'))?.[1];
-  if (body === undefined) fail(`no enumeration ${name} in ${file}`);
-  return [...body.replace(/\/\/.*/g, '').matchAll(/\w+/g)].map(([word]) => word);
-}
-
-/** Without the namespaces, the arguments and what every name has. */
-function readableNames(symbols) {
-  const passes = enumerators('cuda/plan.h', 'Pass');
-  const names = execFileSync('c++filt', symbols, { encoding: 'utf8' }).trim().split('\n');
-  return names.map((name) =>
-    name
-      .replace(/^void /, '')
-      .replace(/\((?!anonymous)(?:[^()]|\([^()]*\))*\)$/, '')
-      .replace(/\(anonymous namespace\)::|diralign::(?:gpu::)?/g, '')
-      .replace(/\(Pass\)(\d+)/g, (_, pass) => passes[pass])
-      .replace(/\((?:int|bool|unsigned int)\)/g, ''),
-  );
 }
 
 const log = positionals.length > 0 ? readFileSync(positionals[0], 'utf8') : build();

@@ -41,7 +41,7 @@ export default defineConfig({
   srcExclude: ['generated/**'],
   // Pages of wide lines, where the text takes the place of the outline.
   transformPageData(data) {
-    if (['command-line.md', 'gpu-registers.md'].includes(data.relativePath)) data.frontmatter.aside = false;
+    if (['command-line.md', 'gpu-registers.md', 'gpu-sass.md'].includes(data.relativePath)) data.frontmatter.aside = false;
   },
   markdown: {
     math: true,

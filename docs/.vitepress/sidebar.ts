@@ -57,6 +57,7 @@ export function sidebar(): DefaultTheme.SidebarItem[] {
         page('CPU performance', 'performance'),
         page('GPU performance', 'gpu-performance'),
         page('GPU registers', 'gpu-registers'),
+        page('GPU machine code', 'gpu-sass'),
       ],
     },
     {
