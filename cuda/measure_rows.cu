@@ -58,6 +58,7 @@ GPU_NO_UNROLL
     float target = 0;
     if (find_element<T>(uint32_t(r.label), e, cut.steps, data, true, target)) shared.target = target;
     sums = combine<true>(sums, sum_warp<T, true>(cut.steps, data));
+    __syncwarp();  // as load_vectors wants it
   }
 GPU_UNROLL
   for (int d = 16; d; d >>= 1) total += __shfl_xor_sync(~0u, total, d);

@@ -44,16 +44,6 @@ __device__ __forceinline__ uint4 minus_infinities() {
   return {w, w, w, w};
 }
 
-/// The 16 bytes that start `shift` bytes into two adjacent vectors, 0 < shift < 16.
-__device__ __forceinline__ uint4 shifted(uint4 low, uint4 high, uint32_t shift) {
-  const bool two = shift & 8, one = shift & 4;
-  const uint32_t bits = (shift & 3) * 8;
-  const uint32_t a0 = two ? low.z : low.x, a1 = two ? low.w : low.y, a2 = two ? high.x : low.z, a3 = two ? high.y : low.w, a4 = two ? high.z : high.x,
-                 a5 = two ? high.w : high.y;
-  const uint32_t b0 = one ? a1 : a0, b1 = one ? a2 : a1, b2 = one ? a3 : a2, b3 = one ? a4 : a3, b4 = one ? a5 : a4;
-  return {funnel_shift(b0, b1, bits), funnel_shift(b1, b2, bits), funnel_shift(b2, b3, bits), funnel_shift(b3, b4, bits)};
-}
-
 template <class T>
 __device__ __forceinline__ uint32_t raw_bits(T x) {
   if constexpr (sizeof(T) == 4) return float_to_bits(x);
@@ -141,9 +131,46 @@ GPU_UNROLL
     if (k == which) data[k] = v;
 }
 
-/// Loads a thread's vectors of a row, at elements `e`, `e + stride` ...; what lies past the end is -inf. At an address that is no
-/// multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read: where those would reach
-/// outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
+/// The 16 bytes that start `shift` bytes into two adjacent vectors, 0 < shift < 16.
+template <class T>
+__device__ __forceinline__ uint4 shifted(uint4 low, uint4 high, uint32_t shift) {
+  const bool two = shift & 8, one = shift & 4;
+  const uint32_t a0 = two ? low.z : low.x, a1 = two ? low.w : low.y, a2 = two ? high.x : low.z, a3 = two ? high.y : low.w, a4 = two ? high.z : high.x,
+                 a5 = two ? high.w : high.y;
+  const uint32_t b0 = one ? a1 : a0, b1 = one ? a2 : a1, b2 = one ? a3 : a2, b3 = one ? a4 : a3, b4 = one ? a5 : a4;
+  if constexpr (sizeof(T) == 4) return {b0, b1, b2, b3};
+  const uint32_t bits = (shift & 3) * 8;
+  return {funnel_shift(b0, b1, bits), funnel_shift(b1, b2, bits), funnel_shift(b2, b3, bits), funnel_shift(b3, b4, bits)};
+}
+
+/// Loads a thread's vectors of a row at an address that is no multiple of 16: `data` is what starts `shift` bytes into the vectors from
+/// `at` on. Each lane loads its own and has the next ones from the next lane, so that nothing is waited for before all loads are issued.
+/// What follows the vectors of the last lane is loaded by the first lanes, one vector each; between two parts lies a barrier of the block.
+/// From `begin` to `own` the thread's vectors are in the row; `whole_of_last`: how many of the last lane's are, with what follows them.
+template <class T>
+__device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint32_t begin, uint32_t own, uint32_t whole_of_last, uint32_t count, bool last_use,
+                                               uint4 (&data)[max_steps]) {
+  using Following = uint4[warps][max_steps];
+  GPU_SHARED(Following, following);
+  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++)
+    if (k >= begin && k < own) data[k] = load16(at + k * stride<T>, last_use);
+  if (lane < max_steps) following[warp][lane] = lane < whole_of_last ? load16(at + (32 - lane) * lanes<T> + lane * stride<T>, false) : minus_infinities<T>();
+  __syncwarp();
+GPU_UNROLL
+  for (uint32_t k = 0; k < max_steps; k++) {
+    if (k >= count) break;
+    uint4 next{__shfl_down_sync(~0u, data[k].x, 1), __shfl_down_sync(~0u, data[k].y, 1), __shfl_down_sync(~0u, data[k].z, 1),
+               __shfl_down_sync(~0u, data[k].w, 1)};
+    if (lane == 31) next = following[warp][k];
+    data[k] = shifted<T>(data[k], next, shift);
+  }
+}
+
+/// Loads a thread's vectors of a row, at elements `e`, `e + stride` ...; what lies past the end is -inf. `e` follows that of the thread
+/// before. At an address that is no multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read:
+/// where those would reach outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
 template <class T>
 __device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint32_t e, uint32_t count, bool last_use, uint4 (&data)[max_steps]) {
   constexpr uint32_t n = lanes<T>;
@@ -157,9 +184,8 @@ GPU_UNROLL
     for (uint32_t k = 0; k < max_steps; k++)
       if (k < end) data[k] = load16(at + k * stride<T>, last_use);
   } else {
-GPU_UNROLL
-    for (uint32_t k = 0; k < max_steps; k++)
-      if (k >= begin && k < end) data[k] = shifted(load16(at + k * stride<T>, false), load16(at + k * stride<T> + n, false), shift);
+    const uint32_t own = vectors_within<T>(e + n - before, vocab + n, count), to_next_warp = (32 - (threadIdx.x & 31)) * n;
+    load_unaligned(at, shift, begin, own, vectors_within<T>(e + to_next_warp - before, vocab, count), count, last_use, data);
   }
 GPU_NO_UNROLL
   for (uint32_t edge = begin ? 0 : end; edge < count; edge = edge < end ? end : count) {

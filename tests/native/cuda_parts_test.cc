@@ -4,6 +4,7 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <new>
 #include <numeric>
 #include <vector>
@@ -180,11 +181,19 @@ TEST(parts_load_vectors) {
         std::vector<int> found(labels.size(), 0);
         uint64_t wrong = 0;
         for (uint32_t part = 0; part < cut.parts; part++) {
-          for (uint32_t t = 0; t < threads; t++) {
-            const uint32_t e = (part * cut.steps * threads + t) * n;
+          struct Vectors {
+            uint4 of[threads][max_steps];
+          };
+          const auto vectors = std::make_unique<Vectors>();
+          run_block([in = row.data(), vocab, part, steps = cut.steps, to = vectors.get()] {
             uint4 data[max_steps];
             std::fill(std::begin(data), std::end(data), uint4{1, 2, 3, 4});
-            load_vectors(row.data(), vocab, e, cut.steps, (t + part) % 2 == 0, data);
+            load_vectors(static_cast<const T*>(in), vocab, (part * steps * threads + threadIdx.x) * n, steps, part % 2 == 0, data);
+            std::copy(std::begin(data), std::end(data), to->of[threadIdx.x]);
+          });
+          for (uint32_t t = 0; t < threads; t++) {
+            const uint32_t e = (part * cut.steps * threads + t) * n;
+            const auto& data = vectors->of[t];
             for (uint32_t k = 0; k < max_steps; k++) {
               float x[n];
               unpack<T>(data[k], x);
@@ -246,7 +255,10 @@ TEST(parts_write) {
           writable = output.bounds();
           T *out = output.data(), *in = input.data();
           run_block([=] {
-            for (uint32_t part = 0; part < cut.parts; part++) write_part(out, static_cast<const T*>(in), vocab, part, cut, g);
+            for (uint32_t part = 0; part < cut.parts; part++) {
+              __syncthreads();
+              write_part(out, static_cast<const T*>(in), vocab, part, cut, g);
+            }
           });
           CHECK(input.guards_intact() && separate.guards_intact(), "V %u from %u to %u: wrote outside of the row", vocab, from, to);
           std::vector<uint32_t> bits;
@@ -268,6 +280,7 @@ TEST(parts_write) {
             fill_with_logits(input, vocab);
             run_block([=] {
               for (uint32_t part = 0; part < cut.parts; part++) {
+                __syncthreads();
                 const uint32_t e = (part * cut.steps * threads + threadIdx.x) * n;
                 uint4 data[max_steps];
                 load_vectors(static_cast<const T*>(in), vocab, e, cut.steps, true, data);

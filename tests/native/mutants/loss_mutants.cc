@@ -15,7 +15,7 @@
 #include <vector>
 #include "device_jobs.h"
 #include "loss_kernel.h"
-#include "row_parts.cuh"
+#include "platform.cuh"
 
 namespace mutants {
 
@@ -46,6 +46,9 @@ bool left_out(const Place& place) {
 inline void barrier(bool left_out) {
   if (!left_out) __syncthreads();
 }
+inline void warp_barrier(bool left_out) {
+  if (!left_out) __syncwarp();
+}
 /// Left out is the order; without the count the kernel would not end.
 inline uint32_t arrive(uint32_t* counter, bool left_out) { return left_out ? atomicAdd(counter, 1u) : diralign::gpu::arrive(counter); }
 inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
@@ -54,12 +57,13 @@ inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
 
 }  // namespace mutants
 
-// The vectors and sums of a row know no other thread, so their header stays as it is.
 #define MUTANT(what)                                              \
   [] {                                                            \
     static constexpr mutants::Place place{what, __FILE__, __LINE__}; \
     return mutants::left_out<__COUNTER__>(place);                 \
   }()
+#define __syncwarp() mutants::warp_barrier(MUTANT("__syncwarp"))
+#include "row_parts.cuh"
 #define __syncthreads() mutants::barrier(MUTANT("__syncthreads"))
 #define arrive(counter) mutants::arrive(counter, MUTANT("arrive"))
 #define await(counter, count) mutants::await(counter, count, MUTANT("await"))
