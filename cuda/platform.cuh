@@ -179,6 +179,32 @@ __device__ __forceinline__ uint32_t pack2<Float16>(float low, float high) {
   return uint32_t(from_float<Float16>(low).bits) | uint32_t(from_float<Float16>(high).bits) << 16;
 }
 
+/// The larger ones of two pairs; a NaN only where both are.
+template <class T>
+__device__ uint32_t max2(uint32_t a, uint32_t b);
+template <>
+__device__ __forceinline__ uint32_t max2<Bfloat16>(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint32_t y;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+#else
+  const float2 x = unpack2<Bfloat16>(a), y = unpack2<Bfloat16>(b);
+  return float_to_bits(fmaxf(x.x, y.x)) >> 16 | (float_to_bits(fmaxf(x.y, y.y)) & 0xffff0000u);  // nothing to be rounded
+#endif
+}
+template <>
+__device__ __forceinline__ uint32_t max2<Float16>(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint32_t y;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+#else
+  const float2 x = unpack2<Float16>(a), y = unpack2<Float16>(b);
+  return pack2<Float16>(fmaxf(x.x, y.x), fmaxf(x.y, y.y));
+#endif
+}
+
 /// Bits [shift, shift + 32) of high:low, shift < 32.
 __device__ __forceinline__ uint32_t funnel_shift(uint32_t low, uint32_t high, uint32_t shift) {
 #if defined(__CUDACC__)

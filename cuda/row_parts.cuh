@@ -85,8 +85,11 @@ __device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, u
 /// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow, a NaN stays a NaN. Four times the work of
 /// exp2_approx, whose error of 2^-22.5 would be seen in log-probabilities where few logits share the probability.
 __device__ __forceinline__ float exp_accurate(float x) {
-  const float biased = x * log2_e + round_to_whole, n = biased - round_to_whole;
-  return x < exp_underflow ? 0 : exp_of_remainder(x, n) * bits_to_float((float_to_bits(biased) + 127) << 23);
+  // Selected are the argument and the scale: a result that is selected becomes a branch around all of it.
+  const bool underflows = x < exp_underflow;
+  const float clamped = underflows ? exp_underflow : x, biased = clamped * log2_e + round_to_whole, n = biased - round_to_whole;
+  const uint32_t scale = underflows ? 0 : (float_to_bits(biased) + 127) << 23;
+  return exp_of_remainder(clamped, n) * bits_to_float(scale);
 }
 
 /// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that the accurate one costs no time;
@@ -168,7 +171,7 @@ GPU_UNROLL
   }
 }
 
-/// Loads a thread's vectors of a row, at elements `e`, `e + stride` ...; what lies past the end is -inf. `e` follows that of the thread
+/// Loads `count` vectors of a row for a thread, at elements `e`, `e + stride` ...; what lies past the end is -inf. `e` follows that of the thread
 /// before. At an address that is no multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read:
 /// where those would reach outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
 template <class T>
@@ -211,19 +214,37 @@ GPU_UNROLL
   return true;
 }
 
+/// The largest element of a thread's vectors, -FLT_MAX where all are less or NaN. 16-bit types are compared in pairs, as they are.
+template <class T>
+__device__ __forceinline__ float max_of(uint32_t count, const uint4 (&data)[max_steps]) {
+  if constexpr (sizeof(T) == 4) {
+    float max = -FLT_MAX;
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++) {
+      if (k >= count) break;
+      float x[lanes<T>];
+      unpack<T>(data[k], x);
+GPU_UNROLL
+      for (uint32_t j = 0; j < lanes<T>; j++) max = fmaxf(max, x[j]);
+    }
+    return max;
+  } else {
+    uint32_t max = minus_infinities<T>().x;
+GPU_UNROLL
+    for (uint32_t k = 0; k < max_steps; k++) {
+      if (k >= count) break;
+      max = max2<T>(max, max2<T>(max2<T>(data[k].x, data[k].y), max2<T>(data[k].z, data[k].w)));
+    }
+    const float2 pair = unpack2<T>(max);
+    return fmaxf(-FLT_MAX, fmaxf(pair.x, pair.y));
+  }
+}
+
 /// The sums of a warp's vectors, in every lane of it.
 template <class T, bool with_moment>
 __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps]) {
   constexpr uint32_t n = lanes<T>;
-  float max = -FLT_MAX;
-GPU_UNROLL
-  for (uint32_t k = 0; k < max_steps; k++) {
-    if (k >= steps) break;
-    float x[n];
-    unpack<T>(data[k], x);
-GPU_UNROLL
-    for (uint32_t j = 0; j < n; j++) max = fmaxf(max, x[j]);
-  }
+  float max = max_of<T>(steps, data);
 GPU_UNROLL
   for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
 

@@ -149,6 +149,30 @@ TEST(parts_exp2_approx) {
   CHECK(exp2_approx(0) == 1 && exp2_approx(-infinity) == 0 && std::isnan(exp2_approx(nan_value)));
 }
 
+TEST(parts_max_of) {
+  // Pairs of 16 bits are compared as they are, and must come to what float32 comes to: a NaN is passed over wherever it is.
+  for_types([](auto type) {
+    using T = decltype(type);
+    constexpr uint32_t n = lanes<T>;
+    const float values[] = {0, -0.0f, 1, -1, 3.5f, -256, 65504, -65504, 6e-5f, -6e-8f, infinity, -infinity, nan_value};
+    check::Random random(3);
+    for (int i = 0; i < 2000; i++) {
+      const uint32_t count = uint32_t(random.below(max_steps)) + 1, kinds = i % 3 == 0 ? 13 : uint32_t(random.below(13)) + 1;
+      uint4 data[max_steps];
+      float expected = -FLT_MAX;
+      for (uint32_t k = 0; k < max_steps; k++) {
+        float x[n];
+        for (float& each : x) {
+          each = to_float(from_float<T>(values[12 - random.below(kinds)]));
+          if (k < count && each > expected) expected = each;
+        }
+        data[k] = pack<T>(x);
+      }
+      CHECK(max_of<T>(count, data) == expected, "%u vectors: %g, not %g", count, double(max_of<T>(count, data)), double(expected));
+    }
+  });
+}
+
 TEST(parts_cut_row) {
   check::Random random(1);
   auto check_cut = [](uint32_t vocab, uint32_t element) {
