@@ -53,11 +53,9 @@ GPU_NOINLINE __device__ void describe(const Plan& p, uint32_t ticket, uint32_t& 
       await(&p.group_ready[s.group], 1);
       const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
       const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-      const RowState& state = p.states[unit.i];
       const double align_scaled = finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
       const double likelihood_scaled = finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
-      unit.gradient = row_gradient(state.statistics, record.label, record.sft_label, state.sft_logp, align_scaled,
-                                   likelihood_scaled, p.least_normal);
+      unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled, likelihood_scaled, p.least_normal);
       if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
       if (unit.gradient.zero) unit.work = Work::zero;
     }

@@ -171,7 +171,7 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   upload_bytes_ = layout.bytes();
   const size_t at_sums = layout.add<PartSums>(row_count * plan_.cut.parts), at_targets = layout.add<float>(row_count),
                at_sft_targets = layout.add<float>(r.separate_sft ? row_count : 0), at_row_logps = layout.add<double>(row_count),
-               at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0), at_states = layout.add<RowState>(dense ? row_count : 0),
+               at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0), at_row_terms = layout.add<RowTerms>(dense ? row_count : 0),
                at_coefficients = layout.add<double>(dense ? sequences : 0), at_values = layout.add<double>(dense && coupled ? 2 * pairs : 0),
                at_order = layout.add<uint32_t>(dense && coupled ? 2 * sort_length : 0);
 
@@ -216,7 +216,7 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   plan_.sft_targets = at<float>(base, at_sft_targets);
   plan_.row_logps = at<double>(base, at_row_logps);
   plan_.sft_row_logps = at<double>(base, at_sft_row_logps);
-  plan_.states = at<RowState>(base, at_states);
+  plan_.row_terms = at<RowTerms>(base, at_row_terms);
   plan_.row_arrivals = at<uint32_t>(base, at_counters);
   plan_.tile_arrivals = plan_.row_arrivals + row_count;
   plan_.group_arrivals = plan_.tile_arrivals + tiles;

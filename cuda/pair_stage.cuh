@@ -25,7 +25,7 @@ GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint
       p.sft_row_logps[i] = sft_logp;
     }
     p.row_logps[i] = record.has_label() ? s.logp : 0;
-    if constexpr (pass == Pass::dense) p.states[i] = {s, sft_logp};
+    if constexpr (pass == Pass::dense) p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
   }
 }
 

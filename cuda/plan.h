@@ -4,7 +4,7 @@
 #include "objectives/batch_terms.h"
 #include "platform.h"
 #include "row_cut.h"
-#include "row_statistics.h"
+#include "row_gradient.h"
 
 namespace diralign::gpu {
 
@@ -53,12 +53,6 @@ struct Group {
 };
 constexpr uint32_t tile_rows = threads;
 
-/// What finishing a row leaves for its gradient.
-struct RowState {
-  RowStatistics statistics;
-  double sft_logp;  ///< where the likelihood term has labels of its own
-};
-
 /// Pointers are to device memory. Counters are 0 at the start.
 struct Plan {
   const void* logits;
@@ -80,7 +74,7 @@ struct Plan {
   PartSums* part_sums;    ///< [rows][parts]
   float *targets, *sft_targets;
   double *row_logps, *sft_row_logps;
-  RowState* states;       ///< dense
+  RowTerms* row_terms;    ///< dense: what finishing a row leaves for its gradient
   uint32_t *next_ticket, *row_arrivals, *tile_arrivals, *group_arrivals, *group_ready;
 
   BatchTerms terms;       ///< counts and reference in device memory

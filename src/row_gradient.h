@@ -45,11 +45,25 @@ DIRALIGN_HD void set_scale(RowGradient& g, float max, double scale) {
   g.factor = float(scale);
 }
 
-/// `align` and `likelihood` are dLoss/dlogp of the two terms, 0 where the row is not scored by it; `sft_logp` is read only where the
-/// labels of the two terms differ. With p the softmax, the gradient of c log p_y is c (onehot(y) - p); 1 - p_y = -expm1(log p_y)
-/// keeps its digits as p_y tends to 1. `least`: see least_normal.
-DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, int32_t sft_label, double sft_logp, double align, double likelihood,
-                                     float least) {
+/// A label's log-probability and what follows from it: p, and p - 1, which keeps its digits as p tends to 1.
+struct LabelTerms {
+  double logp, p, p_less_1;
+};
+DIRALIGN_HD LabelTerms label_terms(double logp) { return {logp, ::exp(logp), ::expm1(logp)}; }
+
+/// What a row's gradient takes from the row: computed once, however often the gradient is asked for.
+struct RowTerms {
+  float max;
+  double normalizer;      ///< sum of exp(logit - max)
+  LabelTerms label, sft;  ///< `sft` is read only where the labels of the two terms differ
+};
+DIRALIGN_HD RowTerms row_terms(const RowStatistics& row, bool two_labels, double sft_logp) {
+  return {row.max, row.normalizer, label_terms(row.logp), two_labels ? label_terms(sft_logp) : LabelTerms{}};
+}
+
+/// `align` and `likelihood` are dLoss/dlogp of the two terms, 0 where the row is not scored by it. With p the softmax, the gradient of
+/// c log p_y is c (onehot(y) - p). `least`: see least_normal.
+DIRALIGN_HD RowGradient row_gradient(const RowTerms& row, int32_t label, int32_t sft_label, double align, double likelihood, float least) {
   RowGradient g{align == 0 && likelihood == 0, false, row.max, 0, label >= 0 ? label : sft_label, -1, 0, 0};
   if (g.zero) return g;
   // An infinite coefficient is the largest number instead: times a probability of 0 it is to be 0.
@@ -59,13 +73,13 @@ DIRALIGN_HD RowGradient row_gradient(const RowStatistics& row, int32_t label, in
   auto vanishes = [least](double coefficient, double logp, float entry) { return coefficient != 0 && logp != 0 && ::fabsf(entry) < least; };
   if (label >= 0 && sft_label >= 0 && label != sft_label) {
     // Each label's entry: its own term's (1 - p), less the other term's p.
-    g.label_value = float(-align * ::expm1(row.logp) - likelihood * ::exp(row.logp));
+    g.label_value = float(-align * row.label.p_less_1 - likelihood * row.label.p);
     g.second_label = sft_label;
-    g.second_value = float(-likelihood * ::expm1(sft_logp) - align * ::exp(sft_logp));
-    g.underflows = vanishes(align, row.logp, g.label_value) || vanishes(likelihood, sft_logp, g.second_value);
+    g.second_value = float(-likelihood * row.sft.p_less_1 - align * row.sft.p);
+    g.underflows = vanishes(align, row.label.logp, g.label_value) || vanishes(likelihood, row.sft.logp, g.second_value);
   } else {
-    g.label_value = float(-total * ::expm1(row.logp));
-    g.underflows = vanishes(total, row.logp, g.label_value);
+    g.label_value = float(-total * row.label.p_less_1);
+    g.underflows = vanishes(total, row.label.logp, g.label_value);
   }
   return g;
 }

@@ -117,7 +117,7 @@ class LossRun {
     const RowSums sums = reduce_sums(r, member);
     const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
-      const RowGradient g = row_gradient(s, label, -1, 0, 1, 0, 0);
+      const RowGradient g = row_gradient(row_terms(s, false, 0), label, -1, 1, 0, 0);
       if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
       kernels_.store(gradient_row(r.row), g.label, g.label_value);
       zero_padding(r.row);

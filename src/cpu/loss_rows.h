@@ -50,8 +50,8 @@ class LossRows {
   bool is_nan(int64_t i) const { return std::isnan(statistics_[size_t(i)].logp); }
   RowGradient gradient(int64_t i, const RowCoefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
-    return row_gradient(statistics_[size_t(i)], r.label, r.sft_label, separate_sft_ ? sft_row_logps_[size_t(i)] : 0, c.align, c.likelihood,
-                        least_normal(job_.batch.dtype));
+    const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_, separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
+    return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood, least_normal(job_.batch.dtype));
   }
 
  private:
