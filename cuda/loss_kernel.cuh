@@ -3,8 +3,9 @@
 // Blocks take tickets in order. For the exact gradient the order is reduce(g0) reduce(g1) gradient(g0) reduce(g2) gradient(g1) ...:
 // a group is written one group after it was read, when its coefficients are most likely known and its logits, if there are not too
 // many, still in the L2 cache. The block whose part completes a tile of rows finishes it, the one whose tile completes a group
-// evaluates its pairs, and whoever draws a gradient ticket waits for that. Nobody ever waits for a later ticket, except in
-// `reduce_residual`, where the parts of a row wait for each other: that launch is cooperative, with as many blocks as parts or more.
+// evaluates its pairs, and whoever draws a gradient ticket waits for that, in its turn: not before the block has finished what falls to
+// it, which may be what it waits for. Nobody ever waits for a later ticket, except in `reduce_residual`, where the parts of a row wait for
+// each other: that launch is cooperative, with as many blocks as parts or more.
 #pragma once
 #include "loss_kernel.h"
 #include "pair_stage.cuh"
@@ -12,69 +13,96 @@
 namespace diralign::gpu {
 
 /// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait for each other: the ticket might be
-/// one that is waited for. And finishing leaves the ticket that was drawn before it.
-__device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual && work != Work::finish_tile && work != Work::finish_group; }
+/// one that is waited for.
+__device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual; }
 
-/// What thread 0 prepares for the block's next turn.
+/// The thread that draws tickets and describes them, the first of the second warp: while the first warp adds up a part and counts it.
+constexpr uint32_t describer = 32;
+
+/// What the describer prepares for the block's next turn.
 struct Unit {
   Work work;
   uint32_t i;              ///< in the list of scored rows
   uint32_t part;
   uint32_t group, tile;
-  int64_t row;
-  int32_t label, sft_label;
+  uint32_t rows_of_tile;
+  RowRecord record;        ///< of rows that no term scores, the row alone
+  bool ready;              ///< whether what it needs from earlier tickets is known
   RowGradient gradient;
 };
 
-/// Describes the work of a ticket; waits for what it needs from earlier ones. For thread 0, which starts at `stage` and moves on. Not
-/// inlined: this and the pair stage would take registers from the rows.
-template <Pass pass>
-GPU_NOINLINE __device__ void describe(const Plan& p, uint32_t ticket, uint32_t& stage, Unit& unit) {
-  while (p.stages[stage].work != Work::end && ticket >= p.stages[stage + 1].first_ticket) stage++;
-  const Stage s = p.stages[stage];
+/// The stage of the describer's last ticket, so that a ticket needs one read from memory.
+struct StageInHand {
+  Stage stage;
+  uint32_t index, end;  ///< `end`: the first ticket that is not of it
+  Group group;
+  bool evaluated;       ///< whether that is known of the group
+};
+__device__ __forceinline__ void take_stage(const Plan& p, uint32_t index, StageInHand& hand) {
+  hand.index = index;
+  hand.stage = p.stages[index];
+  hand.evaluated = false;
+  if (hand.stage.work == Work::end) return;
+  hand.end = p.stages[index + 1].first_ticket;
+  if (hand.stage.work != Work::zero) hand.group = p.groups[hand.stage.group];
+}
+
+/// Describes the work of a ticket, as far as that needs nothing from earlier ones. For the describer.
+__device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageInHand& hand, Unit& unit) {
+  while (hand.stage.work != Work::end && ticket >= hand.end) take_stage(p, hand.index + 1, hand);
+  const Stage s = hand.stage;
   unit.work = s.work;
+  unit.ready = s.work != Work::gradient && s.work != Work::residual;
   if (s.work == Work::end) return;
   const uint32_t k = ticket - s.first_ticket, in_stage = k / p.cut.parts;
   unit.part = k - in_stage * p.cut.parts;
   unit.i = s.first_row + in_stage;
   unit.group = s.group;
   if (s.work == Work::zero) {
-    unit.row = p.ignored[unit.i];
+    unit.record.row = p.ignored[unit.i];
     return;
   }
-  const RowRecord record = p.rows[unit.i];
-  const Group group = p.groups[s.group];
-  unit.tile = group.first_tile + (unit.i - group.first_row) / tile_rows;
-  unit.row = record.row;
-  unit.label = record.primary();
-  unit.sft_label = record.sft_label;
-  if constexpr (pass == Pass::dense) {
-    if (s.work == Work::gradient) {
-      await(&p.group_ready[s.group], 1);
-      const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
-      const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-      const double align_scaled = finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
-      const double likelihood_scaled = finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
-      unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled, likelihood_scaled, p.least_normal);
-      if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
-      if (unit.gradient.zero) unit.work = Work::zero;
-    }
+  unit.record = p.rows[unit.i];
+  const uint32_t in_group = unit.i - hand.group.first_row, tile = in_group / tile_rows, after = hand.group.rows - tile * tile_rows;
+  unit.tile = hand.group.first_tile + tile;
+  unit.rows_of_tile = after < tile_rows ? after : tile_rows;
+}
+
+/// Completes a unit with what it needs from earlier tickets. Waits for it only if `waits`: the block might have to finish what it would
+/// wait for. For the describer. Not inlined: float64 would take registers from the rows.
+template <Pass pass>
+GPU_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& hand, Unit& unit) {
+  if (!hand.evaluated) {
+    const bool of_row = unit.work == Work::residual;
+    const uint32_t* const counter = of_row ? &p.row_arrivals[unit.i] : &p.group_ready[unit.group];
+    const uint32_t count = of_row ? p.cut.parts : 1;
+    if (waits) await(counter, count);
+    else if (arrivals(counter) < count) return;
+    hand.evaluated = !of_row;
   }
-  if constexpr (pass == Pass::factored) {
-    if (s.work == Work::residual) await(&p.row_arrivals[unit.i], p.cut.parts);
+  unit.ready = true;
+  if constexpr (pass == Pass::dense) {
+    const RowRecord record = unit.record;
+    const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
+    const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
+    const double align_scaled = finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
+    const double likelihood_scaled = finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
+    unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled, likelihood_scaled, p.least_normal);
+    if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
+    if (unit.gradient.zero) unit.work = Work::zero;
   }
 }
 
 template <class T>
-__device__ __forceinline__ const T* logits_row(const Plan& p, const Unit& unit) { return static_cast<const T*>(p.logits) + unit.row * p.row_stride; }
+__device__ __forceinline__ const T* logits_row(const Plan& p, const Unit& unit) { return static_cast<const T*>(p.logits) + int64_t(unit.record.row) * p.row_stride; }
 template <class T>
-__device__ __forceinline__ T* gradient_row(const Plan& p, const Unit& unit) { return static_cast<T*>(p.gradient) + unit.row * p.row_stride; }
+__device__ __forceinline__ T* gradient_row(const Plan& p, const Unit& unit) { return static_cast<T*>(p.gradient) + int64_t(unit.record.row) * p.row_stride; }
 
 /// Columns between the vocabulary and the next row belong to no class; they are with the last part.
 template <class T>
 __device__ __forceinline__ void zero_padding(const Plan& p, const Unit& unit) {
   if (unit.part != p.cut.parts - 1 || p.row_stride == p.vocab) return;
-  const int64_t begin = unit.row * p.row_stride + p.vocab, next = (unit.row + 1) * p.row_stride, end = next < p.gradient_elements ? next : p.gradient_elements;
+  const int64_t row = unit.record.row, begin = row * p.row_stride + p.vocab, next = (row + 1) * p.row_stride, end = next < p.gradient_elements ? next : p.gradient_elements;
   for (int64_t e = begin + threadIdx.x; e < end; e += threads) static_cast<T*>(p.gradient)[e] = T{};
 }
 
@@ -87,8 +115,8 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit, Par
   const uint32_t steps = p.cut.steps, e = (unit.part * steps * threads + threadIdx.x) * lanes<T>, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   load_vectors(logits_row<T>(p, unit), p.vocab, e, steps, pass == Pass::logps || pass == Pass::tokens, data);
   float value = 0;
-  if (p.separate_sft && unit.sft_label >= 0 && find_element<T>(uint32_t(unit.sft_label), e, steps, data, false, value)) p.sft_targets[unit.i] = value;
-  if (find_element<T>(uint32_t(unit.label), e, steps, data, true, value)) p.targets[unit.i] = value;
+  if (p.separate_sft && unit.record.sft_label >= 0 && find_element<T>(uint32_t(unit.record.sft_label), e, steps, data, false, value)) p.sft_targets[unit.i] = value;
+  if (find_element<T>(uint32_t(unit.record.primary()), e, steps, data, true, value)) p.targets[unit.i] = value;
   const PartSums of_warp = sum_warp<T, with_moment>(steps, data);
   if (lane == 0) sums[warp] = of_warp;
   __syncthreads();
@@ -100,9 +128,7 @@ GPU_UNROLL
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
   // The last part of a row counts for its tile.
   if (arrive(&p.row_arrivals[unit.i]) != p.cut.parts - 1) return false;
-  const Group& group = p.groups[unit.group];
-  const uint32_t before = (unit.tile - group.first_tile) * tile_rows, rows = group.rows - before < tile_rows ? group.rows - before : tile_rows;
-  return arrive(&p.tile_arrivals[unit.tile]) == rows - 1;
+  return arrive(&p.tile_arrivals[unit.tile]) == unit.rows_of_tile - 1;
 }
 
 template <class T, Pass pass>
@@ -114,7 +140,7 @@ __device__ __forceinline__ bool reduce(const Plan& p, const Unit& unit, PartSums
 /// onehot - softmax of a row whose parts are all counted.
 __device__ __forceinline__ RowGradient row_residual(const Plan& p, const Unit& unit) {
   const PartSums row = sum_parts(p.cut.parts, [&](uint32_t k) { return p.part_sums[size_t(unit.i) * p.cut.parts + k]; });
-  return residual(row, p.targets[unit.i], unit.label);
+  return residual(row, p.targets[unit.i], unit.record.primary());
 }
 
 template <class T>
@@ -129,11 +155,9 @@ __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const U
   {
     uint4 data[max_steps];
     tile_done = reduce_part<T, Pass::factored>(p, unit, sums, data);
-    if (threadIdx.x == 0) {
-      await(&p.row_arrivals[unit.i], p.cut.parts);
-      ticket = atomicAdd(p.next_ticket, 1u);
-    }
+    if (threadIdx.x == 0) await(&p.row_arrivals[unit.i], p.cut.parts);
     __syncthreads();
+    if (threadIdx.x == describer) ticket = atomicAdd(p.next_ticket, 1u);
     T* out = gradient_row<T>(p, unit);
     if (misalignment(logits_row<T>(p, unit)) == 0 && misalignment(out) == 0) {
       write_loaded(out, p.vocab, (unit.part * p.cut.steps * threads + threadIdx.x) * lanes<T>, p.cut.steps, data, row_residual(p, unit));
@@ -158,9 +182,16 @@ __device__ __forceinline__ void write_zeros(const Plan& p, const Unit& unit) {
   zero_padding<T>(p, unit);
 }
 
+/// What the block does before its next unit: what it completed falls to it.
+struct Finish {
+  enum What : uint32_t { nothing, tile, group } what;
+  uint32_t group_index, tile_index;
+};
+
 struct Shared {
-  uint32_t stage;   ///< of the last ticket; thread 0's
-  Unit units[2];    ///< by turns: one is prepared while the other may still be read
+  StageInHand hand;  ///< the describer's
+  Unit units[2];     ///< by turns: one is prepared while the other may still be read
+  Finish finish;     ///< thread 0's to write
   PartSums sums[warps];
   double scratch[warps];
 };
@@ -174,22 +205,57 @@ constexpr uint32_t blocks_wanted =
     pass == Pass::logps ? 4 : 3;
 #endif
 
+/// Finishes the tile or the group that the block completed. In thread 0: whether that completed a group.
+template <Pass pass>
+__device__ __forceinline__ bool finish(const Plan& p, const Finish& what, double (&scratch)[warps]) {
+  const Group& group = p.groups[what.group_index];
+  if (what.what == Finish::tile) {
+    finish_tile<pass>(p, group, what.tile_index);
+    __syncthreads();
+    return threadIdx.x == 0 && arrive(&p.group_arrivals[what.group_index]) == (group.rows + tile_rows - 1) / tile_rows - 1;
+  }
+  if constexpr (pass != Pass::tokens) {
+    sum_sequences(p, group, scratch);
+    __syncthreads();
+  }
+  if constexpr (pass == Pass::dense) {
+    evaluate_group(p, group);
+    __syncthreads();
+    if (threadIdx.x == 0) arrive(&p.group_ready[what.group_index]);
+  }
+  return false;
+}
+
 /// `Out`: the type of the gradient, where it is not that of the logits.
 template <class T, Pass pass, class Out = T>
 __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(const __grid_constant__ Plan p) {
   GPU_SHARED(Shared, shared);
-  uint32_t ticket = 0;  // thread 0's next
-  if (threadIdx.x == 0) {
-    shared.stage = 0;
-    describe<pass>(p, atomicAdd(p.next_ticket, 1u), shared.stage, shared.units[0]);
+  uint32_t ticket = 0;  // the describer's next
+  if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
+  if (threadIdx.x == describer) {
+    take_stage(p, 0, shared.hand);
+    describe(p, atomicAdd(p.next_ticket, 1u), shared.hand, shared.units[0]);
   }
-  for (uint32_t turn = 0;; turn++) {
+  for (uint32_t turn = 0;;) {
     __syncthreads();
-    const Unit& unit = shared.units[turn & 1];
+    if (shared.finish.what != Finish::nothing) {
+      const Finish what = shared.finish;
+      const bool group_done = finish<pass>(p, what, shared.scratch);
+      if (what.what == Finish::group) __syncthreads();  // all have read it
+      if (threadIdx.x == 0) shared.finish.what = group_done ? Finish::group : Finish::nothing;
+      continue;
+    }
+    Unit& unit = shared.units[turn & 1];
+    if constexpr (pass == Pass::dense || pass == Pass::factored) {
+      if (!unit.ready) {
+        __syncthreads();  // all have seen it
+        if (threadIdx.x == describer) complete<pass>(p, true, shared.hand, unit);
+        __syncthreads();
+      }
+    }
     if (unit.work == Work::end) return;
-    bool tile_done = false, group_done = false;
-
-    if (threadIdx.x == 0 && draws_ahead(unit.work)) ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
+    bool tile_done = false;
+    if (threadIdx.x == describer && draws_ahead(unit.work)) ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
     switch (unit.work) {
       case Work::reduce:
         tile_done = reduce<T, pass>(p, unit, shared.sums);
@@ -206,40 +272,16 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
       case Work::zero:
         if constexpr (pass == Pass::dense || pass == Pass::factored) write_zeros<Out>(p, unit);
         break;
-      case Work::finish_tile:
-        finish_tile<pass>(p, p.groups[unit.group], unit.tile);
-        __syncthreads();
-        if (threadIdx.x == 0) {
-          const Group& group = p.groups[unit.group];
-          group_done = arrive(&p.group_arrivals[unit.group]) == (group.rows + tile_rows - 1) / tile_rows - 1;
-        }
-        break;
-      case Work::finish_group:
-        if constexpr (pass != Pass::tokens) {
-          sum_sequences(p, p.groups[unit.group], shared.scratch);
-          __syncthreads();
-        }
-        if constexpr (pass == Pass::dense) {
-          evaluate_group(p, p.groups[unit.group]);
-          __syncthreads();
-          if (threadIdx.x == 0) arrive(&p.group_ready[unit.group]);
-        }
-        break;
       case Work::end:
         break;
     }
-    if (threadIdx.x == 0) {
-      Unit& next = shared.units[(turn + 1) & 1];
-      if (tile_done) {
-        next.work = Work::finish_tile;
-        next.group = unit.group;
-        next.tile = unit.tile;
-      } else if (group_done) {
-        next.work = Work::finish_group;
-        next.group = unit.group;
-      } else {
-        describe<pass>(p, ticket, shared.stage, next);
-      }
+    if (tile_done) shared.finish = {Finish::tile, unit.group, unit.tile};
+    turn++;
+    if (threadIdx.x == describer) {
+      Unit& next = shared.units[turn & 1];
+      describe(p, ticket, shared.hand, next);
+      if constexpr (pass == Pass::dense || pass == Pass::factored)
+        if (!next.ready) complete<pass>(p, false, shared.hand, next);
     }
   }
 }

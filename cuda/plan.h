@@ -34,8 +34,6 @@ enum class Work : uint32_t {
   residual,          ///< onehot - softmax, once the row's parts are all reduced
   reduce_residual,   ///< both, the part staying in registers in between
   zero,              ///< rows that no term scores
-  finish_tile,       ///< not ticketed: what falls to the block that completed a tile
-  finish_group,      ///< likewise
 };
 
 /// Tickets are handed out in order, a stage after another: one ticket for each part of each of its rows.

@@ -148,7 +148,7 @@ __device__ __forceinline__ uint4 shifted(uint4 low, uint4 high, uint32_t shift) 
 
 /// Loads a thread's vectors of a row at an address that is no multiple of 16: `data` is what starts `shift` bytes into the vectors from
 /// `at` on. Each lane loads its own and has the next ones from the next lane, so that nothing is waited for before all loads are issued.
-/// What follows the vectors of the last lane is loaded by the first lanes, one vector each; between two parts lies a barrier of the block.
+/// What follows the vectors of the last lane is loaded by the first lanes, one vector each; between two calls lies a barrier of the warp.
 /// From `begin` to `own` the thread's vectors are in the row; `whole_of_last`: how many of the last lane's are, with what follows them.
 template <class T>
 __device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint32_t begin, uint32_t own, uint32_t whole_of_last, uint32_t count, bool last_use,
