@@ -1,0 +1,169 @@
+#!/usr/bin/env node
+// What share of the copy kernel's bandwidth the loss kernels should reach on an H200: an event model of one multiprocessor, which takes
+// instructions, loads in flight and resident blocks from docs/gpu-sass.md. It predicts, within some 8 points; only a GPU measures.
+// Usage: model.mjs [--write]   compares the table in docs/gpu-performance.md, or writes it
+import { readFileSync, writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import * as prettier from 'prettier';
+
+/** An H200, from its data sheet and what is known of Hopper; the two columns bound what is not known. */
+const machine = {
+  bytesPerNs: 4300 / 132, // a multiprocessor's share of what a copy reaches
+  clock: 1.8, // GHz
+  schedulers: 4, // of an instruction a clock each
+  warpIssue: 0.5, // instructions a clock of one warp, which waits for its own results
+};
+const assumed = {
+  kind: { latency: 550, combine: 250, fence: 600, read: 250, finish: 4000 }, // ns
+  unkind: { latency: 800, combine: 350, fence: 900, read: 350, finish: 8000 },
+};
+const threads = 256;
+const warps = threads / 32;
+const maxSteps = 8;
+
+/**
+ * Bytes a ns that a multiprocessor reads and writes. Each block loads its part (`trips` waits for memory, one after another), then its warps
+ * issue `instructions`, then `serial` ns pass with nothing in flight for the block, then warps issue `after` and store `stored` bytes.
+ */
+function simulate({ blocks, bytes, trips, instructions, serial, after = 0, stored = 0 }, latency) {
+  const step = 4; // ns
+  const random = (
+    (state) => () =>
+      (state = (state * 48271) % 2147483647) / 2147483647
+  )(1);
+  const queue = []; // what the memory is asked for, in order
+  const returning = [];
+  const state = Array.from({ length: blocks }, () => ({ phase: 'idle', until: random() * 2000, warps: [] }));
+  const request = (block, warp, amount, isStore) => queue.push({ block, warp, left: amount, isStore, at: now + latency / 2 });
+  const load = (block) => {
+    block.phase = 'work';
+    block.warps = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
+    for (const warp of block.warps) request(block, warp, bytes / warps / trips, false);
+  };
+  let now = 0;
+  let moved = 0;
+  const warmUp = 40_000;
+  const end = 240_000;
+  for (; now < end; now += step) {
+    let budget = machine.bytesPerNs * step;
+    while (budget > 0 && queue.length > 0 && queue[0].at <= now) {
+      const first = queue[0];
+      const part = Math.min(budget, first.left);
+      first.left -= part;
+      budget -= part;
+      if (now >= warmUp) moved += part;
+      if (first.left > 1e-9) break;
+      queue.shift();
+      if (!first.isStore) returning.push({ ...first, at: now + latency / 2 });
+    }
+    while (returning.length > 0 && returning[0].at <= now) {
+      const { block, warp } = returning.shift();
+      if (++warp.trip < trips) request(block, warp, bytes / warps / trips, false);
+      else warp.left = instructions;
+    }
+    for (let scheduler = 0; scheduler < machine.schedulers; scheduler++) {
+      const ready = state.flatMap((block) =>
+        block.warps.filter((warp, i) => i % machine.schedulers === scheduler && warp.left > 0),
+      );
+      const each = Math.min(machine.warpIssue, 1 / Math.max(1, ready.length)) * machine.clock * step;
+      for (const warp of ready) warp.left -= each;
+    }
+    for (const block of state) {
+      const done = block.warps.every((warp) => warp.left <= 0);
+      if (block.phase === 'work' && done) {
+        block.phase = 'serial';
+        block.until = now + serial * (0.8 + 0.4 * random());
+      } else if (block.phase === 'serial' && now >= block.until) {
+        block.phase = 'write';
+        for (const warp of block.warps) warp.left = after;
+      } else if (block.phase === 'write' && done) {
+        if (stored > 0) request(block, undefined, stored, true);
+        load(block);
+      } else if (block.phase === 'idle' && now >= block.until) {
+        load(block);
+      }
+    }
+  }
+  return moved / (end - warmUp);
+}
+
+const page = new URL('../../docs/gpu-performance.md', import.meta.url);
+const [, sass] = /\n## sm_90\n([^]*?)(?:\n## |$)/.exec(readFileSync(new URL('../../docs/gpu-sass.md', import.meta.url), 'utf8'));
+const cells = sass.split('\n').map((line) => line.split('|').map((cell) => cell.trim().replace(/[*`]/g, '')));
+function kernel(name) {
+  const blocks = Number(cells.find((row) => row[1] === name && row.length === 6)[4]);
+  const parts = cells.filter((row) => row[1] === name && row.length > 6);
+  return {
+    blocks,
+    part: (what) => ((row) => row && { loads: Number(row[3]), slots: Number(row[5]) })(parts.find((row) => row[2] === what)),
+  };
+}
+
+/** How rows are cut: cuda/row_cut.h. */
+function cut(vocab, bytes) {
+  const steps = Math.ceil(vocab / ((threads * 16) / bytes));
+  const parts = Math.ceil(steps / maxSteps);
+  return { parts, steps: Math.ceil(steps / parts) };
+}
+
+/** The share of the copy kernel's bandwidth on the floor's bytes, for `rows` rows. */
+function share(mode, type, vocab, rows, given) {
+  const size = type === 'float' ? 4 : 2;
+  const { parts, steps } = cut(vocab, size);
+  const { blocks, part } = kernel(`<${type}, ${mode === 'forward' ? 'logps' : mode}, ${type}>`);
+  const elements = (steps * 16) / size;
+  const bytes = (vocab * size) / parts;
+  const unaligned = (vocab * size) % 16 === 0 ? 0 : 1 - size / 16; // of the rows
+  const mix = (what, of) => (1 - unaligned) * of(part(what)) + unaligned * of(part(`${what}, unaligned`));
+  const instructions = (what) => mix(what, ({ slots }) => slots * elements);
+  const trips = Math.round(mix('sums', ({ loads }) => Math.ceil(steps / loads)));
+  const reduce = { blocks, bytes, trips, instructions: instructions('sums'), serial: given.combine + given.fence };
+  const copy = machine.bytesPerNs;
+  const rate = (stage) => simulate(stage, given.latency) / copy;
+  let time; // in units of reading the logits at the copy's speed
+  if (mode === 'forward') time = 1 / rate(reduce);
+  else if (mode === 'dense') {
+    // A ticket's record, the state of its group, and then what the group and the row have left for it.
+    const gradient = { blocks, bytes, trips, instructions: instructions('gradient'), serial: 3 * given.read, stored: bytes };
+    time = 1 / rate(reduce) + 2 / rate(gradient);
+  } else {
+    // The parts of a row wait for each other; then the ticket and its record. Unaligned rows are read again, from L1.
+    const serial = reduce.serial + given.fence + 2 * given.read;
+    const from = part('gradient from registers').slots * (1 - unaligned) + part('gradient, unaligned').slots * unaligned;
+    time = 2 / rate({ ...reduce, serial, after: from * elements, stored: bytes });
+  }
+  const floor = { forward: 1, factored: 2, dense: 3 }[mode];
+  const ns = (rows * vocab * size) / (copy * 132);
+  return (floor * ns) / (time * ns + given.finish);
+}
+
+const shapes = [
+  ['Bfloat16', 32000],
+  ['Bfloat16', 50257],
+  ['Bfloat16', 128256],
+  ['float', 128256],
+];
+const percent = (value) => String(Math.round(100 * value));
+const line = (mode) => {
+  const ranges = shapes.map(([type, vocab]) => {
+    const [low, high] = [assumed.unkind, assumed.kind].map((given) => percent(share(mode, type, vocab, 8192, given)));
+    return `${low} to ${high} %`;
+  });
+  return `| ${mode} | ${ranges.join(' | ')} |`;
+};
+const table = `| | ${shapes.map(([type, vocab]) => `${String(vocab)} ${type === 'float' ? 'float32' : 'bfloat16'}`).join(' | ')} |
+| --- | ${shapes.map(() => '---').join(' | ')} |
+${['forward', 'factored', 'dense'].map(line).join('\n')}`;
+
+const [begin, end] = ['<!-- made by bench/gpu/model.mjs -->', '<!-- end -->'];
+const text = readFileSync(page, 'utf8');
+const at = text.indexOf(begin);
+if (at < 0) throw new Error(`docs/gpu-performance.md has no ${begin}`);
+const options = { ...(await prettier.resolveConfig(page.pathname)), parser: 'markdown' };
+const made = `${text.slice(0, at)}${begin}\n\n${await prettier.format(table, options)}\n${text.slice(text.indexOf(end, at))}`;
+if (parseArgs({ options: { write: { type: 'boolean' } } }).values.write) writeFileSync(page, made);
+else if (made !== text) {
+  console.error('model: the predictions in docs/gpu-performance.md are out of date: node bench/gpu/model.mjs --write');
+  process.exitCode = 1;
+}
+console.log(table);
