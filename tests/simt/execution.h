@@ -85,6 +85,8 @@ struct Body {
 };
 /// Takes `body`. Enqueued on the stream; the error is that of the launch.
 cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, Body* body);
+/// Whether a cooperative launch of so many blocks would be taken.
+cudaError_t may_launch_together(dim3 grid, dim3 block, size_t shared_bytes);
 
 /// kernel<<<grid, block, shared_bytes, stream>>>(arguments...)
 template <class... Parameters, class... Arguments>
@@ -96,6 +98,16 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
     void run() const override { std::apply(kernel, arguments); }
   };
   return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, static_cast<Body*>(new Call(kernel, arguments...)));
+}
+
+/// cudaLaunchCooperativeKernel.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                            size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
+  if (const cudaError_t error = may_launch_together(grid, block, shared_bytes);
+      error != cudaError_t{})
+    return error;
+  return launch(kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
 }  // namespace simt

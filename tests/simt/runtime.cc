@@ -55,7 +55,7 @@ struct Device;
 
 struct CUstream_st {
   Device* device = nullptr;
-  bool legacy = false, blocking = false, destroyed = false, running = false;
+  bool legacy = false, blocking = false, destroyed = false, running = false, capturing = false;
   std::deque<std::unique_ptr<Operation>> queue;  // its front stays there while it runs
   uint64_t submitted = 0, completed = 0;
   simt::Timeline timeline;
@@ -102,6 +102,7 @@ struct Allocation {
   size_t bytes;
   CUmemPoolHandle_st* pool = nullptr;
   bool freeing = false;
+  bool mapped = false;  ///< by cuMemMap: it may be one of several that follow one another
 };
 
 long long number(const char* variable, long long otherwise) {
@@ -138,7 +139,9 @@ struct Runtime {
   bool stopping = false;
   std::vector<std::unique_ptr<Device>> devices;
   size_t memory;
-  int driver, capability;
+  int driver, capability, partition;
+  bool cooperative, pools_supported;
+  size_t mapping_handles = 0;
   std::chrono::microseconds delay;
   std::set<CUstream_st*> streams;  // live handles
   std::set<CUevent_st*> events;
@@ -151,6 +154,9 @@ struct Runtime {
     memory = size_t(number("SIMT_MEMORY", 1ll << 30));
     driver = int(number("SIMT_DRIVER", CUDART_VERSION));
     capability = int(number("SIMT_CAPABILITY", 90));
+    partition = int(number("SIMT_PARTITION", 0));
+    cooperative = number("SIMT_COOPERATIVE", 1) != 0;
+    pools_supported = number("SIMT_POOLS", 1) != 0;
     delay = std::chrono::microseconds(number("SIMT_DELAY", 0));
     const int count = driver < CUDART_VERSION ? 0 : int(number("SIMT_DEVICES", 2));
     for (int i = 0; i < count; ++i) {
@@ -575,29 +581,41 @@ constexpr ErrorText error_texts[] = {
     SIMT_ERROR(cudaErrorInvalidPitchValue, "invalid pitch argument"),
     SIMT_ERROR(cudaErrorInvalidDevicePointer, "invalid device pointer"),
     SIMT_ERROR(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
-    SIMT_ERROR(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version"),
+    SIMT_ERROR(cudaErrorInsufficientDriver,
+               "CUDA driver version is insufficient for CUDA runtime version"),
     SIMT_ERROR(cudaErrorDevicesUnavailable, "CUDA-capable device(s) is/are busy or unavailable"),
     SIMT_ERROR(cudaErrorInvalidDeviceFunction, "invalid device function"),
     SIMT_ERROR(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     SIMT_ERROR(cudaErrorInvalidDevice, "invalid device ordinal"),
-    SIMT_ERROR(cudaErrorNoKernelImageForDevice, "no kernel image is available for execution on the device"),
+    SIMT_ERROR(cudaErrorNoKernelImageForDevice,
+               "no kernel image is available for execution on the device"),
     SIMT_ERROR(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered"),
     SIMT_ERROR(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     SIMT_ERROR(cudaErrorSymbolNotFound, "named symbol not found"),
     SIMT_ERROR(cudaErrorNotReady, "device not ready"),
+    SIMT_ERROR(cudaErrorUnsupportedPtxVersion,
+               "the provided PTX was compiled with an unsupported toolchain."),
     SIMT_ERROR(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
     SIMT_ERROR(cudaErrorLaunchOutOfResources, "too many resources requested for launch"),
     SIMT_ERROR(cudaErrorLaunchTimeout, "the launch timed out and was terminated"),
     SIMT_ERROR(cudaErrorAssert, "device-side assert triggered"),
-    SIMT_ERROR(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped"),
-    SIMT_ERROR(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region"),
+    SIMT_ERROR(cudaErrorHostMemoryAlreadyRegistered,
+               "part or all of the requested memory range is already mapped"),
+    SIMT_ERROR(cudaErrorHostMemoryNotRegistered,
+               "pointer does not correspond to a registered memory region"),
     SIMT_ERROR(cudaErrorHardwareStackError, "hardware stack error"),
     SIMT_ERROR(cudaErrorIllegalInstruction, "an illegal instruction was encountered"),
     SIMT_ERROR(cudaErrorMisalignedAddress, "misaligned address"),
     SIMT_ERROR(cudaErrorLaunchFailure, "unspecified launch failure"),
+    SIMT_ERROR(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch"),
     SIMT_ERROR(cudaErrorNotPermitted, "operation not permitted"),
     SIMT_ERROR(cudaErrorNotSupported, "operation not supported"),
-    SIMT_ERROR(cudaErrorSystemDriverMismatch, "system has unsupported display driver / cuda driver combination"),
+    SIMT_ERROR(cudaErrorSystemDriverMismatch,
+               "system has unsupported display driver / cuda driver combination"),
+    SIMT_ERROR(cudaErrorStreamCaptureUnsupported,
+               "operation not permitted when stream is capturing"),
+    SIMT_ERROR(cudaErrorStreamCaptureImplicit,
+               "operation would make the legacy stream depend on a capturing blocking stream"),
     SIMT_ERROR(cudaErrorUnknown, "unknown error"),
 };
 const ErrorText* text_of(cudaError_t error) {
@@ -713,11 +731,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMajor: *value = p.major; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: *value = p.minor; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = int(p.sharedMemPerMultiprocessor); return cudaSuccess;
-    case cudaDevAttrCooperativeLaunch: *value = 0; return cudaSuccess;
+    case cudaDevAttrCooperativeLaunch:
+      *value = runtime().cooperative;
+      return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(p.sharedMemPerBlockOptin); return cudaSuccess;
     case cudaDevAttrMaxBlocksPerMultiprocessor: *value = p.maxBlocksPerMultiProcessor; return cudaSuccess;
     case cudaDevAttrReservedSharedMemoryPerBlock: *value = int(p.reservedSharedMemPerBlock); return cudaSuccess;
-    case cudaDevAttrMemoryPoolsSupported: *value = 1; return cudaSuccess;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = runtime().pools_supported;
+      return cudaSuccess;
   }
   return note(cudaErrorInvalidValue);
 }
@@ -860,6 +882,7 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
 }
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
   SIMT_ENTER();
+  if (!runtime().pools_supported) return note(cudaErrorNotSupported);
   if (!pool || !properties || properties->allocType != cudaMemAllocationTypePinned || properties->location.type != cudaMemLocationTypeDevice) {
     return note(cudaErrorInvalidValue);
   }
@@ -999,6 +1022,15 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   if (!stream) return note(cudaErrorInvalidResourceHandle);
   if (!stream->queue.empty()) return note(cudaErrorNotReady);
   acquire(&stream->order);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
+  SIMT_ENTER();
+  if (!status) return note(cudaErrorInvalidValue);
+  Lock lock(runtime().mutex);
+  const CUstream_st* const stream = resolve(handle);
+  if (!stream) return note(cudaErrorInvalidResourceHandle);
+  *status = stream->capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
 cudaError_t cudaStreamGetDevice(cudaStream_t handle, int* device) {
@@ -1174,7 +1206,22 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
   if (!blocks || block_size <= 0) return note(cudaErrorInvalidValue);
   if (!kernel) return note(cudaErrorInvalidDeviceFunction);
   *blocks = block_size > int(simt::max_threads_per_block) ? 0 : int(simt::blocks_per_multiprocessor(unsigned(block_size), dynamic_shared_bytes));
+  *blocks = int(number("SIMT_OCCUPANCY", *blocks));
   return cudaSuccess;
+}
+
+cudaError_t simt::may_launch_together(dim3 grid, dim3 block, size_t shared_bytes) {
+  if (const cudaError_t error = enter("cudaLaunchCooperativeKernel", current_device))
+    return note(error);
+  Runtime& r = runtime();
+  if (!r.cooperative) return note(cudaErrorNotSupported);
+  const unsigned multiprocessors =
+      r.partition > 0 ? unsigned(r.partition)
+                      : unsigned(r.devices[size_t(current_device)]->multiprocessors);
+  const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z,
+                 fit = uint64_t(multiprocessors) *
+                       blocks_per_multiprocessor(block.x * block.y * block.z, shared_bytes);
+  return blocks <= fit ? cudaSuccess : note(cudaErrorCooperativeLaunchTooLarge);
 }
 
 cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t handle, Body* body) {
@@ -1219,13 +1266,32 @@ CUresult get_address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer
   if (bytes) *bytes = found->second.bytes;
   return CUDA_SUCCESS;
 }
+CUresult retain_allocation_handle(CUmemGenericAllocationHandle* handle, void* pointer) {
+  if (unloading || runtime().devices.empty()) return CUDA_ERROR_INVALID_VALUE;
+  Lock lock(runtime().mutex);
+  const auto* const found = find(pointer);
+  if (!found || !found->second.mapped) return CUDA_ERROR_INVALID_VALUE;
+  *handle = ++runtime().mapping_handles;
+  return CUDA_SUCCESS;
+}
+CUresult release_allocation_handle(CUmemGenericAllocationHandle) {
+  Lock lock(runtime().mutex);
+  --runtime().mapping_handles;
+  return CUDA_SUCCESS;
+}
 }  // namespace
 
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long, cudaDriverEntryPointQueryResult* status) {
   SIMT_ENTER();
   if (!symbol || !function) return note(cudaErrorInvalidValue);
-  const bool known = !std::strcmp(symbol, "cuMemGetAddressRange") || !std::strcmp(symbol, "cuMemGetAddressRange_v2");
-  *function = known ? reinterpret_cast<void*>(get_address_range) : nullptr;
+  const std::string name = symbol;
+  *function = name == "cuMemGetAddressRange" || name == "cuMemGetAddressRange_v2"
+                  ? reinterpret_cast<void*>(get_address_range)
+              : name == "cuMemRetainAllocationHandle"
+                  ? reinterpret_cast<void*>(retain_allocation_handle)
+              : name == "cuMemRelease" ? reinterpret_cast<void*>(release_allocation_handle)
+                                       : nullptr;
+  const bool known = *function != nullptr;
   if (status) *status = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return known || status ? cudaSuccess : note(cudaErrorSymbolNotFound);
 }
@@ -1274,6 +1340,38 @@ void* simt::load_library(const char* path) {
 }
 
 // --- What tests ask -------------------------------------------------------------------------------------------------------------
+
+void simt::map_in_pieces(void* pointer, size_t piece) {
+  Lock lock(runtime().mutex);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(pointer);
+  const Allocation whole = runtime().allocations.at(begin);
+  for (size_t at = 0; at < whole.bytes; at += piece) {
+    Allocation part = whole;
+    part.bytes = std::min(piece, whole.bytes - at);
+    part.mapped = true;
+    runtime().allocations[begin + at] = part;
+  }
+}
+void simt::map_in_one(void* pointer) {
+  Lock lock(runtime().mutex);
+  auto& allocations = runtime().allocations;
+  const auto first = allocations.find(reinterpret_cast<uintptr_t>(pointer));
+  first->second.mapped = false;
+  for (auto next = std::next(first); next != allocations.end() && next->second.mapped &&
+                                     next->first == first->first + first->second.bytes;) {
+    first->second.bytes += next->second.bytes;
+    next = allocations.erase(next);
+  }
+}
+void simt::unmark_mapped(void* pointer) {
+  Lock lock(runtime().mutex);
+  runtime().allocations.at(reinterpret_cast<uintptr_t>(pointer)).mapped = false;
+}
+size_t simt::live_mapping_handles() { return runtime().mapping_handles; }
+void simt::set_capturing(cudaStream_t stream, bool capturing) {
+  Lock lock(runtime().mutex);
+  resolve(stream)->capturing = capturing;
+}
 
 size_t simt::live_allocations() {
   if (unloading) return 0;

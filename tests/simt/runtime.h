@@ -1,21 +1,29 @@
-// The part of the CUDA runtime API that the backend uses, under CUDA's names and with CUDA's numbers, over emulated devices.
+// The part of the CUDA runtime API that the backend uses, under CUDA's names and with CUDA's
+// numbers, over emulated devices.
 //
-// Each device has one thread that carries out the work of its streams: in order within a stream, in turns between them, the legacy
-// default stream against all blocking ones. So a missing wait shows as it does on the hardware. Device memory is memory of the process,
-// exactly as long as asked for and 0xff at first.
+// Each device has one thread that carries out the work of its streams: in order within a stream, in
+// turns between them, the legacy default stream against all blocking ones. So a missing wait shows
+// as it does on the hardware. Device memory is memory of the process, exactly as long as asked for
+// and 0xff at first.
 //
 // Environment, read at the first call:
 //   SIMT_DEVICES=2          how many devices
 //   SIMT_MEMORY=1073741824  bytes of each
 //   SIMT_MULTIPROCESSORS=2  of each, 1 to 4; or one number for each device: 2,1
-//   SIMT_L2=65536           bytes of the L2 cache of each, likewise: small, so that small batches are cut as large ones are
-//   SIMT_CAPABILITY=90      their compute capability
-//   SIMT_DRIVER=13000       the CUDA version of the driver; below 13000 it is too old, 0 is none
-//   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait bare
+//   SIMT_L2=65536           bytes of the L2 cache of each, likewise: small, so that small batches
+//   are cut as large ones are SIMT_CAPABILITY=90      their compute capability SIMT_DRIVER=13000
+//   the CUDA version of the driver; below 13000 it is too old, 0 is none SIMT_COOPERATIVE=1      0:
+//   no cooperative launches SIMT_POOLS=1            0: no memory pools SIMT_PARTITION=0
+//   multiprocessors that a cooperative launch may count on, where they are fewer than the device
+//   says SIMT_OCCUPANCY=N        blocks of every kernel on a multiprocessor, as far as asking tells
+//   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait
+//   bare
 // read at every call:
-//   SIMT_FAIL=name:error:after[:times][,...]  `name` fails with that error after so many calls that did not, once or so many times;
-//                           `kernel` is the run of a kernel: an error of the device, which all later calls return; cudaMallocAsync
-//                           stands for cudaMallocFromPoolAsync as well
+//   SIMT_FAIL=name:error:after[:times][,...]  `name` fails with that error after so many calls that
+//   did not, once or so many times;
+//                           `kernel` is the run of a kernel: an error of the device, which all
+//                           later calls return; cudaMallocAsync stands for cudaMallocFromPoolAsync
+//                           as well
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -41,6 +49,7 @@ enum cudaError : int {
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorSymbolNotFound = 500,
   cudaErrorNotReady = 600,
+  cudaErrorUnsupportedPtxVersion = 222,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchTimeout = 702,
@@ -51,9 +60,12 @@ enum cudaError : int {
   cudaErrorIllegalInstruction = 715,
   cudaErrorMisalignedAddress = 716,
   cudaErrorLaunchFailure = 719,
+  cudaErrorCooperativeLaunchTooLarge = 720,
   cudaErrorNotPermitted = 800,
   cudaErrorNotSupported = 801,
   cudaErrorSystemDriverMismatch = 803,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureImplicit = 906,
   cudaErrorUnknown = 999,
 };
 const char* cudaGetErrorName(cudaError_t error);
@@ -231,6 +243,13 @@ cudaError_t cudaStreamAddCallback(cudaStream_t stream, cudaStreamCallback_t call
 /// Not called when earlier work failed.
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data);
 
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone = 0,
+  cudaStreamCaptureStatusActive = 1,
+  cudaStreamCaptureStatusInvalidated = 2
+};
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status);
+
 // Kernels
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
@@ -249,6 +268,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*ke
 
 using CUdeviceptr = unsigned long long;
 enum cudaError_enum { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CUDA_ERROR_NOT_FOUND = 500 };
+using CUmemGenericAllocationHandle = unsigned long long;
 using CUresult = cudaError_enum;
 #define CUDAAPI
 enum cudaDriverEntryPointQueryResult {
@@ -257,7 +277,7 @@ enum cudaDriverEntryPointQueryResult {
   cudaDriverEntryPointVersionNotSufficent = 2,
 };
 constexpr unsigned long long cudaEnableDefault = 0;
-/// Knows cuMemGetAddressRange.
+/// Knows cuMemGetAddressRange, cuMemRetainAllocationHandle and cuMemRelease.
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version, unsigned long long flags,
                                              cudaDriverEntryPointQueryResult* status = nullptr);
 
@@ -277,6 +297,17 @@ struct Access {
   int (*injected)(const char* name);
 };
 
+/// Makes an allocation one of several mappings of so many bytes, or one piece again: to be freed it
+/// must be one.
+void map_in_pieces(void* pointer, size_t piece);
+void map_in_one(void* pointer);
+/// Makes the mapping at an address an allocation that only lies behind another.
+void unmark_mapped(void* pointer);
+/// Handles of mappings that were retained and not released.
+size_t live_mapping_handles();
+/// Says of a stream that it is captured into a graph, or not any more. Nothing is captured: work on
+/// it goes on as before.
+void set_capturing(cudaStream_t stream, bool capturing);
 /// Device allocations that were not freed, on all devices; the work of all devices is waited for first.
 size_t live_allocations();
 /// Kernels run so far, by all devices.
