@@ -172,7 +172,43 @@ void release(int device, void* pointer) {
   check(cudaFree(pointer), "cudaFree");
 }
 
-PointerInfo inspect(const void* pointer) {
+namespace {
+
+using AddressRange = int (*)(unsigned long long*, size_t*, unsigned long long);
+
+/// Whether an address is in a mapping (cuMemMap), to which the driver gives a handle of its own.
+bool mapped(uintptr_t address) {
+  static const auto retain =
+      driver_function<int (*)(unsigned long long*, void*)>("cuMemRetainAllocationHandle", 11000);
+  static const auto release = driver_function<int (*)(unsigned long long)>("cuMemRelease", 10020);
+  unsigned long long handle = 0;
+  if (!retain || !release || retain(&handle, reinterpret_cast<void*>(address)) != 0) return false;
+  release(handle);
+  return true;
+}
+
+/// Where memory of the device ends that begins at a mapping which ends at `end`, or `wanted`, if
+/// that comes first. An allocator may make one array of several mappings, as PyTorch's expandable
+/// segments are, and the driver tells of one at a time.
+uintptr_t end_of_mappings(AddressRange range, int device, uintptr_t end, uintptr_t wanted) {
+  while (end < wanted && mapped(end - 1) && mapped(end)) {
+    cudaPointerAttributes attributes{};
+    const cudaError_t error = cudaPointerGetAttributes(&attributes, reinterpret_cast<void*>(end));
+    ignore(error);
+    unsigned long long base = 0;
+    size_t bytes = 0;
+    if (error != cudaSuccess || attributes.type != cudaMemoryTypeDevice ||
+        attributes.device != device)
+      break;
+    if (range(&base, &bytes, end) != 0 || base != end || bytes == 0) break;
+    end += bytes;
+  }
+  return end;
+}
+
+}  // namespace
+
+PointerInfo inspect(const void* pointer, size_t wanted) {
   cudaPointerAttributes attributes{};
   const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
   if (error == cudaErrorInvalidValue) { // an address that cannot be one
@@ -190,13 +226,14 @@ PointerInfo inspect(const void* pointer) {
   info.device = attributes.device;
   if (info.kind == PointerInfo::Kind::host) return info;
   // The runtime has no call for it.
-  static const auto range = driver_function<int (*)(unsigned long long*, size_t*, unsigned long long)>("cuMemGetAddressRange", 3020);
+  static const auto range = driver_function<AddressRange>("cuMemGetAddressRange", 3020);
   unsigned long long base = 0;
   size_t bytes = 0;
   const DeviceGuard guard(info.device);
   if (range && range(&base, &bytes, reinterpret_cast<uintptr_t>(pointer)) == 0) {
-    info.base = reinterpret_cast<const void*>(base);
-    info.bytes = bytes;
+    const auto begin = uintptr_t(base), needed = reinterpret_cast<uintptr_t>(pointer) + wanted;
+    info.base = reinterpret_cast<const void*>(begin);
+    info.bytes = end_of_mappings(range, info.device, begin + bytes, needed) - begin;
   }
   return info;
 }

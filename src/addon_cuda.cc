@@ -71,10 +71,10 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
-/// inspect(pointer)
+/// inspect(pointer, bytes)
 Napi::Value inspect(const Napi::CallbackInfo& info) {
   static constexpr const char* kinds[] = {"unregistered", "host", "device", "managed"};
-  const gpu::PointerInfo p = gpu::inspect(address_argument(info, 0));
+  const gpu::PointerInfo p = gpu::inspect(address_argument(info, 0), size_argument(info, 1));
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("kind", kinds[int(p.kind)]);
   result.Set("device", p.device);

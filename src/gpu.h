@@ -53,11 +53,14 @@ void release(int device, void* pointer);
 struct PointerInfo {
   enum class Kind { unregistered, host, device, managed } kind = Kind::unregistered;
   int device = -1;
-  /// The allocation around it; null and 0 where unknown.
+  /// The allocation around it, or the mappings that follow one another there; null and 0 where
+  /// unknown.
   const void* base = nullptr;
   size_t bytes = 0;
 };
-PointerInfo inspect(const void* pointer);
+/// Memory that is made of mappings (cuMemMap) is followed from one to the next until `bytes` from
+/// the address are known.
+PointerInfo inspect(const void* pointer, size_t bytes = 1);
 
 /// Page-locks host memory, so that copies of it go at full speed and without a stage.
 void pin(void* data, size_t bytes);

@@ -12,7 +12,7 @@ Device device(int) { absent(); }
 size_t free_memory(int) { absent(); }
 void* allocate(int, size_t) { absent(); }
 void release(int, void*) { absent(); }
-PointerInfo inspect(const void*) { absent(); }
+PointerInfo inspect(const void*, size_t) { absent(); }
 void pin(void*, size_t) { absent(); }
 void unpin(void*) { absent(); }
 void copy_to_device(int, Stream, void*, const void*, size_t) { absent(); }

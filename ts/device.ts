@@ -398,7 +398,7 @@ class Region {
       device: actual,
       base,
       bytes: size,
-    } = onDevice(`${name}: asking what its address is`, (cuda) => cuda.inspect(ptr));
+    } = onDevice(`${name}: asking what its address is`, (cuda) => cuda.inspect(ptr, bytes));
     const address = `0x${ptr.toString(16)}`;
     if (kind === 'unregistered' || kind === 'host') {
       const what =

@@ -33,7 +33,7 @@ export interface NativeCuda {
   allocate(device: number, bytes: number): bigint;
   /** `bytes` as they were allocated. */
   release(pointer: bigint, bytes: number): void;
-  inspect(pointer: bigint): PointerInfo;
+  inspect(pointer: bigint, bytes: number): PointerInfo;
   /** The address, for `unpin`. */
   pin(memory: Uint8Array): bigint;
   unpin(address: bigint): void;
@@ -71,7 +71,7 @@ export interface CudaStatus {
 export interface PointerInfo {
   readonly kind: 'unregistered' | 'host' | 'device' | 'managed';
   readonly device: number;
-  /** The allocation around the address; 0n and 0 where unknown. */
+  /** The allocation around the address, or the mappings that follow one another there; 0n and 0 where unknown. */
   readonly base: bigint;
   readonly bytes: number;
 }
@@ -193,7 +193,7 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
 }
 
 /** That of src/addon.cc; raised with every change of the shapes above. */
-const interfaceRevision = 4;
+const interfaceRevision = 5;
 
 let loaded: { readonly addon: Native; readonly file: string } | undefined;
 
