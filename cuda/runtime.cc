@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 namespace diralign::gpu {
@@ -117,14 +118,22 @@ PinnedBlock::~PinnedBlock() {
 
 namespace {
 
+/// Null where the device has no pools, as under some hypervisors.
 cudaMemPool_t workspace_pool(int device) {
   static std::mutex mutex;
   // Never destroyed, as above.
-  static auto& pools = *new std::vector<cudaMemPool_t>;
+  static auto& pools = *new std::vector<std::optional<cudaMemPool_t>>;
   const std::lock_guard lock(mutex);
   if (size_t(device) >= pools.size()) pools.resize(size_t(device) + 1);
-  cudaMemPool_t& pool = pools[size_t(device)];
+  std::optional<cudaMemPool_t>& pool = pools[size_t(device)];
   if (!pool) {
+    int supported = 0;
+    check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device),
+          "cudaDeviceGetAttribute");
+    if (!supported) {
+      pool = nullptr;
+      return nullptr;
+    }
     cudaMemPoolProps properties{};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.handleTypes = cudaMemHandleTypeNone;
@@ -139,7 +148,7 @@ cudaMemPool_t workspace_pool(int device) {
     }
     pool = made;
   }
-  return pool;
+  return *pool;
 }
 
 }  // namespace
@@ -147,14 +156,21 @@ cudaMemPool_t workspace_pool(int device) {
 Workspace::Workspace(int device, cudaStream_t stream, size_t bytes) : device_(device), stream_(stream), bytes_(bytes) {
   if (bytes == 0) return;
   const DeviceGuard guard(device);
-  check(cudaMallocFromPoolAsync(&data_, bytes, workspace_pool(device), stream), "cudaMallocFromPoolAsync");
+  if (const cudaMemPool_t pool = workspace_pool(device))
+    check(cudaMallocFromPoolAsync(&data_, bytes, pool, stream), "cudaMallocFromPoolAsync");
+  else check(cudaMalloc(&data_, bytes), "cudaMalloc");
 }
 
 Workspace::~Workspace() {
   if (!data_) return;
   try {
     const DeviceGuard guard(device_);
-    ignore(cudaFreeAsync(data_, stream_));
+    if (workspace_pool(device_)) {
+      ignore(cudaFreeAsync(data_, stream_));
+    } else {
+      ignore(cudaStreamSynchronize(stream_));
+      ignore(cudaFree(data_));
+    }
   } catch (const Error&) {
     // Without its device there is no memory to free.
   }

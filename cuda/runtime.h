@@ -62,8 +62,10 @@ class PinnedBlock {
   size_t bytes_ = 0;
 };
 
-/// Device memory in the order of a stream: work enqueued there afterwards may use it, and giving it back is enqueued, too. From a pool
-/// of our own for each device, which keeps 32 MiB: the default pool is for other libraries to tune. Aligned to 256 bytes, not cleared.
+/// Device memory in the order of a stream: work enqueued there afterwards may use it, and giving it
+/// back is enqueued, too. From a pool of our own for each device, which keeps 32 MiB: the default
+/// pool is for other libraries to tune. Where a device has no pools, giving it back waits for the
+/// stream. Aligned to 256 bytes, not cleared.
 class Workspace {
  public:
   Workspace() = default;
