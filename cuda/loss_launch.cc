@@ -143,6 +143,7 @@ static_assert(sizeof(Stage) == 16);
 
 LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches, size_t stages, const Place& place)
     : pass_(r.pass), dtype_(r.dtype), device_(place.device), stream_(as_stream(place.stream)) {
+  refuse_capture(stream_);
   const RowList& rows = *r.rows;
   const RowRange range = rows_of_pairs(rows, r.terms.pairs, r.first_pair, r.last_pair);
   const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;

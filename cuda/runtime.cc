@@ -307,6 +307,7 @@ void copy_to_device(int device, Stream handle, void* to, const void* from, size_
   if (bytes == 0) return;
   const DeviceGuard guard(device);
   const cudaStream_t stream = as_stream(handle);
+  refuse_capture(stream);
   if (page_locked(from, bytes)) return copy_direct(stream, to, from, bytes, cudaMemcpyHostToDevice);
   Stages stages(stream, bytes);
   for (size_t chunk = 0, at = 0; at < bytes; chunk++, at += stage_bytes) {
@@ -322,6 +323,7 @@ void copy_to_host(int device, Stream handle, void* to, const void* from, size_t 
   if (bytes == 0) return;
   const DeviceGuard guard(device);
   const cudaStream_t stream = as_stream(handle);
+  refuse_capture(stream);
   if (page_locked(to, bytes)) return copy_direct(stream, to, from, bytes, cudaMemcpyDeviceToHost);
   Stages stages(stream, bytes);
   const auto fetch = [&](size_t chunk) {
@@ -363,8 +365,24 @@ void destroy_stream(int device, Stream stream) {
   check(cudaStreamDestroy(as_stream(stream)), "cudaStreamDestroy");
 }
 
+void refuse_capture(cudaStream_t stream) {
+  cudaStreamCaptureStatus capture{};
+  const cudaError_t error = cudaStreamIsCapturing(stream, &capture);
+  ignore(error);
+  // The default stream would take part in what a blocking stream captures. Other errors are those
+  // of earlier work, and the call that follows tells of them.
+  if (error != cudaErrorStreamCaptureImplicit &&
+      (error != cudaSuccess || capture == cudaStreamCaptureStatusNone))
+    return;
+  throw Error("cudaStreamIsCapturing", int(cudaErrorStreamCaptureUnsupported),
+              "cudaErrorStreamCaptureUnsupported",
+              "the stream is captured into a graph: the host needs numbers that capturing does not "
+              "compute; end the capture first");
+}
+
 void synchronize(int device, Stream stream) {
   const DeviceGuard guard(device);
+  refuse_capture(as_stream(stream));
   check(cudaStreamSynchronize(as_stream(stream)), "cudaStreamSynchronize");
 }
 

@@ -109,6 +109,9 @@ class Marker {
   cudaEvent_t event_ = nullptr;
 };
 
+/// Throws for a stream that is captured into a graph, before anything invalidates the capture.
+void refuse_capture(cudaStream_t stream);
+
 /// Whether copies of this host memory go straight to the device: page-locked by whomever.
 bool page_locked(const void* data, size_t bytes);
 
