@@ -109,7 +109,10 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;
   const size_t row_bytes = size_t(r.vocab) * dtype_bytes(r.dtype), ignored = r.write_ignored ? r.rows->ignored.size() : 0;
   has_rows_ = range.size() > 0;
-  if (!has_rows_ && ignored == 0) return;
+  if (!has_rows_ && ignored == 0) {
+    if (place.begin) record(place.device, place.begin, place.stream);
+    return;
+  }
 
   const DeviceLimits device = limits(place.device);
   // A group is read, then the next one, and then the first again: two of them leave room in the cache for what is written meanwhile.
@@ -142,7 +145,7 @@ static_assert(sizeof(Stage) == 16);
 }  // namespace
 
 LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches, size_t stages, const Place& place)
-    : pass_(r.pass), dtype_(r.dtype), device_(place.device), stream_(as_stream(place.stream)) {
+    : pass_(r.pass), dtype_(r.dtype), device_(place.device), stream_(as_stream(place.stream)), begin_(place.begin) {
   refuse_capture(stream_);
   const RowList& rows = *r.rows;
   const RowRange range = rows_of_pairs(rows, r.terms.pairs, r.first_pair, r.last_pair);
@@ -283,3 +286,4 @@ void LossWork::fetch() {
 }
 
 }  // namespace diralign::gpu
+  if (const Event begin = std::exchange(begin_, Event{})) record(device_, begin, reinterpret_cast<Stream>(stream_));

@@ -88,6 +88,7 @@ class LossWork {
   Dtype dtype_;
   int device_;
   cudaStream_t stream_;
+  Event begin_;  ///< until it is recorded
   Plan plan_{};
   size_t uploaded_ = 0, next_launch_, upload_bytes_, result_bytes_;
   void* uploads_;  ///< where in the workspace the upload goes

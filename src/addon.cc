@@ -149,13 +149,16 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
   Environment& environment = Environment::of(info.Env());
   const Napi::Object request = info[0].As<Napi::Object>(), batch = request.Get("batch").As<Napi::Object>();
   const auto target = static_cast<Target>(integer(batch, "target"));
-  const gpu::Place place{int(integer(batch, "device")), gpu::Stream(unsigned_integer(batch.Get("stream")))};
+  gpu::Place place{int(integer(batch, "device")),
+                   gpu::Stream(unsigned_integer(batch.Get("stream")))};
   AnyJob* raw = job.get();
   const bool enqueued = target == Target::device && !job->layer;
   double* memory_used = job->layer ? elements_of<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed", 1) : nullptr;
   if (!info[1].IsFunction()) {
     const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {}) : decltype(environment.time_next){};
-    if (begin) gpu::record(place.device, begin, place.stream);
+    // What the host prepares is not the device's time. A layer's host works all along.
+    if (enqueued) place.begin = begin;
+    else if (begin) gpu::record(place.device, begin, place.stream);
     std::unique_ptr<gpu::Launch> launch;
     if (enqueued) launch = gpu::launch(*job, place);
     else run_to_end(*job, target, place, environment.pool(), memory_used);

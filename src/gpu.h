@@ -93,6 +93,9 @@ void notify(int device, Stream stream, std::function<void(int)> done);
 struct Place {
   int device = 0;
   Stream stream = 0;
+  /// Of `launch`: recorded right before the first work that is enqueued, when the host has prepared
+  /// all of it; 0: none.
+  Event begin = 0;
 };
 
 /// A job on device data, enqueued. The job must outlive it.
@@ -108,6 +111,8 @@ class Launch {
 std::unique_ptr<Launch> launch(LossJob& job, const Place& place);
 std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place);
 std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place);
+  /// Of `launch`: recorded right before the first work that is enqueued, when the host has prepared all of it; 0: none.
+  Event begin = 0;
 
 /// Why jobs with an output layer cannot run on a device, or empty: they need cuBLASLt, which is loaded when it is first asked for.
 const std::string& layer_problem();

@@ -18,7 +18,7 @@ export interface Native {
   cpuInfo(): { readonly isa: string; readonly threads: number };
   /** One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales `target` by 1, 2 copies. */
   memoryLoop(kind: 0 | 1 | 2, source: Float32Array, target: Float32Array, threads: number): void;
-  /** For benchmarks: handles of events that the next synchronous call on device data records right before and after its work. */
+  /** For benchmarks: handles of events that the next synchronous call on device data records right before and after its work on the device. */
   timeNext(begin: bigint, end: bigint): void;
   readonly cuda: NativeCuda;
 }
