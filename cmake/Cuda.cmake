@@ -8,8 +8,9 @@
 # nvcc is looked for in CUDACXX, CUDA_HOME, CUDA_PATH, the PATH and /usr/local/cuda.
 set(DIRALIGN_CUDA "AUTO" CACHE STRING "CUDA backend: AUTO, ON, OFF or EMULATED")
 set_property(CACHE DIRALIGN_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
-# Machine code for each generation, the last with PTX for those to come.
-set(_cuda_all "75-real;80-real;86-real;89-real;90-real;100-real;120")
+# Machine code for each generation; the last with PTX for those to come, and 80 with PTX for those in between that have no code here, such
+# as 8.7 and 11.0.
+set(_cuda_all "75-real;80;86-real;89-real;90-real;100-real;120")
 set(_cuda_architectures all)
 if(DEFINED ENV{DIRALIGN_CUDA_ARCHITECTURES})
   set(_cuda_architectures "$ENV{DIRALIGN_CUDA_ARCHITECTURES}")
@@ -107,7 +108,18 @@ if(_cuda_implementation STREQUAL "NVCC")
   set_target_properties(diralign_gpu PROPERTIES
     CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
   target_include_directories(diralign_gpu SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
-  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"${_cuda_architectures}\"")
+  # What is PTX alone is no machine code: its times say nothing of the kernels.
+  foreach(_kind ARCHITECTURES PTX)
+    set(_list "${CMAKE_CUDA_ARCHITECTURES}")
+    if(_kind STREQUAL "PTX")
+      list(FILTER _list EXCLUDE REGEX "-real$")
+    else()
+      list(FILTER _list EXCLUDE REGEX "-virtual$")
+    endif()
+    list(TRANSFORM _list REPLACE "-(real|virtual)$" "")
+    list(JOIN _list "," _list)
+    target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_${_kind}=\"${_list}\"")
+  endforeach()
   # The smallest form that the drivers of this release of CUDA can read.
   set(_compress "-Xfatbin=-compress-all")
   if(_version VERSION_GREATER_EQUAL 13)
@@ -125,7 +137,7 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   add_subdirectory(tests/simt)
   set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(diralign_gpu STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
-  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\""
+  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"" "DIRALIGN_CUDA_PTX=\"\""
     PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"")
   add_dependencies(diralign_gpu diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
   target_include_directories(diralign_gpu PUBLIC cuda) # the native tests look inside

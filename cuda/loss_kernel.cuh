@@ -287,9 +287,10 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
 }
 
 template <class T, Pass pass, class Out = T>
-cudaError_t launch_loss_kernel(const Plan& plan, uint32_t blocks, cudaStream_t stream) {
-  // Where parts of a row wait for each other, every block must be on the device.
-  if (pass == Pass::factored) return gpu_launch_together(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
+cudaError_t launch_loss_kernel(const Plan& plan, uint32_t blocks, bool together,
+                               cudaStream_t stream) {
+  if (pass == Pass::factored && together)
+    return gpu_launch_together(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
   return gpu_launch(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
 }
 template <class T, Pass pass, class Out = T>

@@ -8,7 +8,9 @@ namespace diralign::gpu {
 constexpr int pass_count = 4;
 
 struct LossKernels {
-  cudaError_t (*launch[pass_count])(const Plan& plan, uint32_t blocks, cudaStream_t stream);
+  /// `together`: blocks wait for each other, so that all of them must be on the device at once.
+  cudaError_t (*launch[pass_count])(const Plan& plan, uint32_t blocks, bool together,
+                                    cudaStream_t stream);
   /// Blocks that fit on a multiprocessor of the current device at the same time.
   cudaError_t (*blocks_per_multiprocessor[pass_count])(int* blocks);
 };

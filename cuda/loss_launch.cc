@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <mutex>
+#include <string>
+#include <utility>
 
 namespace diralign::gpu {
 
@@ -23,22 +25,67 @@ class Layout {
 };
 
 struct DeviceLimits {
+  bool known = false;
   size_t l2_bytes = 0;
-  uint32_t resident_blocks[dtype_count][dtype_count][pass_count] = {};  ///< by the types of logits and gradient
+  uint32_t multiprocessors = 0;
+  bool launches_together = false;  ///< whether blocks may wait for each other
+  /// On a multiprocessor, by the types of logits and gradient.
+  uint32_t blocks[dtype_count][dtype_count][pass_count] = {};
+
+  uint32_t resident_blocks(Dtype logits, Dtype gradient, Pass pass) const {
+    const uint32_t fit = blocks[int(logits)][int(gradient)][int(pass)];
+    // With none a launch would fail, and blocks that wait for others would wait for ever.
+    if (fit == 0)
+      throw Error("cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+                  int(cudaErrorLaunchOutOfResources), "cudaErrorLaunchOutOfResources",
+                  "no block of the loss kernel fits a multiprocessor of the device");
+    return fit * multiprocessors;
+  }
 };
+
+/// Throws for a kernel that the device cannot be asked about; says so where the build has no code
+/// for it.
+void check_code(cudaError_t error, int index) {
+  const char* const call = "cudaOccupancyMaxActiveBlocksPerMultiprocessor";
+  if (error != cudaErrorNoKernelImageForDevice && error != cudaErrorInvalidDeviceFunction &&
+      error != cudaErrorUnsupportedPtxVersion)
+    return check(error, call);
+  ignore(error);
+  const Device found = gpu::device(index);
+  const std::string capability = std::to_string(found.major) + "." + std::to_string(found.minor);
+  const Status built = status();
+  const std::string text =
+      "this build has machine code for " +
+      std::string(*built.architectures ? built.architectures : "no architecture") +
+      " and PTX for " + (*built.ptx ? built.ptx : "none") +
+      ", and the device has compute capability " + capability + "; npx diralign build --cuda " +
+      capability + " builds for it";
+  throw Error(call, int(error), cudaGetErrorName(error), text.c_str());
+}
+
+/// By device. Never destroyed: other threads may outlive static objects.
+std::mutex limits_mutex;
+std::vector<DeviceLimits>& known_limits(int device) {
+  static auto& known = *new std::vector<DeviceLimits>;
+  if (size_t(device) >= known.size()) known.resize(size_t(device) + 1);
+  return known;
+}
+
 /// Of the current device. Asked for once: a launch should not wait for the driver's answers.
 DeviceLimits limits(int device) {
-  static std::mutex mutex;
-  static auto& known = *new std::vector<DeviceLimits>;  // never destroyed: other threads may outlive static objects
-  const std::lock_guard lock(mutex);
-  if (size_t(device) >= known.size()) known.resize(size_t(device) + 1);
-  DeviceLimits& found = known[size_t(device)];
-  if (found.resident_blocks[0][0][0] != 0) return found;
-  int l2 = 0, multiprocessors = 0;
-  check(cudaDeviceGetAttribute(&l2, cudaDevAttrL2CacheSize, device), "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
+  const std::lock_guard lock(limits_mutex);
+  DeviceLimits& found = known_limits(device)[size_t(device)];
+  if (found.known) return found;
+  const auto attribute = [device](cudaDeviceAttr which) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+  };
   DeviceLimits asked;
-  asked.l2_bytes = size_t(std::max(l2, 0));
+  asked.known = true;
+  asked.l2_bytes = size_t(std::max(attribute(cudaDevAttrL2CacheSize), 0));
+  asked.multiprocessors = uint32_t(attribute(cudaDevAttrMultiProcessorCount));
+  asked.launches_together = attribute(cudaDevAttrCooperativeLaunch) != 0;
   for (int logits = 0; logits < dtype_count; logits++) {
     for (int gradient = 0; gradient < dtype_count; gradient++) {
       if (logits != gradient && Dtype(logits) != Dtype::float32) continue;
@@ -46,12 +93,18 @@ DeviceLimits limits(int device) {
         const auto occupancy = loss_kernels(Dtype(logits), Dtype(gradient)).blocks_per_multiprocessor[pass];
         if (!occupancy) continue;
         int blocks = 0;
-        check(occupancy(&blocks), "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-        asked.resident_blocks[logits][gradient][pass] = uint32_t(std::max(1, blocks * multiprocessors));
+        check_code(occupancy(&blocks), device);
+        asked.blocks[logits][gradient][pass] = uint32_t(std::max(0, blocks));
       }
     }
   }
   return found = asked;
+}
+
+/// For a part of a device, whose multiprocessors are fewer than the device says.
+void no_launches_together(int device) {
+  const std::lock_guard lock(limits_mutex);
+  known_limits(device)[size_t(device)].launches_together = false;
 }
 
 /// The pairs in groups of about `group_bytes` of logits. Every group has rows.
@@ -103,6 +156,20 @@ T* at(void* base, size_t offset) {
 
 }  // namespace
 
+std::vector<KernelResidency> kernel_residency(int device) {
+  const DeviceGuard guard(device);
+  const DeviceLimits known = limits(device);
+  std::vector<KernelResidency> result;
+  for (int logits = 0; logits < dtype_count; logits++)
+    for (int gradient = 0; gradient < dtype_count; gradient++)
+      for (int pass = 0; pass < pass_count; pass++)
+        if ((logits == gradient || Dtype(logits) == Dtype::float32) &&
+            loss_kernels(Dtype(logits), Dtype(gradient)).launch[pass])
+          result.push_back(
+              {Dtype(logits), Dtype(gradient), pass, int(known.blocks[logits][gradient][pass])});
+  return result;
+}
+
 LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const DeviceGuard guard(place.device);
   const RowRange range = rows_of_pairs(*r.rows, r.terms.pairs, r.first_pair, r.last_pair);
@@ -119,20 +186,32 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const size_t group_bytes = dense && coupled ? std::numeric_limits<size_t>::max() : device.l2_bytes / 4;
   const std::vector<Group> groups = make_groups(*r.rows, r.terms.pairs, r.first_pair, r.last_pair, row_bytes, group_bytes);
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
-  const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, parts <= device.resident_blocks[int(r.dtype)][int(r.dtype)][int(r.pass)]);
-  work_.emplace(r, groups, 1, order.list().size(), place);
-  // Before the gradient takes the place of the logits.
-  if (r.measures) {
-    measures_.emplace(*r.rows, range, r.chunks, place);
-    measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
-    measures_->fetch();
+  auto launch = [&](bool rows_fit_on_chip) {
+    const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, rows_fit_on_chip);
+    work_.emplace(r, groups, 1, order.list().size(), place);
+    // Before the gradient takes the place of the logits.
+    if (r.measures && !measures_) {
+      work_->begin();
+      measures_.emplace(*r.rows, range, r.chunks, place);
+      measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
+      measures_->fetch();
+    }
+    work_->launch(order, {.logits = r.logits,
+                          .gradient = r.gradient,
+                          .row_stride = r.row_stride,
+                          .gradient_elements = r.gradient_elements,
+                          .gradient_dtype = r.dtype,
+                          .counts_underflows = true});
+  };
+  const bool fits =
+      device.launches_together && parts <= device.resident_blocks(r.dtype, r.dtype, r.pass);
+  try {
+    launch(fits);
+  } catch (const Error& error) {
+    if (!fits || error.code != int(cudaErrorCooperativeLaunchTooLarge)) throw;
+    no_launches_together(place.device);
+    launch(false);
   }
-  work_->launch(order, {.logits = r.logits,
-                        .gradient = r.gradient,
-                        .row_stride = r.row_stride,
-                        .gradient_elements = r.gradient_elements,
-                        .gradient_dtype = r.dtype,
-                        .counts_underflows = true});
   work_->fetch();
 }
 
@@ -144,8 +223,13 @@ static_assert(sizeof(Stage) == 16);
 
 }  // namespace
 
-LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches, size_t stages, const Place& place)
-    : pass_(r.pass), dtype_(r.dtype), device_(place.device), stream_(as_stream(place.stream)), begin_(place.begin) {
+LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches,
+                   size_t stages, const Place& place)
+    : pass_(r.pass),
+      dtype_(r.dtype),
+      device_(place.device),
+      stream_(as_stream(place.stream)),
+      begin_(place.begin) {
   refuse_capture(stream_);
   const RowList& rows = *r.rows;
   const RowRange range = rows_of_pairs(rows, r.terms.pairs, r.first_pair, r.last_pair);
@@ -252,10 +336,17 @@ LossWork::~LossWork() {
   }
 }
 
+void LossWork::begin() {
+  if (const Event event = std::exchange(begin_, Event{}))
+    record(device_, event, reinterpret_cast<Stream>(stream_));
+}
+
 void LossWork::launch(const Stages& order, const Target& target) {
   if (order.list().empty()) return;
   if (!order.fit()) throw std::length_error("the batch has too many rows for one launch");
-  const uint32_t resident = limits(device_).resident_blocks[int(dtype_)][int(target.gradient_dtype)][int(pass_)];
+  const uint32_t resident = limits(device_).resident_blocks(dtype_, target.gradient_dtype, pass_);
+  const bool together = std::any_of(order.list().begin(), order.list().end(),
+                                    [](const Stage& s) { return s.work == Work::reduce_residual; });
   Plan plan = plan_;
   plan.logits = target.logits;
   plan.gradient = target.gradient;
@@ -273,9 +364,13 @@ void LossWork::launch(const Stages& order, const Target& target) {
   plan.stages = at<Stage>(uploads_, stages);
 
   pending_ = true;
+  begin();
   check(cudaMemcpyAsync(at<char>(uploads_, uploaded_), at<char>(upload_.data(), uploaded_), end - uploaded_, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
   uploaded_ = next_launch_ = end;
-  check(loss_kernels(dtype_, target.gradient_dtype).launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())), stream_), "the loss kernel");
+  check(loss_kernels(dtype_, target.gradient_dtype)
+            .launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
+                                together, stream_),
+        "the loss kernel");
 }
 
 void LossWork::fetch() {
@@ -286,4 +381,3 @@ void LossWork::fetch() {
 }
 
 }  // namespace diralign::gpu
-  if (const Event begin = std::exchange(begin_, Event{})) record(device_, begin, reinterpret_cast<Stream>(stream_));

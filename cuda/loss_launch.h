@@ -71,6 +71,8 @@ class LossWork {
     double gradient_unit = 1;
     bool counts_underflows = false;
   };
+  /// Records the event that the time begins with, if there is one.
+  void begin();
   void launch(const Stages& order, const Target& target);
   /// The results so far, copied to the host.
   void fetch();

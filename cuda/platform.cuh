@@ -40,7 +40,7 @@ cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block
   void* arguments[] = {const_cast<Parameter*>(&argument)};
   return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
 #else
-  return simt::launch(kernel, grid, block, 0, stream, argument);
+  return simt::launch_together(kernel, grid, block, 0, stream, argument);
 #endif
 }
 

@@ -449,6 +449,7 @@ Status status() {
   Status result;
   result.compiled = true;
   result.architectures = DIRALIGN_CUDA_ARCHITECTURES;
+  result.ptx = DIRALIGN_CUDA_PTX;
   ignore(cudaRuntimeGetVersion(&result.runtime));
   ignore(cudaDriverGetVersion(&result.driver));
   const cudaError_t error = cudaGetDeviceCount(&result.devices);

@@ -23,6 +23,7 @@ Napi::Value status(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("compiled", s.compiled);
   result.Set("architectures", s.architectures);
+  result.Set("ptx", s.ptx);
   result.Set("runtime", s.runtime);
   result.Set("driver", s.driver);
   result.Set("error", s.error);
@@ -50,6 +51,20 @@ Napi::Value device(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value free_memory(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), double(gpu::free_memory(device_argument(info, 0)))); }
+
+/// kernelResidency(device): dtypes and pass as numbers.
+Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
+  Napi::Array result = Napi::Array::New(info.Env());
+  for (const gpu::KernelResidency& k : gpu::kernel_residency(device_argument(info, 0))) {
+    Napi::Object kernel = Napi::Object::New(info.Env());
+    kernel.Set("logits", int(k.logits));
+    kernel.Set("gradient", int(k.gradient));
+    kernel.Set("pass", k.pass);
+    kernel.Set("blocks", k.blocks);
+    result.Set(result.Length(), kernel);
+  }
+  return result;
+}
 
 /// allocate(device, bytes)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
@@ -190,6 +205,7 @@ Napi::Object cuda_exports(Napi::Env env) {
   export_function<layer_problem>(exports, "layerProblem");
   export_function<device>(exports, "device");
   export_function<free_memory>(exports, "freeMemory");
+  export_function<kernel_residency>(exports, "kernelResidency");
   export_function<allocate>(exports, "allocate");
   export_function<release>(exports, "release");
   export_function<inspect>(exports, "inspect");

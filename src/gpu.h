@@ -10,6 +10,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 #include "job.h"
 
 namespace diralign::gpu {
@@ -24,7 +25,8 @@ struct Error : std::runtime_error {
 /// What is there. Never throws.
 struct Status {
   bool compiled = false;
-  const char* architectures = "";  ///< those with machine code, comma separated; the last with PTX
+  const char* architectures = "";  ///< those with machine code, comma separated
+  const char* ptx = "";            ///< those with PTX, which later devices translate for themselves
   int runtime = 0, driver = 0;     ///< 13000 is CUDA 13.0; driver 0: none installed
   int error = 0;                   ///< cudaError_t of counting the devices
   std::string error_text;
@@ -42,6 +44,15 @@ struct Device {
 Device device(int index);
 /// Bytes. Starts the device for this process, which takes some hundred megabytes of it; `device` does not.
 size_t free_memory(int device);
+
+/// A loss kernel on a device. Fewer resident blocks than the registers were cut for mean that other
+/// code runs than was built for it.
+struct KernelResidency {
+  Dtype logits, gradient;
+  int pass;    ///< a Pass of cuda/plan.h
+  int blocks;  ///< on a multiprocessor at the same time
+};
+std::vector<KernelResidency> kernel_residency(int device);
 
 using Stream = uintptr_t;
 using Event = uintptr_t;
@@ -111,8 +122,6 @@ class Launch {
 std::unique_ptr<Launch> launch(LossJob& job, const Place& place);
 std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place);
 std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place);
-  /// Of `launch`: recorded right before the first work that is enqueued, when the host has prepared all of it; 0: none.
-  Event begin = 0;
 
 /// Why jobs with an output layer cannot run on a device, or empty: they need cuBLASLt, which is loaded when it is first asked for.
 const std::string& layer_problem();

@@ -10,6 +10,7 @@ namespace {
 Status status() { return {}; }
 Device device(int) { absent(); }
 size_t free_memory(int) { absent(); }
+std::vector<KernelResidency> kernel_residency(int) { absent(); }
 void* allocate(int, size_t) { absent(); }
 void release(int, void*) { absent(); }
 PointerInfo inspect(const void*, size_t) { absent(); }

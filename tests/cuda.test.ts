@@ -42,6 +42,7 @@ describe('why CUDA cannot be used', () => {
   const fine: CudaStatus = {
     compiled: true,
     architectures: '75,90',
+    ptx: '90',
     runtime: 13000,
     driver: 13000,
     error: 0,

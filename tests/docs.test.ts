@@ -267,7 +267,16 @@ describe('lists', () => {
   });
 
   test('every reason why CUDA is off has its row', () => {
-    const status = { compiled: true, architectures: '', runtime: 13000, driver: 13000, error: 0, errorText: '', devices: 1 };
+    const status = {
+      compiled: true,
+      architectures: '',
+      ptx: '',
+      runtime: 13000,
+      driver: 13000,
+      error: 0,
+      errorText: '',
+      devices: 1,
+    };
     const reasons = [
       whyNot({ ...status, compiled: false }, undefined),
       whyNot({ ...status, driver: 0 }, undefined),

@@ -30,6 +30,8 @@ export interface NativeCuda {
   layerProblem(): string;
   device(index: number): Omit<DeviceInfo, 'freeMemory'>;
   freeMemory(index: number): number;
+  /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
+  kernelResidency(index: number): readonly KernelResidency[];
   allocate(device: number, bytes: number): bigint;
   /** `bytes` as they were allocated. */
   release(pointer: bigint, bytes: number): void;
@@ -58,6 +60,8 @@ export interface CudaStatus {
   readonly compiled: boolean;
   /** With machine code in this build, comma separated. */
   readonly architectures: string;
+  /** With PTX, which later devices translate for themselves. */
+  readonly ptx: string;
   /** 13000 is CUDA 13.0. */
   readonly runtime: number;
   /** The newest CUDA that the driver supports; 0 where none is installed. */
@@ -66,6 +70,15 @@ export interface CudaStatus {
   readonly error: number;
   readonly errorText: string;
   readonly devices: number;
+}
+
+export interface KernelResidency {
+  /** 0 float32, 1 float16, 2 bfloat16. */
+  readonly logits: number;
+  readonly gradient: number;
+  /** 0 log-probabilities of sequences, 1 of tokens, 2 dense, 3 factored. */
+  readonly pass: number;
+  readonly blocks: number;
 }
 
 export interface PointerInfo {

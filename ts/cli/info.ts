@@ -2,7 +2,7 @@ import os from 'node:os';
 import { availability } from '../cuda-status.js';
 import { cuda } from '../cuda.js';
 import { DirAlignError } from '../errors.js';
-import { native, nativePath } from '../native.js';
+import { native, nativePath, type CudaStatus } from '../native.js';
 import type { DeviceInfo } from '../types.js';
 import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';
@@ -50,11 +50,15 @@ interface CudaInfo {
   readonly error?: string;
 }
 
+/** `90` is machine code; `90 PTX` is for later devices, which translate it. */
+const codeOf = ({ architectures, ptx }: CudaStatus): string[] =>
+  [...architectures.split(','), ...ptx.split(',').map((name) => name && `${name} PTX`)].filter((name) => name !== '');
+
 function gatherCuda(): CudaInfo {
   const { status } = availability();
   const build = {
     ...(status?.compiled && {
-      architectures: status.architectures.split(','),
+      architectures: codeOf(status),
       runtime: cudaVersion(status.runtime),
       ...(status.driver > 0 && { driver: cudaVersion(status.driver) }),
     }),
