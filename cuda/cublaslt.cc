@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <compare>
 #include <cstdlib>
-#include <iterator>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -190,6 +189,8 @@ class Choices {
 
 /// The rows that the algorithm of the first product is chosen for, whatever their number.
 constexpr int64_t many_rows = 2048;
+/// Asked for: those that come first may all be for many rows only.
+constexpr int most_algorithms = 32;
 constexpr const char* product_names[] = {"logits", "gradient of the hidden states", "gradient of the weight"};
 
 }  // namespace
@@ -223,9 +224,12 @@ struct Products::Product {
 
 Products::Products(const Layer& layer) : layer_(layer), handle_(handle_of(layer.device)) {}
 
+Products::Product Products::logits_product(float* out, const void* hidden, int64_t rows) const {
+  return {0, true, false, layer_.vocab, rows, layer_.hidden, layer_.weight, hidden, layer_.hidden,
+          layer_.hidden, out, layer_.logits_stride, Dtype::float32, layer_.bias, 1, 0, true};
+}
 void Products::logits(cudaStream_t stream, float* out, const void* hidden, int64_t rows) {
-  multiply(stream, {0, true, false, layer_.vocab, rows, layer_.hidden, layer_.weight, hidden, layer_.hidden, layer_.hidden, out, layer_.logits_stride, Dtype::float32,
-                    layer_.bias, 1, 0, true});
+  multiply(stream, logits_product(out, hidden, rows));
 }
 
 void Products::hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows, float scale, bool add) {
@@ -238,42 +242,67 @@ void Products::weight_gradient(cudaStream_t stream, float* out, const void* grad
                     scale, add ? 1.0f : 0.0f, false});
 }
 
-void Products::multiply(cudaStream_t stream, const Product& p) {
-  const Functions& f = library().functions;
-  const char* const name = product_names[p.name];
-  Owned<MatmulDesc> desc(f.desc_destroy);
-  check(f.desc_create(desc.out(), compute_32f, r_32f), "cublasLtMatmulDescCreate", name);
-  auto set = [&](DescAttribute attribute, auto value) { check(f.desc_set(desc, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute", name); };
-  set(desc_transa, p.transpose_a ? op_t : op_n);
-  set(desc_transb, p.transpose_b ? op_t : op_n);
-  if (p.bias) {
-    set(desc_epilogue, epilogue_bias);
-    set(desc_bias_pointer, p.bias);
-  }
-  auto create = [&](Owned<cublaslt::Layout>& layout, Dtype type, int64_t rows, int64_t columns, int64_t leading_dimension) {
-    check(f.layout_create(layout.out(), type_of(type), uint64_t(rows), uint64_t(columns), leading_dimension), "cublasLtMatrixLayoutCreate", name);
-  };
+/// A product in cuBLASLt's words, and what its algorithm is chosen for.
+struct Products::Description {
   struct Layouts {
-    Owned<cublaslt::Layout> a, b, d;
+    Owned<cublaslt::Layout> a{library().functions.layout_destroy},
+        b{library().functions.layout_destroy}, d{library().functions.layout_destroy};
   };
-  auto lay_out = [&](Layouts& layouts, int64_t n) {
-    create(layouts.a, layer_.dtype, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda);
-    create(layouts.b, layer_.dtype, p.transpose_b ? n : p.k, p.transpose_b ? p.k : n, p.ldb);
-    create(layouts.d, p.d_type, p.m, n, p.ldd);
-  };
-  auto none = [&] { return Layouts{Owned<cublaslt::Layout>(f.layout_destroy), Owned<cublaslt::Layout>(f.layout_destroy), Owned<cublaslt::Layout>(f.layout_destroy)}; };
-  Layouts layouts = none();
-  lay_out(layouts, p.n);
+  const Products& products;
+  const Product& p;
+  const Functions& f = library().functions;
+  const char* const name;
+  const size_t workspace;
+  const Choice choice;
+  Owned<MatmulDesc> desc{f.desc_destroy};
 
-  // The first product's workspace is none at any time: how much there is must not choose its algorithm.
-  const size_t workspace = p.any_rows ? 0 : layer_.workspace_bytes;
-  const int64_t chosen_for = p.any_rows ? many_rows : p.n;
-  const uint32_t row_bytes_alignment = uint32_t(row_alignment(size_t(layer_.hidden) * dtype_bytes(layer_.dtype)));
-  const uint32_t alignment_b = p.any_rows ? std::min(alignment_of(p.b), row_bytes_alignment) : alignment_of(p.b);
-  const Choice choice{layer_.device, p.name,           layer_.dtype,       p.bias != nullptr, p.m, chosen_for, p.k, layer_.logits_stride,
-                      alignment_of(p.a), alignment_b, alignment_of(p.d), workspace};
-  Algorithm algorithm;
-  if (!Choices::get().find(choice, algorithm)) {
+  Description(const Products& of, const Product& product)
+      : products(of),
+        p(product),
+        name(product_names[product.name]),
+        workspace(product.any_rows ? 0 : of.layer_.workspace_bytes),
+        choice(choice_for()) {
+    check(f.desc_create(desc.out(), compute_32f, r_32f), "cublasLtMatmulDescCreate", name);
+    auto set = [&](DescAttribute attribute, auto value) {
+      check(f.desc_set(desc, attribute, &value, sizeof value), "cublasLtMatmulDescSetAttribute",
+            name);
+    };
+    set(desc_transa, p.transpose_a ? op_t : op_n);
+    set(desc_transb, p.transpose_b ? op_t : op_n);
+    if (p.bias) {
+      set(desc_epilogue, epilogue_bias);
+      set(desc_bias_pointer, p.bias);
+    }
+  }
+
+  /// The first product's workspace is none at any time: how much there is must not choose its
+  /// algorithm.
+  Choice choice_for() const {
+    const Layer& layer = products.layer_;
+    const uint32_t row_bytes_alignment =
+        uint32_t(row_alignment(size_t(layer.hidden) * dtype_bytes(layer.dtype)));
+    const uint32_t alignment_b =
+        p.any_rows ? std::min(alignment_of(p.b), row_bytes_alignment) : alignment_of(p.b);
+    return {layer.device, p.name, layer.dtype, p.bias != nullptr,
+            p.m, p.any_rows ? many_rows : p.n, p.k, layer.logits_stride,
+            alignment_of(p.a), alignment_b, alignment_of(p.d), workspace};
+  }
+
+  void lay_out(Layouts& layouts, int64_t n) const {
+    auto create = [&](Owned<cublaslt::Layout>& layout, Dtype type, int64_t rows, int64_t columns,
+                      int64_t leading_dimension) {
+      check(f.layout_create(layout.out(), type_of(type), uint64_t(rows), uint64_t(columns),
+                            leading_dimension),
+            "cublasLtMatrixLayoutCreate", name);
+    };
+    const Dtype dtype = products.layer_.dtype;
+    create(layouts.a, dtype, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda);
+    create(layouts.b, dtype, p.transpose_b ? n : p.k, p.transpose_b ? p.k : n, p.ldb);
+    create(layouts.d, p.d_type, p.m, n, p.ldd);
+  }
+
+  /// The best first, and how many were offered.
+  std::vector<Algorithm> usable_algorithms(int& offered) const {
     Owned<Preference> preference(f.preference_destroy);
     check(f.preference_create(preference.out()), "cublasLtMatmulPreferenceCreate", name);
     auto prefer = [&](PreferenceAttribute attribute, auto value) {
@@ -286,25 +315,63 @@ void Products::multiply(cudaStream_t stream, const Product& p) {
     prefer(preference_min_alignment_b_bytes, choice.alignment_b);
     prefer(preference_min_alignment_c_bytes, choice.alignment_d);
     prefer(preference_min_alignment_d_bytes, choice.alignment_d);
-    Layouts many = none(), one = none();
-    lay_out(many, chosen_for);
+    Layouts many, one;
+    lay_out(many, choice.n);
     lay_out(one, 1);
-    Heuristic found[8];
-    int count = 0;
-    check(f.get_heuristic(handle_, desc, many.a, many.b, many.d, many.d, preference, int(std::size(found)), found, &count), "cublasLtMatmulAlgoGetHeuristic", name);
-    const auto usable = [&](const Heuristic& candidate) {
-      if (candidate.state != 0 || candidate.workspace_bytes > workspace) return false;
+    Heuristic found[most_algorithms];
+    offered = 0;
+    check(f.get_heuristic(products.handle_, desc, many.a, many.b, many.d, many.d, preference,
+                          most_algorithms, found, &offered),
+          "cublasLtMatmulAlgoGetHeuristic", name);
+    offered = std::clamp(offered, 0, most_algorithms);
+    std::vector<Algorithm> usable;
+    for (const Heuristic* candidate = found; candidate != found + offered; ++candidate) {
+      if (candidate->state != 0 || candidate->workspace_bytes > workspace) continue;
       Heuristic result{};
-      return !p.any_rows || f.check_algorithm(handle_, desc, one.a, one.b, one.d, one.d, &candidate.algorithm, &result) == 0;
-    };
-    const Heuristic* const best = std::find_if(found, found + std::clamp(count, 0, int(std::size(found))), usable);
-    if (best == found + std::clamp(count, 0, int(std::size(found)))) check(not_supported, "cublasLtMatmulAlgoGetHeuristic", name);
-    algorithm = best->algorithm;
-    Choices::get().keep(choice, algorithm);
+      if (p.any_rows && f.check_algorithm(products.handle_, desc, one.a, one.b, one.d, one.d,
+                                          &candidate->algorithm, &result) != 0)
+        continue;
+      usable.push_back(candidate->algorithm);
+    }
+    return usable;
   }
-  check(f.matmul(handle_, desc, &p.alpha, p.a, layouts.a, p.b, layouts.b, &p.beta, p.d, layouts.d, p.d, layouts.d, &algorithm, workspace ? layer_.workspace : nullptr,
+};
+
+void Products::multiply(cudaStream_t stream, const Product& p) {
+  const Description description(*this, p);
+  const Functions& f = description.f;
+  Algorithm algorithm;
+  if (!Choices::get().find(description.choice, algorithm)) {
+    int offered = 0;
+    const std::vector<Algorithm> usable = description.usable_algorithms(offered);
+    if (usable.empty()) check(not_supported, "cublasLtMatmulAlgoGetHeuristic", description.name);
+    algorithm = usable.front();
+    Choices::get().keep(description.choice, algorithm);
+  }
+  Description::Layouts layouts;
+  description.lay_out(layouts, p.n);
+  const size_t workspace = description.workspace;
+  check(f.matmul(handle_, description.desc, &p.alpha, p.a, layouts.a, p.b, layouts.b, &p.beta, p.d,
+                 layouts.d, p.d, layouts.d, &algorithm, workspace ? layer_.workspace : nullptr,
                  workspace, stream),
-        "cublasLtMatmul", name);
+        "cublasLtMatmul", description.name);
+}
+
+LayerAlgorithms Products::logits_algorithms() const {
+  // Of addresses only the alignment counts: that of allocations.
+  void* const somewhere = reinterpret_cast<void*>(uintptr_t{256});
+  const Product product = logits_product(static_cast<float*>(somewhere), somewhere, many_rows);
+  LayerAlgorithms result;
+  result.usable = int(Description(*this, product).usable_algorithms(result.offered).size());
+  return result;
+}
+
+LayerAlgorithms layer_algorithms(int device, Dtype dtype, int64_t vocab, int64_t hidden) {
+  if (!layer_problem().empty()) throw std::runtime_error(layer_problem());
+  const DeviceGuard guard(device);
+  return Products({device, dtype, vocab, hidden, logits_stride(vocab),
+                   reinterpret_cast<const void*>(uintptr_t{256}), nullptr, nullptr, 0})
+      .logits_algorithms();
 }
 
 }  // namespace diralign::gpu

@@ -91,13 +91,22 @@ class Products {
   /// out [vocab, hidden], float32 = scale gradient^T hidden, added to what is there or not.
   void weight_gradient(cudaStream_t stream, float* out, const void* gradient, const void* hidden, int64_t rows, float scale, bool add);
 
+  /// How many algorithms there are for `logits`.
+  LayerAlgorithms logits_algorithms() const;
+
  private:
   struct Product;
+  struct Description;
+  Product logits_product(float* out, const void* hidden, int64_t rows) const;
   void multiply(cudaStream_t stream, const Product& product);
 
   Layer layer_;
   cublaslt::Handle handle_;
 };
+
+/// Elements from a row of logits to the next, whatever their type: every row begins at a multiple
+/// of 16 bytes.
+inline int64_t logits_stride(int64_t vocab) { return (vocab + 7) & ~int64_t{7}; }
 
 /// The alignment of rows of so many bytes one after another, from a start that is aligned to 16: a power of two.
 inline size_t row_alignment(size_t row_bytes) { return row_bytes % 16 == 0 ? 16 : row_bytes & (~row_bytes + 1); }

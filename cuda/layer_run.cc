@@ -63,7 +63,7 @@ class LayerRun {
     const size_t element = batch.element_bytes();
     const int64_t rows = int64_t(job.rows.scored.size());
     const bool gradient_in_place = batch.dtype == Dtype::float32;
-    stride_ = (batch.vocab + 7) & ~int64_t{7};
+    stride_ = logits_stride(batch.vocab);
     hidden_row_ = size_t(layer_.hidden_size) * element;
     const size_t logits_row = size_t(stride_) * sizeof(float), gradient_row = dense_ && !gradient_in_place ? size_t(stride_) * element : 0,
                  hidden_gradient_row = dense_ && arrays.gradients.hidden.data ? hidden_row_ : 0;

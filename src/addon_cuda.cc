@@ -66,6 +66,18 @@ Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
   return result;
 }
 
+/// layerAlgorithms(device, dtype, vocab, hidden)
+Napi::Value layer_algorithms(const Napi::CallbackInfo& info) {
+  const auto dtype = static_cast<Dtype>(info[1].As<Napi::Number>().Int32Value());
+  const gpu::LayerAlgorithms found =
+      gpu::layer_algorithms(device_argument(info, 0), dtype, int64_t(size_argument(info, 2)),
+                            int64_t(size_argument(info, 3)));
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("offered", found.offered);
+  result.Set("usable", found.usable);
+  return result;
+}
+
 /// allocate(device, bytes)
 Napi::Value allocate(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -206,6 +218,7 @@ Napi::Object cuda_exports(Napi::Env env) {
   export_function<device>(exports, "device");
   export_function<free_memory>(exports, "freeMemory");
   export_function<kernel_residency>(exports, "kernelResidency");
+  export_function<layer_algorithms>(exports, "layerAlgorithms");
   export_function<allocate>(exports, "allocate");
   export_function<release>(exports, "release");
   export_function<inspect>(exports, "inspect");

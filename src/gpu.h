@@ -53,6 +53,12 @@ struct KernelResidency {
   int blocks;  ///< on a multiprocessor at the same time
 };
 std::vector<KernelResidency> kernel_residency(int device);
+/// The algorithms of cuBLASLt for the logits of an output layer: offered, and of those the ones
+/// that any number of rows may use.
+struct LayerAlgorithms {
+  int offered = 0, usable = 0;
+};
+LayerAlgorithms layer_algorithms(int device, Dtype dtype, int64_t vocab, int64_t hidden);
 
 using Stream = uintptr_t;
 using Event = uintptr_t;

@@ -11,6 +11,7 @@ Status status() { return {}; }
 Device device(int) { absent(); }
 size_t free_memory(int) { absent(); }
 std::vector<KernelResidency> kernel_residency(int) { absent(); }
+LayerAlgorithms layer_algorithms(int, Dtype, int64_t, int64_t) { absent(); }
 void* allocate(int, size_t) { absent(); }
 void release(int, void*) { absent(); }
 PointerInfo inspect(const void*, size_t) { absent(); }

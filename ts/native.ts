@@ -32,6 +32,13 @@ export interface NativeCuda {
   freeMemory(index: number): number;
   /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
   kernelResidency(index: number): readonly KernelResidency[];
+  /** The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that any number of rows may use. */
+  layerAlgorithms(
+    index: number,
+    dtype: number,
+    vocab: number,
+    hidden: number,
+  ): { readonly offered: number; readonly usable: number };
   allocate(device: number, bytes: number): bigint;
   /** `bytes` as they were allocated. */
   release(pointer: bigint, bytes: number): void;
