@@ -247,6 +247,18 @@ describe.runIf(cuda.available)('buffers', () => {
       [() => cuda.alloc('16' as never), TypeError, 'SHAPE', 'bytes', "'16'"],
       [() => cuda.alloc(16, null as never), TypeError, 'OPTION', 'options', 'null'],
       [() => cuda.alloc(16, { stream: 'x' as never }), TypeError, 'DEVICE', 'stream', "'x'"],
+      // The stream of whichever thread asks.
+      [() => cuda.alloc(16, { stream: 2n }), RangeError, 'DEVICE', 'stream', 'cudaStreamPerThread'],
+      [() => cuda.tensor({ ptr: 4096n, dtype: 'float32', stream: 2n }), RangeError, 'DEVICE', 'stream', 'cudaStreamPerThread'],
+      [
+        () => {
+          cuda.synchronize({ stream: 2n });
+        },
+        RangeError,
+        'DEVICE',
+        'stream',
+        'cudaStreamPerThread',
+      ],
       [() => cuda.alloc(16, { stream: -1n }), RangeError, 'DEVICE', 'stream', '-1'],
       [() => cuda.alloc(16, { stream: 2n ** 64n }), RangeError, 'DEVICE', 'stream', '64 bits'],
       [
@@ -635,10 +647,10 @@ describe.runIf(cuda.available)('calls on device data', () => {
     ],
     [
       'out on another stream',
-      (g) => [g.onDevice, { out: foreign(g.out.tensor, { stream: 2n }) }],
+      (g) => [g.onDevice, { out: foreign(g.out.tensor, { stream: 3n }) }],
       TypeError,
       'DEVICE',
-      ['out', 'stream', '2', '0'],
+      ['out', 'stream', '3', '0'],
     ],
     [
       'a short out',

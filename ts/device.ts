@@ -7,7 +7,10 @@ import { checkObject, describe, readProperties } from './given.js';
 import type { NativeCuda } from './native.js';
 import type { Dtype } from './types.js';
 
-/** A stream, or the handle (`cudaStream_t`) of one that another library made; 0n is the default stream. */
+/**
+ * A stream, or the handle (`cudaStream_t`) of one that another library made; 0n is the default stream. 2n, `cudaStreamPerThread`, is
+ * another stream on every thread and refused.
+ */
 export type StreamLike = CudaStream | bigint;
 /** An event, or the handle (`cudaEvent_t`) of one that another library made. */
 export type EventLike = CudaEvent | bigint;
@@ -350,8 +353,18 @@ interface StreamRef {
   readonly stream: CudaStream | undefined;
 }
 
+/** cudaStreamPerThread: work and waiting may be on threads of ours, and each has another stream by this handle. */
+const perThreadStream = 2n;
+
 export function checkStream(name: string, value: unknown, device: number): StreamRef {
-  if (!(value instanceof CudaStream)) return { handle: checkHandle(name, value), stream: undefined };
+  if (!(value instanceof CudaStream)) {
+    const handle = checkHandle(name, value);
+    if (handle !== perThreadStream) return { handle, stream: undefined };
+    throw rangeError(
+      'ERR_DIRALIGN_DEVICE',
+      `${name}: 2 is cudaStreamPerThread, another stream on every thread; expected the handle of one stream`,
+    );
+  }
   value.alive(name);
   if (value.device !== device) {
     throw rangeError('ERR_DIRALIGN_DEVICE', `${name}: it is of device ${value.device}; expected one of device ${device}`);
