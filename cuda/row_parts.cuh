@@ -104,7 +104,9 @@ template <bool with_moment>
 __device__ __forceinline__ PartSums combine(PartSums a, PartSums b) {
   const float max = fmaxf(a.max, b.max), shift_a = a.max - max, shift_b = b.max - max;
   const float scale_a = exp_accurate(shift_a), scale_b = exp_accurate(shift_b);
-  PartSums r{max, a.sum * scale_a + b.sum * scale_b, 0};
+  // Of two products a compiler may fuse either with the addition, in one pass this and in another
+  // that.
+  PartSums r{max, fma(a.sum, double(scale_a), b.sum * scale_b), 0};
   if constexpr (with_moment) {
     // Where nothing was summed the shift may be infinite, and 0 times it must stay 0.
     const double moved_a = a.sum == 0 ? 0 : (a.moment + a.sum * shift_a) * scale_a;
