@@ -1,6 +1,6 @@
 // What `gpu:check` and `gpu:bench` share: the card, the options, and where results go. Nothing but Node and the built package.
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,46 @@ export async function loadSubject() {
 
 /** Figures of the emulation are those of a CPU that pretends: they must never stand among results. */
 export const isEmulated = (device) => /emulat/i.test(device.name);
+
+/**
+ * Makes the addon's functions take their own time, which is the device's and the copies'. What else passes is JavaScript.
+ * @returns seconds in them so far
+ */
+export function timeNative(addon) {
+  let [seconds, depth] = [0, 0];
+  const timed =
+    (call) =>
+    (...args) => {
+      const start = performance.now();
+      depth++;
+      try {
+        return call(...args);
+      } finally {
+        // A callback of one may call another.
+        if (--depth === 0) seconds += (performance.now() - start) / 1000;
+      }
+    };
+  for (const functions of [addon, addon.cuda])
+    for (const [name, call] of Object.entries(functions)) if (typeof call === 'function') functions[name] = timed(call);
+  return () => seconds;
+}
+
+/** `--minutes M` as the moment of `performance.now()` from which nothing new is started; without it never. */
+export function parseMinutes(text) {
+  if (text === undefined) return Infinity;
+  const minutes = Number(text);
+  if (text.trim() === '' || !(minutes >= 0)) throw new Error(`--minutes ${text}: expected a number of minutes`);
+  return performance.now() + 60_000 * minutes;
+}
+
+/** `--only A,B` as a set; without it all. */
+export function parseOnly(text, names) {
+  if (text === undefined) return new Set(names);
+  const wanted = text.split(',');
+  const unknown = wanted.find((name) => !names.includes(name));
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: there are ${names.join(', ')}`);
+  return new Set(wanted);
+}
 
 /** The first device; CUDA_VISIBLE_DEVICES says which that is. Ends the process where there is none. */
 export function requireDevice(cuda) {
@@ -62,6 +102,14 @@ export function resultsFile(machine, suffix = '') {
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^-|-$/g, '');
   return path.join(root, 'bench/results', `${machine.date.slice(0, 10)}-${gpu}${suffix}.json`);
+}
+
+/** Writes what was found so far, so that a run which is cut off leaves it. */
+export function writeSoFar(file, result) {
+  if (file === undefined) return;
+  mkdirSync(path.dirname(path.resolve(file)), { recursive: true });
+  writeFileSync(`${file}.new`, `${JSON.stringify(result, null, 2)}\n`);
+  renameSync(`${file}.new`, file);
 }
 
 /** Writes what was found where it is to be, and says where. What the emulation says goes only where it was asked for. */

@@ -88,9 +88,15 @@ export class Device {
   call(batch, mode, fraction) {
     const given = batch.given.get(fraction);
     if (mode.tokens) return () => this.subject.tokenLogps(given);
-    const own = mode.run.inPlace ? { ...given, logits: batch.work.tensor(batch.dtype) } : given;
-    const run = mode.out ? { ...mode.run, out: batch.out.tensor(batch.dtype) } : mode.run;
+    const { own, run } = this.settings(batch, mode, given);
     return () => this.dpo(own, run);
+  }
+
+  settings(batch, mode, given) {
+    return {
+      own: mode.run.inPlace ? { ...given, logits: batch.work.tensor(batch.dtype) } : given,
+      run: mode.out ? { ...mode.run, out: batch.out.tensor(batch.dtype) } : mode.run,
+    };
   }
 
   restore(batch, mode) {
@@ -132,11 +138,31 @@ export class Device {
     return this.end.millisecondsSince(this.begin);
   }
 
+  /**
+   * How long the host takes to enqueue a call, and for how long the device is kept busy meanwhile, in milliseconds: medians of a few.
+   * Only where the first is less are the times of {@link deviceTime} the device's own.
+   */
+  async hostTime(batch, mode, fraction) {
+    const given = batch.given.get(fraction);
+    const [enqueue, busy] = [[], []];
+    for (let turn = 0; turn < 5; turn++) {
+      this.restore(batch, mode);
+      this.stream.synchronize();
+      this.begin.record(this.stream);
+      this.clear();
+      this.end.record(this.stream);
+      let pending;
+      const { own, run } = this.settings(batch, mode, given);
+      enqueue.push(timeOf(() => (pending = this.dpo.async(own, run))));
+      await pending;
+      busy.push(this.end.millisecondsSince(this.begin));
+    }
+    return { enqueue: spread(enqueue).median, busy: spread(busy).median };
+  }
+
   /** Device memory that a call takes beside its arrays, in bytes. */
   async extraMemory(batch, mode, fraction) {
-    const given = batch.given.get(fraction);
-    const own = mode.run.inPlace ? { ...given, logits: batch.work.tensor(batch.dtype) } : given;
-    const run = mode.out ? { ...mode.run, out: batch.out.tensor(batch.dtype) } : mode.run;
+    const { own, run } = this.settings(batch, mode, batch.given.get(fraction));
     // What the call takes is taken when it is enqueued.
     const pending = this.dpo.async(own, run);
     const free = this.free();
@@ -186,7 +212,8 @@ export async function measureBatch(device, batch, { rounds, fractions, progress 
       entries.push(entry);
     }
   }
-  return { copy, copyBandwidth, entries };
+  const host = await device.hostTime(batch, modes.at(-1), 1);
+  return { copy, copyBandwidth, host, entries };
 }
 
 /** Sum of the magnitudes of the last rows of a gradient, to compare with a peer's. */

@@ -47,6 +47,22 @@ export const scales = {
     layers: [{ rows: 4096, size: 4096, vocab: 128256 }],
     yardstick: 2 ** 30,
   },
+  // The first minutes on a card: the shapes that say most, the most telling first. See `npm run gpu:first`.
+  first: {
+    rounds: 15,
+    shapes: [
+      { dtype: 'bfloat16', rows: 8192, vocab: 128256 },
+      { dtype: 'bfloat16', rows: 8192, vocab: 50257 },
+      { dtype: 'bfloat16', rows: 8192, vocab: 32000 },
+      { dtype: 'bfloat16', rows: 256, vocab: 32000 },
+      { dtype: 'float32', rows: 8192, vocab: 128256 },
+    ],
+    peerShapes: [{ dtype: 'bfloat16', rows: 8192, vocab: 128256 }],
+    // Each is another process that compiles for half a minute.
+    peerFractions: [1],
+    layers: [{ rows: 4096, size: 4096, vocab: 128256 }],
+    yardstick: 2 ** 30,
+  },
   // For the emulation: whether it runs at all.
   tiny: {
     rounds: 2,
@@ -72,15 +88,22 @@ export function parseShapes(text) {
   });
 }
 
-/** Each batch that is measured: dtype, rows, vocabulary, scored fraction. */
+const parts = { logits: 'our calls on logits', layer: 'our calls from hidden states', peers: 'installed peers of both' };
+export const partNames = Object.keys(parts);
+
+/** Each batch that is measured, dtype, rows, vocabulary; `hasPeers`: against peers, too. */
 export function batchesOf(scale, shapes) {
-  const bfloat16 = (shapes ?? scale.rows.flatMap((rows) => scale.vocabularies.map((vocab) => ({ rows, vocab })))).map(
-    (shape) => ({
-      dtype: 'bfloat16',
-      ...shape,
-    }),
-  );
-  return [...bfloat16, ...(shapes ? [] : scale.others)];
+  const inBfloat16 = ({ rows, vocab }) => ({ dtype: 'bfloat16', rows, vocab });
+  if (shapes) return shapes.map((shape) => ({ ...inBfloat16(shape), hasPeers: true }));
+  if (scale.shapes) {
+    const same = (a, b) => a.dtype === b.dtype && a.rows === b.rows && a.vocab === b.vocab;
+    return scale.shapes.map((shape) => ({ ...shape, hasPeers: scale.peerShapes.some((peer) => same(peer, shape)) }));
+  }
+  const all = scale.rows.flatMap((rows) => scale.vocabularies.map((vocab) => inBfloat16({ rows, vocab })));
+  return [
+    ...all.map((shape) => ({ ...shape, hasPeers: scale.peerRows.includes(shape.rows) })),
+    ...scale.others.map((shape) => ({ ...shape, hasPeers: false })),
+  ];
 }
 
 /** Fewest bytes through device memory. */

@@ -148,6 +148,16 @@ function targetsTable(targets) {
   );
 }
 
+/** Whether times by events are without the host's part; a launch that is enqueued too late waits on an idle device. */
+function hostLines(groups) {
+  return groups
+    .filter(({ host }) => host)
+    .map(({ dtype, rows, vocab, host: { enqueue, busy } }) => {
+      const what = `${dtype} ${rows} x ${vocab}: the host enqueues a call in ${number(enqueue)} ms, the device is kept busy for ${number(busy)} ms`;
+      return enqueue < busy ? `${what}.` : `${what}: ITS TIMES ARE THE HOST'S, TOO.`;
+    });
+}
+
 export function report(result) {
   const { groups, skipped, peers, targets, rounds, seconds, layers = [], layerPeers = [], noLayers } = result;
   const bandwidths = groups.map(({ copyBandwidth }) => copyBandwidth / 1e9).sort((a, b) => a - b);
@@ -166,6 +176,7 @@ export function report(result) {
         ]
       : []),
     ...(noLayers === undefined ? [] : [`fromHidden was not measured: ${noLayers}`]),
+    ...hostLines(groups),
     ...skipped.map(({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`),
     ...(layerPeers.length > 0
       ? [
