@@ -32,6 +32,17 @@ function randomHidden({ vocab, size, tokens }, dtype, bias) {
   };
 }
 
+/** Whether the bits of an element are a NaN's. */
+const isNaN = (dtype, x) => (dtype === 'float32' ? Number.isNaN(x) : (x & 0x7fff) > (dtype === 'float16' ? 0x7c00 : 0x7f80));
+
+/** From the smallest to that of a large model, among them rows of every alignment. */
+export const algorithmLayers = [
+  { vocab: 1, size: 1 },
+  { vocab: 1001, size: 64 },
+  { vocab: 50257, size: 127 },
+  { vocab: 128256, size: 4096 },
+];
+
 function take(misses, what, tally) {
   misses.checked += 1;
   misses.worst = Math.max(misses.worst, ...Object.values(tally.worst));
@@ -51,12 +62,63 @@ function leastMemory(work) {
   return NaN;
 }
 
+/** How many algorithms cuBLASLt has for the logits of each layer, and how many of them may be used for any number of rows. */
+export function algorithmsOf(native, layers, device) {
+  return layers.flatMap(({ vocab, size }) =>
+    dtypes.map((dtype, kind) => ({
+      what: `${vocab} x ${size} ${dtype}`,
+      ...native().cuda.layerAlgorithms(device.index, kind, vocab, size),
+    })),
+  );
+}
+
+/** There must be one for every layer. */
+export function checkAlgorithms(found, misses, note) {
+  for (const { what, usable, offered } of found)
+    misses.require(usable > 0, `${what}: none of ${offered} algorithms of cuBLASLt serves for any number of rows`);
+  note(
+    `algorithms for any number of rows: ${found.map(({ what, usable, offered }) => `${what} ${usable} of ${offered}`).join(', ')}`,
+  );
+}
+
+/** The bits of a row's log-probability must not depend on how many rows there are. */
+export function checkRowCounts({ tokenLogps, cuda }, misses, { vocab, size, counts }, dtype) {
+  const most = Math.max(...counts);
+  const batch = randomHidden({ vocab, size, tokens: Math.ceil(most / 4) }, dtype, false);
+  const labels = batch.labels.map((label, row) => (label === -100 ? row % vocab : label));
+  // The ignored rows are scored here.
+  const hidden = batch.hidden.map((x, i) => (isNaN(dtype, x) ? batch.hidden[i % size] : x));
+  const [held, weight] = [hidden, batch.weight].map((array) => new Resident(cuda, array, dtype));
+  const of = (rows) =>
+    tokenLogps({
+      ...{ hidden: held.tensor, weight: weight.tensor, dtype, shape: [rows, vocab] },
+      ...{ offsets: Int32Array.of(0, rows), labels: labels.subarray(0, rows) },
+    }).logps;
+  const all = of(most);
+  for (const rows of counts) {
+    const own = of(rows);
+    const first = own.findIndex((logp, row) => !Object.is(logp, all[row]));
+    misses.require(
+      first < 0,
+      () => `V = ${vocab}, H = ${size}, ${dtype}: of ${rows} rows, row ${first} is ${own[first]}, of ${most} it is ${all[first]}`,
+    );
+  }
+  held.dispose();
+  weight.dispose();
+}
+
 export async function hidden({ subject, misses, scale, device, note, progress }) {
   const { cuda } = subject;
   if (cuda.hiddenReason !== undefined) {
     note(cuda.hiddenReason);
     return;
   }
+  checkAlgorithms(algorithmsOf(subject.native, algorithmLayers, device), misses, note);
+  for (const layer of scale.rowCounts)
+    for (const dtype of dtypes) {
+      checkRowCounts(subject, misses, layer, dtype);
+      await progress(0);
+    }
   let turn = 0;
   for (const layer of scale.layers) {
     for (const dtype of dtypes) {

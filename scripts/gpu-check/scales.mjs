@@ -19,6 +19,11 @@ export const scales = {
       { vocab: 50257, size: 127, tokens: 4 },
       { vocab: 128256, size: 512, tokens: 3 },
     ],
+    // Around the tiles of a product, one row alone, and what 2 GiB hold of 128256 x 4096.
+    rowCounts: [
+      { vocab: 1001, size: 64, counts: [1, 2, 127, 129, 2690] },
+      { vocab: 50257, size: 127, counts: [1, 2, 127, 129, 2690] },
+    ],
     runs: 20,
     repeated: [
       { vocab: 50257, tokens: 128 },
@@ -40,6 +45,7 @@ export const scales = {
       { vocab: 1001, size: 64, tokens: 9 },
       { vocab: 50257, size: 127, tokens: 3 },
     ],
+    rowCounts: [{ vocab: 50257, size: 127, counts: [1, 2, 127, 129, 2690] }],
     runs: 20,
     repeated: [{ vocab: 50257, tokens: 64 }],
     independent: [31, 50257],
@@ -56,6 +62,7 @@ export const scales = {
       { vocab: 1, size: 1, tokens: 2 },
       { vocab: 37, size: 9, tokens: 4 },
     ],
+    rowCounts: [{ vocab: 37, size: 9, counts: [1, 2, 7, 40] }],
     runs: 3,
     repeated: [{ vocab: 1003, tokens: 4 }],
     independent: [31, 1001],
