@@ -20,13 +20,14 @@ interface Section {
 }
 interface Outcome {
   readonly section: string;
-  readonly status: 'ok' | 'MISS' | 'not run';
+  readonly status: 'ok' | 'MISS' | 'not run' | 'cut off';
   readonly checked: number;
   readonly notes: readonly string[];
   readonly misses: readonly string[];
 }
 interface Check {
   readonly sections: readonly Section[];
+  readonly TimeIsOver: new (message: string) => Error;
   readonly runSection: (section: Section, context: object) => Promise<Outcome>;
   readonly failed: (results: readonly Outcome[]) => boolean;
 }
@@ -45,7 +46,8 @@ beforeAll(async () => {
     const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
     fs.writeFileSync(file, ts.transpileModule(source, { compilerOptions, fileName: name }).outputText);
   }
-  for (const name of ['scripts/gpu-check', 'scripts/gpu-check.mjs', 'bench', 'tests/support', 'package.json'])
+  const scripts = ['gpu-check', 'gpu-check.mjs', 'gpu-first', 'gpu-first.mjs'].map((name) => `scripts/${name}`);
+  for (const name of [...scripts, 'bench', 'tests/support', 'package.json'])
     fs.cpSync(path.join(root, name), path.join(folder, name), {
       recursive: true,
       filter: (from) => !from.includes('node_modules'),
@@ -87,6 +89,157 @@ describe.skipIf(isEmulated)('gpu:check', () => {
     const idle = { section: 'x', status: 'not run', checked: 0, misses: [] } as const;
     expect(check.failed([{ ...idle, notes: [] }])).toBe(true);
     expect(check.failed([{ ...idle, notes: ['not available'] }])).toBe(false);
+  });
+
+  test('a section that is cut off reports what it has found, and has not passed', async () => {
+    const cut = (finds: boolean) =>
+      check.runSection(
+        {
+          name: 'x',
+          run: ({ misses }: { misses: { require: (condition: boolean, what: string) => void } }) => {
+            misses.require(!finds, 'something');
+            throw new check.TimeIsOver('after 3 minutes, at 40 %');
+          },
+        } as Section,
+        support,
+      );
+    expect(await cut(false)).toMatchObject({ status: 'cut off', checked: 1, notes: ['cut off after 3 minutes, at 40 %'] });
+    expect(await cut(true)).toMatchObject({ status: 'MISS', checked: 1, misses: ['something'] });
+  });
+
+  describe('sections side by side', () => {
+    interface Job {
+      readonly name: string;
+      readonly alone: boolean;
+    }
+    interface SideBySide {
+      readonly sideBySide: (
+        sections: readonly Job[],
+        how: {
+          readonly jobs: number;
+          readonly run: (section: Job) => Promise<string>;
+          readonly skip: (section: Job) => string;
+          readonly isOver: () => boolean;
+          readonly done: (result: string) => void;
+        },
+      ) => Promise<string[]>;
+    }
+    const jobsOf = (...names: string[]) => names.map((name) => ({ name, alone: name === name.toUpperCase() }));
+
+    test('as many as may, those that need the device alone after the others, results in their order', async () => {
+      const { sideBySide } = (await load('scripts/gpu-check/jobs.mjs')) as SideBySide;
+      const active = new Set<string>();
+      let most = 0;
+      const done: string[] = [];
+      const run = async ({ name, alone }: Job) => {
+        active.add(name);
+        most = Math.max(most, active.size);
+        if (alone) expect([...active]).toEqual([name]);
+        // The first of those that began ends last.
+        for (let turn = 0; turn < (name === 'a' ? 20 : 5); turn++) await Promise.resolve();
+        active.delete(name);
+        return `${name} ran`;
+      };
+      const how = { jobs: 2, run, skip: () => 'skipped', isOver: () => false, done: (result: string) => void done.push(result) };
+      expect(await sideBySide(jobsOf('a', 'X', 'b', 'c', 'Y'), how)).toEqual(['a ran', 'X ran', 'b ran', 'c ran', 'Y ran']);
+      expect(most).toBe(2);
+      expect(done).toEqual(['b ran', 'c ran', 'a ran', 'X ran', 'Y ran']);
+    });
+
+    test('nothing is begun when the time is over', async () => {
+      const { sideBySide } = (await load('scripts/gpu-check/jobs.mjs')) as SideBySide;
+      const begun: string[] = [];
+      const run = ({ name }: Job) => Promise.resolve(`${name} ${begun.push(name)}`);
+      const how = {
+        jobs: 1,
+        run,
+        skip: ({ name }: Job) => `${name} skipped`,
+        isOver: () => begun.length > 0,
+        done: () => undefined,
+      };
+      expect(await sideBySide(jobsOf('a', 'b', 'X'), how)).toEqual(['a 1', 'b skipped', 'X skipped']);
+    });
+  });
+
+  describe('a device that fails for good', () => {
+    interface Words {
+      readonly outcomes: readonly { what: string; code: string; message: string }[];
+      readonly ended: number | string;
+      readonly complaints: string;
+    }
+    const missesOf = async (words: Words): Promise<string[]> => {
+      const { judge } = (await load('scripts/gpu-check/failure.mjs')) as { judge: (words: Words, misses: object) => void };
+      const { Misses } = support as { Misses: new () => { readonly list: string[] } };
+      const misses = new Misses();
+      judge(words, misses);
+      return misses.list;
+    };
+    const what = [
+      'a good call',
+      'a call behind the failure',
+      'a call after it',
+      'a synchronous call after it',
+      'an allocation after it',
+    ];
+    const outcomes = what.map((each, i) => ({ what: each, code: i === 0 ? 'resolved' : 'ERR_DIRALIGN_DEVICE', message: 'lost' }));
+
+    test('is fine where every later call is told', async () => {
+      expect(await missesOf({ outcomes, ended: 0, complaints: '' })).toEqual([]);
+    });
+
+    test('is a miss where a promise never settles, or resolves, or the process crashes', async () => {
+      const hung = await missesOf({ outcomes: outcomes.slice(0, 1), ended: 'SIGKILL', complaints: '' });
+      expect(hung).toEqual([
+        expect.stringContaining('a call behind the failure was never settled; the process ended with SIGKILL'),
+      ]);
+      const resolved = outcomes.map((outcome, i) => (i === 1 ? { ...outcome, code: 'resolved' } : outcome));
+      expect(await missesOf({ outcomes: resolved, ended: 0, complaints: '' })).toHaveLength(1);
+      expect(await missesOf({ outcomes: [], ended: 134, complaints: 'terminate called' })).toHaveLength(1);
+    });
+  });
+
+  describe('output layers', () => {
+    interface Hidden {
+      readonly checkAlgorithms: (found: readonly object[], misses: object, note: (text: string) => void) => void;
+      readonly checkRowCounts: (subject: object, misses: object, layer: object, dtype: string) => void;
+    }
+    const missesOf = async (look: (hidden: Hidden, misses: object) => void): Promise<string[]> => {
+      const { Misses } = support as { Misses: new () => { readonly list: string[] } };
+      const misses = new Misses();
+      look((await load('scripts/gpu-check/hidden.mjs')) as Hidden, misses);
+      return misses.list;
+    };
+
+    test('a layer that no algorithm of cuBLASLt serves is found', async () => {
+      const found = [
+        { what: '1 x 1 float32', usable: 3, offered: 8 },
+        { what: '9 x 9 float16', usable: 0, offered: 8 },
+      ];
+      const notes: string[] = [];
+      const misses = await missesOf((hidden, list) => {
+        hidden.checkAlgorithms(found, list, (text) => notes.push(text));
+      });
+      expect(misses).toEqual([expect.stringContaining('9 x 9 float16: none of 8')]);
+      expect(notes).toEqual(['algorithms for any number of rows: 1 x 1 float32 3 of 8, 9 x 9 float16 0 of 8']);
+    });
+
+    test.each([
+      ['the same', 0, 0],
+      ['another from so many rows on', 2 ** -40, 1],
+    ])('bits of a row in any number of rows: %s', async (_, shift, expected) => {
+      const subject = {
+        ...pretendSubject(),
+        tokenLogps: ({ shape: [rows = 0] }: { shape: readonly number[] }) => ({
+          logps: Float64Array.from({ length: rows }, (__, row) => -1 - row + (rows > 2 && rows < 40 ? shift : 0)),
+        }),
+      };
+      const layer = { vocab: 37, size: 9, counts: [1, 2, 7, 40] };
+      const misses = await missesOf((hidden, list) => {
+        hidden.checkRowCounts(subject, list, layer, 'bfloat16');
+      });
+      expect(misses).toHaveLength(expected);
+      expect(subject.memory.size).toBe(0);
+    });
   });
 
   /** Another bit at the end of an element. */
@@ -243,6 +396,11 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     readonly modes: readonly { readonly name: string; readonly passes: number; readonly zeros: boolean }[];
     readonly shapeOf: (rows: number) => { sequences: number; tokens: number };
     readonly parseShapes: (text: string) => unknown;
+    readonly scales: Readonly<Record<string, object>>;
+    readonly batchesOf: (
+      scale: object,
+      shapes?: readonly object[],
+    ) => { dtype: string; rows: number; vocab: number; hasPeers: boolean }[];
     readonly floorBytes: (mode: object, batch: object) => number;
   }
   interface Report {
@@ -549,6 +707,31 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
     for (const wrong of ['256', '100x7', '32x7', '256x0', '192x7']) expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
   });
 
+  test('the first shapes are those that say most, and one of them has peers', async () => {
+    const { batchesOf, scales: plans } = await plan();
+    const first = batchesOf(plans.first as object);
+    expect(first.map(({ dtype, rows, vocab }) => `${dtype} ${rows} ${vocab}`)).toEqual([
+      'bfloat16 8192 128256',
+      'bfloat16 8192 50257',
+      'bfloat16 8192 32000',
+      'bfloat16 256 32000',
+      'float32 8192 128256',
+    ]);
+    expect(first.filter(({ hasPeers }) => hasPeers)).toEqual([{ dtype: 'bfloat16', rows: 8192, vocab: 128256, hasPeers: true }]);
+    const others = batchesOf(plans.quick as object).filter(({ dtype, hasPeers }) => dtype !== 'bfloat16' && hasPeers);
+    expect(others).toEqual([]);
+  });
+
+  test('times that hold the host’s part are told apart from the device’s own', async () => {
+    const { report } = (await load('bench/gpu/report.mjs')) as Report;
+    const timed = async (enqueue: number) => {
+      const one = { ...(await group(0.95, 0.5)), host: { enqueue, busy: 0.9 } };
+      return report({ groups: [one], peers: [], targets: [], skipped: [], rounds: 15, seconds: 1 });
+    };
+    expect(await timed(0.2)).toContain('the host enqueues a call in 0.200 ms, the device is kept busy for 0.900 ms.');
+    expect(await timed(0.95)).toContain("ITS TIMES ARE THE HOST'S, TOO");
+  });
+
   test('without Python there are no peers, and it says why', () => {
     const file = path.join(folder, 'bench/gpu/peers.mjs');
     const code = `import(${JSON.stringify(pathToFileURL(file).href)}).then((m) => console.log(JSON.stringify(m.findPeers())))`;
@@ -577,7 +760,7 @@ describe('the commands', () => {
   });
 
   test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s: a mistake in the options', (script) => {
-    for (const args of [['--nonsense'], ['--scale', 'enormous'], ['--only', 'everything']]) {
+    for (const args of [['--nonsense'], ['--scale', 'enormous'], ['--only', 'everything'], ['--minutes', 'soon']]) {
       const { status, stderr } = run(script, ...args);
       expect(status).toBe(2);
       expect(stderr).toContain('Usage:');
@@ -587,18 +770,23 @@ describe('the commands', () => {
   test.skipIf(isEmulated)('--pack holds what a machine with nothing but Node needs', () => {
     const file = path.join(folder, 'gpu.tgz');
     if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node'))) throw new Error('run npm run build:native first');
-    const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file);
+    const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file, '--for', 'any');
     expect(stderr).toBe('');
     expect(status).toBe(0);
     const elsewhere = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-unpacked-'));
     try {
       expect(spawnSync('tar', ['-xzf', file, '-C', elsewhere]).status).toBe(0);
-      for (const script of ['scripts/gpu-check.mjs', 'bench/gpu.mjs']) {
-        const { status: code, stderr: said } = spawnSync(process.execPath, [path.join(elsewhere, script)], {
+      for (const script of ['scripts/gpu-check.mjs', 'bench/gpu.mjs', 'scripts/gpu-first.mjs']) {
+        const {
+          status: code,
+          stderr: said,
+          stdout: out,
+        } = spawnSync(process.execPath, [path.join(elsewhere, script)], {
           encoding: 'utf8',
           env,
         });
-        expect(said).toMatch(/^CUDA is not available: /);
+        if (script === 'scripts/gpu-first.mjs') expect(out).toMatch(/machine +failed .*\n +CUDA is not available: /);
+        else expect(said).toMatch(/^CUDA is not available: /);
         expect(code).toBe(2);
       }
       const loaded = spawnSync(
@@ -615,6 +803,17 @@ describe('the commands', () => {
     } finally {
       fs.rmSync(elsewhere, { recursive: true });
     }
+  });
+
+  test.skipIf(isEmulated)('--pack refuses an addon without machine code for the card that it is for', () => {
+    const file = path.join(folder, 'refused.tgz');
+    // Whatever the build has, it is not for this one.
+    for (const script of ['scripts/gpu-check.mjs', 'scripts/gpu-first.mjs']) {
+      const { status, stderr } = run(script, '--pack', file, '--for', '7.0');
+      expect(stderr).toMatch(/^build\/Release\/diralign\.node has (no CUDA backend|machine code for .*, not for 7\.0)/);
+      expect(status).toBe(2);
+    }
+    expect(fs.existsSync(file)).toBe(false);
   });
 
   describe.runIf(isEmulated)('on the emulation', () => {
@@ -638,6 +837,45 @@ describe('the commands', () => {
       expect(status).toBe(0);
       expect(result).toMatchObject({ ok: true });
       expect(results()).toEqual(before);
+    });
+
+    test('gpu:check has sections side by side, and what is cut off is not passed', () => {
+      const args = ['--scale', 'tiny', '--only', 'determinism,failure'];
+      expect(runEmulated('scripts/gpu-check.mjs', ...args, '--jobs', '2')).toMatchObject({
+        status: 0,
+        result: {
+          ok: true,
+          sections: [
+            { section: 'determinism', status: 'ok' },
+            { section: 'failure', status: 'ok', checked: 5 },
+          ],
+        },
+      });
+      const { status, output, result } = runEmulated('scripts/gpu-check.mjs', ...args, '--minutes', '0');
+      expect(status).toBe(1);
+      expect(output).toContain('CUT OFF: determinism, failure');
+      expect(result).toMatchObject({ ok: false, sections: [{ status: 'cut off' }, { status: 'cut off' }] });
+    });
+
+    test('gpu:first runs its steps', () => {
+      const output = path.join(folder, 'first');
+      const { status, stdout } = spawnSync(
+        process.execPath,
+        [path.join(folder, 'scripts/gpu-first.mjs'), '--only', 'bench,peers', '--minutes', '1000', '--output', output],
+        { encoding: 'utf8', env: { ...environment, DIRALIGN_PREBUILD: emulated } },
+      );
+      expect(stdout).toContain('3 of 3 steps are ok');
+      expect(status).toBe(0);
+      const report = JSON.parse(fs.readFileSync(path.join(output, 'first.json'), 'utf8')) as object;
+      expect(report).toMatchObject({
+        ok: true,
+        steps: [
+          { name: 'machine', status: 'ok', result: { emulated: true, code: { runs: 'own' } } },
+          { name: 'bench', status: 'ok', result: { emulated: true } },
+          { name: 'peers', status: 'ok' },
+        ],
+      });
+      expect(JSON.stringify(report)).not.toMatch(/median|wall/);
     });
 
     test('gpu:bench runs and keeps no times', () => {

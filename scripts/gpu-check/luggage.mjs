@@ -15,6 +15,8 @@ const luggage = [
   'node_modules/node-gyp-build',
   'scripts/gpu-check.mjs',
   'scripts/gpu-check',
+  'scripts/gpu-first.mjs',
+  'scripts/gpu-first',
   'bench/gpu.mjs',
   'bench/gpu',
   'bench/peers/torch_gpu.py',
