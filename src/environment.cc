@@ -21,7 +21,8 @@ struct Environment::Async {
   void finish() {
     if (cuda_error != 0) {
       gpu::synchronize(place.device, place.stream);  // throws it in CUDA's own words, if CUDA still has it
-      throw std::runtime_error("the stream ended with CUDA error " + std::to_string(cuda_error));
+      throw gpu::Error("the work of the stream", cuda_error, "cudaError",
+                       ("it ended with error " + std::to_string(cuda_error)).c_str());
     }
     launch->finish();
   }
