@@ -62,7 +62,8 @@ function download(cuda, tensor, like) {
   return copy;
 }
 
-function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shift = 0, exact = false, stream } = {}) {
+/** Options that are not named here are the call's. */
+function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shift = 0, exact = false, stream, ...others } = {}) {
   const dtype = batch.dtype ?? 'float32';
   const options = { shift, exact, ...(stream && { stream: stream.handle }) };
   const logits = new Resident(cuda, batch.logits, dtype, options);
@@ -70,7 +71,7 @@ function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shi
   const poison = batch.logits.slice().fill(batch.logits instanceof Float32Array ? NaN : 0xffff);
   const separate = place === 'out' && gradient !== 'none';
   const out = separate ? new Resident(cuda, poison, dtype, { ...options, shift: shift === 0 ? 0 : shift + 1 }) : undefined;
-  const run = { gradient };
+  const run = { ...others, gradient };
   if (out) run.out = out.tensor;
   if (place === 'inPlace' && gradient !== 'none') run.inPlace = true;
   return {
@@ -126,9 +127,9 @@ export async function onDeviceAsync(subject, objective, batch, options) {
 }
 
 /** The same with the arrays left on the host: they travel through pinned stages. */
-export function staged(objective, batch, { place = 'fresh', gradient = 'dense' } = {}) {
+export function staged(objective, batch, { place = 'fresh', gradient = 'dense', ...others } = {}) {
   const own = { ...batch, logits: batch.logits.slice() };
-  const run = { gradient, backend: 'cuda' };
+  const run = { ...others, gradient, backend: 'cuda' };
   if (place === 'out' && gradient !== 'none')
     run.out = own.logits.slice().fill(own.logits instanceof Float32Array ? NaN : 0xffff);
   if (place === 'inPlace' && gradient !== 'none') run.inPlace = true;

@@ -18,11 +18,11 @@ const objectives = [
 export function deviceLibrary(subject, misses, what, { shift, exact, place }) {
   return {
     ...library,
-    loss(config, batch, run) {
-      const options = { shift, exact, gradient: run.gradient ?? 'dense', place: run.inPlace ? 'inPlace' : place };
+    loss(config, batch, { inPlace, ...run }) {
+      const options = { ...run, shift, exact, place: inPlace ? 'inPlace' : place };
       const { result, problems } = onDevice(subject, subject.dirAlignLoss(config), batch, options);
       for (const problem of problems) misses.require(false, `${what}: ${problem}`);
-      if (run.inPlace) batch.logits.set(result.gradLogits);
+      if (inPlace) batch.logits.set(result.gradLogits);
       return result;
     },
   };
@@ -31,11 +31,10 @@ export function deviceLibrary(subject, misses, what, { shift, exact, place }) {
 function stagedLibrary(subject, misses, what) {
   return {
     ...library,
-    loss(config, batch, run) {
-      const place = run.inPlace ? 'inPlace' : 'fresh';
-      const { result, problems } = staged(subject.dirAlignLoss(config), batch, { place, gradient: run.gradient ?? 'dense' });
+    loss(config, batch, { inPlace, ...run }) {
+      const { result, problems } = staged(subject.dirAlignLoss(config), batch, { ...run, place: inPlace ? 'inPlace' : 'fresh' });
       for (const problem of problems) misses.require(false, `${what}: ${problem}`);
-      if (run.inPlace) batch.logits.set(result.gradLogits);
+      if (inPlace) batch.logits.set(result.gradLogits);
       return result;
     },
   };
