@@ -5,6 +5,9 @@
 #   OFF       src/gpu_absent.cc: the addon says that it has no CUDA kernels
 #   EMULATED  cuda/ as C++ on the emulation of CUDA in tests/simt: for tests only
 #
+# DIRALIGN_PTX, with EMULATED, is a folder of the loss kernels' PTX as C++, to be run in their place;
+# scripts/test-ptx.mjs makes it.
+#
 # nvcc is looked for in CUDACXX, CUDA_HOME, CUDA_PATH, the PATH and /usr/local/cuda.
 set(DIRALIGN_CUDA "AUTO" CACHE STRING "CUDA backend: AUTO, ON, OFF or EMULATED")
 set_property(CACHE DIRALIGN_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
@@ -26,6 +29,8 @@ if(NOT DIRALIGN_CUDA MATCHES "^(AUTO|ON|OFF|EMULATED)$")
 endif()
 file(GLOB CUDA_KERNELS CONFIGURE_DEPENDS cuda/*.cu)
 file(GLOB CUDA_HOST_SOURCES CONFIGURE_DEPENDS cuda/*.cc)
+set(CUDA_LOSS_KERNELS ${CUDA_KERNELS})
+list(FILTER CUDA_LOSS_KERNELS INCLUDE REGEX "/(loss|gradient)_[^/]*$")
 
 # The first release that knows every architecture of the list.
 set(_cuda_oldest 12.8)
@@ -130,6 +135,11 @@ if(_cuda_implementation STREQUAL "NVCC")
     # What ptxas -v says is for scripts/check-cuda.mjs.
     target_compile_options(diralign_gpu PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xptxas=-v>)
   endif()
+  # The loss kernels' PTX, for scripts/test-ptx.mjs.
+  add_library(diralign_loss_ptx OBJECT EXCLUDE_FROM_ALL ${CUDA_LOSS_KERNELS})
+  set_target_properties(diralign_loss_ptx PROPERTIES
+    CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_PTX_COMPILATION ON)
+  target_include_directories(diralign_loss_ptx PRIVATE src)
 elseif(_cuda_implementation STREQUAL "EMULATED")
   if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/tests/simt/CMakeLists.txt")
     message(FATAL_ERROR "diralign: the emulation of CUDA is in the repository only, not in the package")
@@ -142,6 +152,17 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   add_dependencies(diralign_gpu diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
   target_include_directories(diralign_gpu PUBLIC cuda) # the native tests look inside
   target_link_libraries(diralign_gpu PUBLIC diralign_simt)
+  if(DIRALIGN_PTX)
+    file(GLOB _ptx CONFIGURE_DEPENDS "${DIRALIGN_PTX}/*.cc")
+    # What ptxas may fuse stays apart, and PTX has registers and variables that it does not use.
+    set_source_files_properties(${_ptx} PROPERTIES COMPILE_OPTIONS
+      "-O1;-ffp-contract=off;-Wno-unused;-Wno-uninitialized;-Wno-maybe-uninitialized;-Wno-psabi")
+    add_library(diralign_ptx OBJECT ${_ptx})
+    target_include_directories(diralign_ptx PRIVATE cuda)
+    target_link_libraries(diralign_ptx PRIVATE diralign_core diralign_simt)
+    # In the program itself, where the linker prefers them to the templates' symbols, which are weak.
+    target_sources(diralign_gpu INTERFACE $<TARGET_OBJECTS:diralign_ptx>)
+  endif()
 else()
   add_library(diralign_gpu STATIC src/gpu_absent.cc)
 endif()

@@ -17,15 +17,22 @@ function library(name) {
   return stdout.trim();
 }
 
-/** Builds it, sanitized or not, and returns the environment of processes that load it in place of the published one. */
-export function buildEmulated({ sanitize }) {
+/**
+ * Builds it, and returns the environment of processes that load it in place of the published one.
+ *
+ * @param {object} options
+ * @param {boolean} [options.sanitize] under the sanitizers
+ * @param {string} [options.ptx] a folder with the loss kernels' PTX as C++, to be run in their place
+ */
+export function buildEmulated({ sanitize = false, ptx }) {
   // The sanitized one is a target of the native tests' build, which has compiled all but the addon's own files already.
-  const directory = sanitize ? 'build/asan' : 'build/emulated';
+  const directory = sanitize ? 'build/asan' : ptx ? 'build/ptx/addon' : 'build/emulated';
   if (sanitize) {
     run('cmake', ['--preset', 'asan']);
     run('cmake', ['--build', '--preset', 'asan', '--target', 'diralign']);
   } else {
     const settings = ['-D', 'DIRALIGN_CUDA=EMULATED', '-D', 'DIRALIGN_WERROR=ON'];
+    if (ptx) settings.push('-D', `DIRALIGN_PTX=${ptx}`);
     run(process.execPath, ['scripts/build-native.mjs', '--build-dir', directory, ...settings]);
   }
   // Where node-gyp-build looks, in a folder of its own: build/Release keeps the addon that is published.
