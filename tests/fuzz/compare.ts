@@ -123,14 +123,16 @@ function missesOf(call: Call, result: object): string[] {
     const own = found.gradLogits ? { ...found, gradLogits: bits(found.gradLogits) } : found;
     checkLogitsStages(tally, plan.config, batch as LogitsBatch, own, scale);
   }
-  return tally.misses
-    .filter(({ actual, expected }) => !(Math.abs(actual) < least && Math.abs(expected) < least))
-    // What is beyond float32 has only its sign there.
-    .filter(({ actual, expected }) => Math.fround(expected) !== actual)
-    .map(
-      ({ what, actual, expected, bound }) =>
-        `${what} is ${actual}, expected ${expected} within ${bound}`,
-    );
+  return (
+    tally.misses
+      .filter(({ actual, expected }) => !(Math.abs(actual) < least && Math.abs(expected) < least))
+      // What is beyond float32 has only its sign there.
+      .filter(({ actual, expected }) => Math.fround(expected) !== actual)
+      .map(
+        ({ what, actual, expected, bound }) =>
+          `${what} is ${actual}, expected ${expected} within ${bound}`,
+      )
+  );
 }
 
 function metricMisses({ plan, exact }: Call, result: Properties): string[] {
