@@ -214,10 +214,8 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what, double
     __syncthreads();
     return threadIdx.x == 0 && arrive(&p.group_arrivals[what.group_index]) == (group.rows + tile_rows - 1) / tile_rows - 1;
   }
-  if constexpr (pass != Pass::tokens) {
-    sum_sequences(p, group, scratch);
-    __syncthreads();
-  }
+  if constexpr (pass != Pass::tokens) sum_sequences(p, group, scratch);
+  __syncthreads();  // the sums are there, and all have read what is to be finished
   if constexpr (pass == Pass::dense) {
     evaluate_group(p, group);
     __syncthreads();
@@ -241,7 +239,6 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
     if (shared.finish.what != Finish::nothing) {
       const Finish what = shared.finish;
       const bool group_done = finish<pass>(p, what, shared.scratch);
-      if (what.what == Finish::group) __syncthreads();  // all have read it
       if (threadIdx.x == 0) shared.finish.what = group_done ? Finish::group : Finish::nothing;
       continue;
     }
