@@ -88,3 +88,18 @@ test.runIf(Float16)('the dtype that an array tells cannot be another', () => {
     expectRefusal(refused, TypeError, 'DTYPE', ['dtype', dtype, 'Float16Array']);
   }
 });
+
+test.runIf(Float16).each(['buffer', 'byteOffset', 'byteLength', 'length'])(
+  'what an array says of itself is asked of the engine: %s',
+  (key) => {
+    const batch = floats();
+    const get = (): never => {
+      throw new Error('read');
+    };
+    Object.defineProperty(batch.logits, key, { get });
+    expect(dpo(batch).loss).toBe(dpo(bits).loss);
+    const layer = layerFloats();
+    for (const data of [layer.hidden, layer.weight, present(layer.bias)]) Object.defineProperty(data, key, { get });
+    expect(dpo.fromHidden(layer).loss).toBe(dpo.fromHidden(layerBits).loss);
+  },
+);

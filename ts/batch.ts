@@ -1,5 +1,5 @@
 import { types } from 'node:util';
-import { allocate, checkArray, checkLength, isFloat16Array, plain, tagOf, unshared, type Kind } from './arrays.js';
+import { allocate, checkArray, checkLength, extentOf, isFloat16Array, plain, tagOf, unshared, type Kind } from './arrays.js';
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
@@ -24,7 +24,9 @@ export function checkThreads(threads: number | undefined): number {
 
 /** The raw bits of a float16 array, or the array itself. */
 export function rawArray(data: LogitsArray): Float32Array | Uint16Array {
-  return isFloat16Array(data) ? new Uint16Array(data.buffer as ArrayBuffer, data.byteOffset, data.length) : data;
+  if (!isFloat16Array(data)) return data;
+  const { buffer, byteOffset, byteLength } = extentOf(data);
+  return new Uint16Array(buffer as ArrayBuffer, byteOffset, byteLength / 2);
 }
 
 /** What native code takes: the address of a tensor, or an array of a kind that Node-API knows. */
