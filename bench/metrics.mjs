@@ -1,45 +1,54 @@
 /**
- * npm run bench:metrics [-- --backend cuda]: what the metrics of `run.metrics` cost, as ratios to the same call without any. The calls take
- * turns within a round; the median over the rounds is printed, with its quartiles.
+ * npm run bench:metrics [-- --rounds N] [--vocab V]: what the metrics of `run.metrics` cost on the CPU, as ratios to the same call without
+ * any, measured as `diralign bench` measures.
  */
 import { parseArgs } from 'node:util';
 import { dirAlignLoss } from '../dist/index.js';
+import { Buffers } from '../dist/bench/buffers.js';
+import { makeBatch } from '../dist/bench/data.js';
+import { machineLine, ratioText } from '../dist/bench/report.js';
+import { interleave, ratio, timeOf } from '../dist/bench/rounds.js';
+import { thisMachine } from '../dist/bench/machine.js';
+import { native } from '../dist/native.js';
 
 const { values } = parseArgs({
-  options: {
-    backend: { type: 'string', default: 'cpu' },
-    rounds: { type: 'string', default: '15' },
-    vocab: { type: 'string', default: '32000' },
-  },
+  options: { rounds: { type: 'string', default: '15' }, vocab: { type: 'string', default: '32000' } },
 });
-const [sequences, tokens, vocab] = [4, 128, Number(values.vocab)];
-const logits = Float32Array.from({ length: sequences * tokens * vocab }, (_, i) => 4 * Math.sin(i * i));
-const labels = Int32Array.from({ length: sequences * tokens }, (_, row) => (row * 7919) % vocab);
-const batch = { logits, shape: [sequences, tokens, vocab], labels, reference: new Float64Array(sequences).fill(-1300) };
-const out = new Float32Array(logits.length);
+const threads = native().cpuInfo().threads;
+const buffers = new Buffers(makeBatch(2, 128, Number(values.vocab)), threads);
+const { batch, work, out } = buffers;
 const dpo = dirAlignLoss('dpo', 0.1);
 
 const asked = [
   [],
   ['mean_token_accuracy'],
   ['entropy'],
-  ['logits/chosen'],
+  ['logits/chosen', 'logits/rejected'],
   ['entropy', 'mean_token_accuracy', 'logits/chosen', 'logits/rejected'],
 ];
-for (const gradient of ['none', 'dense', 'factored']) {
-  const run = { gradient, backend: values.backend, ...(gradient !== 'none' && { out }) };
-  const ratios = asked.map(() => []);
-  for (let round = 0; round <= Number(values.rounds); round++) {
-    const times = asked.map((metrics) => {
-      const start = performance.now();
-      dpo(batch, { ...run, metrics });
-      return performance.now() - start;
-    });
-    if (round > 0) times.forEach((time, i) => ratios[i].push(time / times[0])); // the first one warms up
+const runs = {
+  none: { gradient: 'none' },
+  dense: { out },
+  factored: { gradient: 'factored', out },
+  'dense, in place': { inPlace: true },
+  'factored, in place': { gradient: 'factored', inPlace: true },
+};
+const nameOf = (run, metrics) => `${run}: ${metrics.join(', ') || 'nothing asked for'}`;
+
+const cases = Object.entries(runs).flatMap(([run, options]) =>
+  asked.map((metrics) => ({
+    name: nameOf(run, metrics),
+    run() {
+      if (options.inPlace) buffers.overwritten();
+      return timeOf(() => dpo({ ...batch, logits: work }, { ...options, metrics, threads }));
+    },
+  })),
+);
+const times = await interleave(cases, Number(values.rounds), () => buffers.makeCold());
+console.log(`${machineLine(thisMachine())}, ${threads} threads`);
+for (const run of Object.keys(runs)) {
+  for (const metrics of asked.slice(1)) {
+    const found = ratio(times, nameOf(run, metrics), [nameOf(run, asked[0])]);
+    console.log(`${ratioText(found, (x) => x.toFixed(3)).padEnd(24)} ${nameOf(run, metrics)}`);
   }
-  asked.forEach((metrics, i) => {
-    const sorted = ratios[i].sort((x, y) => x - y);
-    const [low, median, high] = [0.25, 0.5, 0.75].map((q) => sorted[Math.floor(q * (sorted.length - 1))].toFixed(3));
-    console.log(`${gradient.padEnd(9)} ${median} (${low} to ${high})  ${metrics.join(', ') || 'nothing asked for'}`);
-  });
 }

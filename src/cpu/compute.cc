@@ -113,8 +113,12 @@ class LossRun {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
-    if (job_.asked.logits) rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
+    auto take_mean = [&] {
+      if (job_.asked.logits) rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
+    };
+    if (exponentials_once()) take_mean();  // before the row is overwritten
     const RowSums sums = reduce_sums(r, member);
+    if (!exponentials_once()) take_mean();  // once the reduction, which hides the loading, has brought the row into the cache
     const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
       const RowGradient g = row_gradient(row_terms(s, false, 0), label, -1, 1, 0, 0);
