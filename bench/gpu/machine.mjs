@@ -96,7 +96,7 @@ export function describeMachine(device, version) {
 }
 
 /** bench/results/DATE-GPU.json, with `-check` before the dot for the results of `gpu:check`. */
-export function resultsFile(machine, suffix = '') {
+function resultsFile(machine, suffix = '') {
   const gpu = machine.gpu.name
     .toLowerCase()
     .replace(/[^a-z0-9]+/g, '-')

@@ -9,7 +9,7 @@ const script = fileURLToPath(new URL('failure-child.mjs', import.meta.url));
 const patience = 120_000;
 
 /** What a child says, or how it ended; a promise that never settles keeps it until it is killed. */
-export async function lastWords(file, env = {}) {
+async function lastWords(file, env = {}) {
   const child = spawn(process.execPath, [file], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
   let [said, complaints] = ['', ''];
   child.stdout.on('data', (data) => (said += data));

@@ -20,11 +20,23 @@ function readJson(file) {
   }
 }
 
+const scaleOf = (results, scale) => ['--scale', results.machine?.emulated ? 'tiny' : scale];
+
 /** A step that is one of our commands: its JSON is read even where it was cut off, and `tell` says the most of it in a few lines. */
-function command(name, title, seconds, argsOf, tell) {
+function command(name, title, seconds, { file, scale, only, jobs = [], tell }) {
   const run = async ({ seconds: left, log, results, folder }) => {
     const json = path.join(folder, `${name}.json`);
-    const { status, output } = await runCommand([node, ...argsOf({ results, json, left })], { seconds: left, log });
+    const args = [
+      ...scaleOf(results, scale),
+      '--only',
+      only.join(','),
+      ...jobs,
+      '--no-results',
+      '--json',
+      json,
+      ...minutes(left),
+    ];
+    const { status, output } = await runCommand([node, script(file), ...args], { seconds: left, log });
     const result = readJson(json);
     const said = result && tell(result);
     const isIdle = status === 'ok' && result?.sections?.every((section) => section.status === 'not run');
@@ -123,67 +135,21 @@ const kernels = {
   },
 };
 
-const scaleOf = (results, scale) => ['--scale', results.machine?.emulated ? 'tiny' : scale];
+const check = { file: 'scripts/gpu-check.mjs', tell: tellCheck };
+const bench = { file: 'bench/gpu.mjs', scale: 'first', tell: tellBench };
+const sideBySide = ['--jobs', '8'];
 
 export const steps = [
   machine,
-  command(
-    'tiny',
-    'small cases of every check: is it right at all',
-    60,
-    ({ json, left }) => [
-      ...[script('scripts/gpu-check.mjs'), '--scale', 'tiny', '--only', checks.join(','), '--jobs', '8', '--no-results'],
-      ...['--json', json, ...minutes(left)],
-    ],
-    tellCheck,
-  ),
-  command(
-    'bench',
-    'times of the shapes that say most',
-    100,
-    ({ results, json, left }) => [
-      ...[script('bench/gpu.mjs'), ...scaleOf(results, 'first'), '--only', 'logits,layer', '--no-results'],
-      ...['--json', json, ...minutes(left)],
-    ],
-    tellBench,
-  ),
+  command('tiny', 'small cases of every check: is it right at all', 60, {
+    ...check,
+    scale: 'tiny',
+    only: checks,
+    jobs: sideBySide,
+  }),
+  command('bench', 'times of the shapes that say most', 100, { ...bench, only: ['logits', 'layer'] }),
   kernels,
-  command(
-    'check',
-    'larger cases of every check',
-    120,
-    ({ results, json, left }) => [
-      ...[
-        script('scripts/gpu-check.mjs'),
-        ...scaleOf(results, 'quick'),
-        '--only',
-        checks.join(','),
-        '--jobs',
-        '8',
-        '--no-results',
-      ],
-      ...['--json', json, ...minutes(left)],
-    ],
-    tellCheck,
-  ),
-  command(
-    'sanitizer',
-    'compute-sanitizer: memcheck and racecheck',
-    110,
-    ({ results, json, left }) => [
-      ...[script('scripts/gpu-check.mjs'), ...scaleOf(results, 'quick'), '--only', 'sanitizer', '--no-results'],
-      ...['--json', json, ...minutes(left)],
-    ],
-    tellCheck,
-  ),
-  command(
-    'peers',
-    'PyTorch on one shape of logits and on the layer',
-    120,
-    ({ results, json, left }) => [
-      ...[script('bench/gpu.mjs'), ...scaleOf(results, 'first'), '--only', 'peers', '--no-results'],
-      ...['--json', json, ...minutes(left)],
-    ],
-    tellBench,
-  ),
+  command('check', 'larger cases of every check', 120, { ...check, scale: 'quick', only: checks, jobs: sideBySide }),
+  command('sanitizer', 'compute-sanitizer: memcheck and racecheck', 110, { ...check, scale: 'quick', only: ['sanitizer'] }),
+  command('peers', 'PyTorch on one shape of logits and on the layer', 120, { ...bench, only: ['peers'] }),
 ];
