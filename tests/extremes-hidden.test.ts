@@ -42,17 +42,26 @@ describe.each(cuda.available ? (['cpu', 'cuda'] as const) : (['cpu'] as const))(
     }
   });
 
-  test('what is added to stays, and other words keep their gradients', () => {
+  test('what is added to stays where a word has no probability', () => {
     const batch = farBelow([92, 0], 'float32');
-    const ordinary = dirAlignLoss('dpo', 0.1).fromHidden(batch, { backend });
-    const halves = new Float32Array(present(ordinary.gradWeight).length).fill(0.5);
-    const { gradWeight } = dirAlignLoss(config).fromHidden(batch, {
-      out: { gradWeight: halves },
-      accumulate: true,
-      backend,
-    });
-    expect(gradWeight.some(Number.isNaN)).toBe(false);
-    expect(gradWeight.some((x) => Math.abs(x) === Infinity)).toBe(true);
+    const vocab = batch.shape.at(-1) ?? NaN;
+    const masked = batch.labels.includes(7) ? NaN : 7;
+    expect(masked).not.toBeNaN();
+    const bias = present(batch.bias).slice();
+    bias[masked] = -Infinity;
+    const run = { backend };
+    const fresh = dirAlignLoss(config).fromHidden({ ...batch, bias }, run);
+    const started = { gradWeight: present(fresh.gradWeight).map(() => 0.5), gradBias: new Float32Array(vocab).fill(0.5) };
+    const added = dirAlignLoss(config).fromHidden({ ...batch, bias }, { ...run, out: started, accumulate: true });
+    const size = batch.weight.length / vocab;
+    const ofWord = (gradient: Float32Array): number[] => Array.from(gradient.subarray(masked * size, (masked + 1) * size));
+    expect(ofWord(present(fresh.gradWeight)).map(Math.abs)).toEqual(Array.from({ length: size }, () => 0));
+    expect(ofWord(added.gradWeight)).toEqual(Array.from({ length: size }, () => 0.5));
+    expect(added.gradBias[masked]).toBe(0.5);
+    // Beside the gradients of all other words a half is nothing.
+    const others = (gradient: Float32Array): number[] => Array.from(gradient).filter((_, i) => Math.floor(i / size) !== masked);
+    expect(others(added.gradWeight)).toEqual(others(present(fresh.gradWeight)));
+    expect(others(added.gradWeight).some((x) => Math.abs(x) === Infinity)).toBe(true);
   });
 
   test('a coefficient below the largest float32 has its digits', () => {
