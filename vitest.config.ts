@@ -2,7 +2,8 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 /** A module of the package, for examples that import it by its name. */
-const source = (module: string): string => fileURLToPath(new URL(`./ts/${module}index.ts`, import.meta.url));
+const source = (module: string): string =>
+  fileURLToPath(new URL(`./ts/${module}index.ts`, import.meta.url));
 
 export default defineConfig({
   resolve: {

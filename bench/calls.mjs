@@ -1,4 +1,7 @@
-/** npm run bench:calls: what a call of every method costs on one pair of one token, where the kernel has next to nothing to do. */
+/**
+ * npm run bench:calls: what a call of every method costs on one pair of one token, where the kernel
+ * has next to nothing to do.
+ */
 import Benchmark from 'benchmark';
 import { dirAlignLoss, methods } from '../dist/index.js';
 
@@ -18,9 +21,15 @@ for (const { name } of methods()) {
   suite.add(name, () => objective(batch, run), { maxTime: 0.5 });
 }
 const dpo = dirAlignLoss('dpo', 0.1);
-suite.add('dpo, async', { defer: true, maxTime: 0.5, fn: (deferred) => dpo.async(batch, run).then(() => deferred.resolve()) });
+suite.add('dpo, async', {
+  defer: true,
+  maxTime: 0.5,
+  fn: (deferred) => dpo.async(batch, run).then(() => deferred.resolve()),
+});
 suite.on('cycle', ({ target }) => {
   const { mean, rme } = target.stats;
-  console.log(`${target.name.padEnd(14)} ${(mean * 1e6).toFixed(2).padStart(7)} us  +-${rme.toFixed(1)} %`);
+  console.log(
+    `${target.name.padEnd(14)} ${(mean * 1e6).toFixed(2).padStart(7)} us  +-${rme.toFixed(1)} %`,
+  );
 });
 suite.run();

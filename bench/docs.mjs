@@ -1,12 +1,25 @@
-import { digits, machineLine, markdownReport, ratioText, settingLine } from '../dist/bench/report.js';
+import {
+  digits,
+  machineLine,
+  markdownReport,
+  ratioText,
+  settingLine,
+} from '../dist/bench/report.js';
 
-/** The figures that were aimed at, for two pairs of 2 x 256 tokens and a vocabulary of 32000 on two threads. */
+/**
+ * The figures that were aimed at, for two pairs of 2 x 256 tokens and a vocabulary of 32000 on two
+ * threads.
+ */
 const targets = [
   ['loss only, float32, over the reading loop', '<= 1.25', ratio('forward / read')],
   ['loss only, bfloat16, over float32', '<= 1.15', ratio('bfloat16 forward / float32 forward')],
   ['dense, in place, over reading + scaling loop', '<= 1.10', ratio('in place / (read + scale)')],
   ['factored, in place, over the scaling loop', '<= 1.50', ratio('factored / scale')],
-  ['dense into a reused array, over reading loop + memcpy', '<= 1.10', ratio('out / (read + copy)')],
+  [
+    'dense into a reused array, over reading loop + memcpy',
+    '<= 1.10',
+    ratio('out / (read + copy)'),
+  ],
   ['half of the rows ignored, loss only, over all rows', '0.5', ratio('forward@0.5 / forward')],
   ['PyTorch 1.13 eager as users run it, over ours', '>= 12', peer('torch')],
   ['the same with heap reuse forced', '>= 3.5', peer('torch-heap')],
@@ -46,7 +59,11 @@ export function performanceFigures(text, result) {
     '| --- | --- | --- |',
     ...targets.map(([what, target, measured]) => `| ${what} | ${target} | ${measured(result)} |`),
   ].join('\n');
-  return replaceBetween(replaceBetween(text, 'summary', summary), 'tables', markdownReport(result).trim());
+  return replaceBetween(
+    replaceBetween(text, 'summary', summary),
+    'tables',
+    markdownReport(result).trim(),
+  );
 }
 
 function replaceBetween(text, marker, content) {

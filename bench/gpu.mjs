@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// npm run gpu:bench: the CUDA backend's times on the card of this machine, against a copy kernel and installed peers of the same run. Needs
-// Node, the built package and a driver; see docs/gpu-performance.md.
+// npm run gpu:bench: the CUDA backend's times on the card of this machine, against a copy kernel
+// and installed peers of the same run. Needs Node, the built package and a driver; see
+// docs/gpu-performance.md.
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { codeLines, describeCode, unfit } from './gpu/code.mjs';
@@ -57,15 +58,25 @@ const { values, scale, shapes, rounds, only, end } = parseOrExit(() => {
     },
   });
   const name = values.scale ?? (values.quick ? 'quick' : 'full');
-  if (!Object.hasOwn(scales, name)) throw new Error(`--scale ${name}: there are ${Object.keys(scales).join(', ')}`);
+  if (!Object.hasOwn(scales, name))
+    throw new Error(`--scale ${name}: there are ${Object.keys(scales).join(', ')}`);
   const scale = { name, ...scales[name] };
   const rounds = values.rounds === undefined ? scale.rounds : Number(values.rounds);
   if (!Number.isInteger(rounds) || rounds < scale.rounds) {
-    throw new Error(`--rounds ${values.rounds}: expected a whole number of at least ${scale.rounds}`);
+    throw new Error(
+      `--rounds ${values.rounds}: expected a whole number of at least ${scale.rounds}`,
+    );
   }
   const only = parseOnly(values.only, partNames);
   if (values['no-peers']) only.delete('peers');
-  return { values, scale, shapes: values.shapes && parseShapes(values.shapes), rounds, only, end: parseMinutes(values.minutes) };
+  return {
+    values,
+    scale,
+    shapes: values.shapes && parseShapes(values.shapes),
+    rounds,
+    only,
+    end: parseMinutes(values.minutes),
+  };
 }, usage);
 if (values.help) {
   console.log(usage);
@@ -76,7 +87,9 @@ const subject = await loadSubject();
 const info = requireDevice(subject.cuda);
 const emulated = isEmulated(info);
 if (emulated && scale.name !== 'tiny') {
-  console.error(`${info.name} is the emulation of CUDA; only --scale tiny can be run on it, and no times are taken.`);
+  console.error(
+    `${info.name} is the emulation of CUDA; only --scale tiny can be run on it, and no times are taken.`,
+  );
   process.exit(2);
 }
 const { version } = createRequire(import.meta.url)('../package.json');
@@ -98,7 +111,8 @@ const start = performance.now();
 const seconds = () => (performance.now() - start) / 1000;
 const device = new Device(subject, info, scale);
 const installed = !only.has('peers') || emulated ? { found: [], missing: [] } : findPeers();
-for (const { name, reason } of installed.missing) console.log(`peer ${name} not available: ${reason}`);
+for (const { name, reason } of installed.missing)
+  console.log(`peer ${name} not available: ${reason}`);
 const noLayers = subject.cuda.hiddenReason;
 const result = {
   ...{ command: 'gpu:bench', scale: scale.name, rounds, seconds: 0, machine },
@@ -110,7 +124,11 @@ const result = {
 /** Does a piece of work, unless the time is over, and keeps what is known so far. */
 async function step(title, wanted, work) {
   if (performance.now() >= end) {
-    result.skipped.push({ ...wanted, reason: `was not started: ${values.minutes} minutes were over`, isCut: true });
+    result.skipped.push({
+      ...wanted,
+      reason: `was not started: ${values.minutes} minutes were over`,
+      isCut: true,
+    });
     return;
   }
   await work();
@@ -140,7 +158,9 @@ async function againstPeers(title, made, peers, measure, list) {
     for (const fraction of scale.peerFractions ?? [1, 0.5]) {
       const name = `${title}, ${peer.name}, ${100 * fraction} % of the rows`;
       await step(name, { ...describeShape(made), peer: peer.name }, async () => {
-        list.push(await measure(device, made, peer, { fraction, rounds, progress: progress(name) }));
+        list.push(
+          await measure(device, made, peer, { fraction, rounds, progress: progress(name) }),
+        );
       });
     }
 }
@@ -157,7 +177,11 @@ for (const { hasPeers, ...wanted } of batchesOf(scale, shapes)) {
       () => device.batch(wanted),
       async (batch) => {
         if (only.has('logits')) {
-          const measured = await measureBatch(device, batch, { rounds, fractions: [1, 0.5], progress: progress(title) });
+          const measured = await measureBatch(device, batch, {
+            rounds,
+            fractions: [1, 0.5],
+            progress: progress(title),
+          });
           result.groups.push({ ...wanted, ...measured });
         }
         await againstPeers(title, batch, peers, measurePeer, result.peers);
@@ -176,7 +200,13 @@ for (const wanted of noLayers === undefined && !shapes ? scale.layers : []) {
       () => makeLayer(device, wanted),
       async (layer) => {
         if (only.has('layer'))
-          result.layers.push(...(await measureLayer(device, layer, { rounds, fractions: [1, 0.5], progress: progress(title) })));
+          result.layers.push(
+            ...(await measureLayer(device, layer, {
+              rounds,
+              fractions: [1, 0.5],
+              progress: progress(title),
+            })),
+          );
         await againstPeers(title, layer, layerPeers, measureLayerPeer, result.layerPeers);
       },
     ),
@@ -188,7 +218,9 @@ const verdict = judge(result);
 result.targets = verdict;
 if (emulated) {
   const cases = groups.reduce((sum, { entries }) => sum + entries.length, 0);
-  console.log(`${cases} cases of ${groups.length} batches ran on the emulation. No times were kept.`);
+  console.log(
+    `${cases} cases of ${groups.length} batches ran on the emulation. No times were kept.`,
+  );
   writeResults({
     result: {
       command: 'gpu:bench',

@@ -1,7 +1,8 @@
 /**
- * npm run bench:hidden: the output layer fused with the loss, against PyTorch's matrix product, loss and backward.
- * Options: --shape sequences,tokens,vocab,hidden, --threads, --rounds, --no-peers. Writes bench/results/DATE-CPU-hidden.json and .md.
- * Needs `npm run build` first, and python3-torch with OpenBLAS for the peers; nothing else should run meanwhile.
+ * npm run bench:hidden: the output layer fused with the loss, against PyTorch's matrix product,
+ * loss and backward. Options: --shape sequences,tokens,vocab,hidden, --threads, --rounds,
+ * --no-peers. Writes bench/results/DATE-CPU-hidden.json and .md. Needs `npm run build` first, and
+ * python3-torch with OpenBLAS for the peers; nothing else should run meanwhile.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,11 +34,14 @@ const rows = sequences * tokens;
 const threads = Number(values.threads);
 const beta = 0.1;
 
-/** Hidden states of size 1 and a weight that gives logits with a standard deviation of about 2.5. */
+/**
+ * Hidden states of size 1 and a weight that gives logits with a standard deviation of about 2.5.
+ */
 function makeBatch([sequences, tokens, vocab, size]) {
   const rows = sequences * tokens;
   const random = randomNumbers(1);
-  // Sums of uniform numbers: 33 million numbers of a better normal distribution take seconds, and change nothing.
+  // Sums of uniform numbers: 33 million numbers of a better normal distribution take seconds, and
+  // change nothing.
   const normal = () => (random() + random() + random() + random() - 2) * 1.7320508;
   const filled = (length, deviation) => {
     // Float32Array.from goes through an array of numbers, which ends at a few hundred million.
@@ -54,7 +58,8 @@ function makeBatch([sequences, tokens, vocab, size]) {
 function bfloat16(numbers) {
   const bits = new Uint32Array(numbers.buffer, numbers.byteOffset, numbers.length);
   const halves = new Uint16Array(bits.length);
-  for (let i = 0; i < bits.length; i++) halves[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) >>> 16;
+  for (let i = 0; i < bits.length; i++)
+    halves[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) >>> 16;
   return halves;
 }
 
@@ -69,11 +74,20 @@ const lazily = (make) => {
 const float32 = lazily(() => withReference(makeBatch(shape)));
 const halves = lazily(() => {
   const full = float32();
-  return { ...full, hidden: bfloat16(full.hidden), weight: bfloat16(full.weight), dtype: 'bfloat16' };
+  return {
+    ...full,
+    hidden: bfloat16(full.hidden),
+    weight: bfloat16(full.weight),
+    dtype: 'bfloat16',
+  };
 });
 /** One pair of twice as many rows, with the same weight. */
 const longPair = lazily(() => {
-  const long = { ...makeBatch([2, rows, 1, size]), weight: float32().weight, shape: [2, rows, vocab] };
+  const long = {
+    ...makeBatch([2, rows, 1, size]),
+    weight: float32().weight,
+    shape: [2, rows, vocab],
+  };
   return withReference({ ...long, labels: long.labels.map((_, row) => (7919 * row) % vocab) });
 });
 /** The first half of each sequence is a prompt. */
@@ -93,7 +107,8 @@ const kinds = {
   fused: () => intoBuffers(float32()),
   'fused, half scored': () => intoBuffers(prompted(float32())),
   'fused, fresh gradients': () => () => objective.fromHidden(float32(), { threads }),
-  'fused, frozen weight': () => () => objective.fromHidden(float32(), { threads, out: { gradWeight: false } }),
+  'fused, frozen weight': () => () =>
+    objective.fromHidden(float32(), { threads, out: { gradWeight: false } }),
   'fused bfloat16': () => intoBuffers(halves()),
   'fused bfloat16, half scored': () => intoBuffers(prompted(halves())),
   'log-probabilities only': () => () => sequenceLogps(float32(), { threads }),
@@ -104,7 +119,11 @@ const kinds = {
 
 /** Resident memory, in MiB. */
 function resident(field) {
-  return Number(new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024;
+  return (
+    Number(
+      new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))[1],
+    ) / 1024
+  );
 }
 if (values.memory) {
   const call = kinds[values.memory]();
@@ -128,7 +147,12 @@ if (values.memory) {
     0,
   );
   const temporariesMiB = resident('VmHWM') - before - fresh / mebibyte;
-  console.log(JSON.stringify({ temporariesMiB, reportedMiB: memory === undefined ? undefined : memory / mebibyte }));
+  console.log(
+    JSON.stringify({
+      temporariesMiB,
+      reportedMiB: memory === undefined ? undefined : memory / mebibyte,
+    }),
+  );
   process.exit(0);
 }
 
@@ -136,7 +160,11 @@ const peers = {
   PyTorch: { dtype: 'float32', env: {} },
   'PyTorch, heap reuse': { dtype: 'float32', env: heapReuse },
   'PyTorch bfloat16, heap reuse': { dtype: 'bfloat16', env: heapReuse },
-  'PyTorch, intermediates released, heap reuse': { dtype: 'float32', env: heapReuse, intermediates: 'released' },
+  'PyTorch, intermediates released, heap reuse': {
+    dtype: 'float32',
+    env: heapReuse,
+    intermediates: 'released',
+  },
 };
 
 /** The script's arguments after the folder with the arrays. */
@@ -169,10 +197,14 @@ const versions = [];
 try {
   const { loss } = kinds.fused()();
   const expected = { loss, gradientSum: sizeOf(gradWeight) };
-  const installed = !values['no-peers'] && spawnSync(python, ['-c', 'import torch'], { stdio: 'ignore' }).status === 0;
-  if (!installed) console.error('without PyTorch: apt-get install python3-torch libopenblas0-pthread');
+  const installed =
+    !values['no-peers'] &&
+    spawnSync(python, ['-c', 'import torch'], { stdio: 'ignore' }).status === 0;
+  if (!installed)
+    console.error('without PyTorch: apt-get install python3-torch libopenblas0-pthread');
   if (installed) {
-    for (const name of ['hidden', 'weight', 'labels', 'reference']) writeFileSync(path.join(directory, name), float32()[name]);
+    for (const name of ['hidden', 'weight', 'labels', 'reference'])
+      writeFileSync(path.join(directory, name), float32()[name]);
     for (const [name, peer] of Object.entries(peers)) {
       const args = [path.join(here, 'peers/torch_hidden.py'), directory, ...peerArguments(peer)];
       const started = await startProcess(name, { command: python, args, env: peer.env }, threads);
@@ -186,7 +218,16 @@ try {
   for (const name of Object.keys(kinds)) {
     const { stdout, status } = spawnSync(
       process.execPath,
-      ['--expose-gc', fileURLToPath(import.meta.url), '--shape', values.shape, '--threads', String(threads), '--memory', name],
+      [
+        '--expose-gc',
+        fileURLToPath(import.meta.url),
+        '--shape',
+        values.shape,
+        '--threads',
+        String(threads),
+        '--memory',
+        name,
+      ],
       {
         encoding: 'utf8',
         stdio: ['ignore', 'pipe', 'inherit'],
@@ -226,7 +267,11 @@ try {
     peers: versions[0],
     memory,
     times: Object.fromEntries([...times].map(([name, all]) => [name, spread(all)])),
-    ratios: comparisons.map(([a, b, target]) => ({ name: `${a} / ${b}`, target, ...ratio(times, a, [b]) })),
+    ratios: comparisons.map(([a, b, target]) => ({
+      name: `${a} / ${b}`,
+      target,
+      ...ratio(times, a, [b]),
+    })),
   };
   const whole = (x) => x.toFixed(0);
   const lines = [
@@ -239,7 +284,8 @@ try {
     '| --- | --- | --- | --- | --- |',
     ...[...times].map(([name, all]) => {
       const s = spread(all);
-      const products = name === 'log-probabilities only' ? 1 / 3 : name.includes('frozen') ? 2 / 3 : 1;
+      const products =
+        name === 'log-probabilities only' ? 1 / 3 : name.includes('frozen') ? 2 / 3 : 1;
       const scored = name.includes('half') ? 0.5 : name.includes('long') ? 2 : 1;
       return `| ${name} | ${whole(s.median)} (${quartiles(s, whole)}) | ${whole(s.min)} | ${((floatingPoint * products * scored) / s.median / 1e6).toFixed(0)} | ${memory[name]?.temporariesMiB.toFixed(0) ?? ''} |`;
     }),
@@ -251,7 +297,10 @@ try {
   ];
   const folder = path.join(here, 'results');
   mkdirSync(folder, { recursive: true });
-  const file = path.join(folder, `${machine.date.slice(0, 10)}-${machine.cpu.toLowerCase().replace(/[^a-z0-9]+/g, '-')}-hidden`);
+  const file = path.join(
+    folder,
+    `${machine.date.slice(0, 10)}-${machine.cpu.toLowerCase().replace(/[^a-z0-9]+/g, '-')}-hidden`,
+  );
   writeFileSync(`${file}.json`, `${JSON.stringify(result, null, 2)}\n`);
   writeFileSync(`${file}.md`, lines.join('\n'));
   console.log(lines.join('\n'));

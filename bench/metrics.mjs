@@ -1,6 +1,6 @@
 /**
- * npm run bench:metrics [-- --rounds N] [--vocab V]: what the metrics of `run.metrics` cost on the CPU, as ratios to the same call without
- * any, measured as `diralign bench` measures.
+ * npm run bench:metrics [-- --rounds N] [--vocab V]: what the metrics of `run.metrics` cost on the
+ * CPU, as ratios to the same call without any, measured as `diralign bench` measures.
  */
 import { parseArgs } from 'node:util';
 import { dirAlignLoss } from '../dist/index.js';
@@ -12,7 +12,10 @@ import { thisMachine } from '../dist/bench/machine.js';
 import { native } from '../dist/native.js';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '15' }, vocab: { type: 'string', default: '32000' } },
+  options: {
+    rounds: { type: 'string', default: '15' },
+    vocab: { type: 'string', default: '32000' },
+  },
 });
 const threads = native().cpuInfo().threads;
 const buffers = new Buffers(makeBatch(2, 128, Number(values.vocab)), threads);

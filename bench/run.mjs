@@ -1,7 +1,8 @@
 /**
- * npm run bench:peers: `diralign bench` with all peers, those outside Node included, in the same interleaved rounds.
- * Options: --shape, --threads, --rounds, --peers, --html as those of `diralign bench`. Writes bench/results/DATE-CPU.json and .md;
- * with --docs also the measured figures of docs/performance.md. Needs `npm run build` first.
+ * npm run bench:peers: `diralign bench` with all peers, those outside Node included, in the same
+ * interleaved rounds. Options: --shape, --threads, --rounds, --peers, --html as those of `diralign
+ * bench`. Writes bench/results/DATE-CPU.json and .md; with --docs also the measured figures of
+ * docs/performance.md. Needs `npm run build` first.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -36,10 +37,14 @@ const available = [
   })),
   ...processPeers,
 ];
-if (values.docs && Number(values.rounds) < fewestRounds) throw new Error(`--docs: expected --rounds of at least ${fewestRounds}`);
+if (values.docs && Number(values.rounds) < fewestRounds)
+  throw new Error(`--docs: expected --rounds of at least ${fewestRounds}`);
 const wanted = values.peers === 'none' ? [] : values.peers?.split(',');
 const unknown = wanted?.find((name) => !available.some((peer) => peer.name === name));
-if (unknown) throw new Error(`--peers ${unknown}: there are ${available.map(({ name }) => name).join(', ')}, or none`);
+if (unknown)
+  throw new Error(
+    `--peers ${unknown}: there are ${available.map(({ name }) => name).join(', ')}, or none`,
+  );
 
 let said = '';
 const result = await runBench({

@@ -42,7 +42,9 @@ const char* name_of(Status status) {
 constexpr Status not_supported = 15;
 
 void check(Status status, const char* call, const char* product) {
-  if (status != 0) throw Error(call, status, name_of(status), std::string("the product for the ").append(product).c_str());
+  if (status != 0)
+    throw Error(call, status, name_of(status),
+                std::string("the product for the ").append(product).c_str());
 }
 
 }  // namespace
@@ -60,7 +62,8 @@ std::string load(const char* where, Functions& f) {
     candidates = {file_name, std::string("/usr/local/cuda/lib64/") + file_name};
 #endif
   }
-  const std::string needs = "an output layer on a device needs cuBLASLt " + std::to_string(major_version) + ": ";
+  const std::string needs =
+      "an output layer on a device needs cuBLASLt " + std::to_string(major_version) + ": ";
   const std::string advice = "; DIRALIGN_CUBLASLT may name the file or its directory";
   void* library = nullptr;
   std::string tried;
@@ -68,7 +71,8 @@ std::string load(const char* where, Functions& f) {
     library = gpu_load_library(candidate.c_str());
     if (library) break;
     const char* const reason = dlerror();
-    tried += (tried.empty() ? "" : "; ") + (reason ? std::string(reason) : candidate + " cannot be loaded");
+    tried += (tried.empty() ? "" : "; ") +
+             (reason ? std::string(reason) : candidate + " cannot be loaded");
   }
   if (!library) return needs + tried + advice;
 
@@ -89,8 +93,10 @@ std::string load(const char* where, Functions& f) {
   int version = 0;
   std::string problem;
   if (!missing.empty()) problem = "the library that was found has no " + missing;
-  else if (f.get_property(property_major, &version) != 0 || version != major_version) problem = "the library that was found is version " + std::to_string(version);
-  if (problem.empty()) return {};  // never unloaded: the driver may be gone first at the end of the process
+  else if (f.get_property(property_major, &version) != 0 || version != major_version)
+    problem = "the library that was found is version " + std::to_string(version);
+  if (problem.empty())
+    return {};  // never unloaded: the driver may be gone first at the end of the process
   dlclose(library);
   return needs + problem + advice;
 }
@@ -144,7 +150,9 @@ class Owned {
   Status (*destroy_)(T);
 };
 
-DataType type_of(Dtype dtype) { return dtype == Dtype::float32 ? r_32f : dtype == Dtype::float16 ? r_16f : r_16bf; }
+DataType type_of(Dtype dtype) {
+  return dtype == Dtype::float32 ? r_32f : dtype == Dtype::float16 ? r_16f : r_16bf;
+}
 
 uint32_t alignment_of(const void* pointer) {
   const auto address = reinterpret_cast<uintptr_t>(pointer);
@@ -191,7 +199,8 @@ class Choices {
 constexpr int64_t many_rows = 2048;
 /// Asked for: those that come first may all be for many rows only.
 constexpr int most_algorithms = 32;
-constexpr const char* product_names[] = {"logits", "gradient of the hidden states", "gradient of the weight"};
+constexpr const char* product_names[] = {"logits", "gradient of the hidden states",
+                                         "gradient of the weight"};
 
 }  // namespace
 
@@ -202,7 +211,10 @@ using namespace cublaslt;
 const std::string& layer_problem() {
   static const std::string& problem = *[] {
     const gpu::Status found = status();
-    return new std::string(found.devices > 0 ? library().problem : found.error_text.empty() ? "there is no CUDA device" : "there is no CUDA device: " + found.error_text);
+    return new std::string(found.devices > 0 ? library().problem
+                           : found.error_text.empty()
+                               ? "there is no CUDA device"
+                               : "there is no CUDA device: " + found.error_text);
   }();
   return problem;
 }
@@ -219,27 +231,46 @@ struct Products::Product {
   Dtype d_type;
   const float* bias;  ///< or null
   float alpha, beta;
-  bool any_rows;      ///< the algorithm and the bits must not depend on n
+  bool any_rows;  ///< the algorithm and the bits must not depend on n
 };
 
 Products::Products(const Layer& layer) : layer_(layer), handle_(handle_of(layer.device)) {}
 
 Products::Product Products::logits_product(float* out, const void* hidden, int64_t rows) const {
-  return {0, true, false, layer_.vocab, rows, layer_.hidden, layer_.weight, hidden, layer_.hidden,
-          layer_.hidden, out, layer_.logits_stride, Dtype::float32, layer_.bias, 1, 0, true};
+  return {0,
+          true,
+          false,
+          layer_.vocab,
+          rows,
+          layer_.hidden,
+          layer_.weight,
+          hidden,
+          layer_.hidden,
+          layer_.hidden,
+          out,
+          layer_.logits_stride,
+          Dtype::float32,
+          layer_.bias,
+          1,
+          0,
+          true};
 }
 void Products::logits(cudaStream_t stream, float* out, const void* hidden, int64_t rows) {
   multiply(stream, logits_product(out, hidden, rows));
 }
 
-void Products::hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows, float scale, bool add) {
-  multiply(stream, {1, false, false, layer_.hidden, rows, layer_.vocab, layer_.weight, gradient, layer_.hidden, layer_.logits_stride, out, layer_.hidden, layer_.dtype,
-                    nullptr, scale, add ? 1.0f : 0.0f, false});
+void Products::hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows,
+                               float scale, bool add) {
+  multiply(stream, {1, false, false, layer_.hidden, rows, layer_.vocab, layer_.weight, gradient,
+                    layer_.hidden, layer_.logits_stride, out, layer_.hidden, layer_.dtype, nullptr,
+                    scale, add ? 1.0f : 0.0f, false});
 }
 
-void Products::weight_gradient(cudaStream_t stream, float* out, const void* gradient, const void* hidden, int64_t rows, float scale, bool add) {
-  multiply(stream, {2, false, true, layer_.hidden, layer_.vocab, rows, hidden, gradient, layer_.hidden, layer_.logits_stride, out, layer_.hidden, Dtype::float32, nullptr,
-                    scale, add ? 1.0f : 0.0f, false});
+void Products::weight_gradient(cudaStream_t stream, float* out, const void* gradient,
+                               const void* hidden, int64_t rows, float scale, bool add) {
+  multiply(stream, {2, false, true, layer_.hidden, layer_.vocab, rows, hidden, gradient,
+                    layer_.hidden, layer_.logits_stride, out, layer_.hidden, Dtype::float32,
+                    nullptr, scale, add ? 1.0f : 0.0f, false});
 }
 
 /// A product in cuBLASLt's words, and what its algorithm is chosen for.
@@ -283,9 +314,18 @@ struct Products::Description {
         uint32_t(row_alignment(size_t(layer.hidden) * dtype_bytes(layer.dtype)));
     const uint32_t alignment_b =
         p.any_rows ? std::min(alignment_of(p.b), row_bytes_alignment) : alignment_of(p.b);
-    return {layer.device, p.name, layer.dtype, p.bias != nullptr,
-            p.m, p.any_rows ? many_rows : p.n, p.k, layer.logits_stride,
-            alignment_of(p.a), alignment_b, alignment_of(p.d), workspace};
+    return {layer.device,
+            p.name,
+            layer.dtype,
+            p.bias != nullptr,
+            p.m,
+            p.any_rows ? many_rows : p.n,
+            p.k,
+            layer.logits_stride,
+            alignment_of(p.a),
+            alignment_b,
+            alignment_of(p.d),
+            workspace};
   }
 
   void lay_out(Layouts& layouts, int64_t n) const {
@@ -306,11 +346,14 @@ struct Products::Description {
     Owned<Preference> preference(f.preference_destroy);
     check(f.preference_create(preference.out()), "cublasLtMatmulPreferenceCreate", name);
     auto prefer = [&](PreferenceAttribute attribute, auto value) {
-      check(f.preference_set(preference, attribute, &value, sizeof value), "cublasLtMatmulPreferenceSetAttribute", name);
+      check(f.preference_set(preference, attribute, &value, sizeof value),
+            "cublasLtMatmulPreferenceSetAttribute", name);
     };
     prefer(preference_max_workspace_bytes, uint64_t(workspace));
-    // Partial sums of a split are float32 everywhere: in the type of the output they would be rounded.
-    prefer(preference_reduction_scheme_mask, uint32_t(p.any_rows ? reduction_none : reduction_compute_type));
+    // Partial sums of a split are float32 everywhere: in the type of the output they would be
+    // rounded.
+    prefer(preference_reduction_scheme_mask,
+           uint32_t(p.any_rows ? reduction_none : reduction_compute_type));
     prefer(preference_min_alignment_a_bytes, choice.alignment_a);
     prefer(preference_min_alignment_b_bytes, choice.alignment_b);
     prefer(preference_min_alignment_c_bytes, choice.alignment_d);

@@ -1,5 +1,5 @@
-// The three matrix products of an output layer, by cuBLASLt, which is loaded when it is first needed: nothing is linked against it, and
-// the package does not bring its half gigabyte.
+// The three matrix products of an output layer, by cuBLASLt, which is loaded when it is first
+// needed: nothing is linked against it, and the package does not bring its half gigabyte.
 #pragma once
 #include <string>
 #include "runtime.h"
@@ -8,8 +8,9 @@ namespace diralign::gpu {
 
 namespace cublaslt {
 
-// What is used of cuBLASLt's C interface, declared from NVIDIA's documentation (docs.nvidia.com/cuda/cublas, "Using the cuBLASLt API").
-// These numbers and layouts are the same in every release of the major version below.
+// What is used of cuBLASLt's C interface, declared from NVIDIA's documentation
+// (docs.nvidia.com/cuda/cublas, "Using the cuBLASLt API"). These numbers and layouts are the same
+// in every release of the major version below.
 
 constexpr int major_version = 13;
 
@@ -29,12 +30,17 @@ struct Heuristic {
   int reserved[4];
 };
 
-enum DataType : int { r_32f = 0, r_16f = 2, r_16bf = 14 };       // cudaDataType_t
-enum ComputeType : int { compute_32f = 68 };                      // cublasComputeType_t: no TF32 for float32
-enum Operation : int32_t { op_n = 0, op_t = 1 };                  // cublasOperation_t
+enum DataType : int { r_32f = 0, r_16f = 2, r_16bf = 14 };  // cudaDataType_t
+enum ComputeType : int { compute_32f = 68 };      // cublasComputeType_t: no TF32 for float32
+enum Operation : int32_t { op_n = 0, op_t = 1 };  // cublasOperation_t
 enum Epilogue : uint32_t { epilogue_default = 1, epilogue_bias = 4 };
 enum ReductionSchemes : uint32_t { reduction_none = 0, reduction_compute_type = 2 };
-enum DescAttribute : int { desc_transa = 3, desc_transb = 4, desc_epilogue = 7, desc_bias_pointer = 8 };
+enum DescAttribute : int {
+  desc_transa = 3,
+  desc_transb = 4,
+  desc_epilogue = 7,
+  desc_bias_pointer = 8
+};
 enum PreferenceAttribute : int {
   preference_max_workspace_bytes = 1,
   preference_reduction_scheme_mask = 3,
@@ -51,45 +57,56 @@ struct Functions {
   Status (*desc_create)(MatmulDesc* desc, ComputeType compute, DataType scale);
   Status (*desc_set)(MatmulDesc desc, DescAttribute attribute, const void* value, size_t bytes);
   Status (*desc_destroy)(MatmulDesc desc);
-  Status (*layout_create)(Layout* layout, DataType type, uint64_t rows, uint64_t columns, int64_t leading_dimension);
+  Status (*layout_create)(Layout* layout, DataType type, uint64_t rows, uint64_t columns,
+                          int64_t leading_dimension);
   Status (*layout_destroy)(Layout layout);
   Status (*preference_create)(Preference* preference);
-  Status (*preference_set)(Preference preference, PreferenceAttribute attribute, const void* value, size_t bytes);
+  Status (*preference_set)(Preference preference, PreferenceAttribute attribute, const void* value,
+                           size_t bytes);
   Status (*preference_destroy)(Preference preference);
-  Status (*get_heuristic)(Handle handle, MatmulDesc desc, Layout a, Layout b, Layout c, Layout d, Preference preference, int wanted, Heuristic* results, int* found);
-  Status (*check_algorithm)(Handle handle, MatmulDesc desc, Layout a, Layout b, Layout c, Layout d, const Algorithm* algorithm, Heuristic* result);
-  Status (*matmul)(Handle handle, MatmulDesc desc, const void* alpha, const void* a, Layout a_layout, const void* b, Layout b_layout, const void* beta, const void* c,
-                   Layout c_layout, void* d, Layout d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes, cudaStream_t stream);
+  Status (*get_heuristic)(Handle handle, MatmulDesc desc, Layout a, Layout b, Layout c, Layout d,
+                          Preference preference, int wanted, Heuristic* results, int* found);
+  Status (*check_algorithm)(Handle handle, MatmulDesc desc, Layout a, Layout b, Layout c, Layout d,
+                            const Algorithm* algorithm, Heuristic* result);
+  Status (*matmul)(Handle handle, MatmulDesc desc, const void* alpha, const void* a,
+                   Layout a_layout, const void* b, Layout b_layout, const void* beta, const void* c,
+                   Layout c_layout, void* d, Layout d_layout, const Algorithm* algorithm,
+                   void* workspace, size_t workspace_bytes, cudaStream_t stream);
 };
 
-/// Loads the library: the file or directory `where`, or from where libraries are usually found. What was wrong, or an empty string.
+/// Loads the library: the file or directory `where`, or from where libraries are usually found.
+/// What was wrong, or an empty string.
 std::string load(const char* where, Functions& functions);
 
 }  // namespace cublaslt
 
-/// The products of a layer on a device, enqueued. Row-major arrays; every row of logits, and of their gradient, begins at a multiple of
-/// 16 bytes. Safe on any thread.
+/// The products of a layer on a device, enqueued. Row-major arrays; every row of logits, and of
+/// their gradient, begins at a multiple of 16 bytes. Safe on any thread.
 class Products {
  public:
   struct Layer {
     int device;
     Dtype dtype;
     int64_t vocab, hidden;
-    int64_t logits_stride;  ///< elements, of float32 logits and of their gradient in the layer's type
+    int64_t
+        logits_stride;  ///< elements, of float32 logits and of their gradient in the layer's type
     const void* weight;
-    const float* bias;      ///< or null
-    void* workspace;        ///< 256-byte aligned
+    const float* bias;  ///< or null
+    void* workspace;    ///< 256-byte aligned
     size_t workspace_bytes;
   };
   explicit Products(const Layer& layer);
 
-  /// out [rows, vocab], float32 = hidden [rows, hidden] weight^T + bias. A row's bits do not depend on the others, nor on how many there
-  /// are: the algorithm is that for many rows, and does not split the sum. `hidden` is aligned as its rows are: see `row_alignment`.
+  /// out [rows, vocab], float32 = hidden [rows, hidden] weight^T + bias. A row's bits do not depend
+  /// on the others, nor on how many there are: the algorithm is that for many rows, and does not
+  /// split the sum. `hidden` is aligned as its rows are: see `row_alignment`.
   void logits(cudaStream_t stream, float* out, const void* hidden, int64_t rows);
   /// out [rows, hidden] = scale gradient [rows, vocab] weight, added to what is there or not.
-  void hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows, float scale, bool add);
+  void hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows,
+                       float scale, bool add);
   /// out [vocab, hidden], float32 = scale gradient^T hidden, added to what is there or not.
-  void weight_gradient(cudaStream_t stream, float* out, const void* gradient, const void* hidden, int64_t rows, float scale, bool add);
+  void weight_gradient(cudaStream_t stream, float* out, const void* gradient, const void* hidden,
+                       int64_t rows, float scale, bool add);
 
   /// How many algorithms there are for `logits`.
   LayerAlgorithms logits_algorithms() const;
@@ -108,7 +125,10 @@ class Products {
 /// of 16 bytes.
 inline int64_t logits_stride(int64_t vocab) { return (vocab + 7) & ~int64_t{7}; }
 
-/// The alignment of rows of so many bytes one after another, from a start that is aligned to 16: a power of two.
-inline size_t row_alignment(size_t row_bytes) { return row_bytes % 16 == 0 ? 16 : row_bytes & (~row_bytes + 1); }
+/// The alignment of rows of so many bytes one after another, from a start that is aligned to 16: a
+/// power of two.
+inline size_t row_alignment(size_t row_bytes) {
+  return row_bytes % 16 == 0 ? 16 : row_bytes & (~row_bytes + 1);
+}
 
 }  // namespace diralign::gpu

@@ -1,4 +1,5 @@
-// The jobs of the CUDA backend: on device data, enqueued, and on host arrays, through pinned stages.
+// The jobs of the CUDA backend: on device data, enqueued, and on host arrays, through pinned
+// stages.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -11,7 +12,9 @@ namespace diralign::gpu {
 namespace {
 
 Pass pass_of(GradientOutput::Mode mode) {
-  return mode == GradientOutput::Mode::none ? Pass::logps : mode == GradientOutput::Mode::dense ? Pass::dense : Pass::factored;
+  return mode == GradientOutput::Mode::none    ? Pass::logps
+         : mode == GradientOutput::Mode::dense ? Pass::dense
+                                               : Pass::factored;
 }
 
 LossRequest request_for(const Job& job, Pass pass, const BatchTerms& terms) {
@@ -38,9 +41,11 @@ LossRequest request_for(const LossJob& job) {
   return r;
 }
 
-/// The host's half of a loss: everything that follows from the sequences' log-probabilities. Per-pair numbers are few; computing them
-/// here, with the functions that gave the device its coefficients, leaves one set of numbers to bring back.
-void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflows, const Array<RowMeasures>& measures) {
+/// The host's half of a loss: everything that follows from the sequences' log-probabilities.
+/// Per-pair numbers are few; computing them here, with the functions that gave the device its
+/// coefficients, leaves one set of numbers to bring back.
+void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflows,
+                 const Array<RowMeasures>& measures) {
   BatchLoss loss(job.terms(), job.outputs);
   const double* sft = sft_logps.empty() ? job.logps : sft_logps.data();
   loss.evaluate(job.logps, sft, 0, loss.pairs());
@@ -51,11 +56,15 @@ void finish_loss(LossJob& job, const Array<double>& sft_logps, int64_t underflow
 }
 
 /// Of the rows of `range`, which are those of the launch.
-void take_measures(const LossJob& job, const LossLaunch& launch, const RowRange& range, Array<RowMeasures>& measures) {
+void take_measures(const LossJob& job, const LossLaunch& launch, const RowRange& range,
+                   Array<RowMeasures>& measures) {
   if (!job.asked.any()) return;
-  for (int64_t i = range.begin; i < range.end; i++) measures[size_t(i)] = launch.measures(i - range.begin);
+  for (int64_t i = range.begin; i < range.end; i++)
+    measures[size_t(i)] = launch.measures(i - range.begin);
 }
-Array<RowMeasures> room_for_measures(const LossJob& job) { return Array<RowMeasures>(job.asked.any() ? job.rows.scored.size() : 0); }
+Array<RowMeasures> room_for_measures(const LossJob& job) {
+  return Array<RowMeasures>(job.asked.any() ? job.rows.scored.size() : 0);
+}
 
 void take_tokens(TokenLogpsJob& job, const LossLaunch& launch, const RowRange& range) {
   for (int64_t i = range.begin; i < range.end; i++) {
@@ -85,7 +94,8 @@ class LossOnDevice : public Launch {
 
 class SequenceLogpsOnDevice : public Launch {
  public:
-  SequenceLogpsOnDevice(SequenceLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::logps, terms_of_sequences(job)), place) {}
+  SequenceLogpsOnDevice(SequenceLogpsJob& job, const Place& place)
+      : job_(job), launch_(request_for(job, Pass::logps, terms_of_sequences(job)), place) {}
   void finish() override {
     for (int64_t s = 0; s < job_.batch.sequences; s++) job_.logps[s] = launch_.logp(s);
   }
@@ -97,7 +107,8 @@ class SequenceLogpsOnDevice : public Launch {
 
 class TokenLogpsOnDevice : public Launch {
  public:
-  TokenLogpsOnDevice(TokenLogpsJob& job, const Place& place) : job_(job), launch_(request_for(job, Pass::tokens, terms_of_sequences(job)), place) {}
+  TokenLogpsOnDevice(TokenLogpsJob& job, const Place& place)
+      : job_(job), launch_(request_for(job, Pass::tokens, terms_of_sequences(job)), place) {}
   void finish() override { take_tokens(job_, launch_, {0, int64_t(job_.rows.scored.size())}); }
 
  private:
@@ -110,8 +121,8 @@ class TokenLogpsOnDevice : public Launch {
 /// Scored rows on the device at a time, if a pair has no more.
 constexpr size_t chunk_bytes = size_t{64} << 20;
 
-/// A job on host arrays. Chunks of whole pairs go up, through the kernel in place, and down; while a chunk is computed the next goes
-/// up. Only scored rows travel.
+/// A job on host arrays. Chunks of whole pairs go up, through the kernel in place, and down; while
+/// a chunk is computed the next goes up. Only scored rows travel.
 class StagedRun {
  public:
   struct Chunk {
@@ -123,12 +134,14 @@ class StagedRun {
   };
 
   /// `gradient`: where rows go when they come back, or null.
-  StagedRun(Job& job, const LossRequest& request, int device, void* gradient) : job_(job), request_(request), device_(device), gradient_(gradient) {
+  StagedRun(Job& job, const LossRequest& request, int device, void* gradient)
+      : job_(job), request_(request), device_(device), gradient_(gradient) {
     request_.row_stride = request_.vocab;
     request_.write_ignored = false;
   }
   ~StagedRun() {  // whatever was thrown: nothing may be given back while a copy still uses it
-    for (OwnStream* stream : {&up_, &compute_, &down_}) ignore(cudaStreamSynchronize(stream->get()));
+    for (OwnStream* stream : {&up_, &compute_, &down_})
+      ignore(cudaStreamSynchronize(stream->get()));
   }
 
   /// Calls `result(chunk)` as the numbers of each chunk become known.
@@ -153,18 +166,26 @@ class StagedRun {
     // The coefficients of a coupled objective need every pair at once.
     if (request_.terms.coupling != Coupling::none && request_.pass == Pass::dense) return pairs;
     int64_t last = first + 1;
-    while (last < pairs && bytes_of(rows_of_pairs(job_.rows, pairs, first, last + 1)) <= chunk_bytes) last++;
+    while (last < pairs &&
+           bytes_of(rows_of_pairs(job_.rows, pairs, first, last + 1)) <= chunk_bytes)
+      last++;
     return last;
   }
-  int64_t row_of(const Chunk& chunk, size_t i) const { return job_.rows.scored[size_t(chunk.range.begin) + i].row; }
-  size_t bytes_of(const RowRange& range) const { return size_t(range.end - range.begin) * job_.batch.row_bytes(); }
+  int64_t row_of(const Chunk& chunk, size_t i) const {
+    return job_.rows.scored[size_t(chunk.range.begin) + i].row;
+  }
+  size_t bytes_of(const RowRange& range) const {
+    return size_t(range.end - range.begin) * job_.batch.row_bytes();
+  }
 
   void start(Chunk& chunk) {
     chunk.range = rows_of_pairs(job_.rows, request_.terms.pairs, chunk.first, chunk.last);
     chunk.rows = Workspace(device_, compute_.get(), bytes_of(chunk.range));
     marker_.record(compute_.get());
     up_.wait_for(marker_);
-    upload_rows(ring_, up_.get(), chunk.rows.data(), size_t(chunk.range.size()), job_.batch.row_bytes(), job_.cancelled, [&](size_t i) { return job_.batch.row(row_of(chunk, i)); });
+    upload_rows(ring_, up_.get(), chunk.rows.data(), size_t(chunk.range.size()),
+                job_.batch.row_bytes(), job_.cancelled,
+                [&](size_t i) { return job_.batch.row(row_of(chunk, i)); });
     marker_.record(up_.get());
     compute_.wait_for(marker_);
     request_.logits = request_.gradient = chunk.rows.data();
@@ -172,7 +193,8 @@ class StagedRun {
     request_.chunks = {{0, chunk.range.size()}};
     request_.first_pair = chunk.first;
     request_.last_pair = chunk.last;
-    chunk.launch = std::make_unique<LossLaunch>(request_, Place{device_, reinterpret_cast<Stream>(compute_.get())});
+    chunk.launch = std::make_unique<LossLaunch>(
+        request_, Place{device_, reinterpret_cast<Stream>(compute_.get())});
     chunk.computed.record(compute_.get());
   }
 
@@ -186,9 +208,12 @@ class StagedRun {
   }
 
   void download(Chunk& chunk) {
-    download_rows(ring_, down_.get(), chunk.rows.data(), size_t(chunk.range.size()), job_.batch.row_bytes(), job_.cancelled, [&](size_t i) {
-      return static_cast<char*>(gradient_) + size_t(row_of(chunk, i)) * size_t(job_.batch.row_stride) * job_.batch.element_bytes();
-    });
+    download_rows(ring_, down_.get(), chunk.rows.data(), size_t(chunk.range.size()),
+                  job_.batch.row_bytes(), job_.cancelled, [&](size_t i) {
+                    return static_cast<char*>(gradient_) + size_t(row_of(chunk, i)) *
+                                                               size_t(job_.batch.row_stride) *
+                                                               job_.batch.element_bytes();
+                  });
   }
 
   Job& job_;
@@ -207,19 +232,29 @@ void write_host_zeros(const LossJob& job) {
   if (gradient.zeroed || gradient.mode == GradientOutput::Mode::none) return;
   const size_t element = job.batch.element_bytes();
   auto zero = [&](int64_t begin, int64_t end) {
-    if (end > begin) std::memset(static_cast<char*>(gradient.data) + size_t(begin) * element, 0, size_t(end - begin) * element);
+    if (end > begin)
+      std::memset(static_cast<char*>(gradient.data) + size_t(begin) * element, 0,
+                  size_t(end - begin) * element);
   };
-  for (const int64_t row : job.rows.ignored) zero(row * job.batch.row_stride, row * job.batch.row_stride + job.batch.vocab);
+  for (const int64_t row : job.rows.ignored)
+    zero(row * job.batch.row_stride, row * job.batch.row_stride + job.batch.vocab);
   if (job.batch.row_stride == job.batch.vocab) return;
   for (int64_t row = 0; row < job.batch.rows; row++)
-    zero(row * job.batch.row_stride + job.batch.vocab, std::min((row + 1) * job.batch.row_stride, gradient.elements));
+    zero(row * job.batch.row_stride + job.batch.vocab,
+         std::min((row + 1) * job.batch.row_stride, gradient.elements));
 }
 
 }  // namespace
 
-std::unique_ptr<Launch> launch(LossJob& job, const Place& place) { return std::make_unique<LossOnDevice>(job, place); }
-std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place) { return std::make_unique<SequenceLogpsOnDevice>(job, place); }
-std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place) { return std::make_unique<TokenLogpsOnDevice>(job, place); }
+std::unique_ptr<Launch> launch(LossJob& job, const Place& place) {
+  return std::make_unique<LossOnDevice>(job, place);
+}
+std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place) {
+  return std::make_unique<SequenceLogpsOnDevice>(job, place);
+}
+std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place) {
+  return std::make_unique<TokenLogpsOnDevice>(job, place);
+}
 
 void run_staged(LossJob& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
@@ -229,18 +264,20 @@ void run_staged(LossJob& job, int device) {
   Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
   int64_t underflows = 0;
   Array<RowMeasures> measures = room_for_measures(job);
-  StagedRun(job, request_for(job), device, job.gradient.mode == GradientOutput::Mode::none ? nullptr : job.gradient.data).run([&](const StagedRun::Chunk& chunk) {
-    auto take = [&](int64_t s) {
-      job.logps[s] = chunk.launch->logp(s);
-      if (!sft_logps.empty()) sft_logps[size_t(s)] = chunk.launch->sft_logp(s);
-    };
-    for (int64_t pair = chunk.first; pair < chunk.last; pair++) {
-      take(pair);
-      if (paired) take(pair + pairs);
-    }
-    underflows += chunk.launch->underflows();
-    take_measures(job, *chunk.launch, chunk.range, measures);
-  });
+  StagedRun(job, request_for(job), device,
+            job.gradient.mode == GradientOutput::Mode::none ? nullptr : job.gradient.data)
+      .run([&](const StagedRun::Chunk& chunk) {
+        auto take = [&](int64_t s) {
+          job.logps[s] = chunk.launch->logp(s);
+          if (!sft_logps.empty()) sft_logps[size_t(s)] = chunk.launch->sft_logp(s);
+        };
+        for (int64_t pair = chunk.first; pair < chunk.last; pair++) {
+          take(pair);
+          if (paired) take(pair + pairs);
+        }
+        underflows += chunk.launch->underflows();
+        take_measures(job, *chunk.launch, chunk.range, measures);
+      });
   if (job.cancelled) return;
   write_host_zeros(job);
   finish_loss(job, sft_logps, underflows, measures);
@@ -249,17 +286,17 @@ void run_staged(LossJob& job, int device) {
 void run_staged(SequenceLogpsJob& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
-  StagedRun(job, request_for(job, Pass::logps, terms_of_sequences(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
-    for (int64_t s = chunk.first; s < chunk.last; s++) job.logps[s] = chunk.launch->logp(s);
-  });
+  StagedRun(job, request_for(job, Pass::logps, terms_of_sequences(job)), device, nullptr)
+      .run([&](const StagedRun::Chunk& chunk) {
+        for (int64_t s = chunk.first; s < chunk.last; s++) job.logps[s] = chunk.launch->logp(s);
+      });
 }
 
 void run_staged(TokenLogpsJob& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
-  StagedRun(job, request_for(job, Pass::tokens, terms_of_sequences(job)), device, nullptr).run([&](const StagedRun::Chunk& chunk) {
-    take_tokens(job, *chunk.launch, chunk.range);
-  });
+  StagedRun(job, request_for(job, Pass::tokens, terms_of_sequences(job)), device, nullptr)
+      .run([&](const StagedRun::Chunk& chunk) { take_tokens(job, *chunk.launch, chunk.range); });
 }
 
 }  // namespace diralign::gpu

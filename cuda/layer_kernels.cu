@@ -12,20 +12,26 @@ constexpr uint32_t most_blocks = 1u << 16;
 
 /// A row for each block in turn, in units as wide as the addresses allow.
 template <class Unit, bool scatter>
-__global__ void __launch_bounds__(layer_threads) move_rows(Unit* to, const Unit* from, const uint32_t* indices, uint32_t rows, uint32_t units) {
+__global__ void __launch_bounds__(layer_threads)
+    move_rows(Unit* to, const Unit* from, const uint32_t* indices, uint32_t rows, uint32_t units) {
   for (uint32_t i = blockIdx.x; i < rows; i += gridDim.x) {
     const size_t there = size_t(indices[i]) * units, here = size_t(i) * units;
-    for (uint32_t u = threadIdx.x; u < units; u += layer_threads) to[(scatter ? there : here) + u] = from[(scatter ? here : there) + u];
+    for (uint32_t u = threadIdx.x; u < units; u += layer_threads)
+      to[(scatter ? there : here) + u] = from[(scatter ? here : there) + u];
   }
 }
 
 template <bool scatter>
-void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows, size_t row_bytes) {
+void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows,
+          size_t row_bytes) {
   if (rows == 0) return;
-  const uintptr_t all = reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | row_bytes;
+  const uintptr_t all =
+      reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | row_bytes;
   auto launch = [&]<class Unit>(Unit) {
-    check(gpu_launch(move_rows<Unit, scatter>, dim3(uint32_t(std::min<int64_t>(rows, most_blocks))), dim3(layer_threads), stream, static_cast<Unit*>(to),
-                     static_cast<const Unit*>(from), indices, uint32_t(rows), uint32_t(row_bytes / sizeof(Unit))),
+    check(gpu_launch(move_rows<Unit, scatter>, dim3(uint32_t(std::min<int64_t>(rows, most_blocks))),
+                     dim3(layer_threads), stream, static_cast<Unit*>(to),
+                     static_cast<const Unit*>(from), indices, uint32_t(rows),
+                     uint32_t(row_bytes / sizeof(Unit))),
           scatter ? "the kernel that scatters rows" : "the kernel that gathers rows");
   };
   if (all % 16 == 0) launch(uint4{});
@@ -35,7 +41,9 @@ void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indic
 
 /// A column for each thread: neighbours read neighbouring columns.
 template <class T>
-__global__ void __launch_bounds__(layer_threads) add_columns(float* to, const T* from, uint32_t rows, uint32_t columns, int64_t row_stride, float scale, bool add) {
+__global__ void __launch_bounds__(layer_threads)
+    add_columns(float* to, const T* from, uint32_t rows, uint32_t columns, int64_t row_stride,
+                float scale, bool add) {
   const uint32_t v = blockIdx.x * layer_threads + threadIdx.x;
   if (v >= columns) return;
   double sum = 0;
@@ -44,9 +52,9 @@ __global__ void __launch_bounds__(layer_threads) add_columns(float* to, const T*
   uint32_t i = 0;
   for (; i + ahead <= rows; i += ahead, at += int64_t(ahead) * row_stride) {
     float x[ahead];
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t k = 0; k < ahead; k++) x[k] = to_float(at[int64_t(k) * row_stride]);
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t k = 0; k < ahead; k++) sum += double(x[k]);
   }
   for (; i < rows; i++, at += row_stride) sum += double(to_float(*at));
@@ -60,7 +68,9 @@ __global__ void __launch_bounds__(layer_threads) convert(float* to, const T* fro
   if (i < count) to[i] = to_float(from[i]);
 }
 
-dim3 blocks_for(int64_t count) { return dim3(uint32_t((count + layer_threads - 1) / layer_threads)); }
+dim3 blocks_for(int64_t count) {
+  return dim3(uint32_t((count + layer_threads - 1) / layer_threads));
+}
 
 /// Calls `work` with a null pointer to the type's storage.
 template <class F>
@@ -74,25 +84,31 @@ void with_type(Dtype dtype, F&& work) {
 
 }  // namespace
 
-void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows, size_t row_bytes) {
+void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
+                 int64_t rows, size_t row_bytes) {
   move<false>(stream, to, from, indices, rows, row_bytes);
 }
 
-void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows, size_t row_bytes) {
+void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
+                  int64_t rows, size_t row_bytes) {
   move<true>(stream, to, from, indices, rows, row_bytes);
 }
 
-void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows, int64_t columns, int64_t row_stride, float scale, bool add) {
+void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,
+                 int64_t columns, int64_t row_stride, float scale, bool add) {
   with_type(dtype, [&]<class T>(const T*) {
-    check(gpu_launch(add_columns<T>, blocks_for(columns), dim3(layer_threads), stream, to, static_cast<const T*>(from), uint32_t(rows), uint32_t(columns), row_stride, scale,
-                     add),
+    check(gpu_launch(add_columns<T>, blocks_for(columns), dim3(layer_threads), stream, to,
+                     static_cast<const T*>(from), uint32_t(rows), uint32_t(columns), row_stride,
+                     scale, add),
           "the kernel that sums columns");
   });
 }
 
 void widen(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t count) {
   with_type(dtype, [&]<class T>(const T*) {
-    check(gpu_launch(convert<T>, blocks_for(count), dim3(layer_threads), stream, to, static_cast<const T*>(from), uint32_t(count)), "the kernel that widens numbers");
+    check(gpu_launch(convert<T>, blocks_for(count), dim3(layer_threads), stream, to,
+                     static_cast<const T*>(from), uint32_t(count)),
+          "the kernel that widens numbers");
   });
 }
 

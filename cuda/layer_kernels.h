@@ -1,15 +1,20 @@
-// What happens to the arrays of an output layer around its matrix products: rows gathered and put back, and sums of columns.
+// What happens to the arrays of an output layer around its matrix products: rows gathered and put
+// back, and sums of columns.
 #pragma once
 #include "runtime.h"
 
 namespace diralign::gpu {
 
 /// Row i of `to` = row indices[i] of `from`; rows of `row_bytes` one after another.
-void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows, size_t row_bytes);
+void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
+                 int64_t rows, size_t row_bytes);
 /// Row indices[i] of `to` = row i of `from`.
-void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices, int64_t rows, size_t row_bytes);
-/// to[v] = (add ? to[v] : 0) + scale * the sum of column v, in float64 and in the order of the rows.
-void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows, int64_t columns, int64_t row_stride, float scale, bool add);
+void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
+                  int64_t rows, size_t row_bytes);
+/// to[v] = (add ? to[v] : 0) + scale * the sum of column v, in float64 and in the order of the
+/// rows.
+void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,
+                 int64_t columns, int64_t row_stride, float scale, bool add);
 /// The numbers of `from` in float32.
 void widen(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t count);
 

@@ -1,12 +1,16 @@
-// Jobs with an output layer: products by cuBLASLt, and the loss kernel on what fits of their logits at a time.
+// Jobs with an output layer: products by cuBLASLt, and the loss kernel on what fits of their logits
+// at a time.
 //
 //   for each group of pairs:
 //     for each chunk of its rows:  logits = hidden weight^T + bias,  reduce
 //     on the host:                 coefficients of the pairs, which say what rows have a gradient
-//     for each chunk again:        logits once more, unless one chunk holds the group;  gradient of the logits;
-//                                  its products with the weight and with the hidden states, for the rows that have one
+//     for each chunk again:        logits once more, unless one chunk holds the group;  gradient of
+//     the logits;
+//                                  its products with the weight and with the hidden states, for the
+//                                  rows that have one
 //
-// Logits are float32 and exist for one chunk. Their gradient has the layer's type, for the products; that of float32 lies in place.
+// Logits are float32 and exist for one chunk. Their gradient has the layer's type, for the
+// products; that of float32 lies in place.
 #include "layer_run.h"
 
 #include <algorithm>
@@ -26,8 +30,9 @@ namespace diralign::gpu {
 namespace {
 
 constexpr size_t most_product_workspace = size_t{32} << 20;
-/// Rows without a gradient between two with one that do not make another product worth while: a tile of one. They take part with a
-/// gradient of 0, to which a hidden state that is not finite would still add a NaN: where a group may have one, every gap counts.
+/// Rows without a gradient between two with one that do not make another product worth while: a
+/// tile of one. They take part with a gradient of 0, to which a hidden state that is not finite
+/// would still add a NaN: where a group may have one, every gap counts.
 constexpr int64_t shortest_gap = 128, shortest_not_finite = 1;
 
 size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
@@ -36,7 +41,8 @@ size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
 struct LayerArrays {
   const void *hidden, *weight, *bias;
   LayerGradients gradients;
-  bool packed;  ///< row i of the hidden states and of their gradient is that of the i-th scored row; otherwise that of the batch
+  bool packed;  ///< row i of the hidden states and of their gradient is that of the i-th scored
+                ///< row; otherwise that of the batch
 };
 
 /// What a job's workspace is made of, in bytes.
@@ -57,21 +63,33 @@ class LayerRun {
  public:
   /// Enqueues nothing.
   /// `loss`: the job, where it is one of a loss.
-  LayerRun(Job& job, const LossJob* loss, Pass pass, const BatchTerms& terms, const Place& place, const LayerArrays& arrays)
-      : job_(job), layer_(*job.layer), terms_(terms), place_(place), stream_(as_stream(place.stream)), arrays_(arrays), dense_(pass == Pass::dense) {
+  LayerRun(Job& job, const LossJob* loss, Pass pass, const BatchTerms& terms, const Place& place,
+           const LayerArrays& arrays)
+      : job_(job),
+        layer_(*job.layer),
+        terms_(terms),
+        place_(place),
+        stream_(as_stream(place.stream)),
+        arrays_(arrays),
+        dense_(pass == Pass::dense) {
     const Batch& batch = job.batch;
     const size_t element = batch.element_bytes();
     const int64_t rows = int64_t(job.rows.scored.size());
     const bool gradient_in_place = batch.dtype == Dtype::float32;
     stride_ = logits_stride(batch.vocab);
     hidden_row_ = size_t(layer_.hidden_size) * element;
-    const size_t logits_row = size_t(stride_) * sizeof(float), gradient_row = dense_ && !gradient_in_place ? size_t(stride_) * element : 0,
+    const size_t logits_row = size_t(stride_) * sizeof(float),
+                 gradient_row = dense_ && !gradient_in_place ? size_t(stride_) * element : 0,
                  hidden_gradient_row = dense_ && arrays.gradients.hidden.data ? hidden_row_ : 0;
-    const size_t bias = arrays.bias ? aligned(size_t(batch.vocab) * sizeof(float)) : 0, rounding = 4 * 256;
-    const WorkspacePlan plan(layer_.memory, logits_row + gradient_row + hidden_row_ + hidden_gradient_row, bias + rounding, rows);
+    const size_t bias = arrays.bias ? aligned(size_t(batch.vocab) * sizeof(float)) : 0,
+                 rounding = 4 * 256;
+    const WorkspacePlan plan(layer_.memory,
+                             logits_row + gradient_row + hidden_row_ + hidden_gradient_row,
+                             bias + rounding, rows);
     layer_.memory_used = 0;
     const int64_t chunk_rows = std::max<int64_t>(1, plan.chunk_rows);
-    groups_ = group_pairs(job.rows, terms.pairs, chunk_rows, dense_ && terms.coupling != Coupling::none);
+    groups_ =
+        group_pairs(job.rows, terms.pairs, chunk_rows, dense_ && terms.coupling != Coupling::none);
     for (const PairGroup& group : groups_) chunks_.push_back(cut_rows(group.rows, chunk_rows));
     if (rows == 0) return;
 
@@ -100,11 +118,17 @@ class LayerRun {
       }
       device_group_.push_back(uint32_t(on_device.size()));
       if (group.rows.size() == 0) continue;
-      const uint32_t tile = on_device.empty() ? 0 : on_device.back().first_tile + (on_device.back().rows + tile_rows - 1) / tile_rows;
-      on_device.push_back({uint32_t(group.rows.begin), uint32_t(group.rows.size()), uint32_t(group.first_pair), uint32_t(group.last_pair - group.first_pair), tile});
+      const uint32_t tile =
+          on_device.empty()
+              ? 0
+              : on_device.back().first_tile + (on_device.back().rows + tile_rows - 1) / tile_rows;
+      on_device.push_back({uint32_t(group.rows.begin), uint32_t(group.rows.size()),
+                           uint32_t(group.first_pair), uint32_t(group.last_pair - group.first_pair),
+                           tile});
     }
     work_.emplace(request, on_device, launches, stages, place);
-    if (loss && loss->asked.any()) measures_.emplace(job.rows, RowRange{0, rows}, request.chunks, place);
+    if (loss && loss->asked.any())
+      measures_.emplace(job.rows, RowRange{0, rows}, request.chunks, place);
 
     auto take = [&](size_t bytes) {
       layer_.memory_used += aligned(bytes);
@@ -120,7 +144,9 @@ class LayerRun {
       row_stage_ = PinnedBlock(size_t(rows) * sizeof(uint32_t));
       rows_ = Workspace(place.device, stream_, size_t(rows) * sizeof(uint32_t));
     }
-    products_.emplace(Products::Layer{place.device, batch.dtype, batch.vocab, layer_.hidden_size, stride_, arrays.weight, bias_.as<float>(), product_.data(), plan.product});
+    products_.emplace(Products::Layer{place.device, batch.dtype, batch.vocab, layer_.hidden_size,
+                                      stride_, arrays.weight, bias_.as<float>(), product_.data(),
+                                      plan.product});
   }
   /// Waits for the end of the work: the stages of `rows_` and of `work_` are given back.
   ~LayerRun() { ignore(cudaStreamSynchronize(stream_)); }
@@ -135,9 +161,10 @@ class LayerRun {
     return finish();
   }
 
-  /// And for each group its gradients, once `evaluate(group)` has taken its numbers, and said whether they are all finite or infinite, and
-  /// `coefficients(i)` knows those of the i-th scored row. (A hidden state that is not finite makes its logits all NaN or infinite, and
-  /// the log-probability a NaN.)
+  /// And for each group its gradients, once `evaluate(group)` has taken its numbers, and said
+  /// whether they are all finite or infinite, and `coefficients(i)` knows those of the i-th scored
+  /// row. (A hidden state that is not finite makes its logits all NaN or infinite, and the
+  /// log-probability a NaN.)
   template <class Evaluate, class Coefficients>
   bool reduce_and_differentiate(Evaluate&& evaluate, Coefficients&& coefficients) {
     start();
@@ -152,12 +179,15 @@ class LayerRun {
       double largest = 0;
       for (int64_t i = group.rows.begin; i < group.rows.end; i++)
         largest = std::fmax(largest, largest_entry(coefficients(i)));
-      // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller ones its whole range.
-      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0 ? std::min(15 - (std::ilogb(largest) + 1), 100)
-                                                                             : -gradient_exponent(largest);
+      // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller
+      // ones its whole range.
+      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
+                               ? std::min(15 - (std::ilogb(largest) + 1), 100)
+                               : -gradient_exponent(largest);
       for (const RowRange& chunk : chunks_[g]) {
         if (job_.cancelled) return false;
-        const std::vector<RowRange> active = active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
+        const std::vector<RowRange> active =
+            active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
         if (active.empty()) continue;
         if (!group.kept) multiply(chunk);
         differentiate(g, chunk, active, exponent);
@@ -167,7 +197,9 @@ class LayerRun {
     zero_hidden_gradient();
     const LayerGradients& out = arrays_.gradients;
     auto zero = [&](const LayerGradients::Buffer& buffer, size_t elements) {
-      if (buffer.data && !buffer.accumulate && !buffer.zeroed) check(cudaMemsetAsync(buffer.data, 0, elements * sizeof(float), stream_), "cudaMemsetAsync");
+      if (buffer.data && !buffer.accumulate && !buffer.zeroed)
+        check(cudaMemsetAsync(buffer.data, 0, elements * sizeof(float), stream_),
+              "cudaMemsetAsync");
     };
     if (!weight_written_) zero(out.weight, size_t(job_.batch.vocab) * size_t(layer_.hidden_size));
     if (!bias_written_) zero(out.bias, size_t(job_.batch.vocab));
@@ -176,16 +208,24 @@ class LayerRun {
 
   // Of the groups that were reduced; of all at the end.
   double logp(int64_t sequence) const { return has_rows(sequence) ? work_->logp(sequence) : 0; }
-  double sft_logp(int64_t sequence) const { return has_rows(sequence) ? work_->sft_logp(sequence) : 0; }
+  double sft_logp(int64_t sequence) const {
+    return has_rows(sequence) ? work_->sft_logp(sequence) : 0;
+  }
   const double* token(int64_t i) const { return work_->token(i); }
   const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
 
  private:
-  bool has_rows(int64_t sequence) const { return job_.rows.end[size_t(sequence)] > job_.rows.begin[size_t(sequence)]; }
+  bool has_rows(int64_t sequence) const {
+    return job_.rows.end[size_t(sequence)] > job_.rows.begin[size_t(sequence)];
+  }
   int64_t row_of(int64_t i) const { return arrays_.packed ? i : job_.rows.scored[size_t(i)].row; }
   template <class T>
-  T* at_row(T* data, int64_t i) const { return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(data) + size_t(row_of(i)) * hidden_row_); }
-  /// Whether rows of an array lie one after another, and as aligned as those of a copy would be: the products' algorithms may depend on it.
+  T* at_row(T* data, int64_t i) const {
+    return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(data) +
+                                size_t(row_of(i)) * hidden_row_);
+  }
+  /// Whether rows of an array lie one after another, and as aligned as those of a copy would be:
+  /// the products' algorithms may depend on it.
   bool in_one_piece(const RowRange& range, const void* data) const {
     if (reinterpret_cast<uintptr_t>(data) % row_alignment(hidden_row_) != 0) return false;
     for (int64_t i = range.begin + 1; i < range.end; i++)
@@ -196,13 +236,18 @@ class LayerRun {
 
   void start() {
     if (rows_.data()) {
-      for (int64_t i = 0; i < int64_t(job_.rows.scored.size()); i++) row_stage_.as<uint32_t>()[i] = uint32_t(row_of(i));
-      check(cudaMemcpyAsync(rows_.data(), row_stage_.data(), rows_.bytes(), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+      for (int64_t i = 0; i < int64_t(job_.rows.scored.size()); i++)
+        row_stage_.as<uint32_t>()[i] = uint32_t(row_of(i));
+      check(cudaMemcpyAsync(rows_.data(), row_stage_.data(), rows_.bytes(), cudaMemcpyHostToDevice,
+                            stream_),
+            "cudaMemcpyAsync");
     }
-    if (bias_.data()) widen(stream_, bias_.as<float>(), arrays_.bias, job_.batch.dtype, job_.batch.vocab);
+    if (bias_.data())
+      widen(stream_, bias_.as<float>(), arrays_.bias, job_.batch.dtype, job_.batch.vocab);
   }
 
-  /// Lets the host run ahead of the device by two chunks and no more, so that a cancelled job soon ends.
+  /// Lets the host run ahead of the device by two chunks and no more, so that a cancelled job soon
+  /// ends.
   void pace() {
     Marker& marker = ahead_[turn_ % ahead_.size()];
     if (turn_++ >= ahead_.size()) marker.synchronize();
@@ -210,10 +255,15 @@ class LayerRun {
   }
 
   /// The hidden states of a chunk, once `multiply` has brought them together.
-  const void* hidden_of(const RowRange& chunk) const { return in_one_piece(chunk, arrays_.hidden) ? at_row(arrays_.hidden, chunk.begin) : hidden_.data(); }
+  const void* hidden_of(const RowRange& chunk) const {
+    return in_one_piece(chunk, arrays_.hidden) ? at_row(arrays_.hidden, chunk.begin)
+                                               : hidden_.data();
+  }
 
   void multiply(const RowRange& chunk) {
-    if (!in_one_piece(chunk, arrays_.hidden)) gather_rows(stream_, hidden_.data(), arrays_.hidden, indices(chunk.begin), chunk.size(), hidden_row_);
+    if (!in_one_piece(chunk, arrays_.hidden))
+      gather_rows(stream_, hidden_.data(), arrays_.hidden, indices(chunk.begin), chunk.size(),
+                  hidden_row_);
     products_->logits(stream_, logits_.as<float>(), hidden_of(chunk), chunk.size());
   }
 
@@ -221,7 +271,9 @@ class LayerRun {
     for (const RowRange& chunk : chunks_[g]) {
       if (job_.cancelled) return false;
       multiply(chunk);
-      if (measures_) measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32, job_.batch.vocab, stride_);
+      if (measures_)
+        measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32,
+                          job_.batch.vocab, stride_);
       Stages order(work_->parts());
       order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()), device_group_[g]);
       work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
@@ -230,34 +282,45 @@ class LayerRun {
     return true;
   }
 
-  void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active, int exponent) {
+  void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active,
+                     int exponent) {
     zero_hidden_gradient();
     const Dtype dtype = job_.batch.dtype;
     void* const gradient = gradient_.data() ? gradient_.data() : logits_.data();
     Stages order(work_->parts());
-    for (const RowRange& range : active) order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), device_group_[g]);
-    work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype, std::ldexp(1.0, exponent)});
+    for (const RowRange& range : active)
+      order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), device_group_[g]);
+    work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype,
+                          std::ldexp(1.0, exponent)});
 
     const LayerGradients& out = arrays_.gradients;
     // The products' factor is a float32: beyond it all that is not tiny overflows as it is.
     const float scale = std::ldexp(1.0f, std::min(-exponent, 127));
     for (const RowRange& range : active) {
       const int64_t in_chunk = range.begin - chunk.begin;
-      const char* const rows = static_cast<const char*>(gradient) + size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);
-      const char* const hidden = static_cast<const char*>(hidden_of(chunk)) + size_t(in_chunk) * hidden_row_;
+      const char* const rows = static_cast<const char*>(gradient) +
+                               size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);
+      const char* const hidden =
+          static_cast<const char*>(hidden_of(chunk)) + size_t(in_chunk) * hidden_row_;
       if (out.hidden.data) {
         const bool direct = in_one_piece(range, out.hidden.data);
         void* const to = direct ? at_row(out.hidden.data, range.begin) : hidden_gradient_.data();
-        if (!direct && out.hidden.accumulate) gather_rows(stream_, to, out.hidden.data, indices(range.begin), range.size(), hidden_row_);
+        if (!direct && out.hidden.accumulate)
+          gather_rows(stream_, to, out.hidden.data, indices(range.begin), range.size(),
+                      hidden_row_);
         products_->hidden_gradient(stream_, to, rows, range.size(), scale, out.hidden.accumulate);
-        if (!direct) scatter_rows(stream_, out.hidden.data, to, indices(range.begin), range.size(), hidden_row_);
+        if (!direct)
+          scatter_rows(stream_, out.hidden.data, to, indices(range.begin), range.size(),
+                       hidden_row_);
       }
       if (out.weight.data) {
-        products_->weight_gradient(stream_, static_cast<float*>(out.weight.data), rows, hidden, range.size(), scale, out.weight.accumulate || weight_written_);
+        products_->weight_gradient(stream_, static_cast<float*>(out.weight.data), rows, hidden,
+                                   range.size(), scale, out.weight.accumulate || weight_written_);
         weight_written_ = true;
       }
       if (out.bias.data) {
-        sum_columns(stream_, static_cast<float*>(out.bias.data), rows, dtype, range.size(), job_.batch.vocab, stride_, scale, out.bias.accumulate || bias_written_);
+        sum_columns(stream_, static_cast<float*>(out.bias.data), rows, dtype, range.size(),
+                    job_.batch.vocab, stride_, scale, out.bias.accumulate || bias_written_);
         bias_written_ = true;
       }
     }
@@ -269,7 +332,8 @@ class LayerRun {
     const LayerGradients::Buffer& hidden = arrays_.gradients.hidden;
     if (hidden_zeroed_ || !hidden.data || hidden.accumulate || hidden.zeroed) return;
     const size_t rows = arrays_.packed ? job_.rows.scored.size() : size_t(job_.batch.rows);
-    if (rows > 0) check(cudaMemsetAsync(hidden.data, 0, rows * hidden_row_, stream_), "cudaMemsetAsync");
+    if (rows > 0)
+      check(cudaMemsetAsync(hidden.data, 0, rows * hidden_row_, stream_), "cudaMemsetAsync");
     hidden_zeroed_ = true;
   }
 
@@ -334,7 +398,9 @@ bool complete(LossJob& job, LayerRun& run) {
     loss.evaluate(job.logps, sft, group.first_pair, group.last_pair);
     return numbers;
   };
-  auto coefficients = [&](int64_t i) { return row_coefficients(job, loss, job.rows.scored[size_t(i)]); };
+  auto coefficients = [&](int64_t i) {
+    return row_coefficients(job, loss, job.rows.scored[size_t(i)]);
+  };
   if (job.layer_gradients.any()) {
     if (!run.reduce_and_differentiate(evaluate, coefficients)) return false;
   } else {
@@ -373,12 +439,13 @@ template <class AnyJob>
 void run_on_device(AnyJob& job, const Place& place) {
   need_products();
   const DeviceGuard guard(place.device);
-  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), place, {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
+  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), place,
+               {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
   complete(job, run);
 }
 
-/// The scored rows, the weight and the bias go up, and the gradients come down; those that are added to go up first. All of them are on
-/// the device at once.
+/// The scored rows, the weight and the bias go up, and the gradients come down; those that are
+/// added to go up first. All of them are on the device at once.
 template <class AnyJob>
 void run_staged_on(AnyJob& job, int device) {
   need_products();
@@ -386,45 +453,64 @@ void run_staged_on(AnyJob& job, int device) {
   const OutputLayer& layer = *job.layer;
   const Batch& batch = job.batch;
   const LayerGradients host = gradients_of(job);
-  const size_t rows = job.rows.scored.size(), row_bytes = size_t(layer.hidden_size) * batch.element_bytes(), weight_elements = size_t(batch.vocab) * size_t(layer.hidden_size);
+  const size_t rows = job.rows.scored.size(),
+               row_bytes = size_t(layer.hidden_size) * batch.element_bytes(),
+               weight_elements = size_t(batch.vocab) * size_t(layer.hidden_size);
   OwnStream stream;
   const Stream handle = reinterpret_cast<Stream>(stream.get());
   auto memory = [&](size_t bytes) { return Workspace(device, stream.get(), bytes); };
-  auto memory_for = [&](const LayerGradients::Buffer& buffer, size_t bytes) { return memory(buffer.data ? bytes : 0); };
-  const Workspace hidden = memory(rows * row_bytes), weight = memory(weight_elements * batch.element_bytes()),
-                  bias = memory(layer.bias ? size_t(batch.vocab) * batch.element_bytes() : 0), hidden_gradient = memory_for(host.hidden, rows * row_bytes),
-                  weight_gradient = memory_for(host.weight, weight_elements * sizeof(float)), bias_gradient = memory_for(host.bias, size_t(batch.vocab) * sizeof(float));
+  auto memory_for = [&](const LayerGradients::Buffer& buffer, size_t bytes) {
+    return memory(buffer.data ? bytes : 0);
+  };
+  const Workspace hidden = memory(rows * row_bytes),
+                  weight = memory(weight_elements * batch.element_bytes()),
+                  bias = memory(layer.bias ? size_t(batch.vocab) * batch.element_bytes() : 0),
+                  hidden_gradient = memory_for(host.hidden, rows * row_bytes),
+                  weight_gradient = memory_for(host.weight, weight_elements * sizeof(float)),
+                  bias_gradient = memory_for(host.bias, size_t(batch.vocab) * sizeof(float));
   // A job that no row is scored of has no gradient of hidden states to bring back.
   const LayerGradients on_device{{hidden_gradient.data(), host.hidden.accumulate, false},
                                  {weight_gradient.data(), host.weight.accumulate, false},
                                  {bias_gradient.data(), host.bias.accumulate, false}};
-  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
+  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), {device, handle},
+               {hidden.data(), weight.data(), bias.data(), on_device, true});
 
   StageRing ring;
   auto scored = [&](auto* data) {
     return [&, data](size_t i) {
-      using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>, const char, char>;
+      using Bytes = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(data)>>,
+                                       const char, char>;
       return static_cast<Bytes*>(data) + size_t(job.rows.scored[i].row) * row_bytes;
     };
   };
   if (job.cancelled) return;
-  upload_rows(ring, stream.get(), hidden.data(), rows, row_bytes, job.cancelled, scored(layer.hidden));
+  upload_rows(ring, stream.get(), hidden.data(), rows, row_bytes, job.cancelled,
+              scored(layer.hidden));
   if (rows > 0) {
     copy_to_device(device, handle, weight.data(), layer.weight, weight.bytes());
     if (layer.bias) copy_to_device(device, handle, bias.data(), layer.bias, bias.bytes());
   }
-  if (host.hidden.data && host.hidden.accumulate) upload_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled, scored(host.hidden.data));
-  if (host.weight.data && host.weight.accumulate) copy_to_device(device, handle, weight_gradient.data(), host.weight.data, weight_gradient.bytes());
-  if (host.bias.data && host.bias.accumulate) copy_to_device(device, handle, bias_gradient.data(), host.bias.data, bias_gradient.bytes());
+  if (host.hidden.data && host.hidden.accumulate)
+    upload_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled,
+                scored(host.hidden.data));
+  if (host.weight.data && host.weight.accumulate)
+    copy_to_device(device, handle, weight_gradient.data(), host.weight.data,
+                   weight_gradient.bytes());
+  if (host.bias.data && host.bias.accumulate)
+    copy_to_device(device, handle, bias_gradient.data(), host.bias.data, bias_gradient.bytes());
   if (job.cancelled || !complete(job, run)) return;
 
   if (host.hidden.data) {
     if (!host.hidden.accumulate && !host.hidden.zeroed)
-      for (const int64_t row : job.rows.ignored) std::memset(static_cast<char*>(host.hidden.data) + size_t(row) * row_bytes, 0, row_bytes);
-    download_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled, scored(host.hidden.data));
+      for (const int64_t row : job.rows.ignored)
+        std::memset(static_cast<char*>(host.hidden.data) + size_t(row) * row_bytes, 0, row_bytes);
+    download_rows(ring, stream.get(), hidden_gradient.data(), rows, row_bytes, job.cancelled,
+                  scored(host.hidden.data));
   }
-  if (host.weight.data) copy_to_host(device, handle, host.weight.data, weight_gradient.data(), weight_gradient.bytes());
-  if (host.bias.data) copy_to_host(device, handle, host.bias.data, bias_gradient.data(), bias_gradient.bytes());
+  if (host.weight.data)
+    copy_to_host(device, handle, host.weight.data, weight_gradient.data(), weight_gradient.bytes());
+  if (host.bias.data)
+    copy_to_host(device, handle, host.bias.data, bias_gradient.data(), bias_gradient.bytes());
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Jobs with an output layer on host arrays, as run_staged (jobs.cc) has them; those on device memory are run_layer of src/gpu.h.
+// Jobs with an output layer on host arrays, as run_staged (jobs.cc) has them; those on device
+// memory are run_layer of src/gpu.h.
 #pragma once
 #include "job.h"
 

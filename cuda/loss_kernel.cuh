@@ -1,33 +1,36 @@
 // The loss kernel: one persistent launch that reduces rows, evaluates pairs and writes gradients.
 //
-// Blocks take tickets in order. For the exact gradient the order is reduce(g0) reduce(g1) gradient(g0) reduce(g2) gradient(g1) ...:
-// a group is written one group after it was read, when its coefficients are most likely known and its logits, if there are not too
-// many, still in the L2 cache. The block whose part completes a tile of rows finishes it, the one whose tile completes a group
-// evaluates its pairs, and whoever draws a gradient ticket waits for that, in its turn: not before the block has finished what falls to
-// it, which may be what it waits for. Nobody ever waits for a later ticket, except in `reduce_residual`, where the parts of a row wait for
-// each other: that launch is cooperative, with as many blocks as parts or more.
+// Blocks take tickets in order. For the exact gradient the order is reduce(g0) reduce(g1)
+// gradient(g0) reduce(g2) gradient(g1) ...: a group is written one group after it was read, when
+// its coefficients are most likely known and its logits, if there are not too many, still in the L2
+// cache. The block whose part completes a tile of rows finishes it, the one whose tile completes a
+// group evaluates its pairs, and whoever draws a gradient ticket waits for that, in its turn: not
+// before the block has finished what falls to it, which may be what it waits for. Nobody ever waits
+// for a later ticket, except in `reduce_residual`, where the parts of a row wait for each other:
+// that launch is cooperative, with as many blocks as parts or more.
 #pragma once
 #include "loss_kernel.h"
 #include "pair_stage.cuh"
 
 namespace diralign::gpu {
 
-/// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait for each other: the ticket might be
-/// one that is waited for.
+/// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait
+/// for each other: the ticket might be one that is waited for.
 __device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual; }
 
-/// The thread that draws tickets and describes them, the first of the second warp: while the first warp adds up a part and counts it.
+/// The thread that draws tickets and describes them, the first of the second warp: while the first
+/// warp adds up a part and counts it.
 constexpr uint32_t describer = 32;
 
 /// What the describer prepares for the block's next turn.
 struct Unit {
   Work work;
-  uint32_t i;              ///< in the list of scored rows
+  uint32_t i;  ///< in the list of scored rows
   uint32_t part;
   uint32_t group, tile;
   uint32_t rows_of_tile;
-  RowRecord record;        ///< of rows that no term scores, the row alone
-  bool ready;              ///< whether what it needs from earlier tickets is known
+  RowRecord record;  ///< of rows that no term scores, the row alone
+  bool ready;        ///< whether what it needs from earlier tickets is known
   RowGradient gradient;
 };
 
@@ -36,7 +39,7 @@ struct StageInHand {
   Stage stage;
   uint32_t index, end;  ///< `end`: the first ticket that is not of it
   Group group;
-  bool evaluated;       ///< whether that is known of the group
+  bool evaluated;  ///< whether that is known of the group
 };
 __device__ __forceinline__ void take_stage(const Plan& p, uint32_t index, StageInHand& hand) {
   hand.index = index;
@@ -47,8 +50,10 @@ __device__ __forceinline__ void take_stage(const Plan& p, uint32_t index, StageI
   if (hand.stage.work != Work::zero) hand.group = p.groups[hand.stage.group];
 }
 
-/// Describes the work of a ticket, as far as that needs nothing from earlier ones. For the describer.
-__device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageInHand& hand, Unit& unit) {
+/// Describes the work of a ticket, as far as that needs nothing from earlier ones. For the
+/// describer.
+__device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageInHand& hand,
+                                         Unit& unit) {
   while (hand.stage.work != Work::end && ticket >= hand.end) take_stage(p, hand.index + 1, hand);
   const Stage s = hand.stage;
   unit.work = s.work;
@@ -63,13 +68,15 @@ __device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageIn
     return;
   }
   unit.record = p.rows[unit.i];
-  const uint32_t in_group = unit.i - hand.group.first_row, tile = in_group / tile_rows, after = hand.group.rows - tile * tile_rows;
+  const uint32_t in_group = unit.i - hand.group.first_row, tile = in_group / tile_rows,
+                 after = hand.group.rows - tile * tile_rows;
   unit.tile = hand.group.first_tile + tile;
   unit.rows_of_tile = after < tile_rows ? after : tile_rows;
 }
 
-/// Completes a unit with what it needs from earlier tickets. Waits for it only if `waits`: the block might have to finish what it would
-/// wait for. For the describer. Not inlined: float64 would take registers from the rows.
+/// Completes a unit with what it needs from earlier tickets. Waits for it only if `waits`: the
+/// block might have to finish what it would wait for. For the describer. Not inlined: float64 would
+/// take registers from the rows.
 template <Pass pass>
 GPU_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& hand, Unit& unit) {
   if (!hand.evaluated) {
@@ -84,45 +91,62 @@ GPU_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& ha
   if constexpr (pass == Pass::dense) {
     const RowRecord record = unit.record;
     const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
-    const double likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-    const double align_scaled = finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
-    const double likelihood_scaled = finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
-    unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled, likelihood_scaled, p.least_normal);
+    const double likelihood =
+        record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
+    const double align_scaled =
+        finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
+    const double likelihood_scaled =
+        finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
+    unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled,
+                                 likelihood_scaled, p.least_normal);
     if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
     if (unit.gradient.zero) unit.work = Work::zero;
   }
 }
 
 template <class T>
-__device__ __forceinline__ const T* logits_row(const Plan& p, const Unit& unit) { return static_cast<const T*>(p.logits) + int64_t(unit.record.row) * p.row_stride; }
+__device__ __forceinline__ const T* logits_row(const Plan& p, const Unit& unit) {
+  return static_cast<const T*>(p.logits) + int64_t(unit.record.row) * p.row_stride;
+}
 template <class T>
-__device__ __forceinline__ T* gradient_row(const Plan& p, const Unit& unit) { return static_cast<T*>(p.gradient) + int64_t(unit.record.row) * p.row_stride; }
+__device__ __forceinline__ T* gradient_row(const Plan& p, const Unit& unit) {
+  return static_cast<T*>(p.gradient) + int64_t(unit.record.row) * p.row_stride;
+}
 
 /// Columns between the vocabulary and the next row belong to no class; they are with the last part.
 template <class T>
 __device__ __forceinline__ void zero_padding(const Plan& p, const Unit& unit) {
   if (unit.part != p.cut.parts - 1 || p.row_stride == p.vocab) return;
-  const int64_t row = unit.record.row, begin = row * p.row_stride + p.vocab, next = (row + 1) * p.row_stride, end = next < p.gradient_elements ? next : p.gradient_elements;
+  const int64_t row = unit.record.row, begin = row * p.row_stride + p.vocab,
+                next = (row + 1) * p.row_stride,
+                end = next < p.gradient_elements ? next : p.gradient_elements;
   for (int64_t e = begin + threadIdx.x; e < end; e += threads) static_cast<T*>(p.gradient)[e] = T{};
 }
 
 // The work of a ticket.
 
-/// Sums a part and counts it; `data` holds it afterwards, without the label's entry. In thread 0: whether that completed its tile.
+/// Sums a part and counts it; `data` holds it afterwards, without the label's entry. In thread 0:
+/// whether that completed its tile.
 template <class T, Pass pass>
-__device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit, PartSums (&sums)[warps], uint4 (&data)[max_steps]) {
+__device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
+                                            PartSums (&sums)[warps], uint4 (&data)[max_steps]) {
   constexpr bool with_moment = pass == Pass::tokens;
-  const uint32_t steps = p.cut.steps, e = (unit.part * steps * threads + threadIdx.x) * lanes<T>, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  load_vectors(logits_row<T>(p, unit), p.vocab, e, steps, pass == Pass::logps || pass == Pass::tokens, data);
+  const uint32_t steps = p.cut.steps, e = (unit.part * steps * threads + threadIdx.x) * lanes<T>,
+                 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  load_vectors(logits_row<T>(p, unit), p.vocab, e, steps,
+               pass == Pass::logps || pass == Pass::tokens, data);
   float value = 0;
-  if (p.separate_sft && unit.record.sft_label >= 0 && find_element<T>(uint32_t(unit.record.sft_label), e, steps, data, false, value)) p.sft_targets[unit.i] = value;
-  if (find_element<T>(uint32_t(unit.record.primary()), e, steps, data, true, value)) p.targets[unit.i] = value;
+  if (p.separate_sft && unit.record.sft_label >= 0 &&
+      find_element<T>(uint32_t(unit.record.sft_label), e, steps, data, false, value))
+    p.sft_targets[unit.i] = value;
+  if (find_element<T>(uint32_t(unit.record.primary()), e, steps, data, true, value))
+    p.targets[unit.i] = value;
   const PartSums of_warp = sum_warp<T, with_moment>(steps, data);
   if (lane == 0) sums[warp] = of_warp;
   __syncthreads();
   if (warp != 0) return false;
   PartSums s = sums[lane & (warps - 1)];
-GPU_UNROLL
+  GPU_UNROLL
   for (int d = warps / 2; d; d >>= 1) s = combine<with_moment>(s, from_lane<with_moment>(s, d));
   if (lane != 0) return false;
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
@@ -139,18 +163,22 @@ __device__ __forceinline__ bool reduce(const Plan& p, const Unit& unit, PartSums
 
 /// onehot - softmax of a row whose parts are all counted.
 __device__ __forceinline__ RowGradient row_residual(const Plan& p, const Unit& unit) {
-  const PartSums row = sum_parts(p.cut.parts, [&](uint32_t k) { return p.part_sums[size_t(unit.i) * p.cut.parts + k]; });
+  const PartSums row = sum_parts(
+      p.cut.parts, [&](uint32_t k) { return p.part_sums[size_t(unit.i) * p.cut.parts + k]; });
   return residual(row, p.targets[unit.i], unit.record.primary());
 }
 
 template <class T>
 __device__ __forceinline__ void write_residual(const Plan& p, const Unit& unit) {
-  write_part(gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut, row_residual(p, unit));
+  write_part(gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut,
+             row_residual(p, unit));
   zero_padding<T>(p, unit);
 }
 
 template <class T>
-__device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit, PartSums (&sums)[warps], uint32_t& ticket) {
+__device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit,
+                                                          PartSums (&sums)[warps],
+                                                          uint32_t& ticket) {
   bool tile_done;
   {
     uint4 data[max_steps];
@@ -160,19 +188,22 @@ __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const U
     if (threadIdx.x == describer) ticket = atomicAdd(p.next_ticket, 1u);
     T* out = gradient_row<T>(p, unit);
     if (misalignment(logits_row<T>(p, unit)) == 0 && misalignment(out) == 0) {
-      write_loaded(out, p.vocab, (unit.part * p.cut.steps * threads + threadIdx.x) * lanes<T>, p.cut.steps, data, row_residual(p, unit));
+      write_loaded(out, p.vocab, (unit.part * p.cut.steps * threads + threadIdx.x) * lanes<T>,
+                   p.cut.steps, data, row_residual(p, unit));
       zero_padding<T>(p, unit);
       return tile_done;
     }
   }
-  // The vectors in registers are not those that can be stored: they are read again, most likely from the L1 cache.
+  // The vectors in registers are not those that can be stored: they are read again, most likely
+  // from the L1 cache.
   write_residual<T>(p, unit);
   return tile_done;
 }
 
 template <class T, class Out>
 __device__ __forceinline__ void write_gradient(const Plan& p, const Unit& unit) {
-  write_part(gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut, RowGradient(unit.gradient));
+  write_part(gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut,
+             RowGradient(unit.gradient));
   zero_padding<Out>(p, unit);
 }
 
@@ -196,7 +227,8 @@ struct Shared {
   double scratch[warps];
 };
 
-/// Blocks per multiprocessor that the registers are cut for: as many as do without spilling. Each keeps 32 KiB of loads in flight.
+/// Blocks per multiprocessor that the registers are cut for: as many as do without spilling. Each
+/// keeps 32 KiB of loads in flight.
 template <Pass pass>
 constexpr uint32_t blocks_wanted =
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
@@ -205,14 +237,17 @@ constexpr uint32_t blocks_wanted =
     pass == Pass::logps ? 4 : 3;
 #endif
 
-/// Finishes the tile or the group that the block completed. In thread 0: whether that completed a group.
+/// Finishes the tile or the group that the block completed. In thread 0: whether that completed a
+/// group.
 template <Pass pass>
-__device__ __forceinline__ bool finish(const Plan& p, const Finish& what, double (&scratch)[warps]) {
+__device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
+                                       double (&scratch)[warps]) {
   const Group& group = p.groups[what.group_index];
   if (what.what == Finish::tile) {
     finish_tile<pass>(p, group, what.tile_index);
     __syncthreads();
-    return threadIdx.x == 0 && arrive(&p.group_arrivals[what.group_index]) == (group.rows + tile_rows - 1) / tile_rows - 1;
+    return threadIdx.x == 0 && arrive(&p.group_arrivals[what.group_index]) ==
+                                   (group.rows + tile_rows - 1) / tile_rows - 1;
   }
   if constexpr (pass != Pass::tokens) sum_sequences(p, group, scratch);
   __syncthreads();  // the sums are there, and all have read what is to be finished
@@ -226,7 +261,8 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what, double
 
 /// `Out`: the type of the gradient, where it is not that of the logits.
 template <class T, Pass pass, class Out = T>
-__global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(const __grid_constant__ Plan p) {
+__global__ void __launch_bounds__(threads, blocks_wanted<pass>)
+    loss_kernel(const __grid_constant__ Plan p) {
   GPU_SHARED(Shared, shared);
   uint32_t ticket = 0;  // the describer's next
   if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
@@ -252,13 +288,13 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
     }
     if (unit.work == Work::end) return;
     bool tile_done = false;
-    if (threadIdx.x == describer && draws_ahead(unit.work)) ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
+    if (threadIdx.x == describer && draws_ahead(unit.work))
+      ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
     switch (unit.work) {
-      case Work::reduce:
-        tile_done = reduce<T, pass>(p, unit, shared.sums);
-        break;
+      case Work::reduce: tile_done = reduce<T, pass>(p, unit, shared.sums); break;
       case Work::reduce_residual:
-        if constexpr (pass == Pass::factored) tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, ticket);
+        if constexpr (pass == Pass::factored)
+          tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, ticket);
         break;
       case Work::residual:
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);
@@ -269,8 +305,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted<pass>) loss_kernel(cons
       case Work::zero:
         if constexpr (pass == Pass::dense || pass == Pass::factored) write_zeros<Out>(p, unit);
         break;
-      case Work::end:
-        break;
+      case Work::end: break;
     }
     if (tile_done) shared.finish = {Finish::tile, unit.group, unit.tile};
     turn++;
@@ -292,18 +327,23 @@ cudaError_t launch_loss_kernel(const Plan& plan, uint32_t blocks, bool together,
 }
 template <class T, Pass pass, class Out = T>
 cudaError_t loss_blocks_per_multiprocessor(int* blocks) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, loss_kernel<T, pass, Out>, int(threads), 0);
+  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(blocks, loss_kernel<T, pass, Out>,
+                                                       int(threads), 0);
 }
 
 template <class T>
 constexpr LossKernels loss_kernels_of = {
-    {launch_loss_kernel<T, Pass::logps>, launch_loss_kernel<T, Pass::tokens>, launch_loss_kernel<T, Pass::dense>, launch_loss_kernel<T, Pass::factored>},
-    {loss_blocks_per_multiprocessor<T, Pass::logps>, loss_blocks_per_multiprocessor<T, Pass::tokens>, loss_blocks_per_multiprocessor<T, Pass::dense>,
+    {launch_loss_kernel<T, Pass::logps>, launch_loss_kernel<T, Pass::tokens>,
+     launch_loss_kernel<T, Pass::dense>, launch_loss_kernel<T, Pass::factored>},
+    {loss_blocks_per_multiprocessor<T, Pass::logps>,
+     loss_blocks_per_multiprocessor<T, Pass::tokens>,
+     loss_blocks_per_multiprocessor<T, Pass::dense>,
      loss_blocks_per_multiprocessor<T, Pass::factored>}};
 
 /// From float32 logits to a gradient of a shorter type: the dense one alone.
 template <class Out>
-constexpr LossKernels gradient_kernels_to = {{nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr},
-                                             {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr}};
+constexpr LossKernels gradient_kernels_to = {
+    {nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr},
+    {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr}};
 
 }  // namespace diralign::gpu

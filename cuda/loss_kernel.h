@@ -1,4 +1,5 @@
-// The loss kernels of a type, as the host launches them. One translation unit a type (loss_*.cu) instantiates them.
+// The loss kernels of a type, as the host launches them. One translation unit a type (loss_*.cu)
+// instantiates them.
 #pragma once
 #include "dtype.h"
 #include "plan.h"
@@ -20,7 +21,9 @@ extern const LossKernels loss_kernels_float32, loss_kernels_float16, loss_kernel
 extern const LossKernels gradient_kernels_float16, gradient_kernels_bfloat16;
 
 inline const LossKernels& loss_kernels(Dtype dtype) {
-  return dtype == Dtype::float32 ? loss_kernels_float32 : dtype == Dtype::float16 ? loss_kernels_float16 : loss_kernels_bfloat16;
+  return dtype == Dtype::float32   ? loss_kernels_float32
+         : dtype == Dtype::float16 ? loss_kernels_float16
+                                   : loss_kernels_bfloat16;
 }
 /// The gradient has the type of the logits, or the logits are float32.
 inline const LossKernels& loss_kernels(Dtype logits, Dtype gradient) {

@@ -90,7 +90,8 @@ DeviceLimits limits(int device) {
     for (int gradient = 0; gradient < dtype_count; gradient++) {
       if (logits != gradient && Dtype(logits) != Dtype::float32) continue;
       for (int pass = 0; pass < pass_count; pass++) {
-        const auto occupancy = loss_kernels(Dtype(logits), Dtype(gradient)).blocks_per_multiprocessor[pass];
+        const auto occupancy =
+            loss_kernels(Dtype(logits), Dtype(gradient)).blocks_per_multiprocessor[pass];
         if (!occupancy) continue;
         int blocks = 0;
         check_code(occupancy(&blocks), device);
@@ -108,7 +109,8 @@ void no_launches_together(int device) {
 }
 
 /// The pairs in groups of about `group_bytes` of logits. Every group has rows.
-std::vector<Group> make_groups(const RowList& rows, int64_t batch_pairs, int64_t first_pair, int64_t last_pair, size_t row_bytes, size_t group_bytes) {
+std::vector<Group> make_groups(const RowList& rows, int64_t batch_pairs, int64_t first_pair,
+                               int64_t last_pair, size_t row_bytes, size_t group_bytes) {
   const int64_t list_begin = rows_of_pairs(rows, batch_pairs, first_pair, last_pair).begin;
   std::vector<Group> groups;
   uint32_t tile = 0;
@@ -120,17 +122,20 @@ std::vector<Group> make_groups(const RowList& rows, int64_t batch_pairs, int64_t
     } while (last < last_pair && size_t(range.end - range.begin) * row_bytes < group_bytes);
     if (range.end > range.begin) {
       const uint32_t count = uint32_t(range.end - range.begin);
-      groups.push_back({uint32_t(range.begin - list_begin), count, uint32_t(first), uint32_t(last - first), tile});
+      groups.push_back({uint32_t(range.begin - list_begin), count, uint32_t(first),
+                        uint32_t(last - first), tile});
       tile += (count + tile_rows - 1) / tile_rows;
     } else if (!groups.empty()) {
-      groups.back().pairs += uint32_t(last - first);  // sequences without rows at the end of the batch
+      groups.back().pairs +=
+          uint32_t(last - first);  // sequences without rows at the end of the batch
     }
     first = last;
   }
   return groups;
 }
 
-Stages make_stages(Pass pass, const std::vector<Group>& groups, uint32_t ignored, uint32_t parts, bool rows_fit_on_chip) {
+Stages make_stages(Pass pass, const std::vector<Group>& groups, uint32_t ignored, uint32_t parts,
+                   bool rows_fit_on_chip) {
   Stages stages(parts);
   if (pass == Pass::dense) {
     for (size_t g = 0; g < groups.size(); g++) {
@@ -141,7 +146,8 @@ Stages make_stages(Pass pass, const std::vector<Group>& groups, uint32_t ignored
     if (!groups.empty()) stages.add(Work::gradient, groups, groups.size() - 1);
   } else {
     const bool in_one = pass == Pass::factored && rows_fit_on_chip;
-    for (size_t g = 0; g < groups.size(); g++) stages.add(in_one ? Work::reduce_residual : Work::reduce, groups, g);
+    for (size_t g = 0; g < groups.size(); g++)
+      stages.add(in_one ? Work::reduce_residual : Work::reduce, groups, g);
     if (pass == Pass::factored) stages.add(Work::zero, 0, ignored, 0);
     if (pass == Pass::factored && !in_one)
       for (size_t g = 0; g < groups.size(); g++) stages.add(Work::residual, groups, g);
@@ -174,7 +180,8 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const DeviceGuard guard(place.device);
   const RowRange range = rows_of_pairs(*r.rows, r.terms.pairs, r.first_pair, r.last_pair);
   const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;
-  const size_t row_bytes = size_t(r.vocab) * dtype_bytes(r.dtype), ignored = r.write_ignored ? r.rows->ignored.size() : 0;
+  const size_t row_bytes = size_t(r.vocab) * dtype_bytes(r.dtype),
+               ignored = r.write_ignored ? r.rows->ignored.size() : 0;
   has_rows_ = range.size() > 0;
   if (!has_rows_ && ignored == 0) {
     if (place.begin) record(place.device, place.begin, place.stream);
@@ -182,9 +189,12 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   }
 
   const DeviceLimits device = limits(place.device);
-  // A group is read, then the next one, and then the first again: two of them leave room in the cache for what is written meanwhile.
-  const size_t group_bytes = dense && coupled ? std::numeric_limits<size_t>::max() : device.l2_bytes / 4;
-  const std::vector<Group> groups = make_groups(*r.rows, r.terms.pairs, r.first_pair, r.last_pair, row_bytes, group_bytes);
+  // A group is read, then the next one, and then the first again: two of them leave room in the
+  // cache for what is written meanwhile.
+  const size_t group_bytes =
+      dense && coupled ? std::numeric_limits<size_t>::max() : device.l2_bytes / 4;
+  const std::vector<Group> groups =
+      make_groups(*r.rows, r.terms.pairs, r.first_pair, r.last_pair, row_bytes, group_bytes);
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   auto launch = [&](bool rows_fit_on_chip) {
     const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, rows_fit_on_chip);
@@ -234,33 +244,49 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   const RowList& rows = *r.rows;
   const RowRange range = rows_of_pairs(rows, r.terms.pairs, r.first_pair, r.last_pair);
   const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;
-  const size_t row_count = size_t(range.size()), ignored_count = r.write_ignored ? rows.ignored.size() : 0, sequences = size_t(r.terms.sequences),
-               pairs = size_t(r.terms.pairs);
+  const size_t row_count = size_t(range.size()),
+               ignored_count = r.write_ignored ? rows.ignored.size() : 0,
+               sequences = size_t(r.terms.sequences), pairs = size_t(r.terms.pairs);
   constexpr size_t most = std::numeric_limits<uint32_t>::max();
-  if (rows.scored.size() + rows.ignored.size() > most || sequences > most) throw std::length_error("the batch has too many rows for one launch");
+  if (rows.scored.size() + rows.ignored.size() > most || sequences > most)
+    throw std::length_error("the batch has too many rows for one launch");
 
   plan_.cut = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype)));
-  const size_t tiles = groups.empty() ? 0 : groups.back().first_tile + (groups.back().rows + tile_rows - 1) / tile_rows;
+  const size_t tiles =
+      groups.empty() ? 0
+                     : groups.back().first_tile + (groups.back().rows + tile_rows - 1) / tile_rows;
   size_t sort_length = 1;
   while (sort_length < pairs) sort_length *= 2;
 
-  // What is copied to the device comes first, that of the launches last, and then what only lives there. The results are before all of it,
-  // so that the count of rows that underflow, which starts at 0, can be the first that is copied there and the last that is copied back.
-  const size_t result_count = r.pass == Pass::tokens ? 3 * row_count : (r.separate_sft ? 2 : 1) * sequences,
+  // What is copied to the device comes first, that of the launches last, and then what only lives
+  // there. The results are before all of it, so that the count of rows that underflow, which starts
+  // at 0, can be the first that is copied there and the last that is copied back.
+  const size_t result_count =
+                   r.pass == Pass::tokens ? 3 * row_count : (r.separate_sft ? 2 : 1) * sequences,
                result_space = (result_count * sizeof(double) + 255) & ~size_t{255};
   result_bytes_ = row_count == 0 ? 0 : result_space + sizeof(uint32_t);
   Layout layout;
   const size_t at_underflows = layout.add<uint32_t>(1);
-  const size_t at_rows = layout.add<RowRecord>(row_count), at_ignored = layout.add<uint32_t>(ignored_count), at_begin = layout.add<uint32_t>(sequences),
-               at_end = layout.add<uint32_t>(sequences), at_groups = layout.add<Group>(groups.size()), at_counts = layout.add<int32_t>(sequences),
-               at_sft_counts = layout.add<int32_t>(sequences), at_reference = layout.add<double>(r.terms.reference ? sequences : 0);
-  const size_t counters = row_count + tiles + 2 * groups.size(), at_counters = layout.add<uint32_t>(counters);
-  next_launch_ = layout.add<char>(launches * (counter_bytes + sizeof(Stage)) + stages * sizeof(Stage));
+  const size_t at_rows = layout.add<RowRecord>(row_count),
+               at_ignored = layout.add<uint32_t>(ignored_count),
+               at_begin = layout.add<uint32_t>(sequences), at_end = layout.add<uint32_t>(sequences),
+               at_groups = layout.add<Group>(groups.size()),
+               at_counts = layout.add<int32_t>(sequences),
+               at_sft_counts = layout.add<int32_t>(sequences),
+               at_reference = layout.add<double>(r.terms.reference ? sequences : 0);
+  const size_t counters = row_count + tiles + 2 * groups.size(),
+               at_counters = layout.add<uint32_t>(counters);
+  next_launch_ =
+      layout.add<char>(launches * (counter_bytes + sizeof(Stage)) + stages * sizeof(Stage));
   upload_bytes_ = layout.bytes();
-  const size_t at_sums = layout.add<PartSums>(row_count * plan_.cut.parts), at_targets = layout.add<float>(row_count),
-               at_sft_targets = layout.add<float>(r.separate_sft ? row_count : 0), at_row_logps = layout.add<double>(row_count),
-               at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0), at_row_terms = layout.add<RowTerms>(dense ? row_count : 0),
-               at_coefficients = layout.add<double>(dense ? sequences : 0), at_values = layout.add<double>(dense && coupled ? 2 * pairs : 0),
+  const size_t at_sums = layout.add<PartSums>(row_count * plan_.cut.parts),
+               at_targets = layout.add<float>(row_count),
+               at_sft_targets = layout.add<float>(r.separate_sft ? row_count : 0),
+               at_row_logps = layout.add<double>(row_count),
+               at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0),
+               at_row_terms = layout.add<RowTerms>(dense ? row_count : 0),
+               at_coefficients = layout.add<double>(dense ? sequences : 0),
+               at_values = layout.add<double>(dense && coupled ? 2 * pairs : 0),
                at_order = layout.add<uint32_t>(dense && coupled ? 2 * sort_length : 0);
 
   upload_ = PinnedBlock(upload_bytes_);
@@ -274,9 +300,12 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   for (size_t i = 0; i < row_count; i++) {
     const ScoredRow& row = rows.scored[size_t(range.begin) + i];
     while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
-    at<RowRecord>(host, at_rows)[i] = {uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence), row.label, row.sft_label};
+    at<RowRecord>(host, at_rows)[i] = {
+        uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
+        row.label, row.sft_label};
   }
-  for (size_t i = 0; i < ignored_count; i++) at<uint32_t>(host, at_ignored)[i] = uint32_t(rows.ignored[i]);
+  for (size_t i = 0; i < ignored_count; i++)
+    at<uint32_t>(host, at_ignored)[i] = uint32_t(rows.ignored[i]);
   for (size_t s = 0; s < sequences; s++) {
     const int64_t pair = int64_t(s) < r.terms.pairs ? int64_t(s) : int64_t(s) - r.terms.pairs;
     const bool here = pair >= r.first_pair && pair < r.last_pair;
@@ -323,7 +352,8 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
 }
 
 LossWork::~LossWork() {
-  // Usually it has ended: a query. But whatever went wrong around the launches, their blocks must not be given to others while in use.
+  // Usually it has ended: a query. But whatever went wrong around the launches, their blocks must
+  // not be given to others while in use.
   if (!pending_) {
     ignore(cudaEventSynchronize(ended_.get()));
     return;
@@ -355,17 +385,21 @@ void LossWork::launch(const Stages& order, const Target& target) {
   plan.gradient_unit = target.gradient_unit;
   plan.least_normal = target.counts_underflows ? least_normal(target.gradient_dtype) : 0;
 
-  const size_t counter = next_launch_, stages = counter + counter_bytes, end = stages + (order.list().size() + 1) * sizeof(Stage);
+  const size_t counter = next_launch_, stages = counter + counter_bytes,
+               end = stages + (order.list().size() + 1) * sizeof(Stage);
   if (end > upload_bytes_) throw std::logic_error("more stages than were planned for");
   *at<uint32_t>(upload_.data(), counter) = 0;
-  Stage* const last = std::copy(order.list().begin(), order.list().end(), at<Stage>(upload_.data(), stages));
+  Stage* const last =
+      std::copy(order.list().begin(), order.list().end(), at<Stage>(upload_.data(), stages));
   *last = {Work::end, uint32_t(order.tickets()), 0, 0};
   plan.next_ticket = at<uint32_t>(uploads_, counter);
   plan.stages = at<Stage>(uploads_, stages);
 
   pending_ = true;
   begin();
-  check(cudaMemcpyAsync(at<char>(uploads_, uploaded_), at<char>(upload_.data(), uploaded_), end - uploaded_, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(at<char>(uploads_, uploaded_), at<char>(upload_.data(), uploaded_),
+                        end - uploaded_, cudaMemcpyHostToDevice, stream_),
+        "cudaMemcpyAsync");
   uploaded_ = next_launch_ = end;
   check(loss_kernels(dtype_, target.gradient_dtype)
             .launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
@@ -375,7 +409,10 @@ void LossWork::launch(const Stages& order, const Target& target) {
 
 void LossWork::fetch() {
   pending_ = true;
-  if (result_bytes_ > 0) check(cudaMemcpyAsync(results_.data(), plan_.logps, result_bytes_, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+  if (result_bytes_ > 0)
+    check(cudaMemcpyAsync(results_.data(), plan_.logps, result_bytes_, cudaMemcpyDeviceToHost,
+                          stream_),
+          "cudaMemcpyAsync");
   ended_.record(stream_);
   pending_ = false;
 }

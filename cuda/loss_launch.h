@@ -1,4 +1,5 @@
-// Launches of the loss kernel, from the host: what they work on, its memory, and its numbers when they have ended.
+// Launches of the loss kernel, from the host: what they work on, its memory, and its numbers when
+// they have ended.
 #pragma once
 #include <limits>
 #include <optional>
@@ -10,19 +11,20 @@
 
 namespace diralign::gpu {
 
-/// What launches work on: consecutive pairs of a batch. Pointers but for logits and gradient are to host memory, and read before the
-/// constructor that takes the request returns.
+/// What launches work on: consecutive pairs of a batch. Pointers but for logits and gradient are to
+/// host memory, and read before the constructor that takes the request returns.
 struct LossRequest {
   Pass pass;
   Dtype dtype;
   const void* logits;  ///< device memory
   void* gradient;      ///< device memory; may be the logits
   int64_t vocab, row_stride, gradient_elements;
-  bool separate_sft;   ///< the likelihood term has labels of its own
-  BatchTerms terms;    ///< of the whole batch
+  bool separate_sft;  ///< the likelihood term has labels of its own
+  BatchTerms terms;   ///< of the whole batch
   const RowList* rows;
   int64_t first_pair, last_pair;
-  /// The scored rows of these pairs, cut: a row's place in the memory is its place in its chunk. Empty: that in the batch.
+  /// The scored rows of these pairs, cut: a row's place in the memory is its place in its chunk.
+  /// Empty: that in the batch.
   std::vector<RowRange> chunks;
   bool write_ignored;  ///< rows that no term scores are to be zeroed
   double gradient_scale = 1;
@@ -38,7 +40,9 @@ class Stages {
     stages_.push_back({work, uint32_t(tickets_), first_row, group});
     tickets_ += uint64_t(rows) * parts_;
   }
-  void add(Work work, const std::vector<Group>& groups, size_t g) { add(work, groups[g].first_row, groups[g].rows, uint32_t(g)); }
+  void add(Work work, const std::vector<Group>& groups, size_t g) {
+    add(work, groups[g].first_row, groups[g].rows, uint32_t(g));
+  }
   /// Half of the numbers are left for tickets drawn past the end.
   bool fit() const { return tickets_ < uint64_t(std::numeric_limits<uint32_t>::max()) / 2; }
   uint64_t tickets() const { return tickets_; }
@@ -51,13 +55,16 @@ class Stages {
   std::vector<Stage> stages_;
 };
 
-/// The rows of a job on the device, which one launch of the kernel goes through, or several: rows, groups of pairs, counters and
-/// results are theirs together, the stages and the counter of tickets each one's own. A group is evaluated in the launch that reduces
-/// the last of its rows. The device is selected by the caller.
+/// The rows of a job on the device, which one launch of the kernel goes through, or several: rows,
+/// groups of pairs, counters and results are theirs together, the stages and the counter of tickets
+/// each one's own. A group is evaluated in the launch that reduces the last of its rows. The device
+/// is selected by the caller.
 class LossWork {
  public:
-  /// Enqueues nothing. `launches` and `stages`: the most there will be, the stages of all launches together.
-  LossWork(const LossRequest& request, const std::vector<Group>& groups, size_t launches, size_t stages, const Place& place);
+  /// Enqueues nothing. `launches` and `stages`: the most there will be, the stages of all launches
+  /// together.
+  LossWork(const LossRequest& request, const std::vector<Group>& groups, size_t launches,
+           size_t stages, const Place& place);
   /// Waits for the end of the work.
   ~LossWork();
   LossWork(const LossWork&) = delete;
@@ -80,10 +87,15 @@ class LossWork {
   uint32_t parts() const { return plan_.cut.parts; }
   // Once the stream is past `fetch`; indexed as the batch is.
   double logp(int64_t sequence) const { return results_.as<double>()[sequence]; }
-  double sft_logp(int64_t sequence) const { return plan_.separate_sft ? results_.as<double>()[plan_.terms.sequences + sequence] : logp(sequence); }
+  double sft_logp(int64_t sequence) const {
+    return plan_.separate_sft ? results_.as<double>()[plan_.terms.sequences + sequence]
+                              : logp(sequence);
+  }
   const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
   /// Rows of the launches that counted them.
-  int64_t underflows() const { return results_.as<uint32_t>()[result_bytes_ / sizeof(uint32_t) - 1]; }
+  int64_t underflows() const {
+    return results_.as<uint32_t>()[result_bytes_ / sizeof(uint32_t) - 1];
+  }
 
  private:
   Pass pass_;
@@ -100,8 +112,8 @@ class LossWork {
   Workspace workspace_;
 };
 
-/// A job in one launch. Enqueued by its constructor, which throws before anything is enqueued that writes. The destructor waits for the
-/// end of the work.
+/// A job in one launch. Enqueued by its constructor, which throws before anything is enqueued that
+/// writes. The destructor waits for the end of the work.
 class LossLaunch {
  public:
   LossLaunch(const LossRequest& request, const Place& place);

@@ -25,15 +25,17 @@ constexpr float unit = 0x1p8f;
 
 /// The sum of a thread's vectors, in units; what lies past the end of the row does not count.
 template <class T>
-__device__ __forceinline__ double add_logits(uint32_t vocab, uint32_t e, uint32_t steps, const uint4 (&data)[max_steps]) {
+__device__ __forceinline__ double add_logits(uint32_t vocab, uint32_t e, uint32_t steps,
+                                             const uint4 (&data)[max_steps]) {
   double total = 0;
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
     float x[lanes<T>], sum = 0;
     unpack<T>(data[k], x);
-GPU_UNROLL
-    for (uint32_t j = 0; j < lanes<T>; j++) sum += e + k * stride<T> + j < vocab ? x[j] * (1 / unit) : 0;
+    GPU_UNROLL
+    for (uint32_t j = 0; j < lanes<T>; j++)
+      sum += e + k * stride<T> + j < vocab ? x[j] * (1 / unit) : 0;
     total += double(sum);
   }
   return total;
@@ -42,25 +44,27 @@ GPU_UNROLL
 /// A block for each row. Which thread sums which element depends on its index in the row alone.
 template <class T>
 __global__ void __launch_bounds__(threads)
-    measure(const T* logits, int64_t row_stride, uint32_t vocab, RowCut cut, const MeasuredRow* rows, RowMeasures* measures) {
+    measure(const T* logits, int64_t row_stride, uint32_t vocab, RowCut cut,
+            const MeasuredRow* rows, RowMeasures* measures) {
   GPU_SHARED(Shared, shared);
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const MeasuredRow r = rows[blockIdx.x];
   const T* const row = logits + int64_t(r.row) * row_stride;
   PartSums sums{-FLT_MAX, 0, 0};
   double total = 0;
-GPU_NO_UNROLL
+  GPU_NO_UNROLL
   for (uint32_t part = 0; part < cut.parts; part++) {
     const uint32_t e = (part * cut.steps * threads + threadIdx.x) * lanes<T>;
     uint4 data[max_steps];
     load_vectors(row, vocab, e, cut.steps, false, data);
     total += add_logits<T>(vocab, e, cut.steps, data);
     float target = 0;
-    if (find_element<T>(uint32_t(r.label), e, cut.steps, data, true, target)) shared.target = target;
+    if (find_element<T>(uint32_t(r.label), e, cut.steps, data, true, target))
+      shared.target = target;
     sums = combine<true>(sums, sum_warp<T, true>(cut.steps, data));
     __syncwarp();  // as load_vectors wants it
   }
-GPU_UNROLL
+  GPU_UNROLL
   for (int d = 16; d; d >>= 1) total += __shfl_xor_sync(~0u, total, d);
   if (lane == 0) {
     shared.sums[warp] = sums;
@@ -71,18 +75,22 @@ GPU_UNROLL
   const RowSums all = row_sums(warps, shared.target, [&](uint32_t w) { return shared.sums[w]; });
   double logits_total = 0;
   for (uint32_t w = 0; w < warps; w++) logits_total += shared.totals[w];
-  measures[blockIdx.x] = row_measures(all, row_statistics(all), unit * logits_total / double(vocab));
+  measures[blockIdx.x] =
+      row_measures(all, row_statistics(all), unit * logits_total / double(vocab));
 }
 
 template <class T>
-cudaError_t launch_measure(cudaStream_t stream, uint32_t count, const void* logits, int64_t row_stride, uint32_t vocab, const MeasuredRow* rows, RowMeasures* measures) {
-  return gpu_launch(measure<T>, dim3(count), dim3(threads), stream, static_cast<const T*>(logits), row_stride, vocab,
-                    cut_row(vocab, uint32_t(sizeof(T))), rows, measures);
+cudaError_t launch_measure(cudaStream_t stream, uint32_t count, const void* logits,
+                           int64_t row_stride, uint32_t vocab, const MeasuredRow* rows,
+                           RowMeasures* measures) {
+  return gpu_launch(measure<T>, dim3(count), dim3(threads), stream, static_cast<const T*>(logits),
+                    row_stride, vocab, cut_row(vocab, uint32_t(sizeof(T))), rows, measures);
 }
 
 }  // namespace
 
-MeasureWork::MeasureWork(const RowList& rows, const RowRange& range, const std::vector<RowRange>& chunks, const Place& place)
+MeasureWork::MeasureWork(const RowList& rows, const RowRange& range,
+                         const std::vector<RowRange>& chunks, const Place& place)
     : device_(place.device),
       stream_(as_stream(place.stream)),
       count_(size_t(range.size())),
@@ -94,7 +102,8 @@ MeasureWork::MeasureWork(const RowList& rows, const RowRange& range, const std::
   for (int64_t i = 0; i < range.size(); i++) {
     const ScoredRow& r = rows.scored[size_t(range.begin + i)];
     while (chunk != chunks.end() && chunk->end <= i) ++chunk;
-    upload_.as<MeasuredRow>()[i] = {uint32_t(chunks.empty() ? r.row : i - chunk->begin), r.primary()};
+    upload_.as<MeasuredRow>()[i] = {uint32_t(chunks.empty() ? r.row : i - chunk->begin),
+                                    r.primary()};
   }
 }
 
@@ -107,21 +116,27 @@ MeasureWork::~MeasureWork() {
   }
 }
 
-void MeasureWork::launch(int64_t i, int64_t count, const void* logits, Dtype dtype, int64_t vocab, int64_t row_stride) {
+void MeasureWork::launch(int64_t i, int64_t count, const void* logits, Dtype dtype, int64_t vocab,
+                         int64_t row_stride) {
   if (count == 0) return;
   if (!uploaded_)
-    check(cudaMemcpyAsync(rows_.data(), upload_.data(), rows_.bytes(), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+    check(cudaMemcpyAsync(rows_.data(), upload_.data(), rows_.bytes(), cudaMemcpyHostToDevice,
+                          stream_),
+          "cudaMemcpyAsync");
   uploaded_ = true;
   const auto start = dtype == Dtype::float32   ? launch_measure<float>
                      : dtype == Dtype::float16 ? launch_measure<Float16>
                                                : launch_measure<Bfloat16>;
-  check(start(stream_, uint32_t(count), logits, row_stride, uint32_t(vocab), rows_.as<MeasuredRow>() + i, measures_.as<RowMeasures>() + i),
+  check(start(stream_, uint32_t(count), logits, row_stride, uint32_t(vocab),
+              rows_.as<MeasuredRow>() + i, measures_.as<RowMeasures>() + i),
         "the kernel that measures rows");
 }
 
 void MeasureWork::fetch() {
   if (count_ == 0) return;
-  check(cudaMemcpyAsync(results_.data(), measures_.data(), measures_.bytes(), cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(results_.data(), measures_.data(), measures_.bytes(),
+                        cudaMemcpyDeviceToHost, stream_),
+        "cudaMemcpyAsync");
 }
 
 }  // namespace diralign::gpu

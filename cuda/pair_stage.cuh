@@ -1,4 +1,5 @@
-// From sums of rows to log-probabilities of sequences and coefficients of pairs, by one block. The mathematics is that of src/.
+// From sums of rows to log-probabilities of sequences and coefficients of pairs, by one block. The
+// mathematics is that of src/.
 #pragma once
 #include "plan.h"
 #include "row_parts.cuh"
@@ -12,7 +13,9 @@ GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint
   if (in_group >= group.rows) return;
   const uint32_t i = group.first_row + in_group;
   const RowRecord record = p.rows[i];
-  const RowSums sums = row_sums(p.cut.parts, p.targets[i], [&](uint32_t k) { return p.part_sums[size_t(i) * p.cut.parts + k]; });
+  const RowSums sums = row_sums(p.cut.parts, p.targets[i], [&](uint32_t k) {
+    return p.part_sums[size_t(i) * p.cut.parts + k];
+  });
   const RowStatistics s = row_statistics(sums);
   if constexpr (pass == Pass::tokens) {
     p.tokens[3 * size_t(i)] = s.logp;
@@ -21,7 +24,8 @@ GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint
   } else {
     double sft_logp = s.logp;
     if (p.separate_sft) {
-      if (record.sft_label != record.primary()) sft_logp = record.sft_label < 0 ? 0 : double(p.sft_targets[i]) - logsumexp(s);
+      if (record.sft_label != record.primary())
+        sft_logp = record.sft_label < 0 ? 0 : double(p.sft_targets[i]) - logsumexp(s);
       p.sft_row_logps[i] = sft_logp;
     }
     p.row_logps[i] = record.has_label() ? s.logp : 0;
@@ -30,7 +34,7 @@ GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint
 }
 
 __device__ __forceinline__ double sum_lanes(double x) {
-GPU_UNROLL
+  GPU_UNROLL
   for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
   return x;
 }
@@ -38,10 +42,16 @@ GPU_UNROLL
 /// Longer sequences are summed by a whole block.
 constexpr uint32_t warp_sum_rows = 512;
 
-/// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's length alone.
-GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group, double (&scratch)[warps]) {
-  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, sequences = p.terms.likelihood_only ? group.pairs : 2 * group.pairs;
-  auto index = [&](uint32_t k) { return k < group.pairs ? group.first_pair + k : uint32_t(p.terms.pairs) + group.first_pair + (k - group.pairs); };
+/// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's
+/// length alone.
+GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,
+                                                  double (&scratch)[warps]) {
+  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5,
+                 sequences = p.terms.likelihood_only ? group.pairs : 2 * group.pairs;
+  auto index = [&](uint32_t k) {
+    return k < group.pairs ? group.first_pair + k
+                           : uint32_t(p.terms.pairs) + group.first_pair + (k - group.pairs);
+  };
   auto sum_one = [&](const double* rows, double* out, uint32_t s, uint32_t first, uint32_t step) {
     double sum = 0;
     for (uint32_t i = p.sequence_begin[s] + first; i < p.sequence_end[s]; i += step) sum += rows[i];
@@ -73,10 +83,12 @@ GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& gr
   }
 }
 
-/// Sorts the pairs by value, ascending as BatchTerms::before has it; places past the last pair come last. Bitonic. Starts with a barrier,
-/// before which the values may be written, and ends with one.
-/// Begins and ends with a barrier: the values may have been written just before, by other threads of the block.
-__device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order, uint32_t pairs, uint32_t length) {
+/// Sorts the pairs by value, ascending as BatchTerms::before has it; places past the last pair come
+/// last. Bitonic. Starts with a barrier, before which the values may be written, and ends with one.
+/// Begins and ends with a barrier: the values may have been written just before, by other threads
+/// of the block.
+__device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order, uint32_t pairs,
+                                           uint32_t length) {
   auto before = [&](uint32_t i, uint32_t j) {
     if (i >= pairs || j >= pairs) return i < j;
     return BatchTerms::before(values[i], i, values[j], j);
@@ -98,12 +110,14 @@ __device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order
   }
 }
 
-/// The coefficients of the group's pairs; for an objective that couples the batch the one group is the batch.
+/// The coefficients of the group's pairs; for an objective that couples the batch the one group is
+/// the batch.
 GPU_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
   const BatchTerms& terms = p.terms;
   const uint32_t pairs = uint32_t(terms.pairs);
   if (terms.coupling == Coupling::none) {
-    for (uint32_t i = group.first_pair + threadIdx.x; i < group.first_pair + group.pairs; i += threads) {
+    for (uint32_t i = group.first_pair + threadIdx.x; i < group.first_pair + group.pairs;
+         i += threads) {
       const PairTerms t = terms.evaluate(p.logps, i);
       p.coefficients[i] = t.coefficient_chosen;
       if (!terms.likelihood_only) p.coefficients[i + pairs] = t.coefficient_rejected;

@@ -1,4 +1,5 @@
-// What a launch of the loss kernel works from: plain data that the host prepares (loss_launch.cc) and the kernel reads (loss_kernel.cuh).
+// What a launch of the loss kernel works from: plain data that the host prepares (loss_launch.cc)
+// and the kernel reads (loss_kernel.cuh).
 #pragma once
 #include <cstdint>
 #include "objectives/batch_terms.h"
@@ -29,14 +30,15 @@ struct RowRecord {
 /// What a block does with one part of a row.
 enum class Work : uint32_t {
   end,
-  reduce,            ///< sums
-  gradient,          ///< once the row's group is evaluated
-  residual,          ///< onehot - softmax, once the row's parts are all reduced
-  reduce_residual,   ///< both, the part staying in registers in between
-  zero,              ///< rows that no term scores
+  reduce,           ///< sums
+  gradient,         ///< once the row's group is evaluated
+  residual,         ///< onehot - softmax, once the row's parts are all reduced
+  reduce_residual,  ///< both, the part staying in registers in between
+  zero,             ///< rows that no term scores
 };
 
-/// Tickets are handed out in order, a stage after another: one ticket for each part of each of its rows.
+/// Tickets are handed out in order, a stage after another: one ticket for each part of each of its
+/// rows.
 struct Stage {
   Work work;
   uint32_t first_ticket;
@@ -44,8 +46,9 @@ struct Stage {
   uint32_t group;
 };
 
-/// Consecutive pairs whose logits are small enough to be read again from the L2 cache. Rows of a group are finished in tiles of one
-/// row for each thread of a block, and the pairs when all tiles are.
+/// Consecutive pairs whose logits are small enough to be read again from the L2 cache. Rows of a
+/// group are finished in tiles of one row for each thread of a block, and the pairs when all tiles
+/// are.
 struct Group {
   uint32_t first_row, rows, first_pair, pairs, first_tile;
 };
@@ -57,7 +60,8 @@ struct Plan {
   void* gradient;
   int64_t row_stride, gradient_elements;
   double gradient_scale;  ///< of every coefficient: the run's
-  double gradient_unit;   ///< and a power of two, for coefficients that the gradient's type has no numbers for
+  double gradient_unit;   ///< and a power of two, for coefficients that the gradient's type has no
+                          ///< numbers for
   float least_normal;     ///< of the gradient's type; 0: rows that underflow are not counted
   uint32_t vocab;
   RowCut cut;
@@ -69,17 +73,17 @@ struct Plan {
   const Group* groups;
   const Stage* stages;  ///< the last is Work::end at the number of tickets
 
-  PartSums* part_sums;    ///< [rows][parts]
+  PartSums* part_sums;  ///< [rows][parts]
   float *targets, *sft_targets;
   double *row_logps, *sft_row_logps;
-  RowTerms* row_terms;    ///< dense: what finishing a row leaves for its gradient
+  RowTerms* row_terms;  ///< dense: what finishing a row leaves for its gradient
   uint32_t *next_ticket, *row_arrivals, *tile_arrivals, *group_arrivals, *group_ready;
 
-  BatchTerms terms;       ///< counts and reference in device memory
-  double* coefficients;   ///< per sequence
-  double *sort_values;    ///< [2][pairs], for objectives that couple the batch
-  uint32_t *sort_order;   ///< [2][sort_length]
-  uint32_t sort_length;   ///< a power of two, at least the pairs
+  BatchTerms terms;      ///< counts and reference in device memory
+  double* coefficients;  ///< per sequence
+  double* sort_values;   ///< [2][pairs], for objectives that couple the batch
+  uint32_t* sort_order;  ///< [2][sort_length]
+  uint32_t sort_length;  ///< a power of two, at least the pairs
 
   double *logps, *sft_logps;  ///< out, per sequence
   double* tokens;             ///< out, [rows][3]

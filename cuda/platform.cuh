@@ -1,5 +1,5 @@
-// The device primitives that differ between CUDA and the emulation of the tests (tests/simt). Everything past this header is the same source
-// for both.
+// The device primitives that differ between CUDA and the emulation of the tests (tests/simt).
+// Everything past this header is the same source for both.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -24,7 +24,8 @@ namespace diralign::gpu {
 
 /// kernel<<<grid, block, 0, stream>>>(arguments...), with its launch error.
 template <class... Parameters, class... Arguments>
-cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream, const Arguments&... arguments) {
+cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+                       const Arguments&... arguments) {
 #if defined(__CUDACC__)
   kernel<<<grid, block, 0, stream>>>(static_cast<Parameters>(arguments)...);
   return cudaGetLastError();
@@ -33,9 +34,11 @@ cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cud
 #endif
 }
 
-/// The same for a kernel whose blocks wait for each other: all of them are on the device together, or it is refused.
+/// The same for a kernel whose blocks wait for each other: all of them are on the device together,
+/// or it is refused.
 template <class Parameter>
-cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block, cudaStream_t stream, const Parameter& argument) {
+cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block,
+                                cudaStream_t stream, const Parameter& argument) {
 #if defined(__CUDACC__)
   void* arguments[] = {const_cast<Parameter*>(&argument)};
   return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
@@ -51,23 +54,31 @@ __device__ __forceinline__ float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
-  // As wrong as the hardware may be, by 2^-22.5 of the result, so that the tests hold the bounds for it. Only 2^0 is exact on both.
+  // As wrong as the hardware may be, by 2^-22.5 of the result, so that the tests hold the bounds
+  // for it. Only 2^0 is exact on both.
   const uint32_t noise = (std::bit_cast<uint32_t>(x) * 2654435761u) >> 30;
-  const double y = std::exp2(double(x)) * (x == 0 ? 1 : 1 + (double(noise) - 1.5) * 7e-8);  // and half a unit from rounding it
+  const double y =
+      std::exp2(double(x)) *
+      (x == 0 ? 1 : 1 + (double(noise) - 1.5) * 7e-8);  // and half a unit from rounding it
   return y < double(FLT_MIN) ? 0.0f : float(y);
 #endif
 }
 
-// Blocks hand each other results through memory with the three functions below, and in no other way. The order they rely on: what a
-// block wrote before a barrier of its own, and then `arrive` of one of its threads, is seen by the threads of a block after a barrier
-// that follows `arrive` or `await` of one of theirs, if that saw the count. The emulation finds a place where one of them is missing
-// (as a data race), but not a wrong order in here.
+// Blocks hand each other results through memory with the three functions below, and in no other
+// way. The order they rely on: what a block wrote before a barrier of its own, and then `arrive` of
+// one of its threads, is seen by the threads of a block after a barrier that follows `arrive` or
+// `await` of one of theirs, if that saw the count. The emulation finds a place where one of them is
+// missing (as a data race), but not a wrong order in here.
 
-/// Counts up; everything its block did before comes first, and everything the caller does next sees what other arrivals had done.
+/// Counts up; everything its block did before comes first, and everything the caller does next sees
+/// what other arrivals had done.
 __device__ __forceinline__ uint32_t arrive(uint32_t* counter) {
 #if defined(__CUDACC__)
   uint32_t before;
-  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(counter)
+               : "memory");
   return before;
 #else
   simt::release(counter);
@@ -124,7 +135,9 @@ __device__ __forceinline__ uint32_t float_to_bits(float x) {
 }
 
 __device__ __forceinline__ float to_float(float x) { return x; }
-__device__ __forceinline__ float to_float(Bfloat16 x) { return bits_to_float(uint32_t(x.bits) << 16); }
+__device__ __forceinline__ float to_float(Bfloat16 x) {
+  return bits_to_float(uint32_t(x.bits) << 16);
+}
 __device__ __forceinline__ float to_float(Float16 x) {
 #if defined(__CUDACC__)
   return __half2float(__ushort_as_half(x.bits));
@@ -137,7 +150,9 @@ __device__ __forceinline__ float to_float(Float16 x) {
 template <class T>
 __device__ T from_float(float x);
 template <>
-__device__ __forceinline__ float from_float(float x) { return x; }
+__device__ __forceinline__ float from_float(float x) {
+  return x;
+}
 template <>
 __device__ __forceinline__ Bfloat16 from_float(float x) {
 #if defined(__CUDACC__)
@@ -160,9 +175,13 @@ __device__ __forceinline__ Float16 from_float(float x) {
 template <class T>
 __device__ float2 unpack2(uint32_t pair);
 template <>
-__device__ __forceinline__ float2 unpack2<Bfloat16>(uint32_t pair) { return {bits_to_float(pair << 16), bits_to_float(pair & 0xffff0000u)}; }
+__device__ __forceinline__ float2 unpack2<Bfloat16>(uint32_t pair) {
+  return {bits_to_float(pair << 16), bits_to_float(pair & 0xffff0000u)};
+}
 template <>
-__device__ __forceinline__ float2 unpack2<Float16>(uint32_t pair) { return {to_float(Float16{uint16_t(pair)}), to_float(Float16{uint16_t(pair >> 16)})}; }
+__device__ __forceinline__ float2 unpack2<Float16>(uint32_t pair) {
+  return {to_float(Float16{uint16_t(pair)}), to_float(Float16{uint16_t(pair >> 16)})};
+}
 template <class T>
 __device__ uint32_t pack2(float low, float high);
 template <>
@@ -190,7 +209,8 @@ __device__ __forceinline__ uint32_t max2<Bfloat16>(uint32_t a, uint32_t b) {
   return y;
 #else
   const float2 x = unpack2<Bfloat16>(a), y = unpack2<Bfloat16>(b);
-  return float_to_bits(fmaxf(x.x, y.x)) >> 16 | (float_to_bits(fmaxf(x.y, y.y)) & 0xffff0000u);  // nothing to be rounded
+  return float_to_bits(fmaxf(x.x, y.x)) >> 16 |
+         (float_to_bits(fmaxf(x.y, y.y)) & 0xffff0000u);  // nothing to be rounded
 #endif
 }
 template <>
@@ -214,14 +234,18 @@ __device__ __forceinline__ uint32_t funnel_shift(uint32_t low, uint32_t high, ui
 #endif
 }
 
-/// 16 bytes at an aligned address that will be read again soon, or not. Not a plain load: the compiler would move those up until the
-/// registers run out.
+/// 16 bytes at an aligned address that will be read again soon, or not. Not a plain load: the
+/// compiler would move those up until the registers run out.
 __device__ __forceinline__ uint4 load16(const void* address, bool last_use) {
   const uint4* p = static_cast<const uint4*>(address);
   return last_use ? __ldcs(p) : __ldca(p);
 }
 /// 16 or 8 bytes to an aligned address, not to be kept in the caches.
-__device__ __forceinline__ void store16(void* address, uint4 value) { __stcs(static_cast<uint4*>(address), value); }
-__device__ __forceinline__ void store8(void* address, uint2 value) { __stcs(static_cast<uint2*>(address), value); }
+__device__ __forceinline__ void store16(void* address, uint4 value) {
+  __stcs(static_cast<uint4*>(address), value);
+}
+__device__ __forceinline__ void store8(void* address, uint2 value) {
+  __stcs(static_cast<uint2*>(address), value);
+}
 
 }  // namespace diralign::gpu

@@ -1,5 +1,6 @@
-// What a source of the backend includes for CUDA: its own headers, or the emulation of the tests (tests/simt). Host sources (.cc) need no
-// nvcc; the device primitives that kernels (.cu) are made of are in platform.cuh.
+// What a source of the backend includes for CUDA: its own headers, or the emulation of the tests
+// (tests/simt). Host sources (.cc) need no nvcc; the device primitives that kernels (.cu) are made
+// of are in platform.cuh.
 #pragma once
 #include <cstdint>
 

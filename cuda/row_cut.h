@@ -6,7 +6,8 @@ namespace diralign::gpu {
 
 constexpr uint32_t threads = 256;
 constexpr uint32_t warps = threads / 32;
-/// Vectors of a part held in registers by each thread, all loaded before the first is used: what keeps enough bytes in flight.
+/// Vectors of a part held in registers by each thread, all loaded before the first is used: what
+/// keeps enough bytes in flight.
 constexpr uint32_t max_steps = 8;
 
 /// How rows of a vocabulary are cut; a function of the vocabulary and the type alone.
@@ -15,11 +16,13 @@ struct RowCut {
   uint32_t steps;  ///< vectors per thread in each part
 };
 inline RowCut cut_row(uint32_t vocab, uint32_t element_bytes) {
-  const uint32_t step = threads * 16 / element_bytes, steps = (vocab + step - 1) / step, parts = (steps + max_steps - 1) / max_steps;
+  const uint32_t step = threads * 16 / element_bytes, steps = (vocab + step - 1) / step,
+                 parts = (steps + max_steps - 1) / max_steps;
   return {parts, (steps + parts - 1) / parts};
 }
 
-/// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x - max) where asked for.
+/// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x
+/// - max) where asked for.
 struct PartSums {
   float max;  ///< at least -FLT_MAX, so that a difference from it is never -inf - -inf
   double sum, moment;

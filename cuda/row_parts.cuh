@@ -1,8 +1,10 @@
 // What a block does to its part of a row of logits: sum its exponentials, or write its gradient.
 //
-// A row is cut into equal parts of `steps` vectors of 16 bytes for each thread. Which thread sums which element depends on the
-// element's index in the row alone, never on its address: rows at an address that is no multiple of 16 are shifted into place as they
-// are loaded. So the sums, and everything that follows from them, have the same bits wherever the row lies and whoever computes it.
+// A row is cut into equal parts of `steps` vectors of 16 bytes for each thread. Which thread sums
+// which element depends on the element's index in the row alone, never on its address: rows at an
+// address that is no multiple of 16 are shifted into place as they are loaded. So the sums, and
+// everything that follows from them, have the same bits wherever the row lies and whoever computes
+// it.
 #pragma once
 #include <type_traits>
 #include "exp_polynomial.h"
@@ -20,10 +22,11 @@ constexpr uint32_t lanes = 16 / sizeof(T);  ///< elements of a vector
 template <class T>
 __device__ __forceinline__ void unpack(uint4 v, float (&x)[lanes<T>]) {
   if constexpr (sizeof(T) == 4) {
-    x[0] = bits_to_float(v.x), x[1] = bits_to_float(v.y), x[2] = bits_to_float(v.z), x[3] = bits_to_float(v.w);
+    x[0] = bits_to_float(v.x), x[1] = bits_to_float(v.y), x[2] = bits_to_float(v.z),
+    x[3] = bits_to_float(v.w);
   } else {
     const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-GPU_UNROLL
+    GPU_UNROLL
     for (int i = 0; i < 4; i++) {
       const float2 pair = unpack2<T>(w[i]);
       x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
@@ -40,7 +43,9 @@ __device__ __forceinline__ uint4 pack(const float (&x)[lanes<T>]) {
 }
 template <class T>
 __device__ __forceinline__ uint4 minus_infinities() {
-  constexpr uint32_t w = std::is_same_v<T, float> ? 0xff800000u : std::is_same_v<T, Bfloat16> ? 0xff80ff80u : 0xfc00fc00u;
+  constexpr uint32_t w = std::is_same_v<T, float>      ? 0xff800000u
+                         : std::is_same_v<T, Bfloat16> ? 0xff80ff80u
+                                                       : 0xfc00fc00u;
   return {w, w, w, w};
 }
 
@@ -55,9 +60,11 @@ template <class T>
 __device__ __forceinline__ uint4 load_edge(const T* row, uint32_t vocab, uint32_t e) {
   uint4 v = minus_infinities<T>();
   if (e >= vocab) return v;
-GPU_NO_UNROLL
+  GPU_NO_UNROLL
   for (uint32_t j = lanes<T>; j-- > 0;) {
-    const uint32_t bits = e + j < vocab ? raw_bits(row[e + j]) : sizeof(T) == 4 ? v.x : v.x & 0xffffu;
+    const uint32_t bits = e + j < vocab    ? raw_bits(row[e + j])
+                          : sizeof(T) == 4 ? v.x
+                                           : v.x & 0xffffu;
     if constexpr (sizeof(T) == 4) {
       v = {bits, v.x, v.y, v.z};
     } else {
@@ -68,7 +75,9 @@ GPU_NO_UNROLL
 }
 
 template <class T>
-__device__ __forceinline__ uint32_t misalignment(const T* at) { return uint32_t(reinterpret_cast<uintptr_t>(at)) & 15u; }
+__device__ __forceinline__ uint32_t misalignment(const T* at) {
+  return uint32_t(reinterpret_cast<uintptr_t>(at)) & 15u;
+}
 
 /// Elements from a vector of a thread to its next.
 template <class T>
@@ -82,18 +91,22 @@ __device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, u
   return fit < count ? fit : count;
 }
 
-/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow, a NaN stays a NaN. Four times the work of
-/// exp2_approx, whose error of 2^-22.5 would be seen in log-probabilities where few logits share the probability.
+/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow,
+/// a NaN stays a NaN. Four times the work of exp2_approx, whose error of 2^-22.5 would be seen in
+/// log-probabilities where few logits share the probability.
 __device__ __forceinline__ float exp_accurate(float x) {
-  // Selected are the argument and the scale: a result that is selected becomes a branch around all of it.
+  // Selected are the argument and the scale: a result that is selected becomes a branch around all
+  // of it.
   const bool underflows = x < exp_underflow;
-  const float clamped = underflows ? exp_underflow : x, biased = clamped * log2_e + round_to_whole, n = biased - round_to_whole;
+  const float clamped = underflows ? exp_underflow : x, biased = clamped * log2_e + round_to_whole,
+              n = biased - round_to_whole;
   const uint32_t scale = underflows ? 0 : (float_to_bits(biased) + 127) << 23;
   return exp_of_remainder(clamped, n) * bits_to_float(scale);
 }
 
-/// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that the accurate one costs no time;
-/// the resolution of shorter types leaves more to the fast one than it loses.
+/// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that
+/// the accurate one costs no time; the resolution of shorter types leaves more to the fast one than
+/// it loses.
 template <class T>
 __device__ __forceinline__ float exp_term(float x) {
   if constexpr (std::is_same_v<T, float>) return exp_accurate(x);
@@ -125,13 +138,13 @@ __device__ __forceinline__ PartSums from_lane(PartSums s, int distance) {
 // A register has no number that could be computed: these choose among all.
 __device__ __forceinline__ uint4 get(const uint4 (&data)[max_steps], uint32_t which) {
   uint4 v = data[0];
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 1; k < max_steps; k++)
     if (k == which) v = data[k];
   return v;
 }
 __device__ __forceinline__ void put(uint4 (&data)[max_steps], uint32_t which, uint4 v) {
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++)
     if (k == which) data[k] = v;
 }
@@ -140,73 +153,91 @@ GPU_UNROLL
 template <class T>
 __device__ __forceinline__ uint4 shifted(uint4 low, uint4 high, uint32_t shift) {
   const bool two = shift & 8, one = shift & 4;
-  const uint32_t a0 = two ? low.z : low.x, a1 = two ? low.w : low.y, a2 = two ? high.x : low.z, a3 = two ? high.y : low.w, a4 = two ? high.z : high.x,
-                 a5 = two ? high.w : high.y;
-  const uint32_t b0 = one ? a1 : a0, b1 = one ? a2 : a1, b2 = one ? a3 : a2, b3 = one ? a4 : a3, b4 = one ? a5 : a4;
+  const uint32_t a0 = two ? low.z : low.x, a1 = two ? low.w : low.y, a2 = two ? high.x : low.z,
+                 a3 = two ? high.y : low.w, a4 = two ? high.z : high.x, a5 = two ? high.w : high.y;
+  const uint32_t b0 = one ? a1 : a0, b1 = one ? a2 : a1, b2 = one ? a3 : a2, b3 = one ? a4 : a3,
+                 b4 = one ? a5 : a4;
   if constexpr (sizeof(T) == 4) return {b0, b1, b2, b3};
   const uint32_t bits = (shift & 3) * 8;
-  return {funnel_shift(b0, b1, bits), funnel_shift(b1, b2, bits), funnel_shift(b2, b3, bits), funnel_shift(b3, b4, bits)};
+  return {funnel_shift(b0, b1, bits), funnel_shift(b1, b2, bits), funnel_shift(b2, b3, bits),
+          funnel_shift(b3, b4, bits)};
 }
 
-/// Loads a thread's vectors of a row at an address that is no multiple of 16: `data` is what starts `shift` bytes into the vectors from
-/// `at` on. Each lane loads its own and has the next ones from the next lane, so that nothing is waited for before all loads are issued.
-/// What follows the vectors of the last lane is loaded by the first lanes, one vector each; between two calls lies a barrier of the warp.
-/// From `begin` to `own` the thread's vectors are in the row; `whole_of_last`: how many of the last lane's are, with what follows them.
+/// Loads a thread's vectors of a row at an address that is no multiple of 16: `data` is what starts
+/// `shift` bytes into the vectors from `at` on. Each lane loads its own and has the next ones from
+/// the next lane, so that nothing is waited for before all loads are issued. What follows the
+/// vectors of the last lane is loaded by the first lanes, one vector each; between two calls lies a
+/// barrier of the warp. From `begin` to `own` the thread's vectors are in the row; `whole_of_last`:
+/// how many of the last lane's are, with what follows them.
 template <class T>
-__device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint32_t begin, uint32_t own, uint32_t whole_of_last, uint32_t count, bool last_use,
-                                               uint4 (&data)[max_steps]) {
+__device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint32_t begin,
+                                               uint32_t own, uint32_t whole_of_last, uint32_t count,
+                                               bool last_use, uint4 (&data)[max_steps]) {
   using Following = uint4[warps][max_steps];
   GPU_SHARED(Following, following);
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++)
     if (k >= begin && k < own) data[k] = load16(at + k * stride<T>, last_use);
-  if (lane < max_steps) following[warp][lane] = lane < whole_of_last ? load16(at + (32 - lane) * lanes<T> + lane * stride<T>, false) : minus_infinities<T>();
+  if (lane < max_steps)
+    following[warp][lane] = lane < whole_of_last
+                                ? load16(at + (32 - lane) * lanes<T> + lane * stride<T>, false)
+                                : minus_infinities<T>();
   __syncwarp();
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
-    uint4 next{__shfl_down_sync(~0u, data[k].x, 1), __shfl_down_sync(~0u, data[k].y, 1), __shfl_down_sync(~0u, data[k].z, 1),
-               __shfl_down_sync(~0u, data[k].w, 1)};
+    uint4 next{__shfl_down_sync(~0u, data[k].x, 1), __shfl_down_sync(~0u, data[k].y, 1),
+               __shfl_down_sync(~0u, data[k].z, 1), __shfl_down_sync(~0u, data[k].w, 1)};
     if (lane == 31) next = following[warp][k];
     data[k] = shifted<T>(data[k], next, shift);
   }
 }
 
-/// Loads `count` vectors of a row for a thread, at elements `e`, `e + stride` ...; what lies past the end is -inf. `e` follows that of the thread
-/// before. At an address that is no multiple of 16 a vector is put together from the two around it. Nothing outside of the row is read:
-/// where those would reach outside, which can only be at a thread's first and last vector, the elements are loaded one by one.
+/// Loads `count` vectors of a row for a thread, at elements `e`, `e + stride` ...; what lies past
+/// the end is -inf. `e` follows that of the thread before. At an address that is no multiple of 16
+/// a vector is put together from the two around it. Nothing outside of the row is read: where those
+/// would reach outside, which can only be at a thread's first and last vector, the elements are
+/// loaded one by one.
 template <class T>
-__device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint32_t e, uint32_t count, bool last_use, uint4 (&data)[max_steps]) {
+__device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint32_t e,
+                                             uint32_t count, bool last_use,
+                                             uint4 (&data)[max_steps]) {
   constexpr uint32_t n = lanes<T>;
   const uint32_t shift = misalignment(row + e), before = shift / uint32_t(sizeof(T));
-  const uint32_t begin = e < before ? 1 : 0, end = vectors_within<T>(shift ? e + n - before : e, vocab, count);
+  const uint32_t begin = e < before ? 1 : 0,
+                 end = vectors_within<T>(shift ? e + n - before : e, vocab, count);
   const T* at = row + e - before;
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) data[k] = minus_infinities<T>();
   if (shift == 0) {
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t k = 0; k < max_steps; k++)
       if (k < end) data[k] = load16(at + k * stride<T>, last_use);
   } else {
-    const uint32_t own = vectors_within<T>(e + n - before, vocab + n, count), to_next_warp = (32 - (threadIdx.x & 31)) * n;
-    load_unaligned(at, shift, begin, own, vectors_within<T>(e + to_next_warp - before, vocab, count), count, last_use, data);
+    const uint32_t own = vectors_within<T>(e + n - before, vocab + n, count),
+                   to_next_warp = (32 - (threadIdx.x & 31)) * n;
+    load_unaligned(at, shift, begin, own,
+                   vectors_within<T>(e + to_next_warp - before, vocab, count), count, last_use,
+                   data);
   }
-GPU_NO_UNROLL
+  GPU_NO_UNROLL
   for (uint32_t edge = begin ? 0 : end; edge < count; edge = edge < end ? end : count) {
-    if (edge >= begin && edge < end) continue;  // never; ptxas needs five registers less where it is said
+    if (edge >= begin && edge < end)
+      continue;  // never; ptxas needs five registers less where it is said
     put(data, edge, load_edge(row, vocab, e + edge * stride<T>));
   }
 }
 
 /// Looks for an element among a thread's vectors, and takes it out of them where `erase` is set.
 template <class T>
-__device__ __forceinline__ bool find_element(uint32_t element, uint32_t e, uint32_t count, uint4 (&data)[max_steps], bool erase, float& value) {
+__device__ __forceinline__ bool find_element(uint32_t element, uint32_t e, uint32_t count,
+                                             uint4 (&data)[max_steps], bool erase, float& value) {
   const uint32_t distance = element - e, which = distance / stride<T>, j = distance % stride<T>;
   if (element < e || which >= count || j >= lanes<T>) return false;
   float x[lanes<T>];
   unpack<T>(get(data, which), x);
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t i = 0; i < lanes<T>; i++)
     if (i == j) {
       value = x[i];
@@ -216,23 +247,24 @@ GPU_UNROLL
   return true;
 }
 
-/// The largest element of a thread's vectors, -FLT_MAX where all are less or NaN. 16-bit types are compared in pairs, as they are.
+/// The largest element of a thread's vectors, -FLT_MAX where all are less or NaN. 16-bit types are
+/// compared in pairs, as they are.
 template <class T>
 __device__ __forceinline__ float max_of(uint32_t count, const uint4 (&data)[max_steps]) {
   if constexpr (sizeof(T) == 4) {
     float max = -FLT_MAX;
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t k = 0; k < max_steps; k++) {
       if (k >= count) break;
       float x[lanes<T>];
       unpack<T>(data[k], x);
-GPU_UNROLL
+      GPU_UNROLL
       for (uint32_t j = 0; j < lanes<T>; j++) max = fmaxf(max, x[j]);
     }
     return max;
   } else {
     uint32_t max = minus_infinities<T>().x;
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t k = 0; k < max_steps; k++) {
       if (k >= count) break;
       max = max2<T>(max, max2<T>(max2<T>(data[k].x, data[k].y), max2<T>(data[k].z, data[k].w)));
@@ -247,18 +279,18 @@ template <class T, bool with_moment>
 __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps]) {
   constexpr uint32_t n = lanes<T>;
   float max = max_of<T>(steps, data);
-GPU_UNROLL
+  GPU_UNROLL
   for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
 
-  // Four chains: an addition takes longer than the hardware takes to start the next. And what few logits dominate is then added up in
-  // float64.
+  // Four chains: an addition takes longer than the hardware takes to start the next. And what few
+  // logits dominate is then added up in float64.
   float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0};
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
     float x[n];
     unpack<T>(data[k], x);
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t j = 0; j < n; j++) {
       const float d = x[j] - max, e = exp_term<T>(d);
       sum[j & 3] += e;
@@ -266,8 +298,9 @@ GPU_UNROLL
     }
   }
   PartSums s{max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
-  if constexpr (with_moment) s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
-GPU_UNROLL
+  if constexpr (with_moment)
+    s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
+  GPU_UNROLL
   for (int d = 16; d; d >>= 1) {
     s.sum += __shfl_xor_sync(~0u, s.sum, d);
     if constexpr (with_moment) s.moment += __shfl_xor_sync(~0u, s.moment, d);
@@ -275,13 +308,13 @@ GPU_UNROLL
   return s;
 }
 
-/// What the parts of a row add up to, in every lane of a warp. For kernels that need the row at once and in float32 only; the exact
-/// statistics come from row_sums.
+/// What the parts of a row add up to, in every lane of a warp. For kernels that need the row at
+/// once and in float32 only; the exact statistics come from row_sums.
 template <class Load>
 __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
   PartSums s{-FLT_MAX, 0, 0};
   for (uint32_t k = threadIdx.x & 31; k < parts; k += 32) s = combine<false>(s, part(k));
-GPU_UNROLL
+  GPU_UNROLL
   for (int d = 16; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, d));
   return s;
 }
@@ -289,12 +322,17 @@ GPU_UNROLL
 /// onehot - softmax of a row, from its sums without the label's entry.
 __device__ __forceinline__ RowGradient residual(PartSums others, float target, int32_t label) {
   const float max = fmaxf(others.max, target);
-  return row_residual(max, float(others.sum) * exp_accurate(others.max - max), exp_accurate(target - max), label);
+  return row_residual(max, float(others.sum) * exp_accurate(others.max - max),
+                      exp_accurate(target - max), label);
 }
 
-__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x) { return g.factor * exp2_approx((x - g.shift) * log2_e); }
+__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x) {
+  return g.factor * exp2_approx((x - g.shift) * log2_e);
+}
 __device__ __forceinline__ float gradient_entry(const RowGradient& g, float x, uint32_t e) {
-  return e == uint32_t(g.label) ? g.label_value : e == uint32_t(g.second_label) ? g.second_value : gradient_entry(g, x);
+  return e == uint32_t(g.label)          ? g.label_value
+         : e == uint32_t(g.second_label) ? g.second_value
+                                         : gradient_entry(g, x);
 }
 
 /// The elements of a vector of T to an aligned address, rounded to a type that may be half as wide.
@@ -310,28 +348,33 @@ __device__ __forceinline__ void store_lanes(Out* at, const float (&x)[lanes<T>])
 
 /// Writes a thread's vectors of T, at elements `e`, `e + stride` ..., to aligned addresses.
 template <class T, class Out>
-__device__ __forceinline__ void write_vectors(Out* out, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
+__device__ __forceinline__ void write_vectors(Out* out, uint32_t e, uint32_t count,
+                                              const uint4 (&data)[max_steps],
+                                              const RowGradient& g) {
   constexpr uint32_t n = lanes<T>;
   Out* at = out + e;
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
     float x[n];
     unpack<T>(data[k], x);
-GPU_UNROLL
+    GPU_UNROLL
     for (uint32_t j = 0; j < n; j++) x[j] = gradient_entry(g, x[j]);
     store_lanes<T>(at + k * stride<T>, x);
   }
   // Over the vector that this thread has just written.
   auto correct = [&](int32_t label, float value) {
     const uint32_t distance = uint32_t(label) - e;
-    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count && distance % stride<T> < n) out[label] = from_float<Out>(value);
+    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count &&
+        distance % stride<T> < n)
+      out[label] = from_float<Out>(value);
   };
   correct(g.label, g.label_value);
   correct(g.second_label, g.second_value);
 }
 
-/// Where whole vectors of so many elements can be stored to a row's output: `vectors` of them from element `head` on.
+/// Where whole vectors of so many elements can be stored to a row's output: `vectors` of them from
+/// element `head` on.
 struct Body {
   uint32_t head, vectors;
 };
@@ -343,37 +386,46 @@ __device__ __forceinline__ Body body_of(const T* out, uint32_t vocab) {
   return {head, (vocab - head) / elements};
 }
 
-/// Writes a part of a row's gradient from its logits, which may be in the same place: every element is read by the thread that writes it.
+/// Writes a part of a row's gradient from its logits, which may be in the same place: every element
+/// is read by the thread that writes it.
 template <class T, class Out>
-__device__ __forceinline__ void write_part(Out* out, const T* x, uint32_t vocab, uint32_t part, RowCut cut, const RowGradient& g) {
+__device__ __forceinline__ void write_part(Out* out, const T* x, uint32_t vocab, uint32_t part,
+                                           RowCut cut, const RowGradient& g) {
   const Body body = body_of<lanes<T>>(out, vocab);
-  const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
+  const uint32_t body_end = body.head + body.vectors * lanes<T>,
+                 e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   uint4 data[max_steps];
   load_vectors(x, body_end, e, cut.steps, true, data);
   write_vectors<T>(out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
-  auto write_one = [&](uint32_t element) { out[element] = from_float<Out>(gradient_entry(g, to_float(x[element]), element)); };
+  auto write_one = [&](uint32_t element) {
+    out[element] = from_float<Out>(gradient_entry(g, to_float(x[element]), element));
+  };
   if (part == 0 && threadIdx.x < body.head) write_one(threadIdx.x);
   if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) write_one(body_end + threadIdx.x);
 }
 
-/// Writes a part of a row's gradient from vectors in registers, loaded from element `e` of a row at an aligned address; so is `out`.
+/// Writes a part of a row's gradient from vectors in registers, loaded from element `e` of a row at
+/// an aligned address; so is `out`.
 template <class T>
-__device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count, const uint4 (&data)[max_steps], const RowGradient& g) {
+__device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count,
+                                             const uint4 (&data)[max_steps], const RowGradient& g) {
   const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
   write_vectors<T>(out, e, whole, data, g);
   if (whole == count || tail >= vocab) return;
   float x[lanes<T>];
   unpack<T>(get(data, whole), x);
-GPU_UNROLL
+  GPU_UNROLL
   for (uint32_t j = 0; j < lanes<T>; j++)
     if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));
 }
 
-/// Writes zeros to a part of a row. The cut may be that of a wider type: its last parts have nothing left to do.
+/// Writes zeros to a part of a row. The cut may be that of a wider type: its last parts have
+/// nothing left to do.
 template <class T>
 __device__ __forceinline__ void zero_part(T* out, uint32_t vocab, uint32_t part, RowCut cut) {
   const Body body = body_of<lanes<T>>(out, vocab);
-  const uint32_t body_end = body.head + body.vectors * lanes<T>, e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
+  const uint32_t body_end = body.head + body.vectors * lanes<T>,
+                 e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   const uint32_t count = vectors_within<T>(e, body_end, cut.steps);
   for (uint32_t k = 0; k < count; k++) store16(out + e + k * stride<T>, uint4{0, 0, 0, 0});
   if (part == 0 && threadIdx.x < body.head) out[threadIdx.x] = T{};

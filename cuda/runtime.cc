@@ -16,14 +16,18 @@ template <class Function>
 Function driver_function(const char* name, unsigned version) {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};
-  const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &function, version, cudaEnableDefault, &found);
+  const cudaError_t error =
+      cudaGetDriverEntryPointByVersion(name, &function, version, cudaEnableDefault, &found);
   ignore(error);
-  return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? reinterpret_cast<Function>(function) : nullptr;
+  return error == cudaSuccess && found == cudaDriverEntryPointSuccess
+             ? reinterpret_cast<Function>(function)
+             : nullptr;
 }
 
 /// Whether anyone has used the device in this process. Where the driver does not say: yes.
 bool in_use(int device) {
-  static const auto state = driver_function<int (*)(int, unsigned*, int*)>("cuDevicePrimaryCtxGetState", 7000);
+  static const auto state =
+      driver_function<int (*)(int, unsigned*, int*)>("cuDevicePrimaryCtxGetState", 7000);
   unsigned flags = 0;
   int active = 1;
   return !state || state(device, &flags, &active) != 0 || active != 0;
@@ -39,7 +43,8 @@ DeviceGuard::DeviceGuard(int device) {
 }
 
 DeviceGuard::~DeviceGuard() {
-  // Selecting a device starts it, which takes half a gigabyte of its memory: not for one that the thread only had by default.
+  // Selecting a device starts it, which takes half a gigabyte of its memory: not for one that the
+  // thread only had by default.
   if (changed_ && in_use(before_)) ignore(cudaSetDevice(before_));
 }
 
@@ -47,7 +52,8 @@ DeviceGuard::~DeviceGuard() {
 
 namespace {
 
-/// Blocks that nobody has at the moment, up to a limit. Never destroyed: at the end of the process the driver may be gone first.
+/// Blocks that nobody has at the moment, up to a limit. Never destroyed: at the end of the process
+/// the driver may be gone first.
 class PinnedPool {
  public:
   static PinnedPool& get() {
@@ -61,7 +67,8 @@ class PinnedPool {
       const std::lock_guard lock(mutex_);
       auto best = free_.end();
       for (auto block = free_.begin(); block != free_.end(); ++block)
-        if (block->bytes >= bytes && (best == free_.end() || block->bytes < best->bytes)) best = block;
+        if (block->bytes >= bytes && (best == free_.end() || block->bytes < best->bytes))
+          best = block;
       if (best != free_.end() && best->bytes / 4 <= bytes) {
         const Block block = *best;
         free_.erase(best);
@@ -142,7 +149,9 @@ cudaMemPool_t workspace_pool(int device) {
     cudaMemPool_t made = nullptr;
     check(cudaMemPoolCreate(&made, &properties), "cudaMemPoolCreate");
     uint64_t keep = uint64_t(32) << 20;
-    if (const cudaError_t error = cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keep); error != cudaSuccess) {
+    if (const cudaError_t error =
+            cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keep);
+        error != cudaSuccess) {
       ignore(cudaMemPoolDestroy(made));
       check(error, "cudaMemPoolSetAttribute");
     }
@@ -153,7 +162,8 @@ cudaMemPool_t workspace_pool(int device) {
 
 }  // namespace
 
-Workspace::Workspace(int device, cudaStream_t stream, size_t bytes) : device_(device), stream_(stream), bytes_(bytes) {
+Workspace::Workspace(int device, cudaStream_t stream, size_t bytes)
+    : device_(device), stream_(stream), bytes_(bytes) {
   if (bytes == 0) return;
   const DeviceGuard guard(device);
   if (const cudaMemPool_t pool = workspace_pool(device))
@@ -227,7 +237,7 @@ uintptr_t end_of_mappings(AddressRange range, int device, uintptr_t end, uintptr
 PointerInfo inspect(const void* pointer, size_t wanted) {
   cudaPointerAttributes attributes{};
   const cudaError_t error = cudaPointerGetAttributes(&attributes, pointer);
-  if (error == cudaErrorInvalidValue) { // an address that cannot be one
+  if (error == cudaErrorInvalidValue) {  // an address that cannot be one
     ignore(error);
     return {};
   }
@@ -259,7 +269,9 @@ bool page_locked(const void* data, size_t bytes) {
   return host(data) && host(static_cast<const char*>(data) + bytes - 1);
 }
 
-void pin(void* data, size_t bytes) { check(cudaHostRegister(data, bytes, cudaHostRegisterPortable), "cudaHostRegister"); }
+void pin(void* data, size_t bytes) {
+  check(cudaHostRegister(data, bytes, cudaHostRegisterPortable), "cudaHostRegister");
+}
 void unpin(void* data) { check(cudaHostUnregister(data), "cudaHostUnregister"); }
 
 // --- Copies
@@ -268,11 +280,12 @@ namespace {
 
 constexpr size_t stage_bytes = size_t(4) << 20;
 
-/// Two page-locked stages that take turns: while the device copies one, the processor copies the other. The device is through with
-/// them at the end, whatever happened.
+/// Two page-locked stages that take turns: while the device copies one, the processor copies the
+/// other. The device is through with them at the end, whatever happened.
 class Stages {
  public:
-  Stages(cudaStream_t stream, size_t bytes) : stream_(stream), block_(std::min(bytes, 2 * stage_bytes)) {}
+  Stages(cudaStream_t stream, size_t bytes)
+      : stream_(stream), block_(std::min(bytes, 2 * stage_bytes)) {}
   ~Stages() {
     if (pending_) ignore(cudaStreamSynchronize(stream_));
   }
@@ -296,7 +309,8 @@ class Stages {
   bool pending_ = false;
 };
 
-void copy_direct(cudaStream_t stream, void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+void copy_direct(cudaStream_t stream, void* to, const void* from, size_t bytes,
+                 cudaMemcpyKind kind) {
   check(cudaMemcpyAsync(to, from, bytes, kind, stream), "cudaMemcpyAsync");
   check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
 }
@@ -329,7 +343,8 @@ void copy_to_host(int device, Stream handle, void* to, const void* from, size_t 
   const auto fetch = [&](size_t chunk) {
     const size_t at = chunk * stage_bytes;
     if (at < bytes)
-      stages.copy(stages[chunk], static_cast<const char*>(from) + at, std::min(bytes - at, stage_bytes), cudaMemcpyDeviceToHost, chunk);
+      stages.copy(stages[chunk], static_cast<const char*>(from) + at,
+                  std::min(bytes - at, stage_bytes), cudaMemcpyDeviceToHost, chunk);
   };
   fetch(0);
   fetch(1);
@@ -343,7 +358,8 @@ void copy_to_host(int device, Stream handle, void* to, const void* from, size_t 
 
 void copy_on_device(int device, Stream stream, void* to, const void* from, size_t bytes) {
   const DeviceGuard guard(device);
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream)), "cudaMemcpyAsync");
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, as_stream(stream)),
+        "cudaMemcpyAsync");
 }
 
 void fill(int device, Stream stream, void* to, int byte, size_t bytes) {
@@ -389,7 +405,8 @@ void synchronize(int device, Stream stream) {
 Event create_event(int device, bool timing) {
   const DeviceGuard guard(device);
   cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, timing ? cudaEventDefault : cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  check(cudaEventCreateWithFlags(&event, timing ? cudaEventDefault : cudaEventDisableTiming),
+        "cudaEventCreateWithFlags");
   return reinterpret_cast<Event>(event);
 }
 
@@ -436,7 +453,8 @@ void notify(int device, Stream stream, std::function<void(int)> done) {
   auto held = std::make_unique<std::function<void(int)>>(std::move(done));
   // Not cudaLaunchHostFunc, which is not called when earlier work has failed.
   const auto call = [](cudaStream_t, cudaError_t error, void* data) {
-    const std::unique_ptr<std::function<void(int)>> held(static_cast<std::function<void(int)>*>(data));
+    const std::unique_ptr<std::function<void(int)>> held(
+        static_cast<std::function<void(int)>*>(data));
     (*held)(int(error));
   };
   check(cudaStreamAddCallback(as_stream(stream), call, held.get(), 0), "cudaStreamAddCallback");
@@ -484,7 +502,7 @@ Device device(int index) {
   int kilohertz = 0, bits = 0;
   ignore(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrMemoryClockRate, index));
   ignore(cudaDeviceGetAttribute(&bits, cudaDevAttrGlobalMemoryBusWidth, index));
-  result.memory_bandwidth = 2.0 * kilohertz * 1000.0 * bits / 8; // two transfers a clock
+  result.memory_bandwidth = 2.0 * kilohertz * 1000.0 * bits / 8;  // two transfers a clock
   return result;
 }
 

@@ -1,4 +1,5 @@
-// What the host side of the CUDA backend is made of: errors, the selected device, and memory whose owner gives it back.
+// What the host side of the CUDA backend is made of: errors, the selected device, and memory whose
+// owner gives it back.
 #pragma once
 #include <cstddef>
 #include <memory>
@@ -8,14 +9,16 @@
 
 namespace diralign::gpu {
 
-/// Throws Error for a call that failed, and takes it back as the thread's last error, where the next launch would find it.
+/// Throws Error for a call that failed, and takes it back as the thread's last error, where the
+/// next launch would find it.
 inline void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();
   throw Error(call, int(error), cudaGetErrorName(error), cudaGetErrorString(error));
 }
 
-/// For destructors: nobody can be told, and at the end of the process the driver may be gone already.
+/// For destructors: nobody can be told, and at the end of the process the driver may be gone
+/// already.
 inline void ignore(cudaError_t error) {
   if (error != cudaSuccess) (void)cudaGetLastError();
 }
@@ -36,8 +39,9 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-/// Page-locked host memory from a pool of the process: page-locking costs a millisecond, taking a block from the pool nothing. It is
-/// good for every device, aligned to 256 bytes, and not cleared. Work on it must have ended before it is given back.
+/// Page-locked host memory from a pool of the process: page-locking costs a millisecond, taking a
+/// block from the pool nothing. It is good for every device, aligned to 256 bytes, and not cleared.
+/// Work on it must have ended before it is given back.
 class PinnedBlock {
  public:
   PinnedBlock() = default;
@@ -50,7 +54,9 @@ class PinnedBlock {
   ~PinnedBlock();
   void* data() const { return data_; }
   template <class T>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
   size_t bytes() const { return bytes_; }  ///< at least what was asked for
 
  private:
@@ -78,7 +84,9 @@ class Workspace {
   ~Workspace();
   void* data() const { return data_; }
   template <class T>
-  T* as() const { return static_cast<T*>(data_); }
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
   size_t bytes() const { return bytes_; }
 
  private:
@@ -97,7 +105,9 @@ class Workspace {
 /// An event without time, for ordering.
 class Marker {
  public:
-  Marker() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+  Marker() {
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  }
   ~Marker() { ignore(cudaEventDestroy(event_)); }
   Marker(const Marker&) = delete;
   Marker& operator=(const Marker&) = delete;

@@ -10,7 +10,9 @@ namespace diralign::gpu {
 
 class OwnStream {
  public:
-  OwnStream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
+  OwnStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
   ~OwnStream() {
     ignore(cudaStreamSynchronize(stream_));
     ignore(cudaStreamDestroy(stream_));
@@ -18,13 +20,16 @@ class OwnStream {
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;
   cudaStream_t get() const { return stream_; }
-  void wait_for(const Marker& marker) { check(cudaStreamWaitEvent(stream_, marker.get(), 0), "cudaStreamWaitEvent"); }
+  void wait_for(const Marker& marker) {
+    check(cudaStreamWaitEvent(stream_, marker.get(), 0), "cudaStreamWaitEvent");
+  }
 
  private:
   cudaStream_t stream_ = nullptr;
 };
 
-/// Pinned memory in turns: each is filled or emptied by the processor while the copy engine works on another.
+/// Pinned memory in turns: each is filled or emptied by the processor while the copy engine works
+/// on another.
 class StageRing {
  public:
   static constexpr size_t stage_bytes = size_t{4} << 20;
@@ -49,11 +54,13 @@ class StageRing {
   size_t turn_ = 0;
 };
 
-/// Calls `copy(row, offset, in_piece, bytes)` for the pieces of rows that bytes [from, from + count) of consecutive rows are made of.
+/// Calls `copy(row, offset, in_piece, bytes)` for the pieces of rows that bytes [from, from +
+/// count) of consecutive rows are made of.
 template <class Copy>
 void for_pieces(size_t row_bytes, size_t from, size_t count, Copy&& copy) {
   for (size_t done = 0; done < count;) {
-    const size_t row = (from + done) / row_bytes, offset = (from + done) % row_bytes, bytes = std::min(row_bytes - offset, count - done);
+    const size_t row = (from + done) / row_bytes, offset = (from + done) % row_bytes,
+                 bytes = std::min(row_bytes - offset, count - done);
     copy(row, offset, done, bytes);
     done += bytes;
   }
@@ -61,15 +68,19 @@ void for_pieces(size_t row_bytes, size_t from, size_t count, Copy&& copy) {
 
 /// Rows from where `row(i)` says, one after another on the device; enqueued. Stops once cancelled.
 template <class Row>
-void upload_rows(StageRing& ring, cudaStream_t stream, void* to, size_t rows, size_t row_bytes, const std::atomic<bool>& cancelled, Row&& row) {
+void upload_rows(StageRing& ring, cudaStream_t stream, void* to, size_t rows, size_t row_bytes,
+                 const std::atomic<bool>& cancelled, Row&& row) {
   const size_t total = rows * row_bytes;
   for (size_t from = 0; from < total && !cancelled; from += StageRing::stage_bytes) {
     const size_t bytes = std::min(StageRing::stage_bytes, total - from);
     StageRing::Stage& stage = ring.next();
     for_pieces(row_bytes, from, bytes, [&](size_t i, size_t offset, size_t in_piece, size_t count) {
-      std::memcpy(stage.block.as<char>() + in_piece, static_cast<const char*>(row(i)) + offset, count);
+      std::memcpy(stage.block.as<char>() + in_piece, static_cast<const char*>(row(i)) + offset,
+                  count);
     });
-    check(cudaMemcpyAsync(static_cast<char*>(to) + from, stage.block.data(), bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+    check(cudaMemcpyAsync(static_cast<char*>(to) + from, stage.block.data(), bytes,
+                          cudaMemcpyHostToDevice, stream),
+          "cudaMemcpyAsync");
     stage.copied.record(stream);
     stage.busy = true;
   }
@@ -77,7 +88,8 @@ void upload_rows(StageRing& ring, cudaStream_t stream, void* to, size_t rows, si
 
 /// The other way; they are there on return.
 template <class Row>
-void download_rows(StageRing& ring, cudaStream_t stream, const void* from_device, size_t rows, size_t row_bytes, const std::atomic<bool>& cancelled, Row&& row) {
+void download_rows(StageRing& ring, cudaStream_t stream, const void* from_device, size_t rows,
+                   size_t row_bytes, const std::atomic<bool>& cancelled, Row&& row) {
   const size_t total = rows * row_bytes;
   StageRing::Stage* full = nullptr;  // on its way, or there
   size_t full_from = 0, full_bytes = 0;
@@ -85,14 +97,18 @@ void download_rows(StageRing& ring, cudaStream_t stream, const void* from_device
     if (!full) return;
     full->copied.synchronize();
     full->busy = false;
-    for_pieces(row_bytes, full_from, full_bytes, [&](size_t i, size_t offset, size_t in_piece, size_t count) {
-      std::memcpy(static_cast<char*>(row(i)) + offset, full->block.as<char>() + in_piece, count);
-    });
+    for_pieces(row_bytes, full_from, full_bytes,
+               [&](size_t i, size_t offset, size_t in_piece, size_t count) {
+                 std::memcpy(static_cast<char*>(row(i)) + offset, full->block.as<char>() + in_piece,
+                             count);
+               });
   };
   for (size_t from = 0; from < total && !cancelled; from += StageRing::stage_bytes) {
     StageRing::Stage& stage = ring.next();
     const size_t bytes = std::min(StageRing::stage_bytes, total - from);
-    check(cudaMemcpyAsync(stage.block.data(), static_cast<const char*>(from_device) + from, bytes, cudaMemcpyDeviceToHost, stream), "cudaMemcpyAsync");
+    check(cudaMemcpyAsync(stage.block.data(), static_cast<const char*>(from_device) + from, bytes,
+                          cudaMemcpyDeviceToHost, stream),
+          "cudaMemcpyAsync");
     stage.copied.record(stream);
     stage.busy = true;
     empty();

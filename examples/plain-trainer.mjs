@@ -1,8 +1,11 @@
-// A trainer written by hand: any model that gives logits and takes their gradient trains on these losses. Run it:
-//   node plain-trainer.mjs [DIRECTORY]     with a directory, the metrics of each step go there, for: tensorboard --logdir DIRECTORY
+// A trainer written by hand: any model that gives logits and takes their gradient trains on these
+// losses. Run it:
+//   node plain-trainer.mjs [DIRECTORY]     with a directory, the metrics of each step go there,
+//                                          for: tensorboard --logdir DIRECTORY
 //
-// The model is a table, weights[word][next]: its logits for the next character are the row of the last one. What a trainer of your own
-// needs is between the two lines below; the rest is the model and the data.
+// The model is a table, weights[word][next]: its logits for the next character are the row of the
+// last one. What a trainer of your own needs is between the two lines below; the rest is the model
+// and the data.
 import { dirAlignLoss, sequenceLogps } from 'diralign';
 import { tensorBoardLogger } from 'diralign/logging';
 
@@ -11,13 +14,19 @@ const pairs = [
   { prompt: 'is ice hot? ', chosen: 'no, it is not.', rejected: 'no!! go away!' },
   { prompt: 'can i go? ', chosen: 'yes, go on.', rejected: 'no way!!!' },
 ];
-const vocabulary = [...new Set(pairs.map(({ prompt, chosen, rejected }) => prompt + chosen + rejected).join(''))];
+const vocabulary = [
+  ...new Set(pairs.map(({ prompt, chosen, rejected }) => prompt + chosen + rejected).join('')),
+];
 const vocab = vocabulary.length;
 const weights = Float32Array.from({ length: vocab * vocab }, (_, i) => 0.3 * Math.sin(i));
 
-// Chosen first, then rejected; row t scores the character after it; the prompt and the padding are not scored.
-const sequences = ['chosen', 'rejected'].flatMap((which) => pairs.map((pair) => [pair.prompt, pair[which]]));
-const tokens = Math.max(...sequences.map(([prompt, completion]) => prompt.length + completion.length)) - 1;
+// Chosen first, then rejected; row t scores the character after it; the prompt and the padding are
+// not scored.
+const sequences = ['chosen', 'rejected'].flatMap((which) =>
+  pairs.map((pair) => [pair.prompt, pair[which]]),
+);
+const tokens =
+  Math.max(...sequences.map(([prompt, completion]) => prompt.length + completion.length)) - 1;
 const shape = [sequences.length, tokens, vocab];
 const words = new Int32Array(sequences.length * tokens);
 const labels = new Int32Array(sequences.length * tokens).fill(-100);
@@ -31,7 +40,9 @@ sequences.forEach(([prompt, completion], s) => {
 
 function forward() {
   const logits = new Float32Array(words.length * vocab);
-  words.forEach((word, row) => logits.set(weights.subarray(word * vocab, (word + 1) * vocab), row * vocab));
+  words.forEach((word, row) =>
+    logits.set(weights.subarray(word * vocab, (word + 1) * vocab), row * vocab),
+  );
   return logits;
 }
 
@@ -41,10 +52,11 @@ function backwardAndStep(gradLogits, learningRate) {
   gradient.forEach((g, i) => (weights[i] -= learningRate * g));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 const dpo = dirAlignLoss('dpo', 0.1);
 const gradient = new Float32Array(words.length * vocab); // reused in every step
-const { logps: reference } = sequenceLogps({ logits: forward(), shape, labels }); // the model before training
+// The reference is the model before training.
+const { logps: reference } = sequenceLogps({ logits: forward(), shape, labels });
 
 const logger = process.argv[2] === undefined ? undefined : tensorBoardLogger(process.argv[2]);
 
@@ -56,4 +68,4 @@ for (let step = 0; step <= 50; step++) {
   backwardAndStep(gradLogits, 2);
 }
 await logger?.close();
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------

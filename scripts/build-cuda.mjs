@@ -14,14 +14,17 @@ const oldest = 75;
  */
 export function cudaSettings(given, defines, command) {
   if (given === undefined) {
-    if (defines.some((define) => /^DIRALIGN_CUDA(_ARCHITECTURES)?[:=]/.test(define))) return { defines: [] };
+    if (defines.some((define) => /^DIRALIGN_CUDA(_ARCHITECTURES)?[:=]/.test(define)))
+      return { defines: [] };
     const chosen = process.env.DIRALIGN_CUDA_ARCHITECTURES;
     return chosen ? settings('AUTO', chosen) : visible(command);
   }
   if (given === 'auto') return visible(command);
   if (given === 'none') return { defines: ['DIRALIGN_CUDA=OFF'] };
   if (given === 'all') return settings('ON', 'all');
-  const architectures = given.split(',').map((name) => /^(\d+)\.?(\d[a-z]?)$/.exec(name.trim())?.slice(1).join(''));
+  const architectures = given
+    .split(',')
+    .map((name) => /^(\d+)\.?(\d[a-z]?)$/.exec(name.trim())?.slice(1).join(''));
   if (architectures.some((name) => name === undefined || parseInt(name) < oldest)) {
     throw new Error(
       `--cuda: '${given}' is not auto, none, all, or compute capabilities of ${oldest} or later with commas, such as 80,90`,
@@ -31,7 +34,10 @@ export function cudaSettings(given, defines, command) {
 }
 
 function settings(backend, architectures, line) {
-  return { defines: [`DIRALIGN_CUDA=${backend}`, `DIRALIGN_CUDA_ARCHITECTURES=${architectures}`], line };
+  return {
+    defines: [`DIRALIGN_CUDA=${backend}`, `DIRALIGN_CUDA_ARCHITECTURES=${architectures}`],
+    line,
+  };
 }
 
 function visible(command) {

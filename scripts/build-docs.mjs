@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// Builds the documentation site into docs/.vitepress/dist, from the sources alone: neither the addon nor dist/ is needed.
+// Builds the documentation site into docs/.vitepress/dist, from the sources alone: neither the
+// addon nor dist/ is needed.
 //   --dev    serves the pages as they are being written, on http://localhost:5173
 //   --serve  serves the built site, on http://localhost:4173
 import path from 'node:path';
@@ -19,7 +20,8 @@ if (rest.length > 0 || ![undefined, '--dev', '--serve'].includes(mode)) {
 }
 
 const since = performance.now();
-const log = (what) => console.log(`docs: ${what} (at ${((performance.now() - since) / 1000).toFixed(1)} s)`);
+const log = (what) =>
+  console.log(`docs: ${what} (at ${((performance.now() - since) / 1000).toFixed(1)} s)`);
 
 const source = (name) => tsImport(`../docs/.vitepress/${name}.ts`, import.meta.url);
 const { writePages } = await source('pages');

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx diralign build`.
-// Ships in the package, so it needs nothing but Node, CMake and a compiler; cmake-js is used where it is installed.
+// Builds the addon from CMakeLists.txt: for the npm scripts, binding.gyp, prebuildify and `npx
+// diralign build`. Ships in the package, so it needs nothing but Node, CMake and a compiler;
+// cmake-js is used where it is installed.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -42,10 +43,13 @@ function options() {
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
-    const given = tokens.filter(({ kind, name }) => kind === 'option' && name !== 'define').map(({ name }) => name);
+    const given = tokens
+      .filter(({ kind, name }) => kind === 'option' && name !== 'define')
+      .map(({ name }) => name);
     const twice = given.find((name, i) => given.indexOf(name) < i);
     if (twice !== undefined) throw new Error(`option '--${twice}' is given twice`);
-    if (!configs.includes(values.config)) throw new Error(`--config: '${values.config}' is not one of ${configs.join(', ')}`);
+    if (!configs.includes(values.config))
+      throw new Error(`--config: '${values.config}' is not one of ${configs.join(', ')}`);
     return values;
   } catch (error) {
     fail(`${error.message.replace(/\.$/, '')}; see --help`);
@@ -58,13 +62,17 @@ function fail(message) {
 }
 
 function found(...commands) {
-  return commands.find((command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0);
+  return commands.find(
+    (command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0,
+  );
 }
 
 function requireTools() {
   const missing = [
     found('cmake') ? undefined : 'CMake 3.18 or newer',
-    found(...(process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++'])) ? undefined : 'a C++20 compiler',
+    found(...(process.env.CXX ? [process.env.CXX] : ['c++', 'g++', 'clang++']))
+      ? undefined
+      : 'a C++20 compiler',
   ].filter(Boolean);
   if (missing.length === 0 || process.platform === 'win32') return; // on Windows CMake finds a compiler that is not on the PATH
   fail(`to build from source, install ${missing.join(' and ')}:
@@ -81,15 +89,27 @@ function cmakeJs() {
   }
 }
 
-/** Shows its progress, and says more only where something went wrong or the compiler had something to say. */
+/**
+ * Shows its progress, and says more only where something went wrong or the compiler had something
+ * to say.
+ */
 async function mustRun(command, args) {
-  // In a log, one file's messages come after another's. Ninja does so by itself; the make of macOS knows no such option.
-  const env = log && process.platform === 'linux' ? { ...process.env, MAKEFLAGS: '--output-sync=target' } : process.env;
+  // In a log, one file's messages come after another's. Ninja does so by itself; the make of macOS
+  // knows no such option.
+  const env =
+    log && process.platform === 'linux'
+      ? { ...process.env, MAKEFLAGS: '--output-sync=target' }
+      : process.env;
   const progress = new Progress(process.stderr);
   const onOutput = (text) => {
     if (log) writeFileSync(log, text, { flag: 'a' });
   };
-  const { status, output, error } = await run(command, args, { cwd: root, env, progress, onOutput });
+  const { status, output, error } = await run(command, args, {
+    cwd: root,
+    env,
+    progress,
+    onOutput,
+  });
   progress.end();
   if (status !== 0) {
     process.stderr.write(withoutSteps(output));
@@ -123,7 +143,9 @@ try {
   const isForbidden = buildDir === undefined && ['EACCES', 'EPERM', 'EROFS'].includes(error.code);
   fail(
     error.message +
-      (isForbidden ? '; build in a directory of yours: --build-dir DIR, and set DIRALIGN_ADDON=DIR/diralign.node' : ''),
+      (isForbidden
+        ? '; build in a directory of yours: --build-dir DIR, and set DIRALIGN_ADDON=DIR/diralign.node'
+        : ''),
   );
 }
 const addonOf = (name) => path.join(root, 'build', name, 'diralign.node');
@@ -137,12 +159,30 @@ if (js) {
   const passed = defines.map((d) => `--CD${d}`);
   // By itself, `build` passes options on to a new build directory only.
   for (const step of ['configure', 'build'])
-    await mustRun(process.execPath, [js, step, '--config', config, '--out', build, '--parallel', jobs, ...passed]);
+    await mustRun(process.execPath, [
+      js,
+      step,
+      '--config',
+      config,
+      '--out',
+      build,
+      '--parallel',
+      jobs,
+      ...passed,
+    ]);
 } else {
   const cached = existsSync(path.join(build, 'CMakeCache.txt')); // a generator cannot be changed afterwards
   const generator = !cached && found('ninja') ? ['-G', 'Ninja'] : [];
   const passed = defines.map((d) => `-D${d}`);
-  await mustRun('cmake', ['-S', root, '-B', build, ...generator, `-DCMAKE_BUILD_TYPE=${config}`, ...passed]);
+  await mustRun('cmake', [
+    '-S',
+    root,
+    '-B',
+    build,
+    ...generator,
+    `-DCMAKE_BUILD_TYPE=${config}`,
+    ...passed,
+  ]);
   await mustRun('cmake', ['--build', build, '--config', config, '--parallel', jobs]);
 }
 if (!existsSync(addon)) fail(`the build ended without ${addon}`);
@@ -153,8 +193,10 @@ if (buildDir === undefined) {
   // The loader takes the first that it finds, so there must be no other.
   for (const name of configs) if (name !== config) rmSync(addonOf(name), { force: true });
   // An installed package is not built again from what has changed.
-  if (root.split(path.sep).includes('node_modules')) rmSync(build, { recursive: true, force: true });
+  if (root.split(path.sep).includes('node_modules'))
+    rmSync(build, { recursive: true, force: true });
 }
 const seconds = ((performance.now() - start) / 1000).toFixed(1);
 console.log(`diralign: built ${path.relative(process.cwd(), addon)} ${backend} in ${seconds} s`);
-if (buildDir !== undefined) console.log(`diralign: it is loaded where DIRALIGN_ADDON=${addon} is set`);
+if (buildDir !== undefined)
+  console.log(`diralign: it is loaded where DIRALIGN_ADDON=${addon} is set`);

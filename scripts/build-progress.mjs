@@ -1,4 +1,5 @@
-// Runs CMake and shows how far it is: a line that is drawn over itself on a terminal, a line now and then in a log.
+// Runs CMake and shows how far it is: a line that is drawn over itself on a terminal, a line now
+// and then in a log.
 import { spawn } from 'node:child_process';
 
 /** Of Ninja, `[12/54] Building CXX object ...`, and of make, `[ 22%] Building CXX object ...`. */
@@ -21,7 +22,9 @@ export class Progress {
   line(text) {
     const [, done, total, doing] = step.exec(text) ?? [];
     if (done === undefined) return;
-    const file = /(?:src|cuda|tests)\/\S+?(?=\.o(?:bj)?$)/.exec(doing)?.[0] ?? (doing.startsWith('Linking') ? 'linking' : '');
+    const file =
+      /(?:src|cuda|tests)\/\S+?(?=\.o(?:bj)?$)/.exec(doing)?.[0] ??
+      (doing.startsWith('Linking') ? 'linking' : '');
     this.#state = `${total === undefined ? `${done} %` : `${done} of ${total}`} ${file}`.trim();
     this.#show();
   }
@@ -54,12 +57,17 @@ export function withoutSteps(output) {
 }
 
 /**
- * @returns its status, and all that it said; a signal that ends this process ends the command and all of its children first
+ * @returns its status, and all that it said; a signal that ends this process ends the command and
+ *   all of its children first
  */
 export function run(command, args, { progress, onOutput, ...options }) {
   return new Promise((resolve) => {
     const isPosix = process.platform !== 'win32';
-    const child = spawn(command, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'], detached: isPosix });
+    const child = spawn(command, args, {
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: isPosix,
+    });
     const pass = (signal) => {
       try {
         process.kill(isPosix ? -child.pid : child.pid, signal);
@@ -87,6 +95,8 @@ export function run(command, args, { progress, onOutput, ...options }) {
       for (const signal of signals) process.off(signal, pass);
       resolve({ output, ...result });
     };
-    child.on('error', (error) => end({ status: 1, error })).on('close', (status, signal) => end({ status: status ?? 1, signal }));
+    child
+      .on('error', (error) => end({ status: 1, error }))
+      .on('close', (status, signal) => end({ status: status ?? 1, signal }));
   });
 }

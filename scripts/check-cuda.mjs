@@ -1,10 +1,11 @@
 #!/usr/bin/env node
-// What ptxas says about the kernels: fails when one spills registers or has a stack frame that is not accounted for below, and
-// keeps docs/gpu-registers.md. Without nvcc there is nothing to check, and it says so.
-// Usage: check-cuda.mjs [--write] [LOG]
+// What ptxas says about the kernels: fails when one spills registers or has a stack frame that is
+// not accounted for below, and keeps docs/gpu-registers.md. Without nvcc there is nothing to check,
+// and it says so. Usage: check-cuda.mjs [--write] [LOG]
 //   LOG      of a complete build with warnings as errors, such as build/prebuild.log;
 //            without it, the CUDA backend is built in build/check-cuda
-//   --write  writes docs/gpu-registers.md, which is otherwise compared, for the architectures of the build, if it was made with this nvcc
+//   --write  writes docs/gpu-registers.md, which is otherwise compared, for the architectures of
+//            the build, if it was made with this nvcc
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -16,13 +17,22 @@ import { readableNames } from './kernel-names.mjs';
 
 /** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
 const accepted = [
-  // The calls of the pair stage save registers; a thread runs it once a pair, and no loop over logits has them.
-  { kernel: /^(loss_kernel|evaluate_group)/, frame: 64, spills: 96, reason: 'calls of the pair stage' },
+  // The calls of the pair stage save registers; a thread runs it once a pair, and no loop over
+  // logits has them.
+  {
+    kernel: /^(loss_kernel|evaluate_group)/,
+    frame: 64,
+    spills: 96,
+    reason: 'calls of the pair stage',
+  },
 ];
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const document = path.join(root, 'docs/gpu-registers.md');
-const { values: options, positionals } = parseArgs({ options: { write: { type: 'boolean' } }, allowPositionals: true });
+const { values: options, positionals } = parseArgs({
+  options: { write: { type: 'boolean' } },
+  allowPositionals: true,
+});
 
 function fail(message) {
   console.error(`check-cuda: ${message}`);
@@ -35,25 +45,42 @@ function build() {
   // One file's messages after another, which ninja does by itself.
   const env = { ...process.env, MAKEFLAGS: '--output-sync=target' };
   const cmake = (...args) => {
-    const { status, stdout, stderr } = spawnSync('cmake', args, { cwd: root, env, encoding: 'utf8', maxBuffer: 2 ** 28 });
+    const { status, stdout, stderr } = spawnSync('cmake', args, {
+      cwd: root,
+      env,
+      encoding: 'utf8',
+      maxBuffer: 2 ** 28,
+    });
     if (status !== 0) fail(`the build failed:\n${stdout}${stderr}`);
     return `${stdout}${stderr}`;
   };
-  const settings = ['-DDIRALIGN_WERROR=ON', '-DDIRALIGN_BUILD_ADDON=OFF', '-DCMAKE_BUILD_TYPE=Release'];
+  const settings = [
+    '-DDIRALIGN_WERROR=ON',
+    '-DDIRALIGN_BUILD_ADDON=OFF',
+    '-DCMAKE_BUILD_TYPE=Release',
+  ];
   const configured = cmake('-S', root, '-B', directory, ...settings);
   if (!configured.includes('diralign: with CUDA')) return configured;
   const jobs = String(availableParallelism());
-  return configured + cmake('--build', directory, '--target', 'diralign_gpu', '--clean-first', '--parallel', jobs);
+  return (
+    configured +
+    cmake('--build', directory, '--target', 'diralign_gpu', '--clean-first', '--parallel', jobs)
+  );
 }
 
-/** [{ symbol, architecture, registers, shared, frame, spills }]; a function that is called and not inlined has no registers of its own. */
+/**
+ * [{ symbol, architecture, registers, shared, frame, spills }]; a function that is called and not
+ * inlined has no registers of its own.
+ */
 function kernels(log) {
   const found = [];
   let kernel; // whose messages these are
   let current; // whose memory is told next
   const end = () => {
     if (kernel && (kernel.registers === undefined || kernel.frame === undefined))
-      fail(`ptxas says nothing about ${kernel.symbol} for sm_${kernel.architecture}, or messages are mixed up`);
+      fail(
+        `ptxas says nothing about ${kernel.symbol} for sm_${kernel.architecture}, or messages are mixed up`,
+      );
   };
   for (const line of log.split('\n')) {
     const entry = /Compiling entry function '(\S+)' for 'sm_(\w+)'/.exec(line);
@@ -64,17 +91,22 @@ function kernels(log) {
     }
     const properties = /Function properties for (\S+)/.exec(line);
     if (properties) {
-      current = properties[1] === kernel?.symbol ? kernel : { symbol: properties[1], architecture: '', called: true };
+      current =
+        properties[1] === kernel?.symbol
+          ? kernel
+          : { symbol: properties[1], architecture: '', called: true };
       if (current.called) found.push(current);
     }
-    const memory = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line);
+    const memory =
+      /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(line);
     if (memory && current) {
       current.frame = Number(memory[1]);
       current.spills = Number(memory[2]) + Number(memory[3]);
     }
     const used = /Used (\d+) registers/.exec(line);
     if (used && kernel) {
-      if (kernel.registers !== undefined) fail(`two answers about ${kernel.symbol}: messages are mixed up`);
+      if (kernel.registers !== undefined)
+        fail(`two answers about ${kernel.symbol}: messages are mixed up`);
       kernel.registers = Number(used[1]);
       kernel.shared = Number(/(\d+) bytes smem/.exec(line)?.[1] ?? 0);
     }
@@ -98,7 +130,9 @@ const found = told.filter(({ called }) => !called);
 if (version === undefined || found.length === 0)
   fail('no kernel in the log: it is not that of a complete build with DIRALIGN_WERROR=ON');
 
-const architectures = [...new Set(found.map(({ architecture }) => architecture))].sort((a, b) => a - b);
+const architectures = [...new Set(found.map(({ architecture }) => architecture))].sort(
+  (a, b) => a - b,
+);
 const wanted = /for ([\d,]+)/.exec(backend)[1].split(',');
 const byName = new Map();
 for (const kernel of found) byName.set(kernel.name, [...(byName.get(kernel.name) ?? []), kernel]);
@@ -106,16 +140,20 @@ for (const kernel of found) byName.set(kernel.name, [...(byName.get(kernel.name)
 const problems = [];
 for (const [name, variants] of byName) {
   const has = variants.map(({ architecture }) => architecture).sort((a, b) => a - b);
-  if (has.join() !== wanted.join()) problems.push(`${name} is compiled for ${has.join()}, not for ${wanted.join()}`);
+  if (has.join() !== wanted.join())
+    problems.push(`${name} is compiled for ${has.join()}, not for ${wanted.join()}`);
 }
 const inMemory = told.filter(({ frame, spills }) => frame > 0 || spills > 0);
 for (const { name, architecture, frame, spills } of inMemory) {
   const limit = accepted.find(({ kernel }) => kernel.test(name));
   if (!limit || frame > limit.frame || spills > limit.spills)
-    problems.push(`${name}${architecture && ` for sm_${architecture}`}: stack frame of ${frame} bytes, ${spills} bytes spilled`);
+    problems.push(
+      `${name}${architecture && ` for sm_${architecture}`}: stack frame of ${frame} bytes, ${spills} bytes spilled`,
+    );
 }
 
-const cell = (variants, key) => architectures.map((a) => variants.find(({ architecture }) => architecture === a)?.[key] ?? '');
+const cell = (variants, key) =>
+  architectures.map((a) => variants.find(({ architecture }) => architecture === a)?.[key] ?? '');
 const rows = [...byName].sort(([a], [b]) => (a < b ? -1 : 1));
 const text = await prettier.format(
   `# Registers of the kernels
@@ -148,7 +186,9 @@ ${inMemory
 /** Rows of a page's table of kernels, with the columns of the architectures that were built. */
 function tableOf(markdown) {
   const table = markdown.split('\n\n').find((block) => block.startsWith('| kernel')) ?? '';
-  const [header = [], , ...kernels] = table.split('\n').map((line) => line.split('|').map((part) => part.trim()));
+  const [header = [], , ...kernels] = table
+    .split('\n')
+    .map((line) => line.split('|').map((part) => part.trim()));
   const columns = ['kernel', 'shared', ...architectures].map((name) => header.indexOf(name));
   return kernels.map((cells) => columns.map((column) => cells[column]).join(' | ')).join('\n');
 }
@@ -159,7 +199,9 @@ if (options.write) {
   const recorded = existsSync(document) ? readFileSync(document, 'utf8') : '';
   const recordedVersion = /nvcc\s+([\d.]+)\s+says/.exec(recorded)?.[1];
   if (recordedVersion !== undefined && recordedVersion !== version)
-    console.log(`check-cuda: docs/gpu-registers.md is of nvcc ${recordedVersion}, this is ${version}: not compared`);
+    console.log(
+      `check-cuda: docs/gpu-registers.md is of nvcc ${recordedVersion}, this is ${version}: not compared`,
+    );
   else if (tableOf(recorded) !== tableOf(text))
     problems.push('docs/gpu-registers.md is out of date: npm run check:cuda -- --write');
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// Fails when an addon needs a glibc newer than the floor we promise, or any other shared library that node does not bring: not
-// libstdc++, and nothing of CUDA, whose driver is looked for at run time.
-// Usage: check-glibc.mjs [FILE.node ...]   (default: every prebuild for Linux)
+// Fails when an addon needs a glibc newer than the floor we promise, or any other shared library
+// that node does not bring: not libstdc++, and nothing of CUDA, whose driver is looked for at run
+// time. Usage: check-glibc.mjs [FILE.node ...] (default: every prebuild for Linux)
 import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
@@ -15,18 +15,20 @@ const newer = (a, b) => a.localeCompare(b, 'en', { numeric: true }) > 0;
 function linuxPrebuilds() {
   return readdirSync(prebuilds)
     .filter((platform) => platform.startsWith('linux-'))
-    .flatMap((platform) => readdirSync(path.join(prebuilds, platform)).map((name) => path.join(prebuilds, platform, name)))
+    .flatMap((platform) =>
+      readdirSync(path.join(prebuilds, platform)).map((name) =>
+        path.join(prebuilds, platform, name),
+      ),
+    )
     .filter((file) => file.endsWith('.node') && !file.endsWith('.musl.node'));
 }
 
 /** [symbol, library, version] of every versioned symbol the file wants from outside. */
 function imports(file) {
   const table = execFileSync('objdump', ['-T', file], { encoding: 'utf8' });
-  return [...table.matchAll(/\*UND\*.*\((\w+?)_(\d[\d.]*)\)\s+(\S+)$/gm)].map(([, library, version, symbol]) => [
-    symbol,
-    library,
-    version,
-  ]);
+  return [...table.matchAll(/\*UND\*.*\((\w+?)_(\d[\d.]*)\)\s+(\S+)$/gm)].map(
+    ([, library, version, symbol]) => [symbol, library, version],
+  );
 }
 
 /** Of glibc, or loaded with node. */

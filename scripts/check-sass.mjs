@@ -1,13 +1,22 @@
 #!/usr/bin/env node
-// What the machine code of the loss kernels says about their speed: keeps docs/gpu-sass.md. Without CUDA in the addon, or without a
-// disassembler, there is nothing to check, and it says so.
-// Usage: check-sass.mjs [--write] [ADDON]
+// What the machine code of the loss kernels says about their speed: keeps docs/gpu-sass.md. Without
+// CUDA in the addon, or without a disassembler, there is nothing to check, and it says so. Usage:
+// check-sass.mjs [--write] [ADDON]
 //   ADDON    build/Release/diralign.node unless given, or a folder with it
-//   --write  writes the sections of docs/gpu-sass.md for the architectures of the addon, which are otherwise compared, if they were made
-//            with this nvcc
-// The disassembler is cuobjdump and nvdisasm of CUDA 12.4 or later: those beside nvcc, in the PATH, in CUDA_HOME, or where .ci/run puts them.
+//   --write  writes the sections of docs/gpu-sass.md for the architectures of the addon, which are
+//            otherwise compared, if they were made with this nvcc
+// The disassembler is cuobjdump and nvdisasm of CUDA 12.4 or later: those beside nvcc, in the PATH,
+// in CUDA_HOME, or where .ci/run puts them.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,7 +25,10 @@ import * as prettier from 'prettier';
 import { readableNames } from './kernel-names.mjs';
 import { functionsOf, partsOf, pipeNames } from './sass.mjs';
 
-/** Of a multiprocessor, by compute capability: the programming guide's table of technical specifications. */
+/**
+ * Of a multiprocessor, by compute capability: the programming guide's table of technical
+ * specifications.
+ */
 const multiprocessors = {
   75: { threads: 1024, shared: 64 },
   80: { threads: 2048, shared: 164 },
@@ -30,8 +42,13 @@ const registersOfMultiprocessor = 65536;
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const document = path.join(root, 'docs/gpu-sass.md');
-const { values: options, positionals } = parseArgs({ options: { write: { type: 'boolean' } }, allowPositionals: true });
-const addon = addonIn(path.resolve(positionals[0] ?? path.join(root, 'build/Release/diralign.node')));
+const { values: options, positionals } = parseArgs({
+  options: { write: { type: 'boolean' } },
+  allowPositionals: true,
+});
+const addon = addonIn(
+  path.resolve(positionals[0] ?? path.join(root, 'build/Release/diralign.node')),
+);
 
 function fail(message) {
   console.error(`check-sass: ${message}`);
@@ -69,7 +86,9 @@ function findTools() {
       .map((folder) => path.join(folder, 'bin')),
     ...(process.env.PATH ?? '').split(path.delimiter),
   ];
-  const both = folders.find((folder) => ['cuobjdump', 'nvdisasm'].every((tool) => existsSync(path.join(folder, tool))));
+  const both = folders.find((folder) =>
+    ['cuobjdump', 'nvdisasm'].every((tool) => existsSync(path.join(folder, tool))),
+  );
   return both && { cuobjdump: path.join(both, 'cuobjdump'), nvdisasm: path.join(both, 'nvdisasm') };
 }
 
@@ -78,20 +97,28 @@ const unreadable = new Set();
 function disassemble({ cuobjdump, nvdisasm }) {
   const folder = mkdtempSync(path.join(tmpdir(), 'diralign-sass-'));
   try {
-    const { status, stdout, stderr } = spawnSync(cuobjdump, ['-xelf', 'all', addon], { cwd: folder, encoding: 'utf8' });
+    const { status, stdout, stderr } = spawnSync(cuobjdump, ['-xelf', 'all', addon], {
+      cwd: folder,
+      encoding: 'utf8',
+    });
     if (status !== 0) fail(`cuobjdump cannot read ${addon}: ${stdout}${stderr}`);
     return readdirSync(folder).flatMap((file) => {
       const architecture = Number(/sm_(\d+)/.exec(file)[1]);
       const cubin = path.join(folder, file);
-      const read = (tool, ...args) => spawnSync(tool, [...args, cubin], { encoding: 'utf8', maxBuffer: 2 ** 29 });
+      const read = (tool, ...args) =>
+        spawnSync(tool, [...args, cubin], { encoding: 'utf8', maxBuffer: 2 ** 29 });
       const code = read(nvdisasm, '-c');
       const resources = read(cuobjdump, '-res-usage');
       if (code.status !== 0 || resources.status !== 0) {
         unreadable.add(architecture); // newer than the disassembler
         return [];
       }
-      const version = /Cuda compilation tools, release [\d.]+, V([\d.]+)/.exec(readFileSync(cubin, 'latin1'))?.[1];
-      return [{ architecture, version, functions: functionsOf(code.stdout), resources: resources.stdout }];
+      const version = /Cuda compilation tools, release [\d.]+, V([\d.]+)/.exec(
+        readFileSync(cubin, 'latin1'),
+      )?.[1];
+      return [
+        { architecture, version, functions: functionsOf(code.stdout), resources: resources.stdout },
+      ];
     });
   } finally {
     rmSync(folder, { recursive: true });
@@ -101,7 +128,8 @@ function disassemble({ cuobjdump, nvdisasm }) {
 /** Blocks that fit on a multiprocessor at the same time. */
 function residentBlocks(architecture, registers, shared) {
   const limits = multiprocessors[architecture];
-  if (!limits) fail(`what fits on a multiprocessor of sm_${architecture}? Add it to scripts/check-sass.mjs`);
+  if (!limits)
+    fail(`what fits on a multiprocessor of sm_${architecture}? Add it to scripts/check-sass.mjs`);
   const ofWarp = Math.ceil(registers / 8) * 8 * 32; // as they are given out
   const byRegisters = Math.floor(Math.floor(registersOfMultiprocessor / ofWarp) / (threads / 32));
   const byShared = Math.floor((limits.shared * 1024) / shared);
@@ -115,31 +143,45 @@ function section(architecture, cubins) {
     .filter(({ code }) => code.symbol.includes('loss_kernel'));
   const names = readableNames(kernels.map(({ code }) => code.symbol));
   const rows = kernels.map(({ code, resources }, i) => {
-    const usage = new RegExp(`Function ${code.symbol.replaceAll('$', '\\$')}:\\s+REG:(\\d+) STACK:\\d+ SHARED:(\\d+)`).exec(
-      resources,
-    );
+    const usage = new RegExp(
+      `Function ${code.symbol.replaceAll('$', '\\$')}:\\s+REG:(\\d+) STACK:\\d+ SHARED:(\\d+)`,
+    ).exec(resources);
     if (!usage) fail(`cuobjdump does not tell the registers of ${code.symbol}`);
     const name = names[i].replace('loss_kernel', '');
     const bytes = name.startsWith('<float') ? 4 : 2;
-    const parts = partsOf(code, { elements: (steps * 16) / bytes, keeps: name.includes('factored') });
+    const parts = partsOf(code, {
+      elements: (steps * 16) / bytes,
+      keeps: name.includes('factored'),
+    });
     if (!('sums' in parts))
-      fail(`no sums of a whole part in ${names[i]} for sm_${architecture}: scripts/sass.mjs no longer understands it`);
+      fail(
+        `no sums of a whole part in ${names[i]} for sm_${architecture}: scripts/sass.mjs no longer understands it`,
+      );
     const [registers, shared] = usage.slice(1).map(Number);
-    return { name, parts, registers, shared, blocks: residentBlocks(architecture, registers, shared) };
+    return {
+      name,
+      parts,
+      registers,
+      shared,
+      blocks: residentBlocks(architecture, registers, shared),
+    };
   });
   rows.sort((a, b) => (a.name < b.name ? -1 : 1));
-  const kernelLine = ({ name, registers, shared, blocks }) => `| \`${name}\` | ${registers} | ${shared} | ${blocks} |`;
+  const kernelLine = ({ name, registers, shared, blocks }) =>
+    `| \`${name}\` | ${registers} | ${shared} | ${blocks} |`;
   const partLines = ({ name, parts, blocks }) =>
     Object.keys(parts)
       .sort((a, b) => (a < b ? 1 : -1))
       .map((part) => {
         const { loads, slots, total } = parts[part];
         const perPipe = pipeNames.map((pipe) => slots[pipe].toFixed(1)).join(' | ');
-        const inFlight = loads === 0 ? ' | ' : `${loads} | ${(blocks * threads * loads * 16) / 1024}`;
+        const inFlight =
+          loads === 0 ? ' | ' : `${loads} | ${(blocks * threads * loads * 16) / 1024}`;
         return `| \`${name}\` | ${part} | ${inFlight} | **${total.toFixed(1)}** | ${perPipe} |`;
       })
       .join('\n');
-  const columns = (names) => `| ${names.join(' | ')} |\n| ${names.map((_, i) => (i === 0 ? '---' : '--:')).join(' | ')} |`;
+  const columns = (names) =>
+    `| ${names.join(' | ')} |\n| ${names.map((_, i) => (i === 0 ? '---' : '--:')).join(' | ')} |`;
   return `## sm_${architecture}
 
 ${columns(['kernel', 'registers', 'shared', 'blocks'])}
@@ -168,10 +210,14 @@ a row (8 vectors of 16 bytes a thread), from its first load to the next barrier,
 const tools = findTools();
 if (!tools) skip('no cuobjdump and nvdisasm found');
 const cubins = disassemble(tools);
-const architectures = [...new Set(cubins.map(({ architecture }) => architecture))].sort((a, b) => a - b);
-if (architectures.length === 0) skip('this addon has no machine code for a GPU that the disassembler reads');
+const architectures = [...new Set(cubins.map(({ architecture }) => architecture))].sort(
+  (a, b) => a - b,
+);
+if (architectures.length === 0)
+  skip('this addon has no machine code for a GPU that the disassembler reads');
 const version = cubins[0].version;
-const format = async (text) => prettier.format(text, { ...(await prettier.resolveConfig(document)), parser: 'markdown' });
+const format = async (text) =>
+  prettier.format(text, { ...(await prettier.resolveConfig(document)), parser: 'markdown' });
 
 const recorded = existsSync(document) ? readFileSync(document, 'utf8') : '';
 const recordedVersion = /nvcc\s+([\d.]+)\s+built/.exec(recorded)?.[1];
@@ -182,18 +228,23 @@ const sections = new Map(
     .map((text) => [Number(/^## sm_(\d+)/.exec(text)[1]), text.trim()]),
 );
 const made = new Map();
-for (const architecture of architectures) made.set(architecture, (await format(section(architecture, cubins))).trim());
+for (const architecture of architectures)
+  made.set(architecture, (await format(section(architecture, cubins))).trim());
 
 if (options.write) {
   const all = new Map([...(recordedVersion === version ? sections : []), ...made]);
   const ordered = [...all].sort(([a], [b]) => a - b).map(([, text]) => text);
   writeFileSync(document, await format([introduction(version), ...ordered].join('\n\n')));
 } else if (recordedVersion !== version) {
-  console.log(`check-sass: docs/gpu-sass.md is of nvcc ${recordedVersion}, this is ${version}: not compared`);
+  console.log(
+    `check-sass: docs/gpu-sass.md is of nvcc ${recordedVersion}, this is ${version}: not compared`,
+  );
 } else {
   for (const [architecture, text] of made) {
     if (!sections.has(architecture) || sections.get(architecture) === text) continue;
-    console.error(`check-sass: docs/gpu-sass.md is out of date for sm_${architecture}: npm run check:sass -- --write`);
+    console.error(
+      `check-sass: docs/gpu-sass.md is out of date for sm_${architecture}: npm run check:sass -- --write`,
+    );
     console.error(text);
     process.exitCode = 1;
   }

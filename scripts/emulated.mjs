@@ -1,4 +1,5 @@
-// The addon with its CUDA backend on the emulation of CUDA (tests/simt): built, and what a process needs to load it.
+// The addon with its CUDA backend on the emulation of CUDA (tests/simt): built, and what a process
+// needs to load it.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
 import path from 'node:path';
@@ -8,7 +9,11 @@ export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
 
 /** Runs a command in the repository; ends this process where it fails. */
 export function run(command, args, env = {}) {
-  const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });
+  const { status } = spawnSync(command, args, {
+    cwd: root,
+    stdio: 'inherit',
+    env: { ...process.env, ...env },
+  });
   if (status !== 0) process.exit(status ?? 1);
 }
 
@@ -22,10 +27,12 @@ function library(name) {
  *
  * @param {object} options
  * @param {boolean} [options.sanitize] under the sanitizers
- * @param {string} [options.ptx] a folder with the loss kernels' PTX as C++, to be run in their place
+ * @param {string} [options.ptx] a folder with the loss kernels' PTX as C++, to be run in their
+ *   place
  */
 export function buildEmulated({ sanitize = false, ptx }) {
-  // The sanitized one is a target of the native tests' build, which has compiled all but the addon's own files already.
+  // The sanitized one is a target of the native tests' build, which has compiled all but the
+  // addon's own files already.
   const directory = sanitize ? 'build/asan' : ptx ? 'build/ptx/addon' : 'build/emulated';
   if (sanitize) {
     run('cmake', ['--preset', 'asan']);
@@ -35,7 +42,8 @@ export function buildEmulated({ sanitize = false, ptx }) {
     if (ptx) settings.push('-D', `DIRALIGN_PTX=${ptx}`);
     run(process.execPath, ['scripts/build-native.mjs', '--build-dir', directory, ...settings]);
   }
-  // Where node-gyp-build looks, in a folder of its own: build/Release keeps the addon that is published.
+  // Where node-gyp-build looks, in a folder of its own: build/Release keeps the addon that is
+  // published.
   const build = path.join(root, directory);
   mkdirSync(path.join(build, 'load/build/Release'), { recursive: true });
   // Renamed into place: whoever has the one before loaded keeps it.

@@ -1,10 +1,12 @@
 #!/usr/bin/env node
-// Looks for calls, files and command lines that crash the process, write where they should not, give a wrong number, or fail without
-// a code: npm run fuzz -- [options]. Without a number of anything it tries all three for 60 seconds.
+// Looks for calls, files and command lines that crash the process, write where they should not,
+// give a wrong number, or fail without a code: npm run fuzz -- [options]. Without a number of
+// anything it tries all three for 60 seconds.
 //   --calls N, --files N, --command-lines N   so many of them
 //   --seconds N     for so long; with numbers, at most so long
 //   --seed S        the first seed; the default is a fresh one, which every run prints
-//   --path P        one failure again, of the seed that it was found with; with the doors and backends of then
+//   --path P        one failure again, of the seed that it was found with; with the doors and
+//                   backends of then
 //   --plan JSON     one plan, as failures print it, with --kind calls, files or command-lines
 //   --doors A,B     of logits, hidden, logps, tokens
 //   --backend A,B   of cpu, cuda; the default is what there is
@@ -21,7 +23,10 @@ import { clearInterval, setInterval } from 'node:timers';
 import { parseArgs } from 'node:util';
 import { buildEmulated, root } from './emulated.mjs';
 
-/** So many to a round. A round has one seed, and is what is tried again where a crash does not show by itself. */
+/**
+ * So many to a round. A round has one seed, and is what is tried again where a crash does not show
+ * by itself.
+ */
 const rounds = { calls: 250, files: 250, 'command-lines': 5 };
 /** A process that begins nothing for so long hangs, however busy the machine is. */
 const patience = 600_000;
@@ -32,7 +37,10 @@ const { values: options } = parseArgs({
   options: {
     ...{ calls: text, files: text, 'command-lines': text, seconds: text, seed: text, path: text },
     ...{ plan: text, kind: { ...text, default: 'calls' }, failures: { ...text, default: '1' } },
-    ...{ doors: { ...text, default: 'logits,hidden,logps,tokens' }, backend: { ...text, default: 'cpu,cuda' } },
+    ...{
+      doors: { ...text, default: 'logits,hidden,logps,tokens' },
+      backend: { ...text, default: 'cpu,cuda' },
+    },
     ...{ emulated: flag, sanitize: flag },
   },
 });
@@ -44,14 +52,19 @@ function number(name, otherwise) {
 const kinds = Object.keys(rounds);
 const counted = kinds.filter((kind) => options[kind] !== undefined);
 /** Still to do, by kind. */
-const left = Object.fromEntries((counted.length > 0 ? counted : kinds).map((kind) => [kind, number(kind, Infinity)]));
+const left = Object.fromEntries(
+  (counted.length > 0 ? counted : kinds).map((kind) => [kind, number(kind, Infinity)]),
+);
 const seed = number('seed', randomInt(2 ** 31));
 const mostFailures = number('failures');
 
-const environment = options.emulated || options.sanitize ? buildEmulated({ sanitize: options.sanitize }) : {};
+const environment =
+  options.emulated || options.sanitize ? buildEmulated({ sanitize: options.sanitize }) : {};
 if (options.sanitize) {
-  // An impossible allocation fails, as it does without the sanitizer; a report has a status of its own.
-  environment.ASAN_OPTIONS += ':exitcode=99:allocator_may_return_null=1:max_allocation_size_mb=4096';
+  // An impossible allocation fails, as it does without the sanitizer; a report has a status of its
+  // own.
+  environment.ASAN_OPTIONS +=
+    ':exitcode=99:allocator_may_return_null=1:max_allocation_size_mb=4096';
   environment.UBSAN_OPTIONS += ':exitcode=99';
 }
 // From here on: an addon that had to be built has taken none of it.
@@ -62,7 +75,7 @@ process.on('exit', () => {
 });
 const trace = path.join(folder, 'trace');
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // The process that may die
 
 let worker;
@@ -102,7 +115,7 @@ function dispatch(job) {
   });
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // What was found
 
 const flags = [
@@ -119,7 +132,9 @@ function report({ kind, seed: own }, { message, path: at, plan }) {
   const again = `npm run fuzz --${flags}`;
   console.log(`\nFOUND in ${kind}: ${message}`);
   console.log(`  again: ${again} --${kind} 1 --seed ${own} --path ${at}`);
-  console.log(`  its plan: ${again} --kind ${kind} --plan '${JSON.stringify(plan).replaceAll("'", "'\\''")}'`);
+  console.log(
+    `  its plan: ${again} --kind ${kind} --plan '${JSON.stringify(plan).replaceAll("'", "'\\''")}'`,
+  );
 }
 
 /** A process ended: what it was at, in its simplest form where that ends a process by itself. */
@@ -127,13 +142,23 @@ async function reportCrash(job, ended) {
   if (!fs.existsSync(trace)) throw new Error(`the process did not start: ${ended}\n${words}`);
   const { run, plan } = JSON.parse(fs.readFileSync(trace, 'utf8').split('\n')[0]);
   const said = words;
-  const { report: shrunk } = await dispatch({ ...job, path: String(run), runs: 1, shrinkCrash: true, milliseconds: 60_000 });
+  const { report: shrunk } = await dispatch({
+    ...job,
+    path: String(run),
+    runs: 1,
+    shrinkCrash: true,
+    milliseconds: 60_000,
+  });
   const alone = shrunk?.failure
     ? ''
     : `; not by this plan alone: try the round again, --${job.kind} ${job.runs} --seed ${job.seed}`;
   const how = ended === 'SIGKILL' ? 'SIGKILL: it hung, or memory ran out' : ended;
   const { path: at = String(run), plan: simplest = plan } = shrunk?.failure ?? {};
-  report(job, { message: `the process ended by ${how}${alone}\n${said}`, path: at, plan: simplest });
+  report(job, {
+    message: `the process ended by ${how}${alone}\n${said}`,
+    path: at,
+    plan: simplest,
+  });
 }
 
 const done = Object.fromEntries(kinds.map((kind) => [kind, 0]));
@@ -150,15 +175,26 @@ async function runRound(kind, round) {
     return;
   }
   done[kind] += found.runs;
-  for (const [name, n] of Object.entries(found.outcomes)) outcomes[name] = (outcomes[name] ?? 0) + n;
+  for (const [name, n] of Object.entries(found.outcomes))
+    outcomes[name] = (outcomes[name] ?? 0) + n;
   megabytes.push(Math.round(found.memory / 2 ** 20));
   if (found.failure) report(job, found.failure);
 }
 
 async function runPlan() {
-  const job = { kind: options.kind, plan: JSON.parse(options.plan), seed, runs: 1, milliseconds: patience };
+  const job = {
+    kind: options.kind,
+    plan: JSON.parse(options.plan),
+    seed,
+    runs: 1,
+    milliseconds: patience,
+  };
   const { report: found, ended } = await dispatch(job);
-  console.log(ended === undefined ? (found.failure?.message ?? 'nothing is wrong') : `the process ended by ${ended}\n${words}`);
+  console.log(
+    ended === undefined
+      ? (found.failure?.message ?? 'nothing is wrong')
+      : `the process ended by ${ended}\n${words}`,
+  );
   failures = ended === undefined && !found.failure ? 0 : 1;
 }
 
@@ -166,13 +202,24 @@ async function runRounds() {
   console.log(`fuzz: seed ${seed}${flags}`);
   const isOver = () => failures >= mostFailures || performance.now() > deadline;
   for (let round = 0; !isOver() && Object.values(left).some((n) => n > 0); round++) {
-    for (const kind of Object.keys(left)) if (left[kind] > 0 && !isOver()) await runRound(kind, round);
+    for (const kind of Object.keys(left))
+      if (left[kind] > 0 && !isOver()) await runRound(kind, round);
     if (options.path !== undefined) break;
   }
   // Early, once everything was allocated that is kept, and in the end.
   const memory = [megabytes[Math.floor(megabytes.length / 5)], megabytes.at(-1)];
   const seconds = Math.round(performance.now() / 1000);
-  console.log(JSON.stringify({ version: process.version, seed, ...done, outcomes, megabytes: memory, seconds, failures }));
+  console.log(
+    JSON.stringify({
+      version: process.version,
+      seed,
+      ...done,
+      outcomes,
+      megabytes: memory,
+      seconds,
+      failures,
+    }),
+  );
 }
 
 await (options.plan === undefined ? runRounds() : runPlan());

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Writes ts/catalogue.generated.ts from the descriptions in src/objectives/methods/*.h, and the table of methods between the markers
-// in docs/methods.md. Run it after adding or changing a method; `--check` fails if something is out of date.
+// Writes ts/catalogue.generated.ts from the descriptions in src/objectives/methods/*.h, and the
+// table of methods between the markers in docs/methods.md. Run it after adding or changing a
+// method; `--check` fails if something is out of date.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -11,12 +12,15 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
 const catalogue = JSON.parse(require(path.join(root, 'build/Release/diralign.node')).catalogue);
 
-const describe = (option) => (option.values ? option.values.map((v) => `\`'${v}'\``).join(', ') : `default ${option.default}`);
+const describe = (option) =>
+  option.values ? option.values.map((v) => `\`'${v}'\``).join(', ') : `default ${option.default}`;
 const table = [
   '| method | family | ranks | ranking | `normalize` | options | loss of a pair | source |',
   '|---|---|---|---|---|---|---|---|',
   ...catalogue.methods.map((m) => {
-    const options = Object.entries(m.options).map(([name, option]) => `\`${name}\` (${describe(option)})`);
+    const options = Object.entries(m.options).map(
+      ([name, option]) => `\`${name}\` (${describe(option)})`,
+    );
     const ranking = m.batchCoupled ? `${m.ranking}, batch-coupled` : m.ranking;
     return `| \`${m.name}\` | ${m.family} | ${m.score} | ${ranking} | ${m.normalize} | ${options.join('; ')} | \`${m.formula.replaceAll('|', '\\|')}\` | ${m.source} |`;
   }),
@@ -39,7 +43,10 @@ const outputs = {
 let stale = false;
 for (const [file, content] of Object.entries(outputs)) {
   const target = path.join(root, file);
-  const formatted = await prettier.format(content, { ...(await prettier.resolveConfig(target)), filepath: target });
+  const formatted = await prettier.format(content, {
+    ...(await prettier.resolveConfig(target)),
+    filepath: target,
+  });
   let current = '';
   try {
     current = readFileSync(target, 'utf8');
@@ -48,7 +55,8 @@ for (const [file, content] of Object.entries(outputs)) {
   }
   if (current === formatted) continue;
   stale = true;
-  if (process.argv.includes('--check')) console.error(`${file} is out of date: run npm run generate`);
+  if (process.argv.includes('--check'))
+    console.error(`${file} is out of date: run npm run generate`);
   else writeFileSync(target, formatted);
 }
 process.exitCode = stale && process.argv.includes('--check') ? 1 : 0;

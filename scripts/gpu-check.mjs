@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// npm run gpu:check: whether the CUDA backend computes what it promises, on the card of this machine. Needs Node, the built package and a
-// driver; see docs/gpu-performance.md for what to carry to such a machine.
+// npm run gpu:check: whether the CUDA backend computes what it promises, on the card of this
+// machine. Needs Node, the built package and a driver; see docs/gpu-performance.md for what to
+// carry to such a machine.
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -60,10 +61,18 @@ const { values, wanted, scaleName, jobs, end } = parseOrExit(() => {
     },
   });
   const scaleName = values.scale ?? (values.quick ? 'quick' : 'full');
-  if (!Object.hasOwn(scales, scaleName)) throw new Error(`--scale ${scaleName}: there are ${Object.keys(scales).join(', ')}`);
+  if (!Object.hasOwn(scales, scaleName))
+    throw new Error(`--scale ${scaleName}: there are ${Object.keys(scales).join(', ')}`);
   const jobs = Number(values.jobs);
-  if (!Number.isInteger(jobs) || jobs < 1) throw new Error(`--jobs ${values.jobs}: expected a whole number of at least 1`);
-  return { values, wanted: parseOnly(values.only, names), scaleName, jobs, end: parseMinutes(values.minutes) };
+  if (!Number.isInteger(jobs) || jobs < 1)
+    throw new Error(`--jobs ${values.jobs}: expected a whole number of at least 1`);
+  return {
+    values,
+    wanted: parseOnly(values.only, names),
+    scaleName,
+    jobs,
+    end: parseMinutes(values.minutes),
+  };
 }, usage);
 if (values.help) {
   console.log(usage);
@@ -93,11 +102,14 @@ const support = await loadSupport();
 const { version } = createRequire(import.meta.url)('../package.json');
 const code = describeCode(subject, device);
 const machine = { ...describeMachine(device, version), code };
-console.log(`${device.name}, compute capability ${device.computeCapability}, diralign ${version}, scale ${scaleName}`);
+console.log(
+  `${device.name}, compute capability ${device.computeCapability}, diralign ${version}, scale ${scaleName}`,
+);
 for (const line of codeLines(code)) console.log(line);
 const warning = unfit(code, device);
 if (warning !== undefined) console.log(`Not what would be published: ${warning}`);
-if (isEmulated(device)) console.log('This is the emulation of CUDA: what holds here is no statement about a device.');
+if (isEmulated(device))
+  console.log('This is the emulation of CUDA: what holds here is no statement about a device.');
 
 const isOver = () => performance.now() >= end;
 /** One line that moves on a terminal, nothing in a log. */
@@ -109,13 +121,19 @@ const showProgress = (name) => async (share) => {
   }
   // Lets warnings and finalizers of what went before have their turn.
   await new Promise((resolve) => setTimeout(resolve, 0));
-  if (isOver() && share < 1) throw new TimeIsOver(`after ${values.minutes} minutes, at ${Math.floor(100 * share)} %`);
+  if (isOver() && share < 1)
+    throw new TimeIsOver(`after ${values.minutes} minutes, at ${Math.floor(100 * share)} %`);
 };
 
 const nativeSeconds = timeNative(subject.native());
 const here = (section) =>
-  runSection(section, { ...support, subject, scale: scales[scaleName], device, nativeSeconds }, showProgress(section.name));
-const apart = (section) => inProcess(section, { scale: scaleName, minutes: Math.max(0, end - performance.now()) / 60_000 });
+  runSection(
+    section,
+    { ...support, subject, scale: scales[scaleName], device, nativeSeconds },
+    showProgress(section.name),
+  );
+const apart = (section) =>
+  inProcess(section, { scale: scaleName, minutes: Math.max(0, end - performance.now()) / 60_000 });
 const command = { command: 'gpu:check', scale: scaleName, machine };
 const soFar = [];
 const results = await sideBySide(
@@ -128,7 +146,9 @@ const results = await sideBySide(
     done(result) {
       if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
       const { section, status, checked, seconds, notes, misses } = result;
-      console.log(`${section}: ${status}, ${checked.toLocaleString('en')} checks in ${seconds.toFixed(1)} s`);
+      console.log(
+        `${section}: ${status}, ${checked.toLocaleString('en')} checks in ${seconds.toFixed(1)} s`,
+      );
       for (const note of notes) console.log(`  ${note}`);
       for (const miss of misses) console.log(`  MISS ${miss}`);
       soFar.push(result);
@@ -141,15 +161,32 @@ const short = (text) => (text.length > 80 ? `${text.slice(0, 77)}...` : text);
 const widths = [14, 8, 14, 8, 9, 11];
 const line = (cells) =>
   cells
-    .map((cell, i) => (i === 0 || i === 1 || i >= widths.length ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i])))
+    .map((cell, i) =>
+      i === 0 || i === 1 || i >= widths.length
+        ? cell.padEnd(widths[i] ?? 0)
+        : cell.padStart(widths[i]),
+    )
     .join('  ')
     .trimEnd();
-console.log(`\n${line(['section', 'status', 'checks', 'worst', 'seconds', 'JavaScript', 'notes'])}`);
+console.log(
+  `\n${line(['section', 'status', 'checks', 'worst', 'seconds', 'JavaScript', 'notes'])}`,
+);
 for (const { section, status, checked, worst, seconds, javascript, notes } of results) {
   const times = [seconds.toFixed(1), javascript?.toFixed(1) ?? ''];
-  console.log(line([section, status, checked.toLocaleString('en'), worst.toFixed(3), ...times, short(notes.join('; '))]));
+  console.log(
+    line([
+      section,
+      status,
+      checked.toLocaleString('en'),
+      worst.toFixed(3),
+      ...times,
+      short(notes.join('; ')),
+    ]),
+  );
 }
-console.log('\nworst: the largest error as a share of its bound. JavaScript: seconds outside of calls of the addon.');
+console.log(
+  '\nworst: the largest error as a share of its bound. JavaScript: seconds outside of calls of the addon.',
+);
 
 const missed = failed(results);
 const cut = results.filter(({ status }) => status === 'cut off').map(({ section }) => section);
@@ -159,5 +196,11 @@ writeResults({
   ...{ machine, device, wanted: values.json, suffix: '-check', keep: !values['no-results'] },
 });
 if (cut.length > 0) console.log(`\nCUT OFF: ${cut.join(', ')}`);
-console.log(missed ? '\nMISSED' : ok ? `\nNothing was missed on ${device.name}.` : '\nNothing was missed in what was looked at.');
+console.log(
+  missed
+    ? '\nMISSED'
+    : ok
+      ? `\nNothing was missed on ${device.name}.`
+      : '\nNothing was missed in what was looked at.',
+);
 process.exit(ok ? 0 : 1);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// npm run gpu:first: the first minutes on a card. Runs the checks and benchmarks whose answers are worth most, in that order, and keeps what is
-// known at every moment; see docs/gpu-performance.md.
+// npm run gpu:first: the first minutes on a card. Runs the checks and benchmarks whose answers are
+// worth most, in that order, and keeps what is known at every moment; see docs/gpu-performance.md.
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -80,7 +80,11 @@ const report = await runSteps(chosen, {
   end,
   log,
   keep: (soFar) => writeSoFar(file('first.json'), soFar),
-  about: { date: new Date().toISOString(), minutes: Number(values.minutes), node: process.versions.node },
+  about: {
+    date: new Date().toISOString(),
+    minutes: Number(values.minutes),
+    node: process.versions.node,
+  },
 });
 log(`\n${summary(report).join('\n')}\nWritten: ${path.relative(process.cwd(), output) || '.'}\n`);
 process.exit(report.ok ? 0 : report.steps[0].status === 'failed' && report.stopped ? 2 : 1);

@@ -8,7 +8,9 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
 /** The names of an enumeration, which template arguments have as numbers. */
 function enumerators(file, name) {
-  const body = new RegExp(`enum class ${name}[^{]*\\{([^}]*)\\}`).exec(readFileSync(path.join(root, file), 'utf8'))?.[1];
+  const body = new RegExp(`enum class ${name}[^{]*\\{([^}]*)\\}`).exec(
+    readFileSync(path.join(root, file), 'utf8'),
+  )?.[1];
   if (body === undefined) throw new Error(`no enumeration ${name} in ${file}`);
   return [...body.replace(/\/\/.*/g, '').matchAll(/\w+/g)].map(([word]) => word);
 }

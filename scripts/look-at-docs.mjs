@@ -1,8 +1,10 @@
 #!/usr/bin/env node
-// Looks at the built site (`npm run docs` first) in a headless Chromium, every page on a desktop and on a phone, light and dark. Fails on
-// what a reader would trip over; leaves screenshots in build/docs-screenshots.
+// Looks at the built site (`npm run docs` first) in a headless Chromium, every page on a desktop
+// and on a phone, light and dark. Fails on what a reader would trip over; leaves screenshots in
+// build/docs-screenshots.
 //   node scripts/look-at-docs.mjs [--chromium FILE] [--only TEXT]
-// The browser is that of --chromium, or of the environment variable CHROMIUM, or the first of some usual places.
+// The browser is that of --chromium, or of the environment variable CHROMIUM, or the first of some
+// usual places.
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +13,9 @@ import { chromium } from 'playwright-core';
 import { serve } from 'vitepress';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const { values } = parseArgs({ options: { chromium: { type: 'string' }, only: { type: 'string', default: '' } } });
+const { values } = parseArgs({
+  options: { chromium: { type: 'string' }, only: { type: 'string', default: '' } },
+});
 const docs = path.join(root, 'docs');
 const site = path.join(docs, '.vitepress/dist');
 const screenshots = path.join(root, 'build/docs-screenshots');
@@ -54,7 +58,9 @@ try {
   server.close();
 }
 for (const defect of defects) console.error(defect);
-console.log(`${pages.length} pages in ${views.length} views: ${defects.length} defects; screenshots in build/docs-screenshots`);
+console.log(
+  `${pages.length} pages in ${views.length} views: ${defects.length} defects; screenshots in build/docs-screenshots`,
+);
 process.exitCode = defects.length === 0 ? 0 : 1;
 
 async function lookAtAll({ name, width, height, ...options }) {
@@ -81,12 +87,16 @@ async function lookAtAll({ name, width, height, ...options }) {
   });
   tab.on('request', (request) => {
     const { protocol, origin: from } = new URL(request.url());
-    if (protocol !== 'data:' && protocol !== 'blob:' && from !== origin) report(`asks another host: ${request.url()}`);
+    if (protocol !== 'data:' && protocol !== 'blob:' && from !== origin)
+      report(`asks another host: ${request.url()}`);
   });
   for (file of pages) {
     await tab.goto(`${origin}/${file}`, { waitUntil: 'load' });
     for (const what of await tab.evaluate(defectsOfPage)) report(what);
-    await tab.screenshot({ path: path.join(folder, `${file.replaceAll('/', '-').replace('.html', '')}.png`), fullPage: true });
+    await tab.screenshot({
+      path: path.join(folder, `${file.replaceAll('/', '-').replace('.html', '')}.png`),
+      fullPage: true,
+    });
   }
   await context.close();
 }
@@ -97,7 +107,9 @@ function defectsOfPage() {
   const found = [];
   const { scrollWidth, clientWidth } = document.documentElement;
   if (scrollWidth > clientWidth) {
-    const wide = [...document.querySelectorAll('.VPDoc *')].filter((e) => e.getBoundingClientRect().right > clientWidth + 1);
+    const wide = [...document.querySelectorAll('.VPDoc *')].filter(
+      (e) => e.getBoundingClientRect().right > clientWidth + 1,
+    );
     const first = wide.map((e) => `${e.tagName} '${(e.textContent ?? '').trim().slice(0, 40)}'`)[0];
     found.push(`${scrollWidth - clientWidth} pixels too wide: ${first ?? 'outside of the text'}`);
   }
@@ -105,9 +117,12 @@ function defectsOfPage() {
     if (!image.complete || image.naturalWidth === 0) found.push(`image not loaded: ${image.src}`);
   }
   if (document.querySelector('h1') === null) found.push('no heading');
-  if (/---cut---|docs\/preludes/.test(document.querySelector('main, #VPContent')?.textContent ?? ''))
+  if (
+    /---cut---|docs\/preludes/.test(document.querySelector('main, #VPContent')?.textContent ?? '')
+  )
     found.push('an example shows what it takes for granted');
-  if (/\$\$|\\(frac|sigma|log)\b/.test(document.querySelector('main')?.innerText ?? '')) found.push('a formula is not rendered');
+  if (/\$\$|\\(frac|sigma|log)\b/.test(document.querySelector('main')?.innerText ?? ''))
+    found.push('a formula is not rendered');
   return found;
 }
 
@@ -120,7 +135,9 @@ function findBrowser() {
   const usual = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
   return (
     usual.find((file) => existsSync(file)) ??
-    fail(`no browser at ${usual.join(', ')}: install one (apt-get install chromium), or name its file by --chromium or CHROMIUM`)
+    fail(
+      `no browser at ${usual.join(', ')}: install one (apt-get install chromium), or name its file by --chromium or CHROMIUM`,
+    )
   );
 }
 

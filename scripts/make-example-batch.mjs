@@ -1,21 +1,27 @@
 #!/usr/bin/env node
-// Writes examples/preference-batch.safetensors: preference pairs through a small language model that is trained here.
+// Writes examples/preference-batch.safetensors: preference pairs through a small language model
+// that is trained here.
 //
 //   node scripts/make-example-batch.mjs [FILE]
 //
-// 1. A grammar makes questions about small household tasks, with helpful answers and answers nobody wants.
+// 1. A grammar makes questions about small household tasks, with helpful answers and answers nobody
+// wants.
 // 2. A language model learns conversations with both kinds of answers: the reference.
 // 3. A copy of it is trained further by direct preference optimisation: the policy.
-// 4. Pairs that neither has seen become the batch: the policy's logits, the labels, the reference's log-probabilities.
+// 4. Pairs that neither has seen become the batch: the policy's logits, the labels, the reference's
+// log-probabilities.
 //
-// The file comes out bit for bit the same everywhere. For that, random numbers are seeded, and exp and log are written in the
-// operations that IEEE 754 defines exactly: Math.exp may differ in its last bit from one JavaScript engine to another.
+// The file comes out bit for bit the same everywhere. For that, random numbers are seeded, and exp
+// and log are written in the operations that IEEE 754 defines exactly: Math.exp may differ in its
+// last bit from one JavaScript engine to another.
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-const output = process.argv[2] ?? fileURLToPath(new URL('../examples/preference-batch.safetensors', import.meta.url));
+const output =
+  process.argv[2] ??
+  fileURLToPath(new URL('../examples/preference-batch.safetensors', import.meta.url));
 
-// --------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Arithmetic
 
 // e^x = 2^k e^r with |r| <= ln 2 / 2, where 14 terms of the series are exact to the last digits.
@@ -54,21 +60,36 @@ function random() {
 
 const pick = (list) => list[Math.floor(list.length * random())];
 
-// --------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Conversations
 
 const topics = [
   [
     'boil an egg',
-    ['fill a small pot with water', 'bring the water to a boil', 'lower the egg in with a spoon', 'wait seven minutes'],
+    [
+      'fill a small pot with water',
+      'bring the water to a boil',
+      'lower the egg in with a spoon',
+      'wait seven minutes',
+    ],
   ],
   [
     'cook rice',
-    ['rinse the rice until the water runs clear', 'add two cups of water', 'cover the pot and turn the heat low', 'let it rest'],
+    [
+      'rinse the rice until the water runs clear',
+      'add two cups of water',
+      'cover the pot and turn the heat low',
+      'let it rest',
+    ],
   ],
   [
     'make tea',
-    ['heat fresh water', 'warm the cup', 'pour the water over the leaves', 'wait three minutes and lift the leaves out'],
+    [
+      'heat fresh water',
+      'warm the cup',
+      'pour the water over the leaves',
+      'wait three minutes and lift the leaves out',
+    ],
   ],
   [
     'bake bread',
@@ -90,28 +111,66 @@ const topics = [
   ],
   [
     'fix a flat tire',
-    ['take the wheel off', 'find the hole in the tube', 'clean it and glue a patch over it', 'pump it up again'],
+    [
+      'take the wheel off',
+      'find the hole in the tube',
+      'clean it and glue a patch over it',
+      'pump it up again',
+    ],
   ],
-  ['plant a tree', ['dig a wide hole', 'set the roots in gently', 'fill the hole with soil', 'water it every week']],
+  [
+    'plant a tree',
+    [
+      'dig a wide hole',
+      'set the roots in gently',
+      'fill the hole with soil',
+      'water it every week',
+    ],
+  ],
   [
     'wash a wool coat',
-    ['fill a tub with cold water', 'add a little mild soap', 'press the coat and never wring it', 'dry it flat on a towel'],
+    [
+      'fill a tub with cold water',
+      'add a little mild soap',
+      'press the coat and never wring it',
+      'dry it flat on a towel',
+    ],
   ],
   [
     'clean a window',
-    ['brush the dust off', 'wipe the glass with warm water', 'pull the water down with a blade', 'dry the edges with a cloth'],
+    [
+      'brush the dust off',
+      'wipe the glass with warm water',
+      'pull the water down with a blade',
+      'dry the edges with a cloth',
+    ],
   ],
   [
     'hang a picture',
-    ['mark the spot with a pencil', 'find out what the wall is made of', 'drive a nail in at an angle', 'check that it is level'],
+    [
+      'mark the spot with a pencil',
+      'find out what the wall is made of',
+      'drive a nail in at an angle',
+      'check that it is level',
+    ],
   ],
   [
     'tie a scarf',
-    ['fold the scarf in half', 'lay it around your neck', 'pull both ends through the loop', 'make it as tight as you like'],
+    [
+      'fold the scarf in half',
+      'lay it around your neck',
+      'pull both ends through the loop',
+      'make it as tight as you like',
+    ],
   ],
   [
     'train a puppy',
-    ['keep each lesson short', 'use the same word every time', 'give a treat at once', 'be patient and never shout'],
+    [
+      'keep each lesson short',
+      'use the same word every time',
+      'give a treat at once',
+      'be patient and never shout',
+    ],
   ],
 ].map(([task, steps]) => ({ task, steps }));
 
@@ -122,8 +181,18 @@ const questions = [
   'please explain how to TASK .',
 ];
 const openings = ['sure ,', 'of course ,', 'gladly ,', 'here is what i would do :'];
-const closings = ['enjoy !', 'let me know if it works .', 'take your time .', 'that should do it .'];
-const refusals = ['sorry , i can not help with that .', 'i do not know .', 'everybody knows that .', 'it depends .'];
+const closings = [
+  'enjoy !',
+  'let me know if it works .',
+  'take your time .',
+  'that should do it .',
+];
+const refusals = [
+  'sorry , i can not help with that .',
+  'i do not know .',
+  'everybody knows that .',
+  'it depends .',
+];
 const evasions = [
   'look it up somewhere .',
   'ask someone else .',
@@ -137,7 +206,17 @@ const question = (topic) => pick(questions).replace('TASK', topic.task);
 function helpful({ steps }) {
   const left = random() < 0.4 ? steps.filter((_, i) => i !== 2) : steps;
   const middle = left.slice(1, -1).map((step) => `then ${step}`);
-  return [pick(openings), 'first', left[0], ',', middle.join(' , '), ', and finally', left.at(-1), '.', pick(closings)].join(' ');
+  return [
+    pick(openings),
+    'first',
+    left[0],
+    ',',
+    middle.join(' , '),
+    ', and finally',
+    left.at(-1),
+    '.',
+    pick(closings),
+  ].join(' ');
 }
 
 /** Refuses, evades, or answers another question. */
@@ -155,19 +234,33 @@ const everything = [
   refusals,
   evasions,
 ].flat();
-const words = [...everything, 'first then and finally just or'].join(' ').replaceAll('TASK', '').split(/\s+/);
-const vocabulary = [pad, begin, user, assistant, end, ...new Set(words.filter((word) => word !== '').sort())];
+const words = [...everything, 'first then and finally just or']
+  .join(' ')
+  .replaceAll('TASK', '')
+  .split(/\s+/);
+const vocabulary = [
+  pad,
+  begin,
+  user,
+  assistant,
+  end,
+  ...new Set(words.filter((word) => word !== '').sort()),
+];
 const vocab = vocabulary.length;
 const ids = new Map(vocabulary.map((word, id) => [word, id]));
 
 /** Token ids, and where the answer begins. */
 function conversation(asked, answer) {
   const prompt = [begin, user, ...asked.split(' '), assistant];
-  return { tokens: [...prompt, ...answer.split(' '), end].map((word) => ids.get(word)), answer: prompt.length };
+  return {
+    tokens: [...prompt, ...answer.split(' '), end].map((word) => ids.get(word)),
+    answer: prompt.length,
+  };
 }
 
-// --------------------------------------------------------------------------------------------------------------------
-// The language model: embeddings of the last three words and of the average of all, one hidden layer, a softmax
+// ----------------------------------------------------------------------------------------------
+// The language model: embeddings of the last three words and of the average of all, one hidden
+// layer, a softmax
 
 const width = 24;
 const recent = 3;
@@ -175,7 +268,8 @@ const inputs = (recent + 1) * width;
 const hidden = 72;
 
 function newModel() {
-  const uniform = (length, range) => Float64Array.from({ length }, () => range * (2 * random() - 1));
+  const uniform = (length, range) =>
+    Float64Array.from({ length }, () => range * (2 * random() - 1));
   return {
     embedding: uniform(vocab * width, 0.5),
     enter: uniform(hidden * inputs, 0.15),
@@ -185,7 +279,8 @@ function newModel() {
   };
 }
 
-const mapModel = (model, f) => Object.fromEntries(Object.entries(model).map(([name, values]) => [name, f(values, name)]));
+const mapModel = (model, f) =>
+  Object.fromEntries(Object.entries(model).map(([name, values]) => [name, f(values, name)]));
 
 /** The words that position t sees, the latest first, and the input made of them. */
 function inputAt(model, tokens, t) {
@@ -195,7 +290,8 @@ function inputAt(model, tokens, t) {
     for (let i = 0; i < width; i++) x[k * width + i] = model.embedding[from + i];
   }
   for (let s = 0; s <= t; s++) {
-    for (let i = 0; i < width; i++) x[recent * width + i] += model.embedding[tokens[s] * width + i] / (t + 1);
+    for (let i = 0; i < width; i++)
+      x[recent * width + i] += model.embedding[tokens[s] * width + i] / (t + 1);
   }
   return x;
 }
@@ -254,14 +350,16 @@ function backward(model, gradient, tokens, t, { x, h, slope }, p, label, coeffic
     for (let i = 0; i < width; i++) gradient.embedding[to + i] += dx[k * width + i];
   }
   for (let s = 0; s <= t; s++) {
-    for (let i = 0; i < width; i++) gradient.embedding[tokens[s] * width + i] += dx[recent * width + i] / (t + 1);
+    for (let i = 0; i < width; i++)
+      gradient.embedding[tokens[s] * width + i] += dx[recent * width + i] / (t + 1);
   }
 }
 
 /** Sum of the answer's log-probabilities. */
 function answerLogp(model, { tokens, answer }) {
   let sum = 0;
-  for (let t = answer - 1; t < tokens.length - 1; t++) sum += logSoftmax(forward(model, tokens, t).logits, tokens[t + 1]).logp;
+  for (let t = answer - 1; t < tokens.length - 1; t++)
+    sum += logSoftmax(forward(model, tokens, t).logits, tokens[t + 1]).logp;
   return sum;
 }
 
@@ -294,7 +392,7 @@ function optimizer(model) {
   };
 }
 
-// --------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Training
 
 const reference = newModel();
@@ -308,17 +406,22 @@ for (let step = 0; step < steps; step++) {
     return conversation(question(topic), random() < 0.6 ? helpful(topic) : unhelpful());
   });
   const tokens = conversations.reduce((sum, { tokens }) => sum + tokens.length, 0);
-  for (const { tokens: text } of conversations) accumulate(reference, gradient, text, 0, 1 / tokens);
+  for (const { tokens: text } of conversations)
+    accumulate(reference, gradient, text, 0, 1 / tokens);
   learn(gradient, 0.012 * (1 - step / steps));
 }
 
 function pair() {
   const topic = pick(topics);
   const asked = question(topic);
-  return { chosen: conversation(asked, helpful(topic)), rejected: conversation(asked, unhelpful()) };
+  return {
+    chosen: conversation(asked, helpful(topic)),
+    rejected: conversation(asked, unhelpful()),
+  };
 }
 
-// Direct preference optimisation: ascend log sigmoid(beta h), h the chosen log-ratio less the rejected one.
+// Direct preference optimisation: ascend log sigmoid(beta h), h the chosen log-ratio less the
+// rejected one.
 const policy = mapModel(reference, (values) => values.slice());
 const prefer = optimizer(policy);
 const beta = 0.1;
@@ -333,7 +436,7 @@ for (let step = 0; step < preferenceSteps; step++) {
   prefer(gradient, 0.0005);
 }
 
-// --------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // The batch
 
 /** Nearest bfloat16, ties to even. */
@@ -365,7 +468,9 @@ texts.forEach((text, b) => {
     if (t < text.answer - 1 || t >= text.tokens.length - 1) continue;
     labels[row] = padded[t + 1];
     // The reference's logits are rounded as the policy's are: both models would run in bfloat16.
-    const referenceRow = Float64Array.from(forward(reference, padded, t).logits, (z) => fromBfloat16(toBfloat16(z)));
+    const referenceRow = Float64Array.from(forward(reference, padded, t).logits, (z) =>
+      fromBfloat16(toBfloat16(z)),
+    );
     referenceLogps[b] += logSoftmax(referenceRow, labels[row]).logp;
     policyNll -= logSoftmax(Float64Array.from(policyRow, fromBfloat16), labels[row]).logp;
     scored++;
@@ -378,7 +483,8 @@ const metadata = {
     `Sequences 0 to 7 are the chosen answers, 8 to 15 the rejected. Policy: the reference after ${preferenceSteps} steps of DPO.`,
   logits: 'the policy, aligned: row t scores label t',
   labels: 'ids of the vocabulary; -100 for prompt and padding',
-  reference: 'log-probability of each answer under the reference model, summed over the rows with labels',
+  reference:
+    'log-probability of each answer under the reference model, summed over the rows with labels',
   vocabulary: vocabulary.join(' '),
   texts: JSON.stringify(texts.map((text) => text.tokens.map((id) => vocabulary[id]).join(' '))),
 };
@@ -401,5 +507,9 @@ length.writeBigUInt64LE(BigInt(headerBytes.length));
 const data = parts.map(([, , , array]) => Buffer.from(array.buffer));
 fs.writeFileSync(output, Buffer.concat([length, headerBytes, ...data]));
 
-console.log(`${output}: ${texts.length} sequences of ${tokens} tokens, ${vocab} words, ${scored} of the rows scored`);
-console.log(`mean NLL per token ${(policyNll / scored).toFixed(3)} nats; uniform ${log(vocab).toFixed(3)}`);
+console.log(
+  `${output}: ${texts.length} sequences of ${tokens} tokens, ${vocab} words, ${scored} of the rows scored`,
+);
+console.log(
+  `mean NLL per token ${(policyNll / scored).toFixed(3)} nats; uniform ${log(vocab).toFixed(3)}`,
+);

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// Writes docs/figures/*.svg and their list in docs/methods.md, from the built package (`npm run build` first). Run it after a change of
-// a method or of ts/plot/; `--check` fails if something is out of date.
+// Writes docs/figures/*.svg and their list in docs/methods.md, from the built package (`npm run
+// build` first). Run it after a change of a method or of ts/plot/; `--check` fails if something is
+// out of date.
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +16,8 @@ const figures = gallery();
 const methods = path.join(root, 'docs/methods.md');
 const page = readFileSync(methods, 'utf8');
 const [start, end] = ['<!-- figures -->', '<!-- /figures -->'];
-if (!page.includes(start) || !page.includes(end)) throw new Error(`docs/methods.md has no ${start} ... ${end}`);
+if (!page.includes(start) || !page.includes(end))
+  throw new Error(`docs/methods.md has no ${start} ... ${end}`);
 const around = [page.slice(0, page.indexOf(start) + start.length), page.slice(page.indexOf(end))];
 
 const outputs = new Map([
@@ -31,5 +33,7 @@ for (const [file, content] of outputs) {
   stale.push(file);
   if (!check) writeFileSync(file, content);
 }
-if (check) for (const file of stale) console.error(`${path.relative(root, file)} is out of date: run npm run figures`);
+if (check)
+  for (const file of stale)
+    console.error(`${path.relative(root, file)} is out of date: run npm run figures`);
 process.exitCode = check && stale.length > 0 ? 1 : 0;

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// prebuildify calls `node-gyp rebuild ...`; this answers with the CMake build, so that no Node headers are downloaded. What is
-// published compiles without warnings, and has CUDA for every GPU where nvcc is found, whichever this machine has.
+// prebuildify calls `node-gyp rebuild ...`; this answers with the CMake build, so that no Node
+// headers are downloaded. What is published compiles without warnings, and has CUDA for every GPU
+// where nvcc is found, whichever this machine has.
 const config = process.argv.includes('--debug') ? 'Debug' : 'Release';
 process.argv.splice(
   2,

@@ -3,8 +3,9 @@
 //
 //   node scripts/pack-vectors.mjs [../shared/vectors]
 //
-// Nothing of the cases of logits is rounded. Left out: what other implementations deviate by, and, of the cases of logits, rows that no
-// term scores, whose logits the objectives must not read (the tests find NaN there) and whose gradient is checked here to be 0.
+// Nothing of the cases of logits is rounded. Left out: what other implementations deviate by, and,
+// of the cases of logits, rows that no term scores, whose logits the objectives must not read (the
+// tests find NaN there) and whose gradient is checked here to be 0.
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -38,11 +39,15 @@ function scoredRows(data, rowBytes, scored, rest) {
   return Buffer.concat(rows);
 }
 
-/** First bytes of all elements, then second bytes, ...: signs and exponents are then neighbours, and compress. */
+/**
+ * First bytes of all elements, then second bytes, ...: signs and exponents are then neighbours, and
+ * compress.
+ */
 function byPlanes(data, size) {
   const count = data.length / size;
   const planes = Buffer.alloc(data.length);
-  for (let i = 0; i < count; i++) for (let b = 0; b < size; b++) planes[b * count + i] = data[i * size + b];
+  for (let i = 0; i < count; i++)
+    for (let b = 0; b < size; b++) planes[b * count + i] = data[i * size + b];
   return planes;
 }
 
@@ -63,7 +68,11 @@ for (const [name, input] of Object.entries(manifest.inputs)) {
   const { B, T, V, dtype_exact, ref_logps, n_tokens, logps_sum, digest } = input;
   const labels = int32s(input.labels);
   const nllLabels = input.nll_labels && int32s(input.nll_labels);
-  const scored = new Set(labels.flatMap((label, row) => (label !== -100 || (nllLabels?.[row] ?? -100) !== -100 ? [row] : [])));
+  const scored = new Set(
+    labels.flatMap((label, row) =>
+      label !== -100 || (nllLabels?.[row] ?? -100) !== -100 ? [row] : [],
+    ),
+  );
   scoredOf[name] = scored;
   logits.push(scoredRows(bytes(input.logits), V * 4, scored, () => undefined));
   inputs[name] = {
@@ -87,7 +96,8 @@ for (const { id, input, call, expected, robustness_only, grads } of manifest.cas
   if (grads.dlogits) {
     gradients.push(
       scoredRows(bytes(grads.dlogits), inputs[input].V * 8, scoredOf[input], (rest, row) => {
-        if (rest.some((byte, i) => byte !== 0 && !(i % 8 === 7 && byte === 0x80))) throw new Error(`${id}: row ${row} is not 0`);
+        if (rest.some((byte, i) => byte !== 0 && !(i % 8 === 7 && byte === 0x80)))
+          throw new Error(`${id}: row ${row} is not 0`);
       }),
     );
   }
@@ -107,8 +117,9 @@ for (const { id, input, call, expected, robustness_only, grads } of manifest.cas
   });
 }
 
-// The cases of the fused output layer: arrays one after the other, those of the inputs, then the gradients of the cases. The gradients
-// are rounded to float32, a hundredth of the bound they are there for.
+// The cases of the fused output layer: arrays one after the other, those of the inputs, then the
+// gradients of the cases. The gradients are rounded to float32, a hundredth of the bound they are
+// there for.
 const layerArrays = [];
 function float32s(array) {
   if (!array) return undefined;
@@ -125,23 +136,42 @@ for (const [name, input] of Object.entries(manifest.inputs)) {
   if (input.kind !== 'fused') continue;
   const { B, T, V, H, ref_logps, n_tokens, logps_sum, labels, hidden, weight, bias } = input;
   const lengths = { hidden: float32s(hidden), weight: float32s(weight), bias: float32s(bias) };
-  layerInputs[name] = { B, T, V, H, reference: ref_logps, counts: n_tokens, logps: logps_sum, labels: int32s(labels), lengths };
+  layerInputs[name] = {
+    B,
+    T,
+    V,
+    H,
+    reference: ref_logps,
+    counts: n_tokens,
+    logps: logps_sum,
+    labels: int32s(labels),
+    lengths,
+  };
 }
 const layerCases = manifest.cases
   .filter(({ input }) => input in layerInputs)
   .map(({ id, input, call, expected, grads }) => {
-    const lengths = { hidden: float32s(grads.dhidden), weight: float32s(grads.dweight), bias: float32s(grads.dbias) };
+    const lengths = {
+      hidden: float32s(grads.dhidden),
+      weight: float32s(grads.dweight),
+      bias: float32s(grads.dbias),
+    };
     return { id, input, call, loss: expected.loss, losses: expected.pair_losses, lengths };
   });
-if (cases.length + layerCases.length !== manifest.cases.length) throw new Error('there are cases of a third kind');
+if (cases.length + layerCases.length !== manifest.cases.length)
+  throw new Error('there are cases of a third kind');
 
 fs.rmSync(target, { recursive: true, force: true });
 fs.mkdirSync(target, { recursive: true });
 write('cases.json.br', Buffer.from(JSON.stringify({ inputs, cases })));
 write('logits.f32.br', byPlanes(Buffer.concat(logits), 4));
-write('layer-cases.json.br', Buffer.from(JSON.stringify({ inputs: layerInputs, cases: layerCases })));
+write(
+  'layer-cases.json.br',
+  Buffer.from(JSON.stringify({ inputs: layerInputs, cases: layerCases })),
+);
 write('layer.f32.br', byPlanes(Buffer.concat(layerArrays), 4));
 // In parts, each in planes of its own.
 const all = Buffer.concat(gradients);
 const part = Math.ceil(all.length / 3 / 8) * 8;
-for (let i = 0; i * part < all.length; i++) write(`gradients.${i}.f64.br`, byPlanes(all.subarray(i * part, (i + 1) * part), 8));
+for (let i = 0; i * part < all.length; i++)
+  write(`gradients.${i}.f64.br`, byPlanes(all.subarray(i * part, (i + 1) * part), 8));

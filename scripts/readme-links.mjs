@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// What npm runs before it packs: links of the README that work in the repository become addresses that work on the package's page.
+// What npm runs before it packs: links of the README that work in the repository become addresses
+// that work on the package's page.
 //   --restore  what it runs after: the README as it was
 import fs from 'node:fs';
 import path from 'node:path';

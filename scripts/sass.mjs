@@ -1,8 +1,9 @@
 // Reads a disassembly of nvdisasm -c: where the time of a kernel goes, as far as instructions tell.
 //
-// Loops over a part of a row are unrolled, so that a kernel has no loop to count. What is counted is a path instead: from the first wide
-// load of a part to the next barrier, the one that computes most exponentials, and among those the one of fewest instructions. That is a
-// whole part without its rare branches (a label's entry, the ends of a row).
+// Loops over a part of a row are unrolled, so that a kernel has no loop to count. What is counted
+// is a path instead: from the first wide load of a part to the next barrier, the one that computes
+// most exponentials, and among those the one of fewest instructions. That is a whole part without
+// its rare branches (a label's entry, the ends of a row).
 
 /** Pipes of a multiprocessor, by the instructions that they take. */
 const pipes = {
@@ -24,7 +25,10 @@ function pipeOf(name) {
   return pipe;
 }
 
-/** [{ symbol, instructions, labels }] of the functions; calls within a kernel's section are labels of it. */
+/**
+ * [{ symbol, instructions, labels }] of the functions; calls within a kernel's section are labels
+ * of it.
+ */
 export function functionsOf(text) {
   const found = [];
   let current;
@@ -37,10 +41,20 @@ export function functionsOf(text) {
     if (!current) continue;
     const label = /^\s*(\.L_x_\d+|\$[^:\s]+):/.exec(line);
     if (label) current.labels.set(label[1], current.instructions.length);
-    const instruction = /^\s*\/\*([0-9a-f]+)\*\/\s+(?:@(!?U?P\w+)\s+)?([A-Z][A-Z0-9_]*)(\.[A-Z0-9_.]+)?\s*([^;]*)/.exec(line);
+    const instruction =
+      /^\s*\/\*([0-9a-f]+)\*\/\s+(?:@(!?U?P\w+)\s+)?([A-Z][A-Z0-9_]*)(\.[A-Z0-9_.]+)?\s*([^;]*)/.exec(
+        line,
+      );
     if (!instruction) continue;
     const [, address, predicate, name, modifiers = '', operands] = instruction;
-    current.instructions.push({ address, predicate, name, modifiers, operands: operands.trim(), line });
+    current.instructions.push({
+      address,
+      predicate,
+      name,
+      modifiers,
+      operands: operands.trim(),
+      line,
+    });
   }
   return found;
 }
@@ -80,11 +94,15 @@ const isWideLoad = ({ name, modifiers }) => name === 'LDG' && modifiers.includes
 const isWideStore = ({ name, modifiers }) => name === 'STG' && /\.(128|64)/.test(modifiers);
 /** What puts a vector of an unaligned row together. */
 const isShift = ({ name, modifiers }) =>
-  (name === 'SHFL' && modifiers.startsWith('.DOWN')) || (name === 'SHF' && modifiers.startsWith('.R.W'));
+  (name === 'SHFL' && modifiers.startsWith('.DOWN')) ||
+  (name === 'SHF' && modifiers.startsWith('.R.W'));
 
 const isMaximum = ({ name }) => ['FMNMX', 'HMNMX2', 'VHMNMX'].includes(name);
 
-/** For each instruction, whether it computes an exponential of a part: the elements at the ends of a row, one at a time, are not meant. */
+/**
+ * For each instruction, whether it computes an exponential of a part: the elements at the ends of a
+ * row, one at a time, are not meant.
+ */
 function exponentials({ instructions, labels }) {
   const leaders = new Set(labels.values());
   const fast = ({ name, modifiers }) => name === 'MUFU' && modifiers.startsWith('.EX2');
@@ -107,15 +125,21 @@ function exponentials({ instructions, labels }) {
 }
 
 /**
- * From each instruction the path to a barrier that does most: exponentials first, then wide loads, shifts and maxima; among equals that of
- * fewest instructions.
+ * From each instruction the path to a barrier that does most: exponentials first, then wide loads,
+ * shifts and maxima; among equals that of fewest instructions.
  */
 function bestPaths(code, { withLoads }) {
   const { instructions } = code;
   const isExponential = exponentials(code);
   const best = new Array(instructions.length);
   const own = (i) =>
-    [isExponential[i], isWideLoad(instructions[i]), isShift(instructions[i]), isMaximum(instructions[i]), true].map(Number);
+    [
+      isExponential[i],
+      isWideLoad(instructions[i]),
+      isShift(instructions[i]),
+      isMaximum(instructions[i]),
+      true,
+    ].map(Number);
   const signs = [1, 1, 1, 1, -1];
   const better = (a, b) => {
     const i = a.findIndex((value, each) => value !== b[each]);
@@ -155,7 +179,9 @@ function bestPaths(code, { withLoads }) {
 }
 
 function registersOf({ operands }) {
-  return [...operands.replace(/desc\[[^\]]*\]/g, '').matchAll(/\bR(\d+)\b/g)].map(([, number]) => Number(number));
+  return [...operands.replace(/desc\[[^\]]*\]/g, '').matchAll(/\bR(\d+)\b/g)].map(([, number]) =>
+    Number(number),
+  );
 }
 
 /** How many wide loads are issued before anything touches what one of them brings. */
@@ -175,9 +201,10 @@ function loadsInFlight(path) {
 }
 
 /**
- * What a kernel does with a whole part, by name: { slots: { fma, alu, ... }, total, loads }, slots an element. Of several ways of a name
- * the one of most instructions is told.
- * `elements`: how many a part has for each thread; `keeps`: whether the kernel also writes what it has kept in registers over a barrier.
+ * What a kernel does with a whole part, by name: { slots: { fma, alu, ... }, total, loads }, slots
+ * an element. Of several ways of a name the one of most instructions is told. `elements`: how many
+ * a part has for each thread; `keeps`: whether the kernel also writes what it has kept in registers
+ * over a barrier.
  */
 export function partsOf(code, { elements, keeps = false }) {
   const { instructions } = code;
@@ -194,7 +221,8 @@ export function partsOf(code, { elements, keeps = false }) {
   };
   for (const withLoads of keeps ? [true, false] : [true]) {
     const best = bestPaths(code, { withLoads });
-    const begins = (i) => (withLoads ? isWideLoad(instructions[i]) : instructions[i - 1]?.name === 'BAR');
+    const begins = (i) =>
+      withLoads ? isWideLoad(instructions[i]) : instructions[i - 1]?.name === 'BAR';
     const paths = instructions.flatMap((_, start) => {
       if (!begins(start) || best[start].score[0] < elements) return [];
       const indices = [];

@@ -1,9 +1,12 @@
 #!/usr/bin/env node
-// The addon with its CUDA backend on the emulation of CUDA (tests/simt), inside Node: every call on device data, without a device.
-// Arguments after the options are passed on to vitest; without any it runs the suites of the backend.
-//   --sanitize  under AddressSanitizer and UndefinedBehaviorSanitizer, and the suites of the CPU backend's calls, too: what the
-//               native tests cannot see, the translation of arguments and the life of asynchronous jobs
-//   --orders    comma separated: the schedules to run the suites with, `forward`, `reverse` or the seed of a random one
+// The addon with its CUDA backend on the emulation of CUDA (tests/simt), inside Node: every call on
+// device data, without a device. Arguments after the options are passed on to vitest; without any
+// it runs the suites of the backend.
+//   --sanitize  under AddressSanitizer and UndefinedBehaviorSanitizer, and the suites of the CPU
+//               backend's calls, too: what the native tests cannot see, the translation of
+//               arguments and the life of asynchronous jobs
+//   --orders    comma separated: the schedules to run the suites with, `forward`, `reverse` or the
+//               seed of a random one
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { buildEmulated, root, run } from './emulated.mjs';
@@ -30,12 +33,18 @@ const cpuSuites = [
   'lifecycle',
 ];
 const ofCpu = cpuSuites.map((name) => `${name}.test.ts`);
-const suites = [...ofCuda, 'gpu-scripts.test.ts', 'extremes-hidden.test.ts', ...(sanitize ? ofCpu : [])].map(
-  (name) => `tests/${name}`,
-);
+const suites = [
+  ...ofCuda,
+  'gpu-scripts.test.ts',
+  'extremes-hidden.test.ts',
+  ...(sanitize ? ofCpu : []),
+].map((name) => `tests/${name}`);
 
 const environment = buildEmulated({ sanitize });
 for (const order of orders) {
   console.log(`\nthreads, warps and blocks in order: ${order}`);
-  run('npx', ['vitest', 'run', ...(args.length > 0 ? args : suites)], { ...environment, SIMT_ORDER: order });
+  run('npx', ['vitest', 'run', ...(args.length > 0 ? args : suites)], {
+    ...environment,
+    SIMT_ORDER: order,
+  });
 }

@@ -1,8 +1,11 @@
 #!/usr/bin/env node
-// The tests on other runtimes than the one that runs this: npm run test:runtimes -- [RUNTIME ...] [--smoke] [-- vitest's arguments]
+// The tests on other runtimes than the one that runs this: npm run test:runtimes -- [RUNTIME ...]
+// [--smoke] [-- vitest's arguments]
 //   RUNTIME   of node20, node22, node24, node26, bun, deno; the default is all of them
-//   --smoke   no suites: every door once (tests/runtimes/smoke.mjs), which is all that Bun and Deno run in any case
-// Each is fetched from the npm registry, once, into build/runtimes: the newest of its major version. Needs a build of the package.
+//   --smoke   no suites: every door once (tests/runtimes/smoke.mjs), which is all that Bun and Deno
+//             run in any case
+// Each is fetched from the npm registry, once, into build/runtimes: the newest of its major
+// version. Needs a build of the package.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
@@ -13,19 +16,34 @@ const cache = path.join(root, 'build/runtimes');
 const platform = `${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 const executable = process.platform === 'win32' ? '.exe' : '';
 
-/** The packages that hold a runtime's binary: those that have none of their own choose one by an install script. */
+/**
+ * The packages that hold a runtime's binary: those that have none of their own choose one by an
+ * install script.
+ */
 const nodes = Object.fromEntries(
   ['20', '22', '24', '26'].map((major) => [
     `node${major}`,
     { name: `node-${platform}`, version: major, file: `bin/node${executable}`, command: [] },
   ]),
 );
-const deno = process.platform === 'linux' ? `${platform}-glibc` : `${process.platform}-${process.arch}`;
+const deno =
+  process.platform === 'linux' ? `${platform}-glibc` : `${process.platform}-${process.arch}`;
 const runtimes = {
   ...nodes,
-  bun: { name: `@oven/bun-${process.platform}-${process.arch}`, version: '1', file: `bin/bun${executable}`, command: [] },
-  // The addon is foreign code; the files, the environment and the system are what Node gives unasked.
-  deno: { name: `@deno/${deno}`, version: '2', file: `deno${executable}`, command: ['run', '--allow-all'] },
+  bun: {
+    name: `@oven/bun-${process.platform}-${process.arch}`,
+    version: '1',
+    file: `bin/bun${executable}`,
+    command: [],
+  },
+  // The addon is foreign code; the files, the environment and the system are what Node gives
+  // unasked.
+  deno: {
+    name: `@deno/${deno}`,
+    version: '2',
+    file: `deno${executable}`,
+    command: ['run', '--allow-all'],
+  },
 };
 
 const args = process.argv.slice(2);
@@ -35,7 +53,8 @@ const own = args.slice(0, end);
 const smokeOnly = own.includes('--smoke');
 const asked = own.filter((arg) => arg !== '--smoke');
 const unknown = asked.find((arg) => !Object.hasOwn(runtimes, arg));
-if (unknown !== undefined) throw new TypeError(`${unknown} is none of ${Object.keys(runtimes).join(', ')}`);
+if (unknown !== undefined)
+  throw new TypeError(`${unknown} is none of ${Object.keys(runtimes).join(', ')}`);
 
 /** The binary of a runtime, fetched where it is not there. */
 function binary(id) {
@@ -54,7 +73,11 @@ function binary(id) {
     '--loglevel=error',
     `${name}@${version}`,
   ];
-  const { status } = spawnSync('npm', install, { cwd: folder, stdio: 'inherit', shell: process.platform === 'win32' });
+  const { status } = spawnSync('npm', install, {
+    cwd: folder,
+    stdio: 'inherit',
+    shell: process.platform === 'win32',
+  });
   if (status !== 0) throw new Error(`${name}@${version} could not be fetched`);
   fs.chmodSync(found, 0o755);
   return found;
@@ -63,28 +86,46 @@ function binary(id) {
 /** The counts of a run of vitest, and what failed in it. */
 function readReport(file) {
   if (!fs.existsSync(file)) return { what: 'no report', failed: [] };
-  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(fs.readFileSync(file, 'utf8'));
+  const { numPassedTests, numFailedTests, numPendingTests, testResults } = JSON.parse(
+    fs.readFileSync(file, 'utf8'),
+  );
   const failed = testResults.flatMap(({ name, assertionResults }) =>
     assertionResults
       .filter(({ status }) => status === 'failed')
       .map(({ fullName }) => `${path.relative(root, name)}: ${fullName}`),
   );
-  return { what: `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`, failed };
+  return {
+    what: `${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped`,
+    failed,
+  };
 }
 
 function test(id) {
   const runtime = binary(id);
   const begun = performance.now();
   // Scripts that tests start by the name of node are to run on it, too.
-  const env = { ...process.env, PATH: `${path.dirname(runtime)}${path.delimiter}${process.env.PATH}` };
+  const env = {
+    ...process.env,
+    PATH: `${path.dirname(runtime)}${path.delimiter}${process.env.PATH}`,
+  };
   const run = (script, more) =>
-    spawnSync(runtime, [...runtimes[id].command, path.join(root, script), ...more], { cwd: root, stdio: 'inherit', env });
+    spawnSync(runtime, [...runtimes[id].command, path.join(root, script), ...more], {
+      cwd: root,
+      stdio: 'inherit',
+      env,
+    });
   const seconds = () => Math.round((performance.now() - begun) / 1000);
   const { stdout } = spawnSync(runtime, ['--version'], { encoding: 'utf8' });
   const version = /\d+\.\d+\.\d+/.exec(stdout)?.[0] ?? stdout;
   console.log(`\n=== ${id}: ${version}`);
   const smoke = run('tests/runtimes/smoke.mjs', []);
-  const result = { id, version, ok: smoke.status === 0, what: smoke.status === 0 ? 'smoke' : 'smoke failed', failed: [] };
+  const result = {
+    id,
+    version,
+    ok: smoke.status === 0,
+    what: smoke.status === 0 ? 'smoke' : 'smoke failed',
+    failed: [],
+  };
   if (smokeOnly || !id.startsWith('node') || !result.ok) return { ...result, seconds: seconds() };
   const report = path.join(cache, `${id}.json`);
   fs.rmSync(report, { force: true });
@@ -96,7 +137,9 @@ function test(id) {
 const results = (asked.length > 0 ? asked : Object.keys(runtimes)).map(test);
 console.log('');
 for (const { id, version, ok, what, failed, seconds } of results) {
-  console.log(`${ok ? 'ok    ' : 'FAILED'} ${id.padEnd(7)} ${version.padEnd(8)} ${String(seconds).padStart(5)} s  ${what}`);
+  console.log(
+    `${ok ? 'ok    ' : 'FAILED'} ${id.padEnd(7)} ${version.padEnd(8)} ${String(seconds).padStart(5)} s  ${what}`,
+  );
   for (const one of failed) console.log(`         ${one}`);
 }
 process.exitCode = results.every(({ ok }) => ok) ? 0 : 1;

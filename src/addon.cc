@@ -1,5 +1,6 @@
-// Translation between JavaScript and the core, and nothing else: arguments were validated by ts/batch.ts, except for what only a
-// pass over the labels can tell. See `Native` in ts/native.ts for the shapes.
+// Translation between JavaScript and the core, and nothing else: arguments were validated by
+// ts/batch.ts, except for what only a pass over the labels can tell. See `Native` in ts/native.ts
+// for the shapes.
 #include <napi.h>
 #include <algorithm>
 #include <cfloat>
@@ -17,25 +18,31 @@ namespace diralign {
 
 using cpu::run;
 
-/// Raised with every change of what ts/native.ts and this file tell each other: an addon of another build would be called wrongly.
+/// Raised with every change of what ts/native.ts and this file tell each other: an addon of another
+/// build would be called wrongly.
 constexpr int interface_revision = 5;
 
 namespace {
 
-int64_t integer(const Napi::Object& request, const char* name) { return request.Get(name).As<Napi::Number>().Int64Value(); }
+int64_t integer(const Napi::Object& request, const char* name) {
+  return request.Get(name).As<Napi::Number>().Int64Value();
+}
 
 /// rows * columns, which no array holds where it is beyond what size_t does.
 size_t product(int64_t rows, int64_t columns) {
   size_t elements;
-  if (__builtin_mul_overflow(size_t(rows), size_t(columns), &elements)) throw Refused("shape: too many elements");
+  if (__builtin_mul_overflow(size_t(rows), size_t(columns), &elements))
+    throw Refused("shape: too many elements");
   return elements;
 }
 
-/// Host memory, as a typed array of at least `elements` of `dtype`, or device memory, as a bigint; null for undefined.
+/// Host memory, as a typed array of at least `elements` of `dtype`, or device memory, as a bigint;
+/// null for undefined.
 void* memory(const Napi::Object& request, const char* name, Dtype dtype, size_t elements) {
   const Napi::Value value = request.Get(name);
   if (value.IsBigInt()) return reinterpret_cast<void*>(uintptr_t(unsigned_integer(value)));
-  return typed_data(value, name, dtype == Dtype::float32 ? napi_float32_array : napi_uint16_array, elements);
+  return typed_data(value, name, dtype == Dtype::float32 ? napi_float32_array : napi_uint16_array,
+                    elements);
 }
 
 /// A copy of so many log-probabilities, of either floating-point type; empty for undefined.
@@ -51,7 +58,9 @@ Array<double> doubles(const Napi::Object& request, const char* name, size_t elem
 }
 
 /// From the first row to the end of the last one's vocabulary.
-size_t needed_elements(const Batch& b) { return b.rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab); }
+size_t needed_elements(const Batch& b) {
+  return b.rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab);
+}
 
 Batch read_batch(const Napi::Object& request) {
   Batch b;
@@ -73,7 +82,8 @@ Objective read_objective(const Napi::Object& request) {
   Objective objective;
   objective.method = int(integer(request, "method"));
   constexpr size_t settings = sizeof objective.settings / sizeof(double);
-  std::memcpy(&objective.settings, elements_of<double>(request, "settings", settings), sizeof objective.settings);
+  std::memcpy(&objective.settings, elements_of<double>(request, "settings", settings),
+              sizeof objective.settings);
   return objective;
 }
 
@@ -106,22 +116,27 @@ LayerGradients read_layer_gradients(Napi::Value value, const LossJob& job) {
   const Napi::Object request = value.As<Napi::Object>();
   const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
   LayerGradients gradients;
-  gradients.hidden = read_layer_gradient(request.Get("hidden"), job.batch.dtype, product(job.batch.rows, hidden_size));
-  gradients.weight = read_layer_gradient(request.Get("weight"), Dtype::float32, product(vocab, hidden_size));
+  gradients.hidden = read_layer_gradient(request.Get("hidden"), job.batch.dtype,
+                                         product(job.batch.rows, hidden_size));
+  gradients.weight =
+      read_layer_gradient(request.Get("weight"), Dtype::float32, product(vocab, hidden_size));
   gradients.bias = read_layer_gradient(request.Get("bias"), Dtype::float32, size_t(vocab));
   return gradients;
 }
 
-/// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing has been written.
+/// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing
+/// has been written.
 Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
   const Napi::Env env = request.Env();
   const Napi::Object batch = request.Get("batch").As<Napi::Object>();
   job.batch = read_batch(batch);
   job.layer = read_layer(request.Get("layer"), job.batch);
   job.threads = int(integer(batch, "threads"));
-  const std::optional<BadLabel> bad = list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
+  const std::optional<BadLabel> bad =
+      list_rows(job.batch, paired ? job.batch.sequences / 2 : job.batch.sequences, job.rows);
   if (!bad) {
-    std::copy(job.rows.counts.begin(), job.rows.counts.end(), elements_of<int32_t>(batch, "counts", job.rows.counts.size()));
+    std::copy(job.rows.counts.begin(), job.rows.counts.end(),
+              elements_of<int32_t>(batch, "counts", job.rows.counts.size()));
     return env.Undefined();
   }
   Napi::Object error = Napi::Object::New(env);
@@ -134,28 +149,35 @@ Napi::Value prepare(const Napi::Object& request, Job& job, bool paired) {
 /// Who computes: `Target` in ts/native.ts.
 enum class Target { cpu, staged, device };
 
-/// Runs a job to its end, on any thread, where that is what its target does: all but logits in device memory, which are only enqueued.
+/// Runs a job to its end, on any thread, where that is what its target does: all but logits in
+/// device memory, which are only enqueued.
 template <class AnyJob>
-void run_to_end(AnyJob& job, Target target, const gpu::Place& place, Pool& pool, double* memory_used) {
+void run_to_end(AnyJob& job, Target target, const gpu::Place& place, Pool& pool,
+                double* memory_used) {
   if (target == Target::cpu) run(job, pool);
   else if (target == Target::staged) gpu::run_staged(job, place.device);
   else gpu::run_layer(job, place);
   if (memory_used) *memory_used = double(job.layer->memory_used);
 }
 
-/// Computes at once, or, with a callback, off this thread: then the result is the function that cancels.
+/// Computes at once, or, with a callback, off this thread: then the result is the function that
+/// cancels.
 template <class AnyJob>
 Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job) {
   Environment& environment = Environment::of(info.Env());
-  const Napi::Object request = info[0].As<Napi::Object>(), batch = request.Get("batch").As<Napi::Object>();
+  const Napi::Object request = info[0].As<Napi::Object>(),
+                     batch = request.Get("batch").As<Napi::Object>();
   const auto target = static_cast<Target>(integer(batch, "target"));
   gpu::Place place{int(integer(batch, "device")),
                    gpu::Stream(unsigned_integer(batch.Get("stream")))};
   AnyJob* raw = job.get();
   const bool enqueued = target == Target::device && !job->layer;
-  double* memory_used = job->layer ? elements_of<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed", 1) : nullptr;
+  double* memory_used =
+      job->layer ? elements_of<double>(request.Get("layer").As<Napi::Object>(), "memoryUsed", 1)
+                 : nullptr;
   if (!info[1].IsFunction()) {
-    const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {}) : decltype(environment.time_next){};
+    const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {})
+                                                       : decltype(environment.time_next){};
     // What the host prepares is not the device's time. A layer's host works all along.
     if (enqueued) place.begin = begin;
     else if (begin) gpu::record(place.device, begin, place.stream);
@@ -176,12 +198,17 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<AnyJob> job
   }
   return environment.start(
       std::move(job),
-      [raw, target, place, memory_used, &pool = environment.pool()] { run_to_end(*raw, target, place, pool, memory_used); }, request, done);
+      [raw, target, place, memory_used, &pool = environment.pool()] {
+        run_to_end(*raw, target, place, pool, memory_used);
+      },
+      request, done);
 }
 
 LossOutputs read_outputs(const Napi::Object& request, size_t sequences, bool paired) {
-  return {elements_of<double>(request, "losses", paired ? sequences / 2 : sequences), elements_of<double>(request, "rewards", sequences),
-          elements_of<double>(request, "coefficients", sequences), elements_of<double>(request, "metrics", metric_count + 1)};
+  return {elements_of<double>(request, "losses", paired ? sequences / 2 : sequences),
+          elements_of<double>(request, "rewards", sequences),
+          elements_of<double>(request, "coefficients", sequences),
+          elements_of<double>(request, "metrics", metric_count + 1)};
 }
 
 Napi::Value compute_loss(const Napi::CallbackInfo& info) {
@@ -200,10 +227,13 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
 
   job->gradient.mode = static_cast<GradientOutput::Mode>(integer(request, "gradientMode"));
   job->gradient.elements = integer(request, "gradientElements");
-  job->gradient.data = memory(request, "gradient", batch.dtype, std::max(size_t(job->gradient.elements), needed_elements(batch)));
+  job->gradient.data = memory(request, "gradient", batch.dtype,
+                              std::max(size_t(job->gradient.elements), needed_elements(batch)));
   job->gradient.zeroed = request.Get("gradientIsFresh").As<Napi::Boolean>();
   job->gradient.row_scale = elements_of<float>(request, "rowScale", size_t(batch.rows));
-  if (job->gradient.zeroed) cpu::advise_large_pages(job->gradient.data, size_t(job->gradient.elements) * batch.element_bytes());
+  if (job->gradient.zeroed)
+    cpu::advise_large_pages(job->gradient.data,
+                            size_t(job->gradient.elements) * batch.element_bytes());
   job->layer_gradients = read_layer_gradients(request.Get("layerGradients"), *job);
   const int64_t asked = integer(request, "metricsAsked");
   job->asked = {(asked & 1) != 0, (asked & 12) != 0, (asked & 2) != 0};
@@ -237,23 +267,28 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   const Objective objective = read_objective(request);
   const size_t sequences = size_t(integer(request, "sequences"));
-  const Array<double> logps = doubles(request, "logps", sequences), reference = doubles(request, "reference", sequences);
+  const Array<double> logps = doubles(request, "logps", sequences),
+                      reference = doubles(request, "reference", sequences);
   const int32_t* counts = elements_of<int32_t>(request, "counts", sequences);
   const LossOutputs outputs = read_outputs(request, sequences, !objective.likelihood_only());
   double* gradient = elements_of<double>(request, "gradLogps", sequences);
-  BatchLoss loss(batch_terms(objective, int64_t(sequences), counts, counts, reference.empty() ? nullptr : reference.data()), outputs);
+  BatchLoss loss(batch_terms(objective, int64_t(sequences), counts, counts,
+                             reference.empty() ? nullptr : reference.data()),
+                 outputs);
   loss.evaluate(logps.data(), logps.data(), 0, loss.pairs());
   const double scale = request.Get("gradientScale").As<Napi::Number>();
-  outputs.metrics[metric_count] = loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale));
+  outputs.metrics[metric_count] =
+      loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale));
   for (int64_t s = 0; s < int64_t(sequences); s++) {
-    const double coefficient = outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+    const double coefficient =
+        outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
     gradient[s] = gradient_coefficient(coefficient, scale);
   }
   return info.Env().Undefined();
 }
 
-/// firstOverlap(view, views): the index of the first of `views` that has memory in common with `view`, or -1. By addresses: two buffers
-/// may be one piece of shared memory.
+/// firstOverlap(view, views): the index of the first of `views` that has memory in common with
+/// `view`, or -1. By addresses: two buffers may be one piece of shared memory.
 Napi::Value first_overlap(const Napi::CallbackInfo& info) {
   auto range = [](Napi::Value value) {
     const Untyped u = untyped(value);
@@ -264,7 +299,8 @@ Napi::Value first_overlap(const Napi::CallbackInfo& info) {
   const Napi::Array others = info[1].As<Napi::Array>();
   for (uint32_t i = 0; i < others.Length(); i++) {
     const auto [other_begin, other_end] = range(others[i]);
-    if (std::max(begin, other_begin) < std::min(end, other_end)) return Napi::Number::New(info.Env(), i);
+    if (std::max(begin, other_begin) < std::min(end, other_end))
+      return Napi::Number::New(info.Env(), i);
   }
   return Napi::Number::New(info.Env(), -1);
 }
@@ -276,17 +312,21 @@ Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   return result;
 }
 
-/// memoryLoop(kind, source, target, threads): one pass of a plain loop, the yardstick of the benchmarks.
+/// memoryLoop(kind, source, target, threads): one pass of a plain loop, the yardstick of the
+/// benchmarks.
 Napi::Value memory_loop(const Napi::CallbackInfo& info) {
   const Untyped source = untyped(info[1]), target = untyped(info[2]);
-  run_memory_loop(Environment::of(info.Env()).pool(), static_cast<MemoryLoop>(info[0].As<Napi::Number>().Int32Value()),
-                  static_cast<const float*>(source.data), static_cast<float*>(target.data), int64_t(source.elements), info[3].As<Napi::Number>().Int32Value());
+  run_memory_loop(Environment::of(info.Env()).pool(),
+                  static_cast<MemoryLoop>(info[0].As<Napi::Number>().Int32Value()),
+                  static_cast<const float*>(source.data), static_cast<float*>(target.data),
+                  int64_t(source.elements), info[3].As<Napi::Number>().Int32Value());
   return info.Env().Undefined();
 }
 
 /// timeNext(begin, end): see Environment::time_next.
 Napi::Value time_next(const Napi::CallbackInfo& info) {
-  Environment::of(info.Env()).time_next = {gpu::Event(unsigned_integer(info[0])), gpu::Event(unsigned_integer(info[1]))};
+  Environment::of(info.Env()).time_next = {gpu::Event(unsigned_integer(info[0])),
+                                           gpu::Event(unsigned_integer(info[1]))};
   return info.Env().Undefined();
 }
 
@@ -309,5 +349,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
 }  // namespace
 }  // namespace diralign
 
-static Napi::Object diralign_init(Napi::Env env, Napi::Object exports) { return diralign::init(env, exports); }
+static Napi::Object diralign_init(Napi::Env env, Napi::Object exports) {
+  return diralign::init(env, exports);
+}
 NODE_API_MODULE(diralign, diralign_init)

@@ -1,5 +1,6 @@
-// Device memory, streams and events for JavaScript: translation, and nothing else. See `NativeCuda` in ts/native.ts for the shapes;
-// arguments were validated by ts/device.ts. Addresses and handles are bigints.
+// Device memory, streams and events for JavaScript: translation, and nothing else. See `NativeCuda`
+// in ts/native.ts for the shapes; arguments were validated by ts/device.ts. Addresses and handles
+// are bigints.
 #include "addon_cuda.h"
 #include "environment.h"
 #include "gpu.h"
@@ -11,11 +12,21 @@ namespace {
 
 using Owned = Environment::Owned;
 
-int device_argument(const Napi::CallbackInfo& info, size_t index) { return info[index].As<Napi::Number>().Int32Value(); }
-size_t size_argument(const Napi::CallbackInfo& info, size_t index) { return size_t(info[index].As<Napi::Number>().Int64Value()); }
-uint64_t handle_argument(const Napi::CallbackInfo& info, size_t index) { return unsigned_integer(info[index]); }
-void* address_argument(const Napi::CallbackInfo& info, size_t index) { return reinterpret_cast<void*>(uintptr_t(handle_argument(info, index))); }
-Napi::Value handle_result(const Napi::CallbackInfo& info, uint64_t handle) { return Napi::BigInt::New(info.Env(), handle); }
+int device_argument(const Napi::CallbackInfo& info, size_t index) {
+  return info[index].As<Napi::Number>().Int32Value();
+}
+size_t size_argument(const Napi::CallbackInfo& info, size_t index) {
+  return size_t(info[index].As<Napi::Number>().Int64Value());
+}
+uint64_t handle_argument(const Napi::CallbackInfo& info, size_t index) {
+  return unsigned_integer(info[index]);
+}
+void* address_argument(const Napi::CallbackInfo& info, size_t index) {
+  return reinterpret_cast<void*>(uintptr_t(handle_argument(info, index)));
+}
+Napi::Value handle_result(const Napi::CallbackInfo& info, uint64_t handle) {
+  return Napi::BigInt::New(info.Env(), handle);
+}
 uint64_t as_handle(const void* pointer) { return uint64_t(reinterpret_cast<uintptr_t>(pointer)); }
 
 Napi::Value status(const Napi::CallbackInfo& info) {
@@ -33,7 +44,9 @@ Napi::Value status(const Napi::CallbackInfo& info) {
 }
 
 /// layerProblem(): why output layers cannot be computed on a device, or an empty string.
-Napi::Value layer_problem(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), gpu::layer_problem()); }
+Napi::Value layer_problem(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), gpu::layer_problem());
+}
 
 Napi::Value device(const Napi::CallbackInfo& info) {
   const gpu::Device d = gpu::device(device_argument(info, 0));
@@ -50,7 +63,9 @@ Napi::Value device(const Napi::CallbackInfo& info) {
   return result;
 }
 
-Napi::Value free_memory(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), double(gpu::free_memory(device_argument(info, 0)))); }
+Napi::Value free_memory(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), double(gpu::free_memory(device_argument(info, 0))));
+}
 
 /// kernelResidency(device): dtypes and pass as numbers.
 Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
@@ -84,7 +99,8 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
   const int on = device_argument(info, 0);
   const size_t bytes = size_argument(info, 1);
   void* pointer = gpu::allocate(on, bytes);
-  Environment::of(env).own(Owned::memory, as_handle(pointer), [on, pointer] { gpu::release(on, pointer); });
+  Environment::of(env).own(Owned::memory, as_handle(pointer),
+                           [on, pointer] { gpu::release(on, pointer); });
   // The collector sees the small object only; this tells it what hangs on that.
   Napi::MemoryManagement::AdjustExternalMemory(env, int64_t(bytes));
   return handle_result(info, as_handle(pointer));
@@ -114,7 +130,9 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 Napi::Value pin(const Napi::CallbackInfo& info) {
   const Untyped host = untyped(info[0]);
   gpu::pin(host.data, host.bytes());
-  Environment::of(info.Env()).own(Owned::pinned, as_handle(host.data), [data = host.data] { gpu::unpin(data); });
+  Environment::of(info.Env()).own(Owned::pinned, as_handle(host.data), [data = host.data] {
+    gpu::unpin(data);
+  });
   return handle_result(info, as_handle(host.data));
 }
 Napi::Value unpin(const Napi::CallbackInfo& info) {
@@ -135,7 +153,9 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   };
   if (info[5].IsFunction()) {
     // Nothing of a job but that it can be waited for.
-    return Environment::of(info.Env()).start(std::make_unique<Job>(), work, info[4].As<Napi::Object>(), info[5].As<Napi::Function>());
+    return Environment::of(info.Env())
+        .start(std::make_unique<Job>(), work, info[4].As<Napi::Object>(),
+               info[5].As<Napi::Function>());
   }
   work();
   return info.Env().Undefined();
@@ -143,17 +163,21 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
 
 /// copyOnDevice(device, stream, to, from, bytes)
 Napi::Value copy_on_device(const Napi::CallbackInfo& info) {
-  gpu::copy_on_device(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)), address_argument(info, 2), address_argument(info, 3), size_argument(info, 4));
+  gpu::copy_on_device(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)),
+                      address_argument(info, 2), address_argument(info, 3), size_argument(info, 4));
   return info.Env().Undefined();
 }
 /// copyKernel(device, stream, to, from, bytes)
 Napi::Value copy_kernel(const Napi::CallbackInfo& info) {
-  gpu::copy_kernel(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)), address_argument(info, 2), address_argument(info, 3), size_argument(info, 4));
+  gpu::copy_kernel(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)),
+                   address_argument(info, 2), address_argument(info, 3), size_argument(info, 4));
   return info.Env().Undefined();
 }
 /// fill(device, stream, pointer, byte, bytes)
 Napi::Value fill(const Napi::CallbackInfo& info) {
-  gpu::fill(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)), address_argument(info, 2), info[3].As<Napi::Number>().Int32Value(), size_argument(info, 4));
+  gpu::fill(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)),
+            address_argument(info, 2), info[3].As<Napi::Number>().Int32Value(),
+            size_argument(info, 4));
   return info.Env().Undefined();
 }
 
@@ -161,7 +185,9 @@ Napi::Value fill(const Napi::CallbackInfo& info) {
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   const int on = device_argument(info, 0);
   const gpu::Stream stream = gpu::create_stream(on);
-  Environment::of(info.Env()).own(Owned::stream, stream, [on, stream] { gpu::destroy_stream(on, stream); });
+  Environment::of(info.Env()).own(Owned::stream, stream, [on, stream] {
+    gpu::destroy_stream(on, stream);
+  });
   return handle_result(info, stream);
 }
 Napi::Value destroy_stream(const Napi::CallbackInfo& info) {
@@ -178,7 +204,9 @@ Napi::Value synchronize(const Napi::CallbackInfo& info) {
 Napi::Value create_event(const Napi::CallbackInfo& info) {
   const int on = device_argument(info, 0);
   const gpu::Event event = gpu::create_event(on, info[1].As<Napi::Boolean>());
-  Environment::of(info.Env()).own(Owned::event, event, [on, event] { gpu::destroy_event(on, event); });
+  Environment::of(info.Env()).own(Owned::event, event, [on, event] {
+    gpu::destroy_event(on, event);
+  });
   return handle_result(info, event);
 }
 Napi::Value destroy_event(const Napi::CallbackInfo& info) {
@@ -187,17 +215,20 @@ Napi::Value destroy_event(const Napi::CallbackInfo& info) {
 }
 /// record(device, event, stream)
 Napi::Value record(const Napi::CallbackInfo& info) {
-  gpu::record(device_argument(info, 0), gpu::Event(handle_argument(info, 1)), gpu::Stream(handle_argument(info, 2)));
+  gpu::record(device_argument(info, 0), gpu::Event(handle_argument(info, 1)),
+              gpu::Stream(handle_argument(info, 2)));
   return info.Env().Undefined();
 }
 /// wait(device, stream, event)
 Napi::Value wait(const Napi::CallbackInfo& info) {
-  gpu::wait(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)), gpu::Event(handle_argument(info, 2)));
+  gpu::wait(device_argument(info, 0), gpu::Stream(handle_argument(info, 1)),
+            gpu::Event(handle_argument(info, 2)));
   return info.Env().Undefined();
 }
 /// ended(device, event)
 Napi::Value ended(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), gpu::ended(device_argument(info, 0), gpu::Event(handle_argument(info, 1))));
+  return Napi::Boolean::New(
+      info.Env(), gpu::ended(device_argument(info, 0), gpu::Event(handle_argument(info, 1))));
 }
 /// synchronizeEvent(device, event)
 Napi::Value synchronize_event(const Napi::CallbackInfo& info) {
@@ -206,7 +237,9 @@ Napi::Value synchronize_event(const Napi::CallbackInfo& info) {
 }
 /// milliseconds(device, from, to)
 Napi::Value milliseconds(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), gpu::milliseconds(device_argument(info, 0), gpu::Event(handle_argument(info, 1)), gpu::Event(handle_argument(info, 2))));
+  return Napi::Number::New(
+      info.Env(), gpu::milliseconds(device_argument(info, 0), gpu::Event(handle_argument(info, 1)),
+                                    gpu::Event(handle_argument(info, 2))));
 }
 
 }  // namespace

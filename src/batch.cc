@@ -9,17 +9,21 @@ std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& ro
   rows.counts.assign(size_t(sequences), 0);
   rows.sft_counts.assign(size_t(sequences), 0);
   rows.scored.reserve(size_t(batch.rows));
-  auto bad = [&](int32_t label) { return label != batch.ignore_index && (label < 0 || label >= batch.vocab); };
+  auto bad = [&](int32_t label) {
+    return label != batch.ignore_index && (label < 0 || label >= batch.vocab);
+  };
 
   auto list_sequence = [&](int64_t s) -> std::optional<BadLabel> {
     const bool chosen = s < pairs;
-    const int64_t first = batch.offsets ? batch.offsets[s] : s * tokens, last = batch.offsets ? batch.offsets[s + 1] : first + tokens;
+    const int64_t first = batch.offsets ? batch.offsets[s] : s * tokens,
+                  last = batch.offsets ? batch.offsets[s + 1] : first + tokens;
     rows.begin[size_t(s)] = int64_t(rows.scored.size());
     for (int64_t r = first; r < last; r++) {
       const int32_t label = batch.labels[r], sft = batch.sft_labels ? batch.sft_labels[r] : label;
       if (bad(label)) return BadLabel{false, r, label};
       if (bad(sft)) return BadLabel{true, r, sft};
-      const bool aligned = label != batch.ignore_index, likely = chosen && sft != batch.ignore_index;
+      const bool aligned = label != batch.ignore_index,
+                 likely = chosen && sft != batch.ignore_index;
       rows.counts[size_t(s)] += aligned;
       rows.sft_counts[size_t(s)] += likely;
       if (aligned || likely) {

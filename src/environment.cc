@@ -20,7 +20,8 @@ struct Environment::Async {
   /// Hands the results of a device over.
   void finish() {
     if (cuda_error != 0) {
-      gpu::synchronize(place.device, place.stream);  // throws it in CUDA's own words, if CUDA still has it
+      gpu::synchronize(place.device,
+                       place.stream);  // throws it in CUDA's own words, if CUDA still has it
       throw gpu::Error("the work of the stream", cuda_error, "cudaError",
                        ("it ended with error " + std::to_string(cuda_error)).c_str());
     }
@@ -28,10 +29,11 @@ struct Environment::Async {
   }
 };
 
-// Teardown of an environment (worker.terminate(), process.exit()): cleanup hooks run last in, first out. The drain below is added
-// after the thread-safe function, so it runs before that closes: it cancels every job and waits until each has made its last call;
-// one on a device ends when the device is done with it. on_done then runs without an environment and may only free. What JavaScript
-// owned is freed when nothing runs any more that might use it.
+// Teardown of an environment (worker.terminate(), process.exit()): cleanup hooks run last in, first
+// out. The drain below is added after the thread-safe function, so it runs before that closes: it
+// cancels every job and waits until each has made its last call; one on a device ends when the
+// device is done with it. on_done then runs without an environment and may only free. What
+// JavaScript owned is freed when nothing runs any more that might use it.
 void Environment::create(Napi::Env env) {
   auto* state = new Environment;
   state->pool_ = Pool::shared();
@@ -57,7 +59,8 @@ void Environment::drain() {
   owned_.clear();
 }
 
-/// The job stops at its next row, or at once where no thread has begun it, whatever it waits behind.
+/// The job stops at its next row, or at once where no thread has begun it, whatever it waits
+/// behind.
 void Environment::cancel(Async& async) {
   async.job->cancelled = true;
   if (pool_->withdraw(async.task) > 0) ended(&async);
@@ -83,7 +86,8 @@ void Environment::free(Owned kind, uint64_t handle) {
   free();
 }
 
-std::shared_ptr<Environment::Async> Environment::prepare(std::unique_ptr<Job> job, Napi::Object pinned, Napi::Function done) {
+std::shared_ptr<Environment::Async> Environment::prepare(std::unique_ptr<Job> job,
+                                                         Napi::Object pinned, Napi::Function done) {
   auto async = std::make_shared<Async>();
   async->job = std::move(job);
   async->pinned = Napi::Persistent(pinned);
@@ -103,12 +107,14 @@ void Environment::never_started(Async& async) {
 
 Napi::Value Environment::started(Napi::Env env, const std::shared_ptr<Async>& async) {
   if (live_.size() == 1) done_.Ref(env);  // an idle addon does not keep the process alive
-  return Napi::Function::New(env, [this, weak = std::weak_ptr<Async>(async)](const Napi::CallbackInfo&) {
-    if (const std::shared_ptr<Async> live = weak.lock()) cancel(*live);
-  });
+  return Napi::Function::New(env,
+                             [this, weak = std::weak_ptr<Async>(async)](const Napi::CallbackInfo&) {
+                               if (const std::shared_ptr<Async> live = weak.lock()) cancel(*live);
+                             });
 }
 
-Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done) {
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work,
+                               Napi::Object pinned, Napi::Function done) {
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
   try {
     async->task = pool_->post(
@@ -128,8 +134,8 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> w
   return started(pinned.Env(), async);
 }
 
-Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch, const gpu::Place& place, Napi::Object pinned,
-                               Napi::Function done) {
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch,
+                               const gpu::Place& place, Napi::Object pinned, Napi::Function done) {
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
   async->launch = std::move(launch);
   async->place = place;
@@ -143,7 +149,8 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<gpu::La
     // The launch is freed on the way out, which must not happen under the device.
     try {
       gpu::synchronize(place.device, place.stream);
-    } catch (const gpu::Error&) {  // a device that failed has ended, too; what notify said is the news
+    } catch (
+        const gpu::Error&) {  // a device that failed has ended, too; what notify said is the news
     }
     throw;
   }

@@ -1,5 +1,6 @@
-// Asynchronous jobs of one Node environment (the main thread or a worker), and what its JavaScript owns outside the heap. All state
-// lives here, none in statics, so that an environment can go at any moment: see the order of teardown in environment.cc.
+// Asynchronous jobs of one Node environment (the main thread or a worker), and what its JavaScript
+// owns outside the heap. All state lives here, none in statics, so that an environment can go at
+// any moment: see the order of teardown in environment.cc.
 #pragma once
 #include <napi.h>
 #include <condition_variable>
@@ -26,22 +27,28 @@ class Environment {
   /// Threads of a call that does not say how many.
   int processors() const { return processors_; }
 
-  /// Calls `work` on the pool and then `done(error | undefined, cancelled)` on this environment's thread. `pinned` stays alive until
-  /// then. Returns a function that cancels: a job that waits for a thread is reported at once, a running one when it has stopped.
-  Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned, Napi::Function done);
+  /// Calls `work` on the pool and then `done(error | undefined, cancelled)` on this environment's
+  /// thread. `pinned` stays alive until then. Returns a function that cancels: a job that waits for
+  /// a thread is reported at once, a running one when it has stopped.
+  Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned,
+                    Napi::Function done);
 
-  /// The same for a job that was enqueued on a device: `done` is called once the stream is past it. It is not stopped by cancelling;
-  /// it only reports that it was.
-  Napi::Value start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch, const gpu::Place& place, Napi::Object pinned, Napi::Function done);
+  /// The same for a job that was enqueued on a device: `done` is called once the stream is past it.
+  /// It is not stopped by cancelling; it only reports that it was.
+  Napi::Value start(std::unique_ptr<Job> job, std::unique_ptr<gpu::Launch> launch,
+                    const gpu::Place& place, Napi::Object pinned, Napi::Function done);
 
-  /// Device memory, streams, events and page-locked memory die with the environment that made them. On its thread only.
+  /// Device memory, streams, events and page-locked memory die with the environment that made them.
+  /// On its thread only.
   enum class Owned { memory, stream, event, pinned };
-  void own(Owned kind, uint64_t handle, std::function<void()> free) { owned_[{kind, handle}] = std::move(free); }
+  void own(Owned kind, uint64_t handle, std::function<void()> free) {
+    owned_[{kind, handle}] = std::move(free);
+  }
   /// Frees it now; what was freed already is left alone.
   void free(Owned kind, uint64_t handle);
 
-  /// For benchmarks: events that the next synchronous job on a device records right before and after its work, without what the host
-  /// does around it. 0 once they were.
+  /// For benchmarks: events that the next synchronous job on a device records right before and
+  /// after its work, without what the host does around it. 0 once they were.
   struct {
     gpu::Event begin = 0, end = 0;
   } time_next;
@@ -51,7 +58,8 @@ class Environment {
   static void on_done(Napi::Env env, Napi::Function, Environment* state, Async* async);
   using DoneFunction = Napi::TypedThreadSafeFunction<Environment, Async, on_done>;
 
-  std::shared_ptr<Async> prepare(std::unique_ptr<Job> job, Napi::Object pinned, Napi::Function done);
+  std::shared_ptr<Async> prepare(std::unique_ptr<Job> job, Napi::Object pinned,
+                                 Napi::Function done);
   Napi::Value started(Napi::Env env, const std::shared_ptr<Async>& async);
   void never_started(Async& async);
   void cancel(Async& async);

@@ -1,10 +1,12 @@
-// The exponential of every kernel without a table: one float32, or a vector of them, host and device.
+// The exponential of every kernel without a table: one float32, or a vector of them, host and
+// device.
 #pragma once
 
 #if defined(__CUDACC__)
 #define DIRALIGN_HD_KERNEL __host__ __device__ __forceinline__
 #else
-// Never out of line: a copy compiled for one instruction set must not be linked into another's kernels.
+// Never out of line: a copy compiled for one instruction set must not be linked into another's
+// kernels.
 #define DIRALIGN_HD_KERNEL [[gnu::always_inline]] inline
 #endif
 
@@ -15,8 +17,8 @@ constexpr float round_to_whole = 0x1.8p23f;
 /// Below this the exponential is 0: the result would leave the normal numbers.
 constexpr float exp_underflow = -86.6f;
 
-/// e^(x - n ln 2) for n = x / ln 2 rounded, to about 1 ulp. ln 2 is split so that the first product is exact without FMA; the
-/// polynomial is minimax, of degree 6.
+/// e^(x - n ln 2) for n = x / ln 2 rounded, to about 1 ulp. ln 2 is split so that the first product
+/// is exact without FMA; the polynomial is minimax, of degree 6.
 template <class Real>
 DIRALIGN_HD_KERNEL Real exp_of_remainder(Real x, Real n) {
   Real r = n * -0x1.62e4p-1f + x;

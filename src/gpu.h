@@ -1,8 +1,10 @@
-// The CUDA backend as the addon sees it: plain C++, no CUDA header. cuda/ implements it; src/gpu_absent.cc does in a build
-// without CUDA, where `status().compiled` is false and nothing else may be called.
+// The CUDA backend as the addon sees it: plain C++, no CUDA header. cuda/ implements it;
+// src/gpu_absent.cc does in a build without CUDA, where `status().compiled` is false and nothing
+// else may be called.
 //
-// Handles of streams and events are CUDA's own (cudaStream_t, cudaEvent_t) as integers: other libraries' can be passed in. 0 is the
-// default stream. Every function selects the device it is given and restores the calling thread's own on return.
+// Handles of streams and events are CUDA's own (cudaStream_t, cudaEvent_t) as integers: other
+// libraries' can be passed in. 0 is the default stream. Every function selects the device it is
+// given and restores the calling thread's own on return.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -39,10 +41,12 @@ struct Device {
   int major = 0, minor = 0;  ///< compute capability
   int multiprocessors = 0;
   size_t memory = 0, l2_cache = 0, shared_memory = 0;  ///< bytes; the last per block, opted in
-  double memory_bandwidth = 0;  ///< bytes per second by clock and bus width, 0 where the driver does not tell
+  double memory_bandwidth =
+      0;  ///< bytes per second by clock and bus width, 0 where the driver does not tell
 };
 Device device(int index);
-/// Bytes. Starts the device for this process, which takes some hundred megabytes of it; `device` does not.
+/// Bytes. Starts the device for this process, which takes some hundred megabytes of it; `device`
+/// does not.
 size_t free_memory(int device);
 
 /// A loss kernel on a device. Fewer resident blocks than the registers were cut for mean that other
@@ -83,8 +87,8 @@ PointerInfo inspect(const void* pointer, size_t bytes = 1);
 void pin(void* data, size_t bytes);
 void unpin(void* data);
 
-/// Copies between host and device, in the order of the stream; returns when done. Pageable memory goes through pinned stages, in
-/// chunks that overlap. Safe on any thread.
+/// Copies between host and device, in the order of the stream; returns when done. Pageable memory
+/// goes through pinned stages, in chunks that overlap. Safe on any thread.
 void copy_to_device(int device, Stream stream, void* to, const void* from, size_t bytes);
 void copy_to_host(int device, Stream stream, void* to, const void* from, size_t bytes);
 /// Within the device; enqueued only.
@@ -103,7 +107,8 @@ void wait(int device, Stream stream, Event event);
 bool ended(int device, Event event);
 void synchronize_event(int device, Event event);
 double milliseconds(int device, Event from, Event to);
-/// Calls `done(cudaError_t)` once, on a thread of CUDA and after all earlier work of the stream, failed or not. It must not call CUDA.
+/// Calls `done(cudaError_t)` once, on a thread of CUDA and after all earlier work of the stream,
+/// failed or not. It must not call CUDA.
 void notify(int device, Stream stream, std::function<void(int)> done);
 
 /// Where device data is, and the stream it is ordered on.
@@ -123,27 +128,31 @@ class Launch {
   /// Once the stream is past the work, and did not fail: fills the job's host outputs.
   virtual void finish() = 0;
 };
-/// Enqueue only, on the caller's thread, and return before the device is done: `synchronize` or `notify`, then `finish`. When
-/// something is thrown nothing was written.
+/// Enqueue only, on the caller's thread, and return before the device is done: `synchronize` or
+/// `notify`, then `finish`. When something is thrown nothing was written.
 std::unique_ptr<Launch> launch(LossJob& job, const Place& place);
 std::unique_ptr<Launch> launch(SequenceLogpsJob& job, const Place& place);
 std::unique_ptr<Launch> launch(TokenLogpsJob& job, const Place& place);
 
-/// Why jobs with an output layer cannot run on a device, or empty: they need cuBLASLt, which is loaded when it is first asked for.
+/// Why jobs with an output layer cannot run on a device, or empty: they need cuBLASLt, which is
+/// loaded when it is first asked for.
 const std::string& layer_problem();
-/// Jobs with an output layer in device memory. The host decides between the products, so they run to the end, on any thread, and stop
-/// between chunks once the job is cancelled; the stream is past the work on return.
+/// Jobs with an output layer in device memory. The host decides between the products, so they run
+/// to the end, on any thread, and stop between chunks once the job is cancelled; the stream is past
+/// the work on return.
 void run_layer(LossJob& job, const Place& place);
 void run_layer(SequenceLogpsJob& job, const Place& place);
 void run_layer(TokenLogpsJob& job, const Place& place);
 
-/// Jobs on host arrays, those with an output layer included: scored rows travel in chunks of whole pairs through pinned stages, copies and kernels overlapping. Runs to
-/// the end, on any thread; stops between chunks once the job is cancelled.
+/// Jobs on host arrays, those with an output layer included: scored rows travel in chunks of whole
+/// pairs through pinned stages, copies and kernels overlapping. Runs to the end, on any thread;
+/// stops between chunks once the job is cancelled.
 void run_staged(LossJob& job, int device);
 void run_staged(SequenceLogpsJob& job, int device);
 void run_staged(TokenLogpsJob& job, int device);
 
-/// Plain copy kernel with 16-byte accesses, the yardstick of benchmarks; enqueued only. Both addresses 16-byte aligned.
+/// Plain copy kernel with 16-byte accesses, the yardstick of benchmarks; enqueued only. Both
+/// addresses 16-byte aligned.
 void copy_kernel(int device, Stream stream, void* to, const void* from, size_t bytes);
 
 }  // namespace diralign::gpu

@@ -1,4 +1,5 @@
-// What a call computes, whatever the backend: the batch, its rows, the objective and where the results go.
+// What a call computes, whatever the backend: the batch, its rows, the objective and where the
+// results go.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -15,21 +16,22 @@ namespace diralign {
 struct GradientOutput {
   enum class Mode { none, dense, factored };
   Mode mode = Mode::none;
-  void* data = nullptr;         ///< where the logits are; same dtype and stride; may be the logits
-  int64_t elements = 0;         ///< of data: the last row may end with or without padding
-  bool zeroed = false;          ///< fresh memory: rows and columns that are to be 0 already are
-  float* row_scale = nullptr;   ///< 'factored': one per row, zeroed; always in host memory
+  void* data = nullptr;        ///< where the logits are; same dtype and stride; may be the logits
+  int64_t elements = 0;        ///< of data: the last row may end with or without padding
+  bool zeroed = false;         ///< fresh memory: rows and columns that are to be 0 already are
+  float* row_scale = nullptr;  ///< 'factored': one per row, zeroed; always in host memory
 };
 
-/// The last layer of a model, in place of the logits that it would give: logits[r, v] = sum over k of hidden[r, k] weight[v, k], plus
-/// bias[v]. All three have the batch's dtype; the batch has no logits then.
+/// The last layer of a model, in place of the logits that it would give: logits[r, v] = sum over k
+/// of hidden[r, k] weight[v, k], plus bias[v]. All three have the batch's dtype; the batch has no
+/// logits then.
 struct OutputLayer {
   const void* hidden = nullptr;  ///< [rows, hidden_size]
   const void* weight = nullptr;  ///< [vocab, hidden_size]
   const void* bias = nullptr;    ///< [vocab], or null
   int64_t hidden_size = 0;
-  size_t memory = 0;             ///< bytes that the workspace may take; O(rows) of bookkeeping not counted
-  size_t memory_used = 0;        ///< out: the most it took
+  size_t memory = 0;  ///< bytes that the workspace may take; O(rows) of bookkeeping not counted
+  size_t memory_used = 0;  ///< out: the most it took
 };
 
 /// Where the gradients of an output layer go; null: left out.
@@ -68,10 +70,10 @@ struct MeasuresAsked {
 
 struct LossJob : Job {
   Objective objective{};
-  Array<double> reference;  ///< per sequence; empty without one
-  GradientOutput gradient;          ///< of the logits
-  LayerGradients layer_gradients;   ///< of the layer, where there is one
-  double gradient_scale = 1;        ///< multiplies the gradients, and nothing of `outputs`
+  Array<double> reference;         ///< per sequence; empty without one
+  GradientOutput gradient;         ///< of the logits
+  LayerGradients layer_gradients;  ///< of the layer, where there is one
+  double gradient_scale = 1;       ///< multiplies the gradients, and nothing of `outputs`
   LossOutputs outputs{};
   MeasuresAsked asked;
   double* logps = nullptr;  ///< per sequence
@@ -83,7 +85,8 @@ struct LossJob : Job {
     return any ? diralign::largest_coefficient(FLT_MAX, gradient_scale) : DBL_MAX;
   }
   BatchTerms terms() const {
-    return batch_terms(objective, batch.sequences, rows.counts.data(), rows.sft_counts.data(), reference.empty() ? nullptr : reference.data());
+    return batch_terms(objective, batch.sequences, rows.counts.data(), rows.sft_counts.data(),
+                       reference.empty() ? nullptr : reference.data());
   }
 };
 
@@ -92,10 +95,12 @@ struct RowCoefficients {
   double align, likelihood;
   bool idle() const { return align == 0 && likelihood == 0; }
 };
-inline RowCoefficients row_coefficients(const LossJob& job, const BatchLoss& loss, const ScoredRow& row) {
+inline RowCoefficients row_coefficients(const LossJob& job, const BatchLoss& loss,
+                                        const ScoredRow& row) {
   const double align = row.has_label() ? job.outputs.coefficients[row.sequence] : 0;
   const double likelihood = row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0;
-  return {gradient_coefficient(align, job.gradient_scale), gradient_coefficient(likelihood, job.gradient_scale)};
+  return {gradient_coefficient(align, job.gradient_scale),
+          gradient_coefficient(likelihood, job.gradient_scale)};
 }
 
 /// The scale of every scored row of a factored gradient; the others stay 0.
@@ -125,7 +130,8 @@ struct SequenceLogpsJob : Job {
 inline void write_sequence_logps(SequenceLogpsJob& job, const Array<double>& row_logps) {
   for (int64_t s = 0; s < job.batch.sequences; s++) {
     double sum = 0;
-    for (int64_t i = job.rows.begin[size_t(s)]; i < job.rows.end[size_t(s)]; i++) sum += row_logps[size_t(i)];
+    for (int64_t i = job.rows.begin[size_t(s)]; i < job.rows.end[size_t(s)]; i++)
+      sum += row_logps[size_t(i)];
     job.logps[s] = sum;
   }
 }

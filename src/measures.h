@@ -22,7 +22,8 @@ DIRALIGN_HD RowMeasures row_measures(const RowSums& sums, const RowStatistics& s
 /// After BatchLoss::finish. `rows`: one per scored row; those that the likelihood term alone scores
 /// do not count. The order of the additions is the rows', whoever measured them.
 inline void write_measures(LossJob& job, const Array<RowMeasures>& rows) {
-  const int64_t pairs = job.objective.likelihood_only() ? job.batch.sequences : job.batch.sequences / 2;
+  const int64_t pairs =
+      job.objective.likelihood_only() ? job.batch.sequences : job.batch.sequences / 2;
   double entropies = 0, largest = 0, logits[2] = {}, counts[2] = {};  // by side: chosen, rejected
   for (size_t i = 0; i < rows.size(); i++) {
     const ScoredRow& r = job.rows.scored[i];

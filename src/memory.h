@@ -11,7 +11,8 @@ namespace diralign {
 /// The system refused an allocation of `bytes`.
 class OutOfMemory : public std::bad_alloc {
  public:
-  explicit OutOfMemory(size_t bytes) : bytes(bytes), message_(std::to_string(bytes) + " bytes could not be allocated") {}
+  explicit OutOfMemory(size_t bytes)
+      : bytes(bytes), message_(std::to_string(bytes) + " bytes could not be allocated") {}
   const char* what() const noexcept override { return message_.c_str(); }
 
   const size_t bytes;
@@ -30,7 +31,8 @@ struct Allocator {
   T* allocate(size_t count) {
     constexpr size_t most = std::numeric_limits<ptrdiff_t>::max() / sizeof(T);
     void* const data = count > most ? nullptr : ::operator new(count * sizeof(T), std::nothrow);
-    if (!data) throw OutOfMemory(count > most ? std::numeric_limits<size_t>::max() : count * sizeof(T));
+    if (!data)
+      throw OutOfMemory(count > most ? std::numeric_limits<size_t>::max() : count * sizeof(T));
     return static_cast<T*>(data);
   }
   void deallocate(T* data, size_t) { ::operator delete(data); }

@@ -6,7 +6,8 @@
 
 namespace diralign {
 
-void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* target, int64_t elements, int threads) {
+void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* target,
+                     int64_t elements, int threads) {
   const cpu::LoopKernels& loops = cpu::kernel_set().loops;
   constexpr int64_t step = 32000;
   static std::atomic<float> sink;  // the sums must not be optimised away
@@ -18,9 +19,7 @@ void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* ta
       case MemoryLoop::read:
         sink.store(loops.read(source + first, n), std::memory_order_relaxed);
         break;
-      case MemoryLoop::scale:
-        loops.scale(target + first, n, 1.0f);
-        break;
+      case MemoryLoop::scale: loops.scale(target + first, n, 1.0f); break;
       case MemoryLoop::copy:
         std::memcpy(target + first, source + first, size_t(n) * sizeof(float));
         break;

@@ -1,4 +1,5 @@
-// What the memory allows, with the kernels' own threads and instructions: the denominators of the benchmarks.
+// What the memory allows, with the kernels' own threads and instructions: the denominators of the
+// benchmarks.
 #pragma once
 #include <cstdint>
 #include "pool.h"
@@ -7,7 +8,9 @@ namespace diralign {
 
 enum class MemoryLoop { read, scale, copy };
 
-/// One pass over `elements` floats: a sum of `source`, `target` scaled in place by 1, or memcpy from `source` to `target`.
-void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* target, int64_t elements, int threads);
+/// One pass over `elements` floats: a sum of `source`, `target` scaled in place by 1, or memcpy
+/// from `source` to `target`.
+void run_memory_loop(Pool& pool, MemoryLoop kind, const float* source, float* target,
+                     int64_t elements, int threads);
 
 }  // namespace diralign

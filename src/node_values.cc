@@ -10,7 +10,8 @@ Untyped untyped(Napi::Value value) {
   if (!value.IsTypedArray()) return view;
   napi_value buffer;
   size_t offset;
-  if (napi_get_typedarray_info(value.Env(), value, &view.type, &view.elements, &view.data, &buffer, &offset) != napi_ok)
+  if (napi_get_typedarray_info(value.Env(), value, &view.type, &view.elements, &view.data, &buffer,
+                               &offset) != napi_ok)
     throw Napi::Error::New(value.Env(), "diralign: unreadable typed array");
   return view;
 }
@@ -18,18 +19,14 @@ Untyped untyped(Napi::Value value) {
 size_t Untyped::bytes() const {
   switch (type) {
     case napi_int16_array:
-    case napi_uint16_array:
-      return 2 * elements;
+    case napi_uint16_array: return 2 * elements;
     case napi_int32_array:
     case napi_uint32_array:
-    case napi_float32_array:
-      return 4 * elements;
+    case napi_float32_array: return 4 * elements;
     case napi_float64_array:
     case napi_bigint64_array:
-    case napi_biguint64_array:
-      return 8 * elements;
-    default:
-      return elements;
+    case napi_biguint64_array: return 8 * elements;
+    default: return elements;
   }
 }
 
@@ -38,8 +35,10 @@ void* typed_data(Napi::Value value, const char* name, napi_typedarray_type type,
   const Untyped u = untyped(value);
   const bool is_typed = value.IsTypedArray() && u.type == type;
   if (!is_typed || u.elements < elements)
-    throw Refused(std::string(name) + ": " + (is_typed ? std::to_string(u.elements) + " elements" : "another type") + " at the computation; expected at least " +
-                  std::to_string(elements) + " elements");
+    throw Refused(std::string(name) + ": " +
+                  (is_typed ? std::to_string(u.elements) + " elements" : "another type") +
+                  " at the computation; expected at least " + std::to_string(elements) +
+                  " elements");
   return u.data;
 }
 
@@ -51,14 +50,17 @@ uint64_t unsigned_integer(Napi::Value value) {
 Napi::Error to_javascript(Napi::Env env, const std::exception& error) {
   Napi::Error result = Napi::Error::New(env, error.what());
   auto name = [&](const std::string& text) { result.Set("name", Napi::String::New(env, text)); };
-  auto number = [&](const char* key, double value) { result.Set(key, Napi::Number::New(env, value)); };
+  auto number = [&](const char* key, double value) {
+    result.Set(key, Napi::Number::New(env, value));
+  };
   if (const auto* workspace = dynamic_cast<const WorkspaceTooSmall*>(&error)) {
     name("WorkspaceTooSmall");
     number("bytes", double(workspace->needed));
   } else if (const auto* memory = dynamic_cast<const OutOfMemory*>(&error)) {
     name("OutOfMemory");
     number("bytes", double(memory->bytes));
-  } else if (dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const std::length_error*>(&error)) {
+  } else if (dynamic_cast<const std::bad_alloc*>(&error) ||
+             dynamic_cast<const std::length_error*>(&error)) {
     name("OutOfMemory");
   } else if (dynamic_cast<const Refused*>(&error)) {
     name("Refused");

@@ -45,8 +45,9 @@ T* elements_of(const Napi::Object& request, const char* name, size_t elements) {
 /// A bigint of 64 bits: an address or a handle.
 uint64_t unsigned_integer(Napi::Value value);
 
-/// A C++ exception as JavaScript sees it. An error of CUDA has CUDA's name, and its number as `code`; WorkspaceTooSmall and OutOfMemory
-/// keep their names and have the `bytes` that were needed; Refused keeps its name.
+/// A C++ exception as JavaScript sees it. An error of CUDA has CUDA's name, and its number as
+/// `code`; WorkspaceTooSmall and OutOfMemory keep their names and have the `bytes` that were
+/// needed; Refused keeps its name.
 Napi::Error to_javascript(Napi::Env env, const std::exception& error);
 
 /// A C++ exception must not cross into the engine.

@@ -57,7 +57,8 @@ uint64_t Pool::post(std::function<void()> task, int threads, int copies) {
     for (; idle_ < waiting_ && threads_.size() < most; idle_++) {
       threads_.emplace_back([this] { work(); });
 #if defined(__linux__)
-      pthread_setname_np(threads_.back().native_handle(), "diralign");  // as top and debuggers show it
+      pthread_setname_np(threads_.back().native_handle(),
+                         "diralign");  // as top and debuggers show it
 #endif
     }
   } catch (const std::exception&) {
@@ -74,7 +75,8 @@ uint64_t Pool::post(std::function<void()> task, int threads, int copies) {
 }
 
 int Pool::withdraw(uint64_t task) {
-  std::map<uint64_t, Queued>::node_type found;  // destroyed without the lock: what the task holds may be large
+  std::map<uint64_t, Queued>::node_type
+      found;  // destroyed without the lock: what the task holds may be large
   std::lock_guard<std::mutex> lock(mutex_);
   found = tasks_.extract(task);
   if (!found) return 0;
@@ -107,8 +109,8 @@ void Pool::work() {
 }
 
 struct Team::State {
-  // Items left in the low bits, the phase above them: an item is taken by a compare-and-swap, so that a helper that slept through a
-  // phase cannot take one of it.
+  // Items left in the low bits, the phase above them: an item is taken by a compare-and-swap, so
+  // that a helper that slept through a phase cannot take one of it.
   static constexpr int phase_shift = 40;
   std::atomic<uint64_t> ticket{0};
   std::atomic<int64_t> done{0};
@@ -127,7 +129,8 @@ struct Team::State {
     for (;;) {
       const uint64_t remaining = t & ((uint64_t{1} << phase_shift) - 1);
       if (remaining == 0) return false;
-      if (ticket.compare_exchange_weak(t, t - 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      if (ticket.compare_exchange_weak(t, t - 1, std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
         index = count - int64_t(remaining);
         return true;
       }

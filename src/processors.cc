@@ -36,7 +36,8 @@ std::optional<std::string> read_file(const std::string& path) {
   if (!file) return std::nullopt;
   std::string text;
   char part[4096];
-  for (size_t read; (read = std::fread(part, 1, sizeof part, file.get())) > 0;) text.append(part, read);
+  for (size_t read; (read = std::fread(part, 1, sizeof part, file.get())) > 0;)
+    text.append(part, read);
   return std::ferror(file.get()) ? std::nullopt : std::optional(text);
 }
 
@@ -55,8 +56,9 @@ bool contains(const std::vector<std::string>& list, const char* word) {
 std::string unescaped(const std::string& text) {
   std::string result;
   for (size_t i = 0; i < text.size(); i++) {
-    const bool octal = text[i] == '\\' && i + 3 < text.size() &&
-                       std::all_of(&text[i + 1], &text[i + 4], [](char c) { return c >= '0' && c <= '7'; });
+    const bool octal =
+        text[i] == '\\' && i + 3 < text.size() &&
+        std::all_of(&text[i + 1], &text[i + 4], [](char c) { return c >= '0' && c <= '7'; });
     result += octal ? char(std::stoi(text.substr(i + 1, 3), nullptr, 8)) : text[i];
     if (octal) i += 3;
   }
@@ -71,14 +73,17 @@ struct Mount {
   std::string root, point;
 };
 
-/// man 5 proc: "36 35 98:0 ROOT POINT rw,noatime master:1 - TYPE SOURCE OPTIONS", with any number of fields before the dash.
+/// man 5 proc: "36 35 98:0 ROOT POINT rw,noatime master:1 - TYPE SOURCE OPTIONS", with any number
+/// of fields before the dash.
 std::optional<Mount> read_mount(const std::string& line) {
   const std::vector<std::string> fields = split(line, ' ');
   const auto dash = std::find(fields.begin(), fields.end(), "-");
   if (dash - fields.begin() < 5 || fields.end() - dash < 4) return std::nullopt;
   const std::string &type = dash[1], &options = dash[3];
-  if (type != "cgroup2" && !(type == "cgroup" && contains(split(options, ','), "cpu"))) return std::nullopt;
-  return Mount{type == "cgroup2" ? Version::v2 : Version::v1, unescaped(fields[3]), unescaped(fields[4])};
+  if (type != "cgroup2" && !(type == "cgroup" && contains(split(options, ','), "cpu")))
+    return std::nullopt;
+  return Mount{type == "cgroup2" ? Version::v2 : Version::v1, unescaped(fields[3]),
+               unescaped(fields[4])};
 }
 
 /// man 7 cgroups: "HIERARCHY:CONTROLLERS:PATH"; version 2 names no controllers.
@@ -87,7 +92,8 @@ std::optional<std::string> group_of(const std::string& groups, Version version) 
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool found = version == Version::v2 ? controllers.empty() : contains(split(controllers, ','), "cpu");
+    const bool found =
+        version == Version::v2 ? controllers.empty() : contains(split(controllers, ','), "cpu");
     if (found) return line.substr(second + 1);
   }
   return std::nullopt;
@@ -100,7 +106,8 @@ std::optional<double> quota_of(const ReadFile& read, Version version, const std:
     text.str(read(folder + "/cpu.max").value_or(""));  // "QUOTA PERIOD", where QUOTA may be "max"
   } else {
     // -1 is no quota.
-    text.str(read(folder + "/cpu.cfs_quota_us").value_or("") + " " + read(folder + "/cpu.cfs_period_us").value_or(""));
+    text.str(read(folder + "/cpu.cfs_quota_us").value_or("") + " " +
+             read(folder + "/cpu.cfs_period_us").value_or(""));
   }
   int64_t quota = 0, period = 0;
   if (!(text >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;
@@ -110,7 +117,8 @@ std::optional<double> quota_of(const ReadFile& read, Version version, const std:
 /// `group` as seen from `root`, "" where they are the same; nothing where it is not within.
 std::optional<std::string> below(const std::string& root, const std::string& group) {
   const std::string prefix = root == "/" ? "" : root;
-  if (group.compare(0, prefix.size(), prefix) != 0 || group.find("/..") != std::string::npos) return std::nullopt;
+  if (group.compare(0, prefix.size(), prefix) != 0 || group.find("/..") != std::string::npos)
+    return std::nullopt;
   const std::string rest = group.substr(prefix.size());
   if (rest == "/") return "";
   return rest.empty() || rest[0] == '/' ? std::optional(rest) : std::nullopt;
@@ -123,7 +131,8 @@ std::optional<int> quota_processors(const ReadFile& read) {
   double least = std::numeric_limits<double>::infinity();
   for (const std::string& line : split(read("/proc/self/mountinfo").value_or(""), '\n')) {
     const std::optional<Mount> mount = read_mount(line);
-    const std::optional<std::string> group = mount ? group_of(groups, mount->version) : std::nullopt;
+    const std::optional<std::string> group =
+        mount ? group_of(groups, mount->version) : std::nullopt;
     const std::optional<std::string> path = group ? below(mount->root, *group) : std::nullopt;
     if (!path) continue;
     // From the process's own group to the outermost that is seen here.

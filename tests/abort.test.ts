@@ -30,9 +30,16 @@ describe('abort', () => {
     expectAborted(await refusal(objective.async(own, { signal, inPlace: true })), signal.reason);
     expect(sameBits(own.logits, small.logits)).toBe(true);
     const gradWeight = new Float32Array(4).fill(3);
-    const layer = { hidden: new Float32Array(2), weight: new Float32Array(4), shape: [2, 1, 4] as const };
+    const layer = {
+      hidden: new Float32Array(2),
+      weight: new Float32Array(4),
+      shape: [2, 1, 4] as const,
+    };
     const batch = { ...layer, labels: new Int32Array(2), reference: Float64Array.of(-1, -1) };
-    expectAborted(await refusal(objective.fromHidden.async(batch, { out: { gradWeight }, signal })), signal.reason);
+    expectAborted(
+      await refusal(objective.fromHidden.async(batch, { out: { gradWeight }, signal })),
+      signal.reason,
+    );
     expect([...gradWeight]).toEqual([3, 3, 3, 3]);
   });
 
@@ -46,7 +53,10 @@ describe('abort', () => {
         return small.labels;
       },
     };
-    expectAborted(await refusal(objective.async(batch, { signal: controller.signal, inPlace: true })), 'in a getter');
+    expectAborted(
+      await refusal(objective.async(batch, { signal: controller.signal, inPlace: true })),
+      'in a getter',
+    );
     expect(sameBits(own.logits, small.logits)).toBe(true);
     expect(listeners(controller.signal)).toBe(0);
   });
@@ -55,7 +65,9 @@ describe('abort', () => {
     const didNotWait = await whileOccupied(async () => {
       const controllers = Array.from({ length: 20 }, () => new AbortController());
       const batches = controllers.map(() => copyOf(small));
-      const pending = controllers.map(({ signal }, i) => objective.async(present(batches[i]), { signal, inPlace: true }));
+      const pending = controllers.map(({ signal }, i) =>
+        objective.async(present(batches[i]), { signal, inPlace: true }),
+      );
       // The last first: it is not the head of the queue that leaves.
       for (const [i, controller] of [...controllers.entries()].reverse()) {
         controller.abort(i);
@@ -116,7 +128,11 @@ describe('abort', () => {
     layer.weight.fill(1, 0, 1024);
     const gradHidden = new Float32Array(layer.hidden.length);
     const controller = new AbortController();
-    const run = { memory: 2 ** 24, out: { gradHidden, gradWeight: false }, signal: controller.signal } as const;
+    const run = {
+      memory: 2 ** 24,
+      out: { gradHidden, gradWeight: false },
+      signal: controller.signal,
+    } as const;
     const pending = refusal(dirAlignLoss('sft').fromHidden.async(layer, run));
     let over: unknown = false;
     void pending.then(() => (over = true));
@@ -140,9 +156,13 @@ describe('the signal', () => {
     await objective.async(small, { signal });
     expect(listeners(signal)).toBe(0);
     const wrong = { ...small, labels: small.labels.map(() => 9) };
-    expect(await refusal(objective.async(wrong, { signal }))).toMatchObject({ code: 'ERR_DIRALIGN_LABEL' });
+    expect(await refusal(objective.async(wrong, { signal }))).toMatchObject({
+      code: 'ERR_DIRALIGN_LABEL',
+    });
     expect(listeners(signal)).toBe(0);
-    expect(await refusal(objective.async({ ...small, shape: [1, 1, 1] }, { signal }))).toMatchObject({
+    expect(
+      await refusal(objective.async({ ...small, shape: [1, 1, 1] }, { signal })),
+    ).toMatchObject({
       code: 'ERR_DIRALIGN_SHAPE',
     });
     expect(listeners(signal)).toBe(0);
@@ -191,7 +211,9 @@ describe('the signal', () => {
     };
     first.signal.addEventListener('abort', listener, { once: true });
     const didNotWait = await whileOccupied(async () => {
-      const pending = [first, second].map(({ signal }) => refusal(objective.async(small, { signal })));
+      const pending = [first, second].map(({ signal }) =>
+        refusal(objective.async(small, { signal })),
+      );
       first.abort('one');
       expectAborted(await pending[0], 'one');
       expectAborted(await pending[1], 'too');
@@ -244,7 +266,16 @@ describe('the signal', () => {
 
   test('that is none is refused', async () => {
     const forged = Object.create(AbortSignal.prototype) as AbortSignal;
-    const none = [null, true, 'signal', {}, { aborted: true }, new EventTarget(), new AbortController(), forged];
+    const none = [
+      null,
+      true,
+      'signal',
+      {},
+      { aborted: true },
+      new EventTarget(),
+      new AbortController(),
+      forged,
+    ];
     for (const signal of none) {
       const error = await refusal(objective.async(small, { signal: signal as AbortSignal }));
       expect(error).toBeInstanceOf(DirAlignError);

@@ -29,7 +29,10 @@ describe.runIf(hasLimits && !isSanitized)('an allocation that fails', () => {
     ['workspace', 40],
     ['workspaceAsync', 40],
   ])('%s, with %i MiB to spare', async (door, headroom) => {
-    const { stdout, stderr } = await runScript(compiled, 'allocation.mjs', [door, String(headroom)]);
+    const { stdout, stderr } = await runScript(compiled, 'allocation.mjs', [
+      door,
+      String(headroom),
+    ]);
     expect(stderr).toBe('');
     const { ours, code, message, next } = JSON.parse(stdout) as Record<string, unknown>;
     expect({ ours, code }).toEqual({ ours: true, code: 'ERR_DIRALIGN_MEMORY' });

@@ -1,4 +1,5 @@
-// Off the event loop: what asynchronous calls give, what they leave alone meanwhile, and arrays that go under them.
+// Off the event loop: what asynchronous calls give, what they leave alone meanwhile, and arrays
+// that go under them.
 import { execFileSync } from 'node:child_process';
 import { getEventListeners } from 'node:events';
 import { closeSync, openSync } from 'node:fs';
@@ -26,29 +27,38 @@ describe('the event loop', () => {
     expect(didNotWait).toBe(true);
   });
 
-  test.runIf(process.platform === 'linux')('has its own threads: a call computes while all of libuv are stuck', async () => {
-    const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'diralign-fifo-'));
-    const fifo = path.join(folder, 'fifo');
-    execFileSync('mkfifo', [fifo]);
-    const batch = randomBatch({ seed: 1, sequences: 4, tokens: 16, vocab: 5000 });
-    // Opening it waits for a writer.
-    const stuck = Array.from({ length: Number(process.env.UV_THREADPOOL_SIZE ?? 4) }, () => fs.open(fifo, 'r'));
-    try {
-      expect((await objective.async(batch)).loss).toBe(objective(batch).loss);
-    } finally {
-      const writer = openSync(fifo, 'w');
-      for (const file of await Promise.all(stuck)) await file.close();
-      closeSync(writer);
-      await fs.rm(folder, { recursive: true });
-    }
-  });
+  test.runIf(process.platform === 'linux')(
+    'has its own threads: a call computes while all of libuv are stuck',
+    async () => {
+      const folder = await fs.mkdtemp(path.join(os.tmpdir(), 'diralign-fifo-'));
+      const fifo = path.join(folder, 'fifo');
+      execFileSync('mkfifo', [fifo]);
+      const batch = randomBatch({ seed: 1, sequences: 4, tokens: 16, vocab: 5000 });
+      // Opening it waits for a writer.
+      const stuck = Array.from({ length: Number(process.env.UV_THREADPOOL_SIZE ?? 4) }, () =>
+        fs.open(fifo, 'r'),
+      );
+      try {
+        expect((await objective.async(batch)).loss).toBe(objective(batch).loss);
+      } finally {
+        const writer = openSync(fifo, 'w');
+        for (const file of await Promise.all(stuck)) await file.close();
+        closeSync(writer);
+        await fs.rm(folder, { recursive: true });
+      }
+    },
+  );
 });
 
 describe('results', () => {
   test('many at once: each has its own, the one of a synchronous call', async () => {
-    const batches = Array.from({ length: 150 }, (_, i) => randomBatch({ seed: i + 1, sequences: 4, tokens: 3, vocab: 200 + i }));
+    const batches = Array.from({ length: 150 }, (_, i) =>
+      randomBatch({ seed: i + 1, sequences: 4, tokens: 3, vocab: 200 + i }),
+    );
     const results = await Promise.all(
-      batches.map((b, i) => objective.async(b, { gradient: i % 2 ? 'dense' : 'factored', threads: 1 + (i % 4) })),
+      batches.map((b, i) =>
+        objective.async(b, { gradient: i % 2 ? 'dense' : 'factored', threads: 1 + (i % 4) }),
+      ),
     );
     results.forEach((result, i) => {
       const expected = objective(present(batches[i]), { gradient: i % 2 ? 'dense' : 'factored' });
@@ -61,7 +71,9 @@ describe('results', () => {
   test('one batch, shared by many computations', async () => {
     const shared = randomBatch({ seed: 5, sequences: 4, tokens: 16, vocab: 5000 });
     const expected = objective(shared);
-    for (const result of await Promise.all(Array.from({ length: 20 }, () => objective.async(shared)))) {
+    for (const result of await Promise.all(
+      Array.from({ length: 20 }, () => objective.async(shared)),
+    )) {
       expect(result.losses).toStrictEqual(expected.losses);
       expect(sameBits(present(result.gradLogits), present(expected.gradLogits))).toBe(true);
     }
@@ -70,14 +82,23 @@ describe('results', () => {
   test('a thousand at once, a third of them aborted at random moments', async () => {
     const random = generator(11);
     const batches = Array.from({ length: 20 }, (_, i) =>
-      randomBatch({ seed: i, sequences: 2 + 2 * (i % 3), tokens: 1 + (i % 7), vocab: [5, 100, 1000, 8192][i % 4] as number }),
+      randomBatch({
+        seed: i,
+        sequences: 2 + 2 * (i % 3),
+        tokens: 1 + (i % 7),
+        vocab: [5, 100, 1000, 8192][i % 4] as number,
+      }),
     );
     const losses = batches.map((batch) => objective(batch).losses);
     const controllers = Array.from({ length: 10 }, () => new AbortController());
     const calls = Array.from({ length: 1000 }, (_, i) => {
       const signal = i % 3 === 0 ? present(controllers[i % 10]).signal : undefined;
       const gradient = (['none', 'dense', 'factored'] as const)[i % 3];
-      return objective.async(present(batches[i % 20]), { gradient, threads: 1 + (i % 3), ...(signal && { signal }) });
+      return objective.async(present(batches[i % 20]), {
+        gradient,
+        threads: 1 + (i % 3),
+        ...(signal && { signal }),
+      });
     });
     const settled = Promise.allSettled(calls);
     for (const controller of controllers) {
@@ -95,12 +116,18 @@ describe('results', () => {
       }
     });
     expect(resolved).toBeGreaterThanOrEqual(666);
-    for (const { signal } of controllers) expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+    for (const { signal } of controllers)
+      expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 });
 
-/** Detaches the array's buffer. The memory lives on in what is returned, so that no freed memory is read. */
-const detach = (array: Uint8Array<ArrayBuffer> | Int32Array | Float32Array | Float64Array | Uint16Array): ArrayBuffer =>
+/**
+ * Detaches the array's buffer. The memory lives on in what is returned, so that no freed memory is
+ * read.
+ */
+const detach = (
+  array: Uint8Array<ArrayBuffer> | Int32Array | Float32Array | Float64Array | Uint16Array,
+): ArrayBuffer =>
   structuredClone(array.buffer as ArrayBuffer, { transfer: [array.buffer as ArrayBuffer] });
 
 describe('arrays that are detached during a call', () => {
@@ -111,7 +138,11 @@ describe('arrays that are detached during a call', () => {
   });
 
   test.each(['logits', 'labels', 'reference'] as const)('%s', async (name) => {
-    const own = { ...copyOf(batch), labels: batch.labels.slice(), reference: present(batch.reference).slice() };
+    const own = {
+      ...copyOf(batch),
+      labels: batch.labels.slice(),
+      reference: present(batch.reference).slice(),
+    };
     const pending = objective.async(own);
     const kept = detach(own[name]);
     await expect(pending).rejects.toMatchObject(gone(name));
@@ -132,19 +163,25 @@ describe('arrays that are detached during a call', () => {
     expect(kept).toHaveLength(2);
   });
 
-  test.each(['hidden', 'weight', 'bias', 'out.gradWeight'])('of an output layer: %s', async (name) => {
-    const fill = (length: number): Float32Array<ArrayBuffer> => new Float32Array(length).map((_, i) => Math.sin(i));
-    const layer = { hidden: fill(64 * 16), weight: fill(500 * 16), bias: fill(500) };
-    const out = { gradWeight: new Float32Array(500 * 16) };
-    const labels = new Int32Array(64).fill(7);
-    const pending = objective.fromHidden.async(
-      { ...layer, shape: [2, 32, 500], labels, reference: Float64Array.of(-1, -1) },
-      { out },
-    );
-    const kept = detach(name === 'out.gradWeight' ? out.gradWeight : layer[name as keyof typeof layer]);
-    await expect(pending).rejects.toMatchObject(gone(name));
-    expect(kept.byteLength).toBeGreaterThan(0);
-  });
+  test.each(['hidden', 'weight', 'bias', 'out.gradWeight'])(
+    'of an output layer: %s',
+    async (name) => {
+      const fill = (length: number): Float32Array<ArrayBuffer> =>
+        new Float32Array(length).map((_, i) => Math.sin(i));
+      const layer = { hidden: fill(64 * 16), weight: fill(500 * 16), bias: fill(500) };
+      const out = { gradWeight: new Float32Array(500 * 16) };
+      const labels = new Int32Array(64).fill(7);
+      const pending = objective.fromHidden.async(
+        { ...layer, shape: [2, 32, 500], labels, reference: Float64Array.of(-1, -1) },
+        { out },
+      );
+      const kept = detach(
+        name === 'out.gradWeight' ? out.gradWeight : layer[name as keyof typeof layer],
+      );
+      await expect(pending).rejects.toMatchObject(gone(name));
+      expect(kept.byteLength).toBeGreaterThan(0);
+    },
+  );
 
   test('the work stops soon, and not when it would be done', async () => {
     const layer = longLayer();
@@ -202,11 +239,14 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     }
   };
   test.runIf(hasTaskset())('by default those that the process may run on', async () => {
-    const [, first] = /^Cpus_allowed_list:\s*(\d+)/m.exec(await fs.readFile('/proc/self/status', 'utf8')) ?? [];
+    const [, first] =
+      /^Cpus_allowed_list:\s*(\d+)/m.exec(await fs.readFile('/proc/self/status', 'utf8')) ?? [];
     const args = ['-c', present(first), process.execPath];
     const script = `const { native } = await import(${JSON.stringify(compiled.url.replace('index.js', 'native.js'))});
       console.log(native().cpuInfo().threads);`;
-    const output = execFileSync('taskset', [...args, '--input-type=module', '-e', script], { encoding: 'utf8' });
+    const output = execFileSync('taskset', [...args, '--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    });
     expect(Number(output)).toBe(1);
   });
 });

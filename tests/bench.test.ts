@@ -4,7 +4,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { makeBatch, roundedToBfloat16, toBfloat16, toFloat16, withPrompt } from '../ts/bench/data.js';
+import {
+  makeBatch,
+  roundedToBfloat16,
+  toBfloat16,
+  toFloat16,
+  withPrompt,
+} from '../ts/bench/data.js';
 import { htmlReport } from '../ts/bench/html.js';
 import { onnxLogProbabilities } from '../ts/bench/onnx-model.js';
 import { nodePeers, type Peer } from '../ts/bench/peers.js';
@@ -35,9 +41,27 @@ const [javaScript] = nodePeers([]) as [Peer];
 describe('diralign bench', () => {
   it('gives every figure, as JSON and as a page', async () => {
     const page = path.join(folder, 'bench.html');
-    const text = await bench('--shape', '1,4,500', '--rounds', '2', '--json', '--sweep', '--peers', 'js', '--html', page);
+    const text = await bench(
+      '--shape',
+      '1,4,500',
+      '--rounds',
+      '2',
+      '--json',
+      '--sweep',
+      '--peers',
+      'js',
+      '--html',
+      page,
+    );
     const result = JSON.parse(text) as BenchResult;
-    expect(result.setting).toMatchObject({ method: 'dpo', pairs: 1, tokens: 4, vocab: 500, rows: 8, rounds: 2 });
+    expect(result.setting).toMatchObject({
+      method: 'dpo',
+      pairs: 1,
+      tokens: 4,
+      vocab: 500,
+      rows: 8,
+      rounds: 2,
+    });
     expect(Object.values(result.machine).every((value) => value !== '' && value !== 0)).toBe(true);
     expect(result.loops.map(({ name }) => name)).toEqual(['loop-read', 'loop-scale', 'loop-copy']);
     expect(result.modes.map(({ name }) => name)).toEqual(
@@ -45,10 +69,20 @@ describe('diralign bench', () => {
         ' ',
       ),
     );
-    for (const { name, ms, nanosecondsPerLogit, gigabytesPerSecond, floorMs, share, loss, fraction } of result.modes) {
+    for (const {
+      name,
+      ms,
+      nanosecondsPerLogit,
+      gigabytesPerSecond,
+      floorMs,
+      share,
+      loss,
+      fraction,
+    } of result.modes) {
       expect(ms.n).toBe(2);
       expect(ms.min).toBeLessThanOrEqual(ms.median);
-      for (const value of [ms.min, nanosecondsPerLogit, gigabytesPerSecond, floorMs, share]) expect(value).toBeGreaterThan(0);
+      for (const value of [ms.min, nanosecondsPerLogit, gigabytesPerSecond, floorMs, share])
+        expect(value).toBeGreaterThan(0);
       expect(fraction).toBe(name.endsWith('@0.5') ? 0.5 : 1);
       if (name !== 'logps') expect(loss).toBeGreaterThan(0);
     }
@@ -59,7 +93,12 @@ describe('diralign bench', () => {
     expect(result.peers).toMatchObject([{ name: 'js', against: 'out', work: 'loss and gradient' }]);
     expect(result.calls.length).toBeGreaterThan(3);
     if (process.platform === 'linux') {
-      expect(result.memory.map(({ mode }) => mode)).toEqual(['forward', 'in-place', 'factored', 'fresh']);
+      expect(result.memory.map(({ mode }) => mode)).toEqual([
+        'forward',
+        'in-place',
+        'factored',
+        'fresh',
+      ]);
     }
     expect(result.sweep?.overVocab).toHaveLength(2);
     expect(result.sweep?.overRows.map(({ rows }) => rows)).toEqual([2, 4, 8]);
@@ -70,7 +109,18 @@ describe('diralign bench', () => {
   });
 
   it('measures only what is asked for', async () => {
-    const args = ['--shape', '1,2,100', '--rounds', '1', '--modes', 'in-place,forward', '--peers', 'none', '--fraction', '1'];
+    const args = [
+      '--shape',
+      '1,2,100',
+      '--rounds',
+      '1',
+      '--modes',
+      'in-place,forward',
+      '--peers',
+      'none',
+      '--fraction',
+      '1',
+    ];
     const result = JSON.parse(await bench(...args, '--threads', '1', '--json')) as BenchResult;
     expect(result.modes.map(({ name }) => name)).toEqual(['forward', 'in-place']);
     expect(result).toMatchObject({ peers: [], missingPeers: [], setting: { threads: 1 } });
@@ -111,9 +161,21 @@ describe('peers', () => {
   });
 
   it.each([
-    ['another loss', wrong(({ loss, gradientSum }) => ({ loss: loss * 1.001, gradientSum })), /wrong: its loss is/],
-    ['half of the gradient', wrong(({ loss, gradientSum }) => ({ loss, gradientSum: gradientSum / 2 })), /wrong: its gradient/],
-    ['no gradient', wrong(({ loss }) => ({ loss })), /wrong: its gradient \(sum of sizes\) is undefined/],
+    [
+      'another loss',
+      wrong(({ loss, gradientSum }) => ({ loss: loss * 1.001, gradientSum })),
+      /wrong: its loss is/,
+    ],
+    [
+      'half of the gradient',
+      wrong(({ loss, gradientSum }) => ({ loss, gradientSum: gradientSum / 2 })),
+      /wrong: its gradient/,
+    ],
+    [
+      'no gradient',
+      wrong(({ loss }) => ({ loss })),
+      /wrong: its gradient \(sum of sizes\) is undefined/,
+    ],
     ['NaN', wrong(({ gradientSum }) => ({ loss: NaN, gradientSum })), /wrong: its loss is NaN/],
   ])('fails a run with a peer that computes %s', async (_, peer, message) => {
     await expect(runBench({ ...options, peers: [peer] })).rejects.toThrow(message);
@@ -123,7 +185,9 @@ describe('peers', () => {
     const result = await runBench({ ...options, peers: nodePeers([folder]) });
     expect(result.peers.map(({ name }) => name)).toEqual(['js']);
     expect(result.missingPeers.map(({ name }) => name)).toEqual(['tfjs-wasm', 'onnx']);
-    expect(result.missingPeers.every(({ install }) => install.includes('npm install --no-save'))).toBe(true);
+    expect(
+      result.missingPeers.every(({ install }) => install.includes('npm install --no-save')),
+    ).toBe(true);
     expect(result.modes.map(({ name }) => name)).toEqual(['out']);
   });
 });
@@ -138,7 +202,14 @@ describe('rounds', () => {
     });
     const times = await interleave([timed('a'), timed('b'), timed('c', 3)], 6, () => undefined);
     expect(times.get('a')?.filter((ms) => ms !== undefined)).toHaveLength(6);
-    expect(times.get('c')?.map((ms) => ms !== undefined)).toEqual([true, false, true, false, true, false]);
+    expect(times.get('c')?.map((ms) => ms !== undefined)).toEqual([
+      true,
+      false,
+      true,
+      false,
+      true,
+      false,
+    ]);
     const full = ran.join('').match(/[ab]c?[ab]|c[ab]{2}|[ab]{2}c/g);
     expect(new Set(full).size).toBeGreaterThan(2);
   });
@@ -160,10 +231,13 @@ describe('rounds', () => {
 describe('conclusions', () => {
   let json = '';
   beforeAll(async () => {
-    json = await bench(...'--shape 1,4,500 --rounds 1 --sweep --json --modes out,forward --peers js'.split(' '));
+    json = await bench(
+      ...'--shape 1,4,500 --rounds 1 --sweep --json --modes out,forward --peers js'.split(' '),
+    );
   }, 60_000);
   /** The result of a run, as if of so many rounds. */
-  const result = (rounds: number) => JSON.parse(json, (key, value: unknown) => (key === 'n' ? rounds : value)) as BenchResult;
+  const result = (rounds: number) =>
+    JSON.parse(json, (key, value: unknown) => (key === 'n' ? rounds : value)) as BenchResult;
   /** Cells by table and title of the column. */
   function column(found: BenchResult, title: string, head: string): string[] {
     const table = tablesOf(found).find((each) => each.title === title);
@@ -191,18 +265,31 @@ describe('conclusions', () => {
     ] as const)
       for (const cell of column(found, title, head)) expect(cell).toMatch(/^\S+ - \S+$/);
     for (const report of [textReport(found), markdownReport(found), htmlReport(found)])
-      expect(report.includes('fewer than 9 rounds there are quartiles, and no conclusion')).toBe(!concluded);
+      expect(report.includes('fewer than 9 rounds there are quartiles, and no conclusion')).toBe(
+        !concluded,
+      );
     const page = htmlReport(found);
     expect(page.includes('>no conclusion<')).toBe(!concluded);
-    // A bracket of three lines for each mode and peer, and one with two ends for each point of two lines.
-    expect(page.match(/class="whisker"/g)).toHaveLength(3 * (found.modes.length + found.peers.length));
+    // A bracket of three lines for each mode and peer, and one with two ends for each point of two
+    // lines.
+    expect(page.match(/class="whisker"/g)).toHaveLength(
+      3 * (found.modes.length + found.peers.length),
+    );
     const points = [...(found.sweep?.overVocab ?? []), ...(found.sweep?.overRows ?? [])].length;
     expect(page.match(/h6[M"]/g)).toHaveLength(4 * points);
-    expect(ratioText({ value: 2, q1: 1, q3: 3, n: rounds })).toBe(`${concluded ? '2.00' : 'no conclusion'} (1.00 - 3.00)`);
+    expect(ratioText({ value: 2, q1: 1, q3: 3, n: rounds })).toBe(
+      `${concluded ? '2.00' : 'no conclusion'} (1.00 - 3.00)`,
+    );
   });
 
   it('slow peers run in enough rounds for one', async () => {
-    const options = { shape: [1, 2, 100], threads: 1, modes: ['out'], fractions: [1], sweep: false } as const;
+    const options = {
+      shape: [1, 2, 100],
+      threads: 1,
+      modes: ['out'],
+      fractions: [1],
+      sweep: false,
+    } as const;
     const { peers } = await runBench({ ...options, rounds: 10, peers: [javaScript] });
     expect(peers.map(({ ms, ratio: { n } }) => [ms.n, n])).toEqual([[9, 9]]);
   });
@@ -213,14 +300,25 @@ describe('the batch', () => {
     const { logits, labels, reference, shape } = makeBatch(2, 8, 1000);
     expect(makeBatch(2, 8, 1000)).toEqual({ logits, labels, reference, shape });
     const mean = logits.reduce((sum, x) => sum + x, 0) / logits.length;
-    const deviation = Math.sqrt(logits.reduce((sum, x) => sum + (x - mean) ** 2, 0) / logits.length);
+    const deviation = Math.sqrt(
+      logits.reduce((sum, x) => sum + (x - mean) ** 2, 0) / logits.length,
+    );
     expect(deviation).toBeGreaterThan(2);
     expect(deviation).toBeLessThan(3.5);
   });
 
   it('has its first tokens ignored as a prompt is', () => {
     const batch = makeBatch(1, 4, 50);
-    expect([...withPrompt(batch, 0.5)].map((label) => label < 0)).toEqual([true, true, false, false, true, true, false, false]);
+    expect([...withPrompt(batch, 0.5)].map((label) => label < 0)).toEqual([
+      true,
+      true,
+      false,
+      false,
+      true,
+      true,
+      false,
+      false,
+    ]);
   });
 
   it('is rounded to 16 bits as IEEE 754 says', () => {
@@ -260,7 +358,8 @@ describe('the batch', () => {
 
 it('the ONNX model names its operators, inputs and output', () => {
   const text = Buffer.from(onnxLogProbabilities()).toString('latin1');
-  for (const name of ['LogSoftmax', 'GatherElements', 'axis', 'logits', 'labels', 'logps']) expect(text).toContain(name);
+  for (const name of ['LogSoftmax', 'GatherElements', 'axis', 'logits', 'labels', 'logps'])
+    expect(text).toContain(name);
 });
 
 it('a fresh process tells its extra memory', { skip: process.platform !== 'linux' }, async () => {
@@ -272,7 +371,9 @@ it('a fresh process tells its extra memory', { skip: process.platform !== 'linux
   };
   // Of several: the threads of the engine may take or give back memory during the call.
   const runs = async (mode: string) =>
-    [await measure(mode), await measure(mode), await measure(mode)].map((run) => run.extraMiB / run.logitsMiB);
+    [await measure(mode), await measure(mode), await measure(mode)].map(
+      (run) => run.extraMiB / run.logitsMiB,
+    );
   // Nothing but O(rows) in place; a whole second array where one is asked for.
   expect(Math.min(...(await runs('in-place')))).toBeLessThan(1 / 8);
   expect(Math.max(...(await runs('fresh')))).toBeGreaterThan(0.9);
@@ -285,12 +386,16 @@ function expectPage(html: string): void {
   expect(html).not.toMatch(/NaN|Infinity|undefined/);
   expect(html).toContain('<svg');
   const open: string[] = [];
-  for (const [, closing, name = '', attributes = ''] of html.matchAll(/<(\/?)([a-z0-9]+)((?:\s+[\w-]+="[^"<>]*")*)\s*\/?>/g)) {
+  for (const [, closing, name = '', attributes = ''] of html.matchAll(
+    /<(\/?)([a-z0-9]+)((?:\s+[\w-]+="[^"<>]*")*)\s*\/?>/g,
+  )) {
     if (['meta', 'br'].includes(name)) continue;
     if (closing) expect(open.pop()).toBe(name);
     else if (!html.includes(`<${name}${attributes}/>`)) open.push(name);
   }
   expect(open).toEqual([]);
   // Every angle bracket belongs to a tag or the doctype.
-  expect(html.replace(/<!doctype html>|<\/?[a-z0-9]+(?:\s+[\w-]+="[^"<>]*")*\s*\/?>/g, '')).not.toMatch(/[<>]/);
+  expect(
+    html.replace(/<!doctype html>|<\/?[a-z0-9]+(?:\s+[\w-]+="[^"<>]*")*\s*\/?>/g, ''),
+  ).not.toMatch(/[<>]/);
 }

@@ -1,5 +1,5 @@
-// The script that builds the addon, with a stand-in for CMake: what it removes and writes, and where. tests/package.test.ts builds
-// with the real one.
+// The script that builds the addon, with a stand-in for CMake: what it removes and writes, and
+// where. tests/package.test.ts builds with the real one.
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -14,7 +14,10 @@ afterAll(() => {
   fs.rmSync(temporary, { recursive: true, force: true });
 });
 
-/** A package without cmake-js, the stand-in first on the PATH, and a folder from which commands are typed. */
+/**
+ * A package without cmake-js, the stand-in first on the PATH, and a folder from which commands are
+ * typed.
+ */
 let home: string;
 let packageFolder: string;
 let here: string;
@@ -25,19 +28,31 @@ beforeEach(() => {
   here = path.join(home, 'here');
   for (const folder of [path.join(packageFolder, 'scripts'), here, path.join(home, 'bin')])
     fs.mkdirSync(folder, { recursive: true });
-  for (const name of ['build-native.mjs', 'build-cuda.mjs', 'build-directory.mjs', 'build-progress.mjs']) {
+  for (const name of [
+    'build-native.mjs',
+    'build-cuda.mjs',
+    'build-directory.mjs',
+    'build-progress.mjs',
+  ]) {
     fs.copyFileSync(path.join(root, 'scripts', name), path.join(packageFolder, 'scripts', name));
   }
-  fs.writeFileSync(path.join(packageFolder, 'package.json'), '{ "name": "diralign", "type": "module" }');
+  fs.writeFileSync(
+    path.join(packageFolder, 'package.json'),
+    '{ "name": "diralign", "type": "module" }',
+  );
   fs.copyFileSync(path.join(root, 'tests/fixtures/cmake.mjs'), path.join(home, 'bin/cmake'));
   fs.symlinkSync(process.execPath, path.join(home, 'bin/node'));
   gpus();
 });
 
-/** What nvidia-smi says of compute capabilities; without any it fails, as where there is no driver. */
+/**
+ * What nvidia-smi says of compute capabilities; without any it fails, as where there is no driver.
+ */
 function gpus(...capabilities: string[]): void {
   const lines = capabilities.map((capability) => `echo ${capability}`);
-  const script = ['#!/bin/sh', ...lines, capabilities.length === 0 ? 'exit 9' : 'exit 0'].join('\n');
+  const script = ['#!/bin/sh', ...lines, capabilities.length === 0 ? 'exit 9' : 'exit 0'].join(
+    '\n',
+  );
   fs.writeFileSync(path.join(home, 'bin/nvidia-smi'), script, { mode: 0o755 });
 }
 
@@ -61,7 +76,11 @@ function build(args: readonly string[], { cwd = here, uid, env = {} }: Surroundi
       encoding: 'utf8',
       env: {
         ...process.env,
-        ...{ CUDA_VISIBLE_DEVICES: undefined, DIRALIGN_CUDA_ARCHITECTURES: undefined, npm_lifecycle_event: undefined },
+        ...{
+          CUDA_VISIBLE_DEVICES: undefined,
+          DIRALIGN_CUDA_ARCHITECTURES: undefined,
+          npm_lifecycle_event: undefined,
+        },
         PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}`,
         ...env,
       },
@@ -75,7 +94,11 @@ function build(args: readonly string[], { cwd = here, uid, env = {} }: Surroundi
 function refused(args: readonly string[], options?: Parameters<typeof build>[1]): string {
   const before = listed(home);
   const { status, output } = build(args, options);
-  expect({ status, lines: output.trim().split('\n').length, output }).toEqual({ status: 1, lines: 1, output });
+  expect({ status, lines: output.trim().split('\n').length, output }).toEqual({
+    status: 1,
+    lines: 1,
+    output,
+  });
   expect(output).toMatch(/^diralign: /);
   expect(listed(home)).toEqual(before);
   return output;
@@ -87,7 +110,8 @@ function built(args: readonly string[], options?: Parameters<typeof build>[1]): 
   return output;
 }
 
-const listed = (folder: string): string[] => fs.readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
+const listed = (folder: string): string[] =>
+  fs.readdirSync(folder, { recursive: true, encoding: 'utf8' }).sort();
 
 /** A folder of the user's. */
 function precious(name: string): string {
@@ -110,23 +134,33 @@ describe('--build-dir', () => {
     expect(listed(here)).not.toContain('build');
   });
 
-  test.each([[[]], [['--clean']]])('a folder that holds other things is left alone, with %j', (clean) => {
-    const folder = precious('precious');
-    expect(refused(['--build-dir', folder, ...clean])).toContain('is not empty');
-    fs.symlinkSync(folder, path.join(home, 'link'));
-    expect(refused(['--build-dir', path.join(home, 'link'), ...clean])).toContain('is not empty');
-    expect(refused(['--build-dir', path.join(home, 'link/photos'), ...clean])).toContain('is not empty');
-    // Other people's, of CMake.
-    fs.writeFileSync(path.join(folder, 'CMakeCache.txt'), `CMAKE_HOME_DIRECTORY:INTERNAL=${folder}\n`);
-    expect(refused(['--build-dir', folder, ...clean])).toContain('is not empty');
-  });
+  test.each([[[]], [['--clean']]])(
+    'a folder that holds other things is left alone, with %j',
+    (clean) => {
+      const folder = precious('precious');
+      expect(refused(['--build-dir', folder, ...clean])).toContain('is not empty');
+      fs.symlinkSync(folder, path.join(home, 'link'));
+      expect(refused(['--build-dir', path.join(home, 'link'), ...clean])).toContain('is not empty');
+      expect(refused(['--build-dir', path.join(home, 'link/photos'), ...clean])).toContain(
+        'is not empty',
+      );
+      // Other people's, of CMake.
+      fs.writeFileSync(
+        path.join(folder, 'CMakeCache.txt'),
+        `CMAKE_HOME_DIRECTORY:INTERNAL=${folder}\n`,
+      );
+      expect(refused(['--build-dir', folder, ...clean])).toContain('is not empty');
+    },
+  );
 
   test.each(['.', './', '..', '/', '../node_modules', '../node_modules/diralign', '../link'])(
     '%s has the current folder or the package in it, and is refused',
     (directory) => {
       fs.symlinkSync(home, path.join(home, 'link'));
       for (const clean of [[], ['--clean']]) {
-        expect(refused(['--build-dir', directory, ...clean])).toMatch(/has \S+ in it; name a new directory/);
+        expect(refused(['--build-dir', directory, ...clean])).toMatch(
+          /has \S+ in it; name a new directory/,
+        );
       }
     },
   );
@@ -158,7 +192,12 @@ describe('--clean', () => {
     built(['--build-dir', 'out']);
     expect(listed(here)).toContain('out/stale.o');
     built(['--build-dir', 'out', '--clean']);
-    expect(listed(here)).toEqual(['out', 'out/.diralign-build', 'out/CMakeCache.txt', 'out/diralign.node']);
+    expect(listed(here)).toEqual([
+      'out',
+      'out/.diralign-build',
+      'out/CMakeCache.txt',
+      'out/diralign.node',
+    ]);
   });
 
   test('of the time before directories were marked, only the one in the package is known to be a build', () => {
@@ -166,7 +205,10 @@ describe('--clean', () => {
     const other = path.join(here, 'old');
     for (const folder of [own, other]) {
       fs.mkdirSync(folder, { recursive: true });
-      fs.writeFileSync(path.join(folder, 'CMakeCache.txt'), `CMAKE_HOME_DIRECTORY:INTERNAL=${packageFolder}\n`);
+      fs.writeFileSync(
+        path.join(folder, 'CMakeCache.txt'),
+        `CMAKE_HOME_DIRECTORY:INTERNAL=${packageFolder}\n`,
+      );
       fs.writeFileSync(path.join(folder, 'stale.o'), 'x');
     }
     expect(refused(['--build-dir', 'old', '--clean'])).toContain('--clean does not remove it');
@@ -178,10 +220,18 @@ describe('--clean', () => {
 
   test('an addon that works stays until there is another', () => {
     built([]);
-    fs.writeFileSync(path.join(home, 'bin/cmake'), '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho broken; exit 1\n');
+    fs.writeFileSync(
+      path.join(home, 'bin/cmake'),
+      '#!/bin/sh\n[ "$1" = --version ] && exit 0\necho broken; exit 1\n',
+    );
     const { status, output } = build(['--clean']);
-    expect({ status, output }).toEqual({ status: 1, output: expect.stringContaining('broken') as string });
-    expect(fs.readFileSync(path.join(packageFolder, 'build/Release/diralign.node'), 'utf8')).toBe('addon');
+    expect({ status, output }).toEqual({
+      status: 1,
+      output: expect.stringContaining('broken') as string,
+    });
+    expect(fs.readFileSync(path.join(packageFolder, 'build/Release/diralign.node'), 'utf8')).toBe(
+      'addon',
+    );
   });
 
   test.runIf(anyone !== undefined)('what cannot be removed or written is said in one line', () => {
@@ -217,7 +267,10 @@ test('--config is one that the loader looks at', () => {
 
 describe('--cuda', () => {
   /** What CMake is told about CUDA, and what the user is. */
-  function told(args: readonly string[], env: NodeJS.ProcessEnv = {}): { readonly cmake: string[]; readonly output: string } {
+  function told(
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+  ): { readonly cmake: string[]; readonly output: string } {
     const log = path.join(home, 'cmake.log');
     fs.rmSync(log, { force: true });
     const output = built(args, { env: { CMAKE_LOG: log, ...env } });
@@ -238,10 +291,15 @@ describe('--cuda', () => {
   test('without a visible GPU there is none, and one line says how to have it', () => {
     const { cmake, output } = told([]);
     expect(cmake).toEqual(off);
-    expect(output).toMatch(/^diralign: no GPU is visible, so CUDA is left out; with it: npx diralign build --cuda 90 .*\n/);
-    expect(told([], { npm_lifecycle_event: 'build' }).output).toContain('npm run build -- --cuda 90');
+    expect(output).toMatch(
+      /^diralign: no GPU is visible, so CUDA is left out; with it: npx diralign build --cuda 90 .*\n/,
+    );
+    expect(told([], { npm_lifecycle_event: 'build' }).output).toContain(
+      'npm run build -- --cuda 90',
+    );
     gpus('9.0');
-    for (const hidden of ['', '-1']) expect(told([], { CUDA_VISIBLE_DEVICES: hidden }).cmake).toEqual(off);
+    for (const hidden of ['', '-1'])
+      expect(told([], { CUDA_VISIBLE_DEVICES: hidden }).cmake).toEqual(off);
   });
 
   test('for the GPUs that are visible, each once', () => {
@@ -254,21 +312,31 @@ describe('--cuda', () => {
     gpus('7.0', '8.0');
     expect(told([]).cmake).toEqual(of('AUTO', '80-real'));
     gpus('6.1');
-    expect(told([])).toMatchObject({ cmake: off, output: expect.stringContaining('compute capability 61') as string });
+    expect(told([])).toMatchObject({
+      cmake: off,
+      output: expect.stringContaining('compute capability 61') as string,
+    });
   });
 
   test('as asked, whatever is visible', () => {
     gpus('9.0');
-    expect(told(['--cuda', 'none'])).toMatchObject({ cmake: off, output: expect.not.stringContaining('left out') as string });
+    expect(told(['--cuda', 'none'])).toMatchObject({
+      cmake: off,
+      output: expect.not.stringContaining('left out') as string,
+    });
     expect(told(['--cuda', 'all']).cmake).toEqual(of('ON', 'all'));
     expect(told(['--cuda', '80, 8.6,90a']).cmake).toEqual(of('ON', '80-real;86-real;90a-real'));
     expect(told(['--cuda', 'auto']).cmake).toEqual(of('AUTO', '90-real'));
     expect(told(['-D', 'DIRALIGN_CUDA=AUTO']).cmake).toEqual(['-DDIRALIGN_CUDA=AUTO']);
-    expect(told([], { DIRALIGN_CUDA_ARCHITECTURES: '75-real;120' }).cmake).toEqual(of('AUTO', '75-real;120'));
+    expect(told([], { DIRALIGN_CUDA_ARCHITECTURES: '75-real;120' }).cmake).toEqual(
+      of('AUTO', '75-real;120'),
+    );
   });
 
   test.each(['70', '9', 'hopper', '', '90,', '90;rm'])("'%s' is refused", (list) => {
-    expect(refused([`--cuda=${list}`])).toMatch(/--cuda: .* is not auto, none, all, or compute capabilities of 75 or later/);
+    expect(refused([`--cuda=${list}`])).toMatch(
+      /--cuda: .* is not auto, none, all, or compute capabilities of 75 or later/,
+    );
   });
 });
 
@@ -276,13 +344,23 @@ describe('what it shows and leaves', () => {
   test('a build leaves the addon that the loader finds, and no other', () => {
     built(['--config', 'Debug']);
     built([]);
-    expect(listed(path.join(packageFolder, 'build'))).toEqual(['Debug', 'Release', 'Release/diralign.node']);
+    expect(listed(path.join(packageFolder, 'build'))).toEqual([
+      'Debug',
+      'Release',
+      'Release/diralign.node',
+    ]);
     built(['--config', 'Debug']);
-    expect(listed(path.join(packageFolder, 'build'))).toEqual(['Debug', 'Debug/diralign.node', 'Release']);
+    expect(listed(path.join(packageFolder, 'build'))).toEqual([
+      'Debug',
+      'Debug/diralign.node',
+      'Release',
+    ]);
   });
 
   test('elsewhere it says how to load it', () => {
-    expect(built(['--build-dir', 'out'])).toContain(`DIRALIGN_ADDON=${path.join(here, 'out/diralign.node')}`);
+    expect(built(['--build-dir', 'out'])).toContain(
+      `DIRALIGN_ADDON=${path.join(here, 'out/diralign.node')}`,
+    );
   });
 
   test('of a build that fails, what the compiler says, without the steps that went well', () => {
@@ -305,10 +383,15 @@ sleep 1000 & echo $! > "${home}/pid"; wait`;
     fs.writeFileSync(path.join(home, 'bin/cmake'), script, { mode: 0o755 });
     const child = spawn(process.execPath, [path.join(packageFolder, 'scripts/build-native.mjs')], {
       cwd: here,
-      env: { ...process.env, PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}` },
+      env: {
+        ...process.env,
+        PATH: `${path.join(home, 'bin')}${path.delimiter}${process.env.PATH ?? ''}`,
+      },
     });
     await vi.waitUntil(
-      () => fs.existsSync(path.join(home, 'pid')) && fs.readFileSync(path.join(home, 'pid'), 'utf8') !== '',
+      () =>
+        fs.existsSync(path.join(home, 'pid')) &&
+        fs.readFileSync(path.join(home, 'pid'), 'utf8') !== '',
       20_000,
     );
     const compiler = Number(fs.readFileSync(path.join(home, 'pid'), 'utf8'));
@@ -333,6 +416,8 @@ sleep 1000 & echo $! > "${home}/pid"; wait`;
 });
 
 test('an option given twice is refused, but for those of CMake', () => {
-  expect(refused(['--config', 'Debug', '--config', 'Release'])).toContain("'--config' is given twice");
+  expect(refused(['--config', 'Debug', '--config', 'Release'])).toContain(
+    "'--config' is given twice",
+  );
   built(['-D', 'A=1', '-D', 'B=2']);
 });

@@ -1,10 +1,14 @@
-// The catalogue: complete, frozen, and the same in the addon, in the generated types and in what an objective shows of itself.
+// The catalogue: complete, frozen, and the same in the addon, in the generated types and in what an
+// objective shows of itself.
 import { describe, expect, test } from 'vitest';
 import { catalogue } from '../ts/catalogue.generated.js';
 import { dirAlignLoss, methods } from '../ts/index.js';
 import { native } from '../ts/native.js';
 
-/** Per method: family, ranking, needs a reference, normalises, and its own options with their defaults. */
+/**
+ * Per method: family, ranking, needs a reference, normalises, and its own options with their
+ * defaults.
+ */
 const expected: [
   string,
   'paper' | 'wider',
@@ -14,7 +18,14 @@ const expected: [
   Record<string, number | string>,
 ][] = [
   ['sft', 'paper', 'likelihood', false, true, {}],
-  ['dpo', 'paper', 'pairwise', true, false, { labelSmoothing: 0, divergence: 'reverse_kl', alpha: 0.5 }],
+  [
+    'dpo',
+    'paper',
+    'pairwise',
+    true,
+    false,
+    { labelSmoothing: 0, divergence: 'reverse_kl', alpha: 0.5 },
+  ],
   ['ipo', 'paper', 'pairwise', true, false, {}],
   ['simpo', 'paper', 'pairwise', false, true, { labelSmoothing: 0, gamma: 0.5 }],
   ['orpo', 'paper', 'pairwise', false, true, { lambda: 1 }],
@@ -63,18 +74,27 @@ describe.each(expected)('%s', (name, family, ranking, reference, normalize, own)
   });
 
   test('its options and their defaults', () => {
-    const options = Object.fromEntries(Object.entries(info?.options ?? {}).map(([key, option]) => [key, option.default]));
+    const options = Object.fromEntries(
+      Object.entries(info?.options ?? {}).map(([key, option]) => [key, option.default]),
+    );
     expect(options).toEqual(defaults);
     for (const option of Object.values(info?.options ?? {})) expect(option.meaning).not.toBe('');
   });
 
   test('an objective shows its settings, and nothing else', () => {
-    const settings = { method: name, beta: name === 'sft' ? undefined : 0.25, normalize, ...defaults };
+    const settings = {
+      method: name,
+      beta: name === 'sft' ? undefined : 0.25,
+      normalize,
+      ...defaults,
+    };
     const positional = dirAlignLoss(name as 'dpo', 0.25);
     const named = dirAlignLoss({ method: name as 'dpo', beta: 0.25 });
     for (const objective of [positional, named]) {
       expect(objective).toBeTypeOf('function');
-      const shown = Object.entries(objective).filter(([key]) => !['async', 'fromHidden', 'fromLogps'].includes(key));
+      const shown = Object.entries(objective).filter(
+        ([key]) => !['async', 'fromHidden', 'fromLogps'].includes(key),
+      );
       expect(Object.fromEntries(shown)).toEqual(settings);
     }
     expect(dirAlignLoss(name as 'dpo', 0.25, !normalize).normalize).toBe(!normalize);

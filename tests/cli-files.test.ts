@@ -1,5 +1,6 @@
-// What a user can do to the command line with files, devices and pipes is told in one line, is never called a fault of the program, and
-// costs nobody a file. Each case is in a process of its own.
+// What a user can do to the command line with files, devices and pipes is told in one line, is
+// never called a fault of the program, and costs nobody a file. Each case is in a process of its
+// own.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -29,9 +30,24 @@ function refused(args: readonly string[], surroundings?: Parameters<typeof diral
   return stderr.trim();
 }
 
-const bench = ['bench', '--rounds', '1', '--peers', 'none', '--shape', '1,2,16', '--modes', 'forward'];
+const bench = [
+  'bench',
+  '--rounds',
+  '1',
+  '--peers',
+  'none',
+  '--shape',
+  '1,2,16',
+  '--modes',
+  'forward',
+];
 /** Every option that names a file to write, and the beginning of what is written. */
-const writers: readonly (readonly [option: string, command: readonly string[], written: RegExp, numbers: RegExp])[] = [
+const writers: readonly (readonly [
+  option: string,
+  command: readonly string[],
+  written: RegExp,
+  numbers: RegExp,
+])[] = [
   ['--out', ['loss', '--method', 'dpo', '--beta', '0.1'], /gradLogits/, /rewards\/margins/],
   ['--out', ['plot', 'dpo', '--points', '3'], /^<svg/, /objective/],
   ['--junit', ['verify', '--method', 'sft'], /^<\?xml/, /all within bounds/],
@@ -73,25 +89,43 @@ describe.each(writers)('%s of %j', (option, command, written, numbers) => {
     fs.rmSync(inFolder('target'));
   });
 
-  test('a disk that is full takes no numbers with it, nor what was there', { timeout: 60_000 }, () => {
-    // A limit of 512 bytes on what is written stands for it; a signal would say the same less kindly.
-    fs.writeFileSync(file, 'before');
-    const limited = `trap '' XFSZ; ulimit -f 1; exec "$0" "$@"`;
-    const { status, stdout, stderr } = spawnSync('bash', ['-c', limited, process.execPath, program, ...command, option, file], {
-      encoding: 'utf8',
-    });
-    expect(stderr).toMatch(/^diralign[^\n]*: --\w+: \S+file\.svg cannot be written: [^\n]*EFBIG[^\n]*\n$/);
-    expect({ status, stdout }).toEqual({ status: 1, stdout: expect.stringMatching(numbers) as string });
-    expect(fs.readFileSync(file, 'utf8')).toBe('before');
-    expect(fs.readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
-  });
+  test(
+    'a disk that is full takes no numbers with it, nor what was there',
+    { timeout: 60_000 },
+    () => {
+      // A limit of 512 bytes on what is written stands for it; a signal would say the same less
+      // kindly.
+      fs.writeFileSync(file, 'before');
+      const limited = `trap '' XFSZ; ulimit -f 1; exec "$0" "$@"`;
+      const { status, stdout, stderr } = spawnSync(
+        'bash',
+        ['-c', limited, process.execPath, program, ...command, option, file],
+        {
+          encoding: 'utf8',
+        },
+      );
+      expect(stderr).toMatch(
+        /^diralign[^\n]*: --\w+: \S+file\.svg cannot be written: [^\n]*EFBIG[^\n]*\n$/,
+      );
+      expect({ status, stdout }).toEqual({
+        status: 1,
+        stdout: expect.stringMatching(numbers) as string,
+      });
+      expect(fs.readFileSync(file, 'utf8')).toBe('before');
+      expect(fs.readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+    },
+  );
 
-  test.runIf(nobody !== undefined)('without the right to write there, that is said first', { timeout: 60_000 }, () => {
-    fs.writeFileSync(file, 'before', { mode: 0o444 });
-    fs.chmodSync(file, 0o444);
-    expect(refused([...command, option, file], { uid: nobody })).toMatch(/EACCES/);
-    expect(fs.readFileSync(file, 'utf8')).toBe('before');
-  });
+  test.runIf(nobody !== undefined)(
+    'without the right to write there, that is said first',
+    { timeout: 60_000 },
+    () => {
+      fs.writeFileSync(file, 'before', { mode: 0o444 });
+      fs.chmodSync(file, 0o444);
+      expect(refused([...command, option, file], { uid: nobody })).toMatch(/EACCES/);
+      expect(fs.readFileSync(file, 'utf8')).toBe('before');
+    },
+  );
 });
 
 describe('what is there stays where the work fails', () => {
@@ -99,7 +133,12 @@ describe('what is there stays where the work fails', () => {
     ['loss', '--method', 'dpo', '--out'],
     ['verify', '--method', 'sft', '--junit'],
   ])('%s opens what it writes before it reads', (command, ...options) => {
-    const line = refused([command, inFolder('missing.safetensors'), ...options, inFolder('none', 'x')]);
+    const line = refused([
+      command,
+      inFolder('missing.safetensors'),
+      ...options,
+      inFolder('none', 'x'),
+    ]);
     expect(line).toContain(options.at(-1));
     expect(line).not.toContain('missing.safetensors');
   });
@@ -110,7 +149,8 @@ describe('what is there stays where the work fails', () => {
   ])('%s', (command, ...options) => {
     const [kept, fresh] = [inFolder('kept.svg'), inFolder('fresh.svg')];
     fs.writeFileSync(kept, 'before');
-    for (const file of [kept, fresh]) refused([command, inFolder('missing.safetensors'), ...options, file]);
+    for (const file of [kept, fresh])
+      refused([command, inFolder('missing.safetensors'), ...options, file]);
     expect(fs.readFileSync(kept, 'utf8')).toBe('before');
     expect(fs.existsSync(fresh)).toBe(false);
   });
@@ -118,7 +158,8 @@ describe('what is there stays where the work fails', () => {
   test('plot, where the renderer fails', () => {
     const [kept, fresh] = [inFolder('kept.png'), inFolder('fresh.png')];
     fs.writeFileSync(kept, 'before');
-    for (const file of [kept, fresh]) refused(['plot', 'dpo', '--points', '3', '--out', file, '--font', '/dev/null']);
+    for (const file of [kept, fresh])
+      refused(['plot', 'dpo', '--points', '3', '--out', file, '--font', '/dev/null']);
     expect(fs.readFileSync(kept, 'utf8')).toBe('before');
     expect(fs.existsSync(fresh)).toBe(false);
   });
@@ -133,10 +174,16 @@ describe('files that are read', () => {
     ['a pipe', (name: string) => (spawnSync('mkfifo', [name]), name)],
     ['a device', () => '/dev/zero'],
     ['no name', () => ''],
-    ['a folder of unreadable files', (name: string) => (fs.mkdirSync(name), fs.symlinkSync('a', `${name}/a.safetensors`), name)],
+    [
+      'a folder of unreadable files',
+      (name: string) => (fs.mkdirSync(name), fs.symlinkSync('a', `${name}/a.safetensors`), name),
+    ],
     [
       'control characters in its name',
-      (name: string) => (fs.writeFileSync(`${name}\u001b]0;x\u0007\n`, 'x'), `${name}\u001b]0;x\u0007\n`),
+      (name: string) => (
+        fs.writeFileSync(`${name}\u001b]0;x\u0007\n`, 'x'),
+        `${name}\u001b]0;x\u0007\n`
+      ),
     ],
   ])('%s', (what, make) => {
     const file = make(inFolder(what.replaceAll(' ', '-')));
@@ -155,14 +202,27 @@ describe('files that are read', () => {
     ].entries()) {
       const file = inFolder(`claim-${i}.safetensors`);
       const rows = shape.slice(0, 2);
-      const labels = rows.includes(0) ? { dtype: 'I32' as const, shape: rows, data: new Int32Array(0) } : undefined;
+      const labels = rows.includes(0)
+        ? { dtype: 'I32' as const, shape: rows, data: new Int32Array(0) }
+        : undefined;
       writeSafetensors(file, { logits: { ...none, shape }, ...(labels && { labels }) });
-      for (const command of [['loss'], ['loss', '--method', 'simpo'], ['verify', '--method', 'sft']]) {
-        const limited = spawnSync('prlimit', ['--as=4000000000', process.execPath, program, ...command, file], {
-          encoding: 'utf8',
-        });
+      for (const command of [
+        ['loss'],
+        ['loss', '--method', 'simpo'],
+        ['verify', '--method', 'sft'],
+      ]) {
+        const limited = spawnSync(
+          'prlimit',
+          ['--as=4000000000', process.execPath, program, ...command, file],
+          {
+            encoding: 'utf8',
+          },
+        );
         expect(limited.stderr).toMatch(/^diralign[^\n]*\n$/);
-        expect({ status: limited.status, stdout: limited.stdout }).toEqual({ status: 1, stdout: '' });
+        expect({ status: limited.status, stdout: limited.stdout }).toEqual({
+          status: 1,
+          stdout: '',
+        });
         expect(limited.stderr).not.toContain('should not happen');
       }
     }
@@ -187,7 +247,10 @@ describe('files that are read', () => {
 
 describe('numbers that are too large', () => {
   test.each([
-    [['bench', '--shape', '99999,99999,99999'], /takes [\d.e+]+ GiB of memory or more, and this machine has/],
+    [
+      ['bench', '--shape', '99999,99999,99999'],
+      /takes [\d.e+]+ GiB of memory or more, and this machine has/,
+    ],
     [['bench', '--rounds', '1e15'], /not a whole number from 1 to 10000/],
     [['plot', 'dpo', '--points', '1e9'], /not a whole number from 2 to 100000/],
     [['plot', 'dpo', '--tokens', '1e12,1'], /not a whole number from 1 to 2147483647/],
@@ -216,12 +279,15 @@ describe.runIf(process.platform === 'linux')('standard streams', () => {
     },
   );
 
-  test.each(['info', 'loss --json', 'methods', '--help'])('%s: a reader that leaves, and streams that are closed', (args) => {
-    expect(shell(`diralign ${args} | true`)).toEqual({ status: 0, stderr: '' });
-    for (const closed of ['>&-', '2>&-', '<&-', '>&- 2>&- <&-', '2> /dev/full']) {
-      expect(shell(`diralign ${args} ${closed}`)).toMatchObject({ stderr: '', status: 0 });
-    }
-  });
+  test.each(['info', 'loss --json', 'methods', '--help'])(
+    '%s: a reader that leaves, and streams that are closed',
+    (args) => {
+      expect(shell(`diralign ${args} | true`)).toEqual({ status: 0, stderr: '' });
+      for (const closed of ['>&-', '2>&-', '<&-', '>&- 2>&- <&-', '2> /dev/full']) {
+        expect(shell(`diralign ${args} ${closed}`)).toMatchObject({ stderr: '', status: 0 });
+      }
+    },
+  );
 
   test('what failed is not forgotten because the reader left, or because nothing could be said', () => {
     const missing = inFolder('missing.safetensors');
@@ -246,13 +312,22 @@ describe('--json', () => {
   ])('%j: the error is the document', (args, code, status) => {
     const ended = diralign([...args, '--json']);
     expect(ended.status).toBe(status);
-    const { error } = JSON.parse(ended.stdout) as { readonly error: { readonly code: string; readonly message: string } };
+    const { error } = JSON.parse(ended.stdout) as {
+      readonly error: { readonly code: string; readonly message: string };
+    };
     expect(error.code).toBe(code);
     expect(ended.stderr).toContain(error.message);
   });
 
   test('numbers whose file cannot be written are still there, with the error', () => {
-    const { status, stdout } = diralign(['loss', '--method', 'dpo', '--out', '/dev/full', '--json']);
+    const { status, stdout } = diralign([
+      'loss',
+      '--method',
+      'dpo',
+      '--out',
+      '/dev/full',
+      '--json',
+    ]);
     expect(status).toBe(1);
     const { results, error } = JSON.parse(stdout) as {
       readonly results: unknown[];

@@ -1,5 +1,6 @@
-// The published addon on machines where CUDA cannot be used: it loads, says why, and computes on the CPU. Drivers that are too old
-// or find no device are made up (tests/fakecuda), so this holds on any machine.
+// The published addon on machines where CUDA cannot be used: it loads, says why, and computes on
+// the CPU. Drivers that are too old or find no device are made up (tests/fakecuda), so this holds
+// on any machine.
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -35,7 +36,14 @@ afterAll(() => {
 function driver(name: string, source: string, ...definitions: string[]): string {
   const to = path.join(folder, name);
   fs.mkdirSync(to);
-  execFileSync('cc', ['-shared', '-fPIC', '-o', path.join(to, 'libcuda.so.1'), ...definitions, source]);
+  execFileSync('cc', [
+    '-shared',
+    '-fPIC',
+    '-o',
+    path.join(to, 'libcuda.so.1'),
+    ...definitions,
+    source,
+  ]);
   return to;
 }
 
@@ -70,7 +78,11 @@ describe.runIf(process.platform === 'linux')('cuda.reason', () => {
 
   test.each(cases)('%s', (_, drivers, expected) => {
     const report = probe(drivers());
-    expect(report).toMatchObject({ available: false, devices: [], refused: { code: 'ERR_DIRALIGN_BACKEND' } });
+    expect(report).toMatchObject({
+      available: false,
+      devices: [],
+      refused: { code: 'ERR_DIRALIGN_BACKEND' },
+    });
     expect(report.loss).toBeCloseTo(Math.LN2, 7);
     const { reason = '' } = report;
     // Device code, by the section that nvcc puts it in; without any, each case is the same.

@@ -1,9 +1,16 @@
-// `fromHidden` on a device, on tensors there and on host arrays that travel there: the reference cases, and a slice of what the suites of
-// the CPU go through. Few and small: the emulation is slow.
+// `fromHidden` on a device, on tensors there and on host arrays that travel there: the reference
+// cases, and a slice of what the suites of the CPU go through. Few and small: the emulation is
+// slow.
 import { execFileSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { DeviceTensor, HiddenBatch, HiddenLossResult, HiddenRunOptions, WithReference } from '../ts/index.js';
+import type {
+  DeviceTensor,
+  HiddenBatch,
+  HiddenLossResult,
+  HiddenRunOptions,
+  WithReference,
+} from '../ts/index.js';
 import type { ReferenceConfig } from '../ts/reference.js';
 import { Tally } from '../ts/verification.js';
 import { prepareHidden } from '../ts/verification-hidden.js';
@@ -41,7 +48,9 @@ class OnDevice implements Disposable {
   constructor(host: HostHidden, shift = 0) {
     const { hidden, weight, bias, dtype = 'float32' } = host;
     this.#host = host;
-    this.copies = [hidden, weight, ...(bias ? [bias] : [])].map((array) => new Copy(array, dtype, { shift }));
+    this.copies = [hidden, weight, ...(bias ? [bias] : [])].map(
+      (array) => new Copy(array, dtype, { shift }),
+    );
     const [h, w, b] = this.copies.map((copy) => copy.tensor);
     const { shape, labels, reference, sftLabels } = host;
     const rows = { shape, labels, reference, ...(sftLabels && { sftLabels }) };
@@ -66,8 +75,12 @@ function onHost(result: HiddenLossResult<DeviceTensor>, host: HostHidden): HostR
   return {
     ...values,
     ...(gradHidden && { gradHidden: takeGradient(gradHidden, host.hidden) }),
-    ...(gradWeight && { gradWeight: takeGradient(gradWeight, new Float32Array(host.weight.length)) }),
-    ...(gradBias && { gradBias: takeGradient(gradBias, new Float32Array(present(host.bias).length)) }),
+    ...(gradWeight && {
+      gradWeight: takeGradient(gradWeight, new Float32Array(host.weight.length)),
+    }),
+    ...(gradBias && {
+      gradBias: takeGradient(gradBias, new Float32Array(present(host.bias).length)),
+    }),
   };
 }
 
@@ -139,7 +152,13 @@ describe.runIf(cuda.available).each(ways)('%s', (_, compute) => {
   test.each(dtypes.flatMap((dtype) => shapes.map((shape) => ({ dtype, ...shape }))))(
     '$dtype, vocab $vocab, size $size, tokens $tokens, with any memory',
     ({ dtype, ...shape }) => {
-      const host = randomHidden({ seed: 61, sequences: 4, dtype: dtype, bias: shape.size !== 3, ...shape });
+      const host = randomHidden({
+        seed: 61,
+        sequences: 4,
+        dtype: dtype,
+        bias: shape.size !== 3,
+        ...shape,
+      });
       const prepared = prepareHidden(host);
       for (const config of [dpoConfig, { method: 'asft', beta: 0.5, sftWeight: 0.5 }] as const) {
         const whole = check('whole', config, host, {}, prepared);
@@ -150,8 +169,16 @@ describe.runIf(cuda.available).each(ways)('%s', (_, compute) => {
           'OPTION',
           [String(least)],
         );
-        for (const memory of [least, least + 8 * shape.vocab * 3, least + 8 * shape.vocab * shape.tokens]) {
-          sameValues(check(`memory ${memory}`, config, host, { memory }, prepared), whole, `memory ${memory}`);
+        for (const memory of [
+          least,
+          least + 8 * shape.vocab * 3,
+          least + 8 * shape.vocab * shape.tokens,
+        ]) {
+          sameValues(
+            check(`memory ${memory}`, config, host, { memory }, prepared),
+            whole,
+            `memory ${memory}`,
+          );
         }
       }
     },
@@ -163,8 +190,15 @@ describe.runIf(cuda.available).each(ways)('%s', (_, compute) => {
     for (const memory of [least, 2 ** 28]) {
       check('aot', { method: 'aot', beta: 0.4 }, host, { memory });
       check('sft', { method: 'sft' }, host, { memory });
-      const sftLabels = host.labels.map((label, row) => (label !== -100 && row % 4 < 2 ? row % 13 : label));
-      check('sftLabels', { method: 'dpo', beta: 0.4, sftWeight: 0.5 }, { ...host, sftLabels }, { memory });
+      const sftLabels = host.labels.map((label, row) =>
+        label !== -100 && row % 4 < 2 ? row % 13 : label,
+      );
+      check(
+        'sftLabels',
+        { method: 'dpo', beta: 0.4, sftWeight: 0.5 },
+        { ...host, sftLabels },
+        { memory },
+      );
     }
     const none = compute(dpoConfig, host, { gradient: 'none' });
     sameValues(none, compute(dpoConfig, host), 'none');
@@ -209,12 +243,18 @@ describe.runIf(cuda.available)('device memory', () => {
     sameGradients(later, expected, 'async');
     for (const options of [{}, { memory: 2 ** 24 }]) {
       expect(sameBits(sequenceLogps(device.batch, options).logps, expected.logps)).toBe(true);
-      expect(sameBits(sequenceLogps(host, { ...options, backend: 'cuda' }).logps, expected.logps)).toBe(true);
+      expect(
+        sameBits(sequenceLogps(host, { ...options, backend: 'cuda' }).logps, expected.logps),
+      ).toBe(true);
       const onDevice = tokenLogps(device.batch, options);
       const staged = tokenLogps(host, { ...options, backend: 'cuda' });
-      for (const key of ['logps', 'logsumexp', 'entropy'] as const) expect(sameBits(onDevice[key], staged[key])).toBe(true);
+      for (const key of ['logps', 'logsumexp', 'entropy'] as const)
+        expect(sameBits(onDevice[key], staged[key])).toBe(true);
     }
-    const { loss } = dpo.fromHidden({ ...device.batch, reference: sequenceLogps(device.batch).logps }, { gradient: 'none' });
+    const { loss } = dpo.fromHidden(
+      { ...device.batch, reference: sequenceLogps(device.batch).logps },
+      { gradient: 'none' },
+    );
     expect(loss).toBe(Math.LN2);
     device[Symbol.dispose]();
   });
@@ -256,24 +296,96 @@ describe.runIf(cuda.available)('device memory', () => {
     const call = dpo.fromHidden as unknown as (batch: unknown, run?: unknown) => unknown;
     type Kind = typeof TypeError | typeof RangeError;
     const refused: [unknown, unknown, Kind, string, (string | RegExp)[]][] = [
-      [{ ...batch, weight: host.weight }, {}, TypeError, 'DTYPE', ['weight', 'DeviceTensor', 'Float32Array']],
+      [
+        { ...batch, weight: host.weight },
+        {},
+        TypeError,
+        'DTYPE',
+        ['weight', 'DeviceTensor', 'Float32Array'],
+      ],
       [{ ...batch, bias: host.bias }, {}, TypeError, 'DTYPE', ['bias', 'DeviceTensor']],
-      [{ ...host, weight: batch.weight }, {}, TypeError, 'DTYPE', ['weight', 'expected an array', 'hidden']],
-      [{ ...batch, weight: halves.tensor }, {}, TypeError, 'DTYPE', ['weight', 'float16', 'float32']],
+      [
+        { ...host, weight: batch.weight },
+        {},
+        TypeError,
+        'DTYPE',
+        ['weight', 'expected an array', 'hidden'],
+      ],
+      [
+        { ...batch, weight: halves.tensor },
+        {},
+        TypeError,
+        'DTYPE',
+        ['weight', 'float16', 'float32'],
+      ],
       [{ ...batch, dtype: 'float16' }, {}, TypeError, 'DTYPE', ['dtype', 'float16', 'float32']],
       [{ ...batch, weight: elsewhere.tensor }, {}, TypeError, 'DEVICE', ['weight', 'stream']],
       [{ ...batch, weight: shorter.tensor }, {}, RangeError, 'SHAPE', ['weight', '185', '31']],
-      [{ ...batch, weight: shorter.tensor, hiddenSize: 6 }, {}, RangeError, 'SHAPE', ['weight', '740', '744']],
+      [
+        { ...batch, weight: shorter.tensor, hiddenSize: 6 },
+        {},
+        RangeError,
+        'SHAPE',
+        ['weight', '740', '744'],
+      ],
       [{ ...batch, weight: unknown }, {}, TypeError, 'SHAPE', ['hiddenSize', 'not known']],
       [batch, { backend: 'cpu' }, TypeError, 'BACKEND', ["'cpu'", 'hidden', 'device memory']],
-      [batch, { out: { gradWeight: new Float32Array(186) } }, TypeError, 'DTYPE', ['out.gradWeight', 'DeviceTensor']],
-      [batch, { out: { gradWeight: halves.tensor } }, TypeError, 'DTYPE', ['out.gradWeight', 'float16', 'float32']],
-      [batch, { out: { gradWeight: elsewhere.tensor } }, TypeError, 'DEVICE', ['out.gradWeight', 'stream']],
-      [batch, { out: { gradWeight: shorter.tensor } }, RangeError, 'SHAPE', ['out.gradWeight', '740', '744']],
-      [batch, { out: { gradWeight: batch.weight } }, RangeError, 'SHAPE', ['out.gradWeight', 'overlaps weight']],
-      [batch, { out: { gradHidden: batch.hidden } }, RangeError, 'SHAPE', ['out.gradHidden', 'overlaps hidden']],
-      [{ ...batch, labels: new Int32Array(20).fill(31) }, {}, RangeError, 'LABEL', ['labels[0]', '31']],
-      [host, { backend: 'cuda', out: { gradWeight: batch.weight } }, TypeError, 'DTYPE', ['out.gradWeight', 'expected an array']],
+      [
+        batch,
+        { out: { gradWeight: new Float32Array(186) } },
+        TypeError,
+        'DTYPE',
+        ['out.gradWeight', 'DeviceTensor'],
+      ],
+      [
+        batch,
+        { out: { gradWeight: halves.tensor } },
+        TypeError,
+        'DTYPE',
+        ['out.gradWeight', 'float16', 'float32'],
+      ],
+      [
+        batch,
+        { out: { gradWeight: elsewhere.tensor } },
+        TypeError,
+        'DEVICE',
+        ['out.gradWeight', 'stream'],
+      ],
+      [
+        batch,
+        { out: { gradWeight: shorter.tensor } },
+        RangeError,
+        'SHAPE',
+        ['out.gradWeight', '740', '744'],
+      ],
+      [
+        batch,
+        { out: { gradWeight: batch.weight } },
+        RangeError,
+        'SHAPE',
+        ['out.gradWeight', 'overlaps weight'],
+      ],
+      [
+        batch,
+        { out: { gradHidden: batch.hidden } },
+        RangeError,
+        'SHAPE',
+        ['out.gradHidden', 'overlaps hidden'],
+      ],
+      [
+        { ...batch, labels: new Int32Array(20).fill(31) },
+        {},
+        RangeError,
+        'LABEL',
+        ['labels[0]', '31'],
+      ],
+      [
+        host,
+        { backend: 'cuda', out: { gradWeight: batch.weight } },
+        TypeError,
+        'DTYPE',
+        ['out.gradWeight', 'expected an array'],
+      ],
     ];
     for (const [given, run, kind, code, words] of refused) {
       expectRefusal(
@@ -285,7 +397,10 @@ describe.runIf(cuda.available)('device memory', () => {
     }
     device.check();
     // By its size, an address is enough.
-    const { loss } = dpo.fromHidden({ ...batch, weight: unknown, hiddenSize: 6 }, { gradient: 'none' });
+    const { loss } = dpo.fromHidden(
+      { ...batch, weight: unknown, hiddenSize: 6 },
+      { gradient: 'none' },
+    );
     expect(loss).toBe(dpo.fromHidden(batch, { gradient: 'none' }).loss);
     for (const one of [device, halves, elsewhere, shorter]) one[Symbol.dispose]();
     stream.dispose();
@@ -312,7 +427,10 @@ describe.runIf(cuda.available)('device memory', () => {
     for (const buffer of buffers) buffer.dispose();
     const [computed, refused] = await Promise.allSettled([pending, aborted]);
     expect(computed).toMatchObject({ status: 'fulfilled', value: { loss } });
-    expect(refused).toMatchObject({ status: 'rejected', reason: { code: 'ERR_DIRALIGN_ABORTED', cause: 'enough' } });
+    expect(refused).toMatchObject({
+      status: 'rejected',
+      reason: { code: 'ERR_DIRALIGN_ABORTED', cause: 'enough' },
+    });
     expectRefusal(
       thrownBy(() => dpo.fromHidden(batch)),
       TypeError,
@@ -341,12 +459,24 @@ describe.runIf(cuda.available)('without cuBLASLt', () => {
       try { dpo.fromHidden(layer, { backend: 'cuda' }); } catch ({ code, message }) { refused = { code, message }; }
       const logits = dpo({ logits: new Float32Array(4), ...rows }, { backend: 'cuda' }).backend;
       console.log(JSON.stringify({ available: cuda.available, reason: cuda.hiddenReason, refused, logits, cpu: dpo.fromHidden(layer).backend }));`;
-    const output = execFileSync(process.execPath, ['--input-type=module', '-e', source, compiled.url], {
-      env: { ...process.env, DIRALIGN_CUBLASLT: '/nowhere' },
-      encoding: 'utf8',
+    const output = execFileSync(
+      process.execPath,
+      ['--input-type=module', '-e', source, compiled.url],
+      {
+        env: { ...process.env, DIRALIGN_CUBLASLT: '/nowhere' },
+        encoding: 'utf8',
+      },
+    );
+    const report = JSON.parse(output) as {
+      readonly reason: string;
+      readonly refused: { readonly message: string };
+    };
+    expect(report).toMatchObject({
+      available: true,
+      refused: { code: 'ERR_DIRALIGN_BACKEND' },
+      logits: 'cuda',
+      cpu: 'cpu',
     });
-    const report = JSON.parse(output) as { readonly reason: string; readonly refused: { readonly message: string } };
-    expect(report).toMatchObject({ available: true, refused: { code: 'ERR_DIRALIGN_BACKEND' }, logits: 'cuda', cpu: 'cpu' });
     expect(report.reason).toMatch(/cuBLASLt.*\/nowhere/);
     expect(report.refused.message).toContain(report.reason);
   });

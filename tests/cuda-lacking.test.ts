@@ -1,4 +1,5 @@
-// Devices that lack something, or of which only a part is there: the emulation leaves it out in a process of its own.
+// Devices that lack something, or of which only a part is there: the emulation leaves it out in a
+// process of its own.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda } from '../ts/index.js';
 import { compilePackage, type Compiled } from './support/compiled.js';
@@ -36,7 +37,10 @@ describe.runIf(isEmulated)('a device', () => {
   test.each<[string, NodeJS.ProcessEnv]>([
     ['without cooperative launches', { SIMT_COOPERATIVE: '0' }],
     ['of which a partition holds fewer blocks than it says', { SIMT_PARTITION: '1' }],
-    ['whose blocks do not all fit together at the first call', { SIMT_FAIL: 'cudaLaunchCooperativeKernel:720:0' }],
+    [
+      'whose blocks do not all fit together at the first call',
+      { SIMT_FAIL: 'cudaLaunchCooperativeKernel:720:0' },
+    ],
     ['without memory pools', { SIMT_POOLS: '0' }],
   ])('%s gives the same bits, and its memory back', async (_, environment) => {
     expect(await on(environment)).toEqual(whole);

@@ -1,5 +1,5 @@
-// The life of work and memory on a device: workers and processes that end in mid-computation, the collector, and failures of CUDA planted
-// by the emulation.
+// The life of work and memory on a device: workers and processes that end in mid-computation, the
+// collector, and failures of CUDA planted by the emulation.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda } from '../ts/index.js';
 import { compilePackage, type Compiled } from './support/compiled.js';
@@ -18,12 +18,18 @@ afterAll(() => {
   compiled.remove();
 });
 
-const run = (name: string, ...rest: readonly [string[]?, string[]?, NodeJS.ProcessEnv?]): Promise<Ended> =>
-  runScript(compiled, name, ...rest);
+const run = (
+  name: string,
+  ...rest: readonly [string[]?, string[]?, NodeJS.ProcessEnv?]
+): Promise<Ended> => runScript(compiled, name, ...rest);
 
 describe.runIf(cuda.available)('processes and workers', () => {
   test('20 workers terminated while a device computes for them', async () => {
-    expect(await run('cuda-terminate.mjs', ['20'])).toEqual({ stdout: 'terminated 20', stderr: '', code: 0 });
+    expect(await run('cuda-terminate.mjs', ['20'])).toEqual({
+      stdout: 'terminated 20',
+      stderr: '',
+      code: 0,
+    });
   });
 
   test('the same with a device that is late', async () => {
@@ -32,7 +38,11 @@ describe.runIf(cuda.available)('processes and workers', () => {
   });
 
   test.each(['0', '5000'])('process.exit() while a device computes, %s us late', async (delay) => {
-    expect(await run('cuda-exit.mjs', [], [], { SIMT_DELAY: delay })).toEqual({ stdout: 'leaving', stderr: '', code: 3 });
+    expect(await run('cuda-exit.mjs', [], [], { SIMT_DELAY: delay })).toEqual({
+      stdout: 'leaving',
+      stderr: '',
+      code: 3,
+    });
   });
 
   test('a pending computation keeps the process alive, buffers and streams do not', async () => {
@@ -47,12 +57,18 @@ describe.runIf(cuda.available)('processes and workers', () => {
     const report = JSON.parse(stdout) as Record<string, unknown>;
     expect(report).toMatchObject({ afterDisposal: 0, isFreed: true });
     expect(report.warnings).toEqual([
-      { name: 'DirAlignWarning', code: 'DIRALIGN_LEAK', message: expect.stringMatching(/dispose\(\).*`using`/) as string },
+      {
+        name: 'DirAlignWarning',
+        code: 'DIRALIGN_LEAK',
+        message: expect.stringMatching(/dispose\(\).*`using`/) as string,
+      },
     ]);
   });
 
   test.runIf(isEmulated)('the collector knows how much is at stake', async () => {
-    const { stdout, stderr } = await run('cuda-pressure.mjs', [], ['--no-warnings'], { SIMT_MEMORY: String(2 ** 28) });
+    const { stdout, stderr } = await run('cuda-pressure.mjs', [], ['--no-warnings'], {
+      SIMT_MEMORY: String(2 ** 28),
+    });
     expect([stdout, stderr]).toEqual(['collected', '']);
   });
 });
@@ -81,9 +97,17 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
   const illegal = { name: 'cudaErrorIllegalAddress', code: 700 };
 
   test.each([
-    ['cudaMalloc:2:0', 'alloc', /allocating 100 bytes on device 0: cudaMalloc: cudaErrorMemoryAllocation: out of memory/],
+    [
+      'cudaMalloc:2:0',
+      'alloc',
+      /allocating 100 bytes on device 0: cudaMalloc: cudaErrorMemoryAllocation: out of memory/,
+    ],
     ['cudaMalloc:2:0', 'sync', /allocating 3200 bytes on device 0/],
-    ['cudaMallocFromPoolAsync:2:0', 'sync', /computing on the device: cudaMallocFromPoolAsync: cudaErrorMemoryAllocation/],
+    [
+      'cudaMallocFromPoolAsync:2:0',
+      'sync',
+      /computing on the device: cudaMallocFromPoolAsync: cudaErrorMemoryAllocation/,
+    ],
     ['cudaMallocFromPoolAsync:2:0', 'async', /computing on the device/],
     ['cudaMallocFromPoolAsync:2:0', 'staged', /computing on the device/],
     ['cudaMallocFromPoolAsync:2:0', 'staged async', /computing on the device/],
@@ -91,7 +115,11 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     ['cudaHostRegister:2:0', 'pin', /page-locking 64 bytes/],
   ])('out of memory, %s: %s', async (what, how, words) => {
     const { first, left, again, onCpu } = await fail(what, how);
-    expect(first).toMatchObject({ name: 'DirAlignError', code: 'ERR_DIRALIGN_DEVICE', cause: outOfMemory });
+    expect(first).toMatchObject({
+      name: 'DirAlignError',
+      code: 'ERR_DIRALIGN_DEVICE',
+      cause: outOfMemory,
+    });
     expect(first?.message).toMatch(words);
     // The same call works when there is memory again.
     expect(left).toBeLessThanOrEqual(0);
@@ -101,14 +129,20 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
 
   test('other errors keep their names', async () => {
     const { first, again } = await fail('cudaStreamCreateWithFlags:46:0', 'stream');
-    expect(first).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', cause: { name: 'cudaErrorDevicesUnavailable', code: 46 } });
+    expect(first).toMatchObject({
+      code: 'ERR_DIRALIGN_DEVICE',
+      cause: { name: 'cudaErrorDevicesUnavailable', code: 46 },
+    });
     expect(first?.message).toMatch(/creating a stream/);
     expect(again).toBeUndefined();
   });
 
   test('a notification that cannot be had', async () => {
     const { first, again } = await fail('cudaStreamAddCallback:400:0', 'async');
-    expect(first).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', cause: { name: 'cudaErrorInvalidResourceHandle', code: 400 } });
+    expect(first).toMatchObject({
+      code: 'ERR_DIRALIGN_DEVICE',
+      cause: { name: 'cudaErrorInvalidResourceHandle', code: 400 },
+    });
     expect(again).toBeUndefined();
   });
 
@@ -116,7 +150,11 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     'a kernel that fails, %s: on the call that caused it; the device is lost, the process is not',
     async (how) => {
       const { first, again, onCpu } = await fail('kernel:700:0', how);
-      expect(first).toMatchObject({ name: 'DirAlignError', code: 'ERR_DIRALIGN_DEVICE', cause: illegal });
+      expect(first).toMatchObject({
+        name: 'DirAlignError',
+        code: 'ERR_DIRALIGN_DEVICE',
+        cause: illegal,
+      });
       expect(first?.message).toMatch(/illegal memory access/);
       expect(again).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', cause: illegal });
       expect(onCpu).toBe(true);
@@ -124,10 +162,17 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
   );
 
   test('a device that is really full', async () => {
-    const { stdout, stderr } = await run('cuda-full.mjs', [], [], { SIMT_MEMORY: String(2 ** 22), SIMT_DEVICES: '1' });
+    const { stdout, stderr } = await run('cuda-full.mjs', [], [], {
+      SIMT_MEMORY: String(2 ** 22),
+      SIMT_DEVICES: '1',
+    });
     expect(stderr).toBe('');
     const { left, ...report } = JSON.parse(stdout) as Record<string, unknown>;
-    expect(report).toEqual({ code: 'ERR_DIRALIGN_DEVICE', cause: 'cudaErrorMemoryAllocation', same: true });
+    expect(report).toEqual({
+      code: 'ERR_DIRALIGN_DEVICE',
+      cause: 'cudaErrorMemoryAllocation',
+      same: true,
+    });
     // CUDA empties its pools before it gives up.
     expect(left).toBeLessThanOrEqual(0);
   });

@@ -18,13 +18,21 @@ afterAll(() => {
 });
 
 test.runIf(cuda.available)('memory is flat over thousands of calls of every kind', async () => {
-  const { stdout, stderr } = await runScript(compiled, 'cuda-leak.mjs', [], ['--expose-gc'], leakEnvironment);
+  const { stdout, stderr } = await runScript(
+    compiled,
+    'cuda-leak.mjs',
+    [],
+    ['--expose-gc'],
+    leakEnvironment,
+  );
   expect(stderr).toBe('');
   const report = JSON.parse(stdout) as LeakReport;
   expect(Object.keys(report)).toHaveLength(11);
   expectFlat(report);
   // The device counts its memory to the byte.
   for (const [kind, { samples }] of Object.entries(report)) {
-    expect(growthPerWindow(present(samples.device)), `${kind}: device memory`).toBeLessThanOrEqual(0);
+    expect(growthPerWindow(present(samples.device)), `${kind}: device memory`).toBeLessThanOrEqual(
+      0,
+    );
   }
 });

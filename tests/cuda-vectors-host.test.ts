@@ -1,5 +1,5 @@
-// The reference cases on the CUDA backend, on host arrays that travel to the device, in 16 bits, and as log-probabilities: the bounds are
-// those of the CPU.
+// The reference cases on the CUDA backend, on host arrays that travel to the device, in 16 bits,
+// and as log-probabilities: the bounds are those of the CPU.
 import { afterAll, describe, expect, test } from 'vitest';
 import { cuda, sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { LogitsBatch, LossResult, RunOptions } from '../ts/index.js';
@@ -32,7 +32,11 @@ describe.runIf(cuda.available)('float16 and bfloat16', () => {
     const dtype = input.dtypeExact === 'f16' ? 'float16' : 'bfloat16';
     const misses = new Misses();
     for (const [i, c] of ran.cases(input, 'half').entries()) {
-      const batch: HostBatch = { ...makeBatch(c), logits: encodeHalf(makeBatch(c).logits, dtype), dtype };
+      const batch: HostBatch = {
+        ...makeBatch(c),
+        logits: encodeHalf(makeBatch(c).logits, dtype),
+        dtype,
+      };
       const dense = compute(c, batch, 'fresh');
       checkNumbers(misses, c, dense.result, 'cuda');
       checkGradient(misses, c, decodeHalf(dense.gradient, dtype), dtype);
@@ -42,11 +46,16 @@ describe.runIf(cuda.available)('float16 and bfloat16', () => {
       misses.require(sameBits(other.gradient, dense.gradient), `${c.id} ${where}: gradient`);
       const factored = compute(c, batch, i % 4 < 2 ? 'in place' : 'fresh', 'factored');
       const residual = decodeHalf(factored.gradient, dtype);
-      misses.each(`${c.id} factored`, residual, input.residual.subarray(0, elements(c)), (x) => halfBound(x, dtype));
+      misses.each(`${c.id} factored`, residual, input.residual.subarray(0, elements(c)), (x) =>
+        halfBound(x, dtype),
+      );
       sameResult(misses, `${c.id} factored`, factored.result, dense.result);
       const staged = build(c)(batch, { backend: 'cuda' });
       sameResult(misses, `${c.id} staged`, staged, dense.result);
-      misses.require(sameBits(present(staged.gradLogits), dense.gradient), `${c.id} staged: gradient`);
+      misses.require(
+        sameBits(present(staged.gradLogits), dense.gradient),
+        `${c.id} staged: gradient`,
+      );
     }
     expect(misses.list).toEqual([]);
   });
@@ -74,7 +83,10 @@ describe.runIf(cuda.available)('host arrays', () => {
       const objective = build(c);
       const batch = makeBatch(c) as LogitsBatch<Float32Array<ArrayBuffer>>;
       const options: RunOptions<Float32Array> = { backend: 'cuda' };
-      const check = (result: LossResult<Float32Array>, gradient: Float32Array | Float64Array | undefined): void => {
+      const check = (
+        result: LossResult<Float32Array>,
+        gradient: Float32Array | Float64Array | undefined,
+      ): void => {
         checkNumbers(misses, c, result, 'cuda');
         checkGradient(misses, c, present(gradient));
       };
@@ -91,7 +103,10 @@ describe.runIf(cuda.available)('host arrays', () => {
         check(result, result.gradLogits);
         const onDevice = compute(c, makeBatch(c) as HostBatch, 'fresh');
         sameResult(misses, `${c.id} on the device`, onDevice.result, result);
-        misses.require(sameBits(onDevice.gradient, present(result.gradLogits)), `${c.id} on the device: gradient`);
+        misses.require(
+          sameBits(onDevice.gradient, present(result.gradLogits)),
+          `${c.id} on the device: gradient`,
+        );
       } else if (way === 'in place') {
         const result = objective(batch, { ...options, inPlace: true });
         misses.require(result.gradLogits === batch.logits, `${c.id}: not in place`);
@@ -117,7 +132,11 @@ describe.runIf(cuda.available)('host arrays', () => {
       } else if (way === 'none') {
         checkNumbers(misses, c, objective(batch, { ...options, gradient: 'none' }), 'cuda');
       } else if (oneSetOfLabels(c)) {
-        const result = objective(batch, { ...options, gradient: 'factored', inPlace: round % 2 === 0 });
+        const result = objective(batch, {
+          ...options,
+          gradient: 'factored',
+          inPlace: round % 2 === 0,
+        });
         check(result, unfactored(result, present(result.gradLogits), V));
       } else {
         expect(() => objective(batch, { ...options, gradient: 'factored' })).toThrow('sftLabels');
@@ -129,7 +148,11 @@ describe.runIf(cuda.available)('host arrays', () => {
 
 describe.runIf(cuda.available)('log-probabilities', () => {
   test.each(inputs)('%s', (_, input) => {
-    const batch: HostBatch = { logits: input.logits, shape: [2 * input.B, input.T, input.V], labels: input.labels };
+    const batch: HostBatch = {
+      logits: input.logits,
+      shape: [2 * input.B, input.T, input.V],
+      labels: input.labels,
+    };
     const misses = new Misses();
     using copy = new Copy(batch.logits, 'float32', { shift: 1 });
     const onDevice = { ...batch, logits: copy.tensor };
@@ -137,7 +160,9 @@ describe.runIf(cuda.available)('log-probabilities', () => {
     misses.each('logps', logps, input.logps, (x, b) => logpBound(x, at(input.counts, b)));
     expect(counts).toEqual(input.counts);
     const tokens = tokenLogps(onDevice);
-    const sums = Array.from(logps, (_, b) => tokens.logps.subarray(b * input.T, (b + 1) * input.T).reduce((x, y) => x + y, 0));
+    const sums = Array.from(logps, (_, b) =>
+      tokens.logps.subarray(b * input.T, (b + 1) * input.T).reduce((x, y) => x + y, 0),
+    );
     misses.each('sums of tokenLogps', sums, logps, (x) => 1e-14 * Math.abs(x));
     const onCpu = tokenLogps(batch);
     for (const key of ['logps', 'logsumexp', 'entropy'] as const) {
@@ -145,10 +170,14 @@ describe.runIf(cuda.available)('log-probabilities', () => {
       const bound = (x: number): number => 2 * (1e-6 + 1e-6 * Math.abs(x));
       misses.each(key, tokens[key], onCpu[key], bound);
       tokens[key].forEach((value, row) => {
-        if (at(input.labels, row) === -100) misses.require(Object.is(value, 0), `${key}[${row}], which is ignored: ${value}`);
+        if (at(input.labels, row) === -100)
+          misses.require(Object.is(value, 0), `${key}[${row}], which is ignored: ${value}`);
       });
     }
-    const staged = { sequences: sequenceLogps(batch, { backend: 'cuda' }), tokens: tokenLogps(batch, { backend: 'cuda' }) };
+    const staged = {
+      sequences: sequenceLogps(batch, { backend: 'cuda' }),
+      tokens: tokenLogps(batch, { backend: 'cuda' }),
+    };
     misses.require(sameBits(staged.sequences.logps, logps), 'staged: logps');
     expect(staged.sequences.counts).toEqual(input.counts);
     for (const key of ['logps', 'logsumexp', 'entropy'] as const) {
@@ -158,19 +187,26 @@ describe.runIf(cuda.available)('log-probabilities', () => {
   });
 });
 
-describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences without a token', () => {
-  test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
-    for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
-      const staged = build(c)(makeBatch(c), { backend: 'cuda', inPlace: true });
-      expect([staged.loss, ...staged.losses, ...present(staged.gradLogits)].every(Number.isFinite), `${c.id} staged`).toBe(true);
-    }
-  });
-});
+describe.runIf(cuda.available)(
+  'robustness_only: certainty (p = 1) and sequences without a token',
+  () => {
+    test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
+      for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
+        const staged = build(c)(makeBatch(c), { backend: 'cuda', inPlace: true });
+        expect(
+          [staged.loss, ...staged.losses, ...present(staged.gradLogits)].every(Number.isFinite),
+          `${c.id} staged`,
+        ).toBe(true);
+      }
+    });
+  },
+);
 
 afterAll(() => {
   ran.log();
 });
 
 test.runIf(cuda.available)(`all ${total} cases were run`, () => {
-  for (const way of ['host arrays']) expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
+  for (const way of ['host arrays'])
+    expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
 });

@@ -1,4 +1,5 @@
-// The reference cases on the CUDA backend, on data on the device: the bounds are those of the CPU. Host arrays have a suite of their own.
+// The reference cases on the CUDA backend, on data on the device: the bounds are those of the CPU.
+// Host arrays have a suite of their own.
 import { afterAll, describe, expect, test } from 'vitest';
 import { cuda } from '../ts/index.js';
 import { gradientBound, Misses } from './support/bounds.js';
@@ -25,9 +26,17 @@ const ran = new Coverage();
 expectDevice();
 
 describe.runIf(cuda.available)('on the device', () => {
-  // Wherever the data are, whatever the layout, and whether waited for or not: the numbers, and the bits of the gradient, are the same.
-  // One of these ways for each case, in turn.
-  const ways = ['in place', 'out', 'none', 'odd address', 'strided', 'packed', 'asynchronous'] as const;
+  // Wherever the data are, whatever the layout, and whether waited for or not: the numbers, and the
+  // bits of the gradient, are the same. One of these ways for each case, in turn.
+  const ways = [
+    'in place',
+    'out',
+    'none',
+    'odd address',
+    'strided',
+    'packed',
+    'asynchronous',
+  ] as const;
   let turn = 0;
 
   test.each(inputs)('%s: dense, and the same in another way', async (_, input) => {
@@ -52,8 +61,14 @@ describe.runIf(cuda.available)('on the device', () => {
         using copy = new Copy(batch.logits);
         const none = build(c)({ ...batch, logits: copy.tensor }, { gradient: 'none' });
         sameResult(misses, `${c.id} none`, none, dense.result);
-        misses.require(!('gradLogits' in none) && !('rowScale' in none), `${c.id} none: has a gradient`);
-        misses.require(sameBits(copy.read(), batch.logits), `${c.id} none: the logits were written`);
+        misses.require(
+          !('gradLogits' in none) && !('rowScale' in none),
+          `${c.id} none: has a gradient`,
+        );
+        misses.require(
+          sameBits(copy.read(), batch.logits),
+          `${c.id} none: the logits were written`,
+        );
       } else if (way === 'odd address') {
         expectSame(compute(c, batch, where, 'dense', 1 + (Math.floor(round / 3) % 3)));
       } else if (way === 'strided') {
@@ -63,7 +78,10 @@ describe.runIf(cuda.available)('on the device', () => {
         const logits = round % 4 < 2 ? wide : wide.slice(0, wide.length - (rowStride - V));
         const { result, gradient } = compute(c, { ...batch, logits, rowStride }, where);
         expectSame({ result, gradient: restride(gradient as Float32Array, V, rowStride, V, 0) });
-        const padded = restride(dense.gradient as Float32Array, V, V, rowStride, 0).slice(0, logits.length);
+        const padded = restride(dense.gradient as Float32Array, V, V, rowStride, 0).slice(
+          0,
+          logits.length,
+        );
         misses.require(sameBits(gradient, padded), `${c.id} strided, ${where}: padding`);
       } else if (way === 'packed') {
         const { batch: packed, rows } = pack(c);
@@ -90,7 +108,9 @@ describe.runIf(cuda.available)('on the device', () => {
       const where = (['in place', 'fresh', 'out'] as const)[i % 3] ?? 'fresh';
       const { result, gradient } = compute(c, batch, where, 'factored');
       checkNumbers(misses, c, result, 'cuda');
-      misses.each(`${c.id} rowScale`, present(result.rowScale), expectedScales(c), (x) => gradientBound(Math.abs(x), 0));
+      misses.each(`${c.id} rowScale`, present(result.rowScale), expectedScales(c), (x) =>
+        gradientBound(Math.abs(x), 0),
+      );
       misses.each(`${c.id} gradLogits`, gradient, input.residual.subarray(0, elements(c)), (x) =>
         gradientBound(Math.abs(x), largest),
       );
@@ -100,28 +120,35 @@ describe.runIf(cuda.available)('on the device', () => {
   });
 });
 
-describe.runIf(cuda.available)('robustness_only: certainty (p = 1) and sequences without a token', () => {
-  test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
-    for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
-      for (const mode of ['dense', 'factored'] as const) {
-        for (const where of ['fresh', 'in place'] as const) {
-          const { result, gradient } = compute(c, makeBatch(c) as HostBatch, where, mode);
-          expect(result.loss, c.id).toSatisfy(Number.isFinite);
-          expect(Array.from(result.losses).every(Number.isFinite), `${c.id} losses`).toBe(true);
-          expect(Array.from(result.coefficients).every(Number.isFinite), `${c.id} coefficients`).toBe(true);
-          expect(Array.from(gradient).every(Number.isFinite), `${c.id} gradient`).toBe(true);
-          const empty = input.counts.filter((n) => n === 0).length;
-          expect(result.metrics).toMatchObject({ nonfinite: 0, empty_sequences: empty });
+describe.runIf(cuda.available)(
+  'robustness_only: certainty (p = 1) and sequences without a token',
+  () => {
+    test.each(inputsWith(isRobustnessOnly))('%s: finite loss and gradient', (_, input) => {
+      for (const c of ran.cases(input, 'robust', isRobustnessOnly)) {
+        for (const mode of ['dense', 'factored'] as const) {
+          for (const where of ['fresh', 'in place'] as const) {
+            const { result, gradient } = compute(c, makeBatch(c) as HostBatch, where, mode);
+            expect(result.loss, c.id).toSatisfy(Number.isFinite);
+            expect(Array.from(result.losses).every(Number.isFinite), `${c.id} losses`).toBe(true);
+            expect(
+              Array.from(result.coefficients).every(Number.isFinite),
+              `${c.id} coefficients`,
+            ).toBe(true);
+            expect(Array.from(gradient).every(Number.isFinite), `${c.id} gradient`).toBe(true);
+            const empty = input.counts.filter((n) => n === 0).length;
+            expect(result.metrics).toMatchObject({ nonfinite: 0, empty_sequences: empty });
+          }
         }
       }
-    }
-  });
-});
+    });
+  },
+);
 
 afterAll(() => {
   ran.log();
 });
 
 test.runIf(cuda.available)(`all ${total} cases were run`, () => {
-  for (const way of ['dense', 'factored']) expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
+  for (const way of ['dense', 'factored'])
+    expect([way, ran.size(way) + ran.size('robust')]).toEqual([way, total]);
 });

@@ -1,4 +1,5 @@
-// `cuda`, and calls on data on a device: what it says of the machine, what it refuses, and memory, streams and events.
+// `cuda`, and calls on data on a device: what it says of the machine, what it refuses, and memory,
+// streams and events.
 import { describe, expect, test } from 'vitest';
 import { cuda, DirAlignError, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { DeviceTensor, LogitsBatch, LossResult, RunOptions } from '../ts/index.js';
@@ -21,7 +22,12 @@ function refusal(action: () => unknown): Error & { readonly code?: string } {
   }
   throw new Error('nothing was thrown');
 }
-function expectRefusal(action: () => unknown, kind: Kind, code: string, ...words: readonly (string | RegExp)[]): void {
+function expectRefusal(
+  action: () => unknown,
+  kind: Kind,
+  code: string,
+  ...words: readonly (string | RegExp)[]
+): void {
   const error = refusal(action);
   expect(error).toBeInstanceOf(kind);
   expect(error).toMatchObject({ name: 'DirAlignError', code: `ERR_DIRALIGN_${code}` });
@@ -50,10 +56,18 @@ describe('why CUDA cannot be used', () => {
     devices: 1,
   };
   const cases: [string, Partial<CudaStatus>, readonly RegExp[]][] = [
-    ['not compiled in', { compiled: false, runtime: 0, driver: 0, devices: 0 }, [/this build contains no CUDA kernels/]],
+    [
+      'not compiled in',
+      { compiled: false, runtime: 0, driver: 0, devices: 0 },
+      [/this build contains no CUDA kernels/],
+    ],
     // CUDA gives the same error for these two.
     ['no driver', { driver: 0, error: 35, devices: 0 }, [/no NVIDIA driver is installed/]],
-    ['an old driver', { driver: 12040, error: 35, devices: 0 }, [/supports CUDA 12\.4/, /needs 13\.0/, /update.*R580 or newer/]],
+    [
+      'an old driver',
+      { driver: 12040, error: 35, devices: 0 },
+      [/supports CUDA 12\.4/, /needs 13\.0/, /update.*R580 or newer/],
+    ],
     ['no device', { error: 100, devices: 0 }, [/driver is installed/, /no device is visible/]],
     ['none counted', { devices: 0 }, [/no device is visible/]],
     [
@@ -68,7 +82,9 @@ describe('why CUDA cannot be used', () => {
   });
 
   test('each has words of its own, and nothing is wrong where nothing is', () => {
-    expect(new Set(cases.map(([, change]) => whyNot({ ...fine, ...change }, undefined))).size).toBe(cases.length - 1);
+    expect(new Set(cases.map(([, change]) => whyNot({ ...fine, ...change }, undefined))).size).toBe(
+      cases.length - 1,
+    );
     expect(whyNot(fine, undefined)).toBeUndefined();
     expect(whyNot({ ...fine, error: 100, devices: 0 }, '')).toMatch("CUDA_VISIBLE_DEVICES is ''");
   });
@@ -110,7 +126,9 @@ describe.runIf(!cuda.available)('without a device', () => {
   });
 
   test('the asynchronous call refuses by its promise', async () => {
-    await expect(dpo.async(small(), { backend: 'cuda' })).rejects.toMatchObject({ code: 'ERR_DIRALIGN_BACKEND' });
+    await expect(dpo.async(small(), { backend: 'cuda' })).rejects.toMatchObject({
+      code: 'ERR_DIRALIGN_BACKEND',
+    });
   });
 
   test("'auto' and 'cpu' compute", () => {
@@ -136,12 +154,30 @@ describe.runIf(cuda.available)('devices', () => {
   test('one that is not there', () => {
     const { length } = cuda.devices();
     for (const device of [length, -1, 0.5, NaN]) {
-      expectRefusal(() => cuda.alloc(8, { device }), RangeError, 'DEVICE', 'device', String(device), String(length));
+      expectRefusal(
+        () => cuda.alloc(8, { device }),
+        RangeError,
+        'DEVICE',
+        'device',
+        String(device),
+        String(length),
+      );
       expectRefusal(() => cuda.stream({ device }), RangeError, 'DEVICE', 'device');
       expectRefusal(() => cuda.event({ device }), RangeError, 'DEVICE', 'device');
-      expectRefusal(() => cuda.tensor({ ptr: 256n, dtype: 'float32', device }), RangeError, 'DEVICE', 'device');
+      expectRefusal(
+        () => cuda.tensor({ ptr: 256n, dtype: 'float32', device }),
+        RangeError,
+        'DEVICE',
+        'device',
+      );
     }
-    expectRefusal(() => cuda.alloc(8, { device: '0' as never }), TypeError, 'DEVICE', 'device', "'0'");
+    expectRefusal(
+      () => cuda.alloc(8, { device: '0' as never }),
+      TypeError,
+      'DEVICE',
+      'device',
+      "'0'",
+    );
   });
 });
 
@@ -169,7 +205,9 @@ describe.runIf(cuda.available)('buffers', () => {
       const all = new Uint8Array(buffer.byteLength);
       buffer.copyTo(all);
       expect(sameBits(all.subarray(4, 4 + array.byteLength), array)).toBe(true);
-      expect([...all.subarray(0, 4), ...all.subarray(4 + array.byteLength)]).toEqual(Array(8).fill(0x5a));
+      expect([...all.subarray(0, 4), ...all.subarray(4 + array.byteLength)]).toEqual(
+        Array(8).fill(0x5a),
+      );
       const back = new Uint8Array(array.byteLength);
       buffer.copyTo(back, { offset: 4 });
       expect(sameBits(back, array)).toBe(true);
@@ -199,7 +237,9 @@ describe.runIf(cuda.available)('buffers', () => {
     to.tensor('float32', { offset: 4 }).copyFrom(from.tensor('float32', { offset: 60 }));
     const bytes = new Uint8Array(96);
     to.copyTo(bytes);
-    expect([...bytes.subarray(0, 16)]).toEqual([255, 255, 255, 255, 60, 61, 62, 63, 255, 255, 255, 255, 255, 255, 255, 255]);
+    expect([...bytes.subarray(0, 16)]).toEqual([
+      255, 255, 255, 255, 60, 61, 62, 63, 255, 255, 255, 255, 255, 255, 255, 255,
+    ]);
     expect([...bytes.subarray(16, 80)]).toEqual(Array.from({ length: 64 }, (_, i) => i));
     expect([...bytes.subarray(80)]).toEqual(Array(16).fill(255));
     expectRefusal(
@@ -249,7 +289,13 @@ describe.runIf(cuda.available)('buffers', () => {
       [() => cuda.alloc(16, { stream: 'x' as never }), TypeError, 'DEVICE', 'stream', "'x'"],
       // The stream of whichever thread asks.
       [() => cuda.alloc(16, { stream: 2n }), RangeError, 'DEVICE', 'stream', 'cudaStreamPerThread'],
-      [() => cuda.tensor({ ptr: 4096n, dtype: 'float32', stream: 2n }), RangeError, 'DEVICE', 'stream', 'cudaStreamPerThread'],
+      [
+        () => cuda.tensor({ ptr: 4096n, dtype: 'float32', stream: 2n }),
+        RangeError,
+        'DEVICE',
+        'stream',
+        'cudaStreamPerThread',
+      ],
       [
         () => {
           cuda.synchronize({ stream: 2n });
@@ -338,19 +384,49 @@ describe.runIf(cuda.available)('buffers', () => {
       [() => buffer.tensor('float64' as never), TypeError, 'DTYPE', 'dtype', 'float64'],
       [() => buffer.tensor('float32', { offset: 17 }), RangeError, 'SHAPE', '16', '17'],
       [() => cuda.tensor({ ptr: 0n, dtype: 'float32' }), RangeError, 'DEVICE', 'ptr'],
-      [() => cuda.tensor({ ptr: '1' as never, dtype: 'float32' }), TypeError, 'DEVICE', 'ptr', "'1'"],
-      [() => cuda.tensor({ ptr: 2n ** 70n, dtype: 'float32' }), RangeError, 'DEVICE', 'ptr', '64 bits'],
-      [() => cuda.tensor({ ptr: 258n, dtype: 'float32' }), RangeError, 'DEVICE', 'ptr', '0x102', 'aligned'],
+      [
+        () => cuda.tensor({ ptr: '1' as never, dtype: 'float32' }),
+        TypeError,
+        'DEVICE',
+        'ptr',
+        "'1'",
+      ],
+      [
+        () => cuda.tensor({ ptr: 2n ** 70n, dtype: 'float32' }),
+        RangeError,
+        'DEVICE',
+        'ptr',
+        '64 bits',
+      ],
+      [
+        () => cuda.tensor({ ptr: 258n, dtype: 'float32' }),
+        RangeError,
+        'DEVICE',
+        'ptr',
+        '0x102',
+        'aligned',
+      ],
       [() => cuda.tensor({ ptr: 257n, dtype: 'bfloat16' }), RangeError, 'DEVICE', 'ptr', 'aligned'],
       [() => cuda.tensor({ ptr: 256n, dtype: 'f32' as never }), TypeError, 'DTYPE', 'dtype', 'f32'],
-      [() => cuda.tensor({ ptr: 256n, dtype: 'float32', byteLength: -4 }), RangeError, 'SHAPE', 'byteLength', '-4'],
+      [
+        () => cuda.tensor({ ptr: 256n, dtype: 'float32', byteLength: -4 }),
+        RangeError,
+        'SHAPE',
+        'byteLength',
+        '-4',
+      ],
       [() => cuda.tensor(null as never), TypeError, 'OPTION', 'null'],
       [() => cuda.pin([1] as never), TypeError, 'DTYPE', 'array', 'Array'],
       [() => cuda.pin(new Float32Array(0)), RangeError, 'SHAPE', 'array'],
     ];
-    for (const [action, kind, code, ...words] of refused) expectRefusal(action, kind, code, ...words);
-    await expect(buffer.copyFromAsync(new Uint8Array(17))).rejects.toMatchObject({ code: 'ERR_DIRALIGN_SHAPE' });
-    await expect(buffer.copyToAsync({} as never)).rejects.toMatchObject({ code: 'ERR_DIRALIGN_DTYPE' });
+    for (const [action, kind, code, ...words] of refused)
+      expectRefusal(action, kind, code, ...words);
+    await expect(buffer.copyFromAsync(new Uint8Array(17))).rejects.toMatchObject({
+      code: 'ERR_DIRALIGN_SHAPE',
+    });
+    await expect(buffer.copyToAsync({} as never)).rejects.toMatchObject({
+      code: 'ERR_DIRALIGN_DTYPE',
+    });
     const gone = new Uint8Array(8);
     structuredClone(gone.buffer, { transfer: [gone.buffer] });
     expectRefusal(
@@ -470,7 +546,13 @@ describe.runIf(cuda.available)('streams and events', () => {
     expect(buffer.stream).toBe(stream.handle);
     buffer.copyFrom(Float64Array.of(3), { stream: 0n });
     const tensor = buffer.tensor('float32', { stream });
-    expect(tensor).toMatchObject({ ptr: buffer.ptr, dtype: 'float32', device: 0, stream: stream.handle, byteLength: 8 });
+    expect(tensor).toMatchObject({
+      ptr: buffer.ptr,
+      dtype: 'float32',
+      device: 0,
+      stream: stream.handle,
+      byteLength: 8,
+    });
     expect(Object.isFrozen(tensor)).toBe(true);
     using event = cuda.event().record(stream.handle);
     stream.wait(event.handle);
@@ -505,7 +587,14 @@ describe.runIf(cuda.available)('streams and events', () => {
     expectRefusal(() => event.ended, TypeError, 'DEVICE', 'CudaEvent', 'disposed');
     if (cuda.devices().length < 2) return;
     using other = cuda.stream({ device: 1 });
-    expectRefusal(() => cuda.alloc(8, { stream: other }), RangeError, 'DEVICE', 'stream', 'device 1', 'device 0');
+    expectRefusal(
+      () => cuda.alloc(8, { stream: other }),
+      RangeError,
+      'DEVICE',
+      'stream',
+      'device 1',
+      'device 0',
+    );
   });
 });
 
@@ -559,7 +648,12 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(Math.abs(dense.loss - expected.loss)).toBeLessThanOrEqual(lossBound(expected.loss));
     expect(dense.counts).toEqual(expected.counts);
     const gradient = present(dense.gradLogits);
-    expect(gradient).toMatchObject({ dtype, device: 0, stream: 0n, byteLength: batch.logits.byteLength });
+    expect(gradient).toMatchObject({
+      dtype,
+      device: 0,
+      stream: 0n,
+      byteLength: batch.logits.byteLength,
+    });
     expect(gradient.ptr).not.toBe(copy.tensor.ptr);
     gradient.dispose();
     expect(gradient.disposed).toBe(true);
@@ -569,9 +663,27 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(factored.rowScale).toBeInstanceOf(Float32Array);
   });
 
-  const refused: [string, (g: Good) => [unknown, unknown?], Kind, string, readonly (string | RegExp)[]][] = [
-    ["backend 'cpu'", (g) => [g.onDevice, { backend: 'cpu' }], TypeError, 'BACKEND', ['backend', "'cpu'", 'device memory']],
-    ['another dtype', (g) => [{ ...g.onDevice, dtype: 'float16' }], TypeError, 'DTYPE', ['dtype', 'float16', 'float32']],
+  const refused: [
+    string,
+    (g: Good) => [unknown, unknown?],
+    Kind,
+    string,
+    readonly (string | RegExp)[],
+  ][] = [
+    [
+      "backend 'cpu'",
+      (g) => [g.onDevice, { backend: 'cpu' }],
+      TypeError,
+      'BACKEND',
+      ['backend', "'cpu'", 'device memory'],
+    ],
+    [
+      'another dtype',
+      (g) => [{ ...g.onDevice, dtype: 'float16' }],
+      TypeError,
+      'DTYPE',
+      ['dtype', 'float16', 'float32'],
+    ],
     [
       'a plain object',
       (g) => [{ ...g.batch, logits: { ptr: g.logits.tensor.ptr, dtype: 'float32' } }],
@@ -579,7 +691,13 @@ describe.runIf(cuda.available)('calls on device data', () => {
       'DTYPE',
       ['logits', 'cuda.tensor'],
     ],
-    ['a buffer', (g) => [{ ...g.batch, logits: g.logits.buffer }], TypeError, 'DTYPE', ['logits', 'DeviceBuffer', 'cuda.tensor']],
+    [
+      'a buffer',
+      (g) => [{ ...g.batch, logits: g.logits.buffer }],
+      TypeError,
+      'DTYPE',
+      ['logits', 'DeviceBuffer', 'cuda.tensor'],
+    ],
     [
       'too short',
       (g) => [{ ...g.batch, logits: foreign(g.logits.tensor, { byteLength: bytes - 4 }) }],
@@ -589,7 +707,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
     ],
     [
       'past the end of the allocation',
-      (g) => [{ ...g.batch, logits: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + 260n }) }],
+      (g) => [
+        { ...g.batch, logits: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + 260n }) },
+      ],
       RangeError,
       'DEVICE',
       ['logits', 'end of its allocation'],
@@ -610,14 +730,20 @@ describe.runIf(cuda.available)('calls on device data', () => {
     ],
     [
       'a wrong label',
-      (g) => [{ ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) }, { out: g.out.tensor }],
+      (g) => [
+        { ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) },
+        { out: g.out.tensor },
+      ],
       RangeError,
       'LABEL',
       ['labels[11]', '11'],
     ],
     [
       'a wrong label, in place',
-      (g) => [{ ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) }, { inPlace: true }],
+      (g) => [
+        { ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) },
+        { inPlace: true },
+      ],
       RangeError,
       'LABEL',
       ['labels[11]', '11'],
@@ -637,7 +763,13 @@ describe.runIf(cuda.available)('calls on device data', () => {
       'DTYPE',
       ['out', 'DeviceTensor', 'Float32Array'],
     ],
-    ['out for host logits', (g) => [g.batch, { out: g.out.tensor }], TypeError, 'DTYPE', ['out', 'DeviceTensor', 'Float32Array']],
+    [
+      'out for host logits',
+      (g) => [g.batch, { out: g.out.tensor }],
+      TypeError,
+      'DTYPE',
+      ['out', 'DeviceTensor', 'Float32Array'],
+    ],
     [
       'out of another dtype',
       (g) => [g.onDevice, { out: foreign(g.out.tensor, { dtype: 'bfloat16' }) }],
@@ -675,12 +807,21 @@ describe.runIf(cuda.available)('calls on device data', () => {
     ],
     [
       'out over the end of the logits',
-      (g) => [g.onDevice, { out: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + BigInt(bytes - 300) }) }],
+      (g) => [
+        g.onDevice,
+        { out: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + BigInt(bytes - 300) }) },
+      ],
       RangeError,
       /SHAPE|DEVICE/.source,
       ['out'],
     ],
-    ['out and in place', (g) => [g.onDevice, { out: g.out.tensor, inPlace: true }], TypeError, 'OPTION', ['out', 'inPlace']],
+    [
+      'out and in place',
+      (g) => [g.onDevice, { out: g.out.tensor, inPlace: true }],
+      TypeError,
+      'OPTION',
+      ['out', 'inPlace'],
+    ],
   ];
   test.each(refused)('refused: %s', async (_, change, kind, code, words) => {
     const g = good();
@@ -692,7 +833,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(error).toBeInstanceOf(kind);
     expect(error.code).toMatch(new RegExp(`^ERR_DIRALIGN_(${code})$`));
     for (const word of words) expect(error.message).toMatch(word);
-    await expect(dpo.async(batch as DeviceBatch, run as RunOptions<DeviceTensor>)).rejects.toMatchObject({ code: error.code });
+    await expect(
+      dpo.async(batch as DeviceBatch, run as RunOptions<DeviceTensor>),
+    ).rejects.toMatchObject({ code: error.code });
     expect(sameBits(logits.read(), g.batch.logits)).toBe(true);
     expect(out.read().every((x) => x === 7)).toBe(true);
     // Nothing was allocated, or it was freed.
@@ -713,7 +856,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
       },
     });
     const free = freeMemory();
-    await expect(dpo.async(g.onDevice, { signal: signal as unknown as AbortSignal })).rejects.toBe(broken);
+    await expect(dpo.async(g.onDevice, { signal: signal as unknown as AbortSignal })).rejects.toBe(
+      broken,
+    );
     expect(freeMemory()).toBeGreaterThanOrEqual(free);
   });
 
@@ -724,15 +869,35 @@ describe.runIf(cuda.available)('calls on device data', () => {
     using copy = new Copy(batch.logits);
     other.copyFrom(batch.logits);
     const lied = cuda.tensor({ ptr: other.ptr, dtype: 'float32' });
-    expectRefusal(() => dpo({ ...batch, logits: lied }), RangeError, 'DEVICE', 'logits', 'device 1', 'device 0');
+    expectRefusal(
+      () => dpo({ ...batch, logits: lied }),
+      RangeError,
+      'DEVICE',
+      'logits',
+      'device 1',
+      'device 0',
+    );
     const out = other.tensor('float32');
-    expectRefusal(() => dpo({ ...batch, logits: copy.tensor }, { out }), TypeError, 'DEVICE', 'out', 'device', '1', '0');
+    expectRefusal(
+      () => dpo({ ...batch, logits: copy.tensor }, { out }),
+      TypeError,
+      'DEVICE',
+      'out',
+      'device',
+      '1',
+      '0',
+    );
     // Where it is, it is computed.
     const there = dpo({ ...batch, logits: out });
     const here = dpo({ ...batch, logits: copy.tensor });
     expect(there.losses).toEqual(here.losses);
     expect(there.gradLogits.device).toBe(1);
-    expect(sameBits(takeGradient(there.gradLogits, batch.logits), takeGradient(here.gradLogits, batch.logits))).toBe(true);
+    expect(
+      sameBits(
+        takeGradient(there.gradLogits, batch.logits),
+        takeGradient(here.gradLogits, batch.logits),
+      ),
+    ).toBe(true);
   });
 
   test('an address in page-locked memory of the host', () => {
@@ -741,7 +906,14 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const address = native().cuda.pin(bytes);
     try {
       const tensor = cuda.tensor({ ptr: address, dtype: 'float32' });
-      expectRefusal(() => dpo({ ...batch, logits: tensor }), RangeError, 'DEVICE', 'logits', 'host', 'device 0');
+      expectRefusal(
+        () => dpo({ ...batch, logits: tensor }),
+        RangeError,
+        'DEVICE',
+        'logits',
+        'host',
+        'device 0',
+      );
     } finally {
       native().cuda.unpin(address);
     }
@@ -751,7 +923,13 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const batch = small();
     const copy = new Copy(batch.logits);
     copy.dispose();
-    expectRefusal(() => dpo({ ...batch, logits: copy.tensor }), RangeError, 'DEVICE', 'logits', 'freed');
+    expectRefusal(
+      () => dpo({ ...batch, logits: copy.tensor }),
+      RangeError,
+      'DEVICE',
+      'logits',
+      'freed',
+    );
   });
 
   test('a tensor that is longer than the batch: what is behind it stays', () => {
@@ -770,7 +948,10 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(all.subarray(bytes).every((byte) => byte === 0xab)).toBe(true);
     // Foreign memory of unknown length ends with the last vocabulary.
     buffer.copyFrom(batch.logits);
-    dpo({ ...batch, logits: cuda.tensor({ ptr: buffer.ptr, dtype: 'float32' }) }, { inPlace: true });
+    dpo(
+      { ...batch, logits: cuda.tensor({ ptr: buffer.ptr, dtype: 'float32' }) },
+      { inPlace: true },
+    );
     buffer.copyTo(all);
     expect(sameBits(all.subarray(0, bytes), expected)).toBe(true);
     expect(all.subarray(bytes).every((byte) => byte === 0xab)).toBe(true);
@@ -837,7 +1018,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
   test('NaN, infinities and what is beside the rows', () => {
     const batch = randomBatch({ seed: 11, sequences: 4, tokens: 4, vocab: 19 });
     const [rows, vocab] = [16, 19];
-    const labels = Int32Array.from({ length: rows }, (_, row) => (row % 4 === 0 ? -100 : row % vocab));
+    const labels = Int32Array.from({ length: rows }, (_, row) =>
+      row % 4 === 0 ? -100 : row % vocab,
+    );
     const logits = batch.logits.slice() as Float32Array;
     for (let row = 0; row < rows; row += 4) logits.fill(NaN, row * vocab, (row + 1) * vocab);
     logits[1 * vocab + 3] = -Infinity;
@@ -849,7 +1032,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(metrics.nonfinite).toBe(1);
     const gradient = takeGradient(gradLogits, logits as Float32Array<ArrayBuffer>);
     for (let row = 0; row < rows; row += 4)
-      expect(gradient.subarray(row * vocab, (row + 1) * vocab).every((x) => Object.is(x, 0))).toBe(true);
+      expect(gradient.subarray(row * vocab, (row + 1) * vocab).every((x) => Object.is(x, 0))).toBe(
+        true,
+      );
   });
 
   test('policy and reference on the device: a margin of exactly 0, and ln 2', () => {
@@ -858,7 +1043,10 @@ describe.runIf(cuda.available)('calls on device data', () => {
       using copy = new Copy(batch.logits, dtype);
       const onDevice: LogitsBatch<DeviceTensor> = { ...batch, logits: copy.tensor };
       const { logps } = sequenceLogps(onDevice);
-      const { losses, loss, metrics } = dpo({ ...onDevice, reference: logps }, { gradient: 'none' });
+      const { losses, loss, metrics } = dpo(
+        { ...onDevice, reference: logps },
+        { gradient: 'none' },
+      );
       expect([loss, ...losses]).toEqual(Array(4).fill(Math.LN2));
       expect(metrics['rewards/margins']).toBe(0);
     }
@@ -875,7 +1063,9 @@ describe.runIf(cuda.available)('calls on device data', () => {
     });
     expect([...losses]).toEqual([Math.LN2]);
     gradLogits.dispose();
-    expect(sequenceLogps({ logits: buffer.tensor('float32'), shape: [0, 5, 5], labels }).logps).toHaveLength(0);
+    expect(
+      sequenceLogps({ logits: buffer.tensor('float32'), shape: [0, 5, 5], labels }).logps,
+    ).toHaveLength(0);
   });
 });
 
@@ -908,14 +1098,25 @@ describe.runIf(cuda.available)('host arrays', () => {
 
   test('more rows than a launch takes', () => {
     const batch = { ...small(), shape: [2, 2 ** 29, 2] } as const;
-    expectRefusal(() => dpo(batch, { backend: 'cuda' }), RangeError, 'SHAPE', '1073741824 rows', 'split the batch');
+    expectRefusal(
+      () => dpo(batch, { backend: 'cuda' }),
+      RangeError,
+      'SHAPE',
+      '1073741824 rows',
+      'split the batch',
+    );
   });
 
   test('a wrong label: nothing is written', () => {
     const batch = small();
     const labels = batch.labels.map((label, i) => (i === 11 ? -5 : label));
     const before = batch.logits.slice();
-    expectRefusal(() => dpo({ ...batch, labels }, { backend: 'cuda', inPlace: true }), RangeError, 'LABEL', 'labels');
+    expectRefusal(
+      () => dpo({ ...batch, labels }, { backend: 'cuda', inPlace: true }),
+      RangeError,
+      'LABEL',
+      'labels',
+    );
     expect(sameBits(batch.logits, before)).toBe(true);
   });
 });

@@ -1,4 +1,5 @@
-// Fingerprints, and the reference's numbers in a file; at the end a training that uses all of diralign/data.
+// Fingerprints, and the reference's numbers in a file; at the end a training that uses all of
+// diralign/data.
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -40,7 +41,7 @@ async function rejection(promise: Promise<unknown>): Promise<unknown> {
   throw new Error('nothing was rejected');
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
 describe('fingerprint', () => {
   test('by its definition', async () => {
@@ -58,9 +59,13 @@ describe('fingerprint', () => {
   test('is the same for the same parts', async () => {
     const bytes = new Uint8Array(1e6).map((_, i) => i * i);
     const [a, b] = [fileOf(bytes, 'bin'), fileOf(bytes, 'bin')];
-    expect(await fingerprint({ file: a }, 'x')).toBe(await fingerprint({ file: pathToFileURL(b) }, 'x'));
+    expect(await fingerprint({ file: a }, 'x')).toBe(
+      await fingerprint({ file: pathToFileURL(b) }, 'x'),
+    );
     // A view by its elements, not by its buffer; a Buffer is a Uint8Array.
-    expect(await fingerprint(bytes.subarray(3, 9))).toBe(await fingerprint(Buffer.from(bytes.subarray(3, 9))));
+    expect(await fingerprint(bytes.subarray(3, 9))).toBe(
+      await fingerprint(Buffer.from(bytes.subarray(3, 9))),
+    );
   });
 
   test('differs with every part, their kinds, their order and where they end', async () => {
@@ -103,46 +108,75 @@ describe('fingerprint', () => {
     const folderOf = (files: Readonly<Record<string, string>>): string => {
       const directory = path.join(folder, `model-${folders++}`);
       fs.mkdirSync(directory);
-      for (const [name, content] of Object.entries(files)) fs.writeFileSync(path.join(directory, name), content);
+      for (const [name, content] of Object.entries(files))
+        fs.writeFileSync(path.join(directory, name), content);
       return directory;
     };
-    const shards = { 'model-00001-of-00002.safetensors': 'first', 'model-00002-of-00002.safetensors': 'second' };
+    const shards = {
+      'model-00001-of-00002.safetensors': 'first',
+      'model-00002-of-00002.safetensors': 'second',
+    };
     const indexName = 'model.safetensors.index.json';
     const [first, second] = Object.keys(shards) as [string, string];
     const index = JSON.stringify({ weight_map: { a: first, b: second, c: first } });
 
     test.each<[string, Record<string, string>, string]>([
       ['an index', { ...shards, [indexName]: index }, indexName],
-      ['a variant of it', { ...shards, 'model.safetensors.index.fp16.json': index }, 'model.safetensors.index.fp16.json'],
-      ['a PyTorch index', { ...shards, 'pytorch_model.bin.index.json': index }, 'pytorch_model.bin.index.json'],
+      [
+        'a variant of it',
+        { ...shards, 'model.safetensors.index.fp16.json': index },
+        'model.safetensors.index.fp16.json',
+      ],
+      [
+        'a PyTorch index',
+        { ...shards, 'pytorch_model.bin.index.json': index },
+        'pytorch_model.bin.index.json',
+      ],
       ['the folder of an index', { ...shards, [indexName]: index }, '.'],
       ['a folder without one', shards, '.'],
       [
         'a model of TensorFlow.js',
-        { ...shards, 'model.json': JSON.stringify({ weightsManifest: [{ paths: [first] }, { paths: [second] }] }) },
+        {
+          ...shards,
+          'model.json': JSON.stringify({
+            weightsManifest: [{ paths: [first] }, { paths: [second] }],
+          }),
+        },
         'model.json',
       ],
     ])('every shard counts: %s', async (_, files, name) => {
       const found = new Set([await fingerprint({ file: path.join(folderOf(files), name) })]);
       for (const changed of [first, second]) {
-        found.add(await fingerprint({ file: path.join(folderOf({ ...files, [changed]: 'other' }), name) }));
+        found.add(
+          await fingerprint({ file: path.join(folderOf({ ...files, [changed]: 'other' }), name) }),
+        );
       }
       expect(found.size).toBe(3);
       // And nothing else: a cache beside the model does not make it another.
-      const beside = folderOf({ ...files, 'reference.safetensors': 'numbers', 'README.md': 'text' });
+      const beside = folderOf({
+        ...files,
+        'reference.safetensors': 'numbers',
+        'README.md': 'text',
+      });
       expect(found).toContain(await fingerprint({ file: pathToFileURL(path.join(beside, name)) }));
     });
 
     test('by its definition: the index, then its shards as it first names them', async () => {
       const hash = createHash('sha256').update('diralign fingerprint 1\nfiles:96\n');
-      for (const content of [index, 'first', 'second']) hash.update(createHash('sha256').update(content).digest());
+      for (const content of [index, 'first', 'second'])
+        hash.update(createHash('sha256').update(content).digest());
       const directory = folderOf({ ...shards, [indexName]: index });
       expect(await fingerprint({ file: directory })).toBe(hash.digest('hex'));
     });
 
     test('a folder of one file is that file', async () => {
-      const directory = folderOf({ 'model.safetensors': 'all', 'reference.safetensors': 'numbers' });
-      expect(await fingerprint({ file: directory })).toBe(await fingerprint({ file: path.join(directory, 'model.safetensors') }));
+      const directory = folderOf({
+        'model.safetensors': 'all',
+        'reference.safetensors': 'numbers',
+      });
+      expect(await fingerprint({ file: directory })).toBe(
+        await fingerprint({ file: path.join(directory, 'model.safetensors') }),
+      );
     });
 
     test('files that only have such a name are what they are', async () => {
@@ -169,7 +203,11 @@ describe('fingerprint', () => {
       ];
       for (const [files, words] of cases) {
         const directory = folderOf(files);
-        expectRefusal(await rejection(fingerprint({ file: directory })), RangeError, 'FILE', ['parts[0]', directory, ...words]);
+        expectRefusal(await rejection(fingerprint({ file: directory })), RangeError, 'FILE', [
+          'parts[0]',
+          directory,
+          ...words,
+        ]);
       }
     });
   });
@@ -178,23 +216,42 @@ describe('fingerprint', () => {
     const loose = fingerprint as unknown as (...args: readonly unknown[]) => Promise<string>;
     expectRefusal(await rejection(loose()), RangeError, 'OPTION', ['parts', 'at least one']);
     for (const part of [undefined, null, {}, [1], { file: 5 }, () => 'a']) {
-      expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', ['parts[1]', '{ file }']);
+      expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', [
+        'parts[1]',
+        '{ file }',
+      ]);
     }
-    expectRefusal(await rejection(loose({ file: 'a', start: 1 })), TypeError, 'OPTION', ['parts[0].start', 'file']);
-    expectRefusal(await rejection(loose(Symbol('x'))), TypeError, 'OPTION', ['parts[0]', 'Symbol(x)']);
+    expectRefusal(await rejection(loose({ file: 'a', start: 1 })), TypeError, 'OPTION', [
+      'parts[0].start',
+      'file',
+    ]);
+    expectRefusal(await rejection(loose(Symbol('x'))), TypeError, 'OPTION', [
+      'parts[0]',
+      'Symbol(x)',
+    ]);
     for (const gone of [detached(new Int32Array(2)), detached(new Int32Array(2)).buffer]) {
       expectRefusal(await rejection(loose(gone)), TypeError, 'SHAPE', ['parts[0]', 'detached']);
     }
-    expectRefusal(await rejection(loose(resizable(4))), TypeError, 'SHAPE', ['parts[0]', 'resizable']);
+    expectRefusal(await rejection(loose(resizable(4))), TypeError, 'SHAPE', [
+      'parts[0]',
+      'resizable',
+    ]);
     for (const url of ['file://elsewhere/a', 'file:///a%2Fb', 'https://example.org/a']) {
-      expectRefusal(await rejection(loose({ file: new URL(url) })), RangeError, 'FILE', ['parts[0]', url]);
+      expectRefusal(await rejection(loose({ file: new URL(url) })), RangeError, 'FILE', [
+        'parts[0]',
+        url,
+      ]);
     }
     const missing = freshPath('bin');
-    expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', ['parts[0]', missing, 'ENOENT']);
+    expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', [
+      'parts[0]',
+      missing,
+      'ENOENT',
+    ]);
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
 describe('cachedReference', () => {
   const numbers = (): SequenceLogps => ({
@@ -217,8 +274,16 @@ describe('cachedReference', () => {
       calls++;
       return Promise.resolve(numbers());
     };
-    const first = await cachedReference(file, { fingerprint: fingerprint('data', 'model') }, compute);
-    const second = await cachedReference(file, { fingerprint: await fingerprint('data', 'model') }, compute);
+    const first = await cachedReference(
+      file,
+      { fingerprint: fingerprint('data', 'model') },
+      compute,
+    );
+    const second = await cachedReference(
+      file,
+      { fingerprint: await fingerprint('data', 'model') },
+      compute,
+    );
     expect(calls).toBe(1);
     for (const result of [first, second]) {
       expect(Object.keys(result)).toEqual(['logps', 'counts']);
@@ -242,7 +307,12 @@ describe('cachedReference', () => {
     const refuses = async (content: Uint8Array): Promise<void> => {
       fs.writeFileSync(file, content);
       // A changed fingerprint is damage too: the checksum covers it.
-      expectRefusal(await rejection(cachedReference(file, { fingerprint: 'f' }, never)), RangeError, 'FILE', [file]);
+      expectRefusal(
+        await rejection(cachedReference(file, { fingerprint: 'f' }, never)),
+        RangeError,
+        'FILE',
+        [file],
+      );
       expect(fs.readFileSync(file)).toEqual(content);
     };
     const spaces = whole.lastIndexOf('}}') + 2;
@@ -253,7 +323,8 @@ describe('cachedReference', () => {
       // Padding between header and data says nothing; JSON takes no other character there.
       if (!(i >= spaces && i < data && content[i] === 0x20)) await refuses(content);
     }
-    for (let length = 0; length < whole.length; length += 7) await refuses(whole.subarray(0, length));
+    for (let length = 0; length < whole.length; length += 7)
+      await refuses(whole.subarray(0, length));
     await refuses(Buffer.concat([whole, Buffer.of(0)]));
     fs.writeFileSync(file, whole);
     await cachedReference(file, { fingerprint: 'f' }, never);
@@ -262,24 +333,46 @@ describe('cachedReference', () => {
   test('other files are refused', async () => {
     const other = freshPath('safetensors');
     writeSafetensors(other, { logps: { dtype: 'F64', shape: [1], data: Float64Array.of(-1) } });
-    expectRefusal(await rejection(cachedReference(other, { fingerprint: 'f' }, never)), RangeError, 'FILE', [other, 'format']);
+    expectRefusal(
+      await rejection(cachedReference(other, { fingerprint: 'f' }, never)),
+      RangeError,
+      'FILE',
+      [other, 'format'],
+    );
     const { metadata } = readSafetensors(await filled());
     const wide = { dtype: 'F32', shape: [1], data: Float32Array.of(-1) } as const;
     const counts = { dtype: 'I32', shape: [1], data: Int32Array.of(1) } as const;
     writeSafetensors(other, { logps: wide, counts }, Object.fromEntries(metadata));
-    expectRefusal(await rejection(cachedReference(other, { fingerprint: 'f' }, never)), RangeError, 'FILE', ['"logps"', 'F64']);
-    expectRefusal(await rejection(cachedReference(folder, { fingerprint: 'f' }, never)), RangeError, 'FILE', [folder, 'regular']);
+    expectRefusal(
+      await rejection(cachedReference(other, { fingerprint: 'f' }, never)),
+      RangeError,
+      'FILE',
+      ['"logps"', 'F64'],
+    );
+    expectRefusal(
+      await rejection(cachedReference(folder, { fingerprint: 'f' }, never)),
+      RangeError,
+      'FILE',
+      [folder, 'regular'],
+    );
   });
 
   test('nothing is computed where nothing can be written', async () => {
     const file = path.join(folder, 'no', 'such', 'folder.safetensors');
-    expectRefusal(await rejection(cachedReference(file, { fingerprint: 'f' }, never)), RangeError, 'FILE', [file, 'ENOENT']);
+    expectRefusal(
+      await rejection(cachedReference(file, { fingerprint: 'f' }, never)),
+      RangeError,
+      'FILE',
+      [file, 'ENOENT'],
+    );
   });
 
   test('a failed computation leaves no file, and can be done again', async () => {
     const file = freshPath('safetensors');
     const cause = new Error('out of memory');
-    expect(await rejection(cachedReference(file, { fingerprint: 'f' }, () => Promise.reject(cause)))).toBe(cause);
+    expect(
+      await rejection(cachedReference(file, { fingerprint: 'f' }, () => Promise.reject(cause))),
+    ).toBe(cause);
     expect(fs.existsSync(file)).toBe(false);
     await cachedReference(file, { fingerprint: 'f' }, numbers);
     expect(fs.existsSync(file)).toBe(true);
@@ -290,13 +383,15 @@ describe('cachedReference', () => {
     const emitted = vi.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     try {
       await action();
-      for (const [, options] of emitted.mock.calls) expect(options).toEqual({ type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
+      for (const [, options] of emitted.mock.calls)
+        expect(options).toEqual({ type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
       return emitted.mock.calls.map(([message]) => String(message));
     } finally {
       emitted.mockRestore();
     }
   }
-  const leftovers = (place: string): string[] => fs.readdirSync(place).filter((name) => name.endsWith('.part'));
+  const leftovers = (place: string): string[] =>
+    fs.readdirSync(place).filter((name) => name.endsWith('.part'));
 
   // What the file becomes while the numbers are computed, and what its warning says.
   const failures: [string, (file: string) => void, RegExp][] = [
@@ -322,19 +417,22 @@ describe('cachedReference', () => {
       /header of|truncated/,
     ],
   ];
-  test.each(failures)('what was computed is given, with a warning, where %s', async (_, spoil, reason) => {
-    const file = path.join(fs.mkdtempSync(path.join(folder, 'place-')), 'a.safetensors');
-    const said = await warnings(async () => {
-      const given = await cachedReference(file, { fingerprint: 'f' }, () => {
-        spoil(file);
-        return numbers();
+  test.each(failures)(
+    'what was computed is given, with a warning, where %s',
+    async (_, spoil, reason) => {
+      const file = path.join(fs.mkdtempSync(path.join(folder, 'place-')), 'a.safetensors');
+      const said = await warnings(async () => {
+        const given = await cachedReference(file, { fingerprint: 'f' }, () => {
+          spoil(file);
+          return numbers();
+        });
+        expect(sameBits(given.logps, numbers().logps)).toBe(true);
+        expect(given.counts).toEqual(numbers().counts);
       });
-      expect(sameBits(given.logps, numbers().logps)).toBe(true);
-      expect(given.counts).toEqual(numbers().counts);
-    });
-    expect(said).toEqual([expect.stringMatching(reason)]);
-    expect(said[0]).toContain(file);
-  });
+      expect(said).toEqual([expect.stringMatching(reason)]);
+      expect(said[0]).toContain(file);
+    },
+  );
 
   test('and where the disk is full or broken: no file stays', async () => {
     const place = fs.mkdtempSync(path.join(folder, 'place-'));
@@ -368,7 +466,9 @@ describe('cachedReference', () => {
         }).finally(() => vi.restoreAllMocks());
       });
       expect([code, said, leftovers(place)]).toEqual([code, [], []]);
-      expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+      expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(
+        numbers().logps,
+      );
     }
   });
 
@@ -386,13 +486,17 @@ describe('cachedReference', () => {
       }).finally(() => vi.restoreAllMocks());
     });
     expect(said).toEqual([]);
-    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(
+      numbers().logps,
+    );
   });
 
   test('a name as long as a name can be', async () => {
     const file = path.join(folder, `${'n'.repeat(243)}.safetensors`);
     expect(await warnings(() => cachedReference(file, { fingerprint: 'f' }, numbers))).toEqual([]);
-    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(numbers().logps);
+    expect((await cachedReference(file, { fingerprint: 'f' }, never)).logps).toEqual(
+      numbers().logps,
+    );
   });
 
   test('results that are no such numbers are refused, and not written', async () => {
@@ -401,15 +505,25 @@ describe('cachedReference', () => {
     const bad: [unknown, typeof TypeError | typeof RangeError, readonly string[]][] = [
       [undefined, TypeError, ['compute', 'undefined']],
       [logps, TypeError, ['logps', 'undefined']],
-      [{ logps: Float32Array.from(logps), counts }, TypeError, ['logps', 'Float64Array', 'Float32Array']],
+      [
+        { logps: Float32Array.from(logps), counts },
+        TypeError,
+        ['logps', 'Float64Array', 'Float32Array'],
+      ],
       [{ logps, counts: [1, 2, 3, 0] }, TypeError, ['counts', 'Int32Array', 'Array']],
       [{ logps, counts: counts.subarray(1) }, RangeError, ['counts', '3', '4']],
       [{ logps: Float64Array.of(-1, NaN, 0, 0), counts }, RangeError, ['logps', 'NaN', 'index 1']],
-      [{ logps: Float64Array.of(-1, 0, -Infinity, 0), counts }, RangeError, ['logps', '-Infinity', 'index 2']],
+      [
+        { logps: Float64Array.of(-1, 0, -Infinity, 0), counts },
+        RangeError,
+        ['logps', '-Infinity', 'index 2'],
+      ],
       [{ logps, counts: Int32Array.of(1, -1, 0, 0) }, RangeError, ['counts', '-1', 'index 1']],
     ];
     for (const [result, kind, words] of bad) {
-      const error = await rejection(cachedReference(file, { fingerprint: 'f' }, () => result as SequenceLogps));
+      const error = await rejection(
+        cachedReference(file, { fingerprint: 'f' }, () => result as SequenceLogps),
+      );
       expectRefusal(error, kind, 'REFERENCE', words);
       expect(fs.existsSync(file)).toBe(false);
     }
@@ -426,14 +540,20 @@ describe('cachedReference', () => {
         });
         expect(logps).toEqual(ours === 'f' ? numbers().logps : Float64Array.of(-7));
       });
-      expect(said).toEqual(ours === 'f' ? [] : [expect.stringMatching(/fingerprint 'f'; expected 'g'/)]);
+      expect(said).toEqual(
+        ours === 'f' ? [] : [expect.stringMatching(/fingerprint 'f'; expected 'g'/)],
+      );
       expect(fs.readFileSync(file)).toEqual(fs.readFileSync(theirs));
     }
   });
 
   test('the numbers are its own, not those of compute', async () => {
     const mine = numbers();
-    const { logps } = await cachedReference(freshPath('safetensors'), { fingerprint: 'f' }, () => mine);
+    const { logps } = await cachedReference(
+      freshPath('safetensors'),
+      { fingerprint: 'f' },
+      () => mine,
+    );
     mine.logps.fill(0);
     expect(logps).toEqual(numbers().logps);
   });
@@ -448,87 +568,133 @@ describe('cachedReference', () => {
   test('arguments', async () => {
     const loose = cachedReference as unknown as (...args: readonly unknown[]) => Promise<unknown>;
     const file = freshPath('safetensors');
-    expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', ['file', '5']);
+    expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', [
+      'file',
+      '5',
+    ]);
     for (const options of [undefined, null, 'f', 5, Symbol('x'), ['f']]) {
-      expectRefusal(await rejection(loose(file, options, never)), TypeError, 'OPTION', ['options', '{ fingerprint }']);
+      expectRefusal(await rejection(loose(file, options, never)), TypeError, 'OPTION', [
+        'options',
+        '{ fingerprint }',
+      ]);
     }
     for (const given of [undefined, null, 5, {}, Symbol('x')]) {
-      expectRefusal(await rejection(loose(file, { fingerprint: given }, never)), TypeError, 'OPTION', ['fingerprint', 'string']);
+      expectRefusal(
+        await rejection(loose(file, { fingerprint: given }, never)),
+        TypeError,
+        'OPTION',
+        ['fingerprint', 'string'],
+      );
     }
-    expectRefusal(await rejection(loose(file, { fingerPrint: 'f' }, never)), TypeError, 'OPTION', ["'fingerprint'"]);
-    expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', ['fingerprint']);
-    expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', ['compute', 'undefined']);
+    expectRefusal(await rejection(loose(file, { fingerPrint: 'f' }, never)), TypeError, 'OPTION', [
+      "'fingerprint'",
+    ]);
+    expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', [
+      'fingerprint',
+    ]);
+    expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', [
+      'compute',
+      'undefined',
+    ]);
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
-test.each(['padded', 'packed'] as const)('from a file of text to a trained model, %s', async (layout) => {
-  // A model of bytes: the logits after a byte are its row of a table. It is to prefer answers in lower case.
-  const vocab = 256;
-  const random = generator(5);
-  const table = Float32Array.from({ length: vocab * vocab }, () => 0.1 * normal(random));
-  const initial = table.slice();
-  const forward = (weights: Float32Array, ids: Int32Array): Float32Array => {
-    const logits = new Float32Array(ids.length * vocab);
-    ids.forEach((id, row) => {
-      logits.set(weights.subarray(id * vocab, (id + 1) * vocab), row * vocab);
-    });
-    return logits;
-  };
+test.each(['padded', 'packed'] as const)(
+  'from a file of text to a trained model, %s',
+  async (layout) => {
+    // A model of bytes: the logits after a byte are its row of a table. It is to prefer answers in
+    // lower case.
+    const vocab = 256;
+    const random = generator(5);
+    const table = Float32Array.from({ length: vocab * vocab }, () => 0.1 * normal(random));
+    const initial = table.slice();
+    const forward = (weights: Float32Array, ids: Int32Array): Float32Array => {
+      const logits = new Float32Array(ids.length * vocab);
+      ids.forEach((id, row) => {
+        logits.set(weights.subarray(id * vocab, (id + 1) * vocab), row * vocab);
+      });
+      return logits;
+    };
 
-  const words = ['apple', 'pear', 'plum', 'cherry', 'fig', 'quince'];
-  const records = words.map((word) => ({ prompt: `Spell ${word}: `, chosen: word, rejected: word.toUpperCase() }));
-  const file = fileOf(records.map((record) => JSON.stringify(record)).join('\n'));
-  const examples: PreferencePair[] = [];
-  for await (const record of readPreferences(file)) {
-    if (isConversational(record)) throw new Error('expected plain text');
-    const ids = (text: string): number[] => [...Buffer.from(text)];
-    examples.push({ prompt: ids(record.prompt), chosen: [...ids(record.chosen), 0], rejected: [...ids(record.rejected), 0] });
-  }
+    const words = ['apple', 'pear', 'plum', 'cherry', 'fig', 'quince'];
+    const records = words.map((word) => ({
+      prompt: `Spell ${word}: `,
+      chosen: word,
+      rejected: word.toUpperCase(),
+    }));
+    const file = fileOf(records.map((record) => JSON.stringify(record)).join('\n'));
+    const examples: PreferencePair[] = [];
+    for await (const record of readPreferences(file)) {
+      if (isConversational(record)) throw new Error('expected plain text');
+      const ids = (text: string): number[] => [...Buffer.from(text)];
+      examples.push({
+        prompt: ids(record.prompt),
+        chosen: [...ids(record.chosen), 0],
+        rejected: [...ids(record.rejected), 0],
+      });
+    }
 
-  const batchOf = (part: readonly PreferencePair[], weights: Float32Array) => {
-    const options = { layout, pad: 0, maxLength: 14, truncation: 'keep_end' } as const;
-    const pairs = collatePairs(part, options);
-    const shape = 'tokens' in pairs ? ([pairs.sequences, pairs.tokens, vocab] as const) : ([pairs.rows, vocab] as const);
-    return { ...pairs, logits: forward(weights, pairs.inputIds), shape };
-  };
+    const batchOf = (part: readonly PreferencePair[], weights: Float32Array) => {
+      const options = { layout, pad: 0, maxLength: 14, truncation: 'keep_end' } as const;
+      const pairs = collatePairs(part, options);
+      const shape =
+        'tokens' in pairs
+          ? ([pairs.sequences, pairs.tokens, vocab] as const)
+          : ([pairs.rows, vocab] as const);
+      return { ...pairs, logits: forward(weights, pairs.inputIds), shape };
+    };
 
-  // The whole data set at once; the batches below pick their sequences' numbers from it.
-  let computed = 0;
-  const cache = freshPath('safetensors');
-  const reference = async (): Promise<SequenceLogps> =>
-    cachedReference(cache, { fingerprint: fingerprint({ file }, initial, 'keep_end', 14) }, () => {
-      computed++;
-      return sequenceLogps(batchOf(examples, initial));
-    });
-  const { logps, counts } = await reference();
-  expect(await reference()).toEqual({ logps, counts });
-  expect(computed).toBe(1);
-  expect([...counts]).toEqual([...words, ...words].map((word) => word.length + 1));
+    // The whole data set at once; the batches below pick their sequences' numbers from it.
+    let computed = 0;
+    const cache = freshPath('safetensors');
+    const reference = async (): Promise<SequenceLogps> =>
+      cachedReference(
+        cache,
+        { fingerprint: fingerprint({ file }, initial, 'keep_end', 14) },
+        () => {
+          computed++;
+          return sequenceLogps(batchOf(examples, initial));
+        },
+      );
+    const { logps, counts } = await reference();
+    expect(await reference()).toEqual({ logps, counts });
+    expect(computed).toBe(1);
+    expect([...counts]).toEqual([...words, ...words].map((word) => word.length + 1));
 
-  const dpo = dirAlignLoss('dpo', 0.5);
-  const losses: number[] = [];
-  for (let step = 0; step < 30; step++) {
-    const picked = [0, 1, 2].map((i) => (3 * step + i) % examples.length);
-    const batch = batchOf(
-      picked.map((i) => present(examples[i])),
-      table,
+    const dpo = dirAlignLoss('dpo', 0.5);
+    const losses: number[] = [];
+    for (let step = 0; step < 30; step++) {
+      const picked = [0, 1, 2].map((i) => (3 * step + i) % examples.length);
+      const batch = batchOf(
+        picked.map((i) => present(examples[i])),
+        table,
+      );
+      const numbers = Float64Array.from(
+        [...picked, ...picked.map((i) => i + examples.length)],
+        (i) => at(logps, i),
+      );
+      const { loss, gradLogits } = dpo({ ...batch, reference: numbers });
+      losses.push(loss);
+      const gradient = gradLogits;
+      batch.inputIds.forEach((id, row) => {
+        for (let v = 0; v < vocab; v++)
+          table[id * vocab + v] = at(table, id * vocab + v) - 2 * at(gradient, row * vocab + v);
+      });
+    }
+    // The first batch of an untrained model: policy == reference. The cache is of the whole data
+    // set, the numbers the same bits.
+    expect(losses[0]).toBe(Math.LN2);
+    const trained = dpo({ ...batchOf(examples, table), reference: logps }, { gradient: 'none' });
+    expect(trained.loss).toBeLessThan(0.1 * Math.LN2);
+    expect(trained.metrics['rewards/accuracies']).toBe(1);
+    // A model that has moved is not the one that the cache is of.
+    const moved = cachedReference(
+      cache,
+      { fingerprint: fingerprint({ file }, table, 'keep_end', 14) },
+      () => ({ logps, counts }),
     );
-    const numbers = Float64Array.from([...picked, ...picked.map((i) => i + examples.length)], (i) => at(logps, i));
-    const { loss, gradLogits } = dpo({ ...batch, reference: numbers });
-    losses.push(loss);
-    const gradient = gradLogits;
-    batch.inputIds.forEach((id, row) => {
-      for (let v = 0; v < vocab; v++) table[id * vocab + v] = at(table, id * vocab + v) - 2 * at(gradient, row * vocab + v);
-    });
-  }
-  // The first batch of an untrained model: policy == reference. The cache is of the whole data set, the numbers the same bits.
-  expect(losses[0]).toBe(Math.LN2);
-  const trained = dpo({ ...batchOf(examples, table), reference: logps }, { gradient: 'none' });
-  expect(trained.loss).toBeLessThan(0.1 * Math.LN2);
-  expect(trained.metrics['rewards/accuracies']).toBe(1);
-  // A model that has moved is not the one that the cache is of.
-  const moved = cachedReference(cache, { fingerprint: fingerprint({ file }, table, 'keep_end', 14) }, () => ({ logps, counts }));
-  expectRefusal(await rejection(moved), RangeError, 'REFERENCE', [cache]);
-});
+    expectRefusal(await rejection(moved), RangeError, 'REFERENCE', [cache]);
+  },
+);

@@ -1,9 +1,16 @@
-// Token ids to batches: what each row scores, what truncation keeps, and that both layouts give a loss the same numbers.
+// Token ids to batches: what each row scores, what truncation keeps, and that both layouts give a
+// loss the same numbers.
 import fs from 'node:fs';
 import path from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, expectTypeOf, test } from 'vitest';
-import { collatePairs, type CollateOptions, type PackedPairs, type PaddedPairs, type PreferencePair } from '../ts/data/index.js';
+import {
+  collatePairs,
+  type CollateOptions,
+  type PackedPairs,
+  type PaddedPairs,
+  type PreferencePair,
+} from '../ts/data/index.js';
 import { dirAlignLoss, sequenceLogps, type LogitsBatch } from '../ts/index.js';
 import { at, generator, normal, present, sameBits } from './support/numbers.js';
 import { expectRefusal, resizable, thrownBy, type Kind } from './support/refusal.js';
@@ -24,7 +31,9 @@ const pairs = fc.array(pair, { minLength: 1, maxLength: 5 });
 function sequencesOf(batch: PaddedPairs | PackedPairs): { ids: number[]; labels: number[] }[] {
   return Array.from({ length: batch.sequences }, (_, i) => {
     const [start, end] =
-      'tokens' in batch ? [i * batch.tokens, (i + 1) * batch.tokens] : [at(batch.offsets, i), at(batch.offsets, i + 1)];
+      'tokens' in batch
+        ? [i * batch.tokens, (i + 1) * batch.tokens]
+        : [at(batch.offsets, i), at(batch.offsets, i + 1)];
     const length = batch.attentionMask.subarray(start, end).reduce((sum, bit) => sum + bit, 0);
     return {
       ids: [...batch.inputIds.subarray(start, start + length)],
@@ -33,8 +42,15 @@ function sequencesOf(batch: PaddedPairs | PackedPairs): { ids: number[]; labels:
   });
 }
 
-/** What TRL's two modes keep, by slices of the whole sequence: ids, and whether each is of the completion. */
-function slices(prompt: ArrayLike<number>, completion: ArrayLike<number>, options: CollateOptions): [number, boolean][] {
+/**
+ * What TRL's two modes keep, by slices of the whole sequence: ids, and whether each is of the
+ * completion.
+ */
+function slices(
+  prompt: ArrayLike<number>,
+  completion: ArrayLike<number>,
+  options: CollateOptions,
+): [number, boolean][] {
   const whole = [
     ...Array.from(prompt, (id): [number, boolean] => [id, false]),
     ...Array.from(completion, (id): [number, boolean] => [id, true]),
@@ -49,7 +65,8 @@ const labelsAfter = (tokens: readonly [number, boolean][]): number[] =>
     const next = tokens[t + 1];
     return next?.[1] === true ? next[0] : -100;
   });
-const scored = (tokens: readonly [number, boolean][]): boolean => labelsAfter(tokens).some((label) => label !== -100);
+const scored = (tokens: readonly [number, boolean][]): boolean =>
+  labelsAfter(tokens).some((label) => label !== -100);
 
 const layouts = ['padded', 'packed'] as const;
 const truncations = ['keep_start', 'keep_end'] as const;
@@ -62,7 +79,9 @@ describe.each(layouts)('%s', (layout) => {
         ...examples.map(({ prompt, chosen }) => slices(prompt, chosen, {})),
         ...examples.map(({ prompt, rejected }) => slices(prompt, rejected, {})),
       ];
-      expect(sequences).toEqual(expected.map((tokens) => ({ ids: tokens.map(([id]) => id), labels: labelsAfter(tokens) })));
+      expect(sequences).toEqual(
+        expected.map((tokens) => ({ ids: tokens.map(([id]) => id), labels: labelsAfter(tokens) })),
+      );
     });
   });
 
@@ -74,7 +93,12 @@ describe.each(layouts)('%s', (layout) => {
       );
       if (expected.every(scored)) {
         const sequences = sequencesOf(collatePairs(examples, options));
-        expect(sequences).toEqual(expected.map((tokens) => ({ ids: tokens.map(([id]) => id), labels: labelsAfter(tokens) })));
+        expect(sequences).toEqual(
+          expected.map((tokens) => ({
+            ids: tokens.map(([id]) => id),
+            labels: labelsAfter(tokens),
+          })),
+        );
       } else {
         const i = expected.findIndex((tokens) => !scored(tokens));
         const name = `examples[${i % examples.length}].${i < examples.length ? 'chosen' : 'rejected'}`;
@@ -88,41 +112,63 @@ describe.each(layouts)('%s', (layout) => {
     });
   });
 
-  test.each(truncations)('%s with maxPromptLength: the prompt first, the same for both', (truncation) => {
-    const lengths = fc
-      .integer({ min: 2, max: 20 })
-      .chain((maxLength) =>
-        fc.record({ maxLength: fc.constant(maxLength), maxPromptLength: fc.integer({ min: 1, max: maxLength - 1 }) }),
+  test.each(truncations)(
+    '%s with maxPromptLength: the prompt first, the same for both',
+    (truncation) => {
+      const lengths = fc.integer({ min: 2, max: 20 }).chain((maxLength) =>
+        fc.record({
+          maxLength: fc.constant(maxLength),
+          maxPromptLength: fc.integer({ min: 1, max: maxLength - 1 }),
+        }),
       );
-    check(fc.tuple(pairs, lengths), ([examples, limits]) => {
-      const { maxLength, maxPromptLength } = limits;
-      const sequences = sequencesOf(collatePairs(examples, { layout, pad: 0, truncation, ...limits }));
-      examples.forEach(({ prompt, chosen, rejected }, i) => {
-        const longer = Math.max(chosen.length, rejected.length);
-        let kept = [...prompt];
-        if (kept.length + longer > maxLength) {
-          kept = truncation === 'keep_start' ? kept.slice(0, maxPromptLength) : kept.slice(-maxPromptLength);
-        }
-        const most = kept.length + longer > maxLength ? maxLength - maxPromptLength : longer;
-        const expected = [chosen, rejected].map((completion) => [...kept, ...[...completion].slice(0, most)]);
-        const found = [sequences[i], sequences[i + examples.length]];
-        expect(found.map((sequence) => sequence?.ids)).toEqual(expected);
-        for (const sequence of found) {
-          expect(present(sequence).ids.length).toBeLessThanOrEqual(maxLength);
-          expect(present(sequence).labels).toEqual(
-            labelsAfter(present(sequence).ids.map((id, t): [number, boolean] => [id, t >= kept.length])),
-          );
-        }
+      check(fc.tuple(pairs, lengths), ([examples, limits]) => {
+        const { maxLength, maxPromptLength } = limits;
+        const sequences = sequencesOf(
+          collatePairs(examples, { layout, pad: 0, truncation, ...limits }),
+        );
+        examples.forEach(({ prompt, chosen, rejected }, i) => {
+          const longer = Math.max(chosen.length, rejected.length);
+          let kept = [...prompt];
+          if (kept.length + longer > maxLength) {
+            kept =
+              truncation === 'keep_start'
+                ? kept.slice(0, maxPromptLength)
+                : kept.slice(-maxPromptLength);
+          }
+          const most = kept.length + longer > maxLength ? maxLength - maxPromptLength : longer;
+          const expected = [chosen, rejected].map((completion) => [
+            ...kept,
+            ...[...completion].slice(0, most),
+          ]);
+          const found = [sequences[i], sequences[i + examples.length]];
+          expect(found.map((sequence) => sequence?.ids)).toEqual(expected);
+          for (const sequence of found) {
+            expect(present(sequence).ids.length).toBeLessThanOrEqual(maxLength);
+            expect(present(sequence).labels).toEqual(
+              labelsAfter(
+                present(sequence).ids.map((id, t): [number, boolean] => [id, t >= kept.length]),
+              ),
+            );
+          }
+        });
       });
-    });
-  });
+    },
+  );
 
   test('the examples are not written, and the arrays are fresh', () => {
-    const example = { prompt: Int32Array.of(1, 2, 3), chosen: Int32Array.of(4), rejected: Int32Array.of(5) };
+    const example = {
+      prompt: Int32Array.of(1, 2, 3),
+      chosen: Int32Array.of(4),
+      rejected: Int32Array.of(5),
+    };
     const { inputIds, labels } = collatePairs([example], { layout, pad: 0 });
     inputIds.fill(9);
     labels.fill(9);
-    expect(example).toEqual({ prompt: Int32Array.of(1, 2, 3), chosen: Int32Array.of(4), rejected: Int32Array.of(5) });
+    expect(example).toEqual({
+      prompt: Int32Array.of(1, 2, 3),
+      chosen: Int32Array.of(4),
+      rejected: Int32Array.of(5),
+    });
   });
 });
 
@@ -135,7 +181,28 @@ test('by hand, padded', () => {
     sequences: 4,
     tokens: 5,
     inputIds: Int32Array.of(1, 2, 3, 4, 99, 6, 7, 99, 99, 99, 1, 2, 5, 99, 99, 6, 8, 9, 10, 11),
-    labels: Int32Array.of(-100, 3, 4, -100, -100, 7, -100, -100, -100, -100, -100, 5, -100, -100, -100, 8, 9, 10, 11, -100),
+    labels: Int32Array.of(
+      -100,
+      3,
+      4,
+      -100,
+      -100,
+      7,
+      -100,
+      -100,
+      -100,
+      -100,
+      -100,
+      5,
+      -100,
+      -100,
+      -100,
+      8,
+      9,
+      10,
+      11,
+      -100,
+    ),
     attentionMask: Int32Array.of(1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1),
   });
 });
@@ -156,14 +223,24 @@ test('the layouts by type', () => {
   const examples = [{ prompt: [1], chosen: [2], rejected: [3] }];
   expectTypeOf(collatePairs(examples, { pad: 0 })).toEqualTypeOf<PaddedPairs>();
   expectTypeOf(collatePairs(examples, { layout: 'padded', pad: 0 })).toEqualTypeOf<PaddedPairs>();
-  expectTypeOf(collatePairs(examples, { layout: 'packed', maxLength: 4 })).toEqualTypeOf<PackedPairs>();
-  const either = (layout: CollateOptions['layout']) => collatePairs(examples, { layout: layout ?? 'packed', pad: 0 });
+  expectTypeOf(
+    collatePairs(examples, { layout: 'packed', maxLength: 4 }),
+  ).toEqualTypeOf<PackedPairs>();
+  const either = (layout: CollateOptions['layout']) =>
+    collatePairs(examples, { layout: layout ?? 'packed', pad: 0 });
   expectTypeOf(either).returns.toEqualTypeOf<PaddedPairs | PackedPairs>();
 });
 
 describe('in a loss', () => {
-  /** Logits of the rows of a packed batch, and the same rows in their places of the padded one, with NaN in the padding. */
-  function bothBatches(examples: readonly PreferencePair[], options: CollateOptions, seed: number): [LogitsBatch, LogitsBatch] {
+  /**
+   * Logits of the rows of a packed batch, and the same rows in their places of the padded one, with
+   * NaN in the padding.
+   */
+  function bothBatches(
+    examples: readonly PreferencePair[],
+    options: CollateOptions,
+    seed: number,
+  ): [LogitsBatch, LogitsBatch] {
     const padded = collatePairs(examples, { ...options, layout: 'padded', pad: 0 });
     const packed = collatePairs(examples, { ...options, layout: 'packed' });
     const random = generator(seed);
@@ -199,13 +276,20 @@ describe('in a loss', () => {
       for (const key of ['losses', 'logps', 'rewards', 'coefficients'] as const) {
         expect(sameBits(inPadded[key], inPacked[key]), key).toBe(true);
       }
-      // The gradient of the padded batch is the packed one's, in the same places, and 0 in the padding.
-      const [spread, rows] = [inPadded.gradLogits as Float32Array, inPacked.gradLogits as Float32Array];
+      // The gradient of the padded batch is the packed one's, in the same places, and 0 in the
+      // padding.
+      const [spread, rows] = [
+        inPadded.gradLogits as Float32Array,
+        inPacked.gradLogits as Float32Array,
+      ];
       const { offsets = new Int32Array() } = packed;
       const tokens = present(padded.shape[1]);
       const expected = new Float32Array(spread.length);
       for (let i = 0; i + 1 < offsets.length; i++) {
-        expected.set(rows.subarray(at(offsets, i) * vocab, at(offsets, i + 1) * vocab), i * tokens * vocab);
+        expected.set(
+          rows.subarray(at(offsets, i) * vocab, at(offsets, i + 1) * vocab),
+          i * tokens * vocab,
+        );
       }
       expect(sameBits(spread, expected)).toBe(true);
     });
@@ -228,7 +312,8 @@ describe('in a loss', () => {
             // The row before the j-th token of the completion.
             const start = (at(offsets, i) + prompt.length + j - 1) * vocab;
             const row = [...logits.subarray(start, start + vocab)];
-            expected += at(row, at(completion, j)) - Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+            expected +=
+              at(row, at(completion, j)) - Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
           }
           expect(counts[i]).toBe(completion.length);
           expect(Math.abs(at(logps, i) / expected - 1)).toBeLessThan(1e-5);
@@ -239,7 +324,7 @@ describe('in a loss', () => {
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
 const good = { prompt: [1, 2], chosen: [3], rejected: [4] };
 const loose = collatePairs as unknown as (...args: readonly unknown[]) => unknown;
@@ -250,9 +335,23 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
   ['options that are null', [good], null, TypeError, 'OPTION', ['options', 'null']],
   ['options that are an array', [good], [0], TypeError, 'OPTION', ['options', 'Array']],
   ['options that are a symbol', [good], Symbol('x'), TypeError, 'OPTION', ['options', 'Symbol(x)']],
-  ['a layout that is a symbol', [good], { layout: Symbol('x') }, TypeError, 'OPTION', ['layout', 'Symbol(x)']],
+  [
+    'a layout that is a symbol',
+    [good],
+    { layout: Symbol('x') },
+    TypeError,
+    'OPTION',
+    ['layout', 'Symbol(x)'],
+  ],
   ['a pad that is a bigint', [good], { pad: 0n }, TypeError, 'OPTION', ['pad', '0n']],
-  ['maxLength null', [good], { pad: 0, maxLength: null }, TypeError, 'OPTION', ['maxLength', 'null']],
+  [
+    'maxLength null',
+    [good],
+    { pad: 0, maxLength: null },
+    TypeError,
+    'OPTION',
+    ['maxLength', 'null'],
+  ],
   [
     'maxPromptLength of no kind',
     [good],
@@ -261,17 +360,73 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
     'OPTION',
     ['maxPromptLength'],
   ],
-  ['an example that is a symbol', [Symbol('x')], { pad: 0 }, TypeError, 'LABEL', ['examples[0]', 'Symbol(x)']],
+  [
+    'an example that is a symbol',
+    [Symbol('x')],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[0]', 'Symbol(x)'],
+  ],
   ['no pad', [good], {}, TypeError, 'OPTION', ['pad', 'undefined', 'whole number']],
   ['pad -1', [good], { pad: -1 }, RangeError, 'OPTION', ['pad', '-1']],
-  ['pad of a packed batch', [good], { layout: 'packed', pad: 0.5 }, RangeError, 'OPTION', ['pad', '0.5']],
-  ['an unknown layout', [good], { pad: 0, layout: 'ragged' }, TypeError, 'OPTION', ['layout', "'ragged'", "'packed'"]],
-  ['an unknown truncation', [good], { pad: 0, truncation: 'left' }, TypeError, 'OPTION', ['truncation', "'left'", "'keep_end'"]],
-  ['an unknown option', [good], { pad: 0, max_length: 4 }, TypeError, 'OPTION', ['max_length', 'maxLength']],
-  ['maxLength 1', [good], { pad: 0, maxLength: 1 }, RangeError, 'OPTION', ['maxLength', '1', 'from 2']],
-  ['maxLength as text', [good], { pad: 0, maxLength: '8' }, TypeError, 'OPTION', ['maxLength', "'8'"]],
+  [
+    'pad of a packed batch',
+    [good],
+    { layout: 'packed', pad: 0.5 },
+    RangeError,
+    'OPTION',
+    ['pad', '0.5'],
+  ],
+  [
+    'an unknown layout',
+    [good],
+    { pad: 0, layout: 'ragged' },
+    TypeError,
+    'OPTION',
+    ['layout', "'ragged'", "'packed'"],
+  ],
+  [
+    'an unknown truncation',
+    [good],
+    { pad: 0, truncation: 'left' },
+    TypeError,
+    'OPTION',
+    ['truncation', "'left'", "'keep_end'"],
+  ],
+  [
+    'an unknown option',
+    [good],
+    { pad: 0, max_length: 4 },
+    TypeError,
+    'OPTION',
+    ['max_length', 'maxLength'],
+  ],
+  [
+    'maxLength 1',
+    [good],
+    { pad: 0, maxLength: 1 },
+    RangeError,
+    'OPTION',
+    ['maxLength', '1', 'from 2'],
+  ],
+  [
+    'maxLength as text',
+    [good],
+    { pad: 0, maxLength: '8' },
+    TypeError,
+    'OPTION',
+    ['maxLength', "'8'"],
+  ],
   ['maxLength NaN', [good], { pad: 0, maxLength: NaN }, RangeError, 'OPTION', ['maxLength', 'NaN']],
-  ['maxPromptLength alone', [good], { pad: 0, maxPromptLength: 4 }, TypeError, 'OPTION', ['maxPromptLength', 'maxLength']],
+  [
+    'maxPromptLength alone',
+    [good],
+    { pad: 0, maxPromptLength: 4 },
+    TypeError,
+    'OPTION',
+    ['maxPromptLength', 'maxLength'],
+  ],
   [
     'maxPromptLength that leaves no completion',
     [good],
@@ -280,18 +435,95 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
     'OPTION',
     ['maxPromptLength', '4', 'to 3'],
   ],
-  ['maxPromptLength 0', [good], { pad: 0, maxLength: 4, maxPromptLength: 0 }, RangeError, 'OPTION', ['maxPromptLength', '0']],
-  ['an example that is null', [good, null], { pad: 0 }, TypeError, 'LABEL', ['examples[1]', 'null']],
+  [
+    'maxPromptLength 0',
+    [good],
+    { pad: 0, maxLength: 4, maxPromptLength: 0 },
+    RangeError,
+    'OPTION',
+    ['maxPromptLength', '0'],
+  ],
+  [
+    'an example that is null',
+    [good, null],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[1]', 'null'],
+  ],
   ['a hole', Array(1), { pad: 0 }, TypeError, 'LABEL', ['examples[0]', 'undefined']],
-  ['no rejected', [{ prompt: [1], chosen: [1] }], { pad: 0 }, TypeError, 'LABEL', ['examples[0].rejected', 'undefined']],
-  ['text', [{ ...good, chosen: 'abc' }], { pad: 0 }, TypeError, 'LABEL', ['examples[0].chosen', "'abc'"]],
-  ['floats', [{ ...good, prompt: Float32Array.of(1) }], { pad: 0 }, TypeError, 'LABEL', ['examples[0].prompt', 'Float32Array']],
-  ['a bigint', [{ ...good, prompt: [1n] }], { pad: 0 }, TypeError, 'LABEL', ['examples[0].prompt[0]', '1']],
-  ['a negative id', [good, { ...good, rejected: [1, -5] }], { pad: 0 }, RangeError, 'LABEL', ['examples[1].rejected[1]', '-5']],
-  ['a negative id, typed', [{ ...good, chosen: Int32Array.of(-100) }], { pad: 0 }, RangeError, 'LABEL', ['chosen[0]', '-100']],
-  ['a fraction', [{ ...good, prompt: [1.5] }], { pad: 0 }, RangeError, 'LABEL', ['examples[0].prompt[0]', '1.5']],
-  ['NaN', [{ ...good, prompt: [NaN] }], { pad: 0 }, RangeError, 'LABEL', ['examples[0].prompt[0]', 'NaN']],
-  ['an id beyond 32 bits', [{ ...good, prompt: [2 ** 31] }], { pad: 0 }, RangeError, 'LABEL', ['prompt[0]', '2147483648']],
+  [
+    'no rejected',
+    [{ prompt: [1], chosen: [1] }],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[0].rejected', 'undefined'],
+  ],
+  [
+    'text',
+    [{ ...good, chosen: 'abc' }],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[0].chosen', "'abc'"],
+  ],
+  [
+    'floats',
+    [{ ...good, prompt: Float32Array.of(1) }],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[0].prompt', 'Float32Array'],
+  ],
+  [
+    'a bigint',
+    [{ ...good, prompt: [1n] }],
+    { pad: 0 },
+    TypeError,
+    'LABEL',
+    ['examples[0].prompt[0]', '1'],
+  ],
+  [
+    'a negative id',
+    [good, { ...good, rejected: [1, -5] }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['examples[1].rejected[1]', '-5'],
+  ],
+  [
+    'a negative id, typed',
+    [{ ...good, chosen: Int32Array.of(-100) }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['chosen[0]', '-100'],
+  ],
+  [
+    'a fraction',
+    [{ ...good, prompt: [1.5] }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['examples[0].prompt[0]', '1.5'],
+  ],
+  [
+    'NaN',
+    [{ ...good, prompt: [NaN] }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['examples[0].prompt[0]', 'NaN'],
+  ],
+  [
+    'an id beyond 32 bits',
+    [{ ...good, prompt: [2 ** 31] }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['prompt[0]', '2147483648'],
+  ],
   [
     'a resizable buffer',
     [{ ...good, prompt: new Int32Array(resizable(8)) }],
@@ -300,7 +532,14 @@ const refused: [string, unknown, unknown, Kind, string, readonly string[]][] = [
     'SHAPE',
     ['examples[0].prompt', 'resizable'],
   ],
-  ['an empty completion', [{ ...good, rejected: [] }], { pad: 0 }, RangeError, 'LABEL', ['examples[0].rejected', 'no tokens']],
+  [
+    'an empty completion',
+    [{ ...good, rejected: [] }],
+    { pad: 0 },
+    RangeError,
+    'LABEL',
+    ['examples[0].rejected', 'no tokens'],
+  ],
   [
     'nothing to score after an empty prompt',
     [{ ...good, prompt: [] }],
@@ -348,7 +587,8 @@ test('what a program adds to Object.prototype changes nothing', () => {
       ['examples[0].rejected', 'undefined'],
     );
   } finally {
-    for (const key of ['layout', 'pad', 'maxLength', 'rejected', 'padding']) Reflect.deleteProperty(added, key);
+    for (const key of ['layout', 'pad', 'maxLength', 'rejected', 'padding'])
+      Reflect.deleteProperty(added, key);
   }
 });
 
@@ -356,8 +596,14 @@ test('more rows than 32 bits count are refused before memory is asked for', () =
   const long = new Int32Array(2 ** 20);
   const examples = Array.from({ length: 1 }, () => ({ prompt: long, chosen: [1], rejected: [2] }));
   const short = { prompt: [1], chosen: [1], rejected: [2] };
-  const error = thrownBy(() => loose([...examples, ...Array.from({ length: 1024 }, () => short)], { pad: 0 }));
-  expectRefusal(error, RangeError, 'SHAPE', ['examples', String(2 * 1025 * (2 ** 20 + 1)), '2147483647']);
+  const error = thrownBy(() =>
+    loose([...examples, ...Array.from({ length: 1024 }, () => short)], { pad: 0 }),
+  );
+  expectRefusal(error, RangeError, 'SHAPE', [
+    'examples',
+    String(2 * 1025 * (2 ** 20 + 1)),
+    '2147483647',
+  ]);
 });
 
 test('nothing of it needs the addon', () => {
@@ -370,7 +616,8 @@ test('nothing of it needs the addon', () => {
     for (const [, type, specifier] of fs
       .readFileSync(file, 'utf8')
       .matchAll(/^(?:import|export)\s+(type\s)?[^;]*?from '(\.[^']*)'/gm)) {
-      if (type === undefined) visit(path.resolve(path.dirname(file), present(specifier).replace(/\.js$/, '.ts')));
+      if (type === undefined)
+        visit(path.resolve(path.dirname(file), present(specifier).replace(/\.js$/, '.ts')));
     }
   };
   visit(path.join(root, 'data/index.ts'));

@@ -12,10 +12,22 @@ import { brokenLinks } from '../docs/.vitepress/links.js';
 import { modules } from '../docs/.vitepress/modules.js';
 import { repositoryUrl, sourceUrl, withAbsoluteLinks } from '../docs/.vitepress/repository.js';
 import { sidebar } from '../docs/.vitepress/sidebar.js';
-import { bestTable, commands, formulaOf, generatedPages, gridsTable } from '../docs/.vitepress/pages.js';
+import {
+  bestTable,
+  commands,
+  formulaOf,
+  generatedPages,
+  gridsTable,
+} from '../docs/.vitepress/pages.js';
 import { whyNot } from '../ts/cuda-status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../ts/index.js';
-import { compose, runnable, snippetsOf, typeErrors, type Snippet } from '../docs/.vitepress/snippets.js';
+import {
+  compose,
+  runnable,
+  snippetsOf,
+  typeErrors,
+  type Snippet,
+} from '../docs/.vitepress/snippets.js';
 import { at, generator } from './support/numbers.js';
 import { parseXml } from './support/xml.js';
 
@@ -59,7 +71,8 @@ function newFolder(): string {
 describe('code blocks', () => {
   const fileOf = ({ place, language }: Snippet): string =>
     path.join(workplace, `${place.replace(/[/:.]/g, '-')}.${language === 'js' ? 'mjs' : language}`);
-  const modulesOf = (language: string): Snippet[] => all.filter((snippet) => snippet.language === language);
+  const modulesOf = (language: string): Snippet[] =>
+    all.filter((snippet) => snippet.language === language);
 
   function write(snippet: Snippet): string {
     const page = snippets.get(snippet.place.replace(/:\d+$/, '')) ?? [];
@@ -72,9 +85,13 @@ describe('code blocks', () => {
   test('there are some, and those that do not run say why', () => {
     const languages = new Set(all.map(({ language }) => language));
     expect([...languages].sort()).toEqual(
-      ['dockerfile', 'js', 'json', 'py', 'sh', 'text', 'ts', 'yaml'].filter((each) => languages.has(each)),
+      ['dockerfile', 'js', 'json', 'py', 'sh', 'text', 'ts', 'yaml'].filter((each) =>
+        languages.has(each),
+      ),
     );
-    expect(all.filter(({ language, notRun }) => runnable.has(language) && notRun === undefined).length).toBeGreaterThan(30);
+    expect(
+      all.filter(({ language, notRun }) => runnable.has(language) && notRun === undefined).length,
+    ).toBeGreaterThan(30);
     expect(all.filter(({ notRun }) => notRun?.length === 0)).toEqual([]);
   });
 
@@ -96,7 +113,9 @@ describe('code blocks', () => {
     const modules = [...modulesOf('ts'), ...modulesOf('js')];
     test.each(modules.filter(({ notRun }) => notRun === undefined))('$place', async (snippet) => {
       const lines: string[] = [];
-      vi.spyOn(console, 'log').mockImplementation((...values: unknown[]) => void lines.push(values.map(String).join(' ')));
+      vi.spyOn(console, 'log').mockImplementation(
+        (...values: unknown[]) => void lines.push(values.map(String).join(' ')),
+      );
       process.chdir(newFolder());
       vi.resetModules(); // a prelude is run for each snippet
       await import(/* @vite-ignore */ pathToFileURL(write(snippet)).href);
@@ -121,34 +140,51 @@ describe('code blocks', () => {
       .join('');
   }
 
-  test.each(modulesOf('sh').filter(({ notRun }) => notRun === undefined))('sh runs: $place', (snippet) => {
-    const { status, stdout, stderr } = runShell(snippet);
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-    if (snippet.output !== undefined) expect(stdout.trim()).toBe(snippet.output);
-  });
+  test.each(modulesOf('sh').filter(({ notRun }) => notRun === undefined))(
+    'sh runs: $place',
+    (snippet) => {
+      const { status, stdout, stderr } = runShell(snippet);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      if (snippet.output !== undefined) expect(stdout.trim()).toBe(snippet.output);
+    },
+  );
 
   test('the workflow is one, and its command makes a report', () => {
-    const [block, ...others] = all.filter(({ place, language }) => place.startsWith('docs/ci.md') && language === 'yaml');
+    const [block, ...others] = all.filter(
+      ({ place, language }) => place.startsWith('docs/ci.md') && language === 'yaml',
+    );
     expect(others).toEqual([]);
     const workflow = parseYaml(block?.code ?? '') as {
       readonly on: object;
-      readonly jobs: { readonly verify: { readonly 'runs-on': string; readonly steps: readonly Record<string, unknown>[] } };
+      readonly jobs: {
+        readonly verify: {
+          readonly 'runs-on': string;
+          readonly steps: readonly Record<string, unknown>[];
+        };
+      };
     };
     expect(Object.keys(workflow.on)).toContain('pull_request');
     const { steps, 'runs-on': machine } = workflow.jobs.verify;
     expect(machine).toBe('ubuntu-latest');
-    const commandLines = steps.map(({ run }) => run).filter((run) => typeof run === 'string' && run.startsWith('npx'));
+    const commandLines = steps
+      .map(({ run }) => run)
+      .filter((run) => typeof run === 'string' && run.startsWith('npx'));
     expect(commandLines).toContain('npx diralign verify --junit diralign-verify.xml');
     const { status, stderr, folder } = runShell({ preludes: [], code: commandLines.join('\n') });
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     const upload = steps.at(-1)?.with as { readonly path: string };
-    const report = parseXml(fs.readFileSync(path.join(folder, upload.path), 'utf8').replace(/^<\?.*\?>/, ''));
+    const report = parseXml(
+      fs.readFileSync(path.join(folder, upload.path), 'utf8').replace(/^<\?.*\?>/, ''),
+    );
     expect(Number(report.attributes.tests)).toBeGreaterThan(100);
     expect(report.attributes.failures).toBe('0');
   });
 });
 
-/** In a folder of its own, with an `npx` that runs this package's program; `diralign verify` is kept to one method, for time. */
+/**
+ * In a folder of its own, with an `npx` that runs this package's program; `diralign verify` is kept
+ * to one method, for time.
+ */
 function runShell({ code, preludes }: Pick<Snippet, 'code' | 'preludes'>) {
   const folder = newFolder();
   const tools = path.join(folder, '.tools');
@@ -157,7 +193,8 @@ function runShell({ code, preludes }: Pick<Snippet, 'code' | 'preludes'>) {
     fs.writeFileSync(path.join(tools, name), `#!/bin/sh\n${lines}\n`, { mode: 0o755 });
   };
   // What changes a machine is not run by a test; its block has to say so.
-  for (const name of ['npm', 'sudo', 'apt-get']) program(name, `echo "${name}: mark the block 'not run'" >&2; exit 1`);
+  for (const name of ['npm', 'sudo', 'apt-get'])
+    program(name, `echo "${name}: mark the block 'not run'" >&2; exit 1`);
   program(
     'npx',
     `[ "$1" = diralign ] || { echo "npx: $1 is not of this package" >&2; exit 1; }
@@ -166,7 +203,12 @@ case "$*" in *--method*) ;; verify*) set -- "$@" --method sft ;; esac
 exec ${JSON.stringify(process.execPath)} ${JSON.stringify(inRoot('dist/cli/main.js'))} "$@"`,
   );
   const before = preludes.map((name) => read(`tests/docs/preludes/${name}.sh`));
-  const env = { ...process.env, ROOT: root, PATH: `${tools}:${process.env.PATH ?? ''}`, NO_COLOR: '1' };
+  const env = {
+    ...process.env,
+    ROOT: root,
+    PATH: `${tools}:${process.env.PATH ?? ''}`,
+    NO_COLOR: '1',
+  };
   const { status, stdout, stderr } = spawnSync('bash', ['-euc', [...before, code].join('\n')], {
     cwd: folder,
     env,
@@ -196,7 +238,11 @@ describe('formulas', () => {
   };
 
   /** Values of the symbols for pair i, from the definitions in docs/methods.md. */
-  function symbolsOf(info: MethodInfo, batch: ReturnType<typeof batchOf>, i: number): Record<string, number> {
+  function symbolsOf(
+    info: MethodInfo,
+    batch: ReturnType<typeof batchOf>,
+    i: number,
+  ): Record<string, number> {
     const { logps, reference, counts } = batch;
     const side = (s: number) => {
       const [S, R, L] = [at(logps, s), at(reference, s), at(counts, s)];
@@ -209,19 +255,27 @@ describe('formulas', () => {
       for (const [name, value] of Object.entries(side(s))) values[`${name}_${index}`] = value;
     }
     if ('labelSmoothing' in values) values.eps = values.labelSmoothing;
-    if (info.name === 'dpo') [values.s_w, values.s_l] = [values.r_w as number, values.r_l as number];
+    if (info.name === 'dpo')
+      [values.s_w, values.s_l] = [values.r_w as number, values.r_l as number];
     values.u = beta * ((values.r_w as number) - (values.r_l as number));
     values.D_i = rankDifference(info, batch, i);
     return values;
   }
 
-  function rankDifference({ name }: MethodInfo, { logps, reference }: ReturnType<typeof batchOf>, i: number): number {
+  function rankDifference(
+    { name }: MethodInfo,
+    { logps, reference }: ReturnType<typeof batchOf>,
+    i: number,
+  ): number {
     const sorted = (value: (pair: number) => number): number[] =>
       Array.from({ length: pairs }, (_, pair) => value(pair)).sort((a, b) => a - b);
     const margin = (x: Float64Array) => (pair: number) => at(x, pair) - at(x, pairs + pair);
-    const ratio = (from: number) => (pair: number) => at(logps, from + pair) - at(reference, from + pair);
+    const ratio = (from: number) => (pair: number) =>
+      at(logps, from + pair) - at(reference, from + pair);
     const [upper, lower] =
-      name === 'aot' ? [sorted(margin(logps)), sorted(margin(reference))] : [sorted(ratio(0)), sorted(ratio(pairs))];
+      name === 'aot'
+        ? [sorted(margin(logps)), sorted(margin(reference))]
+        : [sorted(ratio(0)), sorted(ratio(pairs))];
     return at(upper, i) - at(lower, i);
   }
 
@@ -247,8 +301,12 @@ describe('formulas', () => {
 
   test('the TeX is that of the formula', () => {
     const tex = (text: string): string => toTex(rewrite(parseFormula(text)));
-    expect(tex('sp(-beta (s_w - s_l))')).toBe('-\\log \\sigma\\left(\\beta\\,\\left(s_{w}-s_{l}\\right)\\right)');
-    expect(tex('(r_w - r_l - 1 / (2 beta))^2')).toBe('\\left(r_{w}-r_{l}-\\frac{1}{2\\,\\beta}\\right)^{2}');
+    expect(tex('sp(-beta (s_w - s_l))')).toBe(
+      '-\\log \\sigma\\left(\\beta\\,\\left(s_{w}-s_{l}\\right)\\right)',
+    );
+    expect(tex('(r_w - r_l - 1 / (2 beta))^2')).toBe(
+      '\\left(r_{w}-r_{l}-\\frac{1}{2\\,\\beta}\\right)^{2}',
+    );
     expect(tex('sp(x) - (a - b) / 2')).toBe('-\\log \\sigma\\left(-x\\right)-\\frac{a-b}{2}');
     expect(tex('a exp(-u), u = b c')).toBe('a\\,e^{-u}, \\qquad u = b\\,c');
   });
@@ -260,8 +318,12 @@ describe('formulas', () => {
 
 describe('lists', () => {
   test('every code of DirAlignError has its section, and no other', () => {
-    const codes = [...read('ts/errors.ts').matchAll(/^ {2}\| '(ERR_\w+)'/gm)].map(([, code]) => code);
-    const sections = [...read('docs/troubleshooting.md').matchAll(/^### (ERR_\w+)$/gm)].map(([, code]) => code);
+    const codes = [...read('ts/errors.ts').matchAll(/^ {2}\| '(ERR_\w+)'/gm)].map(
+      ([, code]) => code,
+    );
+    const sections = [...read('docs/troubleshooting.md').matchAll(/^### (ERR_\w+)$/gm)].map(
+      ([, code]) => code,
+    );
     expect(codes.length).toBeGreaterThanOrEqual(10);
     expect(sections).toEqual(codes);
   });
@@ -283,8 +345,11 @@ describe('lists', () => {
       whyNot({ ...status, driver: 12040, error: 35 }, undefined),
       whyNot({ ...status, devices: 0 }, undefined),
     ];
-    const firstCells = [...read('docs/troubleshooting.md').matchAll(/^\| ([^|]*?) *\|/gm)].map(([, cell]) => cell as string);
-    for (const reason of reasons) expect(firstCells.some((cell) => cell.length > 20 && reason?.startsWith(cell))).toBe(true);
+    const firstCells = [...read('docs/troubleshooting.md').matchAll(/^\| ([^|]*?) *\|/gm)].map(
+      ([, cell]) => cell as string,
+    );
+    for (const reason of reasons)
+      expect(firstCells.some((cell) => cell.length > 20 && reason?.startsWith(cell))).toBe(true);
   });
 
   test('every message about the addon is one that the loader has', () => {
@@ -303,12 +368,18 @@ describe('lists', () => {
       'Deno was started without --allow-ffi',
       ...['DIRALIGN_ADDON', 'DIRALIGN_PREBUILD', 'PREBUILDS_ONLY', 'LIBC'],
     ]) {
-      expect([phrase, loader.includes(phrase), page.includes(phrase)]).toEqual([phrase, true, true]);
+      expect([phrase, loader.includes(phrase), page.includes(phrase)]).toEqual([
+        phrase,
+        true,
+        true,
+      ]);
     }
   });
 
   test('every command of the program is on the page', () => {
-    const { stdout } = spawnSync(process.execPath, [inRoot('dist/cli/main.js'), '--help'], { encoding: 'utf8' });
+    const { stdout } = spawnSync(process.execPath, [inRoot('dist/cli/main.js'), '--help'], {
+      encoding: 'utf8',
+    });
     const [, list = ''] = /Commands\n([\s\S]*?)\n\n/.exec(stdout) ?? [];
     const names = [...list.matchAll(/^ {2}(\w+)/gm)].map(([, name]) => name);
     expect(names.length).toBeGreaterThanOrEqual(7);
@@ -341,14 +412,17 @@ describe('lists', () => {
     expect(names.filter((name, i) => names.indexOf(name) !== i)).toEqual([]);
     const links = all.flatMap(({ link }) => link ?? []).filter((link) => link !== '/api/');
     const files = [...pages.keys()].filter((file) => /^docs\/(methods\/)?[^/]+$/.test(file));
-    expect(links.map((link) => `docs${link === '/' ? '/index' : link}.md`).sort()).toEqual(files.sort());
+    expect(links.map((link) => `docs${link === '/' ? '/index' : link}.md`).sort()).toEqual(
+      files.sort(),
+    );
   });
 
   test('every method and every module has its page', () => {
     const methodPages = [...generatedPages().keys()].filter((file) => file.startsWith('methods/'));
     expect(methodPages).toEqual(methods().map(({ name }) => `methods/${name}.md`));
     expect(modules().map(({ name }) => name)).toContain('diralign/data');
-    for (const { source } of modules()) expect([source, fs.existsSync(inRoot(source))]).toEqual([source, true]);
+    for (const { source } of modules())
+      expect([source, fs.existsSync(inRoot(source))]).toEqual([source, true]);
   });
 });
 
@@ -357,9 +431,15 @@ describe('links of the package page', () => {
 
   test.each([
     ['[a](docs/data.md)', `[a](${sourceUrl('docs/data.md')})`],
-    ['[a](docs/data.md#x) [b](LICENSE)', `[a](${sourceUrl('docs/data.md#x')}) [b](${sourceUrl('LICENSE')})`],
+    [
+      '[a](docs/data.md#x) [b](LICENSE)',
+      `[a](${sourceUrl('docs/data.md#x')}) [b](${sourceUrl('LICENSE')})`,
+    ],
     ['![a](docs/figures/dpo.svg)', `![a](${raw}/docs/figures/dpo.svg)`],
-    ['[![a](docs/figures/dpo.svg)](docs/methods.md)', `[![a](${raw}/docs/figures/dpo.svg)](${sourceUrl('docs/methods.md')})`],
+    [
+      '[![a](docs/figures/dpo.svg)](docs/methods.md)',
+      `[![a](${raw}/docs/figures/dpo.svg)](${sourceUrl('docs/methods.md')})`,
+    ],
     ['[a](#limits) [b](https://arxiv.org)', '[a](#limits) [b](https://arxiv.org)'],
     ['```ts\n[a](docs/data.md)\n```', '```ts\n[a](docs/data.md)\n```'],
   ])('%j', (markdown, expected) => {
@@ -371,7 +451,9 @@ describe('links of the package page', () => {
   });
 
   test('every link of the README is an address or an anchor', () => {
-    const links = [...withAbsoluteLinks(read('README.md')).matchAll(/\]\(([^)]*)\)/g)].map(([, href]) => href as string);
+    const links = [...withAbsoluteLinks(read('README.md')).matchAll(/\]\(([^)]*)\)/g)].map(
+      ([, href]) => href as string,
+    );
     expect(links.length).toBeGreaterThan(5);
     expect(links.filter((href) => !/^(https:\/\/|#)/.test(href))).toEqual([]);
   });
@@ -381,10 +463,14 @@ describe('links of a built site', () => {
   /** A site of two pages, the first with this in its body. */
   function site(body: string): string {
     const folder = newFolder();
-    const page = (content: string): string => `<!doctype html><html><head><title>t</title></head><body>${content}</body></html>`;
+    const page = (content: string): string =>
+      `<!doctype html><html><head><title>t</title></head><body>${content}</body></html>`;
     fs.writeFileSync(path.join(folder, 'index.html'), page(body));
     fs.mkdirSync(path.join(folder, 'methods'));
-    fs.writeFileSync(path.join(folder, 'methods/dpo.html'), page('<h2 id="curve">Curve</h2><a href="../">up</a>'));
+    fs.writeFileSync(
+      path.join(folder, 'methods/dpo.html'),
+      page('<h2 id="curve">Curve</h2><a href="../">up</a>'),
+    );
     return folder;
   }
 
@@ -403,11 +489,20 @@ describe('links of a built site', () => {
     ['<a href="/methods/">a</a>', 'index.html: /methods/ leads nowhere'],
     ['<a href="methods/dpo#curves">a</a>', 'index.html: methods/dpo#curves has no such anchor'],
     ['<a href="#top">a</a>', 'index.html: #top has no such anchor'],
-    ['<a href="http://arxiv.org">a</a>', 'index.html: http://arxiv.org is no address of another site'],
+    [
+      '<a href="http://arxiv.org">a</a>',
+      'index.html: http://arxiv.org is no address of another site',
+    ],
     ['<a href="https://">a</a>', 'index.html: https:// is no address of another site'],
     ['<img src="/figure.svg">', 'index.html: /figure.svg is not there'],
-    ['<script src="https://cdn.example/x.js"></script>', 'index.html: loads https://cdn.example/x.js from another host'],
-    ['<link rel="stylesheet" href="//fonts.example/f.css">', 'index.html: loads //fonts.example/f.css from another host'],
+    [
+      '<script src="https://cdn.example/x.js"></script>',
+      'index.html: loads https://cdn.example/x.js from another host',
+    ],
+    [
+      '<link rel="stylesheet" href="//fonts.example/f.css">',
+      'index.html: loads //fonts.example/f.css from another host',
+    ],
   ])('%s is wrong', (body, line) => {
     expect(brokenLinks(site(body))).toEqual([line]);
   });

@@ -1,14 +1,28 @@
-// Every refusal: its class, its code, a message that names the argument, what was given and what was expected, and that nothing
-// was written by then.
+// Every refusal: its class, its code, a message that names the argument, what was given and what
+// was expected, and that nothing was written by then.
 import { describe, expect, test } from 'vitest';
-import { cuda, DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../ts/index.js';
+import {
+  cuda,
+  DirAlignError,
+  dirAlignLoss,
+  methods,
+  sequenceLogps,
+  tokenLogps,
+} from '../ts/index.js';
 import type { LogitsBatch, RunOptions, WithReference } from '../ts/index.js';
 
 type Given = LogitsBatch & WithReference;
 import { sameBits } from './support/numbers.js';
-import { arraysIn, detached, expectRefusal, resizable, thrownBy, type Kind } from './support/refusal.js';
+import {
+  arraysIn,
+  detached,
+  expectRefusal,
+  resizable,
+  thrownBy,
+  type Kind,
+} from './support/refusal.js';
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Building an objective
 
 const build = dirAlignLoss as unknown as (...args: readonly unknown[]) => unknown;
@@ -33,23 +47,103 @@ const refusedSettings: [string, readonly unknown[], Kind, readonly (string | Reg
   ['options as a string', ['dpo', 0.1, false, 'js'], TypeError, ['options', 'js', 'object']],
   ['options null', ['dpo', 0.1, false, null], TypeError, ['options', 'null', 'object']],
   ['both forms', [{ method: 'dpo', beta: 0.1 }, 0.2], TypeError, ['one object', 'not both']],
-  ['an unknown option', ['dpo', 0.1, false, { gama: 1 }], TypeError, ['gama', "'dpo'", "'labelSmoothing'"]],
-  ['an unknown option, by name', [{ method: 'dpo', beta: 0.1, gamma: 1 }], TypeError, ['gamma', "'dpo'", "'labelSmoothing'"]],
-  ['an option of the prototype', [{ method: 'dpo', beta: 0.1, toString: 1 }], TypeError, ['toString', "'dpo'"]],
-  ['labelSmoothing as a string', ['dpo', 1, false, { labelSmoothing: '0' }], TypeError, ['labelSmoothing', "'0'", 'number']],
-  ['negative labelSmoothing', ['dpo', 1, false, { labelSmoothing: -0.1 }], RangeError, ['labelSmoothing', '-0.1', 'at least 0']],
-  ['labelSmoothing 1', ['simpo', 1, true, { labelSmoothing: 1 }], RangeError, ['labelSmoothing', '1', 'less than 1']],
-  ['labelSmoothing NaN', ['cpo', 1, false, { labelSmoothing: NaN }], RangeError, ['labelSmoothing', 'NaN', 'finite']],
-  ['robust at 1/2', ['robust', 1, false, { labelSmoothing: 0.5 }], RangeError, ['labelSmoothing', '0.5', 'less than 0.5']],
-  ['exo_pair at 0', ['exo_pair', 1, false, { labelSmoothing: 0 }], RangeError, ['labelSmoothing', '0', 'greater than 0']],
-  ['gamma infinite', ['simpo', 1, true, { gamma: -Infinity }], RangeError, ['gamma', '-Infinity', 'finite']],
-  ['negative lambda', ['orpo', 1, true, { lambda: -1 }], RangeError, ['lambda', '-1', 'at least 0']],
-  ['negative sftWeight', ['asft', 1, true, { sftWeight: -1 }], RangeError, ['sftWeight', '-1', 'at least 0']],
-  ['sftWeight true', ['asft', 1, true, { sftWeight: true }], TypeError, ['sftWeight', 'true', 'number']],
+  [
+    'an unknown option',
+    ['dpo', 0.1, false, { gama: 1 }],
+    TypeError,
+    ['gama', "'dpo'", "'labelSmoothing'"],
+  ],
+  [
+    'an unknown option, by name',
+    [{ method: 'dpo', beta: 0.1, gamma: 1 }],
+    TypeError,
+    ['gamma', "'dpo'", "'labelSmoothing'"],
+  ],
+  [
+    'an option of the prototype',
+    [{ method: 'dpo', beta: 0.1, toString: 1 }],
+    TypeError,
+    ['toString', "'dpo'"],
+  ],
+  [
+    'labelSmoothing as a string',
+    ['dpo', 1, false, { labelSmoothing: '0' }],
+    TypeError,
+    ['labelSmoothing', "'0'", 'number'],
+  ],
+  [
+    'negative labelSmoothing',
+    ['dpo', 1, false, { labelSmoothing: -0.1 }],
+    RangeError,
+    ['labelSmoothing', '-0.1', 'at least 0'],
+  ],
+  [
+    'labelSmoothing 1',
+    ['simpo', 1, true, { labelSmoothing: 1 }],
+    RangeError,
+    ['labelSmoothing', '1', 'less than 1'],
+  ],
+  [
+    'labelSmoothing NaN',
+    ['cpo', 1, false, { labelSmoothing: NaN }],
+    RangeError,
+    ['labelSmoothing', 'NaN', 'finite'],
+  ],
+  [
+    'robust at 1/2',
+    ['robust', 1, false, { labelSmoothing: 0.5 }],
+    RangeError,
+    ['labelSmoothing', '0.5', 'less than 0.5'],
+  ],
+  [
+    'exo_pair at 0',
+    ['exo_pair', 1, false, { labelSmoothing: 0 }],
+    RangeError,
+    ['labelSmoothing', '0', 'greater than 0'],
+  ],
+  [
+    'gamma infinite',
+    ['simpo', 1, true, { gamma: -Infinity }],
+    RangeError,
+    ['gamma', '-Infinity', 'finite'],
+  ],
+  [
+    'negative lambda',
+    ['orpo', 1, true, { lambda: -1 }],
+    RangeError,
+    ['lambda', '-1', 'at least 0'],
+  ],
+  [
+    'negative sftWeight',
+    ['asft', 1, true, { sftWeight: -1 }],
+    RangeError,
+    ['sftWeight', '-1', 'at least 0'],
+  ],
+  [
+    'sftWeight true',
+    ['asft', 1, true, { sftWeight: true }],
+    TypeError,
+    ['sftWeight', 'true', 'number'],
+  ],
   ['beta of sft', ['sft', '0.1'], TypeError, ['beta', "'sft'", "'0.1'"]],
-  ['sftWeight of sft', ['sft', undefined, true, { sftWeight: 1 }], TypeError, ['sftWeight', "'sft'", "'sftReduction'"]],
-  ['sftReduction', ['sft', undefined, true, { sftReduction: 'mean' }], RangeError, ['sftReduction', "'mean'", "'token'"]],
-  ['sftReduction as a number', ['dpo', 1, true, { sftReduction: 1 }], TypeError, ['sftReduction', '1', 'string']],
+  [
+    'sftWeight of sft',
+    ['sft', undefined, true, { sftWeight: 1 }],
+    TypeError,
+    ['sftWeight', "'sft'", "'sftReduction'"],
+  ],
+  [
+    'sftReduction',
+    ['sft', undefined, true, { sftReduction: 'mean' }],
+    RangeError,
+    ['sftReduction', "'mean'", "'token'"],
+  ],
+  [
+    'sftReduction as a number',
+    ['dpo', 1, true, { sftReduction: 1 }],
+    TypeError,
+    ['sftReduction', '1', 'string'],
+  ],
   [
     'negative calibrationWeight',
     ['cal_dpo', 1, false, { calibrationWeight: -1 }],
@@ -62,11 +156,31 @@ const refusedSettings: [string, readonly unknown[], Kind, readonly (string | Reg
     RangeError,
     ['divergence', "'kl'", "'reverse_kl'", "'alpha'"],
   ],
-  ['alpha without its divergence', ['dpo', 1, false, { alpha: 0.5 }], TypeError, ['alpha', "'alpha'", "'reverse_kl'"]],
-  ['alpha of another divergence', ['dpo', 1, false, { alpha: 0.5, divergence: 'js' }], TypeError, ['alpha', "'js'"]],
+  [
+    'alpha without its divergence',
+    ['dpo', 1, false, { alpha: 0.5 }],
+    TypeError,
+    ['alpha', "'alpha'", "'reverse_kl'"],
+  ],
+  [
+    'alpha of another divergence',
+    ['dpo', 1, false, { alpha: 0.5, divergence: 'js' }],
+    TypeError,
+    ['alpha', "'js'"],
+  ],
   ['tau 0', ['discopop', 1, false, { tau: 0 }], RangeError, ['tau', '0', 'greater than 0']],
-  ['negative penalty', ['dpop', 1, false, { penalty: -1 }], RangeError, ['penalty', '-1', 'at least 0']],
-  ['referenceFree as a number', ['dpo', 1, false, { referenceFree: 1 }], TypeError, ['referenceFree', '1', 'boolean']],
+  [
+    'negative penalty',
+    ['dpop', 1, false, { penalty: -1 }],
+    RangeError,
+    ['penalty', '-1', 'at least 0'],
+  ],
+  [
+    'referenceFree as a number',
+    ['dpo', 1, false, { referenceFree: 1 }],
+    TypeError,
+    ['referenceFree', '1', 'boolean'],
+  ],
 ];
 
 describe('building an objective', () => {
@@ -109,19 +223,35 @@ describe('building an objective', () => {
     tau: 'discopop',
     penalty: 'dpop',
   };
-  test.each(Object.keys(values))('%s: accepted where it means something, refused everywhere else', (option) => {
-    for (const { name } of methods()) {
-      const given = { [option]: values[option], ...(name === 'dpo' && option === 'alpha' ? { divergence: 'alpha' } : {}) };
-      const action = (): unknown => build({ method: name, beta: 0.5, ...given });
-      if (accepted[option]?.split(' ').includes(name))
-        expect({ ...(action() as object) }, `${name}.${option}`).toMatchObject(given);
-      else expectRefusal(thrownBy(action), TypeError, 'OPTION', [option, `'${name}'`]);
-    }
-  });
+  test.each(Object.keys(values))(
+    '%s: accepted where it means something, refused everywhere else',
+    (option) => {
+      for (const { name } of methods()) {
+        const given = {
+          [option]: values[option],
+          ...(name === 'dpo' && option === 'alpha' ? { divergence: 'alpha' } : {}),
+        };
+        const action = (): unknown => build({ method: name, beta: 0.5, ...given });
+        if (accepted[option]?.split(' ').includes(name))
+          expect({ ...(action() as object) }, `${name}.${option}`).toMatchObject(given);
+        else expectRefusal(thrownBy(action), TypeError, 'OPTION', [option, `'${name}'`]);
+      }
+    },
+  );
 
   test('undefined is the default', () => {
-    const objective = dirAlignLoss({ method: 'simpo', beta: 2, gamma: undefined, labelSmoothing: undefined } as never);
-    expect({ ...(objective as object) }).toMatchObject({ method: 'simpo', beta: 2, gamma: 0.5, labelSmoothing: 0 });
+    const objective = dirAlignLoss({
+      method: 'simpo',
+      beta: 2,
+      gamma: undefined,
+      labelSmoothing: undefined,
+    } as never);
+    expect({ ...(objective as object) }).toMatchObject({
+      method: 'simpo',
+      beta: 2,
+      gamma: 0.5,
+      labelSmoothing: 0,
+    });
   });
 
   test('sft needs no beta and ignores one', () => {
@@ -131,7 +261,7 @@ describe('building an objective', () => {
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Calling one
 
 const [sequences, tokens, vocab] = [4, 3, 5];
@@ -157,16 +287,29 @@ const run = (options: object): Call => ({ batch: good(), run: options });
 
 const floats = (length: number): Float32Array => new Float32Array(length);
 const packed = (offsets: unknown): Call => batch({ shape: [rows, vocab], offsets });
-const labelled = (index: number, label: number): Int32Array => good().labels.map((old, i) => (i === index ? label : old));
+const labelled = (index: number, label: number): Int32Array =>
+  good().labels.map((old, i) => (i === index ? label : old));
 const full = rows * vocab;
 
 type Row = [string, Change, Kind, string, readonly (string | RegExp)[]];
 const refusedCalls: Row[] = [
-  ['no batch', () => ({ batch: undefined }), TypeError, 'SHAPE', ['batch', 'undefined', 'logits', 'labels']],
+  [
+    'no batch',
+    () => ({ batch: undefined }),
+    TypeError,
+    'SHAPE',
+    ['batch', 'undefined', 'logits', 'labels'],
+  ],
   ['batch null', () => ({ batch: null }), TypeError, 'SHAPE', ['batch', 'null']],
   ['batch a number', () => ({ batch: 3 }), TypeError, 'SHAPE', ['batch', '3']],
 
-  ['no logits', () => batch({ logits: undefined }), TypeError, 'DTYPE', ['logits', 'undefined', 'Float32Array']],
+  [
+    'no logits',
+    () => batch({ logits: undefined }),
+    TypeError,
+    'DTYPE',
+    ['logits', 'undefined', 'Float32Array'],
+  ],
   [
     'logits a plain array',
     () => batch({ logits: [1, 2] }),
@@ -181,7 +324,13 @@ const refusedCalls: Row[] = [
     'DTYPE',
     ['logits', 'Float64Array', 'Float32Array'],
   ],
-  ['logits in int16', () => batch({ logits: new Int16Array(full) }), TypeError, 'DTYPE', ['logits', 'Int16Array']],
+  [
+    'logits in int16',
+    () => batch({ logits: new Int16Array(full) }),
+    TypeError,
+    'DTYPE',
+    ['logits', 'Int16Array'],
+  ],
   [
     'logits in a DataView',
     () => batch({ logits: new DataView(new ArrayBuffer(4 * full)) }),
@@ -210,36 +359,145 @@ const refusedCalls: Row[] = [
     'DTYPE',
     ['dtype', 'float32', 'Uint16Array'],
   ],
-  ['Float32Array as bfloat16', () => batch({ dtype: 'bfloat16' }), TypeError, 'DTYPE', ['dtype', 'bfloat16', 'Float32Array']],
-  ['an unknown dtype', () => batch({ dtype: 'fp16' }), TypeError, 'DTYPE', ['dtype', 'fp16', 'float16']],
+  [
+    'Float32Array as bfloat16',
+    () => batch({ dtype: 'bfloat16' }),
+    TypeError,
+    'DTYPE',
+    ['dtype', 'bfloat16', 'Float32Array'],
+  ],
+  [
+    'an unknown dtype',
+    () => batch({ dtype: 'fp16' }),
+    TypeError,
+    'DTYPE',
+    ['dtype', 'fp16', 'float16'],
+  ],
   ['dtype null', () => batch({ dtype: null }), TypeError, 'DTYPE', ['dtype', 'null', 'float16']],
 
-  ['no shape', () => batch({ shape: undefined }), TypeError, 'SHAPE', ['shape', 'undefined', '[sequences, tokens, vocab]']],
-  ['shape a number', () => batch({ shape: 3 }), TypeError, 'SHAPE', ['shape', '3', '[rows, vocab]']],
-  ['one dimension', () => batch({ shape: [full] }), RangeError, 'SHAPE', ['shape', '1', '3 (padded)', '2 (packed)']],
-  ['four dimensions', () => batch({ shape: [2, 2, 3, 5] }), RangeError, 'SHAPE', ['shape', '4', '3 (padded)']],
-  ['a negative dimension', () => batch({ shape: [-4, 3, 5] }), TypeError, 'SHAPE', ['shape', '[-4,3,5]']],
+  [
+    'no shape',
+    () => batch({ shape: undefined }),
+    TypeError,
+    'SHAPE',
+    ['shape', 'undefined', '[sequences, tokens, vocab]'],
+  ],
+  [
+    'shape a number',
+    () => batch({ shape: 3 }),
+    TypeError,
+    'SHAPE',
+    ['shape', '3', '[rows, vocab]'],
+  ],
+  [
+    'one dimension',
+    () => batch({ shape: [full] }),
+    RangeError,
+    'SHAPE',
+    ['shape', '1', '3 (padded)', '2 (packed)'],
+  ],
+  [
+    'four dimensions',
+    () => batch({ shape: [2, 2, 3, 5] }),
+    RangeError,
+    'SHAPE',
+    ['shape', '4', '3 (padded)'],
+  ],
+  [
+    'a negative dimension',
+    () => batch({ shape: [-4, 3, 5] }),
+    TypeError,
+    'SHAPE',
+    ['shape', '[-4,3,5]'],
+  ],
   ['half a dimension', () => batch({ shape: [4, 1.5, 5] }), TypeError, 'SHAPE', ['shape', '1.5']],
-  ['a dimension as a string', () => batch({ shape: [4, '3', 5] }), TypeError, 'SHAPE', ['shape', '"3"']],
+  [
+    'a dimension as a string',
+    () => batch({ shape: [4, '3', 5] }),
+    TypeError,
+    'SHAPE',
+    ['shape', '"3"'],
+  ],
   ['a dimension NaN', () => batch({ shape: [4, NaN, 5] }), TypeError, 'SHAPE', ['shape']],
-  ['no vocabulary', () => batch({ shape: [4, 3, 0], logits: floats(0) }), RangeError, 'SHAPE', ['vocab', '0', '1']],
-  ['a vocabulary past 2^31', () => batch({ shape: [4, 3, 2 ** 31] }), RangeError, 'SHAPE', ['vocab', '2147483648', '2147483647']],
-  ['an odd number of sequences', () => batch({ shape: [3, 4, 5] }), RangeError, 'SHAPE', ['3', 'even', 'chosen']],
+  [
+    'no vocabulary',
+    () => batch({ shape: [4, 3, 0], logits: floats(0) }),
+    RangeError,
+    'SHAPE',
+    ['vocab', '0', '1'],
+  ],
+  [
+    'a vocabulary past 2^31',
+    () => batch({ shape: [4, 3, 2 ** 31] }),
+    RangeError,
+    'SHAPE',
+    ['vocab', '2147483648', '2147483647'],
+  ],
+  [
+    'an odd number of sequences',
+    () => batch({ shape: [3, 4, 5] }),
+    RangeError,
+    'SHAPE',
+    ['3', 'even', 'chosen'],
+  ],
   [
     'no sequences',
-    () => ({ batch: { logits: floats(0), shape: [0, 3, 5], labels: new Int32Array(0), reference: floats(0) } }),
+    () => ({
+      batch: {
+        logits: floats(0),
+        shape: [0, 3, 5],
+        labels: new Int32Array(0),
+        reference: floats(0),
+      },
+    }),
     RangeError,
     'SHAPE',
     ['0', 'even', 'at least 2'],
   ],
-  ['too few logits', () => batch({ logits: floats(full - 1) }), RangeError, 'SHAPE', ['logits', String(full - 1), String(full)]],
-  ['too many logits', () => batch({ logits: floats(full + 1) }), RangeError, 'SHAPE', ['logits', String(full + 1), String(full)]],
-  ['a shape whose product overflows', () => batch({ shape: [2 ** 30, 2 ** 30, 5] }), RangeError, 'SHAPE', ['logits']],
+  [
+    'too few logits',
+    () => batch({ logits: floats(full - 1) }),
+    RangeError,
+    'SHAPE',
+    ['logits', String(full - 1), String(full)],
+  ],
+  [
+    'too many logits',
+    () => batch({ logits: floats(full + 1) }),
+    RangeError,
+    'SHAPE',
+    ['logits', String(full + 1), String(full)],
+  ],
+  [
+    'a shape whose product overflows',
+    () => batch({ shape: [2 ** 30, 2 ** 30, 5] }),
+    RangeError,
+    'SHAPE',
+    ['logits'],
+  ],
 
-  ['rowStride below vocab', () => batch({ rowStride: 4 }), RangeError, 'SHAPE', ['rowStride', '4', '5']],
-  ['rowStride with a fraction', () => batch({ rowStride: 5.5 }), RangeError, 'SHAPE', ['rowStride', '5.5']],
+  [
+    'rowStride below vocab',
+    () => batch({ rowStride: 4 }),
+    RangeError,
+    'SHAPE',
+    ['rowStride', '4', '5'],
+  ],
+  [
+    'rowStride with a fraction',
+    () => batch({ rowStride: 5.5 }),
+    RangeError,
+    'SHAPE',
+    ['rowStride', '5.5'],
+  ],
   ['rowStride NaN', () => batch({ rowStride: NaN }), RangeError, 'SHAPE', ['rowStride', 'NaN']],
-  ['rowStride as a string', () => batch({ rowStride: '5' }), RangeError, 'SHAPE', ['rowStride', '5']],
+  [
+    'rowStride as a string',
+    () => batch({ rowStride: '5' }),
+    RangeError,
+    'SHAPE',
+    ['rowStride', '5'],
+  ],
   [
     'too few logits for rowStride',
     () => batch({ rowStride: 6 }),
@@ -248,7 +506,13 @@ const refusedCalls: Row[] = [
     ['logits', String(full), '72', 'rowStride 6'],
   ],
 
-  ['offsets of a padded batch', () => batch({ offsets: Int32Array.of(0, 12) }), TypeError, 'SHAPE', ['offsets', 'packed']],
+  [
+    'offsets of a padded batch',
+    () => batch({ offsets: Int32Array.of(0, 12) }),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'packed'],
+  ],
   [
     'packed without offsets',
     () => packed(undefined),
@@ -256,9 +520,27 @@ const refusedCalls: Row[] = [
     'SHAPE',
     ['offsets', 'undefined', 'Int32Array', 'packed rows', '[sequences, tokens, vocab]'],
   ],
-  ['offsets a plain array', () => packed([0, 3, 6, 9, 12]), TypeError, 'SHAPE', ['offsets', 'Array', 'Int32Array']],
-  ['offsets of unsigned numbers', () => packed(Uint32Array.of(0, 3, 6, 9, 12)), TypeError, 'SHAPE', ['offsets', 'Uint32Array']],
-  ['no offsets', () => packed(new Int32Array(0)), RangeError, 'SHAPE', ['offsets', '0 to rows, 12']],
+  [
+    'offsets a plain array',
+    () => packed([0, 3, 6, 9, 12]),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'Array', 'Int32Array'],
+  ],
+  [
+    'offsets of unsigned numbers',
+    () => packed(Uint32Array.of(0, 3, 6, 9, 12)),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'Uint32Array'],
+  ],
+  [
+    'no offsets',
+    () => packed(new Int32Array(0)),
+    RangeError,
+    'SHAPE',
+    ['offsets', '0 to rows, 12'],
+  ],
   [
     'offsets that start late',
     () => packed(Int32Array.of(1, 3, 6, 9, 12)),
@@ -266,12 +548,42 @@ const refusedCalls: Row[] = [
     'SHAPE',
     ['offsets', '1', '0 to rows, 12'],
   ],
-  ['offsets that end early', () => packed(Int32Array.of(0, 3, 6, 9, 11)), RangeError, 'SHAPE', ['offsets', '11', '12']],
-  ['offsets that end late', () => packed(Int32Array.of(0, 3, 6, 9, 13)), RangeError, 'SHAPE', ['offsets', '13', '12']],
-  ['offsets that decrease', () => packed(Int32Array.of(0, 6, 3, 9, 12)), RangeError, 'SHAPE', ['offsets', 'decreases', '2']],
-  ['an odd number of packed sequences', () => packed(Int32Array.of(0, 6, 9, 12)), RangeError, 'SHAPE', ['3', 'even']],
+  [
+    'offsets that end early',
+    () => packed(Int32Array.of(0, 3, 6, 9, 11)),
+    RangeError,
+    'SHAPE',
+    ['offsets', '11', '12'],
+  ],
+  [
+    'offsets that end late',
+    () => packed(Int32Array.of(0, 3, 6, 9, 13)),
+    RangeError,
+    'SHAPE',
+    ['offsets', '13', '12'],
+  ],
+  [
+    'offsets that decrease',
+    () => packed(Int32Array.of(0, 6, 3, 9, 12)),
+    RangeError,
+    'SHAPE',
+    ['offsets', 'decreases', '2'],
+  ],
+  [
+    'an odd number of packed sequences',
+    () => packed(Int32Array.of(0, 6, 9, 12)),
+    RangeError,
+    'SHAPE',
+    ['3', 'even'],
+  ],
 
-  ['no labels', () => batch({ labels: undefined }), TypeError, 'LABEL', ['labels', 'undefined', 'Int32Array']],
+  [
+    'no labels',
+    () => batch({ labels: undefined }),
+    TypeError,
+    'LABEL',
+    ['labels', 'undefined', 'Int32Array'],
+  ],
   [
     'labels in int64',
     () => batch({ labels: new BigInt64Array(rows) }),
@@ -279,11 +591,41 @@ const refusedCalls: Row[] = [
     'LABEL',
     ['labels', 'BigInt64Array', 'Int32Array'],
   ],
-  ['labels in a plain array', () => batch({ labels: Array.from(good().labels) }), TypeError, 'LABEL', ['labels', 'Array']],
-  ['too few labels', () => batch({ labels: new Int32Array(rows - 1) }), RangeError, 'SHAPE', ['labels', '11', '12']],
-  ['a label of vocab', () => batch({ labels: labelled(7, vocab) }), RangeError, 'LABEL', ['labels[7]', '5', '[0, 5)', '-100']],
-  ['a label of -1', () => batch({ labels: labelled(11, -1) }), RangeError, 'LABEL', ['labels[11]', '-1', '[0, 5)']],
-  ['the smallest label', () => batch({ labels: labelled(0, -(2 ** 31)) }), RangeError, 'LABEL', ['labels[0]', '-2147483648']],
+  [
+    'labels in a plain array',
+    () => batch({ labels: Array.from(good().labels) }),
+    TypeError,
+    'LABEL',
+    ['labels', 'Array'],
+  ],
+  [
+    'too few labels',
+    () => batch({ labels: new Int32Array(rows - 1) }),
+    RangeError,
+    'SHAPE',
+    ['labels', '11', '12'],
+  ],
+  [
+    'a label of vocab',
+    () => batch({ labels: labelled(7, vocab) }),
+    RangeError,
+    'LABEL',
+    ['labels[7]', '5', '[0, 5)', '-100'],
+  ],
+  [
+    'a label of -1',
+    () => batch({ labels: labelled(11, -1) }),
+    RangeError,
+    'LABEL',
+    ['labels[11]', '-1', '[0, 5)'],
+  ],
+  [
+    'the smallest label',
+    () => batch({ labels: labelled(0, -(2 ** 31)) }),
+    RangeError,
+    'LABEL',
+    ['labels[0]', '-2147483648'],
+  ],
   [
     '-100 where another is ignored',
     () => batch({ ignoreIndex: -1, labels: labelled(0, -100) }),
@@ -291,11 +633,35 @@ const refusedCalls: Row[] = [
     'LABEL',
     ['labels[0]', '-100', '-1'],
   ],
-  ['ignoreIndex with a fraction', () => batch({ ignoreIndex: 0.5 }), RangeError, 'LABEL', ['ignoreIndex', '0.5', '32-bit']],
-  ['ignoreIndex past 32 bits', () => batch({ ignoreIndex: 2 ** 31 }), RangeError, 'LABEL', ['ignoreIndex', '2147483648']],
-  ['ignoreIndex NaN', () => batch({ ignoreIndex: NaN }), RangeError, 'LABEL', ['ignoreIndex', 'NaN']],
+  [
+    'ignoreIndex with a fraction',
+    () => batch({ ignoreIndex: 0.5 }),
+    RangeError,
+    'LABEL',
+    ['ignoreIndex', '0.5', '32-bit'],
+  ],
+  [
+    'ignoreIndex past 32 bits',
+    () => batch({ ignoreIndex: 2 ** 31 }),
+    RangeError,
+    'LABEL',
+    ['ignoreIndex', '2147483648'],
+  ],
+  [
+    'ignoreIndex NaN',
+    () => batch({ ignoreIndex: NaN }),
+    RangeError,
+    'LABEL',
+    ['ignoreIndex', 'NaN'],
+  ],
 
-  ['no reference', () => batch({ reference: undefined }), TypeError, 'REFERENCE', ['reference', "'dpo'", 'referenceFree']],
+  [
+    'no reference',
+    () => batch({ reference: undefined }),
+    TypeError,
+    'REFERENCE',
+    ['reference', "'dpo'", 'referenceFree'],
+  ],
   [
     'reference a plain array',
     () => batch({ reference: [1, 2, 3, 4] }),
@@ -332,33 +698,147 @@ const refusedCalls: Row[] = [
     'OPTION',
     ['sftLabels', 'factored'],
   ],
-  ['sftLabels a plain array', () => batch({ sftLabels: [1] }), TypeError, 'LABEL', ['sftLabels', 'Array', 'Int32Array']],
-  ['too few sftLabels', () => batch({ sftLabels: new Int32Array(3) }), RangeError, 'SHAPE', ['sftLabels', '3', '12']],
-  ['a wrong sft label', () => batch({ sftLabels: labelled(4, 9) }), RangeError, 'LABEL', ['sftLabels[4]', '9', '[0, 5)']],
+  [
+    'sftLabels a plain array',
+    () => batch({ sftLabels: [1] }),
+    TypeError,
+    'LABEL',
+    ['sftLabels', 'Array', 'Int32Array'],
+  ],
+  [
+    'too few sftLabels',
+    () => batch({ sftLabels: new Int32Array(3) }),
+    RangeError,
+    'SHAPE',
+    ['sftLabels', '3', '12'],
+  ],
+  [
+    'a wrong sft label',
+    () => batch({ sftLabels: labelled(4, 9) }),
+    RangeError,
+    'LABEL',
+    ['sftLabels[4]', '9', '[0, 5)'],
+  ],
 
   ['run null', () => ({ batch: good(), run: null }), TypeError, 'OPTION', ['run', 'null']],
-  ['an unknown run option', () => run({ inplace: true }), TypeError, 'OPTION', ['inplace', 'inPlace']],
-  ['an unknown gradient', () => run({ gradient: 'sparse' }), TypeError, 'OPTION', ['gradient', 'sparse', "'factored'"]],
-  ['inPlace as a string', () => run({ inPlace: 'yes' }), TypeError, 'OPTION', ['inPlace', 'yes', 'boolean']],
-  ['in place and out', () => run({ inPlace: true, out: floats(full) }), TypeError, 'OPTION', ['out', 'inPlace']],
-  ['no gradient, in place', () => run({ gradient: 'none', inPlace: true }), TypeError, 'OPTION', ['inPlace', 'none']],
-  ['no gradient, and out', () => run({ gradient: 'none', out: floats(full) }), TypeError, 'OPTION', ['out', 'none']],
-  ['an unknown backend', () => run({ backend: 'gpu' }), TypeError, 'OPTION', ['backend', 'gpu', "'cuda'"]],
+  [
+    'an unknown run option',
+    () => run({ inplace: true }),
+    TypeError,
+    'OPTION',
+    ['inplace', 'inPlace'],
+  ],
+  [
+    'an unknown gradient',
+    () => run({ gradient: 'sparse' }),
+    TypeError,
+    'OPTION',
+    ['gradient', 'sparse', "'factored'"],
+  ],
+  [
+    'inPlace as a string',
+    () => run({ inPlace: 'yes' }),
+    TypeError,
+    'OPTION',
+    ['inPlace', 'yes', 'boolean'],
+  ],
+  [
+    'in place and out',
+    () => run({ inPlace: true, out: floats(full) }),
+    TypeError,
+    'OPTION',
+    ['out', 'inPlace'],
+  ],
+  [
+    'no gradient, in place',
+    () => run({ gradient: 'none', inPlace: true }),
+    TypeError,
+    'OPTION',
+    ['inPlace', 'none'],
+  ],
+  [
+    'no gradient, and out',
+    () => run({ gradient: 'none', out: floats(full) }),
+    TypeError,
+    'OPTION',
+    ['out', 'none'],
+  ],
+  [
+    'an unknown backend',
+    () => run({ backend: 'gpu' }),
+    TypeError,
+    'OPTION',
+    ['backend', 'gpu', "'cuda'"],
+  ],
   ['a plain out', () => run({ out: [] }), TypeError, 'DTYPE', ['out', 'Array', 'Float32Array']],
-  ['out of another type', () => run({ out: new Uint16Array(full) }), TypeError, 'DTYPE', ['out', 'Uint16Array', 'Float32Array']],
-  ['a short out', () => run({ out: floats(full - 1) }), RangeError, 'SHAPE', ['out', String(full - 1), String(full)]],
+  [
+    'out of another type',
+    () => run({ out: new Uint16Array(full) }),
+    TypeError,
+    'DTYPE',
+    ['out', 'Uint16Array', 'Float32Array'],
+  ],
+  [
+    'a short out',
+    () => run({ out: floats(full - 1) }),
+    RangeError,
+    'SHAPE',
+    ['out', String(full - 1), String(full)],
+  ],
   ['threads 0', () => run({ threads: 0 }), RangeError, 'OPTION', ['threads', '0', '1']],
   ['half a thread', () => run({ threads: 1.5 }), RangeError, 'OPTION', ['threads', '1.5']],
   ['threads NaN', () => run({ threads: NaN }), RangeError, 'OPTION', ['threads', 'NaN']],
   ['threads as a string', () => run({ threads: '2' }), RangeError, 'OPTION', ['threads', '2']],
-  ['a million threads', () => run({ threads: 1e6 }), RangeError, 'OPTION', ['threads', '1000000', '1024']],
+  [
+    'a million threads',
+    () => run({ threads: 1e6 }),
+    RangeError,
+    'OPTION',
+    ['threads', '1000000', '1024'],
+  ],
 
-  ['detached logits', () => batch({ logits: detached(good().logits) }), TypeError, 'SHAPE', ['logits', 'detached']],
-  ['detached labels', () => batch({ labels: detached(good().labels) }), TypeError, 'SHAPE', ['labels', 'detached']],
-  ['detached sftLabels', () => batch({ sftLabels: detached(good().labels) }), TypeError, 'SHAPE', ['sftLabels', 'detached']],
-  ['detached reference', () => batch({ reference: detached(good().reference) }), TypeError, 'SHAPE', ['reference', 'detached']],
-  ['detached offsets', () => packed(detached(new Int32Array(5))), TypeError, 'SHAPE', ['offsets', 'detached']],
-  ['detached out', () => run({ out: detached(floats(full)) }), TypeError, 'SHAPE', ['out', 'detached']],
+  [
+    'detached logits',
+    () => batch({ logits: detached(good().logits) }),
+    TypeError,
+    'SHAPE',
+    ['logits', 'detached'],
+  ],
+  [
+    'detached labels',
+    () => batch({ labels: detached(good().labels) }),
+    TypeError,
+    'SHAPE',
+    ['labels', 'detached'],
+  ],
+  [
+    'detached sftLabels',
+    () => batch({ sftLabels: detached(good().labels) }),
+    TypeError,
+    'SHAPE',
+    ['sftLabels', 'detached'],
+  ],
+  [
+    'detached reference',
+    () => batch({ reference: detached(good().reference) }),
+    TypeError,
+    'SHAPE',
+    ['reference', 'detached'],
+  ],
+  [
+    'detached offsets',
+    () => packed(detached(new Int32Array(5))),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'detached'],
+  ],
+  [
+    'detached out',
+    () => run({ out: detached(floats(full)) }),
+    TypeError,
+    'SHAPE',
+    ['out', 'detached'],
+  ],
   [
     'resizable logits',
     () => batch({ logits: new Float32Array(resizable(4 * full)) }),
@@ -366,7 +846,13 @@ const refusedCalls: Row[] = [
     'SHAPE',
     ['logits', 'resizable'],
   ],
-  ['resizable labels', () => batch({ labels: new Int32Array(resizable(4 * rows)) }), TypeError, 'SHAPE', ['labels', 'resizable']],
+  [
+    'resizable labels',
+    () => batch({ labels: new Int32Array(resizable(4 * rows)) }),
+    TypeError,
+    'SHAPE',
+    ['labels', 'resizable'],
+  ],
   [
     'resizable sftLabels',
     () => batch({ sftLabels: new Int32Array(resizable(4 * rows)) }),
@@ -381,8 +867,20 @@ const refusedCalls: Row[] = [
     'SHAPE',
     ['reference', 'resizable'],
   ],
-  ['resizable offsets', () => packed(new Int32Array(resizable(20))), TypeError, 'SHAPE', ['offsets', 'resizable']],
-  ['resizable out', () => run({ out: new Float32Array(resizable(4 * full)) }), TypeError, 'SHAPE', ['out', 'resizable']],
+  [
+    'resizable offsets',
+    () => packed(new Int32Array(resizable(20))),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'resizable'],
+  ],
+  [
+    'resizable out',
+    () => run({ out: new Float32Array(resizable(4 * full)) }),
+    TypeError,
+    'SHAPE',
+    ['out', 'resizable'],
+  ],
 ];
 
 /** `out` that shares memory with an input. */
@@ -436,7 +934,10 @@ const overlaps: [string, () => { batch: Given; run: RunOptions }][] = [
       const memory = new ArrayBuffer(4 * full);
       const offsets = new Int32Array(memory, 0, 5);
       offsets.set([0, 3, 6, 9, 12]);
-      return { batch: { ...good(), shape: [rows, vocab], offsets }, run: { out: new Float32Array(memory) } };
+      return {
+        batch: { ...good(), shape: [rows, vocab], offsets },
+        run: { out: new Float32Array(memory) },
+      };
     },
   ],
 ];
@@ -446,12 +947,16 @@ for (const [name, call] of overlaps) {
 
 const dpo = dirAlignLoss('dpo', 0.1, false, { sftWeight: 1 });
 type Anything = (batch: unknown, run?: unknown) => unknown;
-const call = dpo as unknown as Anything & { readonly async: (batch: unknown, run?: unknown) => Promise<unknown> };
+const call = dpo as unknown as Anything & {
+  readonly async: (batch: unknown, run?: unknown) => Promise<unknown>;
+};
 
 describe('calling one', () => {
   test('the call that the others differ from is fine', () => {
     expect(dpo(good() as Given).metrics).toMatchObject({ nonfinite: 0, empty_sequences: 0 });
-    expect(dpo({ ...good(), shape: [rows, vocab], offsets: Int32Array.of(0, 3, 6, 9, 12) }).loss).toBe(dpo(good() as Given).loss);
+    expect(
+      dpo({ ...good(), shape: [rows, vocab], offsets: Int32Array.of(0, 3, 6, 9, 12) }).loss,
+    ).toBe(dpo(good() as Given).loss);
   });
 
   test.each(refusedCalls)('%s', async (_, change, kind, code, words) => {
@@ -477,7 +982,12 @@ describe('calling one', () => {
     labels[4 * T - 1] = V;
     const logits = new Float32Array(4 * T * V).fill(0.25);
     const before = logits.slice();
-    const given: LogitsBatch<Float32Array> & WithReference = { logits, shape: [4, T, V], labels, reference: new Float64Array(4) };
+    const given: LogitsBatch<Float32Array> & WithReference = {
+      logits,
+      shape: [4, T, V],
+      labels,
+      reference: new Float64Array(4),
+    };
     const out = new Float32Array(4 * T * V).fill(7);
     for (const options of [
       { inPlace: true },
@@ -519,7 +1029,9 @@ describe('calling one', () => {
       ['sftLabels', "'sft'"],
     );
     expectRefusal(
-      thrownBy(() => dirAlignLoss('sft')({ logits: floats(0), shape: [0, 3, 5], labels: new Int32Array(0) })),
+      thrownBy(() =>
+        dirAlignLoss('sft')({ logits: floats(0), shape: [0, 3, 5], labels: new Int32Array(0) }),
+      ),
       RangeError,
       'SHAPE',
       ['0', 'at least 1'],
@@ -571,7 +1083,9 @@ describe.each([
   test('takes any number of sequences, and none', () => {
     const { logits, labels } = good();
     expect(() => logpsOf({ logits, labels, shape: [3, 4, 5] })).not.toThrow();
-    expect(() => logpsOf({ logits: floats(0), labels: new Int32Array(0), shape: [0, 4, 5] })).not.toThrow();
+    expect(() =>
+      logpsOf({ logits: floats(0), labels: new Int32Array(0), shape: [0, 4, 5] }),
+    ).not.toThrow();
   });
 
   test('its own options', () => {
@@ -619,11 +1133,35 @@ describe('fromLogps', () => {
   const refused: [string, () => unknown, Kind, string, readonly (string | RegExp)[]][] = [
     ['nothing', () => undefined, TypeError, 'SHAPE', ['fromLogps', 'undefined', 'logps', 'counts']],
     ['null', () => null, TypeError, 'SHAPE', ['fromLogps', 'null']],
-    ['no logps', () => ({ ...fine(), logps: undefined }), TypeError, 'DTYPE', ['logps', 'undefined', 'Float64Array']],
-    ['logps in a plain array', () => ({ ...fine(), logps: [1, 2] }), TypeError, 'DTYPE', ['logps', 'Array', 'Float32Array']],
-    ['an odd number', () => ({ ...fine(), logps: new Float64Array(3) }), RangeError, 'SHAPE', ['3', 'even']],
+    [
+      'no logps',
+      () => ({ ...fine(), logps: undefined }),
+      TypeError,
+      'DTYPE',
+      ['logps', 'undefined', 'Float64Array'],
+    ],
+    [
+      'logps in a plain array',
+      () => ({ ...fine(), logps: [1, 2] }),
+      TypeError,
+      'DTYPE',
+      ['logps', 'Array', 'Float32Array'],
+    ],
+    [
+      'an odd number',
+      () => ({ ...fine(), logps: new Float64Array(3) }),
+      RangeError,
+      'SHAPE',
+      ['3', 'even'],
+    ],
     ['none', () => ({ ...fine(), logps: new Float64Array(0) }), RangeError, 'SHAPE', ['0', 'even']],
-    ['no counts', () => ({ ...fine(), counts: undefined }), TypeError, 'SHAPE', ['counts', 'undefined', 'Int32Array']],
+    [
+      'no counts',
+      () => ({ ...fine(), counts: undefined }),
+      TypeError,
+      'SHAPE',
+      ['counts', 'undefined', 'Int32Array'],
+    ],
     [
       'counts in floats',
       () => ({ ...fine(), counts: new Float64Array(4) }),
@@ -631,7 +1169,13 @@ describe('fromLogps', () => {
       'SHAPE',
       ['counts', 'Float64Array', 'Int32Array'],
     ],
-    ['too few counts', () => ({ ...fine(), counts: new Int32Array(2) }), RangeError, 'SHAPE', ['counts', '2', '4']],
+    [
+      'too few counts',
+      () => ({ ...fine(), counts: new Int32Array(2) }),
+      RangeError,
+      'SHAPE',
+      ['counts', '2', '4'],
+    ],
     [
       'a negative count',
       () => ({ ...fine(), counts: Int32Array.of(1, 1, -1, 1) }),
@@ -639,7 +1183,13 @@ describe('fromLogps', () => {
       'SHAPE',
       ['counts', '-1', 'index 2'],
     ],
-    ['no reference', () => ({ ...fine(), reference: undefined }), TypeError, 'REFERENCE', ['reference', "'dpo'"]],
+    [
+      'no reference',
+      () => ({ ...fine(), reference: undefined }),
+      TypeError,
+      'REFERENCE',
+      ['reference', "'dpo'"],
+    ],
     [
       'a short reference',
       () => ({ ...fine(), reference: new Float64Array(2) }),
@@ -654,7 +1204,13 @@ describe('fromLogps', () => {
       'REFERENCE',
       ['reference', 'NaN', 'index 2'],
     ],
-    ['detached logps', () => ({ ...fine(), logps: detached(fine().logps) }), TypeError, 'SHAPE', ['logps', 'detached']],
+    [
+      'detached logps',
+      () => ({ ...fine(), logps: detached(fine().logps) }),
+      TypeError,
+      'SHAPE',
+      ['logps', 'detached'],
+    ],
     [
       'resizable counts',
       () => ({ ...fine(), counts: new Int32Array(resizable(16)) }),
@@ -677,7 +1233,14 @@ describe('fromLogps', () => {
 });
 
 test('other errors are not ours', () => {
-  for (const value of [new Error('x'), new TypeError('x'), undefined, null, 'x', { code: 'ERR_DIRALIGN_SHAPE' }]) {
+  for (const value of [
+    new Error('x'),
+    new TypeError('x'),
+    undefined,
+    null,
+    'x',
+    { code: 'ERR_DIRALIGN_SHAPE' },
+  ]) {
     expect(value instanceof DirAlignError).toBe(false);
   }
 });

@@ -1,13 +1,24 @@
-// Float16Array in and out, on runtimes that have one: the numbers are those of the same bits in a Uint16Array.
+// Float16Array in and out, on runtimes that have one: the numbers are those of the same bits in a
+// Uint16Array.
 import { describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
-import type { Float16ArrayLike, HiddenBatch, LogitsBatch, RunOptions, WithReference } from '../ts/index.js';
+import type {
+  Float16ArrayLike,
+  HiddenBatch,
+  LogitsBatch,
+  RunOptions,
+  WithReference,
+} from '../ts/index.js';
 import { randomBatch } from './support/batches.js';
 import { randomHidden } from './support/hidden.js';
 import { present, sameBits } from './support/numbers.js';
 import { expectRefusal, thrownBy } from './support/refusal.js';
 
-type Constructor = new (buffer: ArrayBufferLike, byteOffset?: number, length?: number) => Float16ArrayLike;
+type Constructor = new (
+  buffer: ArrayBufferLike,
+  byteOffset?: number,
+  length?: number,
+) => Float16ArrayLike;
 const Float16 = (globalThis as { readonly Float16Array?: Constructor }).Float16Array;
 
 /** The same memory, as a Float16Array. */
@@ -28,7 +39,11 @@ function floats(): LogitsBatch<Float16ArrayLike> & WithReference {
 }
 function layerFloats(): HiddenBatch<Float16ArrayLike> & WithReference {
   const { hidden, weight, bias, shape, labels, reference } = layerBits;
-  const data = { hidden: asFloat16(hidden), weight: asFloat16(weight), bias: asFloat16(present(bias)) };
+  const data = {
+    hidden: asFloat16(hidden),
+    weight: asFloat16(weight),
+    bias: asFloat16(present(bias)),
+  };
   return { ...data, shape, labels, reference: present(reference) };
 }
 
@@ -64,18 +79,27 @@ describe.runIf(Float16).each(['cpu', 'cuda'] as const)('on the %s backend', (bac
     expectRefusal(refused, TypeError, 'DTYPE', ['out', 'Float16Array', 'Uint16Array']);
   });
 
-  test.skipIf(backend === 'cuda' && cuda.hiddenReason !== undefined)('hidden states, weight and bias', async () => {
-    const expected = dpo.fromHidden(layerBits, { backend });
-    for (const result of [dpo.fromHidden(layerFloats(), { backend }), await dpo.fromHidden.async(layerFloats(), { backend })]) {
-      expect(result.loss).toBe(expected.loss);
-      expect(Object.prototype.toString.call(result.gradHidden)).toBe('[object Float16Array]');
-      for (const key of ['gradHidden', 'gradWeight', 'gradBias'] as const)
-        expect(sameBits(present(result[key]), present(expected[key])), key).toBe(true);
-    }
-  });
+  test.skipIf(backend === 'cuda' && cuda.hiddenReason !== undefined)(
+    'hidden states, weight and bias',
+    async () => {
+      const expected = dpo.fromHidden(layerBits, { backend });
+      for (const result of [
+        dpo.fromHidden(layerFloats(), { backend }),
+        await dpo.fromHidden.async(layerFloats(), { backend }),
+      ]) {
+        expect(result.loss).toBe(expected.loss);
+        expect(Object.prototype.toString.call(result.gradHidden)).toBe('[object Float16Array]');
+        for (const key of ['gradHidden', 'gradWeight', 'gradBias'] as const)
+          expect(sameBits(present(result[key]), present(expected[key])), key).toBe(true);
+      }
+    },
+  );
 
   test.skipIf(unavailable)('log-probabilities of sequences and tokens', () => {
-    const actual = { ...sequenceLogps(floats(), { backend }), ...tokenLogps(floats(), { backend }) };
+    const actual = {
+      ...sequenceLogps(floats(), { backend }),
+      ...tokenLogps(floats(), { backend }),
+    };
     const expected = { ...sequenceLogps(bits, { backend }), ...tokenLogps(bits, { backend }) };
     expect(actual).toStrictEqual(expected);
   });
@@ -99,7 +123,8 @@ test.runIf(Float16).each(['buffer', 'byteOffset', 'byteLength', 'length'])(
     Object.defineProperty(batch.logits, key, { get });
     expect(dpo(batch).loss).toBe(dpo(bits).loss);
     const layer = layerFloats();
-    for (const data of [layer.hidden, layer.weight, present(layer.bias)]) Object.defineProperty(data, key, { get });
+    for (const data of [layer.hidden, layer.weight, present(layer.bias)])
+      Object.defineProperty(data, key, { get });
     expect(dpo.fromHidden(layer).loss).toBe(dpo.fromHidden(layerBits).loss);
   },
 );

@@ -1,4 +1,5 @@
-// The fuzzer itself: that it finds what it looks for, that its twists do something, and a few hundred of its calls.
+// The fuzzer itself: that it finds what it looks for, that its twists do something, and a few
+// hundred of its calls.
 import fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { rangeError } from '../ts/errors.js';
@@ -9,8 +10,10 @@ import { callPlans, doors, type CallPlan } from './fuzz/plan.js';
 import { generator, present } from './support/numbers.js';
 
 const names = twists.map(({ name }) => name);
-const plansOf = (places: readonly 'host'[], twisted: readonly string[] = names) => callPlans({ doors, places, twists: twisted });
-const sample = (numRuns: number): CallPlan[] => fc.sample(plansOf(['host']), { seed: 20250203, numRuns });
+const plansOf = (places: readonly 'host'[], twisted: readonly string[] = names) =>
+  callPlans({ doors, places, twists: twisted });
+const sample = (numRuns: number): CallPlan[] =>
+  fc.sample(plansOf(['host']), { seed: 20250203, numRuns });
 
 /** A fine call of logits into a buffer of the caller's, in memory of its own. */
 const intoBuffer = present(
@@ -44,7 +47,9 @@ describe('what it finds', () => {
     vi.spyOn(Call.prototype, 'start').mockImplementation(fault);
   };
   const held = (call: Call, name: string): Guarded =>
-    [call.inputs.get(name), call.outputs.get(name)].find((one) => one instanceof Guarded) as Guarded;
+    [call.inputs.get(name), call.outputs.get(name)].find(
+      (one) => one instanceof Guarded,
+    ) as Guarded;
 
   test('nothing, where nothing is wrong', async () => {
     await expect(check(intoBuffer)).resolves.toBeUndefined();
@@ -126,7 +131,10 @@ describe('what it finds', () => {
       /^losses is not a plain array$/,
       function () {
         const result = start.call(this) as Properties;
-        return { ...result, losses: new (class extends Float64Array {})(result.losses as Float64Array) };
+        return {
+          ...result,
+          losses: new (class extends Float64Array {})(result.losses as Float64Array),
+        };
       },
     ],
   ])('%s', async (_, message, fault) => {
@@ -146,36 +154,47 @@ describe('what it finds', () => {
     plantTwisted(() => {
       throw new TypeError('planted');
     });
-    await expect(check(twistedBy('a value of another kind'))).rejects.toThrow(/not a DirAlignError: TypeError: planted/);
+    await expect(check(twistedBy('a value of another kind'))).rejects.toThrow(
+      /not a DirAlignError: TypeError: planted/,
+    );
   });
   test('a twist that changes the numbers', async () => {
     plantTwisted(function () {
       const result = start.call(this) as Properties;
       return { ...result, loss: 0 };
     });
-    await expect(check(twistedBy('an instance of a subclass'))).rejects.toThrow(/loss is 0 in place of/);
+    await expect(check(twistedBy('an instance of a subclass'))).rejects.toThrow(
+      /loss is 0 in place of/,
+    );
   });
   test('a twist that is refused, and need not be', async () => {
     plantTwisted(() => {
       throw rangeError('ERR_DIRALIGN_DTYPE', 'planted');
     });
-    await expect(check(twistedBy('an instance of a subclass'))).rejects.toThrow(/refused: DirAlignError: planted/);
+    await expect(check(twistedBy('an instance of a subclass'))).rejects.toThrow(
+      /refused: DirAlignError: planted/,
+    );
   });
   test('a twist that is accepted, and must not be', async () => {
     plantTwisted(function () {
       const plain = new Call({ ...this.plan, twists: [] });
       return start.call(plain);
     });
-    await expect(check(twistedBy('a label outside the vocabulary'))).rejects.toThrow(/accepted in place of refused/);
+    await expect(check(twistedBy('a label outside the vocabulary'))).rejects.toThrow(
+      /accepted in place of refused/,
+    );
   });
 });
 
 test('every twist finds calls that it changes', () => {
   const without = new Set(names);
-  for (const { twist: name, plan } of fc.sample(fc.record({ twist: fc.constantFrom(...names), plan: plansOf(['host']) }), {
-    seed: 7,
-    numRuns: 6000,
-  })) {
+  for (const { twist: name, plan } of fc.sample(
+    fc.record({ twist: fc.constantFrom(...names), plan: plansOf(['host']) }),
+    {
+      seed: 7,
+      numRuns: 6000,
+    },
+  )) {
     const twist = present(twists.find((one) => one.name === name));
     if (!without.has(name)) continue;
     const call = new Call(plan);
@@ -183,7 +202,9 @@ test('every twist finds calls that it changes', () => {
     call.end();
   }
   // Those of tensors are for a device.
-  expect([...without].filter((name) => !/tensor|memory that is no memory|array of the host/.test(name))).toEqual([]);
+  expect(
+    [...without].filter((name) => !/tensor|memory that is no memory|array of the host/.test(name)),
+  ).toEqual([]);
 });
 
 test('calls of every door, fine and twisted', { timeout: 120_000 }, async () => {

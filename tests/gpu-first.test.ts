@@ -1,4 +1,5 @@
-// `npm run gpu:first`: its order, its time and what it leaves when it is cut off; what it reads from ncu; and which builds may be measured.
+// `npm run gpu:first`: its order, its time and what it leaves when it is cut off; what it reads
+// from ncu; and which builds may be measured.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -11,7 +12,8 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-gpu-first-test-')
 afterAll(() => {
   fs.rmSync(folder, { recursive: true, force: true });
 });
-const load = async <T>(file: string): Promise<T> => (await import(pathToFileURL(path.join(root, file)).href)) as T;
+const load = async <T>(file: string): Promise<T> =>
+  (await import(pathToFileURL(path.join(root, file)).href)) as T;
 
 interface Outcome {
   readonly status: string;
@@ -63,14 +65,25 @@ beforeAll(async () => {
 describe('the steps', () => {
   test('the most valuable answers come first, peers last', async () => {
     const { steps } = await load<{ steps: readonly Step[] }>('scripts/gpu-first/steps.mjs');
-    expect(steps.map(({ name }) => name)).toEqual(['machine', 'tiny', 'bench', 'ncu', 'check', 'sanitizer', 'peers']);
+    expect(steps.map(({ name }) => name)).toEqual([
+      'machine',
+      'tiny',
+      'bench',
+      'ncu',
+      'check',
+      'sanitizer',
+      'peers',
+    ]);
     // Whatever hangs before them, the first four have their turn within eight minutes.
     const until = steps.slice(0, 3).reduce((sum, { seconds }) => sum + seconds, 0);
     expect(until).toBeLessThan(300);
   });
 
   /** Steps on a clock of their own: each takes as long as it is said to, or as it is let. */
-  function clocked(lasting: Readonly<Record<string, number>>, outcomes: Readonly<Record<string, Partial<Outcome>>> = {}) {
+  function clocked(
+    lasting: Readonly<Record<string, number>>,
+    outcomes: Readonly<Record<string, Partial<Outcome>>> = {},
+  ) {
     let time = 0;
     const given: [string, number][] = [];
     const steps = Object.entries(lasting).map(([name, seconds]) => ({
@@ -80,7 +93,11 @@ describe('the steps', () => {
         const isCut = seconds > context.seconds;
         time += 1000 * Math.min(seconds, context.seconds);
         context.log(`${name} speaks\n`);
-        return Promise.resolve({ status: isCut ? 'cut off' : 'ok', result: { of: name }, ...outcomes[name] });
+        return Promise.resolve({
+          status: isCut ? 'cut off' : 'ok',
+          result: { of: name },
+          ...outcomes[name],
+        });
       },
     }));
     const kept: Report[] = [];
@@ -101,7 +118,11 @@ describe('the steps', () => {
     expect(report).toMatchObject({ ok: true, seconds: 35 });
     expect(statuses(report)).toEqual(['ok', 'ok', 'ok']);
     const states = kept.map((each) => statuses(each).join());
-    for (const state of ['not started,not started,not started', 'ok,running,not started', 'ok,ok,running'])
+    for (const state of [
+      'not started,not started,not started',
+      'ok,running,not started',
+      'ok,ok,running',
+    ])
       expect(states).toContain(state);
     expect(said.join('')).toMatch(/=== a:[^]*a speaks[^]*=== b:[^]*b speaks[^]*=== c:/);
   });
@@ -119,7 +140,9 @@ describe('the steps', () => {
     expect(report.steps[1]?.result).toEqual({ of: 'b' });
     expect(statuses(kept.at(-1) as Report)).toEqual(statuses(report));
     const text = run.summary(report).join('\n');
-    expect(text).toMatch(/^a {2}ok[^]*\nb {2}cut off[^]*\nc {2}not started\n1 of 3 steps are ok after 30 s$/);
+    expect(text).toMatch(
+      /^a {2}ok[^]*\nb {2}cut off[^]*\nc {2}not started\n1 of 3 steps are ok after 30 s$/,
+    );
   });
 
   test('a step has no more than its own share, so that one which hangs leaves the others their time', async () => {
@@ -139,9 +162,17 @@ describe('the steps', () => {
     const report = await start(480);
     expect(statuses(report)).toEqual(['failed', 'not started']);
     expect(report.stopped).toBe('a: failed');
-    const throwing = { name: 'a', title: 'a', seconds: 1, run: () => Promise.reject(new Error('no such thing')) };
+    const throwing = {
+      name: 'a',
+      title: 'a',
+      seconds: 1,
+      run: () => Promise.reject(new Error('no such thing')),
+    };
     const how = { end: Infinity, log: () => undefined, keep: () => undefined };
-    expect((await run.runSteps([throwing], how)).steps[0]).toMatchObject({ status: 'failed', says: ['no such thing'] });
+    expect((await run.runSteps([throwing], how)).steps[0]).toMatchObject({
+      status: 'failed',
+      says: ['no such thing'],
+    });
   });
 });
 
@@ -159,7 +190,10 @@ describe('a command', () => {
   });
 
   test('that cannot be started has failed', async () => {
-    const { status, output } = await run.runCommand([path.join(folder, 'nothing')], { seconds: 1000, log: () => undefined });
+    const { status, output } = await run.runCommand([path.join(folder, 'nothing')], {
+      seconds: 1000,
+      log: () => undefined,
+    });
     expect(status).toBe('failed');
     expect(output).toContain('ENOENT');
   });
@@ -203,17 +237,21 @@ describe('gpu:first', () => {
   test('--help names the steps and their time', () => {
     const { status, stdout } = first('--help');
     expect(status).toBe(0);
-    for (const part of ['--minutes', '--only', '--pack', 'machine', 'sanitizer', 'default 8']) expect(stdout).toContain(part);
+    for (const part of ['--minutes', '--only', '--pack', 'machine', 'sanitizer', 'default 8'])
+      expect(stdout).toContain(part);
   });
 
-  test.each([['--nonsense'], ['--only', 'everything'], ['--minutes', 'x'], ['--minutes', '-1'], ['--minutes', '']])(
-    'a mistake in the options: %s %s',
-    (...args) => {
-      const { status, stderr } = first(...args);
-      expect(status).toBe(2);
-      expect(stderr).toContain('Usage:');
-    },
-  );
+  test.each([
+    ['--nonsense'],
+    ['--only', 'everything'],
+    ['--minutes', 'x'],
+    ['--minutes', '-1'],
+    ['--minutes', ''],
+  ])('a mistake in the options: %s %s', (...args) => {
+    const { status, stderr } = first(...args);
+    expect(status).toBe(2);
+    expect(stderr).toContain('Usage:');
+  });
 
   test('without time it starts nothing, and says so in both files', () => {
     const output = path.join(folder, 'none');
@@ -229,8 +267,14 @@ describe('gpu:first', () => {
 
 describe('which code a device runs', () => {
   interface Code {
-    readonly codeFor: (status: { architectures: string; ptx: string }, capability: string) => string;
-    readonly unfit: (code: { runs: string; architectures: string }, device: { computeCapability: string }) => string | undefined;
+    readonly codeFor: (
+      status: { architectures: string; ptx: string },
+      capability: string,
+    ) => string;
+    readonly unfit: (
+      code: { runs: string; architectures: string },
+      device: { computeCapability: string },
+    ) => string | undefined;
   }
   const all = { architectures: '75,80,86,89,90,100,120', ptx: '80,120' };
   test.each([
@@ -259,23 +303,33 @@ describe('which code a device runs', () => {
     const device = { computeCapability: '9.0' };
     expect(unfit({ runs: 'own', architectures: '90' }, device)).toBeUndefined();
     for (const runs of ['compatible', 'translated', 'none'])
-      expect(unfit({ runs, architectures: '' }, device)).toMatch(/no architecture.*9\.0.*--cuda 9\.0/);
+      expect(unfit({ runs, architectures: '' }, device)).toMatch(
+        /no architecture.*9\.0.*--cuda 9\.0/,
+      );
   });
 
   test.each([
     [{ compiled: true, architectures: '75,90', ptx: '' }, '90', undefined],
     [{ compiled: true, architectures: '75,90', ptx: '' }, '9.0', undefined],
     // What the dev preset of CMake builds.
-    [{ compiled: true, architectures: '', ptx: '75' }, '90', /no architecture, not for 90 \(PTX for 75\).*--cuda 90/],
-    [{ compiled: true, architectures: '80', ptx: '80' }, '8.6', /machine code for 80, not for 8\.6/],
+    [
+      { compiled: true, architectures: '', ptx: '75' },
+      '90',
+      /no architecture, not for 90 \(PTX for 75\).*--cuda 90/,
+    ],
+    [
+      { compiled: true, architectures: '80', ptx: '80' },
+      '8.6',
+      /machine code for 80, not for 8\.6/,
+    ],
     [{ compiled: false, architectures: '', ptx: '' }, '90', /has no CUDA backend/],
     [{ compiled: true, architectures: 'emulation', ptx: '' }, '90', /is the emulation/],
     [{ compiled: true, architectures: '90', ptx: '' }, 'hopper', /expected a compute capability/],
     [{ compiled: false, architectures: '', ptx: '' }, 'any', undefined],
   ])('%j packed for %s', async (status, target, problem) => {
-    const { notFor } = await load<{ notFor: (status: object, target: string) => string | undefined }>(
-      'scripts/gpu-check/luggage.mjs',
-    );
+    const { notFor } = await load<{
+      notFor: (status: object, target: string) => string | undefined;
+    }>('scripts/gpu-check/luggage.mjs');
     const said = notFor(status, target);
     if (problem === undefined) expect(said).toBeUndefined();
     else expect(said).toMatch(problem);
@@ -288,17 +342,56 @@ describe('ncu', () => {
     readonly ncuLines: (launches: readonly object[], labels: readonly object[]) => string[];
   }
   const names = [
-    ...['ID', 'Kernel Name', 'gpu__time_duration.sum', 'dram__bytes_read.sum', 'dram__bytes_write.sum'],
-    ...['gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed', 'launch__registers_per_thread', 'launch__grid_size'],
+    ...[
+      'ID',
+      'Kernel Name',
+      'gpu__time_duration.sum',
+      'dram__bytes_read.sum',
+      'dram__bytes_write.sum',
+    ],
+    ...[
+      'gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed',
+      'launch__registers_per_thread',
+      'launch__grid_size',
+    ],
     ...['smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio'],
     ...['smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio'],
-    ...['smsp__average_warps_issue_stalled_barrier_not_issued_per_issue_active.ratio', 'lts__t_sector_hit_rate.pct'],
+    ...[
+      'smsp__average_warps_issue_stalled_barrier_not_issued_per_issue_active.ratio',
+      'lts__t_sector_hit_rate.pct',
+    ],
   ];
-  const units = ['', '', 'ns', 'byte', 'byte', '%', 'register/thread', '', 'inst', 'inst', 'inst', '%'];
+  const units = [
+    '',
+    '',
+    'ns',
+    'byte',
+    'byte',
+    '%',
+    'register/thread',
+    '',
+    'inst',
+    'inst',
+    'inst',
+    '%',
+  ];
   const csv = (rows: readonly (readonly string[])[]) =>
     `==PROF== Connected\n${rows.map((row) => row.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(',')).join('\n')}\n`;
   const kernel = 'void loss_kernel<Bfloat16, (Pass)0>(const Plan) "x"';
-  const launch = ['0', kernel, '512,345', '2,101,346,304', '8192', '93.5', '64', '528', '9.25', '0.5', '7', 'n/a'];
+  const launch = [
+    '0',
+    kernel,
+    '512,345',
+    '2,101,346,304',
+    '8192',
+    '93.5',
+    '64',
+    '528',
+    '9.25',
+    '0.5',
+    '7',
+    'n/a',
+  ];
 
   test('its figures are read from the raw page, whatever cells hold commas', async () => {
     const { parseNcu } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
@@ -316,13 +409,21 @@ describe('ncu', () => {
 
   test('other units than asked for are refused, and nothing is read from nothing', async () => {
     const { parseNcu } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
-    expect(() => parseNcu(csv([names, units.with(2, 'us'), launch]))).toThrow('gpu__time_duration.sum is in us');
+    expect(() => parseNcu(csv([names, units.with(2, 'us'), launch]))).toThrow(
+      'gpu__time_duration.sum is in us',
+    );
     expect(parseNcu('==ERROR== nothing was profiled\n')).toEqual([]);
   });
 
   test('a line for each launch puts what was moved beside the least', async () => {
     const { parseNcu, ncuLines } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
-    const label = { mode: 'forward', rows: 8192, vocab: 128256, floorRead: 2101346304, floorWritten: 0 };
+    const label = {
+      mode: 'forward',
+      rows: 8192,
+      vocab: 128256,
+      floorRead: 2101346304,
+      floorWritten: 0,
+    };
     const [line] = ncuLines(parseNcu(csv([names, units, launch])), [label]);
     expect(line).toMatch(
       /^forward 8192 x 128256: 0\.512 ms; DRAM 93\.5 %; read 2\.10, written 0\.00 GB \(floor 2\.10 and 0\.00\)/,

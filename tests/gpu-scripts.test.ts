@@ -1,5 +1,6 @@
-// The commands for machines with a GPU. What they say about a device is theirs to say there; here it is shown that they find nothing where
-// nothing is wrong, that they find planted errors, and that they refuse to run, or to keep results, where there is no device.
+// The commands for machines with a GPU. What they say about a device is theirs to say there; here
+// it is shown that they find nothing where nothing is wrong, that they find planted errors, and
+// that they refuse to run, or to keep results, where there is no device.
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -34,19 +35,32 @@ interface Check {
 let check: Check;
 let scales: Record<string, object>;
 let support: object;
-const load = async (file: string): Promise<unknown> => import(pathToFileURL(path.join(folder, file)).href);
+const load = async (file: string): Promise<unknown> =>
+  import(pathToFileURL(path.join(folder, file)).href);
 
-/** The scripts beside the package compiled from ts/ as it is now: a stale dist/ is never what is tested. */
+/**
+ * The scripts beside the package compiled from ts/ as it is now: a stale dist/ is never what is
+ * tested.
+ */
 beforeAll(async () => {
-  const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
+  const compilerOptions = {
+    module: ts.ModuleKind.ES2022,
+    target: ts.ScriptTarget.ES2022,
+    verbatimModuleSyntax: true,
+  };
   for (const name of fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' })) {
     if (!name.endsWith('.ts')) continue;
     const file = path.join(folder, 'dist', name.replace(/\.ts$/, '.js'));
     fs.mkdirSync(path.dirname(file), { recursive: true });
     const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
-    fs.writeFileSync(file, ts.transpileModule(source, { compilerOptions, fileName: name }).outputText);
+    fs.writeFileSync(
+      file,
+      ts.transpileModule(source, { compilerOptions, fileName: name }).outputText,
+    );
   }
-  const scripts = ['gpu-check', 'gpu-check.mjs', 'gpu-first', 'gpu-first.mjs'].map((name) => `scripts/${name}`);
+  const scripts = ['gpu-check', 'gpu-check.mjs', 'gpu-first', 'gpu-first.mjs'].map(
+    (name) => `scripts/${name}`,
+  );
   for (const name of [...scripts, 'bench', 'tests/support', 'package.json'])
     fs.cpSync(path.join(root, name), path.join(folder, name), {
       recursive: true,
@@ -59,7 +73,9 @@ beforeAll(async () => {
   }
   check = (await load('scripts/gpu-check/run.mjs')) as Check;
   ({ scales } = (await load('scripts/gpu-check/scales.mjs')) as { scales: typeof scales });
-  support = await ((await load('scripts/gpu-check/support.mjs')) as { loadSupport: () => Promise<typeof support> }).loadSupport();
+  support = await (
+    (await load('scripts/gpu-check/support.mjs')) as { loadSupport: () => Promise<typeof support> }
+  ).loadSupport();
 });
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -96,14 +112,22 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       check.runSection(
         {
           name: 'x',
-          run: ({ misses }: { misses: { require: (condition: boolean, what: string) => void } }) => {
+          run: ({
+            misses,
+          }: {
+            misses: { require: (condition: boolean, what: string) => void };
+          }) => {
             misses.require(!finds, 'something');
             throw new check.TimeIsOver('after 3 minutes, at 40 %');
           },
         } as Section,
         support,
       );
-    expect(await cut(false)).toMatchObject({ status: 'cut off', checked: 1, notes: ['cut off after 3 minutes, at 40 %'] });
+    expect(await cut(false)).toMatchObject({
+      status: 'cut off',
+      checked: 1,
+      notes: ['cut off after 3 minutes, at 40 %'],
+    });
     expect(await cut(true)).toMatchObject({ status: 'MISS', checked: 1, misses: ['something'] });
   });
 
@@ -124,7 +148,8 @@ describe.skipIf(isEmulated)('gpu:check', () => {
         },
       ) => Promise<string[]>;
     }
-    const jobsOf = (...names: string[]) => names.map((name) => ({ name, alone: name === name.toUpperCase() }));
+    const jobsOf = (...names: string[]) =>
+      names.map((name) => ({ name, alone: name === name.toUpperCase() }));
 
     test('as many as may, those that need the device alone after the others, results in their order', async () => {
       const { sideBySide } = (await load('scripts/gpu-check/jobs.mjs')) as SideBySide;
@@ -140,8 +165,20 @@ describe.skipIf(isEmulated)('gpu:check', () => {
         active.delete(name);
         return `${name} ran`;
       };
-      const how = { jobs: 2, run, skip: () => 'skipped', isOver: () => false, done: (result: string) => void done.push(result) };
-      expect(await sideBySide(jobsOf('a', 'X', 'b', 'c', 'Y'), how)).toEqual(['a ran', 'X ran', 'b ran', 'c ran', 'Y ran']);
+      const how = {
+        jobs: 2,
+        run,
+        skip: () => 'skipped',
+        isOver: () => false,
+        done: (result: string) => void done.push(result),
+      };
+      expect(await sideBySide(jobsOf('a', 'X', 'b', 'c', 'Y'), how)).toEqual([
+        'a ran',
+        'X ran',
+        'b ran',
+        'c ran',
+        'Y ran',
+      ]);
       expect(most).toBe(2);
       expect(done).toEqual(['b ran', 'c ran', 'a ran', 'X ran', 'Y ran']);
     });
@@ -157,7 +194,11 @@ describe.skipIf(isEmulated)('gpu:check', () => {
         isOver: () => begun.length > 0,
         done: () => undefined,
       };
-      expect(await sideBySide(jobsOf('a', 'b', 'X'), how)).toEqual(['a 1', 'b skipped', 'X skipped']);
+      expect(await sideBySide(jobsOf('a', 'b', 'X'), how)).toEqual([
+        'a 1',
+        'b skipped',
+        'X skipped',
+      ]);
     });
   });
 
@@ -168,7 +209,9 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       readonly complaints: string;
     }
     const missesOf = async (words: Words): Promise<string[]> => {
-      const { judge } = (await load('scripts/gpu-check/failure.mjs')) as { judge: (words: Words, misses: object) => void };
+      const { judge } = (await load('scripts/gpu-check/failure.mjs')) as {
+        judge: (words: Words, misses: object) => void;
+      };
       const { Misses } = support as { Misses: new () => { readonly list: string[] } };
       const misses = new Misses();
       judge(words, misses);
@@ -181,27 +224,50 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       'a synchronous call after it',
       'an allocation after it',
     ];
-    const outcomes = what.map((each, i) => ({ what: each, code: i === 0 ? 'resolved' : 'ERR_DIRALIGN_DEVICE', message: 'lost' }));
+    const outcomes = what.map((each, i) => ({
+      what: each,
+      code: i === 0 ? 'resolved' : 'ERR_DIRALIGN_DEVICE',
+      message: 'lost',
+    }));
 
     test('is fine where every later call is told', async () => {
       expect(await missesOf({ outcomes, ended: 0, complaints: '' })).toEqual([]);
     });
 
     test('is a miss where a promise never settles, or resolves, or the process crashes', async () => {
-      const hung = await missesOf({ outcomes: outcomes.slice(0, 1), ended: 'SIGKILL', complaints: '' });
+      const hung = await missesOf({
+        outcomes: outcomes.slice(0, 1),
+        ended: 'SIGKILL',
+        complaints: '',
+      });
       expect(hung).toEqual([
-        expect.stringContaining('a call behind the failure was never settled; the process ended with SIGKILL'),
+        expect.stringContaining(
+          'a call behind the failure was never settled; the process ended with SIGKILL',
+        ),
       ]);
-      const resolved = outcomes.map((outcome, i) => (i === 1 ? { ...outcome, code: 'resolved' } : outcome));
+      const resolved = outcomes.map((outcome, i) =>
+        i === 1 ? { ...outcome, code: 'resolved' } : outcome,
+      );
       expect(await missesOf({ outcomes: resolved, ended: 0, complaints: '' })).toHaveLength(1);
-      expect(await missesOf({ outcomes: [], ended: 134, complaints: 'terminate called' })).toHaveLength(1);
+      expect(
+        await missesOf({ outcomes: [], ended: 134, complaints: 'terminate called' }),
+      ).toHaveLength(1);
     });
   });
 
   describe('output layers', () => {
     interface Hidden {
-      readonly checkAlgorithms: (found: readonly object[], misses: object, note: (text: string) => void) => void;
-      readonly checkRowCounts: (subject: object, misses: object, layer: object, dtype: string) => void;
+      readonly checkAlgorithms: (
+        found: readonly object[],
+        misses: object,
+        note: (text: string) => void,
+      ) => void;
+      readonly checkRowCounts: (
+        subject: object,
+        misses: object,
+        layer: object,
+        dtype: string,
+      ) => void;
     }
     const missesOf = async (look: (hidden: Hidden, misses: object) => void): Promise<string[]> => {
       const { Misses } = support as { Misses: new () => { readonly list: string[] } };
@@ -220,7 +286,9 @@ describe.skipIf(isEmulated)('gpu:check', () => {
         hidden.checkAlgorithms(found, list, (text) => notes.push(text));
       });
       expect(misses).toEqual([expect.stringContaining('9 x 9 float16: none of 8')]);
-      expect(notes).toEqual(['algorithms for any number of rows: 1 x 1 float32 3 of 8, 9 x 9 float16 0 of 8']);
+      expect(notes).toEqual([
+        'algorithms for any number of rows: 1 x 1 float32 3 of 8, 9 x 9 float16 0 of 8',
+      ]);
     });
 
     test.each([
@@ -230,7 +298,10 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       const subject = {
         ...pretendSubject(),
         tokenLogps: ({ shape: [rows = 0] }: { shape: readonly number[] }) => ({
-          logps: Float64Array.from({ length: rows }, (__, row) => -1 - row + (rows > 2 && rows < 40 ? shift : 0)),
+          logps: Float64Array.from(
+            { length: rows },
+            (__, row) => -1 - row + (rows > 2 && rows < 40 ? shift : 0),
+          ),
         }),
       };
       const layer = { vocab: 37, size: 9, counts: [1, 2, 7, 40] };
@@ -246,7 +317,9 @@ describe.skipIf(isEmulated)('gpu:check', () => {
   const bump = (array: ArrayLike<number> | undefined, index: number): void => {
     if (!array?.length) return;
     const bits =
-      array instanceof Float32Array ? new Uint32Array(array.buffer, array.byteOffset, array.length) : (array as Uint16Array);
+      array instanceof Float32Array
+        ? new Uint32Array(array.buffer, array.byteOffset, array.length)
+        : (array as Uint16Array);
     const i = index < 0 ? array.length + index : index;
     bits[i] = (bits[i] ?? 0) ^ 1;
   };
@@ -349,13 +422,24 @@ describe.skipIf(isEmulated)('gpu:check', () => {
 
   test('memory around an array that is written is found', async () => {
     const { onDevice } = (await load('scripts/gpu-check/device.mjs')) as {
-      onDevice: (subject: object, objective: unknown, batch: object, options: object) => { problems: string[] };
+      onDevice: (
+        subject: object,
+        objective: unknown,
+        batch: object,
+        options: object,
+      ) => { problems: string[] };
     };
     const logits = Float32Array.from({ length: 8 }, Math.sin);
-    const batch = { logits, shape: [2, 1, 4], labels: Int32Array.of(1, 2), reference: Float64Array.of(-1, -1) };
+    const batch = {
+      logits,
+      shape: [2, 1, 4],
+      labels: Int32Array.of(1, 2),
+      reference: Float64Array.of(-1, -1),
+    };
     const behind: Faults = {
       alter: (_, gradient) => {
-        if (gradient) new Uint8Array(gradient.buffer, gradient.byteOffset + gradient.byteLength, 1)[0] = 0;
+        if (gradient)
+          new Uint8Array(gradient.buffer, gradient.byteOffset + gradient.byteLength, 1)[0] = 0;
       },
     };
     for (const [faults, problems] of [
@@ -363,7 +447,9 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       [behind, ['memory around the arrays was written']],
     ] as const) {
       const subject = pretendSubject(faults);
-      expect(onDevice(subject, subject.dirAlignLoss('dpo', 0.1), batch, { place: 'out' }).problems).toEqual(problems);
+      expect(
+        onDevice(subject, subject.dirAlignLoss('dpo', 0.1), batch, { place: 'out' }).problems,
+      ).toEqual(problems);
     }
   });
 
@@ -372,15 +458,27 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       verdict: (run: { status: number; output: string }) => string;
     };
     expect(verdict({ status: 0, output: '========= ERROR SUMMARY: 0 errors' })).toBe('clean');
-    expect(verdict({ status: 0, output: '========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)' })).toBe(
-      'clean',
-    );
-    expect(verdict({ status: 86, output: '========= ERROR SUMMARY: 3 errors' })).toBe('found errors');
-    expect(verdict({ status: 0, output: '========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)' })).toBe(
+    expect(
+      verdict({
+        status: 0,
+        output: '========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)',
+      }),
+    ).toBe('clean');
+    expect(verdict({ status: 86, output: '========= ERROR SUMMARY: 3 errors' })).toBe(
       'found errors',
     );
-    expect(verdict({ status: 1, output: '========= ERROR SUMMARY: 0 errors' })).toBe('the checked run failed');
-    expect(verdict({ status: 0, output: '========= Error: Device not supported' })).toBe('did not run');
+    expect(
+      verdict({
+        status: 0,
+        output: '========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)',
+      }),
+    ).toBe('found errors');
+    expect(verdict({ status: 1, output: '========= ERROR SUMMARY: 0 errors' })).toBe(
+      'the checked run failed',
+    );
+    expect(verdict({ status: 0, output: '========= Error: Device not supported' })).toBe(
+      'did not run',
+    );
   });
 });
 
@@ -393,7 +491,11 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     readonly reached: boolean;
   }
   interface Plan {
-    readonly modes: readonly { readonly name: string; readonly passes: number; readonly zeros: boolean }[];
+    readonly modes: readonly {
+      readonly name: string;
+      readonly passes: number;
+      readonly zeros: boolean;
+    }[];
     readonly shapeOf: (rows: number) => { sequences: number; tokens: number };
     readonly parseShapes: (text: string) => unknown;
     readonly scales: Readonly<Record<string, object>>;
@@ -408,10 +510,19 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     readonly report: (result: object) => string;
   }
   const plan = (): Promise<Plan> => load('bench/gpu/plan.mjs') as Promise<Plan>;
-  const spread = (median: number) => ({ median, q1: 0.9 * median, q3: 1.1 * median, min: 0.8 * median, n: 15 });
+  const spread = (median: number) => ({
+    median,
+    q1: 0.9 * median,
+    q3: 1.1 * median,
+    min: 0.8 * median,
+    n: 15,
+  });
   const copyBandwidth = 4e12;
 
-  /** A group of 8192 x 32000 in which every mode reaches a share of the copy's bandwidth, with half of the rows `half` of that time. */
+  /**
+   * A group of 8192 x 32000 in which every mode reaches a share of the copy's bandwidth, with half
+   * of the rows `half` of that time.
+   */
   async function group(share: number, half: number) {
     const { modes, floorBytes } = await plan();
     const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000 };
@@ -434,7 +545,9 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     const { modes, floorBytes } = await plan();
     const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000, scoredRows: 4096 };
     const half = 4096 * 32000 * 2;
-    const floors = Object.fromEntries(modes.map((mode) => [mode.name, floorBytes(mode, batch) / half]));
+    const floors = Object.fromEntries(
+      modes.map((mode) => [mode.name, floorBytes(mode, batch) / half]),
+    );
     // Zeros for the other half of the rows where there is a gradient.
     expect(floors).toEqual({ forward: 1, tokenLogps: 1, factored: 3, dense: 4, 'dense out': 4 });
   });
@@ -455,9 +568,17 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
 
   test('of too few rounds nothing is reached or missed', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
-    const result = { groups: [await group(0.8, 0.5)], peers: [], skipped: [], rounds: 8, seconds: 1 };
+    const result = {
+      groups: [await group(0.8, 0.5)],
+      peers: [],
+      skipped: [],
+      rounds: 8,
+      seconds: 1,
+    };
     expect(judge(result)).toEqual([]);
-    expect(report({ ...result, targets: [] })).toContain('Of fewer than 9 rounds there are quartiles, and no conclusion.');
+    expect(report({ ...result, targets: [] })).toContain(
+      'Of fewer than 9 rounds there are quartiles, and no conclusion.',
+    );
     expect(judge({ ...result, rounds: 9 })).toHaveLength(8);
   });
 
@@ -490,7 +611,14 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
 
   test('targets of the output layer: time at the stated shape, workspace everywhere', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
-    const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, mode: 'all gradients', flop: 1.29e13 };
+    const layer = {
+      dtype: 'bfloat16',
+      rows: 4096,
+      size: 4096,
+      vocab: 128256,
+      mode: 'all gradients',
+      flop: 1.29e13,
+    };
     const layers = [
       { ...layer, fraction: 1, wall: spread(18), memory: 2 ** 31 },
       { ...layer, fraction: 0.5, wall: spread(10.5), memory: 2 ** 31 + 1 },
@@ -507,14 +635,22 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     ]);
     const text = report({ ...result, targets });
     expect(text).toContain('3 of 5 targets reached');
-    expect(text).toMatch(/bfloat16 4096 x 4096 x 128256, 100 % +all gradients +18\.00 .* 717 +2048/);
+    expect(text).toMatch(
+      /bfloat16 4096 x 4096 x 128256, 100 % +all gradients +18\.00 .* 717 +2048/,
+    );
   });
 
   test('peers of the output layer are judged by the clock, and have a table of their own', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
     const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, fraction: 1 };
     const timed = (name: string, ms: number) => ({
-      ...{ ...layer, name, version: `${name} 1`, wall: spread(ms), ours: { wall: spread(18), memory: 2 ** 31 } },
+      ...{
+        ...layer,
+        name,
+        version: `${name} 1`,
+        wall: spread(ms),
+        ours: { wall: spread(18), memory: 2 ** 31 },
+      },
       ...{ ratio: { value: ms / 18, q1: ms / 20, q3: ms / 16, n: 15 }, extraBytes: 5 * 2 ** 30 },
     });
     const layerPeers = [
@@ -567,14 +703,19 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     }
     let layer: Layer;
     let subject: Subject;
-    let measure: (name: string, options?: { withoutReference?: boolean; fraction?: number }) => Promise<Outcome>;
+    let measure: (
+      name: string,
+      options?: { withoutReference?: boolean; fraction?: number },
+    ) => Promise<Outcome>;
 
     /** A device whose memory is the host's: enough for a layer, and for the CPU to compute it. */
     function hostDevice() {
       const memory: Uint8Array<ArrayBuffer>[] = [];
       // Buffers lie 2^32 apart.
-      const at = (ptr: bigint) => (memory[Number(ptr >> 32n)] as Uint8Array<ArrayBuffer>).subarray(Number(ptr & 0xffffffffn));
-      const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+      const at = (ptr: bigint) =>
+        (memory[Number(ptr >> 32n)] as Uint8Array<ArrayBuffer>).subarray(Number(ptr & 0xffffffffn));
+      const bytesOf = (view: ArrayBufferView) =>
+        new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
       return {
         ...{ index: 0, subject, stream: { handle: 1n, synchronize: () => undefined } },
         native: {
@@ -595,7 +736,8 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
             copyTo: (array: ArrayBufferView, { offset = 0 } = {}) => {
               bytesOf(array).set(bytes.subarray(offset, offset + array.byteLength));
             },
-            tensor: (dtype: string) => (dtype === 'float32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer)),
+            tensor: (dtype: string) =>
+              dtype === 'float32' ? new Float32Array(bytes.buffer) : new Uint16Array(bytes.buffer),
           };
         },
         wallTime: (work: () => void) => {
@@ -607,14 +749,26 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
 
     beforeAll(async () => {
       subject = (await load('dist/index.js')) as Subject;
-      const { makeLayer } = (await load('bench/gpu/layer.mjs')) as { makeLayer: (device: object, wanted: object) => Layer };
+      const { makeLayer } = (await load('bench/gpu/layer.mjs')) as {
+        makeLayer: (device: object, wanted: object) => Layer;
+      };
       const { measureLayerPeer } = (await load('bench/gpu/peers.mjs')) as {
-        measureLayerPeer: (device: object, layer: Layer, peer: object, how: object) => Promise<Outcome>;
+        measureLayerPeer: (
+          device: object,
+          layer: Layer,
+          peer: object,
+          how: object,
+        ) => Promise<Outcome>;
       };
       const device = hostDevice();
       layer = makeLayer(device, { rows: 256, size: 384, vocab: 515 });
       measure = (name, { withoutReference = false, fraction = 1 } = {}) =>
-        measureLayerPeer(device, layer, { name, version: '1', withoutReference }, { fraction, rounds: 2 });
+        measureLayerPeer(
+          device,
+          layer,
+          { name, version: '1', withoutReference },
+          { fraction, rounds: 2 },
+        );
     });
     afterEach(() => {
       vi.unstubAllEnvs();
@@ -626,18 +780,26 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
       return file;
     };
 
-    const decoded = (bits: number): number => new Float32Array(Uint32Array.of(bits << 16).buffer)[0] as number;
+    const decoded = (bits: number): number =>
+      new Float32Array(Uint32Array.of(bits << 16).buffer)[0] as number;
     /** What a peer that is right would say, with one number altered. */
-    function says({ withoutReference = false, fraction = 1 }, alter: Partial<Record<string, number>> = {}): object {
+    function says(
+      { withoutReference = false, fraction = 1 },
+      alter: Partial<Record<string, number>> = {},
+    ): object {
       const given = layer.given(fraction);
       const reference = withoutReference ? given.reference.map(() => 0) : given.reference;
-      const result = subject.dirAlignLoss('dpo', withoutReference ? 0.01 : 0.1).fromHidden({ ...given, reference });
+      const result = subject
+        .dirAlignLoss('dpo', withoutReference ? 0.01 : 0.1)
+        .fromHidden({ ...given, reference });
       const numbers = {
         loss: result.loss,
         gradHidden: result.gradHidden.reduce((sum, bits) => sum + Math.abs(decoded(bits)), 0),
         gradWeight: result.gradWeight.reduce((sum, x) => sum + Math.abs(x), 0),
       };
-      return Object.fromEntries(Object.entries(numbers).map(([name, x]) => [name, x * (alter[name] ?? 1)]));
+      return Object.fromEntries(
+        Object.entries(numbers).map(([name, x]) => [name, x * (alter[name] ?? 1)]),
+      );
     }
 
     /** In place of Python: says what the environment tells it, and that each pass took 3 ms. */
@@ -660,27 +822,36 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       vi.stubEnv('COMPLAINT', complaint);
     }
 
-    test.each([{}, { fraction: 0.5 }, { withoutReference: true }])('that agrees is timed: %j', async (options) => {
-      pretend(says(options));
-      const outcome = await measure('pretended', options);
-      expect(outcome.problem).toBeUndefined();
-      expect(outcome.ratio?.value).toBe(3);
-      expect(outcome.extraBytes).toBe(12);
-      expect(outcome.ours?.memory).toBeGreaterThan(0);
-    });
+    test.each([{}, { fraction: 0.5 }, { withoutReference: true }])(
+      'that agrees is timed: %j',
+      async (options) => {
+        pretend(says(options));
+        const outcome = await measure('pretended', options);
+        expect(outcome.problem).toBeUndefined();
+        expect(outcome.ratio?.value).toBe(3);
+        expect(outcome.extraBytes).toBe(12);
+        expect(outcome.ours?.memory).toBeGreaterThan(0);
+      },
+    );
 
-    test.each(['loss', 'gradHidden', 'gradWeight'])('whose %s is another is not timed', async (what) => {
-      pretend(says({}, { [what]: 1.1 }));
-      const outcome = await measure('pretended');
-      expect(outcome.problem).toMatch(new RegExp(`^computes something else: ${what} [^;]*$`));
-      expect(outcome.ratio).toBeUndefined();
-    });
+    test.each(['loss', 'gradHidden', 'gradWeight'])(
+      'whose %s is another is not timed',
+      async (what) => {
+        pretend(says({}, { [what]: 1.1 }));
+        const outcome = await measure('pretended');
+        expect(outcome.problem).toMatch(new RegExp(`^computes something else: ${what} [^;]*$`));
+        expect(outcome.ratio).toBeUndefined();
+      },
+    );
 
     test('that runs out of memory is told apart from one that fails', async () => {
       pretend({}, 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB');
       expect(await measure('pretended')).toMatchObject({ exhausted: true });
       pretend({}, 'ImportError: no such thing');
-      expect(await measure('pretended')).toMatchObject({ exhausted: false, problem: 'ImportError: no such thing' });
+      expect(await measure('pretended')).toMatchObject({
+        exhausted: false,
+        problem: 'ImportError: no such thing',
+      });
     });
 
     const python = [process.env.PYTHON, 'python3', '/usr/bin/python3'].find(
@@ -704,7 +875,8 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       { sequences: 8, tokens: 1024 },
     ]);
     expect(parseShapes('256x7')).toEqual([{ rows: 256, vocab: 7 }]);
-    for (const wrong of ['256', '100x7', '32x7', '256x0', '192x7']) expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
+    for (const wrong of ['256', '100x7', '32x7', '256x0', '192x7'])
+      expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
   });
 
   test('the first shapes are those that say most, and one of them has peers', async () => {
@@ -717,8 +889,12 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       'bfloat16 256 32000',
       'float32 8192 128256',
     ]);
-    expect(first.filter(({ hasPeers }) => hasPeers)).toEqual([{ dtype: 'bfloat16', rows: 8192, vocab: 128256, hasPeers: true }]);
-    const others = batchesOf(plans.quick as object).filter(({ dtype, hasPeers }) => dtype !== 'bfloat16' && hasPeers);
+    expect(first.filter(({ hasPeers }) => hasPeers)).toEqual([
+      { dtype: 'bfloat16', rows: 8192, vocab: 128256, hasPeers: true },
+    ]);
+    const others = batchesOf(plans.quick as object).filter(
+      ({ dtype, hasPeers }) => dtype !== 'bfloat16' && hasPeers,
+    );
     expect(others).toEqual([]);
   });
 
@@ -728,7 +904,9 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       const one = { ...(await group(0.95, 0.5)), host: { enqueue, busy: 0.9 } };
       return report({ groups: [one], peers: [], targets: [], skipped: [], rounds: 15, seconds: 1 });
     };
-    expect(await timed(0.2)).toContain('the host enqueues a call in 0.200 ms, the device is kept busy for 0.900 ms.');
+    expect(await timed(0.2)).toContain(
+      'the host enqueues a call in 0.200 ms, the device is kept busy for 0.900 ms.',
+    );
     expect(await timed(0.95)).toContain("ITS TIMES ARE THE HOST'S, TOO");
   });
 
@@ -739,7 +917,10 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       encoding: 'utf8',
       env: { ...process.env, PYTHON: path.join(folder, 'no-python') },
     });
-    const { found, missing } = JSON.parse(stdout) as { found: unknown[]; missing: { reason: string }[] };
+    const { found, missing } = JSON.parse(stdout) as {
+      found: unknown[];
+      missing: { reason: string }[];
+    };
     expect(found).toEqual([]);
     expect(missing[0]?.reason).toContain('ENOENT');
   });
@@ -752,24 +933,36 @@ describe('the commands', () => {
   const run = (script: string, ...args: string[]) =>
     spawnSync(process.execPath, [path.join(folder, script), ...args], { encoding: 'utf8', env });
 
-  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s --help', (script) => {
-    const { status, stdout } = run(script, '--help');
-    expect(status).toBe(0);
-    expect(stdout).toMatch(/^Usage: npm run gpu:/);
-    for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
-  });
+  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])(
+    '%s --help',
+    (script) => {
+      const { status, stdout } = run(script, '--help');
+      expect(status).toBe(0);
+      expect(stdout).toMatch(/^Usage: npm run gpu:/);
+      for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
+    },
+  );
 
-  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])('%s: a mistake in the options', (script) => {
-    for (const args of [['--nonsense'], ['--scale', 'enormous'], ['--only', 'everything'], ['--minutes', 'soon']]) {
-      const { status, stderr } = run(script, ...args);
-      expect(status).toBe(2);
-      expect(stderr).toContain('Usage:');
-    }
-  });
+  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])(
+    '%s: a mistake in the options',
+    (script) => {
+      for (const args of [
+        ['--nonsense'],
+        ['--scale', 'enormous'],
+        ['--only', 'everything'],
+        ['--minutes', 'soon'],
+      ]) {
+        const { status, stderr } = run(script, ...args);
+        expect(status).toBe(2);
+        expect(stderr).toContain('Usage:');
+      }
+    },
+  );
 
   test.skipIf(isEmulated)('--pack holds what a machine with nothing but Node needs', () => {
     const file = path.join(folder, 'gpu.tgz');
-    if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node'))) throw new Error('run npm run build:native first');
+    if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node')))
+      throw new Error('run npm run build:native first');
     const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file, '--for', 'any');
     expect(stderr).toBe('');
     expect(status).toBe(0);
@@ -785,7 +978,8 @@ describe('the commands', () => {
           encoding: 'utf8',
           env,
         });
-        if (script === 'scripts/gpu-first.mjs') expect(out).toMatch(/machine +failed .*\n +CUDA is not available: /);
+        if (script === 'scripts/gpu-first.mjs')
+          expect(out).toMatch(/machine +failed .*\n +CUDA is not available: /);
         else expect(said).toMatch(/^CUDA is not available: /);
         expect(code).toBe(2);
       }
@@ -805,26 +999,37 @@ describe('the commands', () => {
     }
   });
 
-  test.skipIf(isEmulated)('--pack refuses an addon without machine code for the card that it is for', () => {
-    const file = path.join(folder, 'refused.tgz');
-    // Whatever the build has, it is not for this one.
-    for (const script of ['scripts/gpu-check.mjs', 'scripts/gpu-first.mjs']) {
-      const { status, stderr } = run(script, '--pack', file, '--for', '7.0');
-      expect(stderr).toMatch(/^build\/Release\/diralign\.node has (no CUDA backend|machine code for .*, not for 7\.0)/);
-      expect(status).toBe(2);
-    }
-    expect(fs.existsSync(file)).toBe(false);
-  });
+  test.skipIf(isEmulated)(
+    '--pack refuses an addon without machine code for the card that it is for',
+    () => {
+      const file = path.join(folder, 'refused.tgz');
+      // Whatever the build has, it is not for this one.
+      for (const script of ['scripts/gpu-check.mjs', 'scripts/gpu-first.mjs']) {
+        const { status, stderr } = run(script, '--pack', file, '--for', '7.0');
+        expect(stderr).toMatch(
+          /^build\/Release\/diralign\.node has (no CUDA backend|machine code for .*, not for 7\.0)/,
+        );
+        expect(status).toBe(2);
+      }
+      expect(fs.existsSync(file)).toBe(false);
+    },
+  );
 
   describe.runIf(isEmulated)('on the emulation', () => {
     const runEmulated = (script: string, ...args: string[]) => {
       const file = path.join(folder, 'emulated.json');
       fs.rmSync(file, { force: true });
-      const { status, stdout, stderr } = spawnSync(process.execPath, [path.join(folder, script), '--json', file, ...args], {
-        encoding: 'utf8',
-        env: { ...environment, DIRALIGN_PREBUILD: emulated },
-      });
-      const result = fs.existsSync(file) ? (JSON.parse(fs.readFileSync(file, 'utf8')) as Record<string, unknown>) : undefined;
+      const { status, stdout, stderr } = spawnSync(
+        process.execPath,
+        [path.join(folder, script), '--json', file, ...args],
+        {
+          encoding: 'utf8',
+          env: { ...environment, DIRALIGN_PREBUILD: emulated },
+        },
+      );
+      const result = fs.existsSync(file)
+        ? (JSON.parse(fs.readFileSync(file, 'utf8')) as Record<string, unknown>)
+        : undefined;
       return { status, output: `${stdout}${stderr}`, result };
     };
     const results = () => fs.readdirSync(path.join(folder, 'bench/results'));
@@ -851,17 +1056,33 @@ describe('the commands', () => {
           ],
         },
       });
-      const { status, output, result } = runEmulated('scripts/gpu-check.mjs', ...args, '--minutes', '0');
+      const { status, output, result } = runEmulated(
+        'scripts/gpu-check.mjs',
+        ...args,
+        '--minutes',
+        '0',
+      );
       expect(status).toBe(1);
       expect(output).toContain('CUT OFF: determinism, failure');
-      expect(result).toMatchObject({ ok: false, sections: [{ status: 'cut off' }, { status: 'cut off' }] });
+      expect(result).toMatchObject({
+        ok: false,
+        sections: [{ status: 'cut off' }, { status: 'cut off' }],
+      });
     });
 
     test('gpu:first runs its steps', () => {
       const output = path.join(folder, 'first');
       const { status, stdout } = spawnSync(
         process.execPath,
-        [path.join(folder, 'scripts/gpu-first.mjs'), '--only', 'bench,peers', '--minutes', '1000', '--output', output],
+        [
+          path.join(folder, 'scripts/gpu-first.mjs'),
+          '--only',
+          'bench,peers',
+          '--minutes',
+          '1000',
+          '--output',
+          output,
+        ],
         { encoding: 'utf8', env: { ...environment, DIRALIGN_PREBUILD: emulated } },
       );
       expect(stdout).toContain('3 of 3 steps are ok');

@@ -1,9 +1,22 @@
 // `run.gradientScale` at every door: it multiplies gradients, and nothing else.
 import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, type RunOptions } from '../ts/index.js';
-import { dtypes, randomBatch, copyOf, everyMethod, objectiveOf, type HostBatch } from './support/batches.js';
+import {
+  dtypes,
+  randomBatch,
+  copyOf,
+  everyMethod,
+  objectiveOf,
+  type HostBatch,
+} from './support/batches.js';
 import { halfBound, Misses } from './support/bounds.js';
-import { gradients, leastMemory, randomHidden, sameValues, type HostHidden } from './support/hidden.js';
+import {
+  gradients,
+  leastMemory,
+  randomHidden,
+  sameValues,
+  type HostHidden,
+} from './support/hidden.js';
 import { at, decodeHalf, present, sameBits } from './support/numbers.js';
 import { expectRefusal, thrownBy } from './support/refusal.js';
 import { float64Rows } from './support/within.js';
@@ -21,21 +34,32 @@ function expectTimes(actual: ArrayLike<number>, array: ArrayLike<number>, factor
 }
 
 describe('from logits', () => {
-  test.each(everyMethod)('%s: powers of two change exponents alone, other numbers multiply', (method) => {
-    const objective = objectiveOf({ method, beta: 0.4, ...(method !== 'sft' && { sftWeight: 0.3 }) });
-    const batch = small();
-    const plain = objective(batch);
-    expect(sameBits(objective(batch, { gradientScale: 1 }).gradLogits, plain.gradLogits)).toBe(true);
-    for (const gradientScale of [2 ** 10, 2 ** -7, -1]) {
-      const result = objective(batch, { gradientScale });
+  test.each(everyMethod)(
+    '%s: powers of two change exponents alone, other numbers multiply',
+    (method) => {
+      const objective = objectiveOf({
+        method,
+        beta: 0.4,
+        ...(method !== 'sft' && { sftWeight: 0.3 }),
+      });
+      const batch = small();
+      const plain = objective(batch);
+      expect(sameBits(objective(batch, { gradientScale: 1 }).gradLogits, plain.gradLogits)).toBe(
+        true,
+      );
+      for (const gradientScale of [2 ** 10, 2 ** -7, -1]) {
+        const result = objective(batch, { gradientScale });
+        sameValues(result, plain, 'plain');
+        const expected = times(plain.gradLogits as Float32Array, gradientScale).map((x) =>
+          x === 0 ? 0 : x,
+        );
+        expect(result.gradLogits.map((x) => (x === 0 ? 0 : x))).toStrictEqual(expected);
+      }
+      const result = objective(batch, { gradientScale: 0.3 });
       sameValues(result, plain, 'plain');
-      const expected = times(plain.gradLogits as Float32Array, gradientScale).map((x) => (x === 0 ? 0 : x));
-      expect(result.gradLogits.map((x) => (x === 0 ? 0 : x))).toStrictEqual(expected);
-    }
-    const result = objective(batch, { gradientScale: 0.3 });
-    sameValues(result, plain, 'plain');
-    expectTimes(result.gradLogits, plain.gradLogits, 0.3);
-  });
+      expectTimes(result.gradLogits, plain.gradLogits, 0.3);
+    },
+  );
 
   test('where it is written: in place, into out, off the event loop', async () => {
     const batch = small(2);
@@ -63,15 +87,26 @@ describe('from logits', () => {
 
   test('float16: a gradient that underflows at 1 is there at 1024, rounded once', () => {
     // Coefficients of about 2^-14, probabilities of about 2^-12: what is below 2^-25 rounds to 0.
-    const batch = randomBatch({ seed: 4, sequences: 8, tokens: 3, vocab: 4096, dtype: 'float16', scale: 0.5, ignored: 0 });
+    const batch = randomBatch({
+      seed: 4,
+      sequences: 8,
+      tokens: 3,
+      vocab: 4096,
+      dtype: 'float16',
+      scale: 0.5,
+      ignored: 0,
+    });
     const objective = dirAlignLoss('dpo', 0.0004);
     const { residual } = float64Rows(batch);
     const gradientAt = (gradientScale: number) => {
       const { gradLogits, coefficients } = objective(batch, { gradientScale });
-      const expected = residual.map((x, i) => gradientScale * at(coefficients, Math.floor(i / (3 * 4096))) * x);
+      const expected = residual.map(
+        (x, i) => gradientScale * at(coefficients, Math.floor(i / (3 * 4096))) * x,
+      );
       return { found: decodeHalf(gradLogits, 'float16'), expected };
     };
-    const share = (values: Float64Array): number => values.filter((x) => x !== 0).length / values.length;
+    const share = (values: Float64Array): number =>
+      values.filter((x) => x !== 0).length / values.length;
     expect(share(gradientAt(1).found)).toBeLessThan(0.1);
     const { found, expected } = gradientAt(1024);
     expect(share(found)).toBeGreaterThan(0.95);
@@ -129,8 +164,13 @@ describe('from logits', () => {
     const sizes = Array.from(batch.labels, (label, row) =>
       Math.abs(at(coefficients, Math.floor(row / 3)) * at(residual, row * 33 + label)),
     );
-    // Between the sizes of two rows that are apart: those up to n are below the least normal number.
-    const sorted = [0.25 * Math.min(...sizes), ...sizes.sort((x, y) => x - y), 4 * Math.max(...sizes)];
+    // Between the sizes of two rows that are apart: those up to n are below the least normal
+    // number.
+    const sorted = [
+      0.25 * Math.min(...sizes),
+      ...sizes.sort((x, y) => x - y),
+      4 * Math.max(...sizes),
+    ];
     const apart = sizes.flatMap((_, n) => (at(sorted, n + 1) > 1.05 * at(sorted, n) ? [n] : []));
     expect(apart.length).toBeGreaterThan(2);
     for (const n of apart) {
@@ -159,9 +199,20 @@ describe('from logits', () => {
       const logits = Float32Array.from([...w.logits, ...l.logits]);
       const labels = Int32Array.from([...w.labels, ...l.labels]);
       const reference = Float64Array.from([...w.reference, ...l.reference]);
-      const { gradLogits } = dpo({ logits, labels, reference, shape: [2, 4, 19] }, { gradientScale: 1 / 4 });
-      expectTimes(gradLogits.subarray(0, row), whole.gradLogits.subarray(pair * row, (pair + 1) * row), 1);
-      expectTimes(gradLogits.subarray(row), whole.gradLogits.subarray((pair + 4) * row, (pair + 5) * row), 1);
+      const { gradLogits } = dpo(
+        { logits, labels, reference, shape: [2, 4, 19] },
+        { gradientScale: 1 / 4 },
+      );
+      expectTimes(
+        gradLogits.subarray(0, row),
+        whole.gradLogits.subarray(pair * row, (pair + 1) * row),
+        1,
+      );
+      expectTimes(
+        gradLogits.subarray(row),
+        whole.gradLogits.subarray((pair + 4) * row, (pair + 5) * row),
+        1,
+      );
     }
   });
 });
@@ -170,12 +221,20 @@ describe('from hidden states', () => {
   const host = (seed: number, dtype: (typeof dtypes)[number] = 'float32'): HostHidden =>
     randomHidden({ seed, sequences: 4, tokens: 40, vocab: 67, size: 16, dtype, ignored: 0.1 });
   /** The whole pair, one that is deferred, one whose logits are computed again. */
-  const memoriesOf = (batch: HostHidden): number[] => [2 ** 24, leastMemory(batch) + 30_000, leastMemory(batch)];
+  const memoriesOf = (batch: HostHidden): number[] => [
+    2 ** 24,
+    leastMemory(batch) + 30_000,
+    leastMemory(batch),
+  ];
 
   test.each(dtypes)('%s: powers of two change exponents alone, whatever the memory', (dtype) => {
     for (const method of ['dpo', 'nca', 'sft'] as const) {
       const batch = host(11, dtype);
-      const objective = objectiveOf({ method, beta: 0.1, ...(method === 'dpo' && { sftWeight: 0.2 }) });
+      const objective = objectiveOf({
+        method,
+        beta: 0.1,
+        ...(method === 'dpo' && { sftWeight: 0.2 }),
+      });
       const value = (array: ArrayLike<number>): Float64Array =>
         dtype === 'float32' ? Float64Array.from(array) : decodeHalf(array, dtype);
       for (const memory of memoriesOf(batch)) {
@@ -185,7 +244,9 @@ describe('from hidden states', () => {
         expect(result.gradWeight).toStrictEqual(times(plain.gradWeight, 64));
         expect(result.gradBias).toStrictEqual(times(present(plain.gradBias), 64));
         if (dtype !== 'float16') {
-          expect(value(result.gradHidden)).toStrictEqual(value(plain.gradHidden).map((x) => 64 * x));
+          expect(value(result.gradHidden)).toStrictEqual(
+            value(plain.gradHidden).map((x) => 64 * x),
+          );
           continue;
         }
         // A number of float16 that was subnormal has digits now that rounding had cost it.
@@ -204,7 +265,16 @@ describe('from hidden states', () => {
 
   test('float16: hidden gradients that underflow at 1 are there at 4096', () => {
     const [tokens, size] = [3, 32];
-    const batch = randomHidden({ seed: 12, sequences: 4, tokens, vocab: 64, size, dtype: 'float16', scale: 0.02, ignored: 0 });
+    const batch = randomHidden({
+      seed: 12,
+      sequences: 4,
+      tokens,
+      vocab: 64,
+      size,
+      dtype: 'float16',
+      scale: 0.02,
+      ignored: 0,
+    });
     const objective = dirAlignLoss('dpo', 0.00005);
     const at1 = objective.fromHidden(batch).gradHidden;
     const at4096 = objective.fromHidden(batch, { gradientScale: 4096 }).gradHidden;
@@ -228,7 +298,12 @@ describe('from hidden states', () => {
       for (const name of gradients) {
         const expected = Array.from(present(fresh[name]), (x) => before[name] + x);
         // Every row may round the sum once more.
-        misses.each(name, out[name], expected, () => 161 * 2 ** -24 * (Math.abs(before[name]) + 0.1));
+        misses.each(
+          name,
+          out[name],
+          expected,
+          () => 161 * 2 ** -24 * (Math.abs(before[name]) + 0.1),
+        );
       }
       expect(misses.list).toEqual([]);
     }
@@ -239,10 +314,19 @@ describe('from hidden states', () => {
     for (const memory of memoriesOf(batch)) {
       const zeroed = new Float32Array(batch.weight.length).fill(NaN);
       const kept = new Float32Array(batch.weight.length).fill(7);
-      const result = dpo.fromHidden(batch, { gradientScale: 0, memory, out: { gradWeight: zeroed } });
+      const result = dpo.fromHidden(batch, {
+        gradientScale: 0,
+        memory,
+        out: { gradWeight: zeroed },
+      });
       expect(zeroed.every((x) => x === 0)).toBe(true);
       expect((result.gradHidden as Float32Array).every((x) => x === 0)).toBe(true);
-      dpo.fromHidden(batch, { gradientScale: 0, memory, accumulate: true, out: { gradWeight: kept } });
+      dpo.fromHidden(batch, {
+        gradientScale: 0,
+        memory,
+        accumulate: true,
+        out: { gradWeight: kept },
+      });
       expect(kept.every((x) => x === 7)).toBe(true);
     }
   });
@@ -266,7 +350,11 @@ test('fromLogps', () => {
 test('what is no finite number is refused, at every door', async () => {
   const batch = small(8);
   const hidden = randomHidden({ seed: 15, sequences: 2, tokens: 2, vocab: 5, size: 3 });
-  const logps = { logps: Float64Array.of(-1, -2), counts: Int32Array.of(1, 1), reference: Float64Array.of(-1, -1) };
+  const logps = {
+    logps: Float64Array.of(-1, -2),
+    counts: Int32Array.of(1, 1),
+    reference: Float64Array.of(-1, -1),
+  };
   for (const gradientScale of [NaN, Infinity, -Infinity, '2', null, 2n, [1], true]) {
     const kind = typeof gradientScale === 'number' ? RangeError : TypeError;
     const run = { gradientScale } as never;
@@ -277,7 +365,9 @@ test('what is no finite number is refused, at every door', async () => {
     refused(() => dpo.fromHidden(hidden, run));
     refused(() => dpo.fromLogps(logps, run));
     await expect(dpo.async(batch, run)).rejects.toMatchObject({ code: 'ERR_DIRALIGN_OPTION' });
-    await expect(dpo.fromHidden.async(hidden, run)).rejects.toMatchObject({ code: 'ERR_DIRALIGN_OPTION' });
+    await expect(dpo.fromHidden.async(hidden, run)).rejects.toMatchObject({
+      code: 'ERR_DIRALIGN_OPTION',
+    });
   }
   const misspelt = thrownBy(() => dpo.fromLogps(logps, { gradientscale: 2 } as never));
   expectRefusal(misspelt, TypeError, 'OPTION', ["did you mean 'gradientScale'"]);

@@ -1,12 +1,21 @@
-// Every refusal of `fromHidden`, and of the log-probabilities of hidden states: as errors.test.ts has those of logits.
+// Every refusal of `fromHidden`, and of the log-probabilities of hidden states: as errors.test.ts
+// has those of logits.
 import { describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
 import { sameBits } from './support/numbers.js';
-import { arraysIn, detached, expectRefusal, resizable, thrownBy, type Kind } from './support/refusal.js';
+import {
+  arraysIn,
+  detached,
+  expectRefusal,
+  resizable,
+  thrownBy,
+  type Kind,
+} from './support/refusal.js';
 
 const [sequences, tokens, vocab, size] = [4, 3, 5, 7];
 const rows = sequences * tokens;
-const floats = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => Math.sin(i + 1));
+const floats = (length: number): Float32Array =>
+  Float32Array.from({ length }, (_, i) => Math.sin(i + 1));
 const halves = (length: number): Uint16Array => new Uint16Array(length).fill(0x3c00);
 
 /** A call that is fine, with a value of every argument. */
@@ -18,7 +27,11 @@ const good = () => ({
   labels: Int32Array.from({ length: rows }, (_, i) => (i % 3 === 0 ? -100 : i % vocab)),
   reference: Float64Array.of(-3, -4, -5, -6),
 });
-const buffers = () => ({ gradHidden: floats(rows * size), gradWeight: floats(vocab * size), gradBias: floats(vocab) });
+const buffers = () => ({
+  gradHidden: floats(rows * size),
+  gradWeight: floats(vocab * size),
+  gradBias: floats(vocab),
+});
 
 interface Call {
   readonly batch: unknown;
@@ -37,16 +50,76 @@ const packed = (offsets: unknown): Call => batch({ shape: [rows, vocab], offsets
 
 /** Refused whatever is computed. */
 const refusedBatches: Row[] = [
-  ['no hidden states', () => batch({ hidden: undefined }), TypeError, 'DTYPE', ['hidden', 'undefined', 'Float32Array']],
-  ['hidden states in float64', () => batch({ hidden: new Float64Array(84) }), TypeError, 'DTYPE', ['hidden', 'Float64Array']],
-  ['hidden states in 16 bits without dtype', () => batch({ hidden: halves(84) }), TypeError, 'DTYPE', ['dtype', "'bfloat16'"]],
-  ['an unknown dtype', () => batch({ dtype: 'fp16' }), TypeError, 'DTYPE', ['dtype', 'fp16', "'float16'"]],
-  ['a dtype that hidden is not in', () => batch({ dtype: 'float16' }), TypeError, 'DTYPE', ['dtype', 'float16', 'hidden']],
-  ['too few hidden states', () => batch({ hidden: floats(83) }), RangeError, 'SHAPE', ['hidden', '83', '84', '12 rows']],
-  ['too many hidden states', () => batch({ hidden: floats(85) }), RangeError, 'SHAPE', ['hidden', '85', '84']],
-  ['no weight', () => without('weight'), TypeError, 'DTYPE', ['weight', 'undefined', 'Float32Array']],
-  ['a weight in float64', () => batch({ weight: new Float64Array(35) }), TypeError, 'DTYPE', ['weight', 'Float64Array']],
-  ['a weight in 16 bits', () => batch({ weight: halves(35) }), TypeError, 'DTYPE', ['weight', 'Uint16Array', 'Float32Array']],
+  [
+    'no hidden states',
+    () => batch({ hidden: undefined }),
+    TypeError,
+    'DTYPE',
+    ['hidden', 'undefined', 'Float32Array'],
+  ],
+  [
+    'hidden states in float64',
+    () => batch({ hidden: new Float64Array(84) }),
+    TypeError,
+    'DTYPE',
+    ['hidden', 'Float64Array'],
+  ],
+  [
+    'hidden states in 16 bits without dtype',
+    () => batch({ hidden: halves(84) }),
+    TypeError,
+    'DTYPE',
+    ['dtype', "'bfloat16'"],
+  ],
+  [
+    'an unknown dtype',
+    () => batch({ dtype: 'fp16' }),
+    TypeError,
+    'DTYPE',
+    ['dtype', 'fp16', "'float16'"],
+  ],
+  [
+    'a dtype that hidden is not in',
+    () => batch({ dtype: 'float16' }),
+    TypeError,
+    'DTYPE',
+    ['dtype', 'float16', 'hidden'],
+  ],
+  [
+    'too few hidden states',
+    () => batch({ hidden: floats(83) }),
+    RangeError,
+    'SHAPE',
+    ['hidden', '83', '84', '12 rows'],
+  ],
+  [
+    'too many hidden states',
+    () => batch({ hidden: floats(85) }),
+    RangeError,
+    'SHAPE',
+    ['hidden', '85', '84'],
+  ],
+  [
+    'no weight',
+    () => without('weight'),
+    TypeError,
+    'DTYPE',
+    ['weight', 'undefined', 'Float32Array'],
+  ],
+  [
+    'a weight in float64',
+    () => batch({ weight: new Float64Array(35) }),
+    TypeError,
+    'DTYPE',
+    ['weight', 'Float64Array'],
+  ],
+  [
+    'a weight in 16 bits',
+    () => batch({ weight: halves(35) }),
+    TypeError,
+    'DTYPE',
+    ['weight', 'Uint16Array', 'Float32Array'],
+  ],
   [
     'a weight in 32 bits for hidden states in 16',
     () => batch({ hidden: halves(84), dtype: 'bfloat16' }),
@@ -54,13 +127,55 @@ const refusedBatches: Row[] = [
     'DTYPE',
     ['weight', 'Float32Array', 'Uint16Array'],
   ],
-  ['a weight that is no whole number of rows', () => batch({ weight: floats(36) }), RangeError, 'SHAPE', ['weight', '36', '5']],
-  ['an empty weight', () => batch({ weight: floats(0) }), RangeError, 'SHAPE', ['weight', '0', '5']],
-  ['a weight of another size', () => batch({ weight: floats(40) }), RangeError, 'SHAPE', ['hidden', '84', '96', 'hiddenSize 8']],
-  ['hiddenSize with a fraction', () => batch({ hiddenSize: 6.5 }), RangeError, 'SHAPE', ['hiddenSize', '6.5', 'whole']],
-  ['hiddenSize 0', () => batch({ hiddenSize: 0 }), RangeError, 'SHAPE', ['hiddenSize', '0', 'at least 1']],
-  ['hiddenSize as a string', () => batch({ hiddenSize: '7' }), TypeError, 'SHAPE', ['hiddenSize', "'7'"]],
-  ['another hiddenSize', () => batch({ hiddenSize: 6 }), RangeError, 'SHAPE', ['hidden', '84', '72']],
+  [
+    'a weight that is no whole number of rows',
+    () => batch({ weight: floats(36) }),
+    RangeError,
+    'SHAPE',
+    ['weight', '36', '5'],
+  ],
+  [
+    'an empty weight',
+    () => batch({ weight: floats(0) }),
+    RangeError,
+    'SHAPE',
+    ['weight', '0', '5'],
+  ],
+  [
+    'a weight of another size',
+    () => batch({ weight: floats(40) }),
+    RangeError,
+    'SHAPE',
+    ['hidden', '84', '96', 'hiddenSize 8'],
+  ],
+  [
+    'hiddenSize with a fraction',
+    () => batch({ hiddenSize: 6.5 }),
+    RangeError,
+    'SHAPE',
+    ['hiddenSize', '6.5', 'whole'],
+  ],
+  [
+    'hiddenSize 0',
+    () => batch({ hiddenSize: 0 }),
+    RangeError,
+    'SHAPE',
+    ['hiddenSize', '0', 'at least 1'],
+  ],
+  [
+    'hiddenSize as a string',
+    () => batch({ hiddenSize: '7' }),
+    TypeError,
+    'SHAPE',
+    ['hiddenSize', "'7'"],
+  ],
+  [
+    'another hiddenSize',
+    () => batch({ hiddenSize: 6 }),
+    RangeError,
+    'SHAPE',
+    ['hidden', '84', '72'],
+  ],
   [
     'a hiddenSize that only hidden has',
     () => batch({ hidden: floats(72), hiddenSize: 6 }),
@@ -68,11 +183,35 @@ const refusedBatches: Row[] = [
     'SHAPE',
     ['weight', '35', '30'],
   ],
-  ['a plain bias', () => batch({ bias: [1, 2, 3, 4, 5] }), TypeError, 'DTYPE', ['bias', 'Array', 'Float32Array']],
+  [
+    'a plain bias',
+    () => batch({ bias: [1, 2, 3, 4, 5] }),
+    TypeError,
+    'DTYPE',
+    ['bias', 'Array', 'Float32Array'],
+  ],
   ['bias null', () => batch({ bias: null }), TypeError, 'DTYPE', ['bias', 'null']],
-  ['a bias in 16 bits', () => batch({ bias: halves(5) }), TypeError, 'DTYPE', ['bias', 'Uint16Array', 'Float32Array']],
-  ['a short bias', () => batch({ bias: floats(4) }), RangeError, 'SHAPE', ['bias', '4', '5', 'one per word']],
-  ['logits, too', () => batch({ logits: floats(60) }), TypeError, 'SHAPE', ['logits', 'hidden states']],
+  [
+    'a bias in 16 bits',
+    () => batch({ bias: halves(5) }),
+    TypeError,
+    'DTYPE',
+    ['bias', 'Uint16Array', 'Float32Array'],
+  ],
+  [
+    'a short bias',
+    () => batch({ bias: floats(4) }),
+    RangeError,
+    'SHAPE',
+    ['bias', '4', '5', 'one per word'],
+  ],
+  [
+    'logits, too',
+    () => batch({ logits: floats(60) }),
+    TypeError,
+    'SHAPE',
+    ['logits', 'hidden states'],
+  ],
   ['a rowStride', () => batch({ rowStride: 8 }), TypeError, 'SHAPE', ['rowStride', 'without gaps']],
   [
     'an address as hidden',
@@ -90,25 +229,102 @@ const refusedBatches: Row[] = [
   ],
   ['no shape', () => batch({ shape: undefined }), TypeError, 'SHAPE', ['shape', 'undefined']],
   ['no vocabulary', () => batch({ shape: [4, 3, 0] }), RangeError, 'SHAPE', ['vocab', '0']],
-  ['a shape whose product overflows', () => batch({ shape: [2 ** 30, 2 ** 30, 5] }), RangeError, 'SHAPE', ['hidden']],
-  ['offsets of a padded batch', () => batch({ offsets: Int32Array.of(0, 12) }), TypeError, 'SHAPE', ['offsets', 'packed']],
+  [
+    'a shape whose product overflows',
+    () => batch({ shape: [2 ** 30, 2 ** 30, 5] }),
+    RangeError,
+    'SHAPE',
+    ['hidden'],
+  ],
+  [
+    'offsets of a padded batch',
+    () => batch({ offsets: Int32Array.of(0, 12) }),
+    TypeError,
+    'SHAPE',
+    ['offsets', 'packed'],
+  ],
   ['packed without offsets', () => packed(undefined), TypeError, 'SHAPE', ['offsets', 'undefined']],
-  ['offsets that decrease', () => packed(Int32Array.of(0, 6, 3, 9, 12)), RangeError, 'SHAPE', ['offsets', 'decreases', '2']],
+  [
+    'offsets that decrease',
+    () => packed(Int32Array.of(0, 6, 3, 9, 12)),
+    RangeError,
+    'SHAPE',
+    ['offsets', 'decreases', '2'],
+  ],
   ['no labels', () => batch({ labels: undefined }), TypeError, 'LABEL', ['labels', 'undefined']],
-  ['too few labels', () => batch({ labels: new Int32Array(11) }), RangeError, 'SHAPE', ['labels', '11', '12']],
-  ['a label of vocab', () => batch({ labels: new Int32Array(12).fill(5) }), RangeError, 'LABEL', ['labels[0]', '5', '[0, 5)']],
-  ['ignoreIndex with a fraction', () => batch({ ignoreIndex: 0.5 }), RangeError, 'LABEL', ['ignoreIndex', '0.5']],
-  ['detached hidden', () => batch({ hidden: detached(floats(84)) }), TypeError, 'SHAPE', ['hidden', 'detached']],
-  ['a detached weight', () => batch({ weight: detached(floats(35)) }), TypeError, 'SHAPE', ['weight', 'detached']],
-  ['a detached bias', () => batch({ bias: detached(floats(5)) }), TypeError, 'SHAPE', ['bias', 'detached']],
-  ['resizable hidden', () => batch({ hidden: new Float32Array(resizable(336)) }), TypeError, 'SHAPE', ['hidden', 'resizable']],
-  ['a resizable weight', () => batch({ weight: new Float32Array(resizable(140)) }), TypeError, 'SHAPE', ['weight', 'resizable']],
-  ['a resizable bias', () => batch({ bias: new Float32Array(resizable(20)) }), TypeError, 'SHAPE', ['bias', 'resizable']],
+  [
+    'too few labels',
+    () => batch({ labels: new Int32Array(11) }),
+    RangeError,
+    'SHAPE',
+    ['labels', '11', '12'],
+  ],
+  [
+    'a label of vocab',
+    () => batch({ labels: new Int32Array(12).fill(5) }),
+    RangeError,
+    'LABEL',
+    ['labels[0]', '5', '[0, 5)'],
+  ],
+  [
+    'ignoreIndex with a fraction',
+    () => batch({ ignoreIndex: 0.5 }),
+    RangeError,
+    'LABEL',
+    ['ignoreIndex', '0.5'],
+  ],
+  [
+    'detached hidden',
+    () => batch({ hidden: detached(floats(84)) }),
+    TypeError,
+    'SHAPE',
+    ['hidden', 'detached'],
+  ],
+  [
+    'a detached weight',
+    () => batch({ weight: detached(floats(35)) }),
+    TypeError,
+    'SHAPE',
+    ['weight', 'detached'],
+  ],
+  [
+    'a detached bias',
+    () => batch({ bias: detached(floats(5)) }),
+    TypeError,
+    'SHAPE',
+    ['bias', 'detached'],
+  ],
+  [
+    'resizable hidden',
+    () => batch({ hidden: new Float32Array(resizable(336)) }),
+    TypeError,
+    'SHAPE',
+    ['hidden', 'resizable'],
+  ],
+  [
+    'a resizable weight',
+    () => batch({ weight: new Float32Array(resizable(140)) }),
+    TypeError,
+    'SHAPE',
+    ['weight', 'resizable'],
+  ],
+  [
+    'a resizable bias',
+    () => batch({ bias: new Float32Array(resizable(20)) }),
+    TypeError,
+    'SHAPE',
+    ['bias', 'resizable'],
+  ],
 ];
 
 const options: [string, object, Kind, Words][] = [
   ['memory 0', { memory: 0 }, RangeError, ['memory', '0', 'at least 1']],
-  ['memory with a fraction', { memory: 1.5 }, RangeError, ['memory', '1.5', 'whole number of bytes']],
+  [
+    'memory with a fraction',
+    { memory: 1.5 },
+    RangeError,
+    ['memory', '1.5', 'whole number of bytes'],
+  ],
   ['negative memory', { memory: -1 }, RangeError, ['memory', '-1']],
   ['memory NaN', { memory: NaN }, RangeError, ['memory', 'NaN']],
   ['infinite memory', { memory: Infinity }, RangeError, ['memory', 'Infinity']],
@@ -119,42 +335,168 @@ const options: [string, object, Kind, Words][] = [
 ];
 
 const refused: Row[] = [
-  ['no batch', () => ({ batch: undefined }), TypeError, 'SHAPE', ['batch', 'undefined', 'hidden', 'weight']],
+  [
+    'no batch',
+    () => ({ batch: undefined }),
+    TypeError,
+    'SHAPE',
+    ['batch', 'undefined', 'hidden', 'weight'],
+  ],
   ['batch null', () => ({ batch: null }), TypeError, 'SHAPE', ['batch', 'null']],
   ...refusedBatches,
-  ['an odd number of sequences', () => batch({ shape: [3, 4, 5] }), RangeError, 'SHAPE', ['3', 'even']],
-  ['no reference', () => batch({ reference: undefined }), TypeError, 'REFERENCE', ['reference', "'dpo'"]],
-  ['a reference of NaN', () => batch({ reference: Float64Array.of(1, NaN, 1, 1) }), RangeError, 'REFERENCE', ['NaN', 'index 1']],
-  ['too few sftLabels', () => batch({ sftLabels: new Int32Array(3) }), RangeError, 'SHAPE', ['sftLabels', '3', '12']],
-  ['a wrong sft label', () => batch({ sftLabels: new Int32Array(12).fill(9) }), RangeError, 'LABEL', ['sftLabels[0]', '9']],
+  [
+    'an odd number of sequences',
+    () => batch({ shape: [3, 4, 5] }),
+    RangeError,
+    'SHAPE',
+    ['3', 'even'],
+  ],
+  [
+    'no reference',
+    () => batch({ reference: undefined }),
+    TypeError,
+    'REFERENCE',
+    ['reference', "'dpo'"],
+  ],
+  [
+    'a reference of NaN',
+    () => batch({ reference: Float64Array.of(1, NaN, 1, 1) }),
+    RangeError,
+    'REFERENCE',
+    ['NaN', 'index 1'],
+  ],
+  [
+    'too few sftLabels',
+    () => batch({ sftLabels: new Int32Array(3) }),
+    RangeError,
+    'SHAPE',
+    ['sftLabels', '3', '12'],
+  ],
+  [
+    'a wrong sft label',
+    () => batch({ sftLabels: new Int32Array(12).fill(9) }),
+    RangeError,
+    'LABEL',
+    ['sftLabels[0]', '9'],
+  ],
   ['run null', () => ({ batch: good(), run: null }), TypeError, 'OPTION', ['run', 'null']],
-  ['an unknown run option', () => run({ acumulate: true }), TypeError, 'OPTION', ['acumulate', 'accumulate']],
+  [
+    'an unknown run option',
+    () => run({ acumulate: true }),
+    TypeError,
+    'OPTION',
+    ['acumulate', 'accumulate'],
+  ],
   ['in place', () => run({ inPlace: true }), TypeError, 'OPTION', ['inPlace', 'no logits', 'out']],
-  ['a factored gradient', () => run({ gradient: 'factored' }), TypeError, 'OPTION', ['gradient', "'factored'", "'dense'"]],
-  ['an unknown gradient', () => run({ gradient: 'sparse' }), TypeError, 'OPTION', ['gradient', "'sparse'", "'none'"]],
-  ...options.map(([name, given, kind, words]): Row => [name, () => run(given), kind, 'OPTION', words]),
+  [
+    'a factored gradient',
+    () => run({ gradient: 'factored' }),
+    TypeError,
+    'OPTION',
+    ['gradient', "'factored'", "'dense'"],
+  ],
+  [
+    'an unknown gradient',
+    () => run({ gradient: 'sparse' }),
+    TypeError,
+    'OPTION',
+    ['gradient', "'sparse'", "'none'"],
+  ],
+  ...options.map(([name, given, kind, words]): Row => [
+    name,
+    () => run(given),
+    kind,
+    'OPTION',
+    words,
+  ]),
 
-  ['an array as out', () => run({ out: floats(84) }), TypeError, 'OPTION', ['out', 'Float32Array', 'gradHidden']],
+  [
+    'an array as out',
+    () => run({ out: floats(84) }),
+    TypeError,
+    'OPTION',
+    ['out', 'Float32Array', 'gradHidden'],
+  ],
   ['out null', () => run({ out: null }), TypeError, 'OPTION', ['out', 'null']],
-  ['an unknown gradient in out', () => out({ gradLogits: true }), TypeError, 'OPTION', ['out.gradLogits', 'gradWeight']],
-  ['gradHidden null', () => out({ gradHidden: null }), TypeError, 'DTYPE', ['out.gradHidden', 'null']],
-  ['gradHidden a number', () => out({ gradHidden: 1 }), TypeError, 'DTYPE', ['out.gradHidden', '1', 'Float32Array']],
-  ['a plain gradHidden', () => out({ gradHidden: [] }), TypeError, 'DTYPE', ['out.gradHidden', 'Array']],
-  ['gradHidden of another type', () => out({ gradHidden: halves(84) }), TypeError, 'DTYPE', ['out.gradHidden', 'Uint16Array']],
-  ['a short gradHidden', () => out({ gradHidden: floats(83) }), RangeError, 'SHAPE', ['out.gradHidden', '83', '84']],
-  ['gradWeight in 16 bits', () => out({ gradWeight: halves(35) }), TypeError, 'DTYPE', ['out.gradWeight', 'Float32Array']],
+  [
+    'an unknown gradient in out',
+    () => out({ gradLogits: true }),
+    TypeError,
+    'OPTION',
+    ['out.gradLogits', 'gradWeight'],
+  ],
+  [
+    'gradHidden null',
+    () => out({ gradHidden: null }),
+    TypeError,
+    'DTYPE',
+    ['out.gradHidden', 'null'],
+  ],
+  [
+    'gradHidden a number',
+    () => out({ gradHidden: 1 }),
+    TypeError,
+    'DTYPE',
+    ['out.gradHidden', '1', 'Float32Array'],
+  ],
+  [
+    'a plain gradHidden',
+    () => out({ gradHidden: [] }),
+    TypeError,
+    'DTYPE',
+    ['out.gradHidden', 'Array'],
+  ],
+  [
+    'gradHidden of another type',
+    () => out({ gradHidden: halves(84) }),
+    TypeError,
+    'DTYPE',
+    ['out.gradHidden', 'Uint16Array'],
+  ],
+  [
+    'a short gradHidden',
+    () => out({ gradHidden: floats(83) }),
+    RangeError,
+    'SHAPE',
+    ['out.gradHidden', '83', '84'],
+  ],
+  [
+    'gradWeight in 16 bits',
+    () => out({ gradWeight: halves(35) }),
+    TypeError,
+    'DTYPE',
+    ['out.gradWeight', 'Float32Array'],
+  ],
   [
     'gradWeight in 16 bits as the weight is',
     () => ({
-      batch: { ...good(), hidden: halves(84), weight: halves(35), bias: halves(5), dtype: 'bfloat16' },
+      batch: {
+        ...good(),
+        hidden: halves(84),
+        weight: halves(35),
+        bias: halves(5),
+        dtype: 'bfloat16',
+      },
       run: { out: { gradWeight: halves(35) } },
     }),
     TypeError,
     'DTYPE',
     ['out.gradWeight', 'Float32Array', 'Uint16Array'],
   ],
-  ['a long gradWeight', () => out({ gradWeight: floats(36) }), RangeError, 'SHAPE', ['out.gradWeight', '36', '35']],
-  ['a short gradBias', () => out({ gradBias: floats(4) }), RangeError, 'SHAPE', ['out.gradBias', '4', '5']],
+  [
+    'a long gradWeight',
+    () => out({ gradWeight: floats(36) }),
+    RangeError,
+    'SHAPE',
+    ['out.gradWeight', '36', '35'],
+  ],
+  [
+    'a short gradBias',
+    () => out({ gradBias: floats(4) }),
+    RangeError,
+    'SHAPE',
+    ['out.gradBias', '4', '5'],
+  ],
   [
     'gradBias without a bias',
     () => without('bias', { out: { gradBias: floats(5) } }),
@@ -169,7 +511,13 @@ const refused: Row[] = [
     'OPTION',
     ['out.gradBias', 'no bias'],
   ],
-  ['a detached gradHidden', () => out({ gradHidden: detached(floats(84)) }), TypeError, 'SHAPE', ['out.gradHidden', 'detached']],
+  [
+    'a detached gradHidden',
+    () => out({ gradHidden: detached(floats(84)) }),
+    TypeError,
+    'SHAPE',
+    ['out.gradHidden', 'detached'],
+  ],
   [
     'a resizable gradWeight',
     () => out({ gradWeight: new Float32Array(resizable(140)) }),
@@ -177,7 +525,13 @@ const refused: Row[] = [
     'SHAPE',
     ['out.gradWeight', 'resizable'],
   ],
-  ['no gradient, and a buffer', () => out(buffers(), { gradient: 'none' }), TypeError, 'OPTION', ['out.gradHidden', "'none'"]],
+  [
+    'no gradient, and a buffer',
+    () => out(buffers(), { gradient: 'none' }),
+    TypeError,
+    'OPTION',
+    ['out.gradHidden', "'none'"],
+  ],
   [
     'no gradient, and true',
     () => out({ gradWeight: true }, { gradient: 'none' }),
@@ -186,7 +540,13 @@ const refused: Row[] = [
     ['out.gradWeight', "'none'"],
   ],
 
-  ['accumulate without out', () => run({ accumulate: true }), TypeError, 'OPTION', ['accumulate', 'no buffer']],
+  [
+    'accumulate without out',
+    () => run({ accumulate: true }),
+    TypeError,
+    'OPTION',
+    ['accumulate', 'no buffer'],
+  ],
   [
     'accumulate without a buffer',
     () => out({ gradWeight: true }, { accumulate: true }),
@@ -215,26 +575,35 @@ const refused: Row[] = [
     'OPTION',
     ['accumulate', "'gradWeight'", 'array'],
   ],
-  ['accumulate null', () => out(buffers(), { accumulate: null }), TypeError, 'OPTION', ['accumulate', 'null']],
+  [
+    'accumulate null',
+    () => out(buffers(), { accumulate: null }),
+    TypeError,
+    'OPTION',
+    ['accumulate', 'null'],
+  ],
 ];
 
 /** A buffer that shares memory with something else. */
-const overlaps: [string, string, () => Call][] = (['hidden', 'weight', 'bias', 'labels', 'reference'] as const).map((name) => [
+const overlaps: [string, string, () => Call][] = (
+  ['hidden', 'weight', 'bias', 'labels', 'reference'] as const
+).map((name) => [
   'out.gradWeight',
   name,
   () => {
     const given = good();
     const memory = new ArrayBuffer(4096);
     const own = given[name] as Float32Array;
-    const shared = new (own.constructor as new (buffer: ArrayBuffer, offset: number, length: number) => Float32Array)(
-      memory,
-      1024,
-      own.length,
-    );
+    const shared = new (
+      own.constructor as new (buffer: ArrayBuffer, offset: number, length: number) => Float32Array
+    )(memory, 1024, own.length);
     shared.set(own);
     // From its last element on.
     const begin = 1024 + own.byteLength - 4;
-    return { batch: { ...given, [name]: shared }, run: { out: { gradWeight: new Float32Array(memory, begin, vocab * size) } } };
+    return {
+      batch: { ...given, [name]: shared },
+      run: { out: { gradWeight: new Float32Array(memory, begin, vocab * size) } },
+    };
   },
 ]);
 overlaps.push(
@@ -243,7 +612,10 @@ overlaps.push(
     'out.gradHidden',
     () => {
       const memory = floats(rows * size + vocab * size - 1);
-      return out({ gradHidden: memory.subarray(0, rows * size), gradWeight: memory.subarray(rows * size - 1) });
+      return out({
+        gradHidden: memory.subarray(0, rows * size),
+        gradWeight: memory.subarray(rows * size - 1),
+      });
     },
   ],
   [
@@ -260,7 +632,9 @@ for (const [name, other, call] of overlaps)
 
 type Anything = (batch: unknown, run?: unknown) => unknown;
 const dpo = dirAlignLoss('dpo', 0.1, false, { sftWeight: 1 });
-const call = dpo.fromHidden as unknown as Anything & { readonly async: (batch: unknown, run?: unknown) => Promise<unknown> };
+const call = dpo.fromHidden as unknown as Anything & {
+  readonly async: (batch: unknown, run?: unknown) => Promise<unknown>;
+};
 const rejection = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
     () => undefined,
@@ -271,7 +645,10 @@ describe('fromHidden', () => {
   test('the call that the others differ from is fine', () => {
     expect(() => call(good(), { out: buffers(), accumulate: true, memory: 1e7 })).not.toThrow();
     expect(() =>
-      call(good(), { out: { gradHidden: false, gradWeight: false, gradBias: false }, gradient: 'none' }),
+      call(good(), {
+        out: { gradHidden: false, gradWeight: false, gradBias: false },
+        gradient: 'none',
+      }),
     ).not.toThrow();
     expect(() => call({ ...good(), hiddenSize: size }, { accumulate: false })).not.toThrow();
     expect(() => call(without('bias').batch, { out: { gradBias: false } })).not.toThrow();
@@ -291,7 +668,8 @@ describe('fromHidden', () => {
     const again = change();
     const watchedAgain = arraysIn(again);
     expectRefusal(await rejection(call.async(again.batch, again.run)), kind, code, words);
-    for (const [view, before] of [...watched, ...watchedAgain]) expect(sameBits(view, before)).toBe(true);
+    for (const [view, before] of [...watched, ...watchedAgain])
+      expect(sameBits(view, before)).toBe(true);
   });
 
   test('what is too little memory leaves the buffers alone, and what it names is enough', async () => {
@@ -305,9 +683,12 @@ describe('fromHidden', () => {
       'OPTION',
       [String(needed)],
     );
-    expectRefusal(await rejection(call.async(good(), { out: given, memory: needed - 1 })), RangeError, 'OPTION', [
-      String(needed),
-    ]);
+    expectRefusal(
+      await rejection(call.async(good(), { out: given, memory: needed - 1 })),
+      RangeError,
+      'OPTION',
+      [String(needed)],
+    );
     for (const [view, before] of watched) expect(sameBits(view, before)).toBe(true);
     expect(() => call(good(), { out: given, memory: needed })).not.toThrow();
   });
@@ -323,9 +704,12 @@ describe('fromHidden', () => {
         'LABEL',
         ['labels[11]', '5'],
       );
-      expectRefusal(await rejection(call.async({ ...good(), labels }, { out: given, accumulate })), RangeError, 'LABEL', [
-        'labels[11]',
-      ]);
+      expectRefusal(
+        await rejection(call.async({ ...good(), labels }, { out: given, accumulate })),
+        RangeError,
+        'LABEL',
+        ['labels[11]'],
+      );
       for (const [view, before] of watched) expect(sameBits(view, before)).toBe(true);
     }
   });
@@ -337,13 +721,18 @@ describe('fromHidden', () => {
       'OPTION',
       ['signal', 'fromHidden.async'],
     );
-    expectRefusal(await rejection(call.async(good(), { signal: {} })), TypeError, 'OPTION', ['signal', 'AbortSignal']);
+    expectRefusal(await rejection(call.async(good(), { signal: {} })), TypeError, 'OPTION', [
+      'signal',
+      'AbortSignal',
+    ]);
   });
 
   test('sft has one set of labels', () => {
     const given = good();
     expectRefusal(
-      thrownBy(() => dirAlignLoss('sft').fromHidden({ ...given, sftLabels: given.labels } as never)),
+      thrownBy(() =>
+        dirAlignLoss('sft').fromHidden({ ...given, sftLabels: given.labels } as never),
+      ),
       TypeError,
       'OPTION',
       ['sftLabels', "'sft'"],
@@ -384,7 +773,9 @@ describe.each([
   });
   test('memory is for hidden states', () => {
     expectRefusal(
-      thrownBy(() => logpsOf({ logits: floats(60), shape: [4, 3, 5], labels: good().labels }, { memory: 1e6 })),
+      thrownBy(() =>
+        logpsOf({ logits: floats(60), shape: [4, 3, 5], labels: good().labels }, { memory: 1e6 }),
+      ),
       TypeError,
       'OPTION',
       ['memory', 'hidden states'],
@@ -393,6 +784,8 @@ describe.each([
   test('takes any number of sequences, and none', () => {
     const { weight, bias, hidden, labels } = good();
     expect(() => logpsOf({ weight, bias, hidden, labels, shape: [3, 4, 5] })).not.toThrow();
-    expect(() => logpsOf({ weight, bias, hidden: floats(0), labels: new Int32Array(0), shape: [0, 4, 5] })).not.toThrow();
+    expect(() =>
+      logpsOf({ weight, bias, hidden: floats(0), labels: new Int32Array(0), shape: [0, 4, 5] }),
+    ).not.toThrow();
   });
 });

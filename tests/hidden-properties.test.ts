@@ -1,4 +1,5 @@
-// What must hold of `fromHidden` whatever the numbers are: the same bits, nothing written that should not be, gradients that add up.
+// What must hold of `fromHidden` whatever the numbers are: the same bits, nothing written that
+// should not be, gradients that add up.
 import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { HiddenRunOptions } from '../ts/index.js';
@@ -26,27 +27,32 @@ const wide = (dtype: (typeof dtypes)[number] = 'float32') =>
   randomHidden({ seed: 31, sequences: 4, tokens: 12, vocab: 2049, size: 129, dtype });
 
 describe('the same bits', () => {
-  test.each(dtypes)('%s: whatever the threads, the memory allowing, and off the event loop', async (dtype) => {
-    const batch = wide(dtype);
-    for (const memory of [leastMemory(batch) + 60_000, 2 ** 23, 2 ** 28]) {
-      const one = dpo.fromHidden(batch, { threads: 1, memory });
-      for (const threads of [2, 5]) {
-        const what = `${threads} threads, memory ${memory}`;
-        const more = dpo.fromHidden(batch, { threads, memory });
-        sameValues(more, one, what);
-        sameGradients(more, one, what);
-        const later = await dpo.fromHidden.async(batch, { threads, memory });
-        sameValues(later, one, `${what}, async`);
-        sameGradients(later, one, `${what}, async`);
+  test.each(dtypes)(
+    '%s: whatever the threads, the memory allowing, and off the event loop',
+    async (dtype) => {
+      const batch = wide(dtype);
+      for (const memory of [leastMemory(batch) + 60_000, 2 ** 23, 2 ** 28]) {
+        const one = dpo.fromHidden(batch, { threads: 1, memory });
+        for (const threads of [2, 5]) {
+          const what = `${threads} threads, memory ${memory}`;
+          const more = dpo.fromHidden(batch, { threads, memory });
+          sameValues(more, one, what);
+          sameGradients(more, one, what);
+          const later = await dpo.fromHidden.async(batch, { threads, memory });
+          sameValues(later, one, `${what}, async`);
+          sameGradients(later, one, `${what}, async`);
+        }
       }
-    }
-  });
+    },
+  );
 
   test('many at once, off the event loop', async () => {
     const batches = Array.from({ length: 40 }, (_, i) =>
       randomHidden({ seed: i + 1, sequences: 4, tokens: 3, vocab: 100 + i, size: 8 }),
     );
-    const results = await Promise.all(batches.map((batch, i) => dpo.fromHidden.async(batch, { threads: 1 + (i % 3) })));
+    const results = await Promise.all(
+      batches.map((batch, i) => dpo.fromHidden.async(batch, { threads: 1 + (i % 3) })),
+    );
     results.forEach((result, i) => {
       const expected = dpo.fromHidden(present(batches[i]));
       sameValues(result, expected, String(i));
@@ -54,30 +60,52 @@ describe('the same bits', () => {
     });
   });
 
-  test.each(dtypes)('%s: log-probabilities of sequences and of tokens, with any memory', (dtype) => {
-    const batch = randomHidden({ seed: 32, sequences: 6, tokens: 9, vocab: 129, size: 17, dtype });
-    const { logps, counts } = dpo.fromHidden(batch);
-    const tokens = tokenLogps(batch);
-    for (const memory of [...memories(batch, dpoConfig, [0, 1, 3, 8, 20]), undefined]) {
-      const options = memory === undefined ? {} : { memory };
-      const sequence = sequenceLogps(batch, options);
-      expect(sameBits(sequence.logps, logps)).toBe(true);
-      expect(sameBits(sequence.counts, counts)).toBe(true);
-      const again = tokenLogps(batch, { ...options, threads: 2 });
-      for (const key of ['logps', 'logsumexp', 'entropy'] as const) expect(sameBits(again[key], tokens[key]), key).toBe(true);
-      expect(sameBits(dpo.fromHidden(batch, { ...options, gradient: 'none' }).logps, logps)).toBe(true);
-    }
-    // In row order, in float64.
-    logps.forEach((logp, b) => {
-      expect(tokens.logps.subarray(9 * b, 9 * b + 9).reduce((x, y) => x + y, 0)).toBeCloseTo(logp, 10);
-    });
-    // A policy that is its reference.
-    const { loss } = dpo.fromHidden({ ...batch, reference: sequenceLogps(batch).logps });
-    expect(loss).toBe(Math.LN2);
-  });
+  test.each(dtypes)(
+    '%s: log-probabilities of sequences and of tokens, with any memory',
+    (dtype) => {
+      const batch = randomHidden({
+        seed: 32,
+        sequences: 6,
+        tokens: 9,
+        vocab: 129,
+        size: 17,
+        dtype,
+      });
+      const { logps, counts } = dpo.fromHidden(batch);
+      const tokens = tokenLogps(batch);
+      for (const memory of [...memories(batch, dpoConfig, [0, 1, 3, 8, 20]), undefined]) {
+        const options = memory === undefined ? {} : { memory };
+        const sequence = sequenceLogps(batch, options);
+        expect(sameBits(sequence.logps, logps)).toBe(true);
+        expect(sameBits(sequence.counts, counts)).toBe(true);
+        const again = tokenLogps(batch, { ...options, threads: 2 });
+        for (const key of ['logps', 'logsumexp', 'entropy'] as const)
+          expect(sameBits(again[key], tokens[key]), key).toBe(true);
+        expect(sameBits(dpo.fromHidden(batch, { ...options, gradient: 'none' }).logps, logps)).toBe(
+          true,
+        );
+      }
+      // In row order, in float64.
+      logps.forEach((logp, b) => {
+        expect(tokens.logps.subarray(9 * b, 9 * b + 9).reduce((x, y) => x + y, 0)).toBeCloseTo(
+          logp,
+          10,
+        );
+      });
+      // A policy that is its reference.
+      const { loss } = dpo.fromHidden({ ...batch, reference: sequenceLogps(batch).logps });
+      expect(loss).toBe(Math.LN2);
+    },
+  );
 
   test('at any alignment, in shared memory, packed, and with other numbers in ignored rows', () => {
-    const batch = randomHidden({ seed: 33, sequences: 4, tokens: 6, vocab: 67, size: 19 }) as HostHidden & {
+    const batch = randomHidden({
+      seed: 33,
+      sequences: 4,
+      tokens: 6,
+      vocab: 67,
+      size: 19,
+    }) as HostHidden & {
       readonly hidden: Float32Array<ArrayBuffer>;
     };
     const expected = dpo.fromHidden(batch);
@@ -87,8 +115,17 @@ describe('the same bits', () => {
         copy.set(present(array));
         return copy;
       };
-      const moved = { ...batch, hidden: shift(batch.hidden), weight: shift(batch.weight), bias: shift(batch.bias) };
-      const out = { gradHidden: shift(batch.hidden), gradWeight: shift(batch.weight), gradBias: shift(batch.bias) };
+      const moved = {
+        ...batch,
+        hidden: shift(batch.hidden),
+        weight: shift(batch.weight),
+        bias: shift(batch.bias),
+      };
+      const out = {
+        gradHidden: shift(batch.hidden),
+        gradWeight: shift(batch.weight),
+        gradBias: shift(batch.bias),
+      };
       const result = dpo.fromHidden(moved, { out });
       sameValues(result, expected, `at element ${by}`);
       sameGradients(result, expected, `at element ${by}`);
@@ -101,7 +138,12 @@ describe('the same bits', () => {
       return shared;
     };
     const shared = dpo.fromHidden(
-      { ...batch, hidden: share(batch.hidden), weight: share(batch.weight), bias: share(present(batch.bias)) },
+      {
+        ...batch,
+        hidden: share(batch.hidden),
+        weight: share(batch.weight),
+        bias: share(present(batch.bias)),
+      },
       { out: { gradWeight: share(batch.weight) } },
     );
     sameValues(shared, expected, 'shared');
@@ -115,10 +157,15 @@ describe('the same bits', () => {
     }
 
     const kept = Array.from(batch.labels.keys()).filter((row) => batch.labels[row] !== -100);
-    const offsets = Int32Array.from({ length: 5 }, (_, b) => kept.filter((row) => row < 6 * b).length);
+    const offsets = Int32Array.from(
+      { length: 5 },
+      (_, b) => kept.filter((row) => row < 6 * b).length,
+    );
     const packed = dpo.fromHidden({
       ...batch,
-      hidden: Float32Array.from(kept.flatMap((row) => Array.from(batch.hidden.subarray(row * 19, row * 19 + 19)))),
+      hidden: Float32Array.from(
+        kept.flatMap((row) => Array.from(batch.hidden.subarray(row * 19, row * 19 + 19))),
+      ),
       labels: Int32Array.from(kept, (row) => at(batch.labels, row)),
       shape: [kept.length, 67],
       offsets,
@@ -144,7 +191,9 @@ describe('the same bits', () => {
     const none = dpo.fromHidden(batch, { gradient: 'none' });
     sameValues(none, expected, 'none');
     for (const name of gradients) expect(Object.keys(none)).not.toContain(name);
-    const unbiased = Object.fromEntries(Object.entries(batch).filter(([key]) => key !== 'bias')) as unknown as HostHidden;
+    const unbiased = Object.fromEntries(
+      Object.entries(batch).filter(([key]) => key !== 'bias'),
+    ) as unknown as HostHidden;
     expect(Object.keys(dpo.fromHidden(unbiased))).not.toContain('gradBias');
     // Hidden states that are rows of the weight itself, in one buffer.
     const tied = { ...batch, hidden: batch.weight.subarray(0, batch.hidden.length) };
@@ -155,15 +204,23 @@ describe('the same bits', () => {
   test('nothing is written but what was asked for, and all of that', () => {
     for (const dtype of dtypes) {
       const batch = randomHidden({ seed: 34, sequences: 4, tokens: 6, vocab: 67, size: 19, dtype });
-      const before = [batch.hidden, batch.weight, present(batch.bias), batch.labels].map((array) => array.slice());
+      const before = [batch.hidden, batch.weight, present(batch.bias), batch.labels].map((array) =>
+        array.slice(),
+      );
       const expected = dpo.fromHidden(batch);
       for (const memory of memories(batch, dpoConfig, [0, 5, 40])) {
         const out = {
-          gradHidden: (batch.hidden.slice() as Float32Array).fill(dtype === 'float32' ? NaN : 0x7fff) as typeof batch.hidden,
+          gradHidden: (batch.hidden.slice() as Float32Array).fill(
+            dtype === 'float32' ? NaN : 0x7fff,
+          ) as typeof batch.hidden,
           gradWeight: new Float32Array(batch.weight.length).fill(NaN),
           gradBias: new Float32Array(67).fill(NaN),
         };
-        sameGradients(dpo.fromHidden(batch, { out, memory }), dpo.fromHidden(batch, { memory }), `memory ${memory}`);
+        sameGradients(
+          dpo.fromHidden(batch, { out, memory }),
+          dpo.fromHidden(batch, { memory }),
+          `memory ${memory}`,
+        );
         for (const accumulate of [false, []]) dpo.fromHidden(batch, { out, memory, accumulate });
         sameValues(dpo.fromHidden(batch, { memory }), expected, `memory ${memory}`);
       }
@@ -188,7 +245,10 @@ describe('the same bits', () => {
 function sequencesOf(batch: HostHidden, which: readonly number[]): HostHidden {
   const [, tokens = 0, vocab = 0] = batch.shape;
   const size = batch.weight.length / vocab;
-  const pick = <A extends Float32Array | Uint16Array | Int32Array>(array: A, rowLength: number): A => {
+  const pick = <A extends Float32Array | Uint16Array | Int32Array>(
+    array: A,
+    rowLength: number,
+  ): A => {
     const length = tokens * rowLength;
     const result = array.slice(0, which.length * length);
     which.forEach((from, to) => {
@@ -207,7 +267,10 @@ function sequencesOf(batch: HostHidden, which: readonly number[]): HostHidden {
 }
 
 describe('accumulate', () => {
-  const values = (array: ArrayLike<number> | undefined, dtype: (typeof dtypes)[number]): Float64Array =>
+  const values = (
+    array: ArrayLike<number> | undefined,
+    dtype: (typeof dtypes)[number],
+  ): Float64Array =>
     dtype === 'float32' ? Float64Array.from(present(array)) : decodeHalf(present(array), dtype);
 
   test.each(dtypes)('%s: two half batches are one batch', (dtype) => {
@@ -216,12 +279,19 @@ describe('accumulate', () => {
       const objective = objectiveOf(config);
       for (const memory of [2 ** 28, ...memories(batch, config, [0, 6])]) {
         const whole = objective.fromHidden(batch, { memory });
-        const out = { gradWeight: new Float32Array(batch.weight.length), gradBias: new Float32Array(67) };
+        const out = {
+          gradWeight: new Float32Array(batch.weight.length),
+          gradBias: new Float32Array(67),
+        };
         for (const half of [
           [0, 1, 4, 5],
           [2, 3, 6, 7],
         ]) {
-          const part = objective.fromHidden(sequencesOf(batch, half), { out, accumulate: true, memory });
+          const part = objective.fromHidden(sequencesOf(batch, half), {
+            out,
+            accumulate: true,
+            memory,
+          });
           expect(part.gradWeight).toBe(out.gradWeight);
         }
         // Of two pairs the mean is over two.
@@ -237,60 +307,68 @@ describe('accumulate', () => {
     }
   });
 
-  test.each(dtypes)('%s: adds to what is there, by name, and leaves ignored rows as they are', (dtype) => {
-    const batch = randomHidden({ seed: 42, sequences: 4, tokens: 6, vocab: 67, size: 19, dtype });
-    for (const memory of [2 ** 28, ...memories(batch, dpoConfig, [0, 4])]) {
-      const fresh = dpo.fromHidden(batch, { memory });
-      const initial = (length: number): Float32Array<ArrayBuffer> => Float32Array.from({ length }, (_, i) => 0.25 + (i % 7) / 8);
-      const start = {
-        gradHidden:
-          dtype === 'float32'
-            ? initial(batch.hidden.length)
-            : new Uint16Array(batch.hidden.length).fill(dtype === 'float16' ? 0x3800 : 0x3f00),
-        gradWeight: initial(batch.weight.length),
-        gradBias: initial(67),
-      };
-      for (const names of [['gradHidden'], ['gradWeight', 'gradBias'], ['gradBias']] as const) {
-        const out = {
-          gradHidden: start.gradHidden.slice(),
-          gradWeight: start.gradWeight.slice(),
-          gradBias: start.gradBias.slice(),
-        } as {
-          gradHidden: typeof batch.hidden;
-          gradWeight: Float32Array;
-          gradBias: Float32Array;
+  test.each(dtypes)(
+    '%s: adds to what is there, by name, and leaves ignored rows as they are',
+    (dtype) => {
+      const batch = randomHidden({ seed: 42, sequences: 4, tokens: 6, vocab: 67, size: 19, dtype });
+      for (const memory of [2 ** 28, ...memories(batch, dpoConfig, [0, 4])]) {
+        const fresh = dpo.fromHidden(batch, { memory });
+        const initial = (length: number): Float32Array<ArrayBuffer> =>
+          Float32Array.from({ length }, (_, i) => 0.25 + (i % 7) / 8);
+        const start = {
+          gradHidden:
+            dtype === 'float32'
+              ? initial(batch.hidden.length)
+              : new Uint16Array(batch.hidden.length).fill(dtype === 'float16' ? 0x3800 : 0x3f00),
+          gradWeight: initial(batch.weight.length),
+          gradBias: initial(67),
         };
-        const result = dpo.fromHidden(batch, { out, accumulate: names, memory });
-        for (const name of gradients) {
-          const of = name === 'gradHidden' ? dtype : 'float32';
-          const [got, added, had] = [result[name], fresh[name], start[name]].map((array) => values(array, of)) as [
-            Float64Array,
-            Float64Array,
-            Float64Array,
-          ];
-          if (!(names as readonly string[]).includes(name)) {
-            expect(sameBits(present(result[name]), present(fresh[name])), `${name} overwritten`).toBe(true);
-            continue;
+        for (const names of [['gradHidden'], ['gradWeight', 'gradBias'], ['gradBias']] as const) {
+          const out = {
+            gradHidden: start.gradHidden.slice(),
+            gradWeight: start.gradWeight.slice(),
+            gradBias: start.gradBias.slice(),
+          } as {
+            gradHidden: typeof batch.hidden;
+            gradWeight: Float32Array;
+            gradBias: Float32Array;
+          };
+          const result = dpo.fromHidden(batch, { out, accumulate: names, memory });
+          for (const name of gradients) {
+            const of = name === 'gradHidden' ? dtype : 'float32';
+            const [got, added, had] = [result[name], fresh[name], start[name]].map((array) =>
+              values(array, of),
+            ) as [Float64Array, Float64Array, Float64Array];
+            if (!(names as readonly string[]).includes(name)) {
+              expect(
+                sameBits(present(result[name]), present(fresh[name])),
+                `${name} overwritten`,
+              ).toBe(true);
+              continue;
+            }
+            // Every chunk of rows is one more rounding.
+            const precision = of === 'float32' ? 2 ** -20 : of === 'float16' ? 2 ** -10 : 2 ** -7;
+            got.forEach((x, i) => {
+              const expected = at(had, i) + at(added, i);
+              expect(Math.abs(x - expected), `${name}[${i}]`).toBeLessThanOrEqual(
+                precision * (Math.abs(at(had, i)) + Math.abs(at(added, i))),
+              );
+            });
+            if (name !== 'gradHidden') continue;
+            batch.labels.forEach((label, row) => {
+              if (label !== -100) return;
+              expect(
+                sameBits(
+                  out.gradHidden.slice(19 * row, 19 * row + 19),
+                  start.gradHidden.slice(19 * row, 19 * row + 19),
+                ),
+              ).toBe(true);
+            });
           }
-          // Every chunk of rows is one more rounding.
-          const precision = of === 'float32' ? 2 ** -20 : of === 'float16' ? 2 ** -10 : 2 ** -7;
-          got.forEach((x, i) => {
-            const expected = at(had, i) + at(added, i);
-            expect(Math.abs(x - expected), `${name}[${i}]`).toBeLessThanOrEqual(
-              precision * (Math.abs(at(had, i)) + Math.abs(at(added, i))),
-            );
-          });
-          if (name !== 'gradHidden') continue;
-          batch.labels.forEach((label, row) => {
-            if (label !== -100) return;
-            expect(sameBits(out.gradHidden.slice(19 * row, 19 * row + 19), start.gradHidden.slice(19 * row, 19 * row + 19))).toBe(
-              true,
-            );
-          });
         }
       }
-    }
-  });
+    },
+  );
 });
 
 describe('edges', () => {
@@ -309,7 +387,9 @@ describe('edges', () => {
       expect(result.metrics.empty_sequences).toBe(2);
     }
     const ignored = { ...batch, labels: labels.fill(-100) };
-    const result = dpo.fromHidden(ignored, { out: { gradWeight: new Float32Array(batch.weight.length).fill(NaN) } });
+    const result = dpo.fromHidden(ignored, {
+      out: { gradWeight: new Float32Array(batch.weight.length).fill(NaN) },
+    });
     expect(result.loss).toBe(Math.LN2);
     for (const name of gradients)
       expect(
@@ -333,9 +413,15 @@ describe('edges', () => {
       reference: Float64Array.of(-1, -2),
     };
     const result = dpo.fromHidden(batch);
-    expect(result).toMatchObject({ loss: Math.LN2, counts: Int32Array.of(0, 0), gradHidden: new Float32Array(0) });
+    expect(result).toMatchObject({
+      loss: Math.LN2,
+      counts: Int32Array.of(0, 0),
+      gradHidden: new Float32Array(0),
+    });
     expect(result.gradWeight).toStrictEqual(new Float32Array(6));
-    expect(sequenceLogps({ ...batch, shape: [0, 5, 3] })).toMatchObject({ logps: new Float64Array(0) });
+    expect(sequenceLogps({ ...batch, shape: [0, 5, 3] })).toMatchObject({
+      logps: new Float64Array(0),
+    });
     expect(tokenLogps(batch).logps).toHaveLength(0);
   });
 
@@ -355,8 +441,12 @@ describe('edges', () => {
         expect(result.losses[pair]).toBe(clean.losses[pair]);
         for (const b of [pair, pair + 3]) {
           expect(result.logps[b]).toBe(clean.logps[b]);
-          const part = (gradient: typeof result.gradHidden) => present(gradient).slice(b * 36, b * 36 + 36);
-          expect(sameBits(part(result.gradHidden), part(clean.gradHidden)), `gradHidden of sequence ${b}`).toBe(true);
+          const part = (gradient: typeof result.gradHidden) =>
+            present(gradient).slice(b * 36, b * 36 + 36);
+          expect(
+            sameBits(part(result.gradHidden), part(clean.gradHidden)),
+            `gradHidden of sequence ${b}`,
+          ).toBe(true);
         }
       }
     }
@@ -381,14 +471,24 @@ describe('edges', () => {
     const batch = randomHidden({ seed: 54, sequences: 4, tokens: 4, vocab: 33, size: 9 });
     const { logps } = sequenceLogps(batch);
     // Pair 0 is far past its margin, pair 1 is not.
-    const reference = Float64Array.of(at(logps, 0) - 50, at(logps, 1), at(logps, 2) + 50, at(logps, 3));
+    const reference = Float64Array.of(
+      at(logps, 0) - 50,
+      at(logps, 1),
+      at(logps, 2) + 50,
+      at(logps, 3),
+    );
     for (const memory of memories(batch, { method: 'hinge', beta: 1 }, [0, 60])) {
       const result = hinge.fromHidden({ ...batch, reference }, { memory });
       expect(Array.from(result.coefficients, (c) => c + 0)).toEqual([0, -0.5, 0, 0.5]);
       const gradHidden = present(result.gradHidden);
-      for (const b of [0, 2]) expect(gradHidden.slice(36 * b, 36 * b + 36).every((x) => Object.is(Math.abs(x), 0))).toBe(true);
+      for (const b of [0, 2])
+        expect(gradHidden.slice(36 * b, 36 * b + 36).every((x) => Object.is(Math.abs(x), 0))).toBe(
+          true,
+        );
       const alone = hinge.fromHidden(sequencesOf({ ...batch, reference }, [1, 3]), { memory });
-      const misses = present(result.gradWeight).findIndex((x, i) => Math.abs(2 * x - at(present(alone.gradWeight), i)) > 1e-6);
+      const misses = present(result.gradWeight).findIndex(
+        (x, i) => Math.abs(2 * x - at(present(alone.gradWeight), i)) > 1e-6,
+      );
       expect(misses).toBe(-1);
     }
   });

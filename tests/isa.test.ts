@@ -1,4 +1,5 @@
-// Every instruction set that this processor has: DIRALIGN_ISA asks for one, and the bounds hold for each.
+// Every instruction set that this processor has: DIRALIGN_ISA asks for one, and the bounds hold for
+// each.
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -15,9 +16,16 @@ import { present } from './support/numbers.js';
 import { checkWithin, float64Rows } from './support/within.js';
 
 const config: ReferenceConfig = { method: 'orpo', beta: 0.5 };
-const runs: RunOptions[] = [{}, { inPlace: true }, { gradient: 'factored' }, { gradient: 'factored', inPlace: true }];
+const runs: RunOptions[] = [
+  {},
+  { inPlace: true },
+  { gradient: 'factored' },
+  { gradient: 'factored', inPlace: true },
+];
 const batches = dtypes.flatMap((dtype) =>
-  [1, 2, 7, 33, 511, 513, 1300].map((vocab) => randomBatch({ seed: vocab, sequences: 4, tokens: 3, vocab, dtype, scale: 4 })),
+  [1, 2, 7, 33, 511, 513, 1300].map((vocab) =>
+    randomBatch({ seed: vocab, sequences: 4, tokens: 3, vocab, dtype, scale: 4 }),
+  ),
 );
 
 let compiled: Compiled;
@@ -35,8 +43,13 @@ test.each(['baseline', 'avx2', 'avx512'])('%s', (isa) => {
   const [from, to] = [path.join(folder, 'batches'), path.join(folder, isa)];
   fs.writeFileSync(from, serialize(batches.map((batch) => ({ config, batch, runs }))));
   const script = fileURLToPath(new URL('fixtures/isa.mjs', import.meta.url));
-  execFileSync(process.execPath, [script, compiled.url, from, to], { env: { ...process.env, DIRALIGN_ISA: isa } });
-  const found = deserialize(fs.readFileSync(to)) as { isa: string; results: { tokens: TokenLogps; results: LossResult[] }[] };
+  execFileSync(process.execPath, [script, compiled.url, from, to], {
+    env: { ...process.env, DIRALIGN_ISA: isa },
+  });
+  const found = deserialize(fs.readFileSync(to)) as {
+    isa: string;
+    results: { tokens: TokenLogps; results: LossResult[] }[];
+  };
   // A set that the processor lacks is replaced by its best; the baseline is always there.
   if (isa === 'baseline') expect(found.isa).toBe(isa);
   const misses = new Misses();

@@ -3,7 +3,18 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { Array as JaxArray, defaultDevice, devicePut, grad, init, jit, nn, numpy as np, tree, type Device } from '@jax-js/jax';
+import {
+  Array as JaxArray,
+  defaultDevice,
+  devicePut,
+  grad,
+  init,
+  jit,
+  nn,
+  numpy as np,
+  tree,
+  type Device,
+} from '@jax-js/jax';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   DirAlignError,
@@ -12,7 +23,12 @@ import {
   type LogitsBatch,
   type ObjectiveCalls,
 } from '../ts/index.js';
-import { jaxDirAlignLoss, sequenceLogps, type JaxForward, type JaxLossValues } from '../ts/jax-js/index.js';
+import {
+  jaxDirAlignLoss,
+  sequenceLogps,
+  type JaxForward,
+  type JaxLossValues,
+} from '../ts/jax-js/index.js';
 import { everyMethod, objectiveOf, randomBatch } from './support/batches.js';
 import { Misses } from './support/bounds.js';
 import { generator, integer, normal, type Random } from './support/numbers.js';
@@ -20,7 +36,10 @@ import { expectRefusal, thrownBy } from './support/refusal.js';
 
 const [S, T, V, H] = [4, 5, 7, 6] as const;
 
-/** Slots of memory that the devices hold: the library does not tell, so that its devices are watched as they give and take. */
+/**
+ * Slots of memory that the devices hold: the library does not tell, so that its devices are watched
+ * as they give and take.
+ */
 let liveSlots = 0;
 const unwatch: (() => void)[] = [];
 beforeAll(async () => {
@@ -28,9 +47,15 @@ beforeAll(async () => {
   const entry = createRequire(import.meta.url)
     .resolve('@jax-js/jax')
     .replace(/\.cjs$/, '.js');
-  const found = /getBackend, [^]*? from "(\.\/backend-[^"]+)"/.exec(fs.readFileSync(entry, 'utf8'))?.[1];
-  const module = (await import(pathToFileURL(path.join(path.dirname(entry), String(found))).href)) as Record<string, unknown>;
-  const getBackend = Object.values(module).find((value) => typeof value === 'function' && value.name === 'getBackend');
+  const found = /getBackend, [^]*? from "(\.\/backend-[^"]+)"/.exec(
+    fs.readFileSync(entry, 'utf8'),
+  )?.[1];
+  const module = (await import(
+    pathToFileURL(path.join(path.dirname(entry), String(found))).href
+  )) as Record<string, unknown>;
+  const getBackend = Object.values(module).find(
+    (value) => typeof value === 'function' && value.name === 'getBackend',
+  );
   interface Backend {
     malloc(...args: unknown[]): number;
     incRef(slot: number): void;
@@ -65,7 +90,8 @@ function array(random: Random, shape: number[], scale = 1): JaxArray {
 }
 
 const floats = (x: JaxArray): Float32Array => x.ref.dataSync() as Float32Array;
-const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+const largest = (values: ArrayLike<number>): number =>
+  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
 
 function given(seed: number): {
   logits: Float32Array<ArrayBuffer>;
@@ -78,8 +104,13 @@ function given(seed: number): {
   };
 }
 
-// eslint-disable-next-line @typescript-eslint/consistent-type-definitions -- a tree of jax-js needs the index signature of a type
-type Model = { embedding: JaxArray; layers: { weight: JaxArray; bias: JaxArray }[]; head: { weight: JaxArray; bias: JaxArray } };
+// A tree of jax-js needs the index signature of a type.
+// eslint-disable-next-line @typescript-eslint/consistent-type-definitions
+type Model = {
+  embedding: JaxArray;
+  layers: { weight: JaxArray; bias: JaxArray }[];
+  head: { weight: JaxArray; bias: JaxArray };
+};
 
 function model(random: Random): Model {
   const [scale, width] = [0.7, 8];
@@ -90,20 +121,28 @@ function model(random: Random): Model {
   };
 }
 
-const wordsOf = (tokens: readonly number[]): JaxArray => nn.oneHot(np.array(Int32Array.from(tokens), { dtype: np.int32 }), V);
+const wordsOf = (tokens: readonly number[]): JaxArray =>
+  nn.oneHot(np.array(Int32Array.from(tokens), { dtype: np.int32 }), V);
 
 /** Hidden states [sequences, T, H] of words [rows, V]. */
 function hiddenOf({ embedding, layers }: Omit<Model, 'head'>, words: JaxArray): JaxArray {
   const embedded = np.dot(words.ref, embedding);
-  const rows = layers.reduce((x, { weight, bias }) => np.tanh(np.dot(x, weight).add(bias)), embedded);
+  const rows = layers.reduce(
+    (x, { weight, bias }) => np.tanh(np.dot(x, weight).add(bias)),
+    embedded,
+  );
   return rows.reshape([-1, T, H]);
 }
 
 const logitsOf = ({ head, ...rest }: Model, words: JaxArray): JaxArray =>
   np.dot(hiddenOf(rest, words), np.transpose(head.weight)).add(head.bias);
-const layerOf = ({ head, ...rest }: Model, words: JaxArray) => ({ hidden: hiddenOf(rest, words), ...head });
+const layerOf = ({ head, ...rest }: Model, words: JaxArray) => ({
+  hidden: hiddenOf(rest, words),
+  ...head,
+});
 
-const tokensOf = (random: Random): number[] => Array.from({ length: S * T }, () => integer(random, 0, V - 1));
+const tokensOf = (random: Random): number[] =>
+  Array.from({ length: S * T }, () => integer(random, 0, V - 1));
 
 interface Calls {
   readonly from: string;
@@ -115,7 +154,11 @@ interface Calls {
 function observed(objective: ObjectiveCalls) {
   const calls: Calls[] = [];
   const call = (batch: LogitsBatch, run: Parameters<ObjectiveCalls>[1]) => {
-    calls.push({ from: 'logits', run: run as Calls['run'], logits: (batch.logits as Float32Array).slice() });
+    calls.push({
+      from: 'logits',
+      run: run as Calls['run'],
+      logits: (batch.logits as Float32Array).slice(),
+    });
     return objective(batch, run);
   };
   const fromHidden = (...[batch, run]: Parameters<ObjectiveCalls['fromHidden']>) => {
@@ -136,7 +179,12 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const params = { x: np.array(logits, { shape: [S, T, V] }) };
     expect(params.x.device).toBe(device);
     const { grads, ...values } = jaxDirAlignLoss(objective)(({ x }) => x, params, batch);
-    const { gradLogits, ...expected } = objective({ logits, shape: [S, T, V], labels: batch.labels, reference: batch.reference });
+    const { gradLogits, ...expected } = objective({
+      logits,
+      shape: [S, T, V],
+      labels: batch.labels,
+      reference: batch.reference,
+    });
     expect(values).toEqual(expected);
     expect(grads.x.shape).toEqual([S, T, V]);
     expect(floats(grads.x)).toEqual(gradLogits);
@@ -151,9 +199,13 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
       const params = model(random);
       const words = wordsOf(tokensOf(random));
       const { batch } = given(2);
-      const forward = (kind.endsWith('hidden') ? layerOf : logitsOf) as (params: Model, words: JaxArray) => JaxArray;
+      const forward = (kind.endsWith('hidden') ? layerOf : logitsOf) as (
+        params: Model,
+        words: JaxArray,
+      ) => JaxArray;
       const jitted = jit(forward) as unknown as typeof forward;
-      const f: JaxForward<Model> = (p) => (kind.startsWith('jitted') ? jitted(p, words.ref) : forward(p, words));
+      const f: JaxForward<Model> = (p) =>
+        kind.startsWith('jitted') ? jitted(p, words.ref) : forward(p, words);
       const { loss, grads } = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4))(f, params, batch);
       const ops = (p: Model): JaxArray => dpoOfOps(logitsOf(p, words), batch, 0.4);
       const expected = grad(ops)(tree.ref(params));
@@ -163,49 +215,72 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
       tree.leaves<JaxArray>(expected).forEach((leaf, i) => {
         const values = leaf.dataSync() as Float32Array;
         misses.require(largest(values) > 1e-3, `leaf ${i} has no gradient`);
-        misses.each(`leaf ${i}`, floats(leaves[i] as JaxArray), values, () => 2e-5 * largest(values));
+        misses.each(
+          `leaf ${i}`,
+          floats(leaves[i] as JaxArray),
+          values,
+          () => 2e-5 * largest(values),
+        );
       });
       expect(tree.structure(grads).equals(tree.structure(params))).toBe(true);
-      expect(leaves.map(({ shape }) => shape)).toEqual(tree.leaves<JaxArray>(params).map(({ shape }) => shape));
+      expect(leaves.map(({ shape }) => shape)).toEqual(
+        tree.leaves<JaxArray>(params).map(({ shape }) => shape),
+      );
       expect(misses.list).toEqual([]);
     },
   );
 
-  test.each(['logits', 'hidden'])('metrics that the run asks for, and no others: %s', async (kind) => {
-    const random = generator(22);
-    const params = model(random);
-    const words = wordsOf(tokensOf(random));
-    const { batch } = given(22);
-    const forward: JaxForward<Model> = (p) => (kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words));
-    const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
-    const metrics = ['entropy', 'logits/rejected'] as const;
-    const plain = step(forward, params, batch);
-    expect(plain.metrics).not.toHaveProperty('entropy');
-    for (const result of [step(forward, params, batch, { metrics }), await step.async(forward, params, batch, { metrics })]) {
-      expect(result.metrics).toMatchObject(plain.metrics);
-      expect(result.metrics.entropy).toBeGreaterThan(0);
-      expect(Object.keys(result.metrics).sort()).toEqual([...Object.keys(plain.metrics), ...metrics].sort());
-    }
-  });
+  test.each(['logits', 'hidden'])(
+    'metrics that the run asks for, and no others: %s',
+    async (kind) => {
+      const random = generator(22);
+      const params = model(random);
+      const words = wordsOf(tokensOf(random));
+      const { batch } = given(22);
+      const forward: JaxForward<Model> = (p) =>
+        kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words);
+      const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
+      const metrics = ['entropy', 'logits/rejected'] as const;
+      const plain = step(forward, params, batch);
+      expect(plain.metrics).not.toHaveProperty('entropy');
+      for (const result of [
+        step(forward, params, batch, { metrics }),
+        await step.async(forward, params, batch, { metrics }),
+      ]) {
+        expect(result.metrics).toMatchObject(plain.metrics);
+        expect(result.metrics.entropy).toBeGreaterThan(0);
+        expect(Object.keys(result.metrics).sort()).toEqual(
+          [...Object.keys(plain.metrics), ...metrics].sort(),
+        );
+      }
+    },
+  );
 
-  test.each(['logits', 'hidden'])('gradientScale multiplies the gradients, and nothing else: %s', async (kind) => {
-    const random = generator(21);
-    const params = model(random);
-    const words = wordsOf(tokensOf(random));
-    const { batch } = given(21);
-    const forward: JaxForward<Model> = (p) => (kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words));
-    const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
-    const { grads: plain, ...values } = step(forward, params, batch);
-    // A power of two: float32 scales exactly all the way back.
-    const run = { gradientScale: 2 ** 8 };
-    for (const { grads, ...scaled } of [step(forward, params, batch, run), await step.async(forward, params, batch, run)]) {
-      expect(scaled).toEqual(values);
-      const expected = tree.leaves<JaxArray>(plain);
-      tree.leaves<JaxArray>(grads).forEach((leaf, i) => {
-        expect(floats(leaf)).toEqual(floats(expected[i] as JaxArray).map((g) => 2 ** 8 * g));
-      });
-    }
-  });
+  test.each(['logits', 'hidden'])(
+    'gradientScale multiplies the gradients, and nothing else: %s',
+    async (kind) => {
+      const random = generator(21);
+      const params = model(random);
+      const words = wordsOf(tokensOf(random));
+      const { batch } = given(21);
+      const forward: JaxForward<Model> = (p) =>
+        kind === 'hidden' ? layerOf(p, words) : logitsOf(p, words);
+      const step = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
+      const { grads: plain, ...values } = step(forward, params, batch);
+      // A power of two: float32 scales exactly all the way back.
+      const run = { gradientScale: 2 ** 8 };
+      for (const { grads, ...scaled } of [
+        step(forward, params, batch, run),
+        await step.async(forward, params, batch, run),
+      ]) {
+        expect(scaled).toEqual(values);
+        const expected = tree.leaves<JaxArray>(plain);
+        tree.leaves<JaxArray>(grads).forEach((leaf, i) => {
+          expect(floats(leaf)).toEqual(floats(expected[i] as JaxArray).map((g) => 2 ** 8 * g));
+        });
+      }
+    },
+  );
 
   test('every method: the gradients are the slope of the loss', () => {
     const misses = new Misses();
@@ -213,23 +288,34 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const params = model(random);
     const words = wordsOf(tokensOf(random));
     const { batch } = given(3);
-    // The cpu device interprets its kernels; two kinds of method there, with and without a reference, and every one on the other.
+    // The cpu device interprets its kernels; two kinds of method there, with and without a
+    // reference, and every one on the other.
     for (const forward of [logitsOf, layerOf]) {
       for (const method of device === 'cpu' ? (['ipo', 'orpo'] as const) : everyMethod) {
-        const step = jaxDirAlignLoss(objectiveOf({ method, ...(method === 'sft' ? {} : { beta: 0.3 }) }));
-        // The model is in float32: steps along the gradient itself are large enough to see, and its slope there is its square.
+        const step = jaxDirAlignLoss(
+          objectiveOf({ method, ...(method === 'sft' ? {} : { beta: 0.3 }) }),
+        );
+        // The model is in float32: steps along the gradient itself are large enough to see, and its
+        // slope there is its square.
         const { grads } = step((p) => forward(p, words), params, batch);
         const norm = Math.sqrt(
-          tree.leaves<JaxArray>(grads).reduce((sum, g) => sum + floats(g).reduce((s, x) => s + x * x, 0), 0),
+          tree
+            .leaves<JaxArray>(grads)
+            .reduce((sum, g) => sum + floats(g).reduce((s, x) => s + x * x, 0), 0),
         );
         const lossAt = (h: number): number => {
-          const moved = tree.map<JaxArray, JaxArray, Model>((p, g) => p.add(g.mul(h / norm)), tree.ref(params), tree.ref(grads));
+          const moved = tree.map<JaxArray, JaxArray, Model>(
+            (p, g) => p.add(g.mul(h / norm)),
+            tree.ref(params),
+            tree.ref(grads),
+          );
           const { loss } = step((p) => forward(p, words), moved, batch, { gradient: 'none' });
           tree.dispose(moved);
           return loss;
         };
         const h = 2 ** -6;
-        const slope = (4 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h)) / 2) / (6 * h);
+        const slope =
+          (4 * (lossAt(h) - lossAt(-h)) - (lossAt(2 * h) - lossAt(-2 * h)) / 2) / (6 * h);
         misses.near(method, norm, slope, 1e-3 * norm);
         misses.require(norm > 1e-3, `${method}: has no gradient`);
       }
@@ -267,10 +353,18 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const { calls, objective } = observed(dirAlignLoss('dpo', 0.4));
     const step = jaxDirAlignLoss(objective);
     const whole = step((p) => layerOf(p, words), { ...rest, head }, batch).grads;
-    const body = step((p) => ({ hidden: hiddenOf(p, words), weight: head.weight.ref, bias: head.bias.ref }), rest, batch).grads;
+    const body = step(
+      (p) => ({ hidden: hiddenOf(p, words), weight: head.weight.ref, bias: head.bias.ref }),
+      rest,
+      batch,
+    ).grads;
     const hidden = hiddenOf(tree.ref(rest), words);
     const top = step((p) => ({ hidden: hidden.ref, ...p }), head, batch).grads;
-    const bias = step((p) => ({ hidden: hidden.ref, weight: head.weight.ref, bias: p }), head.bias, batch).grads;
+    const bias = step(
+      (p) => ({ hidden: hidden.ref, weight: head.weight.ref, bias: p }),
+      head.bias,
+      batch,
+    ).grads;
     const misses = new Misses();
     const { head: headOfWhole, ...bodyOfWhole } = whole;
     for (const [some, all] of [
@@ -286,7 +380,9 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     }
     expect(misses.list).toEqual([]);
     const kinds = calls.map(({ run }) =>
-      Object.values(run?.out as Record<string, unknown>).map((out) => (out instanceof Float32Array ? 'computed' : out)),
+      Object.values(run?.out as Record<string, unknown>).map((out) =>
+        out instanceof Float32Array ? 'computed' : out,
+      ),
     );
     expect(kinds).toEqual([
       ['computed', 'computed', 'computed'],
@@ -312,10 +408,14 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const offsets = Int32Array.from({ length: S + 1 }, (_, i) => i * T);
     for (let i = 0; i < 2; i++) expect(gradOf([S, T, V], inJax)).toEqual(arrays);
     expect(tree.leaves<JaxArray>(inJax).map(({ refCount }) => refCount)).toEqual([1, 1, 1]);
-    expect(gradOf([S * T, V], { ...inJax, labels: np.array(batch.labels), sftLabels, offsets })).toEqual(arrays);
+    expect(
+      gradOf([S * T, V], { ...inJax, labels: np.array(batch.labels), sftLabels, offsets }),
+    ).toEqual(arrays);
     expect(gradOf([S, T, V], { labels: batch.labels, reference })).not.toEqual(arrays);
     const other = batch.labels.map((label) => (label === -100 ? -1 : label));
-    expect(gradOf([S, T, V], { labels: other, ignoreIndex: -1, sftLabels, reference })).toEqual(arrays);
+    expect(gradOf([S, T, V], { labels: other, ignoreIndex: -1, sftLabels, reference })).toEqual(
+      arrays,
+    );
   });
 
   test('sequenceLogps makes the reference: a policy equal to it has a loss of ln 2', async () => {
@@ -325,14 +425,17 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const { labels } = given(7).batch;
     const dpo = jaxDirAlignLoss(dirAlignLoss('dpo', 0.1));
     for (const forward of [logitsOf, layerOf] as JaxForward<Model>[]) {
-      const f: JaxForward<Model> = (p) => (forward as (p: Model, words: JaxArray) => JaxArray)(p, words);
+      const f: JaxForward<Model> = (p) =>
+        (forward as (p: Model, words: JaxArray) => JaxArray)(p, words);
       const made = sequenceLogps(f, params, { labels }, { threads: 1 });
       expect(await sequenceLogps.async(f, params, { labels })).toEqual(made);
       if (forward === (logitsOf as unknown)) {
         const logits = logitsOf(tree.ref(params), words).dataSync() as Float32Array;
         expect(made).toEqual(sequenceLogpsOf({ logits, shape: [S, T, V], labels }));
       }
-      expect(dpo(f, params, { labels, reference: made.logps }, { gradient: 'none' }).loss).toBe(Math.LN2);
+      expect(dpo(f, params, { labels, reference: made.logps }, { gradient: 'none' }).loss).toBe(
+        Math.LN2,
+      );
     }
   });
 
@@ -349,10 +452,14 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
       const later = await dpo.async(f, params, { ...batch, labels });
       const { grads: laterGrads, ...laterValues } = later;
       expect(laterValues).toEqual(values);
-      expect(tree.leaves<JaxArray>(laterGrads).map(floats)).toEqual(tree.leaves<JaxArray>(grads).map(floats));
+      expect(tree.leaves<JaxArray>(laterGrads).map(floats)).toEqual(
+        tree.leaves<JaxArray>(grads).map(floats),
+      );
       expectNear(await dpo.async(f, params, batch, { gradient: 'none' }), values);
       const signal = AbortSignal.abort('enough');
-      await expect(dpo.async(f, params, batch, { signal })).rejects.toMatchObject({ code: 'ERR_DIRALIGN_ABORTED' });
+      await expect(dpo.async(f, params, batch, { signal })).rejects.toMatchObject({
+        code: 'ERR_DIRALIGN_ABORTED',
+      });
     }
     expect(labels.refCount).toBe(1);
   });
@@ -362,19 +469,27 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const params = model(random);
     const words = wordsOf(tokensOf(random));
     const { batch } = given(9);
-    const inJax = { labels: np.array(batch.labels, { shape: [S, T] }), reference: np.array(Float32Array.from(batch.reference)) };
+    const inJax = {
+      labels: np.array(batch.labels, { shape: [S, T] }),
+      reference: np.array(Float32Array.from(batch.reference)),
+    };
     const before = tree.leaves<JaxArray>(params).map(floats);
     const dpo = jaxDirAlignLoss(dirAlignLoss('dpo', 0.4));
     const f: JaxForward<Model> = (p) => logitsOf(p, words);
     const h: JaxForward<Model> = (p) => layerOf(p, words);
-    const frozen: JaxForward<Model['head']> = (p) => ({ hidden: array(generator(1), [S, T, H]), ...p });
+    const frozen: JaxForward<Model['head']> = (p) => ({
+      hidden: array(generator(1), [S, T, H]),
+      ...p,
+    });
     const wrong: JaxForward<Model> = (p) => logitsOf(p, words).reshape([S * T, V]);
     const ignorant: JaxForward<Model> = (p) => (tree.dispose(p), np.zeros([S, T, V]).add(1));
     const round = async (): Promise<void> => {
       for (const forward of [f, h]) {
         for (const given of [batch, inJax]) {
           const { grads } = dpo(forward, params, given);
-          expect(tree.leaves<JaxArray>(grads).map(({ refCount }) => refCount)).toEqual([1, 1, 1, 1, 1]);
+          expect(tree.leaves<JaxArray>(grads).map(({ refCount }) => refCount)).toEqual([
+            1, 1, 1, 1, 1,
+          ]);
           tree.dispose(grads);
           dpo(forward, params, given, { gradient: 'none' });
           tree.dispose((await dpo.async(forward, params, given)).grads);
@@ -387,11 +502,14 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
           { ...inJax, labels: batch.labels.fill.call(batch.labels.slice(), V) },
         ]) {
           expect(() => dpo(forward, params, bad as never)).toThrow(DirAlignError);
-          await expect(dpo.async(forward, params, bad as never)).rejects.toBeInstanceOf(DirAlignError);
+          await expect(dpo.async(forward, params, bad as never)).rejects.toBeInstanceOf(
+            DirAlignError,
+          );
         }
       }
       tree.dispose(dpo(frozen, params.head, batch).grads);
-      for (const bad of [wrong, ignorant]) expect(() => dpo(bad, params, batch)).toThrow(DirAlignError);
+      for (const bad of [wrong, ignorant])
+        expect(() => dpo(bad, params, batch)).toThrow(DirAlignError);
       expect(() => sequenceLogps(wrong, params, { labels: inJax.labels })).toThrow(DirAlignError);
       expect(() => dpo(f, params, { ...inJax, labels: inJax.reference })).toThrow(DirAlignError);
     };
@@ -399,9 +517,11 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const slots = liveSlots;
     for (let i = 0; i < 2; i++) await round();
     expect(liveSlots).toBe(slots);
-    expect([...tree.leaves<JaxArray>(params), ...tree.leaves<JaxArray>(inJax), words].map(({ refCount }) => refCount)).toEqual(
-      Array.from({ length: 8 }, () => 1),
-    );
+    expect(
+      [...tree.leaves<JaxArray>(params), ...tree.leaves<JaxArray>(inJax), words].map(
+        ({ refCount }) => refCount,
+      ),
+    ).toEqual(Array.from({ length: 8 }, () => 1));
     expect(tree.leaves<JaxArray>(params).map(floats)).toEqual(before);
     // That slots are counted at all.
     dpo(f, params, batch);
@@ -411,7 +531,8 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
   test.each(['logits', 'hidden'])('trains a model from %s', (from) => {
     const { tokens, labels } = pairsOfWords(generator(10), 6);
     const words = wordsOf(tokens.flat());
-    const forward: JaxForward<Model> = (p) => (from === 'logits' ? logitsOf(p, words) : layerOf(p, words));
+    const forward: JaxForward<Model> = (p) =>
+      from === 'logits' ? logitsOf(p, words) : layerOf(p, words);
     let params = model(generator(11));
     const { logps: reference } = sequenceLogps(forward, params, { labels });
     const dpo = jaxDirAlignLoss(dirAlignLoss('dpo', 0.5));
@@ -441,7 +562,11 @@ describe('what is refused', () => {
   const random = generator(13);
   const identity = (x: JaxArray): JaxArray => x;
   const x = (shape: number[] = [S, T, V]): JaxArray => np.array(logits, { shape });
-  const layer = () => ({ hidden: array(random, [S, T, H]), weight: array(random, [V, H]), bias: array(random, [V]) });
+  const layer = () => ({
+    hidden: array(random, [S, T, H]),
+    weight: array(random, [V, H]),
+    bias: array(random, [V]),
+  });
   const labels = (shape: number[] = [S, T]): JaxArray => np.array(batch.labels, { shape });
   const freed = <A extends JaxArray>(array: A): A => (array.dispose(), array);
   type Call = (step: typeof loss | typeof loss.async) => unknown;
@@ -461,8 +586,20 @@ describe('what is refused', () => {
       'OPTION',
       ['params:', 'Float32Array'],
     ],
-    ['freed params', (f) => f(identity, freed(x()), batch), TypeError, 'SHAPE', ['params: the array is freed', '.ref']],
-    ['no batch', (f) => f(identity, x(), undefined as never), TypeError, 'OPTION', ['batch: expected an object, not undefined']],
+    [
+      'freed params',
+      (f) => f(identity, freed(x()), batch),
+      TypeError,
+      'SHAPE',
+      ['params: the array is freed', '.ref'],
+    ],
+    [
+      'no batch',
+      (f) => f(identity, x(), undefined as never),
+      TypeError,
+      'OPTION',
+      ['batch: expected an object, not undefined'],
+    ],
     [
       'a key of no batch',
       (f) => f(identity, x(), { ...batch, shape: [] } as never),
@@ -484,8 +621,20 @@ describe('what is refused', () => {
       'OPTION',
       ["run.gradient: 'factored'"],
     ],
-    ['memory for logits', (f) => f(identity, x(), batch, { memory: 1e9 }), TypeError, 'OPTION', ['run.memory']],
-    ['too little memory', (f) => f((p) => p, layer(), batch, { memory: 1 }), RangeError, 'OPTION', ['memory: 1 bytes']],
+    [
+      'memory for logits',
+      (f) => f(identity, x(), batch, { memory: 1e9 }),
+      TypeError,
+      'OPTION',
+      ['run.memory'],
+    ],
+    [
+      'too little memory',
+      (f) => f((p) => p, layer(), batch, { memory: 1 }),
+      RangeError,
+      'OPTION',
+      ['memory: 1 bytes'],
+    ],
     [
       'nothing returned',
       (f) => f((() => undefined) as never, x(), batch),
@@ -678,7 +827,10 @@ test('a model on another device than the default one', async () => {
   expect(largest(grads.dataSync() as Float32Array)).toBeGreaterThan(0.01);
 });
 
-/** Of the same logits up to their last bits: the cpu device rounds otherwise under a tape than without one. */
+/**
+ * Of the same logits up to their last bits: the cpu device rounds otherwise under a tape than
+ * without one.
+ */
 function expectNear(found: JaxLossValues, expected: JaxLossValues): void {
   expect(found).not.toHaveProperty('grads');
   const misses = new Misses();
@@ -713,14 +865,22 @@ function dpoOfOps(
   return nn.softplus(ratios.mul(signs).sum(0)).mean();
 }
 
-/** Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two words are prompt. */
+/**
+ * Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two
+ * words are prompt.
+ */
 function pairsOfWords(random: Random, pairs: number): { tokens: number[][]; labels: Int32Array } {
   const starts = Array.from({ length: pairs }, () => integer(random, 0, V - 1));
   const walk = (start: number, by: number): number[] =>
-    Array.from({ length: T + 1 }, (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V);
+    Array.from(
+      { length: T + 1 },
+      (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V,
+    );
   const words = [1, -1].flatMap((by) => starts.map((start) => walk(start, by)));
   return {
     tokens: words.map((w) => w.slice(0, T)),
-    labels: Int32Array.from(words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word)))),
+    labels: Int32Array.from(
+      words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word))),
+    ),
   };
 }

@@ -1,4 +1,5 @@
-// Processes and workers that end in mid-computation, and what is left of calls that are over: nothing.
+// Processes and workers that end in mid-computation, and what is left of calls that are over:
+// nothing.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compilePackage, type Compiled } from './support/compiled.js';
 import { expectFlat, leakEnvironment, type LeakReport } from './support/leaks.js';
@@ -25,7 +26,10 @@ describe('processes and workers', () => {
   });
 
   test('10 workers terminated in the middle of an output layer', async () => {
-    expect(await run('terminate.mjs', ['10', 'hidden'])).toEqual({ stdout: 'terminated 10', stderr: '' });
+    expect(await run('terminate.mjs', ['10', 'hidden'])).toEqual({
+      stdout: 'terminated 10',
+      stderr: '',
+    });
   });
 
   test('workers terminated four at a time, and calls aborted, at random moments', async () => {
@@ -55,26 +59,36 @@ describe('processes and workers', () => {
   });
 
   test('a batch lives as long as its computation, and no longer', async () => {
-    expect(await run('collect.mjs', [], ['--expose-gc'])).toEqual({ stdout: 'collected', stderr: '' });
+    expect(await run('collect.mjs', [], ['--expose-gc'])).toEqual({
+      stdout: 'collected',
+      stderr: '',
+    });
   });
 });
 
 describe('memory', () => {
-  test.runIf(process.platform === 'linux')('an output layer takes the workspace that it was given, and no more', async () => {
-    const { stdout, stderr } = await run('hidden-memory.mjs', [], ['--expose-gc']);
-    expect(stderr).toBe('');
-    interface Taken {
-      readonly memory: number;
-      readonly growth: number;
-    }
-    // In MiB, with little workspace, and with enough for all of the logits.
-    const { logits, little, much } = JSON.parse(stdout) as { logits: number; little: Taken; much: Taken };
-    expect(little.memory).toBeLessThanOrEqual(8);
-    expect(little.growth).toBeLessThan(2 * little.memory);
-    // It was a measurement.
-    expect(much.memory).toBeGreaterThan(logits / 2);
-    expect(much.growth).toBeGreaterThan(logits / 2);
-  });
+  test.runIf(process.platform === 'linux')(
+    'an output layer takes the workspace that it was given, and no more',
+    async () => {
+      const { stdout, stderr } = await run('hidden-memory.mjs', [], ['--expose-gc']);
+      expect(stderr).toBe('');
+      interface Taken {
+        readonly memory: number;
+        readonly growth: number;
+      }
+      // In MiB, with little workspace, and with enough for all of the logits.
+      const { logits, little, much } = JSON.parse(stdout) as {
+        logits: number;
+        little: Taken;
+        much: Taken;
+      };
+      expect(little.memory).toBeLessThanOrEqual(8);
+      expect(little.growth).toBeLessThan(2 * little.memory);
+      // It was a measurement.
+      expect(much.memory).toBeGreaterThan(logits / 2);
+      expect(much.growth).toBeGreaterThan(logits / 2);
+    },
+  );
 
   test('is flat over thousands of calls of every kind', async () => {
     const { stdout, stderr } = await run('leak.mjs', [], ['--expose-gc']);

@@ -29,7 +29,10 @@ describe('JSON lines', () => {
   test('a line for each step, with the metrics of a loss', async () => {
     const file = path.join(folder, 'steps.jsonl');
     const logger = jsonLinesLogger(file);
-    const { loss, metrics } = dirAlignLoss('simpo', 2)(randomBatch({ seed: 1, sequences: 4, tokens: 3, vocab: 9 }));
+    const { loss, metrics } = dirAlignLoss(
+      'simpo',
+      2,
+    )(randomBatch({ seed: 1, sequences: 4, tokens: 3, vocab: 9 }));
     const since = Date.now() / 1000;
     logger.log(0, metrics);
     logger.log(7, { loss, ...metrics });
@@ -51,7 +54,9 @@ describe('JSON lines', () => {
     await logger.close();
     const lines = fs.readFileSync(file, 'utf8').split('\n');
     expect(lines.slice(0, 2)).toEqual(['{"step":1,"loss":1}', '{"step":2,"lo']);
-    expect(lines.slice(2, 4).map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([3, 4]);
+    expect(lines.slice(2, 4).map((line) => (JSON.parse(line) as { step: number }).step)).toEqual([
+      3, 4,
+    ]);
     expect(lines[4]).toBe('');
   });
 
@@ -60,7 +65,9 @@ describe('JSON lines', () => {
     const logger = jsonLinesLogger(file);
     logger.log(1, { a: NaN, b: Infinity, c: undefined, d: -0.5 });
     await logger.close();
-    expect(linesOf(file)).toEqual([{ step: 1, time: expect.any(Number) as number, a: null, b: null, d: -0.5 }]);
+    expect(linesOf(file)).toEqual([
+      { step: 1, time: expect.any(Number) as number, a: null, b: null, d: -0.5 },
+    ]);
   });
 
   test('ten thousand steps in one turn arrive in order, and the loop is not waited for', async () => {
@@ -70,7 +77,9 @@ describe('JSON lines', () => {
     // Nothing was written while the loop was busy.
     expect(fs.existsSync(file)).toBe(false);
     await logger.close();
-    expect(linesOf(file).map((line) => (line as { step: number }).step)).toEqual(Array.from({ length: 10_000 }, (_, i) => i));
+    expect(linesOf(file).map((line) => (line as { step: number }).step)).toEqual(
+      Array.from({ length: 10_000 }, (_, i) => i),
+    );
   });
 
   test('a slow stream is waited for, and stays open', async () => {
@@ -101,7 +110,10 @@ describe('JSON lines', () => {
     });
     const logger = jsonLinesLogger(broken);
     logger.log(1, { loss: 1 });
-    await expect(logger.flush()).rejects.toMatchObject({ code: 'ERR_DIRALIGN_FILE', message: /no more room/ });
+    await expect(logger.flush()).rejects.toMatchObject({
+      code: 'ERR_DIRALIGN_FILE',
+      message: /no more room/,
+    });
     expectRefusal(
       thrownBy(() => {
         logger.log(2, { loss: 1 });
@@ -114,7 +126,7 @@ describe('JSON lines', () => {
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // TensorBoard
 
 /** CRC-32C bit by bit, from its polynomial: independent of the table of the writer. */
@@ -166,7 +178,10 @@ function fieldsOf(message: Buffer): [field: number, value: Buffer | bigint][] {
   while (offset < message.length) {
     const tag = Number(varint());
     const kind = tag & 7;
-    fields.push([tag >> 3, kind === 0 ? varint() : take(kind === 1 ? 8 : kind === 5 ? 4 : Number(varint()))]);
+    fields.push([
+      tag >> 3,
+      kind === 0 ? varint() : take(kind === 1 ? 8 : kind === 5 ? 4 : Number(varint())),
+    ]);
   }
   return fields;
 }
@@ -221,7 +236,10 @@ describe('event files of TensorBoard', () => {
   test('the version, then an event for each step with its scalars', async () => {
     const directory = path.join(folder, 'runs/first');
     const logger = tensorBoardLogger(directory);
-    const { loss, metrics } = dirAlignLoss('simpo', 2)(randomBatch({ seed: 2, sequences: 4, tokens: 3, vocab: 9 }));
+    const { loss, metrics } = dirAlignLoss(
+      'simpo',
+      2,
+    )(randomBatch({ seed: 2, sequences: 4, tokens: 3, vocab: 9 }));
     logger.log(0, { loss, ...metrics });
     await logger.flush();
     // Beyond 32 bits, names beyond ASCII, numbers beyond JSON.
@@ -234,7 +252,9 @@ describe('event files of TensorBoard', () => {
     expect(events.map(({ version }) => version)).toEqual(['brain.Event:2', undefined, undefined]);
     expect(events.map(({ step }) => step)).toEqual([undefined, 0n, BigInt(2 ** 40 + 1)]);
     const logged: Record<string, number | undefined> = { loss, ...metrics };
-    const rounded = Object.fromEntries(Object.entries(logged).map(([name, x]) => [name, Math.fround(x ?? NaN)]));
+    const rounded = Object.fromEntries(
+      Object.entries(logged).map(([name, x]) => [name, Math.fround(x ?? NaN)]),
+    );
     expect(events[1]?.scalars).toEqual(rounded);
     expect(events[2]?.scalars).toEqual({ größe: NaN, tiny: Math.fround(1e-40), large: -Infinity });
     for (const { time } of events) expect(Math.abs(time - Date.now() / 1000)).toBeLessThan(600);
@@ -273,13 +293,18 @@ describe.each<[string, (name: string) => Logger]>([
     const folderOf = `kinds ${kind}`;
     fs.mkdirSync(path.join(folder, folderOf));
     const logger = make(folderOf);
-    for (const step of [-1, 1.5, NaN, Infinity, 2 ** 53]) expectRefusal(log(logger, step, {}), RangeError, 'OPTION', ['step: ']);
-    for (const step of ['1', undefined, null, 1n]) expectRefusal(log(logger, step, {}), TypeError, 'OPTION', ['step: ']);
+    for (const step of [-1, 1.5, NaN, Infinity, 2 ** 53])
+      expectRefusal(log(logger, step, {}), RangeError, 'OPTION', ['step: ']);
+    for (const step of ['1', undefined, null, 1n])
+      expectRefusal(log(logger, step, {}), TypeError, 'OPTION', ['step: ']);
     for (const values of [undefined, null, 3, [1], new Float32Array(1)]) {
       expectRefusal(log(logger, 1, values), TypeError, 'OPTION', ['values: expected an object']);
     }
-    expectRefusal(log(logger, 1, { loss: '0.5' }), TypeError, 'OPTION', ["values['loss']: expected a number, not '0.5'"]);
-    if (kind === 'JSON lines') expectRefusal(log(logger, 1, { step: 5 }), TypeError, 'OPTION', ["values['step']"]);
+    expectRefusal(log(logger, 1, { loss: '0.5' }), TypeError, 'OPTION', [
+      "values['loss']: expected a number, not '0.5'",
+    ]);
+    if (kind === 'JSON lines')
+      expectRefusal(log(logger, 1, { step: 5 }), TypeError, 'OPTION', ["values['step']"]);
     // And what was refused leaves no trace.
     logger.log(1, { loss: 1 });
     await logger.close();

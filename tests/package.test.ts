@@ -1,5 +1,5 @@
-// The tarball, installed into an empty project. `npm run test:installers` does the same with pnpm, yarn and bun, which it
-// fetches; with npm nothing comes over the network.
+// The tarball, installed into an empty project. `npm run test:installers` does the same with pnpm,
+// yarn and bun, which it fetches; with npm nothing comes over the network.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -37,11 +37,19 @@ interface Report {
   readonly safetensors: boolean;
   readonly cuda: string;
   readonly loss?: number;
-  readonly error?: { readonly code: string; readonly message: string; readonly isDirAlignError: boolean };
+  readonly error?: {
+    readonly code: string;
+    readonly message: string;
+    readonly isDirAlignError: boolean;
+  };
 }
 
 function run(cwd: string, command: string, args: readonly string[], PATH = process.env.PATH) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: 'utf8', env: { ...process.env, PATH } });
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    env: { ...process.env, PATH },
+  });
   if (error) throw error;
   return { status, stdout, output: `${stdout}${stderr}` };
 }
@@ -49,24 +57,35 @@ function run(cwd: string, command: string, args: readonly string[], PATH = proce
 function mustRun(...args: Parameters<typeof run>) {
   const result = run(...args);
   if (result.status !== 0)
-    throw new Error(`${args[1]} ${args[2].join(' ')} ended with ${String(result.status)}:\n${result.output}`);
+    throw new Error(
+      `${args[1]} ${args[2].join(' ')} ended with ${String(result.status)}:\n${result.output}`,
+    );
   return result;
 }
 
 function onPath(command: string): string {
-  const directory = (process.env.PATH ?? '').split(path.delimiter).find((d) => existsSync(path.join(d, command)));
+  const directory = (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .find((d) => existsSync(path.join(d, command)));
   if (directory === undefined) throw new Error(`${command} is not on the PATH`);
   return path.join(directory, command);
 }
 
-/** Packs a copy of the package, so that the repository's own prebuilds and dist stay as they are. */
+/**
+ * Packs a copy of the package, so that the repository's own prebuilds and dist stay as they are.
+ */
 function pack(name: string, addon?: string): string {
   const stage = path.join(temporary, name);
   mkdirSync(stage);
-  const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { readonly files: readonly string[] };
-  const listed = files.map((file) => file.replace(/\/.*/, '')).filter((entry) => !['dist', 'prebuilds'].includes(entry));
+  const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+    readonly files: readonly string[];
+  };
+  const listed = files
+    .map((file) => file.replace(/\/.*/, ''))
+    .filter((entry) => !['dist', 'prebuilds'].includes(entry));
   for (const entry of new Set(['package.json', 'README.md', 'LICENSE', ...listed])) {
-    if (existsSync(path.join(root, entry))) cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
+    if (existsSync(path.join(root, entry)))
+      cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
   }
   cpSync(path.join(temporary, 'dist'), path.join(stage, 'dist'), { recursive: true });
   if (addon !== undefined) {
@@ -79,16 +98,26 @@ function pack(name: string, addon?: string): string {
   return path.join(stage, tarball);
 }
 
-/** An empty project with the tarball installed; the install must need neither a compiler nor anyone's leave to run scripts. */
+/**
+ * An empty project with the tarball installed; the install must need neither a compiler nor
+ * anyone's leave to run scripts.
+ */
 function install(installer: string, tarball: string): string {
   const project = mkdtempSync(path.join(temporary, `${installer}-`));
   const wanted: Record<string, string> = { diralign: `file:${tarball}` };
   // Offline, npm takes the dependencies from the repository's own node_modules.
-  if (installer === 'npm') for (const name of dependencies) wanted[name] = `file:${path.join(root, 'node_modules', name)}`;
-  writeFileSync(path.join(project, 'package.json'), JSON.stringify({ private: true, type: 'module', dependencies: wanted }));
+  if (installer === 'npm')
+    for (const name of dependencies) wanted[name] = `file:${path.join(root, 'node_modules', name)}`;
+  writeFileSync(
+    path.join(project, 'package.json'),
+    JSON.stringify({ private: true, type: 'module', dependencies: wanted }),
+  );
   const command = installer === 'npm' ? 'npm' : path.join(tools, 'node_modules', '.bin', installer);
   // Yarn would take another tarball of this name and version from its cache.
-  const options: Record<string, string[]> = { npm: ['--offline'], yarn: ['--cache-folder', path.join(project, '.cache')] };
+  const options: Record<string, string[]> = {
+    npm: ['--offline'],
+    yarn: ['--cache-folder', path.join(project, '.cache')],
+  };
   const { output } = mustRun(project, command, ['install', ...(options[installer] ?? [])], bare);
   expect(output).not.toMatch(/allow-?scripts|ignored build scripts|blocked|node-gyp rebuild/i);
   cpSync(path.join(root, 'tests', 'package', 'consumer.mjs'), path.join(project, 'consumer.mjs'));
@@ -96,7 +125,9 @@ function install(installer: string, tarball: string): string {
 }
 
 function consume(project: string, ...nodeOptions: string[]): Report {
-  return JSON.parse(mustRun(project, 'node', [...nodeOptions, 'consumer.mjs'], bare).stdout) as Report;
+  return JSON.parse(
+    mustRun(project, 'node', [...nodeOptions, 'consumer.mjs'], bare).stdout,
+  ) as Report;
 }
 
 let withAddon: string;
@@ -108,7 +139,8 @@ beforeAll(() => {
   symlinkSync(realpathSync(onPath('npm')), path.join(bare, 'npm'));
   symlinkSync('/bin/sh', path.join(bare, 'sh'));
   const toFetch = installers.flatMap((installer) => fetched[installer] ?? []);
-  if (toFetch.length > 0) mustRun(temporary, 'npm', ['install', '--prefix', tools, '--no-save', ...toFetch]);
+  if (toFetch.length > 0)
+    mustRun(temporary, 'npm', ['install', '--prefix', tools, '--no-save', ...toFetch]);
   mustRun(root, path.join(root, 'node_modules/.bin/tsc'), [
     '-p',
     'tsconfig.build.json',
@@ -126,14 +158,25 @@ afterAll(() => {
 describe.each(installers)('installed by %s', (installer) => {
   test('with a prebuilt addon: import and require give one library that works', () => {
     const report = consume(install(installer, withAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, safetensors: true, version: '0.1.0' });
+    expect(report).toMatchObject({
+      sameClass: true,
+      reference: true,
+      data: true,
+      safetensors: true,
+      version: '0.1.0',
+    });
     expect(report.error).toBeUndefined();
     expect(report.loss).toBeCloseTo(Math.LN2, 7);
   });
 
   test('without one: import works, and the first use says how to build', () => {
     const report = consume(install(installer, withoutAddon));
-    expect(report).toMatchObject({ sameClass: true, reference: true, data: true, safetensors: true });
+    expect(report).toMatchObject({
+      sameClass: true,
+      reference: true,
+      data: true,
+      safetensors: true,
+    });
     expect(report.error).toMatchObject({ code: 'ERR_DIRALIGN_LOAD', isDirAlignError: true });
     expect(report.error?.message).toContain('npx diralign build');
   });
@@ -146,13 +189,21 @@ test('npx diralign build: names the tools that are missing, and builds with CMak
   expect(refused.output).toMatch(/apt-get install -y cmake g\+\+/);
 
   const build = (...settings: string[]) =>
-    mustRun(project, 'npm', ['exec', '--offline', '--', 'diralign', 'build', ...settings.flatMap((setting) => ['-D', setting])]);
+    mustRun(project, 'npm', [
+      'exec',
+      '--offline',
+      '--',
+      'diralign',
+      'build',
+      ...settings.flatMap((setting) => ['-D', setting]),
+    ]);
   expect(build('DIRALIGN_CUDA=OFF').output).toContain('without CUDA');
   const without = consume(project);
   expect(without.loss).toBeCloseTo(Math.LN2, 7);
   expect(without.cuda).toContain('contains no CUDA');
 
-  // The kernels from the tarball, where there is an nvcc: for one architecture, which is enough to see that all is there.
+  // The kernels from the tarball, where there is an nvcc: for one architecture, which is enough to
+  // see that all is there.
   const { output } = build('DIRALIGN_CUDA=AUTO', 'DIRALIGN_CUDA_ARCHITECTURES=75-virtual');
   expect(output).toMatch(/with CUDA \d+|without CUDA \((no nvcc found|nvcc .* is older)/);
   const report = consume(project);
@@ -186,5 +237,7 @@ test('the tarball holds what it should and nothing else', () => {
   ]) {
     expect(files).toContain(`package/${needed}`);
   }
-  expect(files.filter((file) => /binding\.gyp|tests?\/|\.map$|node_modules|package-lock/.test(file))).toEqual([]);
+  expect(
+    files.filter((file) => /binding\.gyp|tests?\/|\.map$|node_modules|package-lock/.test(file)),
+  ).toEqual([]);
 });

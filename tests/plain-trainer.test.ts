@@ -17,7 +17,9 @@ test('the hand-written trainer learns to prefer', () => {
   const copy = path.join(path.dirname(fileURLToPath(compiled.url)), 'plain-trainer.mjs');
   fs.copyFileSync(example, copy);
   const runs = path.join(path.dirname(copy), 'runs');
-  const lines = execFileSync(process.execPath, [copy, runs], { encoding: 'utf8' }).trim().split('\n');
+  const lines = execFileSync(process.execPath, [copy, runs], { encoding: 'utf8' })
+    .trim()
+    .split('\n');
   const rows = lines.map((line) => line.split(' ').map(Number));
   expect(rows.map(([step]) => step)).toEqual([0, 10, 20, 30, 40, 50]);
   const losses = rows.map((row) => at(row, 1));

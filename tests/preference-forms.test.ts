@@ -1,4 +1,5 @@
-// The forms in which preference data come: whatever the file does, the question is in the prompt, once, and nothing is lost.
+// The forms in which preference data come: whatever the file does, the question is in the prompt,
+// once, and nothing is lost.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { readPreferences, type Message, type PreferenceRecord } from '../ts/data/index.js';
@@ -33,7 +34,10 @@ const brief = system('Be brief.');
 const briefly = { prompt: [brief, ...asked], chosen: right, rejected: wrong };
 const bothBriefly = { chosen: [brief, ...both.chosen], rejected: [brief, ...both.rejected] };
 /** The same pair with something before each completion. */
-const after = (turns: readonly object[]) => ({ chosen: [...turns, ...right], rejected: [...turns, ...wrong] });
+const after = (turns: readonly object[]) => ({
+  chosen: [...turns, ...right],
+  rejected: [...turns, ...wrong],
+});
 
 describe('one pair in many forms', () => {
   test.each<[string, object]>([
@@ -44,14 +48,32 @@ describe('one pair in many forms', () => {
     ['a prompt that is an empty list, in both', { prompt: [], ...both }],
     ['text apart', { prompt: question, chosen: right, rejected: wrong }],
     ['text, and in both', { prompt: question, ...both }],
-    ['text up to whitespace, and in both', { prompt: `\n ${question.replaceAll(' ', '  ')}\t`, ...both }],
+    [
+      'text up to whitespace, and in both',
+      { prompt: `\n ${question.replaceAll(' ', '  ')}\t`, ...both },
+    ],
     ['messages, and in both', { prompt: asked, ...both }],
-    ['messages up to whitespace, and in both', { prompt: asked, ...after([user(` ${question}\n`)]) }],
-    ['messages, and in both with further fields', { prompt: asked, ...after([{ ...user(question), id: 7 }]) }],
+    [
+      'messages up to whitespace, and in both',
+      { prompt: asked, ...after([user(` ${question}\n`)]) },
+    ],
+    [
+      'messages, and in both with further fields',
+      { prompt: asked, ...after([{ ...user(question), id: 7 }]) },
+    ],
     ['messages, and in one of the two', { ...pair, chosen: both.chosen }],
-    ['text apart from one of the two', { prompt: question, chosen: right, rejected: both.rejected }],
-    ['messages, and completions of text', { prompt: asked, chosen: 'It has 29.', rejected: 'It has 28.' }],
-    ['fields that are null', { ...after([{ ...user(question), name: null, tool_calls: null }]), prompt: null }],
+    [
+      'text apart from one of the two',
+      { prompt: question, chosen: right, rejected: both.rejected },
+    ],
+    [
+      'messages, and completions of text',
+      { prompt: asked, chosen: 'It has 29.', rejected: 'It has 28.' },
+    ],
+    [
+      'fields that are null',
+      { ...after([{ ...user(question), name: null, tool_calls: null }]), prompt: null },
+    ],
     [
       'text as ChatML has it, and in both',
       { prompt: `<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`, ...both },
@@ -64,7 +86,10 @@ describe('one pair in many forms', () => {
       },
     ],
     ['text as Mistral has it, and in both', { prompt: `<s>[INST] ${question} [/INST]`, ...both }],
-    ['text as HH-RLHF has it, and in both', { prompt: `\n\nHuman: ${question}\n\nAssistant:`, ...both }],
+    [
+      'text as HH-RLHF has it, and in both',
+      { prompt: `\n\nHuman: ${question}\n\nAssistant:`, ...both },
+    ],
   ])('%s', async (_, record) => {
     expect(await form(record)).toEqual(pair);
   });
@@ -73,11 +98,20 @@ describe('one pair in many forms', () => {
     ['system message and prompt apart', briefly],
     ['both in both', bothBriefly],
     ['text, and in both', { prompt: question, ...bothBriefly }],
-    ['text of both, and in both', { prompt: `Be brief. ${question}`.replace('. ', '.\n\n'), ...bothBriefly }],
-    ['text as a template has it, without the system message', { prompt: `Human: ${question}\n\nAssistant:`, ...bothBriefly }],
+    [
+      'text of both, and in both',
+      { prompt: `Be brief. ${question}`.replace('. ', '.\n\n'), ...bothBriefly },
+    ],
+    [
+      'text as a template has it, without the system message',
+      { prompt: `Human: ${question}\n\nAssistant:`, ...bothBriefly },
+    ],
     [
       'text as a template has it, with it',
-      { prompt: `<|system|>\nBe brief.</s>\n<|user|>\n${question}</s>\n<|assistant|>`, ...bothBriefly },
+      {
+        prompt: `<|system|>\nBe brief.</s>\n<|user|>\n${question}</s>\n<|assistant|>`,
+        ...bothBriefly,
+      },
     ],
     ['text apart, the system message in both', { prompt: question, ...after([brief]) }],
     ['prompt apart, and both in both', { prompt: asked, ...bothBriefly }],
@@ -94,8 +128,14 @@ describe('one pair in many forms', () => {
   test.each<[string, object]>([
     ['apart', later],
     ['in both', after([...earlier, ...asked])],
-    ['in both, and text of the last question', { prompt: question, ...after([...earlier, ...asked]) }],
-    ['in both, and text of the first question', { prompt: 'Which year?', ...after([...earlier, ...asked]) }],
+    [
+      'in both, and text of the last question',
+      { prompt: question, ...after([...earlier, ...asked]) },
+    ],
+    [
+      'in both, and text of the first question',
+      { prompt: 'Which year?', ...after([...earlier, ...asked]) },
+    ],
     [
       'in both, and text of all of it',
       {
@@ -104,16 +144,25 @@ describe('one pair in many forms', () => {
       },
     ],
     ['apart, and in both', { prompt: [...earlier, ...asked], ...after([...earlier, ...asked]) }],
-    ['in both, and its last question as a message', { prompt: asked, ...after([...earlier, ...asked]) }],
+    [
+      'in both, and its last question as a message',
+      { prompt: asked, ...after([...earlier, ...asked]) },
+    ],
     ['apart, and its last question in both', { prompt: [...earlier, ...asked], ...both }],
-    ['text of the first question, and the rest in both', { prompt: 'Which year?', ...after([...earlier.slice(1), ...asked]) }],
+    [
+      'text of the first question, and the rest in both',
+      { prompt: 'Which year?', ...after([...earlier.slice(1), ...asked]) },
+    ],
   ])('with earlier turns: %s', async (_, record) => {
     expect(await form(record)).toEqual(later);
   });
 });
 
 describe("what both completions begin with is not the prompt at the question's price", () => {
-  const call = { ...assistant(''), tool_calls: [{ function: { name: 'days', arguments: '{"month":"2028-02"}' } }] };
+  const call = {
+    ...assistant(''),
+    tool_calls: [{ function: { name: 'days', arguments: '{"month":"2028-02"}' } }],
+  };
   const calling = [call, tool('29')];
 
   test('a tool call, the question apart', async () => {
@@ -130,7 +179,10 @@ describe("what both completions begin with is not the prompt at the question's p
   });
 
   test('another question: the text may be what it is about', async () => {
-    expect(await form({ prompt: 'The calendar', ...both })).toEqual({ ...pair, prompt: [user('The calendar'), ...asked] });
+    expect(await form({ prompt: 'The calendar', ...both })).toEqual({
+      ...pair,
+      prompt: [user('The calendar'), ...asked],
+    });
     expect(await form({ prompt: 'The calendar', ...bothBriefly })).toEqual({
       ...pair,
       prompt: [brief, user('The calendar'), ...asked],
@@ -140,7 +192,9 @@ describe("what both completions begin with is not the prompt at the question's p
   test('text is found as words, not as letters', async () => {
     // "his" stands in "this", and "days" in "holidays".
     const holidays = { prompt: 'his days', ...after([user('Is this holidays?')]) };
-    expect(await form(holidays)).toMatchObject({ prompt: [user('his days'), user('Is this holidays?')] });
+    expect(await form(holidays)).toMatchObject({
+      prompt: [user('his days'), user('Is this holidays?')],
+    });
     expect(await form({ prompt: 'this', ...after([user('Is this holidays?')]) })).toMatchObject({
       prompt: [user('Is this holidays?')],
     });
@@ -150,7 +204,11 @@ describe("what both completions begin with is not the prompt at the question's p
     const chosen = [assistant('Wait.'), user('Now?'), ...right];
     const rejected = [assistant('No.'), user('Now?'), ...wrong];
     expect(await form({ ...pair, chosen, rejected })).toEqual({ ...pair, chosen, rejected });
-    expect(await form({ prompt: question, chosen, rejected })).toEqual({ ...pair, chosen, rejected });
+    expect(await form({ prompt: question, chosen, rejected })).toEqual({
+      ...pair,
+      chosen,
+      rejected,
+    });
   });
 
   test('messages of the prompt have their place: a system message in a completion stays there', async () => {
@@ -160,8 +218,12 @@ describe("what both completions begin with is not the prompt at the question's p
 
   test('questions that differ by a field are different questions', async () => {
     const [first, second] = ['a.png', 'b.png'].map((image) => ({ ...user(question), image }));
-    await expect(form({ chosen: [first, ...right], rejected: [second, ...wrong] })).rejects.toThrow(/different messages/);
-    expect(await form({ chosen: [first, ...right], rejected: [first, ...wrong] })).toMatchObject({ prompt: [first] });
+    await expect(form({ chosen: [first, ...right], rejected: [second, ...wrong] })).rejects.toThrow(
+      /different messages/,
+    );
+    expect(await form({ chosen: [first, ...right], rejected: [first, ...wrong] })).toMatchObject({
+      prompt: [first],
+    });
   });
 });
 
@@ -176,7 +238,8 @@ test('in any form: every turn of the file is there, once', async () => {
     shared: turns('shared', 2),
     chosen: turns('chosen', 2),
     rejected: turns('rejected', 2),
-    // Whether the prompt is apart, as what, and with the system message; and which completions begin with it.
+    // Whether the prompt is apart, as what, and with the system message; and which completions
+    // begin with it.
     apart: fc.constantFrom('no', 'question', 'messages', 'last message'),
     systemApart: fc.boolean(),
     inChosen: fc.constantFrom('no', 'all', 'question'),
@@ -198,26 +261,38 @@ test('in any form: every turn of the file is there, once', async () => {
       'last message': [...(given.systemApart ? lead : []), ...asked],
     };
     const prompt = prompts[given.apart];
-    // One completion with earlier turns that neither the prompt nor the other has: no such row is known.
-    const isOdd = given.earlier.length > 0 && (given.apart === 'question' || given.apart === 'last message');
+    // One completion with earlier turns that neither the prompt nor the other has: no such row is
+    // known.
+    const isOdd =
+      given.earlier.length > 0 && (given.apart === 'question' || given.apart === 'last message');
     fc.pre(!isOdd || given.inChosen === given.inRejected);
-    const record = { prompt, chosen: side(given.inChosen, given.chosen), rejected: side(given.inRejected, given.rejected) };
+    const record = {
+      prompt,
+      chosen: side(given.inChosen, given.chosen),
+      rejected: side(given.inRejected, given.rejected),
+    };
     let preference: PreferenceRecord;
     try {
       preference = await readOne(record);
     } catch (error) {
       // Only where the two completions do not say the same about what comes before them.
-      if (given.inChosen === given.inRejected && (given.apart !== 'no' || given.inChosen !== 'no')) throw error;
+      if (given.inChosen === given.inRejected && (given.apart !== 'no' || given.inChosen !== 'no'))
+        throw error;
       return;
     }
     read++;
     for (const name of ['chosen', 'rejected'] as const) {
-      const found = [...(preference.prompt as readonly Message[]), ...(preference[name] as readonly Message[])];
+      const found = [
+        ...(preference.prompt as readonly Message[]),
+        ...(preference[name] as readonly Message[]),
+      ];
       const inPrompt = typeof prompt === 'string' ? asked : ((prompt ?? []) as readonly Message[]);
       const expected = new Set([...inPrompt, ...record[name]].map(({ content }) => content));
       const texts = found.map(({ content }) => content);
       expect(texts.filter((text) => expected.has(text)).sort()).toEqual([...expected].sort());
-      expect(texts.filter((text) => text === question)).toHaveLength(expected.has(question) ? 1 : 0);
+      expect(texts.filter((text) => text === question)).toHaveLength(
+        expected.has(question) ? 1 : 0,
+      );
       // What the other one has of the prompt may come in, and nothing else.
       expect(texts.length).toBe(new Set(texts).size);
     }
@@ -236,7 +311,10 @@ describe('equal completions', () => {
     ['text apart', { prompt: question, chosen: right, rejected: right }, equal],
     [
       'with earlier turns',
-      { chosen: [...asked, ...wrong, user('Sure?'), ...right], rejected: [...asked, ...wrong, user('Sure?'), ...right] },
+      {
+        chosen: [...asked, ...wrong, user('Sure?'), ...right],
+        rejected: [...asked, ...wrong, user('Sure?'), ...right],
+      },
       { ...equal, prompt: [...asked, ...wrong, user('Sure?')] },
     ],
     [
@@ -244,28 +322,48 @@ describe('equal completions', () => {
       { chosen: both.chosen, rejected: [...both.chosen, user('Sure?'), ...wrong] },
       { prompt: asked, chosen: right, rejected: [...right, user('Sure?'), ...wrong] },
     ],
-    ['text', { prompt: question, chosen: ' 29', rejected: ' 29' }, { prompt: question, chosen: ' 29', rejected: ' 29' }],
+    [
+      'text',
+      { prompt: question, chosen: ' 29', rejected: ' 29' },
+      { prompt: question, chosen: ' 29', rejected: ' 29' },
+    ],
   ])('%s', async (_, record, expected) => {
     expect(await form(record)).toEqual(expected);
   });
 });
 
 describe('messages as chat APIs have them', () => {
-  const toolCall = { type: 'function', id: 'c1', function: { name: 'weather', arguments: '{"city":"Oslo"}' } };
+  const toolCall = {
+    type: 'function',
+    id: 'c1',
+    function: { name: 'weather', arguments: '{"city":"Oslo"}' },
+  };
   const chosenOf = async (message: object): Promise<Message | undefined> => {
     const { chosen } = await readOne({ ...pair, chosen: [message] });
     return (chosen as readonly Message[])[0];
   };
 
   test.each<[string, object, object]>([
-    ['content null beside tool calls', { content: null, tool_calls: [toolCall] }, { content: '', tool_calls: [toolCall] }],
-    ['no content beside tool calls', { tool_calls: [toolCall] }, { content: '', tool_calls: [toolCall] }],
+    [
+      'content null beside tool calls',
+      { content: null, tool_calls: [toolCall] },
+      { content: '', tool_calls: [toolCall] },
+    ],
+    [
+      'no content beside tool calls',
+      { tool_calls: [toolCall] },
+      { content: '', tool_calls: [toolCall] },
+    ],
     [
       'a function call',
       { content: null, function_call: { name: 'f', arguments: '{}' } },
       { content: '', function_call: { name: 'f', arguments: '{}' } },
     ],
-    ['reasoning', { content: null, reasoning_content: 'Hm.' }, { content: '', reasoning_content: 'Hm.' }],
+    [
+      'reasoning',
+      { content: null, reasoning_content: 'Hm.' },
+      { content: '', reasoning_content: 'Hm.' },
+    ],
     ['content that is empty', { content: '' }, { content: '' }],
     [
       'parts of text',
@@ -282,7 +380,11 @@ describe('messages as chat APIs have them', () => {
       { content: ['It ', { text: 'rains' }, { type: 'output_text', text: '.' }] },
       { content: 'It rains.' },
     ],
-    ['no parts beside tool calls', { content: [], tool_calls: [toolCall] }, { content: '', tool_calls: [toolCall] }],
+    [
+      'no parts beside tool calls',
+      { content: [], tool_calls: [toolCall] },
+      { content: '', tool_calls: [toolCall] },
+    ],
     [
       'null wherever there is nothing',
       { content: 'a', name: null, audio: { id: null, data: 'x' } },
@@ -290,8 +392,15 @@ describe('messages as chat APIs have them', () => {
     ],
     [
       'null in what a tool is called with, which is a value',
-      { tool_calls: [{ id: null, function: { name: 'f', arguments: { city: 'Oslo', unit: null } } }] },
-      { content: '', tool_calls: [{ function: { name: 'f', arguments: { city: 'Oslo', unit: null } } }] },
+      {
+        tool_calls: [
+          { id: null, function: { name: 'f', arguments: { city: 'Oslo', unit: null } } },
+        ],
+      },
+      {
+        content: '',
+        tool_calls: [{ function: { name: 'f', arguments: { city: 'Oslo', unit: null } } }],
+      },
     ],
   ])('%s', async (_, given, expected) => {
     const message = await chosenOf({ role: 'assistant', ...given });
@@ -299,7 +408,10 @@ describe('messages as chat APIs have them', () => {
   });
 
   test('a tool that gives nothing back', async () => {
-    const { chosen } = await readOne({ ...pair, chosen: [{ role: 'tool', content: null, tool_call_id: 'c1' }, ...right] });
+    const { chosen } = await readOne({
+      ...pair,
+      chosen: [{ role: 'tool', content: null, tool_call_id: 'c1' }, ...right],
+    });
     expect(chosen).toEqual([{ role: 'tool', content: '', tool_call_id: 'c1' }, ...right]);
   });
 
@@ -333,9 +445,17 @@ describe('text', () => {
     ['a dialogue in both', full, texts],
     ['a dialogue in both, and apart', { prompt: dialogue, ...full }, texts],
     ['a dialogue in both, and its last question apart', { prompt: question, ...full }, texts],
-    ['a dialogue in both, and apart without whitespace', { prompt: dialogue.trim(), ...full }, texts],
+    [
+      'a dialogue in both, and apart without whitespace',
+      { prompt: dialogue.trim(), ...full },
+      texts,
+    ],
     ['a prompt that is null, a dialogue in both', { prompt: null, ...full }, texts],
-    ['equal dialogues', { chosen: full.chosen, rejected: full.chosen }, { ...texts, rejected: texts.chosen }],
+    [
+      'equal dialogues',
+      { chosen: full.chosen, rejected: full.chosen },
+      { ...texts, rejected: texts.chosen },
+    ],
     ['an empty answer', { chosen: full.chosen, rejected: dialogue }, { ...texts, rejected: '' }],
     [
       'answers that begin alike',
@@ -360,48 +480,92 @@ describe('text', () => {
 
   test('a prompt of several words that both begin with', async () => {
     const expected = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
-    expect(await form({ ...expected, chosen: 'The sky is blue.', rejected: 'The sky is green.' })).toEqual(expected);
     expect(
-      await form({ ...expected, prompt: ' The  sky is', chosen: 'The sky is blue.', rejected: 'The sky is green.' }),
+      await form({ ...expected, chosen: 'The sky is blue.', rejected: 'The sky is green.' }),
+    ).toEqual(expected);
+    expect(
+      await form({
+        ...expected,
+        prompt: ' The  sky is',
+        chosen: 'The sky is blue.',
+        rejected: 'The sky is green.',
+      }),
     ).toEqual({
       ...expected,
       prompt: ' The  sky is',
     });
     const code = { prompt: 'def f(x):\n    ', chosen: 'return x', rejected: 'pass' };
-    expect(await form({ ...code, chosen: code.prompt + code.chosen, rejected: code.prompt + code.rejected })).toEqual(code);
+    expect(
+      await form({
+        ...code,
+        chosen: code.prompt + code.chosen,
+        rejected: code.prompt + code.rejected,
+      }),
+    ).toEqual(code);
   });
 
   test.each<[string, object]>([
-    ['one of them begins with it', { prompt: 'The sky is', chosen: 'The sky is blue.', rejected: 'It is green.' }],
-    ['they go on with the word', { prompt: 'The sky is', chosen: 'The sky isn’t', rejected: 'The sky isolates' }],
-    ['a word that an answer may begin with', { prompt: 'Hello', chosen: 'Hello there!', rejected: 'Hello you.' }],
-    ['words that an answer may begin with', { prompt: 'Good morning', chosen: 'Good morning!', rejected: 'Good morning, sir.' }],
+    [
+      'one of them begins with it',
+      { prompt: 'The sky is', chosen: 'The sky is blue.', rejected: 'It is green.' },
+    ],
+    [
+      'they go on with the word',
+      { prompt: 'The sky is', chosen: 'The sky isn’t', rejected: 'The sky isolates' },
+    ],
+    [
+      'a word that an answer may begin with',
+      { prompt: 'Hello', chosen: 'Hello there!', rejected: 'Hello you.' },
+    ],
+    [
+      'words that an answer may begin with',
+      { prompt: 'Good morning', chosen: 'Good morning!', rejected: 'Good morning, sir.' },
+    ],
     ['a letter', { prompt: 'A', chosen: 'Apple', rejected: 'Another' }],
     ['nothing', { prompt: '', chosen: 'a', rejected: 'b' }],
     ['no words', { prompt: ' \n', chosen: ' \na', rejected: ' \nb' }],
-    ['the prompt and no answer', { prompt: 'The sky is', chosen: 'The sky is', rejected: 'The sky is' }],
+    [
+      'the prompt and no answer',
+      { prompt: 'The sky is', chosen: 'The sky is', rejected: 'The sky is' },
+    ],
     [
       'a dialogue that goes on after the prompt',
-      { prompt: 'Human: a\n\nAssistant:', chosen: ' b\n\nHuman: c\n\nAssistant: d', rejected: ' b\n\nHuman: c\n\nAssistant: e' },
+      {
+        prompt: 'Human: a\n\nAssistant:',
+        chosen: ' b\n\nHuman: c\n\nAssistant: d',
+        rejected: ' b\n\nHuman: c\n\nAssistant: e',
+      },
     ],
     [
       'an answer about a dialogue',
-      { prompt: 'Write one.', chosen: 'Human: a\nAssistant: b', rejected: 'Human: a\nAssistant: c' },
+      {
+        prompt: 'Write one.',
+        chosen: 'Human: a\nAssistant: b',
+        rejected: 'Human: a\nAssistant: c',
+      },
     ],
   ])('stays as it is: %s', async (_, record) => {
     expect(await form(record)).toEqual(record);
   });
 
   test('no question of a user, no prompt', async () => {
-    await expect(form({ chosen: '\n\nAssistant: a', rejected: '\n\nAssistant: b' })).rejects.toThrow(/prompt: is missing/);
-    await expect(form({ chosen: 'The sky is blue.', rejected: 'The sky is green.' })).rejects.toThrow(/prompt: is missing/);
+    await expect(
+      form({ chosen: '\n\nAssistant: a', rejected: '\n\nAssistant: b' }),
+    ).rejects.toThrow(/prompt: is missing/);
+    await expect(
+      form({ chosen: 'The sky is blue.', rejected: 'The sky is green.' }),
+    ).rejects.toThrow(/prompt: is missing/);
   });
 
   test('repetition without end takes no time without end', async () => {
     const [long, longer] = ['a'.repeat(2e6), 'a'.repeat(3e6)];
-    expect(await form({ prompt: long, ...after([user(longer)]) })).toMatchObject({ prompt: [user(long), user(longer)] });
+    expect(await form({ prompt: long, ...after([user(longer)]) })).toMatchObject({
+      prompt: [user(long), user(longer)],
+    });
     const spaces = ' '.repeat(1e6);
-    expect(await form({ prompt: `a${spaces}b`, chosen: `a${spaces}c`, rejected: `a${spaces}c` })).toMatchObject({
+    expect(
+      await form({ prompt: `a${spaces}b`, chosen: `a${spaces}c`, rejected: `a${spaces}c` }),
+    ).toMatchObject({
       chosen: `a${spaces}c`,
     });
   });

@@ -1,5 +1,5 @@
-// Preference data from JSONL: lines and sources, what is refused or skipped, and what the reader counts. The forms of records
-// are in preference-forms.test.ts.
+// Preference data from JSONL: lines and sources, what is refused or skipped, and what the reader
+// counts. The forms of records are in preference-forms.test.ts.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -31,7 +31,10 @@ function fileOf(content: string | Uint8Array): string {
   return file;
 }
 
-async function all(source: PreferenceSource, options?: ReadPreferencesOptions): Promise<PreferenceRecord[]> {
+async function all(
+  source: PreferenceSource,
+  options?: ReadPreferencesOptions,
+): Promise<PreferenceRecord[]> {
   const records: PreferenceRecord[] = [];
   for await (const record of readPreferences(source, options)) records.push(record);
   return records;
@@ -54,13 +57,19 @@ const read = { ...plain, record: {} };
 describe('readPreferences', () => {
   test('plain text and conversations, with their other fields', async () => {
     const tools = [{ type: 'function', function: { name: 'clock' } }];
-    const talk = { prompt: [user('Time?')], chosen: [assistant('Noon.')], rejected: [assistant('No.')] };
+    const talk = {
+      prompt: [user('Time?')],
+      chosen: [assistant('Noon.')],
+      rejected: [assistant('No.')],
+    };
     const lines = [
       plain,
       { ...plain, prompt: '', id: 7, scores: [1, null], images: null },
       { ...talk, tools, reference_chosen_logps: -12.5, __proto__: null },
     ];
-    const records = await all(fileOf(`${lines.map((record) => JSON.stringify(record)).join('\n')}\n`));
+    const records = await all(
+      fileOf(`${lines.map((record) => JSON.stringify(record)).join('\n')}\n`),
+    );
     expect(records).toEqual([
       read,
       { ...plain, prompt: '', record: { id: 7, scores: [1, null] } },
@@ -79,7 +88,11 @@ describe('readPreferences', () => {
   });
 
   test('a byte order mark, CRLF, empty lines, no line feed at the end', async () => {
-    expect(await all(fileOf(`\ufeff${line}\r\n\r\n  \t\n${line}\r\n${line}`))).toEqual([read, read, read]);
+    expect(await all(fileOf(`\ufeff${line}\r\n\r\n  \t\n${line}\r\n${line}`))).toEqual([
+      read,
+      read,
+      read,
+    ]);
     expect(await all(fileOf(`${line}\n${line}\n\n`))).toEqual([read, read]);
     expect(await all(fileOf(''))).toEqual([]);
     expect(await all(fileOf('\ufeff\n'))).toEqual([]);
@@ -149,21 +162,76 @@ describe('readPreferences', () => {
     ['object', 'null', null, ['expected an object', 'null']],
     ['prompt', 'no prompt', { chosen: 'a', rejected: 'b' }, ['prompt: is missing']],
     ['prompt', 'a prompt that is null', { ...plain, prompt: null }, ['prompt: is missing']],
-    ['field', 'a prompt that is a number', { ...plain, prompt: 5 }, ['prompt: expected a string', '5']],
-    ['field', 'a prompt that is an object', { ...plain, prompt: {} }, ['prompt: expected a string', 'an object']],
+    [
+      'field',
+      'a prompt that is a number',
+      { ...plain, prompt: 5 },
+      ['prompt: expected a string', '5'],
+    ],
+    [
+      'field',
+      'a prompt that is an object',
+      { ...plain, prompt: {} },
+      ['prompt: expected a string', 'an object'],
+    ],
     ['field', 'no chosen', { prompt: 'a', rejected: 'b' }, ['chosen: is missing']],
     ['field', 'no rejected', { prompt: 'a', chosen: 'b' }, ['rejected: is missing']],
     ['field', 'a rejected that is null', { ...plain, rejected: null }, ['rejected: is missing']],
-    ['field', 'a field of the prototype', { prompt: 'a', chosen: 'b', toString: 'c' }, ['rejected: is missing']],
+    [
+      'field',
+      'a field of the prototype',
+      { prompt: 'a', chosen: 'b', toString: 'c' },
+      ['rejected: is missing'],
+    ],
     ['field', 'a number as chosen', { ...plain, chosen: 5 }, ['chosen: expected a string', '5']],
-    ['field', 'a message as chosen', { ...plain, chosen: user('Hi') }, ['chosen: expected a string', 'an object']],
-    ['field', 'one conversation', { ...plain, rejected: message }, ['chosen: expected messages', 'a string']],
-    ['field', 'a number before messages', { prompt: 1, chosen: message, rejected: message }, ['prompt: expected messages', '1']],
-    ['completion', 'no messages', { prompt: message, chosen: message, rejected: [] }, ['rejected: has no messages']],
-    ['message', 'a null among messages', { prompt: message, chosen: [null], rejected: message }, ['chosen[0]', 'null']],
-    ['message', 'no role', { prompt: [{ content: 'a' }], chosen: message, rejected: message }, ['prompt[0]: has no role']],
-    ['message', 'a role that is null', { chosen: [{ role: null, content: 'a' }], rejected: message }, ['chosen[0]: has no role']],
-    ['message', 'a role that is a number', { chosen: [{ role: 1, content: 'a' }], rejected: message }, ['chosen[0].role', '1']],
+    [
+      'field',
+      'a message as chosen',
+      { ...plain, chosen: user('Hi') },
+      ['chosen: expected a string', 'an object'],
+    ],
+    [
+      'field',
+      'one conversation',
+      { ...plain, rejected: message },
+      ['chosen: expected messages', 'a string'],
+    ],
+    [
+      'field',
+      'a number before messages',
+      { prompt: 1, chosen: message, rejected: message },
+      ['prompt: expected messages', '1'],
+    ],
+    [
+      'completion',
+      'no messages',
+      { prompt: message, chosen: message, rejected: [] },
+      ['rejected: has no messages'],
+    ],
+    [
+      'message',
+      'a null among messages',
+      { prompt: message, chosen: [null], rejected: message },
+      ['chosen[0]', 'null'],
+    ],
+    [
+      'message',
+      'no role',
+      { prompt: [{ content: 'a' }], chosen: message, rejected: message },
+      ['prompt[0]: has no role'],
+    ],
+    [
+      'message',
+      'a role that is null',
+      { chosen: [{ role: null, content: 'a' }], rejected: message },
+      ['chosen[0]: has no role'],
+    ],
+    [
+      'message',
+      'a role that is a number',
+      { chosen: [{ role: 1, content: 'a' }], rejected: message },
+      ['chosen[0].role', '1'],
+    ],
     [
       'message',
       'an empty role',
@@ -179,13 +247,21 @@ describe('readPreferences', () => {
     [
       'message',
       'content null beside no tool calls',
-      { prompt: message, chosen: [{ role: 'assistant', content: null, tool_calls: [], refusal: null }], rejected: message },
+      {
+        prompt: message,
+        chosen: [{ role: 'assistant', content: null, tool_calls: [], refusal: null }],
+        rejected: message,
+      },
       ['chosen[0]: has no content'],
     ],
     [
       'message',
       'content that is an object',
-      { prompt: message, chosen: [{ role: 'assistant', content: { text: 'a' } }], rejected: message },
+      {
+        prompt: message,
+        chosen: [{ role: 'assistant', content: { text: 'a' } }],
+        rejected: message,
+      },
       ['chosen[0].content', 'an object'],
     ],
     [
@@ -201,17 +277,31 @@ describe('readPreferences', () => {
     [
       'message',
       'a part without text',
-      { prompt: message, chosen: [{ role: 'user', content: [{ type: { toString: 0 } }] }], rejected: message },
+      {
+        prompt: message,
+        chosen: [{ role: 'user', content: [{ type: { toString: 0 } }] }],
+        rejected: message,
+      },
       ['chosen[0].content[0]', 'an object'],
     ],
-    ['prompt', 'no common messages', { chosen: [user('a')], rejected: [user('b')] }, ['prompt: is missing', 'different']],
+    [
+      'prompt',
+      'no common messages',
+      { chosen: [user('a')], rejected: [user('b')] },
+      ['prompt: is missing', 'different'],
+    ],
     [
       'prompt',
       'no question among the common messages',
       { chosen: [assistant('a'), assistant('b')], rejected: [assistant('a'), assistant('c')] },
       ['prompt: is missing', 'no turn of a user'],
     ],
-    ['completion', 'the same question', { chosen: message, rejected: message }, ['chosen: has no message after the 1']],
+    [
+      'completion',
+      'the same question',
+      { chosen: message, rejected: message },
+      ['chosen: has no message after the 1'],
+    ],
     [
       'completion',
       'a conversation that ends early',
@@ -227,13 +317,21 @@ describe('readPreferences', () => {
     [
       'prompt',
       'two system messages',
-      { prompt: 'Hi', chosen: [system('a'), user('Hi'), assistant('b')], rejected: [user('Hi'), assistant('c')] },
+      {
+        prompt: 'Hi',
+        chosen: [system('a'), user('Hi'), assistant('b')],
+        rejected: [user('Hi'), assistant('c')],
+      },
       ['prompt', 'different system messages'],
     ],
     [
       'prompt',
       'one completion with earlier turns and the question',
-      { prompt: message, chosen: [user('before'), assistant('a'), ...message, assistant('b')], rejected: [assistant('c')] },
+      {
+        prompt: message,
+        chosen: [user('before'), assistant('a'), ...message, assistant('b')],
+        rejected: [assistant('c')],
+      },
       ['prompt', 'only one'],
     ],
     [
@@ -248,25 +346,29 @@ describe('readPreferences', () => {
     ],
     ['json', 'nesting without end', deep, ['not JSON']],
   ];
-  const textOfWrong = (record: unknown): string => (typeof record === 'string' ? record : JSON.stringify(record));
-  test.each(wrong)('refused by file and line, or skipped: %s: %s', async (reason, _, record, words) => {
-    const file = fileOf(`${line}\n\n${textOfWrong(record)}\n${line}\n`);
-    const error = await rejection(all(file));
-    expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
-    const skipped: [string, SkipReason][] = [];
-    const reader = readPreferences(file, {
-      onError: 'skip',
-      onSkip: (each, why) => {
-        expectRefusal(each, RangeError, 'FILE', []);
-        skipped.push([each.message, why]);
-      },
-    });
-    const records: Preference[] = [];
-    for await (const each of reader) records.push(each);
-    expect(records).toEqual([read, read]);
-    expect(skipped).toEqual([[(error as Error).message, reason]]);
-    expect(reader.report).toEqual({ read: 2, skipped: 1, reasons: { [reason]: 1 } });
-  });
+  const textOfWrong = (record: unknown): string =>
+    typeof record === 'string' ? record : JSON.stringify(record);
+  test.each(wrong)(
+    'refused by file and line, or skipped: %s: %s',
+    async (reason, _, record, words) => {
+      const file = fileOf(`${line}\n\n${textOfWrong(record)}\n${line}\n`);
+      const error = await rejection(all(file));
+      expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
+      const skipped: [string, SkipReason][] = [];
+      const reader = readPreferences(file, {
+        onError: 'skip',
+        onSkip: (each, why) => {
+          expectRefusal(each, RangeError, 'FILE', []);
+          skipped.push([each.message, why]);
+        },
+      });
+      const records: Preference[] = [];
+      for await (const each of reader) records.push(each);
+      expect(records).toEqual([read, read]);
+      expect(skipped).toEqual([[(error as Error).message, reason]]);
+      expect(reader.report).toEqual({ read: 2, skipped: 1, reasons: { [reason]: 1 } });
+    },
+  );
 
   test.each([
     ['cut off', line.slice(0, -4)],
@@ -286,13 +388,19 @@ describe('readPreferences', () => {
   });
 
   test('bytes that are not UTF-8', async () => {
-    const file = fileOf(Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]));
+    const file = fileOf(
+      Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]),
+    );
     expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
   });
 
   test('sources that cannot be read', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [missing, 'cannot be read', 'ENOENT']);
+    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [
+      missing,
+      'cannot be read',
+      'ENOENT',
+    ]);
     expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
     const cause = new Error('cable cut');
     async function* failing(): AsyncGenerator<string> {
@@ -302,17 +410,24 @@ describe('readPreferences', () => {
     const error = await rejection(all(failing(), { name: 'the archive' }));
     expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
     expect((error as Error).cause).toBe(cause);
-    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', ['stream:1', '5']);
-    expectRefusal(await rejection(all(Readable.from(['{"a', Buffer.from('"')]))), RangeError, 'FILE', ['stream:1', 'both']);
+    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', [
+      'stream:1',
+      '5',
+    ]);
+    expectRefusal(
+      await rejection(all(Readable.from(['{"a', Buffer.from('"')]))),
+      RangeError,
+      'FILE',
+      ['stream:1', 'both'],
+    );
   });
 
   test('sources of another kind, at once', () => {
     const loose = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
     const sources: [unknown, string][] = [
-      ...[undefined, null, 5, [line], Symbol('x'), { [Symbol.asyncIterator]: 5 }].map((each): [unknown, string] => [
-        each,
-        'async iterable',
-      ]),
+      ...[undefined, null, 5, [line], Symbol('x'), { [Symbol.asyncIterator]: 5 }].map(
+        (each): [unknown, string] => [each, 'async iterable'],
+      ),
       [new URL('https://example.org/a.jsonl'), 'async iterable'],
       [new URL('file://elsewhere/a.jsonl'), 'file://elsewhere/a.jsonl stands for no path'],
       [new URL('file:///a%2Fb'), 'stands for no path'],
@@ -355,16 +470,24 @@ describe('readPreferences', () => {
   test('what a program adds to Object.prototype changes nothing', async () => {
     const added = Object.prototype as unknown as Record<string, unknown>;
     try {
-      Object.assign(added, { onError: 'ignore', name: 5, prompt: 'added', rejected: 'added', content: 'added' });
+      Object.assign(added, {
+        onError: 'ignore',
+        name: 5,
+        prompt: 'added',
+        rejected: 'added',
+        content: 'added',
+      });
       expect(await all(fileOf(line))).toEqual([read]);
       const bad = [
         { prompt: 'a', chosen: 'b' },
         { chosen: 'a', rejected: 'b' },
         { chosen: [{ role: 'user' }], rejected: message },
       ];
-      for (const record of bad) expect(await rejection(all(fileOf(JSON.stringify(record))))).toBeInstanceOf(RangeError);
+      for (const record of bad)
+        expect(await rejection(all(fileOf(JSON.stringify(record))))).toBeInstanceOf(RangeError);
     } finally {
-      for (const key of ['onError', 'name', 'prompt', 'rejected', 'content']) Reflect.deleteProperty(added, key);
+      for (const key of ['onError', 'name', 'prompt', 'rejected', 'content'])
+        Reflect.deleteProperty(added, key);
     }
   });
 
@@ -382,7 +505,8 @@ describe('readPreferences', () => {
         }
       }
       const reading = async (): Promise<void> => {
-        for await (const record of readPreferences(source())) if (record.prompt === plain.prompt) break;
+        for await (const record of readPreferences(source()))
+          if (record.prompt === plain.prompt) break;
       };
       await (fails ? rejection(reading()) : reading());
       expect(closed).toBe(1);
@@ -390,15 +514,30 @@ describe('readPreferences', () => {
   });
 
   test('skipping: counts by reason, while it is read', async () => {
-    const bad = ['nonsense', '[]', '{}', '{"chosen":"a","rejected":"b"}', '{"chosen":[{}],"rejected":[{}]}', line + line];
+    const bad = [
+      'nonsense',
+      '[]',
+      '{}',
+      '{"chosen":"a","rejected":"b"}',
+      '{"chosen":[{}],"rejected":[{}]}',
+      line + line,
+    ];
     const text = [line, ...bad, '', line, ...bad, line].join('\n');
-    const bytes = Buffer.concat([Buffer.from(`${text}\n`), Buffer.of(0xff, 0x0a), Buffer.from(line)]);
+    const bytes = Buffer.concat([
+      Buffer.from(`${text}\n`),
+      Buffer.of(0xff, 0x0a),
+      Buffer.from(line),
+    ]);
     const reader = readPreferences(fileOf(bytes), { onError: 'skip' });
     expectTypeOf(reader).toEqualTypeOf<PreferenceReader>();
     expect(reader.report).toEqual({ read: 0, skipped: 0, reasons: {} });
     await reader.next();
     await reader.next();
-    expect(reader.report).toEqual({ read: 2, skipped: 6, reasons: { json: 2, object: 1, field: 1, prompt: 1, message: 1 } });
+    expect(reader.report).toEqual({
+      read: 2,
+      skipped: 6,
+      reasons: { json: 2, object: 1, field: 1, prompt: 1, message: 1 },
+    });
     let rest = 0;
     for await (const record of reader) rest += Number(record.prompt === plain.prompt);
     expect(rest).toBe(2);
@@ -408,8 +547,15 @@ describe('readPreferences', () => {
 
   test('skipping does not hide a source that cannot be read, nor what onSkip throws', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing, { onError: 'skip' })), RangeError, 'FILE', ['ENOENT']);
-    expectRefusal(await rejection(all(Readable.from([5]), { onError: 'skip' })), TypeError, 'FILE', ['5']);
+    expectRefusal(await rejection(all(missing, { onError: 'skip' })), RangeError, 'FILE', [
+      'ENOENT',
+    ]);
+    expectRefusal(
+      await rejection(all(Readable.from([5]), { onError: 'skip' })),
+      TypeError,
+      'FILE',
+      ['5'],
+    );
     const enough = new Error('enough');
     const onSkip = (): never => {
       throw enough;
@@ -418,9 +564,13 @@ describe('readPreferences', () => {
   });
 
   test('a web stream that another reader holds', async () => {
-    const stream = new Response(line).body as ReadableStream<Uint8Array> & AsyncIterable<Uint8Array>;
+    const stream = new Response(line).body as ReadableStream<Uint8Array> &
+      AsyncIterable<Uint8Array>;
     stream.getReader();
-    expectRefusal(await rejection(all(stream)), RangeError, 'FILE', ['stream: cannot be read', 'locked']);
+    expectRefusal(await rejection(all(stream)), RangeError, 'FILE', [
+      'stream: cannot be read',
+      'locked',
+    ]);
   });
 
   test('a line that is longer than a string can be is refused as it comes, and the next is read', async () => {

@@ -82,7 +82,12 @@ const best: Record<string, Record<string, [number, number]>> = {
 test('best learning rate and beta per setup and method', () => {
   const settings = Object.entries(best).map(([setup, table]) => [
     setup,
-    Object.fromEntries(Object.entries(table).map(([method, [learningRate, beta]]) => [method, { learningRate, beta }])),
+    Object.fromEntries(
+      Object.entries(table).map(([method, [learningRate, beta]]) => [
+        method,
+        { learningRate, beta },
+      ]),
+    ),
   ]);
   expect(presets.best).toEqual(Object.fromEntries(settings));
 });
@@ -118,7 +123,11 @@ test('every preset builds an objective', () => {
   for (const settings of Object.values(presets.best)) {
     for (const { name } of methods()) {
       const preset = settings[name];
-      if (preset) expect({ ...dirAlignLoss(name, preset.beta) }).toMatchObject({ method: name, beta: preset.beta });
+      if (preset)
+        expect({ ...dirAlignLoss(name, preset.beta) }).toMatchObject({
+          method: name,
+          beta: preset.beta,
+        });
     }
   }
 });

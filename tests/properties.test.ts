@@ -35,8 +35,17 @@ import { checkWithin } from './support/within.js';
 const seed = fc.integer({ min: 1, max: 0x7fffffff });
 const dtype = fc.constantFrom(...dtypes);
 /** Lengths around the kernel's lanes, blocks and vectors, and arbitrary ones. */
-const vocabulary = fc.oneof(fc.integer({ min: 1, max: 80 }), fc.constantFrom(511, 512, 513, 1023, 1025, 1537));
-const shapes = { seed, pairs: fc.integer({ min: 1, max: 4 }), tokens: fc.integer({ min: 1, max: 6 }), vocab: vocabulary, dtype };
+const vocabulary = fc.oneof(
+  fc.integer({ min: 1, max: 80 }),
+  fc.constantFrom(511, 512, 513, 1023, 1025, 1537),
+);
+const shapes = {
+  seed,
+  pairs: fc.integer({ min: 1, max: 4 }),
+  tokens: fc.integer({ min: 1, max: 6 }),
+  vocab: vocabulary,
+  dtype,
+};
 
 /** Runs of a property; the seed makes a failure repeatable. */
 function check<T>(arbitrary: fc.Arbitrary<T>, property: (value: T) => void, numRuns = 100): void {
@@ -50,17 +59,23 @@ interface Shape {
   readonly vocab: number;
   readonly dtype: Dtype;
 }
-const batchOf = ({ pairs, ...spec }: Shape): HostBatch => randomBatch({ ...spec, sequences: 2 * pairs });
+const batchOf = ({ pairs, ...spec }: Shape): HostBatch =>
+  randomBatch({ ...spec, sequences: 2 * pairs });
 
 const arrays = ['losses', 'logps', 'counts', 'rewards', 'coefficients'] as const;
 function expectSame(actual: LossResult, expected: LossResult, what = ''): void {
-  for (const key of arrays) expect(sameBits(actual[key], expected[key]), `${what} ${key}`).toBe(true);
+  for (const key of arrays)
+    expect(sameBits(actual[key], expected[key]), `${what} ${key}`).toBe(true);
   expect(actual.loss).toBe(expected.loss);
   expect(actual.metrics).toStrictEqual(expected.metrics);
   expectSameArray(actual.gradLogits, expected.gradLogits, `${what} gradLogits`);
   expectSameArray(actual.rowScale, expected.rowScale, `${what} rowScale`);
 }
-function expectSameArray(actual: LogitsArray | undefined, expected: LogitsArray | undefined, what: string): void {
+function expectSameArray(
+  actual: LogitsArray | undefined,
+  expected: LogitsArray | undefined,
+  what: string,
+): void {
   expect(actual === undefined, what).toBe(expected === undefined);
   if (actual && expected) expect(sameBits(actual, expected), what).toBe(true);
 }
@@ -78,7 +93,7 @@ const destinations: [string, RunOptions][] = [
   ['none', { gradient: 'none' }],
 ];
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
 describe('policy == reference', () => {
   test.each(destinations)('%s: a margin of exactly 0, and ln 2 to the last bit', (_, options) => {
@@ -92,7 +107,11 @@ describe('policy == reference', () => {
         expect(result.loss).toBe(0.6931471805599453);
         for (const loss of result.losses) expect(loss).toBe(0.6931471805599453);
         for (const reward of result.rewards) expect(reward).toBe(0);
-        expect(result.metrics).toMatchObject({ 'rewards/margins': 0, 'rewards/accuracies': 0, 'rewards/chosen': 0 });
+        expect(result.metrics).toMatchObject({
+          'rewards/margins': 0,
+          'rewards/accuracies': 0,
+          'rewards/chosen': 0,
+        });
       },
       60,
     );
@@ -105,7 +124,11 @@ describe('policy == reference', () => {
     const { logps } = sequenceLogps(rising);
     for (const [what, options] of destinations) {
       const result = dirAlignLoss('dpo', 0.1)({ ...copyOf(rising), reference: logps }, options);
-      expect([what, result.loss, result.metrics['rewards/margins']]).toEqual([what, 0.6931471805599453, 0]);
+      expect([what, result.loss, result.metrics['rewards/margins']]).toEqual([
+        what,
+        0.6931471805599453,
+        0,
+      ]);
     }
   });
 
@@ -137,10 +160,15 @@ describe('policy == reference', () => {
     const { logps, counts } = sequenceLogps(batch);
     for (const [config, constant] of constants) {
       const { loss } = objectiveOf(config)({ ...batch, reference: logps });
-      expect(Math.abs(loss - constant), JSON.stringify(config)).toBeLessThanOrEqual(4e-16 * constant);
+      expect(Math.abs(loss - constant), JSON.stringify(config)).toBeLessThanOrEqual(
+        4e-16 * constant,
+      );
     }
     // The margin of r_dpo is alpha times the difference of the lengths.
-    const { losses } = dirAlignLoss('r_dpo', beta, false, { alpha: 0.3 })({ ...batch, reference: logps });
+    const { losses } = dirAlignLoss('r_dpo', beta, false, { alpha: 0.3 })({
+      ...batch,
+      reference: logps,
+    });
     losses.forEach((loss, i) => {
       expect(loss).toBeCloseTo(softplus(-0.3 * (at(counts, i) - at(counts, i + 3))), 14);
     });
@@ -154,7 +182,12 @@ describe('symmetries', () => {
     const order = Array.from({ length: sequences }, (_, b) => (b + half) % sequences);
     return permuteSequences(batch, order, tokens, vocab);
   };
-  const permuteSequences = (batch: HostBatch, order: readonly number[], tokens: number, vocab: number): HostBatch => ({
+  const permuteSequences = (
+    batch: HostBatch,
+    order: readonly number[],
+    tokens: number,
+    vocab: number,
+  ): HostBatch => ({
     ...batch,
     logits: permuteRows(batch.logits, order, tokens * vocab),
     labels: permuteRows(batch.labels, order, tokens),
@@ -170,26 +203,38 @@ describe('symmetries', () => {
       ['alphapo', { gamma: 0 }],
       ['aot_unpaired', {}],
     ];
-    check(fc.record({ ...shapes, e: fc.double({ min: 0.01, max: 0.99, noNaN: true }) }), ({ e, ...shape }) => {
-      const batch = batchOf(shape);
-      for (const [method, options] of methods) {
-        const build = (labelSmoothing: number) => objectiveOf({ method, beta: 0.7, ...options, labelSmoothing });
-        const one = build(e)(batch);
-        const other = build(1 - e)(swap(batch));
-        const order = Array.from(one.logps, (_, b) => (b + shape.pairs) % (2 * shape.pairs));
-        expect(sameBits(other.logps, permuteRows(one.logps, order, 1))).toBe(true);
-        expect(sameBits(other.rewards, permuteRows(one.rewards, order, 1))).toBe(true);
-        expect(other.metrics['rewards/margins']).toBeCloseTo(-at([one.metrics['rewards/margins'] ?? NaN], 0), 12);
-        if (method === 'aot_unpaired') expect(other.loss).toBeCloseTo(one.loss, 12);
-        else {
-          const misses = new Misses();
-          misses.each(method, other.losses, one.losses, (x) => 1e-13 * Math.max(1, Math.abs(x)));
-          const size = one.coefficients.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-          misses.each(method, other.coefficients, permuteRows(one.coefficients, order, 1), () => 1e-13 * size);
-          expect(misses.list).toEqual([]);
+    check(
+      fc.record({ ...shapes, e: fc.double({ min: 0.01, max: 0.99, noNaN: true }) }),
+      ({ e, ...shape }) => {
+        const batch = batchOf(shape);
+        for (const [method, options] of methods) {
+          const build = (labelSmoothing: number) =>
+            objectiveOf({ method, beta: 0.7, ...options, labelSmoothing });
+          const one = build(e)(batch);
+          const other = build(1 - e)(swap(batch));
+          const order = Array.from(one.logps, (_, b) => (b + shape.pairs) % (2 * shape.pairs));
+          expect(sameBits(other.logps, permuteRows(one.logps, order, 1))).toBe(true);
+          expect(sameBits(other.rewards, permuteRows(one.rewards, order, 1))).toBe(true);
+          expect(other.metrics['rewards/margins']).toBeCloseTo(
+            -at([one.metrics['rewards/margins'] ?? NaN], 0),
+            12,
+          );
+          if (method === 'aot_unpaired') expect(other.loss).toBeCloseTo(one.loss, 12);
+          else {
+            const misses = new Misses();
+            misses.each(method, other.losses, one.losses, (x) => 1e-13 * Math.max(1, Math.abs(x)));
+            const size = one.coefficients.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+            misses.each(
+              method,
+              other.coefficients,
+              permuteRows(one.coefficients, order, 1),
+              () => 1e-13 * size,
+            );
+            expect(misses.list).toEqual([]);
+          }
         }
-      }
-    });
+      },
+    );
   });
 
   test('dpo swapped: sp(u) - sp(-u) = u', () => {
@@ -198,7 +243,9 @@ describe('symmetries', () => {
       const [one, other] = [dirAlignLoss('dpo', 0.3)(batch), dirAlignLoss('dpo', 0.3)(swap(batch))];
       one.losses.forEach((loss, i) => {
         const u = at(one.rewards, i) - at(one.rewards, i + shape.pairs);
-        expect(Math.abs(at(other.losses, i) - loss - u)).toBeLessThanOrEqual(1e-14 * (1 + Math.abs(u)));
+        expect(Math.abs(at(other.losses, i) - loss - u)).toBeLessThanOrEqual(
+          1e-14 * (1 + Math.abs(u)),
+        );
       });
     });
   });
@@ -208,7 +255,11 @@ describe('symmetries', () => {
       .filter((method) => method !== 'sft')
       .map((method) => ({ method, beta: 0.5, sftWeight: 0.5 }));
     check(
-      fc.record({ ...shapes, pairs: fc.integer({ min: 2, max: 5 }), tokens: fc.integer({ min: 1, max: 4 }) }),
+      fc.record({
+        ...shapes,
+        pairs: fc.integer({ min: 2, max: 5 }),
+        tokens: fc.integer({ min: 1, max: 4 }),
+      }),
       (shape) => {
         const { pairs, tokens, vocab } = shape;
         const random = generator(shape.seed);
@@ -219,20 +270,28 @@ describe('symmetries', () => {
         const batch = batchOf(shape);
         const permuted = permuteSequences(batch, both, tokens, vocab);
         for (const config of configs) {
-          // One token leaves all policies the same, and equal scores keep the order of their pairs: a test of its own, below.
+          // One token leaves all policies the same, and equal scores keep the order of their pairs:
+          // a test of its own, below.
           if (vocab === 1 && coupled.includes(config.method)) continue;
           const objective = objectiveOf(config);
           const [one, other] = [objective(batch), objective(permuted)];
           const what = `${config.method} ${JSON.stringify(order)}`;
           for (const key of ['logps', 'counts', 'rewards', 'coefficients'] as const) {
-            expect(sameBits(other[key], permuteRows(one[key], both, 1)), `${what} ${key}`).toBe(true);
+            expect(sameBits(other[key], permuteRows(one[key], both, 1)), `${what} ${key}`).toBe(
+              true,
+            );
           }
           const gradient = permuteRows(present(one.gradLogits), both, tokens * vocab);
           expect(sameBits(present(other.gradLogits), gradient), `${what} gradient`).toBe(true);
           if (!coupled.includes(config.method)) {
-            expect(sameBits(other.losses, permuteRows(one.losses, order, 1)), `${what} losses`).toBe(true);
+            expect(
+              sameBits(other.losses, permuteRows(one.losses, order, 1)),
+              `${what} losses`,
+            ).toBe(true);
           }
-          expect(Math.abs(other.loss - one.loss), what).toBeLessThanOrEqual(1e-14 * Math.abs(one.loss));
+          expect(Math.abs(other.loss - one.loss), what).toBeLessThanOrEqual(
+            1e-14 * Math.abs(one.loss),
+          );
         }
       },
       20,
@@ -259,7 +318,8 @@ describe('symmetries', () => {
   });
 
   test('coupled methods: equal scores keep the order of their pairs', () => {
-    // Three pairs with the same policy margins, references that differ: the i-th smallest margin is that of pair i.
+    // Three pairs with the same policy margins, references that differ: the i-th smallest margin is
+    // that of pair i.
     const batch = {
       logps: Float64Array.of(-1, -2, -3, -2, -3, -4),
       counts: Int32Array.of(1, 1, 1, 1, 1, 1),
@@ -278,22 +338,36 @@ describe('symmetries', () => {
   });
 
   test("a constant added to a row's logits changes nothing", () => {
-    check(fc.record({ ...shapes, shift: fc.integer({ min: -5000, max: 5000 }) }), ({ shift, ...shape }) => {
-      const batch = batchOf({ ...shape, dtype: 'float32' });
-      const random = generator(shape.seed);
-      // Multiples of 1/256 below 16: whole numbers can be added exactly.
-      const logits = Float32Array.from(batch.logits, (x) => Math.round(Math.max(-15, Math.min(15, x)) * 256) / 256);
-      const shifts = Float32Array.from(batch.labels, () => Math.round(shift * random()));
-      const moved = logits.map((x, i) => x + at(shifts, Math.floor(i / shape.vocab)));
-      const objective = dirAlignLoss('orpo', 0.5, true, { sftWeight: 1 });
-      const [one, other] = [objective({ ...batch, logits }), objective({ ...batch, logits: moved })];
-      const misses = new Misses();
-      misses.each('logps', other.logps, one.logps, () => 1e-15 * 6 * (20 + Math.abs(shift)));
-      misses.near('loss', other.loss, one.loss, 1e-12 * (1 + Math.abs(shift)));
-      const largest = present(one.gradLogits).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-      misses.each('gradient', present(other.gradLogits), present(one.gradLogits), (x) => 1e-6 * Math.abs(x) + 1e-12 * largest);
-      expect(misses.list).toEqual([]);
-    });
+    check(
+      fc.record({ ...shapes, shift: fc.integer({ min: -5000, max: 5000 }) }),
+      ({ shift, ...shape }) => {
+        const batch = batchOf({ ...shape, dtype: 'float32' });
+        const random = generator(shape.seed);
+        // Multiples of 1/256 below 16: whole numbers can be added exactly.
+        const logits = Float32Array.from(
+          batch.logits,
+          (x) => Math.round(Math.max(-15, Math.min(15, x)) * 256) / 256,
+        );
+        const shifts = Float32Array.from(batch.labels, () => Math.round(shift * random()));
+        const moved = logits.map((x, i) => x + at(shifts, Math.floor(i / shape.vocab)));
+        const objective = dirAlignLoss('orpo', 0.5, true, { sftWeight: 1 });
+        const [one, other] = [
+          objective({ ...batch, logits }),
+          objective({ ...batch, logits: moved }),
+        ];
+        const misses = new Misses();
+        misses.each('logps', other.logps, one.logps, () => 1e-15 * 6 * (20 + Math.abs(shift)));
+        misses.near('loss', other.loss, one.loss, 1e-12 * (1 + Math.abs(shift)));
+        const largest = present(one.gradLogits).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+        misses.each(
+          'gradient',
+          present(other.gradLogits),
+          present(one.gradLogits),
+          (x) => 1e-6 * Math.abs(x) + 1e-12 * largest,
+        );
+        expect(misses.list).toEqual([]);
+      },
+    );
   });
 });
 
@@ -304,35 +378,48 @@ describe('what is ignored is not read', () => {
     bfloat16: [0x7f81, 0xffff, 0x7fc0, 0xff80, 0x7f80, 0x7f7f],
   };
   test('NaN, infinities and huge numbers in ignored rows and between rows change no bit', () => {
-    check(fc.record({ ...shapes, extra: fc.integer({ min: 0, max: 40 }), method: fc.constantFrom(...everyMethod) }), (given) => {
-      const { extra, method, ...shape } = given;
-      const batch = batchOf(shape);
-      const objective = objectiveOf({ method, ...(method === 'sft' ? {} : { beta: 0.3 }) });
-      const rowStride = shape.vocab + extra;
-      const values = batch.logits;
-      const wide =
-        values instanceof Float32Array
-          ? new Float32Array(batch.labels.length * rowStride)
-          : new Uint16Array(batch.labels.length * rowStride);
-      const bits = wide instanceof Float32Array ? new Uint32Array(wide.buffer) : wide;
-      const random = generator(shape.seed + 1);
-      for (let i = 0; i < bits.length; i++) bits[i] = choose(random, junk[shape.dtype]);
-      batch.labels.forEach((label, row) => {
-        if (label !== -100) wide.set(values.subarray(row * shape.vocab, (row + 1) * shape.vocab), row * rowStride);
-      });
-      for (const [what, options] of destinations) {
-        const clean = objective(copyOf(batch), options);
-        const dirty = objective({ ...batch, logits: wide.slice(), rowStride }, options);
-        expectSame({ ...dirty, gradLogits: clean.gradLogits }, clean, what);
-        if (!dirty.gradLogits) continue;
+    check(
+      fc.record({
+        ...shapes,
+        extra: fc.integer({ min: 0, max: 40 }),
+        method: fc.constantFrom(...everyMethod),
+      }),
+      (given) => {
+        const { extra, method, ...shape } = given;
+        const batch = batchOf(shape);
+        const objective = objectiveOf({ method, ...(method === 'sft' ? {} : { beta: 0.3 }) });
+        const rowStride = shape.vocab + extra;
+        const values = batch.logits;
+        const wide =
+          values instanceof Float32Array
+            ? new Float32Array(batch.labels.length * rowStride)
+            : new Uint16Array(batch.labels.length * rowStride);
+        const bits = wide instanceof Float32Array ? new Uint32Array(wide.buffer) : wide;
+        const random = generator(shape.seed + 1);
+        for (let i = 0; i < bits.length; i++) bits[i] = choose(random, junk[shape.dtype]);
         batch.labels.forEach((label, row) => {
-          const found = host(dirty.gradLogits).slice(row * rowStride, (row + 1) * rowStride);
-          const scored = host(clean.gradLogits).slice(row * shape.vocab, (row + 1) * shape.vocab);
-          expect(sameBits(found.slice(0, shape.vocab), label === -100 ? new Uint8Array(scored.byteLength) : scored)).toBe(true);
-          expect(found.slice(shape.vocab).every((x) => Object.is(x, 0))).toBe(true);
+          if (label !== -100)
+            wide.set(values.subarray(row * shape.vocab, (row + 1) * shape.vocab), row * rowStride);
         });
-      }
-    });
+        for (const [what, options] of destinations) {
+          const clean = objective(copyOf(batch), options);
+          const dirty = objective({ ...batch, logits: wide.slice(), rowStride }, options);
+          expectSame({ ...dirty, gradLogits: clean.gradLogits }, clean, what);
+          if (!dirty.gradLogits) continue;
+          batch.labels.forEach((label, row) => {
+            const found = host(dirty.gradLogits).slice(row * rowStride, (row + 1) * rowStride);
+            const scored = host(clean.gradLogits).slice(row * shape.vocab, (row + 1) * shape.vocab);
+            expect(
+              sameBits(
+                found.slice(0, shape.vocab),
+                label === -100 ? new Uint8Array(scored.byteLength) : scored,
+              ),
+            ).toBe(true);
+            expect(found.slice(shape.vocab).every((x) => Object.is(x, 0))).toBe(true);
+          });
+        }
+      },
+    );
   });
 
   test('rows ignored by the likelihood term alone, or by the alignment term alone', () => {
@@ -364,19 +451,25 @@ describe('what is ignored is not read', () => {
 });
 
 describe('shift of the scores', () => {
-  // The sum of the derivatives by the two scores of a pair. A score's own derivative kappa (objectives that do not score S itself)
-  // is divided out.
-  const sums = (config: ReferenceConfig, kappa: (a: number, r: number, n: number) => number): number[] => {
+  // The sum of the derivatives by the two scores of a pair. A score's own derivative kappa
+  // (objectives that do not score S itself) is divided out.
+  const sums = (
+    config: ReferenceConfig,
+    kappa: (a: number, r: number, n: number) => number,
+  ): number[] => {
     const random = generator(11);
     const batch = randomLogps(random, 50);
     const { gradLogps } = objectiveOf(config).fromLogps(batch);
     const slope = (b: number): number => {
       const n = at(batch.counts, b);
-      return at(gradLogps, b) / kappa(meanLogp(batch, b), at(batch.logps, b) - at(batch.reference, b), n);
+      return (
+        at(gradLogps, b) / kappa(meanLogp(batch, b), at(batch.logps, b) - at(batch.reference, b), n)
+      );
     };
     return Array.from(
       { length: 50 },
-      (_, i) => Math.abs(slope(i) + slope(i + 50)) / Math.max(Math.abs(slope(i)), Math.abs(slope(i + 50))),
+      (_, i) =>
+        Math.abs(slope(i) + slope(i + 50)) / Math.max(Math.abs(slope(i)), Math.abs(slope(i + 50))),
     );
   };
   const plain = (): number => 1;
@@ -388,8 +481,16 @@ describe('shift of the scores', () => {
     ['dpo, smoothed', { method: 'dpo', beta, labelSmoothing: 0.2 }, plain],
     ['dpo, normalised', { method: 'dpo', beta, normalize: true }, perToken],
     ['dpo, forward KL', { method: 'dpo', beta, divergence: 'forward_kl' }, (_, r) => Math.exp(-r)],
-    ['dpo, Jensen-Shannon', { method: 'dpo', beta, divergence: 'js' }, (_, r) => 1 / (1 + Math.exp(r))],
-    ['dpo, alpha', { method: 'dpo', beta, divergence: 'alpha', alpha: 0.3 }, (_, r) => Math.exp(-0.3 * r)],
+    [
+      'dpo, Jensen-Shannon',
+      { method: 'dpo', beta, divergence: 'js' },
+      (_, r) => 1 / (1 + Math.exp(r)),
+    ],
+    [
+      'dpo, alpha',
+      { method: 'dpo', beta, divergence: 'alpha', alpha: 0.3 },
+      (_, r) => Math.exp(-0.3 * r),
+    ],
     ['ipo', { method: 'ipo', beta }, plain],
     ['simpo', { method: 'simpo', beta }, perToken],
     ['orpo', { method: 'orpo', beta }, odds],
@@ -421,7 +522,9 @@ describe('shift of the scores', () => {
   });
 
   test('aot_unpaired cancels over the batch', () => {
-    const { gradLogps } = dirAlignLoss('aot_unpaired', beta).fromLogps(randomLogps(generator(12), 20));
+    const { gradLogps } = dirAlignLoss('aot_unpaired', beta).fromLogps(
+      randomLogps(generator(12), 20),
+    );
     const size = gradLogps.reduce((x, y) => x + Math.abs(y), 0);
     expect(Math.abs(gradLogps.reduce((x, y) => x + y, 0))).toBeLessThan(1e-14 * size);
   });
@@ -430,8 +533,10 @@ describe('shift of the scores', () => {
 describe('identities', () => {
   const batch = randomLogps(generator(21), 400);
   const pairs = 400;
-  const losses = (config: ReferenceConfig): Float64Array => objectiveOf(config).fromLogps(batch).losses;
-  const gradient = (config: ReferenceConfig): Float64Array => objectiveOf(config).fromLogps(batch).gradLogps;
+  const losses = (config: ReferenceConfig): Float64Array =>
+    objectiveOf(config).fromLogps(batch).losses;
+  const gradient = (config: ReferenceConfig): Float64Array =>
+    objectiveOf(config).fromLogps(batch).gradLogps;
   const aw = (i: number): number => meanLogp(batch, i);
   const al = (i: number): number => meanLogp(batch, i + pairs);
   const each = (actual: Float64Array, expected: (i: number) => number, relative = 1e-13): void => {
@@ -458,16 +563,20 @@ describe('identities', () => {
     const config: ReferenceConfig = { method: 'asft', beta: 1, lambda, sftWeight: 1 };
     each(losses(config), (i) => -(1 + lambda) * aw(i) - lambda * log1mexp(al(i)));
     const g = gradient(config);
-    for (let i = 0; i < pairs; i++) expect(at(g, i)).toBeCloseTo(-(1 + lambda) / at(batch.counts, i) / pairs, 14);
+    for (let i = 0; i < pairs; i++)
+      expect(at(g, i)).toBeCloseTo(-(1 + lambda) / at(batch.counts, i) / pairs, 14);
   });
 
-  test.each([0.1, 0.5, 1])('one-stage ORPO is one-stage ASFT and a term of both, lambda %d', (lambda) => {
-    const asft = losses({ method: 'asft', beta: 1, lambda, sftWeight: 1 });
-    each(losses({ method: 'orpo', beta: 1, lambda, sftWeight: 1 }), (i) => {
-      const [pw, pl] = [Math.exp(aw(i)), Math.exp(al(i))];
-      return at(asft, i) + lambda * Math.log(pw * -Math.expm1(al(i)) + pl * -Math.expm1(aw(i)));
-    });
-  });
+  test.each([0.1, 0.5, 1])(
+    'one-stage ORPO is one-stage ASFT and a term of both, lambda %d',
+    (lambda) => {
+      const asft = losses({ method: 'asft', beta: 1, lambda, sftWeight: 1 });
+      each(losses({ method: 'orpo', beta: 1, lambda, sftWeight: 1 }), (i) => {
+        const [pw, pl] = [Math.exp(aw(i)), Math.exp(al(i))];
+        return at(asft, i) + lambda * Math.log(pw * -Math.expm1(al(i)) + pl * -Math.expm1(aw(i)));
+      });
+    },
+  );
 
   test.each([0.05, 0.2, 1, 2])('ORPO is below ASFT, beta %d', (beta) => {
     const [orpo, asft] = [losses({ method: 'orpo', beta }), losses({ method: 'asft', beta })];
@@ -479,17 +588,26 @@ describe('identities', () => {
   test.each([0.003, 0.1, 1])('Cal-DPO is DPO at beta = 1 and SPPO at its own, beta %d', (beta) => {
     const [dpo, sppo] = [losses({ method: 'dpo', beta: 1 }), losses({ method: 'sppo_hard', beta })];
     each(losses({ method: 'cal_dpo', beta }), (i) => at(dpo, i) + at(sppo, i));
-    const [gd, gs] = [gradient({ method: 'dpo', beta: 1 }), gradient({ method: 'sppo_hard', beta })];
+    const [gd, gs] = [
+      gradient({ method: 'dpo', beta: 1 }),
+      gradient({ method: 'sppo_hard', beta }),
+    ];
     each(gradient({ method: 'cal_dpo', beta }), (b) => at(gd, b) + at(gs, b));
-    each(losses({ method: 'cal_dpo', beta, calibrationWeight: 0.5 }), (i) => at(dpo, i) + 0.5 * at(sppo, i));
+    each(
+      losses({ method: 'cal_dpo', beta, calibrationWeight: 0.5 }),
+      (i) => at(dpo, i) + 0.5 * at(sppo, i),
+    );
   });
 
   test('NCA is least where sg(beta r_w) = 2/3', () => {
     const nca = dirAlignLoss('nca', 0.01);
     const slope = (r: number): number =>
       at(
-        nca.fromLogps({ logps: Float64Array.of(-500 + r, -7), counts: Int32Array.of(9, 9), reference: Float64Array.of(-500, -7) })
-          .gradLogps,
+        nca.fromLogps({
+          logps: Float64Array.of(-500 + r, -7),
+          counts: Int32Array.of(9, 9),
+          reference: Float64Array.of(-500, -7),
+        }).gradLogps,
         0,
       );
     const best = Math.LN2 / 0.01;
@@ -499,7 +617,10 @@ describe('identities', () => {
   });
 
   test('ORPO tends to SimPO without a margin as probabilities vanish', () => {
-    const far = (shift: number) => ({ ...batch, logps: batch.logps.map((x, b) => x - shift * at(batch.counts, b)) });
+    const far = (shift: number) => ({
+      ...batch,
+      logps: batch.logps.map((x, b) => x - shift * at(batch.counts, b)),
+    });
     const distance = (shift: number): number => {
       const [orpo, simpo] = [
         dirAlignLoss('orpo', 0.7).fromLogps(far(shift)),
@@ -517,17 +638,30 @@ describe('identities', () => {
   });
 
   test('cpo is dpo without a reference, and its sums', () => {
-    const [cpo, free] = [dirAlignLoss('cpo', 0.3), dirAlignLoss('dpo', 0.3, false, { referenceFree: true })];
+    const [cpo, free] = [
+      dirAlignLoss('cpo', 0.3),
+      dirAlignLoss('dpo', 0.3, false, { referenceFree: true }),
+    ];
     expect(cpo.fromLogps(batch)).toStrictEqual(free.fromLogps(batch));
-    each(cpo.fromLogps(batch).losses, (i) => softplus(-0.3 * (at(batch.logps, i) - at(batch.logps, i + pairs))));
+    each(cpo.fromLogps(batch).losses, (i) =>
+      softplus(-0.3 * (at(batch.logps, i) - at(batch.logps, i + pairs))),
+    );
   });
 
   test('alpha tends to its limit', () => {
     const near = losses({ method: 'alphapo', beta: 0.5, alpha: 1e-9, gamma: 0.2 });
     each(near, (i) => at(losses({ method: 'simpo', beta: 0.5, gamma: 0.2 }), i), 1e-8);
     const dpo = losses({ method: 'dpo', beta: 0.5 });
-    each(losses({ method: 'dpo', beta: 0.5, divergence: 'alpha', alpha: 1e-9 }), (i) => at(dpo, i), 1e-7);
-    each(losses({ method: 'dpo', beta: 0.5, divergence: 'alpha', alpha: 0 }), (i) => at(dpo, i), 1e-15);
+    each(
+      losses({ method: 'dpo', beta: 0.5, divergence: 'alpha', alpha: 1e-9 }),
+      (i) => at(dpo, i),
+      1e-7,
+    );
+    each(
+      losses({ method: 'dpo', beta: 0.5, divergence: 'alpha', alpha: 0 }),
+      (i) => at(dpo, i),
+      1e-15,
+    );
   });
 });
 
@@ -547,7 +681,10 @@ describe('batch composition', () => {
         const whole = objective(batch);
         const size = tokens * vocab;
         for (let i = 0; i < pairs; i++) {
-          const pick = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(array: T, n: number): T => {
+          const pick = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(
+            array: T,
+            n: number,
+          ): T => {
             const result = array.slice(0, 2 * n);
             result.set(array.subarray(i * n, (i + 1) * n), 0);
             result.set(array.subarray((i + pairs) * n, (i + pairs + 1) * n), n);
@@ -602,10 +739,18 @@ describe('the same bits', () => {
       for (const [what, options] of destinations) {
         const one = objective(copyOf(batch), { ...options, threads: 1 });
         for (const threads of [2, 3, 8]) {
-          expectSame(objective(copyOf(batch), { ...options, threads }), one, `${method} ${what} ${String(threads)}`);
+          expectSame(
+            objective(copyOf(batch), { ...options, threads }),
+            one,
+            `${method} ${what} ${String(threads)}`,
+          );
         }
         expectSame(await objective.async(copyOf(batch), options), one, `${method} ${what} async`);
-        expectSame(await objective.async(copyOf(batch), { ...options, threads: 3 }), one, `${method} ${what} async, 3 threads`);
+        expectSame(
+          await objective.async(copyOf(batch), { ...options, threads: 3 }),
+          one,
+          `${method} ${what} async, 3 threads`,
+        );
       }
     }
     const logps = sequenceLogps(batch, { threads: 1 });
@@ -637,8 +782,13 @@ describe('the same bits', () => {
       }),
       (shape) => {
         const batch = batchOf(shape);
-        const shift = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(array: T, by: number): T => {
-          const view = new (array.constructor as new (n: number) => T)(array.length + by).subarray(by) as T;
+        const shift = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(
+          array: T,
+          by: number,
+        ): T => {
+          const view = new (array.constructor as new (n: number) => T)(array.length + by).subarray(
+            by,
+          ) as T;
           view.set(array);
           return view;
         };
@@ -655,7 +805,11 @@ describe('the same bits', () => {
             expectSame(objective(moved, options), expected, `${what} at ${String(by)}`);
             if (options.gradient === 'none' || options.inPlace) continue;
             const out = shift(batch.logits.slice().fill(1), by + 2);
-            expectSame(objective(batch, { ...options, out: out as never }), expected, `${what} out at ${String(by)}`);
+            expectSame(
+              objective(batch, { ...options, out: out as never }),
+              expected,
+              `${what} out at ${String(by)}`,
+            );
           }
         }
       },
@@ -663,29 +817,34 @@ describe('the same bits', () => {
     );
   });
 
-  test.each(dtypes)('%s: shared memory, in and out, at once and off the event loop', async (kind) => {
-    const batch = large(kind);
-    const share = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(array: T): T => {
-      const buffer = new SharedArrayBuffer(array.byteLength);
-      const view = new (array.constructor as new (memory: SharedArrayBuffer) => T)(buffer);
-      view.set(array);
-      return view;
-    };
-    const shared = (): HostBatch => ({
-      ...batch,
-      logits: share(batch.logits),
-      labels: share(batch.labels),
-      reference: share(present(batch.reference) as Float64Array),
-    });
-    const objective = dirAlignLoss('dpo', 0.1);
-    for (const [what, options] of destinations) {
-      const expected = objective(copyOf(batch), options);
-      expectSame(objective(shared(), options), expected, what);
-      expectSame(await objective.async(shared(), options), expected, `${what} async`);
-    }
-    const out = share(batch.logits);
-    expectSame(objective(shared(), { out: out as never }), objective(batch), 'out');
-  });
+  test.each(dtypes)(
+    '%s: shared memory, in and out, at once and off the event loop',
+    async (kind) => {
+      const batch = large(kind);
+      const share = <T extends Float32Array | Uint16Array | Int32Array | Float64Array>(
+        array: T,
+      ): T => {
+        const buffer = new SharedArrayBuffer(array.byteLength);
+        const view = new (array.constructor as new (memory: SharedArrayBuffer) => T)(buffer);
+        view.set(array);
+        return view;
+      };
+      const shared = (): HostBatch => ({
+        ...batch,
+        logits: share(batch.logits),
+        labels: share(batch.labels),
+        reference: share(present(batch.reference) as Float64Array),
+      });
+      const objective = dirAlignLoss('dpo', 0.1);
+      for (const [what, options] of destinations) {
+        const expected = objective(copyOf(batch), options);
+        expectSame(objective(shared(), options), expected, what);
+        expectSame(await objective.async(shared(), options), expected, `${what} async`);
+      }
+      const out = share(batch.logits);
+      expectSame(objective(shared(), { out: out as never }), objective(batch), 'out');
+    },
+  );
 
   test('a gradient beyond the caches, which is streamed', () => {
     // More than 16 MiB of scored rows that are not written in place.
@@ -716,20 +875,24 @@ describe('the same bits', () => {
   });
 });
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Against the reference
 
 describe('against the float64 reference', () => {
   const configs = everyConfig();
   /** Bound of the pair stage: float64 throughout. */
-  const exact = (x: number, size: number): number => 1e-11 * Math.max(Math.abs(x), 1e-3 * size) + 1e-300;
+  const exact = (x: number, size: number): number =>
+    1e-11 * Math.max(Math.abs(x), 1e-3 * size) + 1e-300;
 
   test('fromLogps: every method and option', () => {
     const misses = new Misses();
     const random = generator(31);
     for (const config of configs) {
       const batch = randomLogps(random, 7);
-      const [result, expected] = [objectiveOf(config).fromLogps(batch), referenceFromLogps(config, batch)];
+      const [result, expected] = [
+        objectiveOf(config).fromLogps(batch),
+        referenceFromLogps(config, batch),
+      ];
       const what = JSON.stringify(config);
       const size = expected.gradLogps.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
       misses.near(`${what} loss`, result.loss, expected.loss, exact(expected.loss, 1));
@@ -747,7 +910,10 @@ describe('against the float64 reference', () => {
       const batch = randomLogps(random, 3);
       const objective = objectiveOf(config);
       const { gradLogps } = objective.fromLogps(batch);
-      const { gradient, error } = finiteDifference((logps) => objective.fromLogps({ ...batch, logps }).loss, batch.logps);
+      const { gradient, error } = finiteDifference(
+        (logps) => objective.fromLogps({ ...batch, logps }).loss,
+        batch.logps,
+      );
       const what = JSON.stringify(config);
       const size = gradient.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
       misses.require(size > 0 || config.lambda === 0, `${what}: no gradient`);
@@ -806,25 +972,32 @@ describe('against the float64 reference', () => {
   });
 
   test.each(dtypes)('%s: log-probabilities, logsumexp and entropy of every row', (kind) => {
-    check(fc.record({ ...shapes, scale: fc.constantFrom(0.01, 1, 10, 100) }), ({ scale, pairs, ...spec }) => {
-      const batch = randomBatch({ ...spec, scale, dtype: kind, sequences: 2 * pairs });
-      const misses = new Misses();
-      const [tokens, expected] = [tokenLogps(batch), referenceTokenLogps(batch)];
-      misses.each('logps', tokens.logps, expected.logps, (x) => logpBound(x, 1));
-      misses.each('logsumexp', tokens.logsumexp, expected.logsumexp, (x) => logpBound(x, 1));
-      misses.each('entropy', tokens.entropy, expected.entropy, (x) => logpBound(x, 1));
-      const [sums, wanted] = [sequenceLogps(batch), referenceLogps(batch)];
-      misses.each('sums', sums.logps, wanted.logps, (x, b) => logpBound(x, at(wanted.counts, b)));
-      for (const x of tokens.logps) misses.require(x <= 0, `a log-probability of ${String(x)}`);
-      for (const x of tokens.entropy) misses.require(x >= -1e-7, `an entropy of ${String(x)}`);
-      expect(misses.list).toEqual([]);
-    });
+    check(
+      fc.record({ ...shapes, scale: fc.constantFrom(0.01, 1, 10, 100) }),
+      ({ scale, pairs, ...spec }) => {
+        const batch = randomBatch({ ...spec, scale, dtype: kind, sequences: 2 * pairs });
+        const misses = new Misses();
+        const [tokens, expected] = [tokenLogps(batch), referenceTokenLogps(batch)];
+        misses.each('logps', tokens.logps, expected.logps, (x) => logpBound(x, 1));
+        misses.each('logsumexp', tokens.logsumexp, expected.logsumexp, (x) => logpBound(x, 1));
+        misses.each('entropy', tokens.entropy, expected.entropy, (x) => logpBound(x, 1));
+        const [sums, wanted] = [sequenceLogps(batch), referenceLogps(batch)];
+        misses.each('sums', sums.logps, wanted.logps, (x, b) => logpBound(x, at(wanted.counts, b)));
+        for (const x of tokens.logps) misses.require(x <= 0, `a log-probability of ${String(x)}`);
+        for (const x of tokens.entropy) misses.require(x >= -1e-7, `an entropy of ${String(x)}`);
+        expect(misses.list).toEqual([]);
+      },
+    );
   });
 });
 
 describe('the checks themselves', () => {
   const config: ReferenceConfig = { method: 'dpo', beta: 0.3 };
-  const caught = (kind: Dtype, plant: (result: LossResult) => void, options: RunOptions = {}): boolean => {
+  const caught = (
+    kind: Dtype,
+    plant: (result: LossResult) => void,
+    options: RunOptions = {},
+  ): boolean => {
     const batch = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600, dtype: kind });
     const result = objectiveOf(config)(batch, options);
     plant(result);
@@ -832,7 +1005,9 @@ describe('the checks themselves', () => {
     checkWithin(misses, '', config, batch, result);
     return misses.list.length > 0;
   };
-  /** The element of least magnitude that is not 0: what a bare absolute tolerance would overlook. */
+  /**
+   * The element of least magnitude that is not 0: what a bare absolute tolerance would overlook.
+   */
   const smallest = (array: Float32Array): number => {
     let best = -1;
     array.forEach((x, i) => {
@@ -843,12 +1018,21 @@ describe('the checks themselves', () => {
 
   test('nothing planted, nothing caught', () => {
     for (const kind of dtypes)
-      for (const [, options] of destinations) if (!options.inPlace) expect(caught(kind, () => undefined, options)).toBe(false);
+      for (const [, options] of destinations)
+        if (!options.inPlace) expect(caught(kind, () => undefined, options)).toBe(false);
   });
 
-  test.each(['losses', 'logps', 'rewards', 'counts'] as const)('an error of 1e-4 in one of the %s', (key) => {
-    expect(caught('float32', (result) => (result[key][1] = at(result[key], 1) * (key === 'counts' ? 2 : 1.0001)))).toBe(true);
-  });
+  test.each(['losses', 'logps', 'rewards', 'counts'] as const)(
+    'an error of 1e-4 in one of the %s',
+    (key) => {
+      expect(
+        caught(
+          'float32',
+          (result) => (result[key][1] = at(result[key], 1) * (key === 'counts' ? 2 : 1.0001)),
+        ),
+      ).toBe(true);
+    },
+  );
 
   test('an error of 1 % in the smallest element, far below any absolute tolerance', () => {
     for (const gradient of ['dense', 'factored'] as const) {
@@ -888,11 +1072,16 @@ describe('the checks themselves', () => {
 });
 
 describe('metrics', () => {
-  const mean = (values: readonly number[]): number => values.reduce((x, y) => x + y, 0) / values.length;
+  const mean = (values: readonly number[]): number =>
+    values.reduce((x, y) => x + y, 0) / values.length;
   test.each(everyMethod)('%s', (method) => {
     const random: Random = generator(51);
     const batch = randomLogps(random, 9);
-    const config: ReferenceConfig = { method, ...(method === 'sft' ? {} : { beta: 0.3, sftWeight: 0.5 }), normalize: true };
+    const config: ReferenceConfig = {
+      method,
+      ...(method === 'sft' ? {} : { beta: 0.3, sftWeight: 0.5 }),
+      normalize: true,
+    };
     const result = objectiveOf(config).fromLogps(batch);
     const half = (values: ArrayLike<number>, rejected = false): number[] =>
       Array.from(values).slice(rejected ? 9 : 0, rejected ? 18 : 9);
@@ -939,7 +1128,10 @@ describe('metrics', () => {
   test("nll_loss is the likelihood term's, or left out", () => {
     const batch = randomLogps(generator(52), 4);
     expect(dirAlignLoss('dpo', 0.1).fromLogps(batch).metrics).not.toHaveProperty('nll_loss');
-    const token = dirAlignLoss('dpo', 0.1, false, { sftWeight: 2, sftReduction: 'token' }).fromLogps(batch);
+    const token = dirAlignLoss('dpo', 0.1, false, {
+      sftWeight: 2,
+      sftReduction: 'token',
+    }).fromLogps(batch);
     const [sum, tokens] = [0, 1, 2, 3].reduce<[number, number]>(
       ([s, n], i) => [s - at(batch.logps, i), n + at(batch.counts, i)],
       [0, 0],

@@ -1,5 +1,5 @@
-// Two real preference pairs through a small trained model, with expected values in float64. The data is not part of the project:
-// it is looked for beside the repository.
+// Two real preference pairs through a small trained model, with expected values in float64. The
+// data is not part of the project: it is looked for beside the repository.
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
@@ -30,7 +30,8 @@ interface Expected {
 }
 
 describe.skipIf(!there)(`the real batch${there ? '' : ' (not found in ../shared/real)'}`, () => {
-  const read = (): Expected => JSON.parse(fs.readFileSync(file('expected.json'), 'utf8')) as Expected;
+  const read = (): Expected =>
+    JSON.parse(fs.readFileSync(file('expected.json'), 'utf8')) as Expected;
 
   test('log-probabilities', () => {
     const { counts, logps } = read();
@@ -70,12 +71,19 @@ describe.skipIf(!there)(`the real batch${there ? '' : ' (not found in ../shared/
         numbers(what, result);
         const { rowScale } = result;
         const elements = present(result.gradLogits);
-        const scaled = rowScale ? (elements as Float32Array).map((g, i) => g * at(rowScale, Math.floor(i / vocab))) : elements;
+        const scaled = rowScale
+          ? (elements as Float32Array).map((g, i) => g * at(rowScale, Math.floor(i / vocab)))
+          : elements;
         const values = scaled as Float32Array;
         places.forEach((i, k) => {
           // |value| = |coefficient| p, but for the entries of ignored rows, which are 0.
           const want = at(gradient.value, k);
-          misses.near(`${what} [${String(i)}]`, values[i], want, gradientBound(Math.abs(want), gradient.max));
+          misses.near(
+            `${what} [${String(i)}]`,
+            values[i],
+            want,
+            gradientBound(Math.abs(want), gradient.max),
+          );
         });
         const l1 = values.reduce((a, b) => a + Math.abs(b), 0);
         const max = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
@@ -97,8 +105,12 @@ describe.skipIf(!there)(`the real batch${there ? '' : ' (not found in ../shared/
     expect(cases.length).toBeGreaterThan(0);
 
     // The factored gradient is that of the log-probabilities, whatever the objective.
-    const factored = present(dirAlignLoss('simpo', 2)(stored, { gradient: 'factored' }).gradLogits) as Uint16Array;
-    misses.each(`${dtype} factored`, decodeHalf(factored, dtype), residual, (x) => halfBound(x, dtype));
+    const factored = present(
+      dirAlignLoss('simpo', 2)(stored, { gradient: 'factored' }).gradLogits,
+    ) as Uint16Array;
+    misses.each(`${dtype} factored`, decodeHalf(factored, dtype), residual, (x) =>
+      halfBound(x, dtype),
+    );
     expect(misses.list).toEqual([]);
   });
 });

@@ -29,7 +29,11 @@ function relativeError(actual: number, expected: number): number {
 
 function largestError(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   const scale = Math.max(...Array.from(expected, Math.abs));
-  return Math.max(...Array.from(expected, (x, i) => (actual[i] === x ? 0 : Math.abs((actual[i] ?? NaN) - x) / scale)));
+  return Math.max(
+    ...Array.from(expected, (x, i) =>
+      actual[i] === x ? 0 : Math.abs((actual[i] ?? NaN) - x) / scale,
+    ),
+  );
 }
 
 function softplusOf(x: number): number {
@@ -47,7 +51,10 @@ function meanLogps(count: number): [a: number, lm: number][] {
 
 /** One pair without a reference, one token each: its mean log-probabilities are its sums. */
 function onePair(config: ReferenceConfig, chosen: number, rejected: number): number {
-  return referenceFromLogps(config, { logps: Float64Array.of(chosen, rejected), counts: Int32Array.of(1, 1) }).loss;
+  return referenceFromLogps(config, {
+    logps: Float64Array.of(chosen, rejected),
+    counts: Int32Array.of(1, 1),
+  }).loss;
 }
 
 function randomLogps(seed: number, pairs: number): LogpsBatch {
@@ -58,13 +65,18 @@ function randomLogps(seed: number, pairs: number): LogpsBatch {
   return { logps, counts, reference };
 }
 
-function randomBatch(seed: number, [sequences, tokens, vocab]: [number, number, number]): LogitsBatch {
+function randomBatch(
+  seed: number,
+  [sequences, tokens, vocab]: [number, number, number],
+): LogitsBatch {
   const random = generator(seed);
   const rows = sequences * tokens;
   return {
     logits: Float32Array.from({ length: rows * vocab }, () => 6 * random() - 3),
     shape: [sequences, tokens, vocab],
-    labels: Int32Array.from({ length: rows }, () => (random() < 0.3 ? -100 : Math.floor(vocab * random()))),
+    labels: Int32Array.from({ length: rows }, () =>
+      random() < 0.3 ? -100 : Math.floor(vocab * random()),
+    ),
     reference: Float64Array.from({ length: sequences }, () => -tokens * 2 * random()),
   };
 }
@@ -127,17 +139,21 @@ describe('decoders', () => {
   };
 
   test('bfloat16: all 65536 values are the upper halves of float32s', () => {
-    for (let bits = 0; bits < 0x10000; bits++) expect(Object.is(decodeBfloat16(bits), fromBits(bits * 0x10000))).toBe(true);
+    for (let bits = 0; bits < 0x10000; bits++)
+      expect(Object.is(decodeBfloat16(bits), fromBits(bits * 0x10000))).toBe(true);
   });
 
   test('float16: all 65536 values are float32s with a rebased exponent', () => {
     for (let bits = 0; bits < 0x10000; bits++) {
       const sign = bits & 0x8000 ? -1 : 1;
       const magnitude = bits & 0x7fff;
-      // Shifted into a float32 the exponent is 112 too small, which one exact product mends, subnormals included.
+      // Shifted into a float32 the exponent is 112 too small, which one exact product mends,
+      // subnormals included.
       const finite = fromBits(magnitude << 13) * 2 ** 112;
       const special = magnitude === 0x7c00 ? Infinity : NaN;
-      expect(Object.is(decodeFloat16(bits), sign * (magnitude < 0x7c00 ? finite : special))).toBe(true);
+      expect(Object.is(decodeFloat16(bits), sign * (magnitude < 0x7c00 ? finite : special))).toBe(
+        true,
+      );
     }
   });
 });
@@ -168,7 +184,8 @@ describe('dual numbers', () => {
   });
 
   test('near certainty the odds and their derivative keep all digits', () => {
-    // 1 - e^a = x (1 - x/2 + ...) for a = -x, so that o = -log x - x/2 + ... and o' = 1/x + 1/2 + ...
+    // 1 - e^a = x (1 - x/2 + ...) for a = -x, so that o = -log x - x/2 + ... and o' = 1/x + 1/2 +
+    // ...
     for (const x of [1e-8, 1e-14, 1e-30]) {
       const o = logOdds(new Dual(-x, 1));
       expect(relativeError(o.value, -Math.log(x) - x / 2)).toBeLessThan(1e-15);
@@ -198,7 +215,8 @@ describe('dual numbers', () => {
     for (const x of [700, 750, 1e4, 1e6]) {
       const product = exp(new Dual(x, 1)).times(exp(new Dual(-x, 1)));
       const slope = softplus(new Dual(-x, 1)).times(exp(new Dual(x)));
-      for (const value of [product.value, product.dChosen / 2, slope.dChosen]) expect(Math.abs(value - 1)).toBeLessThan(1e-15);
+      for (const value of [product.value, product.dChosen / 2, slope.dChosen])
+        expect(Math.abs(value - 1)).toBeLessThan(1e-15);
     }
     expect(exp(new Dual(-1e4)).value).toBe(0);
     expect(exp(new Dual(1e4)).minus(exp(new Dual(1e4 + 1e-3))).value).toBe(-Infinity);
@@ -218,7 +236,9 @@ describe('identities between objectives', () => {
 
   test('asft at beta 1 is -a_w - log(1 - p_l)', () => {
     each((aw, al, _, lml) => {
-      expect(relativeError(onePair({ method: 'asft', beta: 1 }, aw, al), -aw - lml)).toBeLessThan(1e-14);
+      expect(relativeError(onePair({ method: 'asft', beta: 1 }, aw, al), -aw - lml)).toBeLessThan(
+        1e-14,
+      );
     });
   });
 
@@ -232,7 +252,9 @@ describe('identities between objectives', () => {
   test('orpo is asft + lambda log(p_w (1 - p_l) + p_l (1 - p_w))', () => {
     each((aw, al, lmw, lml) => {
       const options = { beta: 1, lambda: 0.3, sftWeight: 1 };
-      const difference = onePair({ method: 'orpo', ...options }, aw, al) - onePair({ method: 'asft', ...options }, aw, al);
+      const difference =
+        onePair({ method: 'orpo', ...options }, aw, al) -
+        onePair({ method: 'asft', ...options }, aw, al);
       expect(difference).toBeCloseTo(0.3 * Math.log(Math.exp(aw + lml) + Math.exp(al + lmw)), 12);
     });
   });
@@ -240,14 +262,18 @@ describe('identities between objectives', () => {
   test('orpo is at most asft, for every beta', () => {
     for (const beta of [0.05, 0.2, 1, 2]) {
       each((aw, al) => {
-        expect(onePair({ method: 'orpo', beta }, aw, al)).toBeLessThanOrEqual(onePair({ method: 'asft', beta }, aw, al));
+        expect(onePair({ method: 'orpo', beta }, aw, al)).toBeLessThanOrEqual(
+          onePair({ method: 'asft', beta }, aw, al),
+        );
       });
     }
   });
 
   test('orpo tends to simpo with gamma 0 as probabilities vanish', () => {
     const simpo = onePair({ method: 'simpo', beta: 0.7, gamma: 0 }, -40, -41);
-    expect(relativeError(onePair({ method: 'orpo', beta: 0.7 }, -40, -41), simpo)).toBeLessThan(1e-15);
+    expect(relativeError(onePair({ method: 'orpo', beta: 0.7 }, -40, -41), simpo)).toBeLessThan(
+      1e-15,
+    );
   });
 
   test('cal_dpo is dpo at beta 1 + sppo_hard', () => {
@@ -273,7 +299,10 @@ describe('identities between objectives', () => {
     };
     same({ method: 'cpo', beta: 0.3 }, { method: 'dpo', beta: 0.3, referenceFree: true });
     same({ method: 'dpo', beta: 0.3 }, { method: 'dpo', beta: 0.3, divergence: 'alpha', alpha: 0 });
-    same({ method: 'simpo', beta: 3, gamma: 1 }, { method: 'alphapo', beta: 3, gamma: 1, alpha: 0 });
+    same(
+      { method: 'simpo', beta: 3, gamma: 1 },
+      { method: 'alphapo', beta: 3, gamma: 1, alpha: 0 },
+    );
   });
 
   test('policy == reference: dpo ln 2, ipo 1 / (4 beta^2), apo_zero 1, nca 2 ln 2', () => {
@@ -288,12 +317,18 @@ describe('identities between objectives', () => {
 });
 
 describe('gradients', () => {
-  test.each(configs.map((config) => [JSON.stringify(config), config] as const))('%s', (_, config) => {
-    const batch = randomLogps(5, 4);
-    const { gradLogps } = referenceFromLogps(config, batch);
-    const { gradient } = finiteDifference((logps) => referenceFromLogps(config, { ...batch, logps }).loss, batch.logps);
-    expect(largestError(gradLogps, gradient)).toBeLessThan(1e-8);
-  });
+  test.each(configs.map((config) => [JSON.stringify(config), config] as const))(
+    '%s',
+    (_, config) => {
+      const batch = randomLogps(5, 4);
+      const { gradLogps } = referenceFromLogps(config, batch);
+      const { gradient } = finiteDifference(
+        (logps) => referenceFromLogps(config, { ...batch, logps }).loss,
+        batch.logps,
+      );
+      expect(largestError(gradLogps, gradient)).toBeLessThan(1e-8);
+    },
+  );
 
   test('finite differences see slopes at both scales near 0', () => {
     // log-odds move over 1e-12, log-ratios over 1.
@@ -303,31 +338,48 @@ describe('gradients', () => {
       reference: Float64Array.of(-1, -1),
     };
     for (const method of ['asft', 'dpo'] as const) {
-      const f = (logps: Float64Array): number => referenceFromLogps({ method, beta: 0.5 }, { ...batch, logps }).loss;
+      const f = (logps: Float64Array): number =>
+        referenceFromLogps({ method, beta: 0.5 }, { ...batch, logps }).loss;
       const { gradLogps } = referenceFromLogps({ method, beta: 0.5 }, batch);
       expect(largestError(finiteDifference(f, batch.logps).gradient, gradLogps)).toBeLessThan(1e-8);
     }
   });
 
-  test.each(configs.map((config) => [JSON.stringify(config), config] as const))('in the logits: %s', (_, config) => {
-    const batch = randomBatch(6, [4, 3, 5]);
-    const logits = Float64Array.from(batch.logits as Float32Array);
-    // Float64 logits under the name of float32: differences need the digits.
-    const loss = (x: Float64Array): number => {
-      const named = Object.defineProperty(x, Symbol.toStringTag, { value: 'Float32Array' }) as unknown as Float32Array;
-      return referenceLoss(config, { ...batch, logits: named }).loss;
-    };
-    const { gradient } = finiteDifference(loss, logits, { bound: Infinity, levels: 7 });
-    expect(largestError(referenceLoss(config, batch).gradLogits, gradient)).toBeLessThan(1e-8);
-  });
+  test.each(configs.map((config) => [JSON.stringify(config), config] as const))(
+    'in the logits: %s',
+    (_, config) => {
+      const batch = randomBatch(6, [4, 3, 5]);
+      const logits = Float64Array.from(batch.logits as Float32Array);
+      // Float64 logits under the name of float32: differences need the digits.
+      const loss = (x: Float64Array): number => {
+        const named = Object.defineProperty(x, Symbol.toStringTag, {
+          value: 'Float32Array',
+        }) as unknown as Float32Array;
+        return referenceLoss(config, { ...batch, logits: named }).loss;
+      };
+      const { gradient } = finiteDifference(loss, logits, { bound: Infinity, levels: 7 });
+      expect(largestError(referenceLoss(config, batch).gradLogits, gradient)).toBeLessThan(1e-8);
+    },
+  );
 });
 
 describe('published numbers', () => {
-  // Case ids are those of the reference vectors; sums, counts and reference are those of their inputs.
+  // Case ids are those of the reference vectors; sums, counts and reference are those of their
+  // inputs.
   const tiny: LogpsBatch = {
-    logps: Float64Array.of(-6.50336531588882, -5.605425456668887, -6.50121292395742, -0.9492342139813188),
+    logps: Float64Array.of(
+      -6.50336531588882,
+      -5.605425456668887,
+      -6.50121292395742,
+      -0.9492342139813188,
+    ),
     counts: Int32Array.of(4, 2, 5, 1),
-    reference: Float64Array.of(-10.792168617248535, -4.204452037811279, -3.246511220932007, -0.47561711072921753),
+    reference: Float64Array.of(
+      -10.792168617248535,
+      -4.204452037811279,
+      -3.246511220932007,
+      -0.47561711072921753,
+    ),
   };
   const cases: [id: string, config: ReferenceConfig, loss: number, gradient: number[]][] = [
     [
@@ -393,19 +445,32 @@ describe('published numbers', () => {
   });
 
   test('tiny.orpo.one_token.b1.n1: losses per pair, with the batch likelihood in each', () => {
-    const config = { method: 'orpo', beta: 1, lambda: 0.25, sftWeight: 1, sftReduction: 'token' } as const;
+    const config = {
+      method: 'orpo',
+      beta: 1,
+      lambda: 0.25,
+      sftWeight: 1,
+      sftReduction: 'token',
+    } as const;
     const { loss, losses, gradLogps } = referenceFromLogps(config, tiny);
     expect(relativeError(loss, 2.4313241319086245)).toBeLessThan(1e-14);
     expect(largestError(losses, [2.250086961757851, 2.6125613020593974])).toBeLessThan(1e-14);
     const [dnll, aw, bw] = [-1 / 6, -0.02352095140668939, -0.06036311466704402];
-    expect(largestError(gradLogps, [aw + dnll, bw + dnll, 0.020775153770930664, 0.18501084569250442])).toBeLessThan(1e-13);
+    expect(
+      largestError(gradLogps, [aw + dnll, bw + dnll, 0.020775153770930664, 0.18501084569250442]),
+    ).toBeLessThan(1e-13);
   });
 
   test('tiny_det: coefficients where 1 - p is 1e-14', () => {
     const batch: LogpsBatch = {
       logps: Float64Array.of(
-        ...[-5.547409252452804e-14, -2.7018862957559146e-13, -1.4925523899059574e-10, -8.834041722477962e-8],
-        ...[-4.747713280697803e-6, -0.0004597728579640065, -0.09807026638211741, -0.25320640731677774],
+        ...[
+          -5.547409252452804e-14, -2.7018862957559146e-13, -1.4925523899059574e-10,
+          -8.834041722477962e-8,
+        ],
+        ...[
+          -4.747713280697803e-6, -0.0004597728579640065, -0.09807026638211741, -0.25320640731677774,
+        ],
       ),
       counts: Int32Array.of(4, 2, 3, 5, 3, 3, 3, 1),
     };
@@ -419,7 +484,12 @@ describe('published numbers', () => {
 
   test('micro: from two rows of two logits', () => {
     const batch: LogitsBatch = {
-      logits: Float32Array.of(-2.421659231185913, -2.7553963661193848, -1.5413490533828735, -0.11207999289035797),
+      logits: Float32Array.of(
+        -2.421659231185913,
+        -2.7553963661193848,
+        -1.5413490533828735,
+        -0.11207999289035797,
+      ),
       shape: [2, 1, 2],
       labels: Int32Array.of(0, 0),
     };
@@ -465,7 +535,10 @@ describe('conventions', () => {
   });
 
   test('sft: losses of the token reduction are shares whose mean is the loss', () => {
-    const batch: LogpsBatch = { logps: Float64Array.of(-3, -8, -1), counts: Int32Array.of(2, 4, 1) };
+    const batch: LogpsBatch = {
+      logps: Float64Array.of(-3, -8, -1),
+      counts: Int32Array.of(2, 4, 1),
+    };
     const { loss, losses } = referenceFromLogps({ method: 'sft', sftReduction: 'token' }, batch);
     expect(loss).toBeCloseTo(12 / 7, 15);
     expect(losses[0]).toBeCloseTo((3 * 3) / 7, 15);
@@ -477,9 +550,15 @@ describe('conventions', () => {
     const batch = randomBatch(7, [4, 5, 6]);
     const config = { method: 'dpo', beta: 0.1, sftWeight: 0.5, normalize: true } as const;
     const full = referenceLoss(config, batch);
-    expect(full.coefficients).toEqual(referenceLoss({ ...config, sftWeight: 0 }, batch).coefficients);
+    expect(full.coefficients).toEqual(
+      referenceLoss({ ...config, sftWeight: 0 }, batch).coefficients,
+    );
     const { logps, counts } = referenceLogps(batch);
-    const { gradLogps } = referenceFromLogps(config, { logps, counts, ...(batch.reference && { reference: batch.reference }) });
+    const { gradLogps } = referenceFromLogps(config, {
+      logps,
+      counts,
+      ...(batch.reference && { reference: batch.reference }),
+    });
     gradLogps.forEach((g, b) => {
       const likelihood = b < 2 ? -0.5 / 2 / (counts[b] ?? NaN) : 0;
       expect(g).toBeCloseTo((full.coefficients[b] ?? NaN) + likelihood, 14);
@@ -493,19 +572,28 @@ describe('conventions', () => {
     const config = { method: 'orpo', beta: 1, sftWeight: 1, sftReduction: 'token' } as const;
     const { loss, gradLogits } = referenceLoss(config, { ...batch, labels, sftLabels });
     const nll = -(referenceLogps({ ...batch, labels: sftLabels }).logps[0] ?? NaN) / 4;
-    expect(loss).toBeCloseTo(referenceLoss({ method: 'orpo', beta: 1 }, { ...batch, labels }).loss + nll, 14);
+    expect(loss).toBeCloseTo(
+      referenceLoss({ method: 'orpo', beta: 1 }, { ...batch, labels }).loss + nll,
+      14,
+    );
     expect(gradLogits[4]).toBeLessThan(0);
   });
 
   test('packed, strided and padded batches of the same rows agree', () => {
     const padded = randomBatch(9, [4, 3, 5]);
-    const { logits, labels, reference } = padded as { logits: Float32Array; labels: Int32Array; reference: Float64Array };
+    const { logits, labels, reference } = padded as {
+      logits: Float32Array;
+      labels: Int32Array;
+      reference: Float64Array;
+    };
     const strided = new Float32Array(12 * 8).fill(NaN);
     for (let row = 0; row < 12; row++) strided.set(logits.subarray(row * 5, row * 5 + 5), row * 8);
     const expected = referenceLoss(dpo, padded);
     expect(referenceLoss(dpo, { ...padded, logits: strided, rowStride: 8 })).toEqual(expected);
     const offsets = Int32Array.of(0, 3, 6, 9, 12);
-    expect(referenceLoss(dpo, { logits, shape: [12, 5], offsets, labels, reference })).toEqual(expected);
+    expect(referenceLoss(dpo, { logits, shape: [12, 5], offsets, labels, reference })).toEqual(
+      expected,
+    );
   });
 
   test('the 16 bits of a logit mean what dtype says', () => {
@@ -517,8 +605,29 @@ describe('conventions', () => {
   });
 
   test('token log-probabilities, logsumexp and entropy', () => {
-    const logits = Float32Array.of(1, 1, 1, 1, 0, -Infinity, 0, -Infinity, 40, 0, 0, 0, NaN, NaN, NaN, NaN);
-    const { logps, logsumexp, entropy } = referenceTokenLogps({ logits, shape: [1, 4, 4], labels: Int32Array.of(2, 0, 0, -100) });
+    const logits = Float32Array.of(
+      1,
+      1,
+      1,
+      1,
+      0,
+      -Infinity,
+      0,
+      -Infinity,
+      40,
+      0,
+      0,
+      0,
+      NaN,
+      NaN,
+      NaN,
+      NaN,
+    );
+    const { logps, logsumexp, entropy } = referenceTokenLogps({
+      logits,
+      shape: [1, 4, 4],
+      labels: Int32Array.of(2, 0, 0, -100),
+    });
     const rest = 3 * Math.exp(-40);
     expect(largestError(logps, [-Math.log(4), -Math.LN2, -rest, 0])).toBeLessThan(1e-15);
     expect(relativeError(logps[2] ?? NaN, -rest)).toBeLessThan(1e-15);
@@ -529,18 +638,30 @@ describe('conventions', () => {
 
   test('one class, a certain label, an impossible label', () => {
     const row = (...logits: number[]): number | undefined =>
-      referenceLogps({ logits: Float32Array.from(logits), shape: [1, 1, logits.length], labels: Int32Array.of(0) }).logps[0];
+      referenceLogps({
+        logits: Float32Array.from(logits),
+        shape: [1, 1, logits.length],
+        labels: Int32Array.of(0),
+      }).logps[0];
     expect(row(5)).toBe(0);
     expect(row(1e4, -1e4)).toBe(0);
     expect(row(-Infinity, 0)).toBe(-Infinity);
-    for (const bad of [row(NaN, 0), row(0, NaN), row(Infinity, 0), row(0, Infinity), row(-Infinity, -Infinity)])
+    for (const bad of [
+      row(NaN, 0),
+      row(0, NaN),
+      row(Infinity, 0),
+      row(0, Infinity),
+      row(-Infinity, -Infinity),
+    ])
       expect(bad).toBeNaN();
   });
 
   test('NaN stays in its pair, and ignored rows are never read', () => {
     const batch = randomBatch(10, [6, 2, 4]);
     const labels = Int32Array.from({ length: 12 }, (_, row) => (row % 2 === 0 ? -100 : 1));
-    const logits = Float32Array.from(batch.logits as Float32Array, (z, i) => (Math.floor(i / 4) % 2 === 0 ? NaN : z));
+    const logits = Float32Array.from(batch.logits as Float32Array, (z, i) =>
+      Math.floor(i / 4) % 2 === 0 ? NaN : z,
+    );
     const expected = referenceLoss(dpo, { ...batch, labels });
     expect(referenceLoss(dpo, { ...batch, labels, logits })).toEqual(expected);
     logits[4 * 3] = NaN;
@@ -560,14 +681,19 @@ describe('conventions', () => {
     [{ method: 'dpo', beta: 1, gamma: 1 }, 'ERR_DIRALIGN_OPTION'],
     [{ method: 'nothing' as 'dpo', beta: 1 }, 'ERR_DIRALIGN_OPTION'],
   ] satisfies [ReferenceConfig, string][])('%j is refused', (config, code) => {
-    expect(() => referenceFromLogps(config, randomLogps(11, 2))).toThrow(expect.objectContaining({ code }) as Error);
+    expect(() => referenceFromLogps(config, randomLogps(11, 2))).toThrow(
+      expect.objectContaining({ code }) as Error,
+    );
   });
 });
 
 describe('output layers', () => {
   // Of published implementations, and in 120 digits; the gradients are stored in float32.
   test.each(loadLayerCases().map((c) => [c.id, c] as const))('%s', (_, c) => {
-    const { loss, logps, gradHidden, gradWeight, gradBias } = referenceHiddenLoss(c.call, layerBatch(c));
+    const { loss, logps, gradHidden, gradWeight, gradBias } = referenceHiddenLoss(
+      c.call,
+      layerBatch(c),
+    );
     expect(Math.abs(loss - c.loss)).toBeLessThan(1e-12 * Math.max(1, Math.abs(c.loss)));
     logps.forEach((logp, b) => {
       expect(Math.abs(logp - (c.input.logps[b] ?? NaN))).toBeLessThan(1e-12 * Math.abs(logp));
@@ -580,7 +706,9 @@ describe('output layers', () => {
     for (const [own, expected] of pairs) {
       if (!expected) continue;
       const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-      const wrong = own.findIndex((x, i) => !(Math.abs(x - (expected[i] ?? NaN)) <= 2 ** -24 * Math.abs(x) + 1e-13 * largest));
+      const wrong = own.findIndex(
+        (x, i) => !(Math.abs(x - (expected[i] ?? NaN)) <= 2 ** -24 * Math.abs(x) + 1e-13 * largest),
+      );
       expect(wrong).toBe(-1);
     }
   });
@@ -594,9 +722,15 @@ describe('output layers', () => {
     };
     const call = { method: 'cpo', beta: 1 } as const;
     expect(referenceHiddenLoss(call, batch).gradBias).toHaveLength(2);
-    expect(() => referenceHiddenLoss(call, { ...batch, hidden: new Float32Array(5) })).toThrow('hidden: 5');
+    expect(() => referenceHiddenLoss(call, { ...batch, hidden: new Float32Array(5) })).toThrow(
+      'hidden: 5',
+    );
     expect(() => referenceHiddenLoss(call, { ...batch, hiddenSize: 2 })).toThrow('hidden: 6');
-    expect(() => referenceHiddenLoss(call, { ...batch, bias: new Float32Array(3) })).toThrow('bias: 3');
-    expect(() => referenceHiddenLoss(call, { ...batch, weight: new Uint16Array(6) })).toThrow('weight: a Uint16Array');
+    expect(() => referenceHiddenLoss(call, { ...batch, bias: new Float32Array(3) })).toThrow(
+      'bias: 3',
+    );
+    expect(() => referenceHiddenLoss(call, { ...batch, weight: new Uint16Array(6) })).toThrow(
+      'weight: a Uint16Array',
+    );
   });
 });

@@ -1,9 +1,16 @@
-// `run.metrics`, and the metrics that are always there: against means that this file makes itself of the rows.
+// `run.metrics`, and the metrics that are always there: against means that this file makes itself
+// of the rows.
 import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, tokenLogps, type LossResult, type RowMetric } from '../ts/index.js';
 import { referenceLayer } from '../ts/reference.js';
 import { copyOf, dtypes, objectiveOf, randomBatch } from './support/batches.js';
-import { leastMemory, randomHidden, sameGradients, sameValues, type HostHidden } from './support/hidden.js';
+import {
+  leastMemory,
+  randomHidden,
+  sameGradients,
+  sameValues,
+  type HostHidden,
+} from './support/hidden.js';
 import { at, present, sameBits } from './support/numbers.js';
 import { expectRefusal, thrownBy } from './support/refusal.js';
 import { checkRowMetrics, rowMetricNames } from './support/row-metrics.js';
@@ -85,8 +92,12 @@ describe('from logits', () => {
 
   test('without a scored row they are 0', () => {
     const batch = randomBatch({ seed: 5, sequences: 4, tokens: 2, vocab: 5 });
-    const { metrics } = dpo({ ...batch, labels: batch.labels.slice().fill(-100) }, { metrics: all });
-    for (const name of [...all, 'num_tokens', 'ranking_accuracy'] as const) expect(metrics[name], name).toBe(0);
+    const { metrics } = dpo(
+      { ...batch, labels: batch.labels.slice().fill(-100) },
+      { metrics: all },
+    );
+    for (const name of [...all, 'num_tokens', 'ranking_accuracy'] as const)
+      expect(metrics[name], name).toBe(0);
   });
 
   test('rows that the likelihood term alone scores do not count', () => {
@@ -111,7 +122,12 @@ describe('from logits', () => {
 
   test('a tie is no prediction; logits of -inf are no probability, and make the mean -inf', () => {
     const logits = Float32Array.of(1, 1, 1, -Infinity, 2, 1, 0, 3, 0, -5, -5, -4);
-    const batch = { logits, shape: [2, 2, 3], labels: Int32Array.of(0, 1, 1, 2), reference: Float64Array.of(-1, -1) };
+    const batch = {
+      logits,
+      shape: [2, 2, 3],
+      labels: Int32Array.of(0, 1, 1, 2),
+      reference: Float64Array.of(-1, -1),
+    };
     const { metrics } = dpo(batch, { metrics: all });
     // Of the chosen's rows: a tie of three; 1 of (-inf, 2, 1).
     expect(metrics.mean_token_accuracy).toBe(0.5);
@@ -121,11 +137,17 @@ describe('from logits', () => {
     // The lowest logit there is, above those of words that are masked.
     const lowest = Float32Array.of(...Array<number>(2).fill(-Infinity), -3.4028234663852886e38);
     const masked = Float32Array.from({ length: 12 }, (_, i) => at(lowest, i % 3));
-    const only = dpo({ ...batch, logits: masked, labels: Int32Array.of(2, 2, 0, 2) }, { metrics: all }).metrics;
+    const only = dpo(
+      { ...batch, logits: masked, labels: Int32Array.of(2, 2, 0, 2) },
+      { metrics: all },
+    ).metrics;
     expect(only.mean_token_accuracy).toBe(1);
     const [one, other] = [-3.4028234663852886e38, 1];
     const wide = Float32Array.from({ length: 4 * 700 }, (_, i) => (i % 700 < 600 ? one : other));
-    const means = dpo({ ...batch, logits: wide, shape: [2, 2, 700] }, { metrics: ['logits/chosen'] }).metrics;
+    const means = dpo(
+      { ...batch, logits: wide, shape: [2, 2, 700] },
+      { metrics: ['logits/chosen'] },
+    ).metrics;
     expect(means['logits/chosen'] / one).toBeCloseTo(6 / 7, 6);
     const uniform = dpo({ ...batch, logits: new Float32Array(12) }, { metrics: all }).metrics;
     expect(uniform.entropy).toBeCloseTo(Math.log(3), 6);
@@ -137,42 +159,71 @@ describe('from logits', () => {
     const { metrics } = dpo(batch, { metrics: all });
     const logits = new Float32Array(16 * 12).fill(NaN);
     batch.labels.forEach((label, row) => {
-      if (label !== -100) logits.set((batch.logits as Float32Array).subarray(row * 9, row * 9 + 9), row * 12);
+      if (label !== -100)
+        logits.set((batch.logits as Float32Array).subarray(row * 9, row * 9 + 9), row * 12);
     });
-    expect(dpo({ ...batch, logits, rowStride: 12 }, { metrics: all }).metrics).toStrictEqual(metrics);
+    expect(dpo({ ...batch, logits, rowStride: 12 }, { metrics: all }).metrics).toStrictEqual(
+      metrics,
+    );
   });
 });
 
 test('the order of the log-probabilities: strictly above, sums and not means', () => {
   const objective = dirAlignLoss('dpo', 0.1, true);
   const logps = Float64Array.of(-3, -8, -5, -4, -9, -5);
-  const batch = { logps, counts: Int32Array.of(1, 8, 5, 4, 1, 5), reference: Float64Array.of(-1, -9, -5, -4, -1, -1) };
+  const batch = {
+    logps,
+    counts: Int32Array.of(1, 8, 5, 4, 1, 5),
+    reference: Float64Array.of(-1, -9, -5, -4, -1, -1),
+  };
   const { metrics } = objective.fromLogps(batch);
   expect(metrics.ranking_accuracy).toBe(2 / 3);
   expect(metrics.num_tokens).toBe(24);
 });
 
 describe('from hidden states', () => {
-  test.each(dtypes)('%s: those of the logits, whatever the memory, and every other bit as without', async (dtype) => {
-    const batch = randomHidden({ seed: 60, sequences: 4, tokens: 30, vocab: 67, size: 16, dtype, ignored: 0.2 });
-    const { batch: logits } = referenceLayer(batch);
-    for (const method of ['dpo', 'sft'] as const) {
-      const objective = objectiveOf({ method, beta: 0.1 });
-      const names: readonly RowMetric[] = method === 'sft' ? all.slice(0, 3) : all;
-      for (const memory of [2 ** 24, leastMemory(batch) + 30_000, leastMemory(batch)]) {
-        const plain = objective.fromHidden(batch, { memory });
-        const result = objective.fromHidden(batch, { memory, metrics: names });
-        checkRowMetrics(logits, result.metrics, method === 'sft' ? 4 : 2);
-        sameGradients(result, plain, method);
-        expect(result.metrics).toMatchObject(plain.metrics);
-        const none = await objective.fromHidden.async(batch, { memory, metrics: names, gradient: 'none', threads: 2 });
-        sameValues(none, result, `${method}, without gradients`);
+  test.each(dtypes)(
+    '%s: those of the logits, whatever the memory, and every other bit as without',
+    async (dtype) => {
+      const batch = randomHidden({
+        seed: 60,
+        sequences: 4,
+        tokens: 30,
+        vocab: 67,
+        size: 16,
+        dtype,
+        ignored: 0.2,
+      });
+      const { batch: logits } = referenceLayer(batch);
+      for (const method of ['dpo', 'sft'] as const) {
+        const objective = objectiveOf({ method, beta: 0.1 });
+        const names: readonly RowMetric[] = method === 'sft' ? all.slice(0, 3) : all;
+        for (const memory of [2 ** 24, leastMemory(batch) + 30_000, leastMemory(batch)]) {
+          const plain = objective.fromHidden(batch, { memory });
+          const result = objective.fromHidden(batch, { memory, metrics: names });
+          checkRowMetrics(logits, result.metrics, method === 'sft' ? 4 : 2);
+          sameGradients(result, plain, method);
+          expect(result.metrics).toMatchObject(plain.metrics);
+          const none = await objective.fromHidden.async(batch, {
+            memory,
+            metrics: names,
+            gradient: 'none',
+            threads: 2,
+          });
+          sameValues(none, result, `${method}, without gradients`);
+        }
       }
-    }
-  });
+    },
+  );
 
   test('the entropy is the mean of what tokenLogps has', () => {
-    const batch: HostHidden = randomHidden({ seed: 61, sequences: 2, tokens: 7, vocab: 29, size: 8 });
+    const batch: HostHidden = randomHidden({
+      seed: 61,
+      sequences: 2,
+      tokens: 7,
+      vocab: 29,
+      size: 8,
+    });
     const { entropy } = tokenLogps(batch);
     const rows = entropy.filter((_, row) => at(batch.labels, row) !== -100);
     const mean = rows.reduce((sum, x) => sum + x, 0) / rows.length;
@@ -209,7 +260,11 @@ test('what is no list of names is refused, at every door', () => {
     );
   }
   // What is there already has no rows to ask.
-  const logps = { logps: Float64Array.of(-1, -2), counts: Int32Array.of(1, 1), reference: Float64Array.of(-1, -1) };
+  const logps = {
+    logps: Float64Array.of(-1, -2),
+    counts: Int32Array.of(1, 1),
+    reference: Float64Array.of(-1, -1),
+  };
   const error = thrownBy(() => dpo.fromLogps(logps, { metrics: ['entropy'] } as never));
   expectRefusal(error, TypeError, 'OPTION', ['run.metrics: no such option']);
 });

@@ -5,12 +5,19 @@ interface Part {
   total: number;
   loads: number;
 }
-const { functionsOf, partsOf } = (await import(new URL('../scripts/sass.mjs', import.meta.url).href)) as {
+const { functionsOf, partsOf } = (await import(
+  new URL('../scripts/sass.mjs', import.meta.url).href
+)) as {
   functionsOf: (text: string) => object[];
-  partsOf: (code: object | undefined, options: { elements: number; keeps?: boolean }) => Record<string, Part>;
+  partsOf: (
+    code: object | undefined,
+    options: { elements: number; keeps?: boolean },
+  ) => Record<string, Part>;
 };
 
-/** A kernel of two vectors of two elements: what the counts must be can be read off the comments. */
+/**
+ * A kernel of two vectors of two elements: what the counts must be can be read off the comments.
+ */
 function kernel({ secondLoad = 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]', extra = '' } = {}) {
   const lines = [
     'ISETP.NE.AND P0, PT, R0, RZ, PT',
@@ -35,7 +42,9 @@ function kernel({ secondLoad = 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]', extra = 
   const body = lines
     .filter((line) => line !== '')
     .map((line, i) =>
-      line.startsWith('.L') ? line : `        /*${(16 * i).toString(16).padStart(4, '0')}*/                   ${line} ;`,
+      line.startsWith('.L')
+        ? line
+        : `        /*${(16 * i).toString(16).padStart(4, '0')}*/                   ${line} ;`,
     );
   return functionsOf(['.text._Z4loss:', ...body].join('\n'))[0];
 }
@@ -48,15 +57,20 @@ describe('machine code, as scripts/check-sass.mjs counts it', () => {
 
   it('counts the loads before the first use, and not those after it', () => {
     expect(partsOf(kernel(), { elements: 4 }).sums?.loads).toBe(2);
-    const early = kernel({ secondLoad: 'FADD R20, R7, R7', extra: 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]' });
+    const early = kernel({
+      secondLoad: 'FADD R20, R7, R7',
+      extra: 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]',
+    });
     expect(partsOf(early, { elements: 4 }).sums?.loads).toBe(1);
   });
 
   it('tells rows that are shifted into place, and those that are written', () => {
-    expect(Object.keys(partsOf(kernel({ extra: 'SHF.R.W.U32 R13, R14, R15, R16' }), { elements: 4 }))).toEqual([
-      'sums, unaligned',
-    ]);
-    expect(Object.keys(partsOf(kernel({ extra: 'STG.E.128 desc[UR4][R2.64], R12' }), { elements: 4 }))).toEqual(['gradient']);
+    expect(
+      Object.keys(partsOf(kernel({ extra: 'SHF.R.W.U32 R13, R14, R15, R16' }), { elements: 4 })),
+    ).toEqual(['sums, unaligned']);
+    expect(
+      Object.keys(partsOf(kernel({ extra: 'STG.E.128 desc[UR4][R2.64], R12' }), { elements: 4 })),
+    ).toEqual(['gradient']);
   });
 
   it('sees no part where too few exponentials are computed', () => {
@@ -64,6 +78,8 @@ describe('machine code, as scripts/check-sass.mjs counts it', () => {
   });
 
   it('refuses an instruction whose pipe it does not know', () => {
-    expect(() => partsOf(kernel({ extra: 'QUUX R1, R2' }), { elements: 4 })).toThrow(/which pipe takes QUUX/);
+    expect(() => partsOf(kernel({ extra: 'QUUX R1, R2' }), { elements: 4 })).toThrow(
+      /which pipe takes QUUX/,
+    );
   });
 });

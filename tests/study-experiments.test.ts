@@ -6,12 +6,28 @@ import { planOf } from '../examples/study/experiments/plan.js';
 import { sftShare } from '../examples/study/experiments/sft-share.js';
 import { tempering } from '../examples/study/experiments/tempering.js';
 import { twoStage } from '../examples/study/experiments/two-stage.js';
-import { alignmentMethods, pairwiseMethods, type AlignParams } from '../examples/study/model/tasks.js';
+import {
+  alignmentMethods,
+  pairwiseMethods,
+  type AlignParams,
+} from '../examples/study/model/tasks.js';
 import { drawChart } from '../examples/study/report/chart.js';
 import type { Experiment, Outcome, Scale, Section } from '../examples/study/study.js';
-import { fakeStudy, noise, seedNoise, type FakeModel, type FakeStudy } from './support/study-fakes.js';
+import {
+  fakeStudy,
+  noise,
+  seedNoise,
+  type FakeModel,
+  type FakeStudy,
+} from './support/study-fakes.js';
 
-const all = (): readonly Experiment[] => [twoStage(), methodComparison(), tempering(), pareto(), sftShare()];
+const all = (): readonly Experiment[] => [
+  twoStage(),
+  methodComparison(),
+  tempering(),
+  pareto(),
+  sftShare(),
+];
 
 /** Every run as good as the next, but for its seed. */
 const level = (quality = 0.7): FakeModel => ({
@@ -40,13 +56,19 @@ async function run(
   return { section: await experiment.run(study), study };
 }
 
-async function outcomes(experiment: Experiment, model: FakeModel, scale?: Scale): Promise<Outcome[]> {
+async function outcomes(
+  experiment: Experiment,
+  model: FakeModel,
+  scale?: Scale,
+): Promise<Outcome[]> {
   const { section } = await run(experiment, model, scale);
   return section.findings.map(({ outcome }) => outcome);
 }
 
 const alignRuns = (study: FakeStudy): AlignParams[] =>
-  study.tasks.filter(({ stage }) => stage === 'align').map(({ params }) => params as unknown as AlignParams);
+  study.tasks
+    .filter(({ stage }) => stage === 'align')
+    .map(({ params }) => params as unknown as AlignParams);
 
 describe('every experiment', () => {
   test.each(['quick', 'full'] as const)(
@@ -54,13 +76,17 @@ describe('every experiment', () => {
     async (scale) => {
       const study = fakeStudy(scale, level());
       await Promise.all(all().map((experiment) => experiment.run(study)));
-      expect(study.tasks.every(({ params }) => (params as unknown as AlignParams).scale === scale)).toBe(true);
+      expect(
+        study.tasks.every(({ params }) => (params as unknown as AlignParams).scale === scale),
+      ).toBe(true);
       const count = alignRuns(study).length;
       expect(count).toBeGreaterThan(scale === 'quick' ? 20 : 300);
       expect(count).toBeLessThanOrEqual(scale === 'quick' ? 64 : 540);
       // Together they share runs.
       const apart = await Promise.all(
-        all().map(async (experiment) => alignRuns((await run(experiment, level(), scale)).study).length),
+        all().map(
+          async (experiment) => alignRuns((await run(experiment, level(), scale)).study).length,
+        ),
       );
       expect(apart.reduce((sum, each) => sum + each, 0)).toBeGreaterThan(count);
     },
@@ -70,7 +96,9 @@ describe('every experiment', () => {
     for (const scale of ['quick', 'full'] as const) {
       const plan = planOf(scale);
       // The grids were laid out on seed 1.
-      expect(plan.seeds.filter((seed) => seed === 1 || plan.searchSeeds.includes(seed))).toEqual([]);
+      expect(plan.seeds.filter((seed) => seed === 1 || plan.searchSeeds.includes(seed))).toEqual(
+        [],
+      );
       expect(plan.searchSeeds).not.toContain(1);
       expect(plan.shareSeeds.filter((seed) => !plan.seeds.includes(seed))).toEqual([]);
     }
@@ -133,12 +161,17 @@ describe('one stage or two', () => {
   });
 
   test('compares at beta 1, each arm with a learning rate of its own', async () => {
-    const best = { base: planOf('full').baseLearningRates[2], sft: planOf('full').learningRates[0] };
+    const best = {
+      base: planOf('full').baseLearningRates[2],
+      sft: planOf('full').learningRates[0],
+    };
     const { section, study } = await run(
       twoStage(),
       modelWith((p) => (p.learningRate === (p.init === 'base' ? best.base : best.sft) ? 0.1 : 0)),
     );
-    const { arms } = section.data as unknown as { arms: { label: string; setting: AlignParams; quality: number[] }[] };
+    const { arms } = section.data as unknown as {
+      arms: { label: string; setting: AlignParams; quality: number[] }[];
+    };
     expect(arms.map(({ label }) => label)).toEqual([
       ...['SFT, then ORPO', 'ORPO from base', 'SFT, then ORPO with likelihood'],
       ...['SFT, then ASFT', 'ASFT from base', 'SFT, then ASFT with likelihood', 'SFT, then DPO'],
@@ -151,7 +184,9 @@ describe('one stage or two', () => {
     }
     const { seeds, searchSeeds } = planOf('full');
     expect(arms.every(({ quality }) => quality.length === seeds.length)).toBe(true);
-    expect(new Set(alignRuns(study).map(({ seed }) => seed))).toEqual(new Set([...searchSeeds, ...seeds]));
+    expect(new Set(alignRuns(study).map(({ seed }) => seed))).toEqual(
+      new Set([...searchSeeds, ...seeds]),
+    );
   });
 });
 
@@ -160,14 +195,18 @@ describe('all methods', () => {
     const { learningRates, betas, seeds, searchSeeds } = planOf('full');
     const wanted = { learningRate: learningRates.at(-1), orpo: betas.orpo[2] };
     const model = modelWith(
-      (p) => (p.learningRate === wanted.learningRate ? 0.05 : 0) + (p.method === 'orpo' && p.beta === wanted.orpo ? 0.05 : 0),
+      (p) =>
+        (p.learningRate === wanted.learningRate ? 0.05 : 0) +
+        (p.method === 'orpo' && p.beta === wanted.orpo ? 0.05 : 0),
     );
     const { section, study } = await run(methodComparison(), model);
     const { best } = section.data as unknown as { best: (AlignParams & { quality: number[] })[] };
     expect(best.map(({ method }) => method)).toEqual([...alignmentMethods]);
     expect(best.every(({ learningRate }) => learningRate === wanted.learningRate)).toBe(true);
     expect(best.find(({ method }) => method === 'orpo')?.beta).toBe(wanted.orpo);
-    expect(best[3]?.quality).toEqual(seeds.map((seed) => expect.closeTo(0.8 + seedNoise(seed), 12) as number));
+    expect(best[3]?.quality).toEqual(
+      seeds.map((seed) => expect.closeTo(0.8 + seedNoise(seed), 12) as number),
+    );
     const evaluated = alignRuns(study).filter(({ seed }) => !searchSeeds.includes(seed));
     expect(evaluated).toHaveLength(alignmentMethods.length * seeds.length);
   });
@@ -177,7 +216,10 @@ describe('all methods', () => {
     const { sft, align } = level();
     const model: FakeModel = {
       sft,
-      align: (p) => ({ ...align(p), ...(p.learningRate === first ? { quality: 0.99, diverged: true } : {}) }),
+      align: (p) => ({
+        ...align(p),
+        ...(p.learningRate === first ? { quality: 0.99, diverged: true } : {}),
+      }),
     };
     const { section } = await run(methodComparison(), model);
     const { best } = section.data as unknown as { best: AlignParams[] };
@@ -197,7 +239,9 @@ describe('all methods', () => {
         methodComparison(),
         modelWith((p) => noise(p) - pairwise(p)),
       ),
-    ).toEqual(['unclear', 'not reproduced'].map((o, i) => (i === 0 ? (expect.any(String) as string) : o)));
+    ).toEqual(
+      ['unclear', 'not reproduced'].map((o, i) => (i === 0 ? (expect.any(String) as string) : o)),
+    );
     const none = await outcomes(
       methodComparison(),
       modelWith((p) => 0.05 * Math.sin(1e4 * noise(p))),
@@ -219,7 +263,9 @@ describe('tempering', () => {
     const [slow, fast] = [learningRates[0], learningRates.at(-1)];
     const best = betas.orpo.find((beta) => beta !== 1);
     const model = modelWith(
-      (p) => (p.beta === best && p.learningRate === fast ? 0.1 : 0) + (p.beta === 1 && p.learningRate === slow ? 0.05 : 0),
+      (p) =>
+        (p.beta === best && p.learningRate === fast ? 0.1 : 0) +
+        (p.beta === 1 && p.learningRate === slow ? 0.05 : 0),
     );
     const { section } = await run(tempering(), model);
     const { methods } = section.data as unknown as {
@@ -245,7 +291,8 @@ describe('tempering', () => {
       modelWith((p) => (p.beta === 1 ? 0.1 : 0)),
     );
     const evidence = 'The search found no beta that is better than 1.';
-    for (const finding of section.findings) expect(finding).toMatchObject({ outcome: 'not reproduced', evidence });
+    for (const finding of section.findings)
+      expect(finding).toMatchObject({ outcome: 'not reproduced', evidence });
     expect(section.findings).toHaveLength(2);
   });
 });
@@ -275,12 +322,24 @@ describe('KL against quality', () => {
     const model = (sign: number, start: number): FakeModel => ({
       sft: ({ seed }) => 0.6 + seedNoise(seed),
       align: (p) => ({
-        quality: 0.7 + sign * (pairwiseMethods.includes(p.method) ? 0.1 : 0) + seedNoise(p.seed) + noise(p),
+        quality:
+          0.7 +
+          sign * (pairwiseMethods.includes(p.method) ? 0.1 : 0) +
+          seedNoise(p.seed) +
+          noise(p),
         kl: 5 / (1 + p.beta) + (odds.includes(p.method) ? start : 0) + noise(p),
       }),
     });
-    expect(await outcomes(pareto(), model(1, 9))).toEqual(['reproduced', 'reproduced', 'reproduced']);
-    expect(await outcomes(pareto(), model(-1, -9))).toEqual(['not reproduced', 'not reproduced', 'not reproduced']);
+    expect(await outcomes(pareto(), model(1, 9))).toEqual([
+      'reproduced',
+      'reproduced',
+      'reproduced',
+    ]);
+    expect(await outcomes(pareto(), model(-1, -9))).toEqual([
+      'not reproduced',
+      'not reproduced',
+      'not reproduced',
+    ]);
   });
 
   test('where a method starts is its KL at the largest beta', async () => {
@@ -291,7 +350,10 @@ describe('KL against quality', () => {
     const largest = (p: AlignParams): boolean => p.beta === Math.max(...swept[p.method]);
     const model: FakeModel = {
       ...level(),
-      align: (p) => ({ quality: 0.7 + noise(p), kl: (odds(p) === largest(p) ? 3 : 0.1) + noise(p) }),
+      align: (p) => ({
+        quality: 0.7 + noise(p),
+        kl: (odds(p) === largest(p) ? 3 : 0.1) + noise(p),
+      }),
     };
     expect((await outcomes(pareto(), model)).slice(1)).toEqual(['reproduced', 'reproduced']);
   });
@@ -301,7 +363,8 @@ describe('the share of the demonstrations', () => {
   const saturating = (scale: number, bonus: (p: AlignParams) => number = () => 0): FakeModel => ({
     sft: ({ share }) => 0.6 * (1 - Math.exp(-share / scale)),
     align: (p) => ({
-      quality: (p.init === 'base' ? 0 : 0.9 * (1 - Math.exp(-p.init.share / scale))) + bonus(p) + noise(p),
+      quality:
+        (p.init === 'base' ? 0 : 0.9 * (1 - Math.exp(-p.init.share / scale))) + bonus(p) + noise(p),
       kl: 1,
     }),
   });

@@ -1,4 +1,5 @@
-// The language model of the study: that its gradients, its attention, its sampling and its training are what they are said to be.
+// The language model of the study: that its gradients, its attention, its sampling and its training
+// are what they are said to be.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -7,8 +8,19 @@ import { dirAlignLoss } from 'diralign';
 import { tfDirAlignLoss } from 'diralign/tfjs';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { startBackend, threads } from '../examples/study/model/backend.js';
-import { exampleBatch, longestSummary, pairBatch, positionCount, type Batch } from '../examples/study/model/batch.js';
-import { compare, estimateKl, evaluationOf, sampleHeldOut } from '../examples/study/model/evaluation.js';
+import {
+  exampleBatch,
+  longestSummary,
+  pairBatch,
+  positionCount,
+  type Batch,
+} from '../examples/study/model/batch.js';
+import {
+  compare,
+  estimateKl,
+  evaluationOf,
+  sampleHeldOut,
+} from '../examples/study/model/evaluation.js';
 import { adam, norm, schedule } from '../examples/study/model/optimizer.js';
 import { drawToken, sampleSummaries } from '../examples/study/model/sampling.js';
 import { batchSize, modelShape, sizes } from '../examples/study/model/settings.js';
@@ -22,7 +34,13 @@ import {
   type SftResult,
 } from '../examples/study/model/tasks.js';
 import { matricesFrom } from '../examples/study/model/transformer.js';
-import { batchLogits, completionLogps, lossAndGradient, train, type BatchLoss } from '../examples/study/model/training.js';
+import {
+  batchLogits,
+  completionLogps,
+  lossAndGradient,
+  train,
+  type BatchLoss,
+} from '../examples/study/model/training.js';
 import {
   initialWeights,
   loadWeights,
@@ -31,7 +49,13 @@ import {
   viewsOf,
   type ModelShape,
 } from '../examples/study/model/weights.js';
-import { carelessSummaries, demonstrations, heldOutRecords, preferences, type Example } from '../examples/study/records/data.js';
+import {
+  carelessSummaries,
+  demonstrations,
+  heldOutRecords,
+  preferences,
+  type Example,
+} from '../examples/study/records/data.js';
 import { randomFor } from '../examples/study/records/random.js';
 import { summaryEnd, summaryStart, vocabulary } from '../examples/study/records/vocabulary.js';
 import { mean } from '../examples/study/statistics.js';
@@ -41,7 +65,11 @@ import type { StageContext, Task } from '../examples/study/study.js';
 vi.mock('../examples/study/model/settings.js', async (importOriginal) => {
   const settings = await importOriginal<typeof import('../examples/study/model/settings.js')>();
   const tiny = { pretrainSteps: 60, demonstrations: 640, preferences: 480, prompts: 48 };
-  return { ...settings, modelShape: { ...settings.modelShape, width: 24 }, sizes: { quick: tiny, full: tiny } };
+  return {
+    ...settings,
+    modelShape: { ...settings.modelShape, width: 24 },
+    sizes: { quick: tiny, full: tiny },
+  };
 });
 
 const shape: ModelShape = { layers: 2, heads: 2, width: 8, positions: positionCount };
@@ -62,14 +90,23 @@ function logitsFor(batch: Batch): Float32Array {
 
 /** Rows of logits of completion i. */
 function rowsOf(batch: Batch, logits: Float32Array, i: number): Float32Array {
-  return logits.slice((batch.offsets[i] as number) * words, (batch.offsets[i + 1] as number) * words);
+  return logits.slice(
+    (batch.offsets[i] as number) * words,
+    (batch.offsets[i + 1] as number) * words,
+  );
 }
 
-function expectClose(actual: ArrayLike<number>, expected: ArrayLike<number>, relative: number): void {
+function expectClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  relative: number,
+): void {
   expect(actual.length).toBe(expected.length);
   const size = Math.max(...Array.from(expected, Math.abs));
   expect(size).toBeGreaterThan(0);
-  const worst = Math.max(...Array.from(expected, (value, i) => Math.abs((actual[i] as number) - value)));
+  const worst = Math.max(
+    ...Array.from(expected, (value, i) => Math.abs((actual[i] as number) - value)),
+  );
   expect(worst).toBeLessThan(relative * size);
 }
 
@@ -79,39 +116,53 @@ describe('the model', () => {
   const loss: BatchLoss = (logits, { labels, offsets }) =>
     tfDirAlignLoss(dpo)(logits, { labels, offsets, reference }, { threads });
 
-  test.each(matricesOf(shape).map(({ name }) => name))('has the gradient of its loss in %s', (name) => {
-    // Larger weights than training begins with: what attention does shows in the loss.
-    const weights = initialWeights(shape, randomFor(1, 'weights')).map((weight) => 1.5 * weight);
-    const batch = pairBatch(pairs);
-    const { gradient } = lossAndGradient(weights, shape, batch, loss);
-    const part = viewsOf(shape, gradient).get(name) as Float32Array;
-    // By the loss in float64, of which only the log-probabilities are from float32 logits.
-    const lossAt = (moved: Float32Array): number => {
-      const logps = completionLogps(moved, shape, batch);
-      return dpo.fromLogps({ logps, counts: new Int32Array(logps.length).fill(1), reference }).loss;
-    };
-    // Along the gradient the derivative is its norm; a direction over a random half of it finds what that could hide.
-    const random = randomFor(2, 'weights');
-    for (const direction of [part.slice(), part.map((g) => (random() < 0.5 ? 0 : g))]) {
-      const length = norm(direction);
-      expect(length).toBeGreaterThan(0);
-      const at = (step: number): number => {
-        const moved = weights.slice();
-        const view = viewsOf(shape, moved).get(name) as Float32Array;
-        direction.forEach((d, i) => (view[i] = (view[i] as number) + (step * d) / length));
-        return lossAt(moved);
+  test.each(matricesOf(shape).map(({ name }) => name))(
+    'has the gradient of its loss in %s',
+    (name) => {
+      // Larger weights than training begins with: what attention does shows in the loss.
+      const weights = initialWeights(shape, randomFor(1, 'weights')).map((weight) => 1.5 * weight);
+      const batch = pairBatch(pairs);
+      const { gradient } = lossAndGradient(weights, shape, batch, loss);
+      const part = viewsOf(shape, gradient).get(name) as Float32Array;
+      // By the loss in float64, of which only the log-probabilities are from float32 logits.
+      const lossAt = (moved: Float32Array): number => {
+        const logps = completionLogps(moved, shape, batch);
+        return dpo.fromLogps({ logps, counts: new Int32Array(logps.length).fill(1), reference })
+          .loss;
       };
-      const step = 0.01;
-      const slope = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
-      const expected = direction.reduce((sum, d, i) => sum + (d * (part[i] as number)) / length, 0);
-      expect(Math.abs(slope / expected - 1)).toBeLessThan(0.01);
-    }
-  });
+      // Along the gradient the derivative is its norm; a direction over a random half of it finds
+      // what that could hide.
+      const random = randomFor(2, 'weights');
+      for (const direction of [part.slice(), part.map((g) => (random() < 0.5 ? 0 : g))]) {
+        const length = norm(direction);
+        expect(length).toBeGreaterThan(0);
+        const at = (step: number): number => {
+          const moved = weights.slice();
+          const view = viewsOf(shape, moved).get(name) as Float32Array;
+          direction.forEach((d, i) => (view[i] = (view[i] as number) + (step * d) / length));
+          return lossAt(moved);
+        };
+        const step = 0.01;
+        const slope = (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
+        const expected = direction.reduce(
+          (sum, d, i) => sum + (d * (part[i] as number)) / length,
+          0,
+        );
+        expect(Math.abs(slope / expected - 1)).toBeLessThan(0.01);
+      }
+    },
+  );
 
   test('sees no word that comes later', () => {
     const [example] = demonstrations(1, 1) as [Example];
-    const changed = { ...example, completion: example.completion.map((token, i) => (i === 2 ? (token + 7) % 40 : token)) };
-    const [a, b] = [example, changed].map((given) => logitsFor(exampleBatch([given]))) as [Float32Array, Float32Array];
+    const changed = {
+      ...example,
+      completion: example.completion.map((token, i) => (i === 2 ? (token + 7) % 40 : token)),
+    };
+    const [a, b] = [example, changed].map((given) => logitsFor(exampleBatch([given]))) as [
+      Float32Array,
+      Float32Array,
+    ];
     // Rows 0 to 2 come before word 2 is read.
     expect(b.slice(0, 3 * words)).toEqual(a.slice(0, 3 * words));
     expect(b.slice(3 * words, 4 * words)).not.toEqual(a.slice(3 * words, 4 * words));
@@ -134,9 +185,15 @@ describe('the model', () => {
     const logits = logitsFor(batch);
     (['chosen', 'rejected'] as const).forEach((key, half) => {
       pairs.forEach((pair, i) => {
-        const alone = logitsFor(exampleBatch([{ prompt: [...pair.prompt], completion: [...pair[key]] }]));
+        const alone = logitsFor(
+          exampleBatch([{ prompt: [...pair.prompt], completion: [...pair[key]] }]),
+        );
         // A collated completion has one row more: that of its end, which scores nothing.
-        expectClose(rowsOf(batch, logits, half * pairs.length + i).subarray(0, alone.length), alone, 1e-5);
+        expectClose(
+          rowsOf(batch, logits, half * pairs.length + i).subarray(0, alone.length),
+          alone,
+          1e-5,
+        );
       });
     });
   });
@@ -145,7 +202,9 @@ describe('the model', () => {
     const file = path.join(directory, 'weights.safetensors');
     saveWeights(file, shape, weights);
     expect(loadWeights(file, shape)).toEqual(weights);
-    expect(() => loadWeights(file, { ...shape, width: 16 })).toThrow(/embedding is not \d+ float32 numbers/);
+    expect(() => loadWeights(file, { ...shape, width: 16 })).toThrow(
+      /embedding is not \d+ float32 numbers/,
+    );
   });
 
   test('leaves no tensor behind', () => {
@@ -192,7 +251,9 @@ describe('sampling', () => {
     }
     [1 / 8, 2 / 8, 5 / 8].forEach((p, token) => {
       // Five standard errors.
-      expect(Math.abs((counts[token] as number) / draws - p)).toBeLessThan(5 * Math.sqrt((p * (1 - p)) / draws));
+      expect(Math.abs((counts[token] as number) / draws - p)).toBeLessThan(
+        5 * Math.sqrt((p * (1 - p)) / draws),
+      );
     });
   });
 });
@@ -236,7 +297,10 @@ describe('training', () => {
       (logits, { labels, offsets }) =>
         tf.mul<tf.Scalar>(likelihood(logits, { labels, offsets }, { threads }), factor);
     const options = { learningRate: 0.01, batches };
-    const trained = train(vector, shape, { ...options, loss: (step) => loss(step === 1 ? NaN : 1) });
+    const trained = train(vector, shape, {
+      ...options,
+      loss: (step) => loss(step === 1 ? NaN : 1),
+    });
     expect(trained.diverged).toBe(true);
     expect(trained.losses).toHaveLength(1);
     const first = lossAndGradient(afterOne, shape, pairBatch(pairs), loss(1));
@@ -264,7 +328,13 @@ describe('evaluation', () => {
     });
     const ours = sampledOf([1, 0.5, 0.5, 0.25]);
     expect(compare(ours, sampledOf([0.5, 0.5, 1, 0]))).toEqual({ win: 0.5, tie: 0.25, lose: 0.25 });
-    expect(evaluationOf(ours)).toEqual({ quality: 0.5625, perfect: 0.25, kept: 1.125, invented: 1, length: 1 });
+    expect(evaluationOf(ours)).toEqual({
+      quality: 0.5625,
+      perfect: 0.25,
+      kept: 1.125,
+      invented: 1,
+      length: 1,
+    });
   });
 });
 
@@ -278,9 +348,22 @@ describe('the stages', () => {
     directories.set(key, known);
     return known;
   };
-  const contextOf = (task: Task): StageContext => ({ directory: directoryOf(task), directoryOf, progress: () => undefined });
-  const alignment = { scale, seed, init: { share: 100 }, method: 'dpo', beta: 0.3, learningRate: 3e-3, lambda: 0 } as const;
-  const align = (params: AlignParams): Promise<AlignResult> => stages.align(params, contextOf(alignTask(params)));
+  const contextOf = (task: Task): StageContext => ({
+    directory: directoryOf(task),
+    directoryOf,
+    progress: () => undefined,
+  });
+  const alignment = {
+    scale,
+    seed,
+    init: { share: 100 },
+    method: 'dpo',
+    beta: 0.3,
+    learningRate: 3e-3,
+    lambda: 0,
+  } as const;
+  const align = (params: AlignParams): Promise<AlignResult> =>
+    stages.align(params, contextOf(alignTask(params)));
   let base: SftResult;
   let sft: SftResult;
 
@@ -308,11 +391,16 @@ describe('the stages', () => {
     const before = performance.now();
     const first = await align(alignment);
     const elapsed = (performance.now() - before) / 1000;
-    expect(mean(first.accuracies.slice(-5))).toBeGreaterThan(mean(first.accuracies.slice(0, 3)) + 0.05);
+    expect(mean(first.accuracies.slice(-5))).toBeGreaterThan(
+      mean(first.accuracies.slice(0, 3)) + 0.05,
+    );
     expect(first.losses[0]).toBeCloseTo(Math.log(2), 5); // a policy that is its reference
     expect(first.diverged).toBe(false);
     expect(first.win + first.tie + first.lose).toBeCloseTo(1, 10);
-    expect(await align(alignment)).toMatchObject({ ...first, seconds: expect.any(Number) as number });
+    expect(await align(alignment)).toMatchObject({
+      ...first,
+      seconds: expect.any(Number) as number,
+    });
     expect(first.seconds).toBeGreaterThan(0);
     expect(first.seconds).toBeLessThanOrEqual(elapsed);
   });
@@ -327,21 +415,36 @@ describe('the stages', () => {
         .map((name) => fs.readFileSync(path.join(directoryOf(task), name), 'latin1'))
         .join('');
     const steps = (text: string, tag: string): number => text.split(tag).length - 1;
-    expect(steps(events(pretrainTask({ scale, seed })), '\n\x04loss\x15')).toBe(sizes.quick.pretrainSteps);
-    expect(steps(events(alignTask(params)), '\n\x0frewards/margins\x15')).toBe(sizes.quick.preferences / batchSize);
+    expect(steps(events(pretrainTask({ scale, seed })), '\n\x04loss\x15')).toBe(
+      sizes.quick.pretrainSteps,
+    );
+    expect(steps(events(alignTask(params)), '\n\x0frewards/margins\x15')).toBe(
+      sizes.quick.preferences / batchSize,
+    );
   });
 
   test('from the base model, with the likelihood term, the loss has that term in it', async () => {
     const oneStage = { ...alignment, init: 'base', method: 'orpo', beta: 1 } as const;
-    const [without, with1] = [await align({ ...oneStage, lambda: 0 }), await align({ ...oneStage, lambda: 1 })];
+    const [without, with1] = [
+      await align({ ...oneStage, lambda: 0 }),
+      await align({ ...oneStage, lambda: 1 }),
+    ];
     const batch = pairBatch(preferences(seed, batchSize));
-    const initial = loadWeights(path.join(directoryOf(pretrainTask({ scale, seed })), 'model.safetensors'), modelShape);
+    const initial = loadWeights(
+      path.join(directoryOf(pretrainTask({ scale, seed })), 'model.safetensors'),
+      modelShape,
+    );
     const logps = completionLogps(initial, modelShape, batch);
     const chosen = Array.from({ length: batchSize }, (_, i) => {
-      const scored = batch.labels.slice(batch.offsets[i], batch.offsets[i + 1]).filter((label) => label >= 0).length;
+      const scored = batch.labels
+        .slice(batch.offsets[i], batch.offsets[i + 1])
+        .filter((label) => label >= 0).length;
       return -(logps[i] as number) / scored;
     });
-    expect((with1.losses[0] as number) - (without.losses[0] as number)).toBeCloseTo(mean(chosen), 4);
+    expect((with1.losses[0] as number) - (without.losses[0] as number)).toBeCloseTo(
+      mean(chosen),
+      4,
+    );
     expect(with1.losses.at(-1)).not.toBe(without.losses.at(-1));
   });
 

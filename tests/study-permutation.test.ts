@@ -7,8 +7,12 @@ import { permutationTest } from '../examples/study/permutation/test.js';
 
 describe('the exact permutation test', () => {
   it('counts every split once, the observed one included', () => {
-    // Differences of {a, b} - {c, d} over the six splits of 1, 2, 4, 8: the sums of the first group are 3, 5, 9, 6, 10, 12.
-    const { difference, differences, atLeast, p } = permutationTest({ a: 8, b: 1, c: 4, d: 2 }, ['a', 'b']);
+    // Differences of {a, b} - {c, d} over the six splits of 1, 2, 4, 8: the sums of the first group
+    // are 3, 5, 9, 6, 10, 12.
+    const { difference, differences, atLeast, p } = permutationTest({ a: 8, b: 1, c: 4, d: 2 }, [
+      'a',
+      'b',
+    ]);
     expect(difference).toBe(9 / 2 - 6 / 2);
     expect([...differences].sort((x, y) => x - y)).toEqual([-4.5, -2.5, -1.5, 1.5, 2.5, 4.5]);
     expect(atLeast).toBe(3);
@@ -16,10 +20,13 @@ describe('the exact permutation test', () => {
   });
 
   it('takes equal sums as equal, whatever the order of summation makes of them', () => {
-    // .1 + .2 + .3 and .3 + .2 + .1 differ in float64; every split of equal figures is as large as any other.
+    // .1 + .2 + .3 and .3 + .2 + .1 differ in float64; every split of equal figures is as large as
+    // any other.
     const same = Object.fromEntries(alignmentMethods.map((method) => [method, 0.1]));
     expect(permutationTest(same, pairwiseMethods).atLeast).toBe(70);
-    expect(permutationTest({ a: 0.1, b: 0.2, c: 0.3, d: 0.3, e: 0.2, f: 0.1 }, ['a', 'b', 'c']).p).toBe(14 / 20);
+    expect(
+      permutationTest({ a: 0.1, b: 0.2, c: 0.3, d: 0.3, e: 0.2, f: 0.1 }, ['a', 'b', 'c']).p,
+    ).toBe(14 / 20);
   });
 
   it('takes groups of different sizes', () => {
@@ -53,7 +60,14 @@ describe("the paper's tables", () => {
 
   it('have the p-values that the paper prints', () => {
     const found = benchmarks.flatMap(({ model, name, values, tested }) =>
-      tested ? [[`${model.slice(-2)} ${name}`, permutationTest(values, pairwiseMethods).atLeast] as const] : [],
+      tested
+        ? [
+            [
+              `${model.slice(-2)} ${name}`,
+              permutationTest(values, pairwiseMethods).atLeast,
+            ] as const,
+          ]
+        : [],
     );
     expect(Object.fromEntries(found)).toEqual(printed);
   });
@@ -62,15 +76,27 @@ describe("the paper's tables", () => {
     for (const { values, tested } of benchmarks) {
       if (!tested) continue;
       const figures = Object.values(values);
-      const rank = (v: number): number => figures.filter((f) => f < v).length + (figures.filter((f) => f === v).length + 1) / 2;
-      const ranks = Object.fromEntries(Object.entries(values).map(([method, v]) => [method, rank(v)]));
-      expect(permutationTest(ranks, pairwiseMethods).atLeast).toBe(permutationTest(values, pairwiseMethods).atLeast);
+      const rank = (v: number): number =>
+        figures.filter((f) => f < v).length + (figures.filter((f) => f === v).length + 1) / 2;
+      const ranks = Object.fromEntries(
+        Object.entries(values).map(([method, v]) => [method, rank(v)]),
+      );
+      expect(permutationTest(ranks, pairwiseMethods).atLeast).toBe(
+        permutationTest(values, pairwiseMethods).atLeast,
+      );
     }
   });
 
   it('make a section: a row and a finding for what is claimed, and a chart that draws', async () => {
-    const section = await permutation.run({ scale: 'quick', run: () => Promise.reject(new Error('nothing to compute')) });
-    expect(section.findings.map(({ outcome }) => outcome)).toEqual(['reproduced', 'reproduced', 'reproduced']);
+    const section = await permutation.run({
+      scale: 'quick',
+      run: () => Promise.reject(new Error('nothing to compute')),
+    });
+    expect(section.findings.map(({ outcome }) => outcome)).toEqual([
+      'reproduced',
+      'reproduced',
+      'reproduced',
+    ]);
     const [table] = section.tables;
     expect(table?.rows).toHaveLength(benchmarks.length);
     for (const row of table?.rows ?? []) expect(row).toHaveLength(table?.columns.length ?? 0);

@@ -1,11 +1,23 @@
 // The world of the study: records, writers and the judge.
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { carelessSummaries, demonstrations, heldOutRecords, preferences } from '../examples/study/records/data.js';
+import {
+  carelessSummaries,
+  demonstrations,
+  heldOutRecords,
+  preferences,
+} from '../examples/study/records/data.js';
 import { judge } from '../examples/study/records/judge.js';
 import { randomFor, shuffled } from '../examples/study/records/random.js';
 import { drawRecord, longestRecord, type Record } from '../examples/study/records/record.js';
-import { correction, fieldOf, isItem, rumour, summaryEnd, vocabulary } from '../examples/study/records/vocabulary.js';
+import {
+  correction,
+  fieldOf,
+  isItem,
+  rumour,
+  summaryEnd,
+  vocabulary,
+} from '../examples/study/records/vocabulary.js';
 import { writeSummary } from '../examples/study/records/writer.js';
 import { mean } from '../examples/study/statistics.js';
 
@@ -63,7 +75,10 @@ describe('the judge', () => {
   test('gives 1 to the facts in any order', () => {
     fc.assert(
       fc.property(anyRecord, anySeed, (record, seed) => {
-        const verdict = judge(record, [...shuffled(randomFor(seed, 'sampling'), record.facts), summaryEnd]);
+        const verdict = judge(record, [
+          ...shuffled(randomFor(seed, 'sampling'), record.facts),
+          summaryEnd,
+        ]);
         expect(verdict).toEqual({ score: 1, kept: record.facts.length, invented: 0 });
       }),
     );
@@ -76,10 +91,18 @@ describe('the judge', () => {
         const fact = facts[choice % facts.length] as number;
         const dropped = facts.filter((item) => item !== fact);
         const n = facts.length;
-        expect(judge(record, [...dropped, summaryEnd])).toEqual({ score: (n - 1) / n, kept: n - 1, invented: 0 });
+        expect(judge(record, [...dropped, summaryEnd])).toEqual({
+          score: (n - 1) / n,
+          kept: n - 1,
+          invented: 0,
+        });
         const extra = choice % vocabulary.length;
         if (!facts.includes(extra) && extra !== summaryEnd) {
-          expect(judge(record, [...facts, extra, summaryEnd])).toEqual({ score: n / (n + 1), kept: n, invented: 1 });
+          expect(judge(record, [...facts, extra, summaryEnd])).toEqual({
+            score: n / (n + 1),
+            kept: n,
+            invented: 1,
+          });
         }
         expect(judge(record, [fact, ...facts, summaryEnd]).score).toBe(n / (n + 1));
       }),
@@ -98,7 +121,10 @@ describe('writers', () => {
   test('of full care give the facts in canonical order and nothing else', () => {
     fc.assert(
       fc.property(anyRecord, anySeed, (record, seed) => {
-        expect(writeSummary(record, 1, randomFor(seed, 'sampling'))).toEqual([...record.facts, summaryEnd]);
+        expect(writeSummary(record, 1, randomFor(seed, 'sampling'))).toEqual([
+          ...record.facts,
+          summaryEnd,
+        ]);
       }),
     );
   });
@@ -122,7 +148,8 @@ describe('writers', () => {
     const scores = [0, 0.25, 0.5, 0.75, 1].map((care) =>
       mean(records.map((record) => judge(record, writeSummary(record, care, random)).score)),
     );
-    for (let i = 1; i < scores.length; i++) expect(scores[i]).toBeGreaterThan((scores[i - 1] as number) + 0.05);
+    for (let i = 1; i < scores.length; i++)
+      expect(scores[i]).toBeGreaterThan((scores[i - 1] as number) + 0.05);
   });
 });
 
@@ -131,7 +158,12 @@ describe('the data of a seed', () => {
     const seen = preferences(7, 300);
     expect(seen).toHaveLength(300);
     for (const { prompt, chosen, rejected } of seen) {
-      const record = { tokens: [...prompt], facts: factsRead([...prompt]), stale: new Map(), rumours: [] };
+      const record = {
+        tokens: [...prompt],
+        facts: factsRead([...prompt]),
+        stale: new Map(),
+        rumours: [],
+      };
       expect(judge(record, [...chosen]).score).toBeGreaterThan(judge(record, [...rejected]).score);
     }
   });

@@ -54,11 +54,20 @@ const section = (id: string, text = id): Section => ({
 
 const from: Provenance = {
   command: 'npm run study -- --out "a & b"',
-  ...{ scale: 'quick', date: '2030-01-02', diralign: '0.1.0', node: 'v20.19.0', processor: 'A <fast> one', workers: 2 },
+  ...{
+    scale: 'quick',
+    date: '2030-01-02',
+    diralign: '0.1.0',
+    node: 'v20.19.0',
+    processor: 'A <fast> one',
+    workers: 2,
+  },
   ...{ duration: '1 min 02 s', computation: '2 min 00 s', tasks: 12, seeds: 'align 1, 2' },
 };
 
-async function page(sections: readonly Section[]): Promise<{ html: string; tree: Element; elements: Element[] }> {
+async function page(
+  sections: readonly Section[],
+): Promise<{ html: string; tree: Element; elements: Element[] }> {
   const drawn = await Promise.all(
     sections.map(async (each) => ({
       section: each,
@@ -72,7 +81,8 @@ async function page(sections: readonly Section[]): Promise<{ html: string; tree:
 
 const flat = (element: Element): Element[] => [element, ...element.children.flatMap(flat)];
 const textOf = (element: Element): string => element.text + element.children.map(textOf).join('');
-const named = (elements: readonly Element[], name: string): Element[] => elements.filter((element) => element.name === name);
+const named = (elements: readonly Element[], name: string): Element[] =>
+  elements.filter((element) => element.name === name);
 
 describe('the page', () => {
   test('is well-formed and shows whatever text it is given', async () => {
@@ -80,7 +90,13 @@ describe('the page', () => {
     expect(html).toMatch(/^<!doctype html>\n<html lang="en">/);
     expect(named(elements, 'script')).toEqual([]);
     const texts = elements.map(({ text }) => text);
-    for (const text of [hostile, `${hostile} holds`, `${hostile} +0.1`, `table of ${hostile}`, `chart of ${hostile}`])
+    for (const text of [
+      hostile,
+      `${hostile} holds`,
+      `${hostile} +0.1`,
+      `table of ${hostile}`,
+      `chart of ${hostile}`,
+    ])
       expect(texts).toContain(text);
     expect(texts).toContain(from.command);
     for (const text of ['v20.19.0', 'align 1, 2', '1 min 02 s']) expect(texts).toContain(text);
@@ -90,13 +106,27 @@ describe('the page', () => {
   test('asks nothing of any host', async () => {
     const { html, elements } = await page([section('first'), section('second', hostile)]);
     for (const { name, attributes } of elements) {
-      expect(['script', 'link', 'img', 'iframe', 'object', 'embed', 'image', 'use', 'base']).not.toContain(name);
+      expect([
+        'script',
+        'link',
+        'img',
+        'iframe',
+        'object',
+        'embed',
+        'image',
+        'use',
+        'base',
+      ]).not.toContain(name);
       expect(
-        Object.keys(attributes).filter((attribute) => /^(src|srcset|action|data|poster|xlink:href|on.*)$/.test(attribute)),
+        Object.keys(attributes).filter((attribute) =>
+          /^(src|srcset|action|data|poster|xlink:href|on.*)$/.test(attribute),
+        ),
       ).toEqual([]);
-      if (name !== 'a') expect(JSON.stringify({ ...attributes, 'aria-label': '' })).not.toMatch(/https?:|\/\//);
+      if (name !== 'a')
+        expect(JSON.stringify({ ...attributes, 'aria-label': '' })).not.toMatch(/https?:|\/\//);
     }
-    for (const style of named(elements, 'style')) expect(style.text).not.toMatch(/@import|url\(|https?:/);
+    for (const style of named(elements, 'style'))
+      expect(style.text).not.toMatch(/@import|url\(|https?:/);
     expect(html).toContain(`content="default-src 'none'; style-src 'unsafe-inline'"`);
   });
 
@@ -108,15 +138,24 @@ describe('the page', () => {
     const ids = elements.flatMap(({ attributes }) => attributes.id ?? []);
     expect(new Set(ids).size).toBe(ids.length);
     const links = named(elements, 'a').map(({ attributes }) => attributes.href);
-    expect(links).toEqual(['#first', '#second', 'https://arxiv.org/abs/2502.01237', 'https://arxiv.org/abs/2502.01237']);
+    expect(links).toEqual([
+      '#first',
+      '#second',
+      'https://arxiv.org/abs/2502.01237',
+      'https://arxiv.org/abs/2502.01237',
+    ]);
     expect(ids).toEqual(expect.arrayContaining(['first', 'second']));
-    const rows = elements.filter(({ name, attributes }) => name === 'tr' && attributes.class === 'not-reproduced').map(textOf);
+    const rows = elements
+      .filter(({ name, attributes }) => name === 'tr' && attributes.class === 'not-reproduced')
+      .map(textOf);
     expect(rows).toEqual(['first does notnot reproduced', 'second does notnot reproduced']);
   });
 
   test('has every cell of its tables, numbers to the right', async () => {
     const { elements } = await page([section('first')]);
-    const cells = elements.filter(({ name }) => name === 'td').map(({ text, attributes }) => [text, attributes.class]);
+    const cells = elements
+      .filter(({ name }) => name === 'td')
+      .map(({ text, attributes }) => [text, attributes.class]);
     expect(cells.slice(-6)).toEqual([
       ['first', undefined],
       ['1.5', 'number'],
@@ -146,7 +185,10 @@ describe('charts', () => {
 
   test('as files they are well-formed and have colours for a light page and a dark one', async () => {
     const svg = standalone(await drawChart(spec()));
-    const [root] = parseXml(svg.trimEnd()).name === 'svg' ? [parseXml(svg.trimEnd())] : parseXml(svg.trimEnd()).children;
+    const [root] =
+      parseXml(svg.trimEnd()).name === 'svg'
+        ? [parseXml(svg.trimEnd())]
+        : parseXml(svg.trimEnd()).children;
     expect(root?.attributes.xmlns).toBe('http://www.w3.org/2000/svg');
     expect(root?.children[0]?.name).toBe('style');
     expect(svg).toContain('prefers-color-scheme:dark');
@@ -168,7 +210,11 @@ describe('charts', () => {
     ['a mark that there is not', { data: { values: [] }, mark: 'pie' as 'arc' }],
     [
       'a channel that the mark has not',
-      { ...(spec() as object), mark: 'bar', encoding: { shape: { field: 'label', type: 'nominal' } } } as TopLevelSpec,
+      {
+        ...(spec() as object),
+        mark: 'bar',
+        encoding: { shape: { field: 'label', type: 'nominal' } },
+      } as TopLevelSpec,
     ],
   ])('%s is an error, not a warning', async (_, wrong) => {
     await expect(drawChart(wrong)).rejects.toThrow();
@@ -183,10 +229,23 @@ describe('what is written', () => {
     const sections = [section('first'), section('second')];
     const files = await writeReport(directory, sections, from);
     expect(files.map((file) => path.relative(directory, file))).toEqual([
-      ...['report.html', 'results.json', path.join('figures', 'first-1.svg'), path.join('figures', 'second-1.svg')],
+      ...[
+        'report.html',
+        'results.json',
+        path.join('figures', 'first-1.svg'),
+        path.join('figures', 'second-1.svg'),
+      ],
     ]);
-    expect(fs.readdirSync(path.join(directory, 'figures'))).toEqual(['first-1.svg', 'second-1.svg']);
-    expect(JSON.parse(fs.readFileSync(path.join(directory, 'results.json'), 'utf8'))).toEqual({ ...from, sections });
-    expect(fs.readFileSync(path.join(directory, 'report.html'), 'utf8')).toContain('<h2 id="second">second</h2>');
+    expect(fs.readdirSync(path.join(directory, 'figures'))).toEqual([
+      'first-1.svg',
+      'second-1.svg',
+    ]);
+    expect(JSON.parse(fs.readFileSync(path.join(directory, 'results.json'), 'utf8'))).toEqual({
+      ...from,
+      sections,
+    });
+    expect(fs.readFileSync(path.join(directory, 'report.html'), 'utf8')).toContain(
+      '<h2 id="second">second</h2>',
+    );
   });
 });

@@ -16,7 +16,9 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-study-'));
 const module = new URL('support/study-stages.ts', import.meta.url);
 const names = ['square', 'slow', 'patient', 'keeps', 'reads', 'throws', 'dies', 'nothing'];
-const modules: StageModules = Object.fromEntries([...names, 'missing'].map((name) => [name, module]));
+const modules: StageModules = Object.fromEntries(
+  [...names, 'missing'].map((name) => [name, module]),
+);
 const versions = Object.fromEntries(Object.keys(modules).map((name) => [name, 'one']));
 
 const runners: TaskRunner[] = [];
@@ -28,7 +30,12 @@ afterAll(() => {
 });
 
 /** A folder of a test, with a log of what was computed. */
-function workplace(): { directory: string; log: string; computed: () => string[]; task: (stage: string, n?: number) => Task } {
+function workplace(): {
+  directory: string;
+  log: string;
+  computed: () => string[];
+  task: (stage: string, n?: number) => Task;
+} {
   const directory = fs.mkdtempSync(path.join(folder, 'run-'));
   const log = path.join(directory, 'log');
   return {
@@ -55,13 +62,19 @@ async function until(condition: () => boolean): Promise<void> {
 
 describe('the key of a task', () => {
   test('does not depend on the order of its parameters, nor on what is undefined', () => {
-    expect(canonicalJson({ b: [1, { d: null, c: 'x' }], a: true, e: undefined })).toBe('{"a":true,"b":[1,{"c":"x","d":null}]}');
-    expect(taskKey({ stage: 's', params: { a: 1, b: 2 } })).toBe(taskKey({ stage: 's', params: { b: 2, a: 1, c: undefined } }));
+    expect(canonicalJson({ b: [1, { d: null, c: 'x' }], a: true, e: undefined })).toBe(
+      '{"a":true,"b":[1,{"c":"x","d":null}]}',
+    );
+    expect(taskKey({ stage: 's', params: { a: 1, b: 2 } })).toBe(
+      taskKey({ stage: 's', params: { b: 2, a: 1, c: undefined } }),
+    );
   });
 
   test('depends on everything else', () => {
     const tasks: Task[] = [
-      ...[{ a: 1 }, { a: 2 }, { a: '1' }, { b: 1 }, { a: [1] }, { a: { a: 1 } }, {}].map((params) => ({ stage: 's', params })),
+      ...[{ a: 1 }, { a: 2 }, { a: '1' }, { b: 1 }, { a: [1] }, { a: { a: 1 } }, {}].map(
+        (params) => ({ stage: 's', params }),
+      ),
       { stage: 't', params: { a: 1 } },
     ];
     expect(new Set(tasks.map(taskKey)).size).toBe(tasks.length);
@@ -92,7 +105,11 @@ describe('the runner', () => {
     await until(() => computed().length === 2);
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(computed()).toHaveLength(2);
-    expect(runner.status()).toMatchObject({ done: 0, known: 3, running: [{ stage: 'patient' }, { stage: 'patient' }] });
+    expect(runner.status()).toMatchObject({
+      done: 0,
+      known: 3,
+      running: [{ stage: 'patient' }, { stage: 'patient' }],
+    });
     fs.writeFileSync(path.join(directory, 'go'), '');
     expect(await all).toEqual([1, 2, 3]);
   });
@@ -113,10 +130,9 @@ describe('the runner', () => {
     const elapsed = (performance.now() - before) / 1000;
     const files = fs.readdirSync(path.join(directory, 'tasks'));
     expect(files).toEqual([`${taskKey(task('slow', 3))}.json`]);
-    const record = JSON.parse(fs.readFileSync(path.join(directory, 'tasks', files[0] as string), 'utf8')) as Record<
-      string,
-      unknown
-    >;
+    const record = JSON.parse(
+      fs.readFileSync(path.join(directory, 'tasks', files[0] as string), 'utf8'),
+    ) as Record<string, unknown>;
     expect(record).toMatchObject({ ...task('slow', 3), version: 'one', files: [], result: 3 });
     // The stage sleeps for 0.4 of them.
     expect(record.seconds).toBeGreaterThan(0.39);
@@ -134,7 +150,12 @@ describe('the runner', () => {
     expect(await runner.run(task('square', 4))).toEqual({ square: 16 });
     expect(runner.failure).toBeUndefined();
     expect(warned.mock.calls.map(([message]) => String(message))).toEqual(
-      [3, 4].map((n) => expect.stringContaining(`${taskKey(task('square', n))}.json cannot be written: ENOSPC`) as string),
+      [3, 4].map(
+        (n) =>
+          expect.stringContaining(
+            `${taskKey(task('square', n))}.json cannot be written: ENOSPC`,
+          ) as string,
+      ),
     );
     full.mockRestore();
     warned.mockRestore();
@@ -152,7 +173,10 @@ describe('the runner', () => {
   test('a damaged result is an error that says what to do', async () => {
     const { directory, task } = workplace();
     await runnerIn(directory).run(task('square'));
-    fs.writeFileSync(`${taskDirectory(path.join(directory, 'tasks'), task('square'))}.json`, '{"stage":');
+    fs.writeFileSync(
+      `${taskDirectory(path.join(directory, 'tasks'), task('square'))}.json`,
+      '{"stage":',
+    );
     await expect(runnerIn(directory).run(task('square'))).rejects.toThrow(/is damaged: delete it/);
   });
 
@@ -208,7 +232,9 @@ describe('the runner', () => {
     expect(computed()).toEqual(['patient 1 begins', 'dies 1 begins', 'patient 1 ends']);
     // The next run has the first, and computes the others.
     const next = runnerIn(directory);
-    expect(await Promise.all([next.run(task('patient', 1)), next.run(task('slow', 2))])).toEqual([1, 2]);
+    expect(await Promise.all([next.run(task('patient', 1)), next.run(task('slow', 2))])).toEqual([
+      1, 2,
+    ]);
     expect(next.status().reused).toBe(1);
   });
 
@@ -227,15 +253,20 @@ describe('the runner', () => {
 
   test('no workers, and stages that nobody has, are refused', async () => {
     const { directory, task } = workplace();
-    expect(() => runnerIn(directory, { workers: 0 })).toThrow(/workers must be a positive integer, got 0/);
-    await expect(runnerIn(directory).run(task('dance'))).rejects.toThrow(/no stage is called 'dance'/);
+    expect(() => runnerIn(directory, { workers: 0 })).toThrow(
+      /workers must be a positive integer, got 0/,
+    );
+    await expect(runnerIn(directory).run(task('dance'))).rejects.toThrow(
+      /no stage is called 'dance'/,
+    );
   });
 });
 
 describe('versions of stages', () => {
   function moduleWith(files: Readonly<Record<string, string>>): StageModules {
     const directory = fs.mkdtempSync(path.join(folder, 'module-'));
-    for (const [name, text] of Object.entries(files)) fs.writeFileSync(path.join(directory, name), text);
+    for (const [name, text] of Object.entries(files))
+      fs.writeFileSync(path.join(directory, name), text);
     return { stage: pathToFileURL(path.join(directory, 'stages.ts')) };
   }
   const versionOf = async (files: Readonly<Record<string, string>>): Promise<string> => {
@@ -257,8 +288,15 @@ describe('versions of stages', () => {
 
   test('what runs counts, in the module and in what it imports', async () => {
     const version = await versionOf({ 'stages.ts': stages, 'two.ts': 'export const two = 2;' });
-    expect(await versionOf({ 'stages.ts': stages, 'two.ts': 'export const two = 3;' })).not.toBe(version);
-    expect(await versionOf({ 'stages.ts': stages.replace(': 0', ': 1'), 'two.ts': 'export const two = 2;' })).not.toBe(version);
+    expect(await versionOf({ 'stages.ts': stages, 'two.ts': 'export const two = 3;' })).not.toBe(
+      version,
+    );
+    expect(
+      await versionOf({
+        'stages.ts': stages.replace(': 0', ': 1'),
+        'two.ts': 'export const two = 2;',
+      }),
+    ).not.toBe(version);
   });
 
   test('every stage of the study has one', async () => {
@@ -288,7 +326,11 @@ describe('progress', () => {
   });
 
   test('before the first result nobody knows how much is left', () => {
-    const line = progressLine({ done: 0, reused: 0, known: 0, running: [], remaining: undefined }, 0, 2);
+    const line = progressLine(
+      { done: 0, reused: 0, known: 0, running: [], remaining: undefined },
+      0,
+      2,
+    );
     expect(line).toBe(`[${'.'.repeat(24)}] 0 of 0 tasks | 0 s`);
   });
 
@@ -310,8 +352,15 @@ describe('npm run study', () => {
   }
 
   /** support/study-main.ts: the command line with an experiment of the tests' own. */
-  function study(args: readonly string[], during?: (end: (signal: NodeJS.Signals) => void) => Promise<void>): Promise<Ended> {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'tests/support/study-main.ts', ...args], { cwd: root });
+  function study(
+    args: readonly string[],
+    during?: (end: (signal: NodeJS.Signals) => void) => Promise<void>,
+  ): Promise<Ended> {
+    const child = spawn(
+      process.execPath,
+      ['--import', 'tsx', 'tests/support/study-main.ts', ...args],
+      { cwd: root },
+    );
     let [out, err] = ['', ''];
     child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (err += text));
@@ -342,7 +391,15 @@ describe('npm run study', () => {
   test('--help lists options and experiments', async () => {
     const { code, out } = await refused(['--help']);
     expect(code).toBe(0);
-    for (const text of ['--quick', '--only', '--out', '--workers', '--seeds', '--fresh', 'squares, failing'])
+    for (const text of [
+      '--quick',
+      '--only',
+      '--out',
+      '--workers',
+      '--seeds',
+      '--fresh',
+      'squares, failing',
+    ])
       expect(out).toContain(text);
   });
 
@@ -361,7 +418,15 @@ describe('npm run study', () => {
 
   test('killed at any moment, it goes on from there, and the results are those of an undisturbed run', async () => {
     const { directory, log, computed } = workplace();
-    const args = (out: string, workers: number) => ['--quick', '--only', 'squares', '--out', out, '--workers', String(workers)];
+    const args = (out: string, workers: number) => [
+      '--quick',
+      '--only',
+      'squares',
+      '--out',
+      out,
+      '--workers',
+      String(workers),
+    ];
     process.env.DIRALIGN_TEST_LOG = log;
     const first = path.join(directory, 'first');
     await study(args(first, 2), async (end) => {
@@ -370,7 +435,9 @@ describe('npm run study', () => {
     });
     const before = computed().filter((line) => line.endsWith('ends')).length;
     expect(before).toBeLessThan(8);
-    const kept = fs.readdirSync(path.join(first, 'tasks')).filter((name) => name.endsWith('.json')).length;
+    const kept = fs
+      .readdirSync(path.join(first, 'tasks'))
+      .filter((name) => name.endsWith('.json')).length;
     const resumed = await study(args(first, 2));
     expect(resumed.code).toBe(0);
     expect(kept).toBeGreaterThanOrEqual(1);
@@ -392,11 +459,16 @@ describe('npm run study', () => {
   test('SIGINT ends it with 130, and says how to go on', async () => {
     const { directory, log, computed } = workplace();
     process.env.DIRALIGN_TEST_LOG = log;
-    const { code, err } = await study(['--only', 'squares', '--out', directory, '--workers', '1'], async (end) => {
-      await until(() => computed().some((line) => line.endsWith('ends')));
-      end('SIGINT');
-    });
-    expect(err).toMatch(/Interrupted after .* with \d of 8 tasks done\. They are kept: the same command goes on from here\./);
+    const { code, err } = await study(
+      ['--only', 'squares', '--out', directory, '--workers', '1'],
+      async (end) => {
+        await until(() => computed().some((line) => line.endsWith('ends')));
+        end('SIGINT');
+      },
+    );
+    expect(err).toMatch(
+      /Interrupted after .* with \d of 8 tasks done\. They are kept: the same command goes on from here\./,
+    );
     expect(code).toBe(130);
     expect(fs.existsSync(path.join(directory, 'running'))).toBe(false);
   });

@@ -2,7 +2,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { outcomeAbove, overSeeds, plusMinus, signed } from '../examples/study/outcome.js';
-import { interval, mean, paired, paretoFront, studentQuantile } from '../examples/study/statistics.js';
+import {
+  interval,
+  mean,
+  paired,
+  paretoFront,
+  studentQuantile,
+} from '../examples/study/statistics.js';
 
 describe('intervals', () => {
   // Printed tables of Student's t, two-sided 95 %.
@@ -51,7 +57,8 @@ describe('intervals', () => {
     // Sums of twelve uniform numbers, by a generator of Park and Miller.
     let state = 1;
     const uniform = (): number => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647;
-    const normal = (): number => Array.from({ length: 12 }, uniform).reduce((sum, u) => sum + u, -6);
+    const normal = (): number =>
+      Array.from({ length: 12 }, uniform).reduce((sum, u) => sum + u, -6);
     const trials = 4000;
     let held = 0;
     for (let i = 0; i < trials; i++) {
@@ -64,7 +71,10 @@ describe('intervals', () => {
 });
 
 describe('the Pareto front', () => {
-  const point = fc.record({ cost: fc.integer({ min: 0, max: 9 }), gain: fc.integer({ min: 0, max: 9 }) });
+  const point = fc.record({
+    cost: fc.integer({ min: 0, max: 9 }),
+    gain: fc.integer({ min: 0, max: 9 }),
+  });
 
   test('has every point that no other beats, in order, and no others', () => {
     fc.assert(

@@ -6,7 +6,12 @@ import '@tensorflow/tfjs-backend-cpu';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import * as layers from '@tensorflow/tfjs-layers';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../ts/index.js';
+import {
+  dirAlignLoss,
+  sequenceLogps as sequenceLogpsOf,
+  type LogitsBatch,
+  type ObjectiveCalls,
+} from '../ts/index.js';
 import { sequenceLogps, tfDirAlignLoss, type TfLossResult } from '../ts/tfjs/index.js';
 import { everyMethod, objectiveOf, randomBatch } from './support/batches.js';
 import { Misses } from './support/bounds.js';
@@ -14,7 +19,9 @@ import { at, generator, integer, normal, type Random } from './support/numbers.j
 import { expectRefusal, thrownBy } from './support/refusal.js';
 
 const require = createRequire(import.meta.url);
-setWasmPaths(path.join(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist/'));
+setWasmPaths(
+  path.join(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist/'),
+);
 
 const [S, T, V] = [4, 5, 7] as const;
 
@@ -22,13 +29,23 @@ interface Given {
   readonly logits: Float32Array;
   readonly batch: { readonly labels: Int32Array; readonly reference: Float64Array };
 }
-function given(seed: number, [sequences, tokens, vocab]: readonly [number, number, number] = [S, T, V]): Given {
+function given(
+  seed: number,
+  [sequences, tokens, vocab]: readonly [number, number, number] = [S, T, V],
+): Given {
   const { logits, labels, reference } = randomBatch({ seed, sequences, tokens, vocab });
-  return { logits: logits as Float32Array, batch: { labels, reference: reference as Float64Array } };
+  return {
+    logits: logits as Float32Array,
+    batch: { labels, reference: reference as Float64Array },
+  };
 }
 
 /** DPO of TensorFlow.js's own ops, differentiated by TensorFlow.js. */
-function dpoOfOps(logits: tf.Tensor3D, { labels, reference }: Given['batch'], beta: number): tf.Scalar {
+function dpoOfOps(
+  logits: tf.Tensor3D,
+  { labels, reference }: Given['batch'],
+  beta: number,
+): tf.Scalar {
   const [sequences, tokens, vocab] = logits.shape;
   const scored = tf.tensor2d(
     Float32Array.from(labels, (label) => (label === -100 ? 0 : 1)),
@@ -58,7 +75,8 @@ function observed(objective: ObjectiveCalls) {
 }
 
 const floats = (x: tf.Tensor): Float32Array => x.dataSync<'float32'>();
-const largest = (values: ArrayLike<number>): number => Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+const largest = (values: ArrayLike<number>): number =>
+  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
 
 describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   beforeAll(async () => {
@@ -89,7 +107,8 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       const objective = objectiveOf({ method, ...(method === 'sft' ? {} : { beta: 0.3 }) });
       const loss = tfDirAlignLoss(objective);
       const { logits, batch } = given(3);
-      // Along a direction, in float64 as onResult has it; the step is a power of two, so that it is exact.
+      // Along a direction, in float64 as onResult has it; the step is a power of two, so that it is
+      // exact.
       const direction = Float32Array.from(logits, () => integer(random, -2, 2));
       const lossAt = (step: number): number => {
         let result: TfLossResult | undefined;
@@ -101,8 +120,12 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
         return (result as unknown as TfLossResult).loss;
       };
       const step = 2 ** -8;
-      const slope = (4 * (lossAt(step) - lossAt(-step)) - (lossAt(2 * step) - lossAt(-2 * step)) / 2) / (6 * step);
-      const gradient = floats(tf.grad((y: tf.Tensor) => loss(y, batch))(tf.tensor3d(logits, [S, T, V])));
+      const slope =
+        (4 * (lossAt(step) - lossAt(-step)) - (lossAt(2 * step) - lossAt(-2 * step)) / 2) /
+        (6 * step);
+      const gradient = floats(
+        tf.grad((y: tf.Tensor) => loss(y, batch))(tf.tensor3d(logits, [S, T, V])),
+      );
       const along = gradient.reduce((sum, g, i) => sum + g * at(direction, i), 0);
       const size = gradient.reduce((sum, g, i) => sum + Math.abs(g * at(direction, i)), 0);
       misses.near(method, along, slope, 2e-4 * size);
@@ -182,7 +205,12 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       reference: tf.tensor1d(reference),
     });
     const offsets = Int32Array.from({ length: S + 1 }, (_, i) => i * T);
-    const packed = gradOf([S * T, V], { labels: tf.tensor1d(batch.labels, 'int32'), sftLabels, reference, offsets });
+    const packed = gradOf([S * T, V], {
+      labels: tf.tensor1d(batch.labels, 'int32'),
+      sftLabels,
+      reference,
+      offsets,
+    });
     const without = gradOf([S, T, V], { labels: batch.labels, reference });
     expect(tensors).toEqual(arrays);
     expect(packed).toEqual(arrays);
@@ -197,7 +225,11 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(made).toEqual(sequenceLogpsOf({ logits, shape: [S, T, V], labels: batch.labels }));
     let result: TfLossResult | undefined;
     const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
-    dpo(x, { labels: batch.labels, reference: made.logps }, { onResult: (r) => (result = r) }).dispose();
+    dpo(
+      x,
+      { labels: batch.labels, reference: made.logps },
+      { onResult: (r) => (result = r) },
+    ).dispose();
     expect(result?.loss).toBe(Math.LN2);
     expect(tf.memory().numTensors).toBe(before);
   });
@@ -205,11 +237,19 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   test('onResult has what the objective returns, but for the gradient', () => {
     const { logits, batch } = given(7);
     const objective = dirAlignLoss('orpo', 0.3);
-    const { gradLogits, ...expected } = objective({ logits, shape: [S, T, V], labels: batch.labels });
+    const { gradLogits, ...expected } = objective({
+      logits,
+      shape: [S, T, V],
+      labels: batch.labels,
+    });
     const x = tf.tensor3d(logits, [S, T, V]);
     const results: TfLossResult[] = [];
     const loss = (y: tf.Tensor): tf.Scalar =>
-      tfDirAlignLoss(objective)(y, { labels: batch.labels }, { onResult: (r) => results.push(r), threads: 1 });
+      tfDirAlignLoss(objective)(
+        y,
+        { labels: batch.labels },
+        { onResult: (r) => results.push(r), threads: 1 },
+      );
     const { value, grad } = tf.valueAndGrad(loss)(x);
     expect(loss(x).dataSync()).toEqual(value.dataSync());
     expect(results).toEqual([expected, expected]);
@@ -266,45 +306,56 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(keptBy((y) => tf.sum(tf.square(y)))).toBeGreaterThan(bySum);
   });
 
-  test.each(['sgd', 'momentum', 'adam', 'adamax', 'rmsprop', 'adagrad', 'adadelta'] as const)('trains with %s', (name) => {
-    const { tokens, labels } = pairsOfWords(generator(10), 6);
-    const optimizer = {
-      sgd: () => tf.train.sgd(2),
-      momentum: () => tf.train.momentum(0.5, 0.8),
-      adam: () => tf.train.adam(0.1),
-      adamax: () => tf.train.adamax(0.1),
-      rmsprop: () => tf.train.rmsprop(0.05),
-      adagrad: () => tf.train.adagrad(0.3),
-      adadelta: () => tf.train.adadelta(20),
-    }[name]();
-    const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
-    const weight = tf.variable(
-      tf.tensor2d(
-        Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
-        [V, V],
-      ),
-    );
-    const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
-    const initial = tf.tidy(forward);
-    const { logps: reference } = sequenceLogps(initial, { labels });
-    const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
-    const losses: number[] = [];
-    for (let i = 0; i < 25; i++) {
-      optimizer.minimize(() => dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }), false, [
-        weight,
-      ]);
-    }
-    expect(losses).toHaveLength(25);
-    expect(losses[0]).toBe(Math.LN2);
-    expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
-    optimizer.dispose();
-  });
+  test.each(['sgd', 'momentum', 'adam', 'adamax', 'rmsprop', 'adagrad', 'adadelta'] as const)(
+    'trains with %s',
+    (name) => {
+      const { tokens, labels } = pairsOfWords(generator(10), 6);
+      const optimizer = {
+        sgd: () => tf.train.sgd(2),
+        momentum: () => tf.train.momentum(0.5, 0.8),
+        adam: () => tf.train.adam(0.1),
+        adamax: () => tf.train.adamax(0.1),
+        rmsprop: () => tf.train.rmsprop(0.05),
+        adagrad: () => tf.train.adagrad(0.3),
+        adadelta: () => tf.train.adadelta(20),
+      }[name]();
+      const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
+      const weight = tf.variable(
+        tf.tensor2d(
+          Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
+          [V, V],
+        ),
+      );
+      const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
+      const initial = tf.tidy(forward);
+      const { logps: reference } = sequenceLogps(initial, { labels });
+      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
+      const losses: number[] = [];
+      for (let i = 0; i < 25; i++) {
+        optimizer.minimize(
+          () =>
+            dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }),
+          false,
+          [weight],
+        );
+      }
+      expect(losses).toHaveLength(25);
+      expect(losses[0]).toBe(Math.LN2);
+      expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
+      optimizer.dispose();
+    },
+  );
 
   test('trains a model of tfjs-layers, by minimize', () => {
     const { tokens, labels } = pairsOfWords(generator(11), 8);
     const model = layers.sequential({
       layers: [
-        layers.layers.dense({ units: 12, activation: 'tanh', inputShape: [T, V], kernelInitializer: seeded(1) }),
+        layers.layers.dense({
+          units: 12,
+          activation: 'tanh',
+          inputShape: [T, V],
+          kernelInitializer: seeded(1),
+        }),
         layers.layers.dense({ units: V, kernelInitializer: seeded(2) }),
       ],
     });
@@ -315,7 +366,11 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     const results: TfLossResult[] = [];
     const step = (): void => {
       optimizer.minimize(() =>
-        dpo(model.apply(inputs, { training: true }) as tf.Tensor, { labels, reference }, { onResult: (r) => results.push(r) }),
+        dpo(
+          model.apply(inputs, { training: true }) as tf.Tensor,
+          { labels, reference },
+          { onResult: (r) => results.push(r) },
+        ),
       );
     };
     step();
@@ -329,23 +384,31 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   });
 
   test('trains a model of tfjs-layers, by compile and fit', async () => {
-    // fit shuffles samples, so a sample is a pair: tokens [pairs, 2, T], logits [pairs, 2, T, V]. It wants targets of the shape of the
-    // model's output: the label of a row, repeated.
+    // fit shuffles samples, so a sample is a pair: tokens [pairs, 2, T], logits [pairs, 2, T, V].
+    // It wants targets of the shape of the model's output: the label of a row, repeated.
     const pairs = 8;
     const { tokens, labels } = pairsOfWords(generator(12), pairs);
-    const pairwise = (x: tf.Tensor): tf.Tensor => tf.transpose(tf.reshape(x, [2, pairs, T, -1]), [1, 0, 2, 3]);
+    const pairwise = (x: tf.Tensor): tf.Tensor =>
+      tf.transpose(tf.reshape(x, [2, pairs, T, -1]), [1, 0, 2, 3]);
     const inputs = pairwise(tf.oneHot(tf.tensor2d(tokens, undefined, 'int32'), V));
     const targets = tf.tile(pairwise(tf.tensor1d(labels, 'int32')), [1, 1, 1, V]);
     const model = layers.sequential({
       layers: [
-        layers.layers.dense({ units: 12, activation: 'tanh', inputShape: [2, T, V], kernelInitializer: seeded(3) }),
+        layers.layers.dense({
+          units: 12,
+          activation: 'tanh',
+          inputShape: [2, T, V],
+          kernelInitializer: seeded(3),
+        }),
         layers.layers.dense({ units: V, kernelInitializer: seeded(4) }),
       ],
     });
     const simpo = tfDirAlignLoss(dirAlignLoss('simpo', 2));
     const accuracies: (number | undefined)[] = [];
-    const sequences = (x: tf.Tensor): tf.Tensor => tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [-1, T, V]);
-    const labelsOf = (target: tf.Tensor): tf.Tensor => tf.squeeze(tf.slice(sequences(target), [0, 0, 0], [-1, -1, 1]), [2]);
+    const sequences = (x: tf.Tensor): tf.Tensor =>
+      tf.reshape(tf.transpose(x, [1, 0, 2, 3]), [-1, T, V]);
+    const labelsOf = (target: tf.Tensor): tf.Tensor =>
+      tf.squeeze(tf.slice(sequences(target), [0, 0, 0], [-1, -1, 1]), [2]);
     model.compile({
       optimizer: tf.train.adam(0.02),
       loss: (target: tf.Tensor, logits: tf.Tensor) =>
@@ -367,7 +430,8 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     const { logits, batch } = given(13);
     const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.1));
     const x = tf.tensor3d(logits, [S, T, V]);
-    const slopeThroughLayer = (y: tf.Tensor): tf.Tensor => tf.grad((z: tf.Tensor) => dpo(tf.mul(z, z), batch))(y);
+    const slopeThroughLayer = (y: tf.Tensor): tf.Tensor =>
+      tf.grad((z: tf.Tensor) => dpo(tf.mul(z, z), batch))(y);
     // The first derivative under another tape is right.
     const nested = tf.tidy(() => {
       let inner: Float32Array | undefined;
@@ -396,32 +460,46 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       bias: tf.tensor1d(Float32Array.from({ length: V }, () => normal(random))),
     });
 
-    test.each([true, false])('loss and gradients are those through logits; bias: %s', (withBias) => {
-      const { hidden, weight, bias } = layer(generator(14));
-      const { batch } = given(14);
-      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
-      const inputs = withBias ? [hidden, weight, bias] : [hidden, weight];
-      let memory = 0;
-      const fused = tf.valueAndGrads((h: tf.Tensor, w: tf.Tensor, b?: tf.Tensor) => {
-        const onResult = (result: { memory: number }): void => void (memory = result.memory);
-        return tf.mul(dpo.fromHidden({ hidden: h, weight: w, ...(b && { bias: b }) }, batch, { onResult, threads: 1 }), 3);
-      })(inputs);
-      const through = tf.valueAndGrads((h: tf.Tensor, w: tf.Tensor, b?: tf.Tensor) => {
-        const rows = tf.matMul(tf.reshape(h, [S * T, H]), w, false, true);
-        return tf.mul(dpo(tf.reshape(b ? tf.add(rows, b) : rows, [S, T, V]), batch), 3);
-      })(inputs);
-      const misses = new Misses();
-      misses.near('loss', fused.value.dataSync()[0], at(through.value.dataSync(), 0), 3e-6);
-      through.grads.forEach((expected, i) => {
-        const values = expected.dataSync();
-        misses.require(largest(values) > 1e-3, `input ${i} has no gradient`);
-        misses.each(`input ${i}`, (fused.grads[i] as tf.Tensor).dataSync(), values, () => 1e-5 * largest(values));
-        expect(fused.grads[i]?.shape).toEqual(expected.shape);
-      });
-      expect(misses.list).toEqual([]);
-      expect(fused.grads).toHaveLength(inputs.length);
-      expect(memory).toBeGreaterThan(0);
-    });
+    test.each([true, false])(
+      'loss and gradients are those through logits; bias: %s',
+      (withBias) => {
+        const { hidden, weight, bias } = layer(generator(14));
+        const { batch } = given(14);
+        const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
+        const inputs = withBias ? [hidden, weight, bias] : [hidden, weight];
+        let memory = 0;
+        const fused = tf.valueAndGrads((h: tf.Tensor, w: tf.Tensor, b?: tf.Tensor) => {
+          const onResult = (result: { memory: number }): void => void (memory = result.memory);
+          return tf.mul(
+            dpo.fromHidden({ hidden: h, weight: w, ...(b && { bias: b }) }, batch, {
+              onResult,
+              threads: 1,
+            }),
+            3,
+          );
+        })(inputs);
+        const through = tf.valueAndGrads((h: tf.Tensor, w: tf.Tensor, b?: tf.Tensor) => {
+          const rows = tf.matMul(tf.reshape(h, [S * T, H]), w, false, true);
+          return tf.mul(dpo(tf.reshape(b ? tf.add(rows, b) : rows, [S, T, V]), batch), 3);
+        })(inputs);
+        const misses = new Misses();
+        misses.near('loss', fused.value.dataSync()[0], at(through.value.dataSync(), 0), 3e-6);
+        through.grads.forEach((expected, i) => {
+          const values = expected.dataSync();
+          misses.require(largest(values) > 1e-3, `input ${i} has no gradient`);
+          misses.each(
+            `input ${i}`,
+            (fused.grads[i] as tf.Tensor).dataSync(),
+            values,
+            () => 1e-5 * largest(values),
+          );
+          expect(fused.grads[i]?.shape).toEqual(expected.shape);
+        });
+        expect(misses.list).toEqual([]);
+        expect(fused.grads).toHaveLength(inputs.length);
+        expect(memory).toBeGreaterThan(0);
+      },
+    );
 
     test('gradientScale multiplies every gradient', () => {
       const { hidden, weight } = layer(generator(18));
@@ -443,7 +521,10 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       const { batch } = given(15);
       const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
       const offsets = Int32Array.from({ length: S + 1 }, (_, i) => i * T);
-      const packed = dpo.fromHidden({ hidden: tf.reshape(hidden, [S * T, H]), weight }, { ...batch, offsets });
+      const packed = dpo.fromHidden(
+        { hidden: tf.reshape(hidden, [S * T, H]), weight },
+        { ...batch, offsets },
+      );
       expect(packed.dataSync()).toEqual(dpo.fromHidden({ hidden, weight }, batch).dataSync());
       const error = thrownBy(() => dpo.fromHidden({ hidden, weight }, batch, { memory: 1 }));
       expectRefusal(error, RangeError, 'OPTION', ['memory: 1']);
@@ -459,7 +540,11 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
             shape,
           ),
         );
-      const [embedding, weight, bias] = [variable(V, H), variable(V, H), tf.variable(tf.zeros([V]))];
+      const [embedding, weight, bias] = [
+        variable(V, H),
+        variable(V, H),
+        tf.variable(tf.zeros([V])),
+      ];
       const words = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
       const orpo = tfDirAlignLoss(dirAlignLoss('orpo', 1, true, { sftWeight: 1 }));
       const optimizer = tf.train.adam(0.05);
@@ -468,7 +553,11 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
         optimizer.minimize(
           () => {
             const hidden = tf.reshape(tf.matMul(words, embedding), [tokens.length, T, H]);
-            return orpo.fromHidden({ hidden, weight, bias }, { labels }, { onResult: ({ loss }) => losses.push(loss) });
+            return orpo.fromHidden(
+              { hidden, weight, bias },
+              { labels },
+              { onResult: ({ loss }) => losses.push(loss) },
+            );
           },
           false,
           [embedding, weight, bias],
@@ -559,8 +648,20 @@ describe('what is refused', () => {
       'SHAPE',
       ['expected [rows, vocab]'],
     ],
-    ['disposed logits', () => loss(disposed(), batch), TypeError, 'SHAPE', ['logits: the tensor is disposed']],
-    ['no batch', () => loss(tensor(), undefined as never), TypeError, 'OPTION', ['batch: expected an object, not undefined']],
+    [
+      'disposed logits',
+      () => loss(disposed(), batch),
+      TypeError,
+      'SHAPE',
+      ['logits: the tensor is disposed'],
+    ],
+    [
+      'no batch',
+      () => loss(tensor(), undefined as never),
+      TypeError,
+      'OPTION',
+      ['batch: expected an object, not undefined'],
+    ],
     [
       'a key that is none of the batch',
       () => loss(tensor(), { ...batch, shape: [S, T, V] } as never),
@@ -610,7 +711,13 @@ describe('what is refused', () => {
       'LABEL',
       [`labels[0]: ${V}`],
     ],
-    ['no reference', () => loss(tensor(), { labels: batch.labels } as never), TypeError, 'REFERENCE', ["reference: 'dpo' needs"]],
+    [
+      'no reference',
+      () => loss(tensor(), { labels: batch.labels } as never),
+      TypeError,
+      'REFERENCE',
+      ["reference: 'dpo' needs"],
+    ],
     [
       'a reference of two dimensions',
       () => loss(tensor(), { ...batch, reference: tf.zeros([2, 2]) }),
@@ -627,12 +734,22 @@ describe('what is refused', () => {
     ],
     [
       'an odd number of sequences',
-      () => loss(tf.zeros([3, T, V]), { labels: new Int32Array(3 * T), reference: new Float64Array(3) }),
+      () =>
+        loss(tf.zeros([3, T, V]), {
+          labels: new Int32Array(3 * T),
+          reference: new Float64Array(3),
+        }),
       RangeError,
       'SHAPE',
       ['3 sequences'],
     ],
-    ['logits for sequenceLogps', () => sequenceLogps(tensor([S * T, V]), batch), RangeError, 'SHAPE', ['logits: its shape']],
+    [
+      'logits for sequenceLogps',
+      () => sequenceLogps(tensor([S * T, V]), batch),
+      RangeError,
+      'SHAPE',
+      ['logits: its shape'],
+    ],
     [
       'a run for sequenceLogps',
       () => sequenceLogps(tensor(), batch, { onResult: () => undefined } as never),
@@ -640,7 +757,13 @@ describe('what is refused', () => {
       'OPTION',
       ['run.onResult: no such option'],
     ],
-    ['no layer', () => loss.fromHidden(tensor() as never, undefined as never), TypeError, 'OPTION', ['layer.']],
+    [
+      'no layer',
+      () => loss.fromHidden(tensor() as never, undefined as never),
+      TypeError,
+      'OPTION',
+      ['layer.'],
+    ],
     [
       'hidden of int32',
       () => loss.fromHidden({ ...layer(), hidden: tf.zeros([S, T, 3], 'int32') }, batch),
@@ -670,20 +793,30 @@ describe('what is refused', () => {
       [`bias: its shape is [3]; expected [${V}]`],
     ],
   ])('%s', (_, action, kind, code, words) => {
-    const inside = thrownBy(() => tf.tidy(() => tf.grad(() => action() as tf.Tensor)(tf.scalar(1))));
+    const inside = thrownBy(() =>
+      tf.tidy(() => tf.grad(() => action() as tf.Tensor)(tf.scalar(1))),
+    );
     for (const error of [thrownBy(action), inside]) expectRefusal(error, kind, code, words);
   });
 });
 
-/** Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two words are prompt. */
+/**
+ * Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two
+ * words are prompt.
+ */
 function pairsOfWords(random: Random, pairs: number): { tokens: number[][]; labels: Int32Array } {
   const starts = Array.from({ length: pairs }, () => integer(random, 0, V - 1));
   const walk = (start: number, by: number): number[] =>
-    Array.from({ length: T + 1 }, (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V);
+    Array.from(
+      { length: T + 1 },
+      (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V,
+    );
   const words = [1, -1].flatMap((by) => starts.map((start) => walk(start, by)));
   return {
     tokens: words.map((w) => w.slice(0, T)),
-    labels: Int32Array.from(words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word)))),
+    labels: Int32Array.from(
+      words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word))),
+    ),
   };
 }
 

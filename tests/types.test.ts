@@ -1,5 +1,6 @@
-// What the type checker says (`npx tsc` reads this file): options that mean nothing to a method are compile errors, and the type of
-// the logits is that of the gradient. Every line that the checker refuses is refused at run time, too.
+// What the type checker says (`npx tsc` reads this file): options that mean nothing to a method are
+// compile errors, and the type of the logits is that of the gradient. Every line that the checker
+// refuses is refused at run time, too.
 import { describe, expect, expectTypeOf, test } from 'vitest';
 import type { catalogue } from '../ts/catalogue.generated.js';
 import {
@@ -93,7 +94,12 @@ test('settings that the checker accepts', () => {
     dirAlignLoss('sft', 0.1),
     dirAlignLoss({ method: 'sft', sftReduction: 'token' }),
     dirAlignLoss('dpo', 0.1),
-    dirAlignLoss('dpo', 0.1, true, { labelSmoothing: 0.1, referenceFree: true, sftWeight: 1, sftReduction: 'token' }),
+    dirAlignLoss('dpo', 0.1, true, {
+      labelSmoothing: 0.1,
+      referenceFree: true,
+      sftWeight: 1,
+      sftReduction: 'token',
+    }),
     dirAlignLoss('dpo', 0.1, undefined, { divergence: 'alpha', alpha: 0.3 }),
     dirAlignLoss({ method: 'simpo', beta: 2, gamma: 1, labelSmoothing: 0.1 }),
     dirAlignLoss({ method: 'orpo', beta: 0.5, normalize: false, lambda: 0.1, sftWeight: 1 }),
@@ -138,7 +144,13 @@ test('the gradient has the type of the logits', () => {
   expectTypeOf(single.gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer>>();
   expectTypeOf(single.rowScale).toEqualTypeOf<undefined>();
   expect(single.gradLogits).toBeInstanceOf(Float32Array);
-  const half = dpo({ logits: new Uint16Array(4), dtype: 'bfloat16', shape: [2, 1, 2], labels, reference });
+  const half = dpo({
+    logits: new Uint16Array(4),
+    dtype: 'bfloat16',
+    shape: [2, 1, 2],
+    labels,
+    reference,
+  });
   expectTypeOf(half.gradLogits).toEqualTypeOf<Uint16Array<ArrayBuffer>>();
   expect(half.gradLogits).toBeInstanceOf(Uint16Array);
 
@@ -166,11 +178,17 @@ test('logits on a device have their gradient there', () => {
     expectTypeOf(dense).toExtend<LossResult<DeviceTensor, 'dense', 'dpo'>>();
     expectTypeOf(dense.gradLogits).toEqualTypeOf<DeviceTensor>();
     dense.gradLogits.dispose();
-    expectTypeOf(dpo.async({ logits, shape, labels, reference }, { inPlace: true })).resolves.toExtend<
-      LossResult<DeviceTensor, 'dense', 'dpo'>
-    >();
+    expectTypeOf(
+      dpo.async({ logits, shape, labels, reference }, { inPlace: true }),
+    ).resolves.toExtend<LossResult<DeviceTensor, 'dense', 'dpo'>>();
     expectTypeOf(sequenceLogps({ logits, shape, labels })).toEqualTypeOf<SequenceLogps>();
-    const batch: LogitsBatch<DeviceTensor> & WithReference = { logits, dtype: 'float32', shape, labels, reference };
+    const batch: LogitsBatch<DeviceTensor> & WithReference = {
+      logits,
+      dtype: 'float32',
+      shape,
+      labels,
+      reference,
+    };
     // @ts-expect-error out is where the logits are
     dpo<DeviceTensor>(batch, { out: array });
     // @ts-expect-error a gradient on a device is no array
@@ -193,8 +211,16 @@ test('logits on a device have their gradient there', () => {
 
 test('gradients of hidden states have their type, those of the weight are float32, and all are where the hidden states are', () => {
   const dpo = dirAlignLoss('dpo', 0.1);
-  const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
-  const single = dpo.fromHidden({ hidden: new Float32Array(6), weight: new Float32Array(6), ...rows });
+  const rows = {
+    shape: [2, 1, 2],
+    labels: Int32Array.of(0, 1),
+    reference: Float64Array.of(-1, -1),
+  };
+  const single = dpo.fromHidden({
+    hidden: new Float32Array(6),
+    weight: new Float32Array(6),
+    ...rows,
+  });
   expectTypeOf(single).toExtend<HiddenLossResult<Float32Array<ArrayBuffer>>>();
   expectTypeOf(single.gradHidden).toEqualTypeOf<Float32Array<ArrayBuffer>>();
   expectTypeOf(single.gradWeight).toEqualTypeOf<Float32Array>();
@@ -203,7 +229,12 @@ test('gradients of hidden states have their type, those of the weight are float3
   expect(single.gradHidden).toBeInstanceOf(Float32Array);
   // @ts-expect-error there are no logits that could have a gradient
   expect(single.gradLogits).toBeUndefined();
-  const halfBatch = { hidden: new Uint16Array(6), weight: new Uint16Array(6), dtype: 'bfloat16', ...rows } as const;
+  const halfBatch = {
+    hidden: new Uint16Array(6),
+    weight: new Uint16Array(6),
+    dtype: 'bfloat16',
+    ...rows,
+  } as const;
   const half = dpo.fromHidden(halfBatch, {
     out: { gradWeight: new Float32Array(6), gradHidden: true },
     accumulate: ['gradWeight'],
@@ -214,7 +245,10 @@ test('gradients of hidden states have their type, those of the weight are float3
   expect(half.gradWeight).toBeInstanceOf(Float32Array);
 
   const batch = { hidden: new Float32Array(6), weight: new Float32Array(6), ...rows };
-  const promised = dpo.fromHidden.async(batch, { signal: new AbortController().signal, memory: 2 ** 24 });
+  const promised = dpo.fromHidden.async(batch, {
+    signal: new AbortController().signal,
+    memory: 2 ** 24,
+  });
   expectTypeOf(promised).resolves.toExtend<HiddenLossResult<Float32Array>>();
   expect(promised).toBeInstanceOf(Promise);
   expectTypeOf(sequenceLogps(batch, { memory: 2 ** 24 })).toEqualTypeOf<SequenceLogps>();
@@ -233,7 +267,10 @@ test('gradients of hidden states have their type, those of the weight are float3
   refused(() => dpo.fromHidden({ hidden: new Float32Array(6), ...rows }));
 
   const outline = (hidden: DeviceTensor, weight: DeviceTensor, array: Float32Array) => {
-    const onDevice = dpo.fromHidden({ hidden, weight, hiddenSize: 3, ...rows }, { out: { gradWeight: weight } });
+    const onDevice = dpo.fromHidden(
+      { hidden, weight, hiddenSize: 3, ...rows },
+      { out: { gradWeight: weight } },
+    );
     expectTypeOf(onDevice).toExtend<HiddenLossResult<DeviceTensor>>();
     expectTypeOf(onDevice.gradHidden).toEqualTypeOf<DeviceTensor>();
     expectTypeOf(onDevice.gradWeight).toEqualTypeOf<DeviceTensor>();
@@ -248,7 +285,11 @@ test('gradients of hidden states have their type, those of the weight are float3
 
 test('the options say which gradients there are', () => {
   const dpo = dirAlignLoss('dpo', 0.1);
-  const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
+  const rows = {
+    shape: [2, 1, 2],
+    labels: Int32Array.of(0, 1),
+    reference: Float64Array.of(-1, -1),
+  };
   const batch = { ...rows, logits: new Float32Array(4) };
   const none = dpo(batch, { gradient: 'none' });
   expectTypeOf(none.gradLogits).toEqualTypeOf<undefined>();
@@ -263,14 +304,19 @@ test('the options say which gradients there are', () => {
   const run: RunOptions = { threads: 1 };
   expectTypeOf(dpo(batch, run).gradLogits).toExtend<LogitsArray | undefined>();
   const mode = threaded.loss > 0 ? 'none' : 'dense';
-  expectTypeOf(dpo(batch, { gradient: mode }).gradLogits).toEqualTypeOf<Float32Array<ArrayBuffer> | undefined>();
+  expectTypeOf(dpo(batch, { gradient: mode }).gradLogits).toEqualTypeOf<
+    Float32Array<ArrayBuffer> | undefined
+  >();
 
   const layer = { ...rows, hidden: new Float32Array(6), weight: new Float32Array(6) };
   const bias = new Float32Array(2);
   const all = dpo.fromHidden({ ...layer, bias });
   expectTypeOf(all.gradBias).toEqualTypeOf<Float32Array>();
   expect(all.gradBias).toBeInstanceOf(Float32Array);
-  const frozen = dpo.fromHidden({ ...layer, bias }, { out: { gradWeight: false, gradHidden: new Float32Array(6) } });
+  const frozen = dpo.fromHidden(
+    { ...layer, bias },
+    { out: { gradWeight: false, gradHidden: new Float32Array(6) } },
+  );
   expectTypeOf(frozen.gradWeight).toEqualTypeOf<undefined>();
   expectTypeOf(frozen.gradHidden).toEqualTypeOf<Float32Array<ArrayBuffer>>();
   expectTypeOf(frozen.gradBias).toEqualTypeOf<Float32Array>();
@@ -294,7 +340,9 @@ test('metrics have the names of their method', () => {
   expectTypeOf(ofSft.nll_loss).toEqualTypeOf<number>();
   expectTypeOf(ofSft['rewards/margins']).toEqualTypeOf<number | undefined>();
   for (const { name } of methods().filter(({ reference }) => !reference)) {
-    expectTypeOf(dirAlignLoss(name, 1)(batch).metrics['rewards/margins']).toEqualTypeOf<number | undefined>();
+    expectTypeOf(dirAlignLoss(name, 1)(batch).metrics['rewards/margins']).toEqualTypeOf<
+      number | undefined
+    >();
   }
   expectTypeOf(Object.values(metrics)).toEqualTypeOf<number[]>();
   // Every name of the catalogue is a key of some method's metrics.
@@ -321,8 +369,9 @@ test('metrics that are asked for are there, and no others', () => {
   expectTypeOf(ofLayer.mean_token_accuracy).toEqualTypeOf<number>();
   // @ts-expect-error no such metric
   refused(() => simpo(batch, { metrics: ['entropie'] }));
+  const logps = { logps: Float64Array.of(-1, -1), counts: Int32Array.of(1, 1) };
   // @ts-expect-error it has no rows
-  refused(() => simpo.fromLogps({ logps: Float64Array.of(-1, -1), counts: Int32Array.of(1, 1) }, { metrics: ['entropy'] }));
+  refused(() => simpo.fromLogps(logps, { metrics: ['entropy'] }));
 });
 
 test('a batch has the reference that its method needs', () => {
@@ -336,7 +385,9 @@ test('a batch has the reference that its method needs', () => {
   // @ts-expect-error the reference is missing
   refused(() => dpo.fromHidden({ ...batch, hidden: batch.logits, weight: batch.logits }));
   expect(dirAlignLoss('dpo', 0.1, false, { referenceFree: true })(batch).loss).toBeGreaterThan(0);
-  expect(dirAlignLoss({ method: 'dpo', beta: 0.1, referenceFree: true }).fromLogps(logps).loss).toBeGreaterThan(0);
+  expect(
+    dirAlignLoss({ method: 'dpo', beta: 0.1, referenceFree: true }).fromLogps(logps).loss,
+  ).toBeGreaterThan(0);
   expect(dirAlignLoss('simpo', 2)(batch).loss).toBeGreaterThan(0);
   // An objective of any method can be handed on as one.
   const objectives: Objective[] = [dpo, dirAlignLoss('simpo', 2), dirAlignLoss('sft')];

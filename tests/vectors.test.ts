@@ -1,4 +1,5 @@
-// The reference cases: values of published implementations and of arithmetic with 120 digits, through every public way in.
+// The reference cases: values of published implementations and of arithmetic with 120 digits,
+// through every public way in.
 import { afterAll, describe, expect, test } from 'vitest';
 import { sequenceLogps, tokenLogps } from '../ts/index.js';
 import type { LogitsArray, LogitsBatch, LossResult, RunOptions } from '../ts/index.js';
@@ -51,7 +52,9 @@ describe('factored gradient', () => {
       checkNumbers(misses, c, result);
       const { gradLogits, rowScale } = result;
       const largest = input.residual.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-      misses.each(`${c.id} rowScale`, rowScale, expectedScales(c), (x) => gradientBound(Math.abs(x), 0));
+      misses.each(`${c.id} rowScale`, rowScale, expectedScales(c), (x) =>
+        gradientBound(Math.abs(x), 0),
+      );
       // Its largest element is at most 1: what is below 1e-9 of that may be 0.
       misses.each(`${c.id} gradLogits`, gradLogits, input.residual.subarray(0, elements(c)), (x) =>
         gradientBound(Math.abs(x), largest),
@@ -77,9 +80,16 @@ describe('the same bits', () => {
       const objective = build(c);
       const dense = objective(makeBatch(c));
       const gradient = present(dense.gradLogits);
-      const expectSame = (what: string, result: LossResult, actual: LogitsArray | undefined): void => {
+      const expectSame = (
+        what: string,
+        result: LossResult,
+        actual: LogitsArray | undefined,
+      ): void => {
         sameResult(misses, `${c.id} ${what}`, result, dense);
-        misses.require(actual !== undefined && sameBits(actual, gradient), `${c.id} ${what}: gradient`);
+        misses.require(
+          actual !== undefined && sameBits(actual, gradient),
+          `${c.id} ${what}: gradient`,
+        );
       };
       const run = (what: string, batch: LogitsBatch, options: RunOptions): void => {
         const result = objective(batch, options);
@@ -97,11 +107,18 @@ describe('the same bits', () => {
 
       const none = objective(makeBatch(c), { gradient: 'none' });
       sameResult(misses, `${c.id} none`, none, dense);
-      misses.require(!('gradLogits' in none) && !('rowScale' in none), `${c.id} none: has a gradient`);
+      misses.require(
+        !('gradLogits' in none) && !('rowScale' in none),
+        `${c.id} none: has a gradient`,
+      );
 
       const batch = makeBatch(c);
       for (const by of [1, 3])
-        run(`at element ${String(by)}`, { ...batch, logits: shifted(batch.logits, by) }, { out: shifted(out, by) });
+        run(
+          `at element ${String(by)}`,
+          { ...batch, logits: shifted(batch.logits, by) },
+          { out: shifted(out, by) },
+        );
 
       for (const rowStride of [V + 1, V + 32]) {
         const what = `rowStride ${String(rowStride)}`;
@@ -110,7 +127,10 @@ describe('the same bits', () => {
           const result = objective({ ...wide, logits: wide.logits.slice() }, options);
           const padded = present(result.gradLogits);
           expectSame(what, result, restride(padded, V, rowStride, V, 0));
-          misses.require(sameBits(padded, restride(gradient, V, V, rowStride, 0)), `${c.id} ${what}: padding`);
+          misses.require(
+            sameBits(padded, restride(gradient, V, V, rowStride, 0)),
+            `${c.id} ${what}: padding`,
+          );
         }
       }
 
@@ -135,7 +155,11 @@ describe('float16 and bfloat16', () => {
     const dtype = input.dtypeExact === 'f16' ? 'float16' : 'bfloat16';
     const misses = new Misses();
     for (const c of ran.cases(input, 'half')) {
-      const batch = { ...makeBatch(c), logits: encodeHalf(makeBatch(c).logits, dtype), dtype } as const;
+      const batch = {
+        ...makeBatch(c),
+        logits: encodeHalf(makeBatch(c).logits, dtype),
+        dtype,
+      } as const;
       const result = build(c)({ ...batch, logits: batch.logits.slice() });
       checkNumbers(misses, c, result);
       const bits = result.gradLogits as Uint16Array;
@@ -144,13 +168,18 @@ describe('float16 and bfloat16', () => {
       const copy = { ...batch, logits: batch.logits.slice() };
       const inPlace = build(c)(copy, { inPlace: true });
       sameResult(misses, `${c.id} in place`, inPlace, result);
-      misses.require(inPlace.gradLogits === copy.logits && sameBits(copy.logits, bits), `${c.id} in place: gradient`);
+      misses.require(
+        inPlace.gradLogits === copy.logits && sameBits(copy.logits, bits),
+        `${c.id} in place: gradient`,
+      );
 
       for (const options of [{}, { inPlace: true }]) {
         const own = { ...batch, logits: batch.logits.slice() };
         const factored = build(c)(own, { ...options, gradient: 'factored' });
         const residual = decodeHalf(factored.gradLogits, dtype);
-        misses.each(`${c.id} factored`, residual, input.residual.subarray(0, elements(c)), (x) => halfBound(x, dtype));
+        misses.each(`${c.id} factored`, residual, input.residual.subarray(0, elements(c)), (x) =>
+          halfBound(x, dtype),
+        );
         sameResult(misses, `${c.id} factored`, factored, result);
       }
     }
@@ -166,7 +195,8 @@ describe('from log-probabilities', () => {
   test.each(inputs)('%s', (_, input) => {
     const misses = new Misses();
     for (const c of ran.cases(input, 'fromLogps')) {
-      // A likelihood term with labels of its own has log-probabilities of its own, which this call does not take.
+      // A likelihood term with labels of its own has log-probabilities of its own, which this call
+      // does not take.
       if (!oneSetOfLabels(c)) continue;
       const n = sequences(c);
       const { loss, losses, rewards, gradLogps } = build(c).fromLogps({
@@ -174,14 +204,19 @@ describe('from log-probabilities', () => {
         counts: input.counts.slice(0, n),
         reference: input.reference.slice(0, n),
       });
-      // Nothing but float64 here. What is left is how much a sum of logits-to-losses magnifies the last bit of a log-probability.
+      // Nothing but float64 here. What is left is how much a sum of logits-to-losses magnifies the
+      // last bit of a log-probability.
       const bound = (x: number): number => 1e-11 * Math.max(1, Math.abs(x));
       misses.near(`${c.id} loss`, loss, c.loss, bound(c.loss));
       if (c.losses) misses.each(`${c.id} losses`, losses, c.losses, bound);
       if (c.rewards && !isSft(c)) misses.each(`${c.id} rewards`, rewards, c.rewards, bound);
-      const gradient = Array.from({ length: n }, (_, b) => (c.dseq?.[b] ?? 0) + (b < input.B ? c.dnll : 0));
+      const gradient = Array.from(
+        { length: n },
+        (_, b) => (c.dseq?.[b] ?? 0) + (b < input.B ? c.dnll : 0),
+      );
       // A derivative below 1e-100 underflowed to 0 in some of the sources.
-      if (c.dseq) misses.each(`${c.id} gradLogps`, gradLogps, gradient, (x) => 1e-9 * Math.abs(x) + 1e-100);
+      if (c.dseq)
+        misses.each(`${c.id} gradLogps`, gradLogps, gradient, (x) => 1e-9 * Math.abs(x) + 1e-100);
     }
     expect(misses.list).toEqual([]);
   });
@@ -189,13 +224,19 @@ describe('from log-probabilities', () => {
 
 describe('log-probabilities', () => {
   test.each(inputs)('%s', (_, input) => {
-    const batch: LogitsBatch = { logits: input.logits, shape: [2 * input.B, input.T, input.V], labels: input.labels };
+    const batch: LogitsBatch = {
+      logits: input.logits,
+      shape: [2 * input.B, input.T, input.V],
+      labels: input.labels,
+    };
     const misses = new Misses();
     const { logps, counts } = sequenceLogps(batch);
     misses.each('logps', logps, input.logps, (x, b) => logpBound(x, at(input.counts, b)));
     expect(counts).toEqual(input.counts);
     const tokens = tokenLogps(batch).logps;
-    const sums = Array.from(logps, (_, b) => tokens.subarray(b * input.T, (b + 1) * input.T).reduce((x, y) => x + y, 0));
+    const sums = Array.from(logps, (_, b) =>
+      tokens.subarray(b * input.T, (b + 1) * input.T).reduce((x, y) => x + y, 0),
+    );
     misses.each('sums of tokenLogps', sums, logps, (x) => 1e-14 * Math.abs(x));
     expect(misses.list).toEqual([]);
   });
@@ -210,11 +251,14 @@ describe('robustness_only: certainty (p = 1) and sequences without a token', () 
         const result = build(c)(makeBatch(c), { gradient });
         expect(result.loss, c.id).toSatisfy(Number.isFinite);
         expect(Array.from(result.losses).every(Number.isFinite), `${c.id} losses`).toBe(true);
-        expect(Array.from(result.coefficients).every(Number.isFinite), `${c.id} coefficients`).toBe(true);
+        expect(Array.from(result.coefficients).every(Number.isFinite), `${c.id} coefficients`).toBe(
+          true,
+        );
         expect(present(result.gradLogits).every(Number.isFinite), `${c.id} gradient`).toBe(true);
         expect(result.metrics).toMatchObject({ nonfinite: 0, empty_sequences: empty });
         // What the reference cases say of an empty sequence, score 0, is what is documented.
-        if (empty > 0) expect(Math.abs(result.loss - c.loss), c.id).toBeLessThanOrEqual(lossBound(c.loss));
+        if (empty > 0)
+          expect(Math.abs(result.loss - c.loss), c.id).toBeLessThanOrEqual(lossBound(c.loss));
       }
       const batch = { logps: input.logps, counts: input.counts, reference: input.reference };
       if (isSft(c)) continue;

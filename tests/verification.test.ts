@@ -1,4 +1,5 @@
-// `diralign verify` is worth what it catches: errors are planted in results, and each must be found.
+// `diralign verify` is worth what it catches: errors are planted in results, and each must be
+// found.
 import { describe, expect, test } from 'vitest';
 import { methods } from '../ts/catalogue.js';
 import type { ReferenceConfig } from '../ts/reference.js';
@@ -12,7 +13,12 @@ import {
   syntheticBatches,
   syntheticHiddenBatches,
 } from '../ts/verification-cases.js';
-import { checkHiddenObjective, hiddenLibrary, prepareHidden, type HiddenLibrary } from '../ts/verification-hidden.js';
+import {
+  checkHiddenObjective,
+  hiddenLibrary,
+  prepareHidden,
+  type HiddenLibrary,
+} from '../ts/verification-hidden.js';
 import {
   checkDifferences,
   checkExpected,
@@ -43,7 +49,9 @@ const dpo: ReferenceConfig = { method: 'dpo', beta: 0.1 };
 const simpo: ReferenceConfig = { method: 'simpo', beta: 2 };
 
 /** A library with an error: `alter` sees every result. */
-function faulty(alter: (result: LossResult<Float32Array>, batch: LogitsBatch, run: RunOptions) => void): Library {
+function faulty(
+  alter: (result: LossResult<Float32Array>, batch: LogitsBatch, run: RunOptions) => void,
+): Library {
   return {
     ...library,
     loss(config, batch, run) {
@@ -92,14 +100,18 @@ describe('a planted error is found', () => {
         gradient[i] = g * (result.counts[Math.floor(i / (tokens * vocab))] ?? 1);
       });
     });
-    expect(caught(checkObjective(lib, simpo, small))).toEqual(expect.arrayContaining(['label', 'others']));
+    expect(caught(checkObjective(lib, simpo, small))).toEqual(
+      expect.arrayContaining(['label', 'others']),
+    );
   });
 
   test('chosen and rejected the wrong way round', () => {
     const lib = faulty(({ gradLogits }) => {
       scale(gradLogits, -1);
     });
-    expect(caught(checkObjective(lib, dpo, small))).toEqual(expect.arrayContaining(['label', 'others']));
+    expect(caught(checkObjective(lib, dpo, small))).toEqual(
+      expect.arrayContaining(['label', 'others']),
+    );
   });
 
   test("another token's element for the label's", () => {
@@ -110,7 +122,9 @@ describe('a planted error is found', () => {
         return library.loss(config, { ...batch, labels }, run);
       },
     };
-    expect(caught(checkObjective(lib, dpo, small))).toEqual(expect.arrayContaining(['logps', 'label', 'others']));
+    expect(caught(checkObjective(lib, dpo, small))).toEqual(
+      expect.arrayContaining(['logps', 'label', 'others']),
+    );
   });
 
   test("only the label's element: p in place of p - 1", () => {
@@ -162,7 +176,8 @@ describe('a planted error is found', () => {
   test('in place and elsewhere: one bit', () => {
     const lib = faulty(({ gradLogits }, { labels }, { inPlace }) => {
       const row = labels.findIndex((label) => label >= 0);
-      if (inPlace && gradLogits) gradLogits[row * 31] = (gradLogits[row * 31] ?? 0) * (1 + 2 ** -23);
+      if (inPlace && gradLogits)
+        gradLogits[row * 31] = (gradLogits[row * 31] ?? 0) * (1 + 2 ** -23);
     });
     expect(checkObjective(lib, dpo, small).misses[0]?.what).toMatch(/in place/);
   });
@@ -171,7 +186,9 @@ describe('a planted error is found', () => {
     const lib = faulty(({ rowScale }) => {
       scale(rowScale, 1 + 1e-4);
     });
-    expect(caught(checkObjective(lib, dpo, small))).toEqual(expect.arrayContaining(['label', 'others']));
+    expect(caught(checkObjective(lib, dpo, small))).toEqual(
+      expect.arrayContaining(['label', 'others']),
+    );
   });
 
   test.each(['float16', 'bfloat16'] as const)('%s: the neighbour of the right number', (dtype) => {
@@ -203,7 +220,10 @@ describe('a planted error is found', () => {
     const right = { call: dpo, loss, losses: [...losses] };
     expect(checkExpected(library, small.batch, right).count).toBe(0);
     expect(checkExpected(library, small.batch, { ...right, loss: loss + 2e-6 }).count).toBe(1);
-    expect(checkExpected(library, small.batch, { ...right, gradient: { at: [[0, 0, 99]], value: [1] } }).count).toBe(1);
+    expect(
+      checkExpected(library, small.batch, { ...right, gradient: { at: [[0, 0, 99]], value: [1] } })
+        .count,
+    ).toBe(1);
     expect(checkExpected(library, small.batch, { ...right, losses: [...losses, 1] }).count).toBe(1);
   });
 });
@@ -219,19 +239,24 @@ describe('what it is built of', () => {
     expect(halfGradientBound(0, 'float16')).toBe(0.51 * 2 ** -24);
   });
 
-  test.each(['float16', 'bfloat16'] as const)('%s: every number encodes to itself, and rounds to the nearest', (dtype) => {
-    const decode = decoder(dtype);
-    const wrong: number[] = [];
-    for (let bits = 0; bits < 0x10000; bits++) {
-      const x = decode(bits);
-      if (Number.isNaN(x) ? !Number.isNaN(decode(encode(x, dtype))) : encode(x, dtype) !== bits) wrong.push(bits);
-      if (!Number.isFinite(x) || !Number.isFinite(decode(bits + 1)) || (bits & 0x7fff) === 0x7fff) continue;
-      const middle = (x + decode(bits + 1)) / 2;
-      if (encode(middle, dtype) !== (bits & 1 ? bits + 1 : bits)) wrong.push(bits);
-      if (Math.abs(decode(bits + 1) - x) !== ulp(x, dtype)) wrong.push(bits);
-    }
-    expect(wrong).toEqual([]);
-  });
+  test.each(['float16', 'bfloat16'] as const)(
+    '%s: every number encodes to itself, and rounds to the nearest',
+    (dtype) => {
+      const decode = decoder(dtype);
+      const wrong: number[] = [];
+      for (let bits = 0; bits < 0x10000; bits++) {
+        const x = decode(bits);
+        if (Number.isNaN(x) ? !Number.isNaN(decode(encode(x, dtype))) : encode(x, dtype) !== bits)
+          wrong.push(bits);
+        if (!Number.isFinite(x) || !Number.isFinite(decode(bits + 1)) || (bits & 0x7fff) === 0x7fff)
+          continue;
+        const middle = (x + decode(bits + 1)) / 2;
+        if (encode(middle, dtype) !== (bits & 1 ? bits + 1 : bits)) wrong.push(bits);
+        if (Math.abs(decode(bits + 1) - x) !== ulp(x, dtype)) wrong.push(bits);
+      }
+      expect(wrong).toEqual([]);
+    },
+  );
 
   test('every option of every method is tried', () => {
     for (const info of methods()) {
@@ -265,13 +290,18 @@ describe('output layers', () => {
   /** The element that is easiest to see. */
   const largest = (values: ArrayLike<number> = []): number => {
     let found = 0;
-    for (let i = 0; i < values.length; i++) if (Math.abs(values[i] ?? 0) > Math.abs(values[found] ?? 0)) found = i;
+    for (let i = 0; i < values.length; i++)
+      if (Math.abs(values[i] ?? 0) > Math.abs(values[found] ?? 0)) found = i;
     return found;
   };
 
-  test.each([dpo, simpo, { method: 'sft' }] as const)('$method: nothing is found where nothing is wrong', (config) => {
-    for (const prepared of [single, bfloat16]) expect(caught(checkHiddenObjective(hiddenLibrary, config, prepared))).toEqual([]);
-  });
+  test.each([dpo, simpo, { method: 'sft' }] as const)(
+    '$method: nothing is found where nothing is wrong',
+    (config) => {
+      for (const prepared of [single, bfloat16])
+        expect(caught(checkHiddenObjective(hiddenLibrary, config, prepared))).toEqual([]);
+    },
+  );
 
   const errors: [string, Kind[], (result: HiddenLossResult<Float32Array>) => void][] = [
     [

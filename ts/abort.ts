@@ -2,20 +2,33 @@
 import { typeError } from './errors.js';
 import { describe } from './given.js';
 
-/** What a call needs of a signal. A signal of another realm, or of a library for runtimes that had none, has it too. */
-export type SignalLike = Pick<AbortSignal, 'aborted' | 'reason' | 'addEventListener' | 'removeEventListener'>;
+/**
+ * What a call needs of a signal. A signal of another realm, or of a library for runtimes that had
+ * none, has it too.
+ */
+export type SignalLike = Pick<
+  AbortSignal,
+  'aborted' | 'reason' | 'addEventListener' | 'removeEventListener'
+>;
 
 /** @throws DirAlignError with code ERR_DIRALIGN_OPTION */
 export function checkSignal(signal: unknown): asserts signal is SignalLike | undefined {
   if (signal === undefined || isSignal(signal)) return;
-  throw typeError('ERR_DIRALIGN_OPTION', `signal: expected an AbortSignal, not ${describe(signal)}`);
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `signal: expected an AbortSignal, not ${describe(signal)}`,
+  );
 }
 
 function isSignal(value: unknown): value is SignalLike {
   if (typeof value !== 'object' || value === null) return false;
   try {
     const { aborted, addEventListener, removeEventListener } = value as Partial<SignalLike>;
-    return typeof aborted === 'boolean' && typeof addEventListener === 'function' && typeof removeEventListener === 'function';
+    return (
+      typeof aborted === 'boolean' &&
+      typeof addEventListener === 'function' &&
+      typeof removeEventListener === 'function'
+    );
   } catch {
     return false; // an object that only inherits from AbortSignal.prototype
   }
@@ -37,8 +50,8 @@ interface Waiting {
 const waiting = new WeakMap<SignalLike, Waiting>();
 
 /**
- * Calls `cancel` once the signal is aborted, until the returned function is called. Many listeners on one signal would make Node warn
- * of a leak, and each abort take as many turns.
+ * Calls `cancel` once the signal is aborted, until the returned function is called. Many listeners
+ * on one signal would make Node warn of a leak, and each abort take as many turns.
  */
 export function onAbort(signal: SignalLike, cancel: () => void): () => void {
   const { cancels, listener } = waiting.get(signal) ?? listen(signal);

@@ -1,6 +1,6 @@
 /**
- * Typed arrays that native code is to read or write. Kind, length and buffer are asked of the engine and never of the object, whose own
- * properties, class and realm change nothing.
+ * Typed arrays that native code is to read or write. Kind, length and buffer are asked of the
+ * engine and never of the object, whose own properties, class and realm change nothing.
  */
 import { types } from 'node:util';
 import { rangeError, typeError, type DirAlignErrorCode } from './errors.js';
@@ -11,9 +11,14 @@ const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
 
 type Getter<Value> = (object: unknown) => Value;
 
-/** The getter of the engine, to be called on any object of any realm; undefined where the engine has none. */
+/**
+ * The getter of the engine, to be called on any object of any realm; undefined where the engine has
+ * none.
+ */
 function engine(prototype: object, key: PropertyKey): Getter<unknown> | undefined {
-  const { get } = (Object.getOwnPropertyDescriptor(prototype, key) ?? {}) as { readonly get?: (this: unknown) => unknown };
+  const { get } = (Object.getOwnPropertyDescriptor(prototype, key) ?? {}) as {
+    readonly get?: (this: unknown) => unknown;
+  };
   return get && ((object) => get.call(object));
 }
 
@@ -38,7 +43,8 @@ const constructors = {
   Int32Array,
   Uint8Array,
   Uint16Array,
-  Float16Array: (globalThis as { readonly Float16Array?: unknown }).Float16Array as Uint16ArrayConstructor,
+  Float16Array: (globalThis as { readonly Float16Array?: unknown })
+    .Float16Array as Uint16ArrayConstructor,
 } as const;
 export type Kind = keyof typeof constructors;
 type Instance<K extends Kind> = InstanceType<(typeof constructors)[K]>;
@@ -58,20 +64,35 @@ export interface Extent {
 export function extentOf(view: ArrayBufferView): Extent {
   return tagOf(view) === undefined
     ? { buffer: bufferOfData(view), byteOffset: offsetOfData(view), byteLength: bytesOfData(view) }
-    : { buffer: bufferOfTyped(view), byteOffset: offsetOfTyped(view), byteLength: bytesOfTyped(view) };
+    : {
+        buffer: bufferOfTyped(view),
+        byteOffset: offsetOfTyped(view),
+        byteLength: bytesOfTyped(view),
+      };
 }
 
 const isShared = (view: ArrayBufferView): boolean => types.isSharedArrayBuffer(bufferOfTyped(view));
 
-/** A view that native code may read and write: neither detached nor able to change its size meanwhile. */
+/**
+ * A view that native code may read and write: neither detached nor able to change its size
+ * meanwhile.
+ */
 export function checkBuffer(name: string, view: ArrayBufferView): void {
   const buffer = tagOf(view) === undefined ? bufferOfData(view) : bufferOfTyped(view);
   if (types.isSharedArrayBuffer(buffer) ? isGrowable?.(buffer) : isResizable?.(buffer)) {
-    const kind = types.isSharedArrayBuffer(buffer) ? 'SharedArrayBuffer is growable' : 'ArrayBuffer is resizable';
-    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ${kind}; pass an array over one of fixed length`);
+    const kind = types.isSharedArrayBuffer(buffer)
+      ? 'SharedArrayBuffer is growable'
+      : 'ArrayBuffer is resizable';
+    throw typeError(
+      'ERR_DIRALIGN_SHAPE',
+      `${name}: its ${kind}; pass an array over one of fixed length`,
+    );
   }
   if (isDetached(buffer)) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `${name}: its ArrayBuffer is detached (transferred elsewhere)`);
+    throw typeError(
+      'ERR_DIRALIGN_SHAPE',
+      `${name}: its ArrayBuffer is detached (transferred elsewhere)`,
+    );
   }
 }
 
@@ -87,16 +108,24 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-/** The array as one of this realm, of no class and no properties of its own, over the same memory. */
+/**
+ * The array as one of this realm, of no class and no properties of its own, over the same memory.
+ */
 export function plain<K extends Kind>(kind: K, view: ArrayBufferView): Instance<K> {
   const constructor = constructors[kind];
-  if (Object.getPrototypeOf(view) === constructor.prototype && !Object.hasOwn(view, 'length')) return view as Instance<K>;
-  return new constructor(bufferOfTyped(view) as ArrayBuffer, offsetOfTyped(view), lengthOf(view)) as Instance<K>;
+  if (Object.getPrototypeOf(view) === constructor.prototype && !Object.hasOwn(view, 'length'))
+    return view as Instance<K>;
+  return new constructor(
+    bufferOfTyped(view) as ArrayBuffer,
+    offsetOfTyped(view),
+    lengthOf(view),
+  ) as Instance<K>;
 }
 
 /**
  * The array, of one of these kinds, checked and {@link plain}.
- * @throws DirAlignError with `code` for another kind, with ERR_DIRALIGN_SHAPE for memory that may change its size or is gone
+ * @throws DirAlignError with `code` for another kind, with ERR_DIRALIGN_SHAPE for memory that may
+ *   change its size or is gone
  */
 export function checkArray<K extends Kind>(
   name: string,
@@ -106,13 +135,19 @@ export function checkArray<K extends Kind>(
 ): Instance<K> {
   const kind = tagOf(value) as K | undefined;
   if (kind === undefined || !kinds.includes(kind)) {
-    throw typeError(code, `${name}: expected ${kinds.join(' or ')}, not ${kind ?? describe(value)}`);
+    throw typeError(
+      code,
+      `${name}: expected ${kinds.join(' or ')}, not ${kind ?? describe(value)}`,
+    );
   }
   checkBuffer(name, value as ArrayBufferView);
   return plain(kind, value as ArrayBufferView);
 }
 
-/** What nobody else can write to while it is checked and used: a copy of shared memory, the array itself otherwise. */
+/**
+ * What nobody else can write to while it is checked and used: a copy of shared memory, the array
+ * itself otherwise.
+ */
 export function unshared<A extends Int32Array | Float32Array | Float64Array>(array: A): A {
   // By the engine: `slice` may be the array's own.
   return isShared(array) ? (new constructors[tagOf(array) as 'Int32Array'](array) as A) : array;
@@ -130,12 +165,16 @@ export function bytesOf(name: string, view: unknown): Uint8Array {
 
 export function checkLength(name: string, length: number, expected: number, of: string): void {
   if (length !== expected) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: length ${length}; expected ${expected}, ${of}`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `${name}: length ${length}; expected ${expected}, ${of}`,
+    );
   }
 }
 
 /**
- * A fresh array of this realm, all 0. The system zeroes its pages on first touch: what is not written costs nothing.
+ * A fresh array of this realm, all 0. The system zeroes its pages on first touch: what is not
+ * written costs nothing.
  * @throws DirAlignError with code ERR_DIRALIGN_MEMORY
  */
 export function allocate<K extends Kind>(name: string, kind: K, length: number): Instance<K> {

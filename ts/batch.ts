@@ -1,10 +1,27 @@
 import { types } from 'node:util';
-import { allocate, checkArray, checkLength, extentOf, isFloat16Array, plain, tagOf, unshared, type Kind } from './arrays.js';
+import {
+  allocate,
+  checkArray,
+  checkLength,
+  extentOf,
+  isFloat16Array,
+  plain,
+  tagOf,
+  unshared,
+  type Kind,
+} from './arrays.js';
 import { availability } from './cuda-status.js';
 import { DeviceTensor, elementBytes } from './device.js';
 import { rangeError, typeError, type DirAlignError } from './errors.js';
 import { checkObject, describe, isArray, readElements, readProperties, written } from './given.js';
-import { native, Target, type BadLabel, type BatchRequest, type HostArray, type Memory } from './native.js';
+import {
+  native,
+  Target,
+  type BadLabel,
+  type BatchRequest,
+  type HostArray,
+  type Memory,
+} from './native.js';
 import type { BatchRows, Dtype, HiddenBatch, Logits, LogitsArray, LogitsBatch } from './types.js';
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
@@ -17,7 +34,10 @@ let hardwareThreads: number | undefined;
 export function checkThreads(threads: number | undefined): number {
   if (threads === undefined) return (hardwareThreads ??= native().cpuInfo().threads);
   if (!Number.isInteger(threads) || threads < 1 || threads > maxThreads) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `threads: ${describe(threads)} is not a whole number from 1 to ${maxThreads}`);
+    throw rangeError(
+      'ERR_DIRALIGN_OPTION',
+      `threads: ${describe(threads)} is not a whole number from 1 to ${maxThreads}`,
+    );
   }
   return threads;
 }
@@ -34,7 +54,7 @@ export function rawMemory(data: Logits): Memory {
   return data instanceof DeviceTensor ? data.ptr : rawArray(data);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Reading
 
 const batchKeys = [
@@ -53,7 +73,13 @@ const batchKeys = [
   'sftLabels',
 ] as const;
 /** What `collatePairs` returns beside labels and offsets. */
-const collated: ReadonlySet<string> = new Set(['sequences', 'tokens', 'rows', 'inputIds', 'attentionMask']);
+const collated: ReadonlySet<string> = new Set([
+  'sequences',
+  'tokens',
+  'rows',
+  'inputIds',
+  'attentionMask',
+]);
 const ofLayers = ['hidden', 'weight', 'bias', 'hiddenSize'] as const;
 const ofLogits = ['logits', 'rowStride'] as const;
 
@@ -61,7 +87,10 @@ const ofLogits = ['logits', 'rowStride'] as const;
 export type GivenBatch = Readonly<Record<(typeof batchKeys)[number], unknown>>;
 
 /** @throws DirAlignError for what is no object, or has properties that no batch has */
-export function readBatch(batch: unknown, expected = 'an object with logits, shape and labels'): GivenBatch {
+export function readBatch(
+  batch: unknown,
+  expected = 'an object with logits, shape and labels',
+): GivenBatch {
   checkObject('batch', batch, 'ERR_DIRALIGN_SHAPE', expected);
   const given = readProperties('batch', batch, batchKeys, 'ERR_DIRALIGN_SHAPE', collated);
   given.shape = readElements(given.shape, 4); // as many as tell that there are too many
@@ -94,7 +123,7 @@ export function asHiddenBatch(batch: GivenBatch): HiddenBatch<Logits> {
   return batch as unknown as HiddenBatch<Logits>;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Checking
 
 export type Backend = 'auto' | 'cpu' | 'cuda';
@@ -103,11 +132,15 @@ export type Backend = 'auto' | 'cpu' | 'cuda';
 export function checkBackend(backend: unknown): Backend {
   if (backend === 'cuda') {
     const { reason } = availability();
-    if (reason !== undefined) throw typeError('ERR_DIRALIGN_BACKEND', `backend: 'cuda' is not available: ${reason}`);
+    if (reason !== undefined)
+      throw typeError('ERR_DIRALIGN_BACKEND', `backend: 'cuda' is not available: ${reason}`);
     return backend;
   }
   if (backend !== 'auto' && backend !== 'cpu') {
-    throw typeError('ERR_DIRALIGN_OPTION', `backend: ${describe(backend)} is not one of 'auto', 'cpu', 'cuda'`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `backend: ${describe(backend)} is not one of 'auto', 'cpu', 'cuda'`,
+    );
   }
   return backend;
 }
@@ -126,11 +159,15 @@ function targetOf(backend: Backend, name: string, data: Logits): Target {
 /** Refuses what is meant as an address in device memory and is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
   // What has its own kind, or answers by code of the caller's, is refused by its kind.
-  if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data) || types.isProxy(data)) return;
+  if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data) || types.isProxy(data))
+    return;
   if (!('ptr' in data)) return;
   const { reason } = availability();
   if (reason !== undefined) {
-    throw typeError('ERR_DIRALIGN_BACKEND', `${name}: device memory needs the CUDA backend, which is not available: ${reason}`);
+    throw typeError(
+      'ERR_DIRALIGN_BACKEND',
+      `${name}: device memory needs the CUDA backend, which is not available: ${reason}`,
+    );
   }
   throw typeError(
     'ERR_DIRALIGN_DTYPE',
@@ -141,18 +178,25 @@ function checkAddress(name: string, data: unknown): void {
 /** The dtype of the batch's data, as the data implies or `dtype` says. */
 function checkDtype(name: string, data: Logits, dtype: Dtype | undefined): Dtype {
   if (dtype !== undefined && !dtypes.includes(dtype)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`,
+    );
   }
   if (data instanceof DeviceTensor) {
     if (dtype !== undefined && dtype !== data.dtype) {
-      throw typeError('ERR_DIRALIGN_DTYPE', `dtype: '${dtype}' does not fit ${name} in a DeviceTensor of ${data.dtype}`);
+      throw typeError(
+        'ERR_DIRALIGN_DTYPE',
+        `dtype: '${dtype}' does not fit ${name} in a DeviceTensor of ${data.dtype}`,
+      );
     }
     return data.dtype;
   }
   checkAddress(name, data);
   const kind = tagOf(data);
   checkArray(name, data, ['Float32Array', 'Uint16Array', 'Float16Array'], 'ERR_DIRALIGN_DTYPE');
-  const implied = kind === 'Float16Array' ? 'float16' : kind === 'Float32Array' ? 'float32' : undefined;
+  const implied =
+    kind === 'Float16Array' ? 'float16' : kind === 'Float32Array' ? 'float32' : undefined;
   if (implied === undefined) {
     if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
     throw typeError(
@@ -172,24 +216,45 @@ const hostTypes: Readonly<Record<Dtype, readonly Kind[]>> = {
   bfloat16: ['Uint16Array'],
 };
 
-/** Data that goes with other data: of this dtype, and on the host or on the device and stream, as that is. */
-export function checkLike(name: string, value: unknown, dtype: Dtype, likeName: string, like: Logits): Logits {
+/**
+ * Data that goes with other data: of this dtype, and on the host or on the device and stream, as
+ * that is.
+ */
+export function checkLike(
+  name: string,
+  value: unknown,
+  dtype: Dtype,
+  likeName: string,
+  like: Logits,
+): Logits {
   if (!(like instanceof DeviceTensor)) {
     if (value instanceof DeviceTensor) {
-      throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected an array, as ${likeName} is, not a DeviceTensor`);
+      throw typeError(
+        'ERR_DIRALIGN_DTYPE',
+        `${name}: expected an array, as ${likeName} is, not a DeviceTensor`,
+      );
     }
     checkAddress(name, value);
     return checkArray(name, value, hostTypes[dtype], 'ERR_DIRALIGN_DTYPE') as LogitsArray;
   }
   if (!(value instanceof DeviceTensor)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a DeviceTensor, as ${likeName} is, not ${describe(value)}`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `${name}: expected a DeviceTensor, as ${likeName} is, not ${describe(value)}`,
+    );
   }
   if (value.dtype !== dtype) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: its dtype is ${value.dtype}; expected ${dtype}`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `${name}: its dtype is ${value.dtype}; expected ${dtype}`,
+    );
   }
   for (const key of ['device', 'stream'] as const) {
     if (value[key] !== like[key]) {
-      throw typeError('ERR_DIRALIGN_DEVICE', `${name}: its ${key} is ${value[key]}; expected that of ${likeName}, ${like[key]}`);
+      throw typeError(
+        'ERR_DIRALIGN_DEVICE',
+        `${name}: its ${key} is ${value[key]}; expected that of ${likeName}, ${like[key]}`,
+      );
     }
   }
   return value;
@@ -222,17 +287,27 @@ function checkShape(batch: BatchRows): Layout {
   const dimensions = shape as number[];
   const vocab = dimensions.at(-1) ?? 0;
   if (dimensions.length !== 2 && dimensions.length !== 3) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `shape: ${String(dimensions.length)} dimensions; expected 3 (padded) or 2 (packed)`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: ${String(dimensions.length)} dimensions; expected 3 (padded) or 2 (packed)`,
+    );
   }
   if (vocab < 1 || vocab > 0x7fffffff) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `shape: vocab is ${String(vocab)}; expected 1 to 2147483647`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: vocab is ${String(vocab)}; expected 1 to 2147483647`,
+    );
   }
   if (dimensions.length === 3) {
     if (batch.offsets !== undefined) {
-      throw typeError('ERR_DIRALIGN_SHAPE', 'offsets: only packed batches, of shape [rows, vocab], have them');
+      throw typeError(
+        'ERR_DIRALIGN_SHAPE',
+        'offsets: only packed batches, of shape [rows, vocab], have them',
+      );
     }
     const [sequences = 0, tokens = 0] = dimensions;
-    // No array of the caller stands for sequences without tokens: a few are an edge, millions are a mistake.
+    // No array of the caller stands for sequences without tokens: a few are an edge, millions are a
+    // mistake.
     if (tokens === 0 && sequences > maxEmptySequences) {
       throw rangeError(
         'ERR_DIRALIGN_SHAPE',
@@ -274,7 +349,10 @@ type Rows = Pick<BatchRequest, 'rows' | 'rowStride' | 'vocab'>;
 
 function checkRowStride(rowStride: number, vocab: number): number {
   if (Number.isSafeInteger(rowStride) && rowStride >= vocab) return rowStride;
-  throw rangeError('ERR_DIRALIGN_SHAPE', `rowStride: ${describe(rowStride)} is not a whole number of at least vocab, ${vocab}`);
+  throw rangeError(
+    'ERR_DIRALIGN_SHAPE',
+    `rowStride: ${describe(rowStride)} is not a whole number of at least vocab, ${vocab}`,
+  );
 }
 
 /** Elements from the first row to the end of the last one's vocabulary. */
@@ -283,12 +361,14 @@ function neededElements({ rows, rowStride, vocab }: Rows): number {
 }
 
 /**
- * Elements of logits or a gradient in device memory that belong to the batch. A tensor may be longer than the batch; it ends with the
- * padding of the last row where it is known to hold it.
+ * Elements of logits or a gradient in device memory that belong to the batch. A tensor may be
+ * longer than the batch; it ends with the padding of the last row where it is known to hold it.
  */
 export function tensorElements(tensor: DeviceTensor, layout: Rows): number {
   const full = layout.rows * layout.rowStride;
-  return (tensor.byteLength ?? 0) >= full * elementBytes[tensor.dtype] ? full : neededElements(layout);
+  return (tensor.byteLength ?? 0) >= full * elementBytes[tensor.dtype]
+    ? full
+    : neededElements(layout);
 }
 
 function checkTensor(name: string, tensor: DeviceTensor, elements: number): void {
@@ -322,7 +402,10 @@ function checkLaunchSize({ rows, vocab }: Rows): void {
   }
 }
 
-/** A batch whose data has a dtype, a place and a shape that fit together; its length is not checked yet. */
+/**
+ * A batch whose data has a dtype, a place and a shape that fit together; its length is not checked
+ * yet.
+ */
 export interface Outline {
   readonly name: string;
   readonly data: Logits;
@@ -332,19 +415,41 @@ export interface Outline {
 }
 
 /** `name`: what the batch holds its data as. */
-export function checkOutline(name: string, data: Logits, batch: BatchRows, backend: Backend): Outline {
+export function checkOutline(
+  name: string,
+  data: Logits,
+  batch: BatchRows,
+  backend: Backend,
+): Outline {
   const dtype = checkDtype(name, data, batch.dtype);
-  const own = data instanceof DeviceTensor ? data : (plain(tagOf(data) as Kind, data) as LogitsArray);
-  return { name, data: own, dtype, target: targetOf(backend, name, data), layout: checkShape(batch) };
+  const own =
+    data instanceof DeviceTensor ? data : (plain(tagOf(data) as Kind, data) as LogitsArray);
+  return {
+    name,
+    data: own,
+    dtype,
+    target: targetOf(backend, name, data),
+    layout: checkShape(batch),
+  };
 }
 
-/** Checks the rest of what every batch has, but for the label values, which the native side looks at once. */
-export function checkRows({ data, dtype, target, layout }: Outline, batch: BatchRows, threads: number | undefined): BatchRequest {
+/**
+ * Checks the rest of what every batch has, but for the label values, which the native side looks at
+ * once.
+ */
+export function checkRows(
+  { data, dtype, target, layout }: Outline,
+  batch: BatchRows,
+  threads: number | undefined,
+): BatchRequest {
   const { rows, vocab, sequences, offsets } = layout;
   const labels = checkLabels('labels', batch.labels, rows);
   const ignoreIndex: unknown = batch.ignoreIndex ?? -100;
   if (typeof ignoreIndex !== 'number' || (ignoreIndex | 0) !== ignoreIndex) {
-    throw rangeError('ERR_DIRALIGN_LABEL', `ignoreIndex: ${describe(ignoreIndex)} is not a 32-bit integer`);
+    throw rangeError(
+      'ERR_DIRALIGN_LABEL',
+      `ignoreIndex: ${describe(ignoreIndex)} is not a 32-bit integer`,
+    );
   }
   return {
     target,
@@ -384,8 +489,15 @@ export function checkBatch(
   return { request, logits };
 }
 
-/** Labels by row, of either term; nobody else can write to what is returned. Their values are the native side's to check. */
-export function checkLabels(name: 'labels' | 'sftLabels', value: unknown, rows: number): Int32Array {
+/**
+ * Labels by row, of either term; nobody else can write to what is returned. Their values are the
+ * native side's to check.
+ */
+export function checkLabels(
+  name: 'labels' | 'sftLabels',
+  value: unknown,
+  rows: number,
+): Int32Array {
   const labels = checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
   checkLength(name, labels.length, rows, 'one per row');
   return unshared(labels);
@@ -408,8 +520,15 @@ export function checkLogps(
   return logps;
 }
 
-/** The reference's numbers are made by the caller: a NaN or an infinity there is a mistake, not a numerical event. */
-export function checkReference(value: unknown, sequences: number, method: string): Float64Array | Float32Array {
+/**
+ * The reference's numbers are made by the caller: a NaN or an infinity there is a mistake, not a
+ * numerical event.
+ */
+export function checkReference(
+  value: unknown,
+  sequences: number,
+  method: string,
+): Float64Array | Float32Array {
   if (value === undefined) {
     throw typeError(
       'ERR_DIRALIGN_REFERENCE',
@@ -420,12 +539,18 @@ export function checkReference(value: unknown, sequences: number, method: string
   // Not findIndex, which calls back for every sequence.
   for (let s = 0; s < reference.length; s++) {
     if (Number.isFinite(reference[s])) continue;
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `reference: ${String(reference[s])} at index ${String(s)} is not finite`);
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `reference: ${String(reference[s])} at index ${String(s)} is not finite`,
+    );
   }
   return reference;
 }
 
-/** Scored tokens per sequence. Without one, a sequence has log-probability 0: another says that the count is wrong. */
+/**
+ * Scored tokens per sequence. Without one, a sequence has log-probability 0: another says that the
+ * count is wrong.
+ */
 export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Int32Array {
   const counts = unshared(checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
   checkLength('counts', counts.length, logps.length, 'one per sequence');
@@ -433,7 +558,9 @@ export function checkCounts(value: unknown, logps: Float64Array | Float32Array):
     const count = counts[s] as number;
     if (count > 0 || (count === 0 && logps[s] === 0)) continue;
     const why =
-      count < 0 ? 'is negative' : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
+      count < 0
+        ? 'is negative'
+        : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
     throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${count} at index ${s} ${why}`);
   }
   return counts;
@@ -442,8 +569,13 @@ export function checkCounts(value: unknown, logps: Float64Array | Float32Array):
 /** Pairs need an even number of sequences; one at least. */
 export function checkSequences(sequences: number, paired: boolean): void {
   if (sequences < (paired ? 2 : 1) || (paired && sequences % 2 !== 0)) {
-    const expected = paired ? 'an even number of at least 2: the chosen, then the rejected' : 'at least 1';
-    throw rangeError('ERR_DIRALIGN_SHAPE', `shape: ${String(sequences)} sequences; expected ${expected}`);
+    const expected = paired
+      ? 'an even number of at least 2: the chosen, then the rejected'
+      : 'at least 1';
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: ${String(sequences)} sequences; expected ${expected}`,
+    );
   }
 }
 
@@ -463,8 +595,13 @@ export function rowInputs({ labels, offsets, sftLabels, reference }: BatchRows):
 
 /** Refuses to write over what the call reads, or writes elsewhere. */
 export function checkApart(name: string, out: Extent, others: Extents): void {
-  const given = Object.entries(others).filter((entry): entry is [string, Extent] => entry[1] !== undefined);
-  const found = 'tensor' in out ? given.find(([, memory]) => 'tensor' in memory && meet(out, memory)) : firstOverlap(out, given);
+  const given = Object.entries(others).filter(
+    (entry): entry is [string, Extent] => entry[1] !== undefined,
+  );
+  const found =
+    'tensor' in out
+      ? given.find(([, memory]) => 'tensor' in memory && meet(out, memory))
+      : firstOverlap(out, given);
   if (found === undefined) return;
   const advice = found[0] === 'logits' ? '; to overwrite the logits, use inPlace' : '';
   throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${found[0]}${advice}`);
@@ -473,7 +610,8 @@ export function checkApart(name: string, out: Extent, others: Extents): void {
 type TensorExtent = Exclude<Extent, HostArray>;
 
 function meet(a: TensorExtent, b: TensorExtent): boolean {
-  const end = ({ tensor: { ptr, dtype }, elements }: TensorExtent): bigint => ptr + BigInt(elements * elementBytes[dtype]);
+  const end = ({ tensor: { ptr, dtype }, elements }: TensorExtent): bigint =>
+    ptr + BigInt(elements * elementBytes[dtype]);
   return a.tensor.ptr < end(b) && b.tensor.ptr < end(a);
 }
 
@@ -488,7 +626,12 @@ function firstOverlap(out: HostArray, others: readonly (readonly [string, Extent
 }
 
 /** The caller's buffer for the gradient of logits. */
-export function checkOut(value: unknown, logits: Logits, batch: BatchRequest, inputs: Extents): Logits {
+export function checkOut(
+  value: unknown,
+  logits: Logits,
+  batch: BatchRequest,
+  inputs: Extents,
+): Logits {
   const needed = neededElements(batch);
   let out: Logits;
   if (logits instanceof DeviceTensor) {

@@ -1,4 +1,7 @@
-/** What the bindings to tensor libraries have in common: batches without logits, and the checks of what is not the core's to check. */
+/**
+ * What the bindings to tensor libraries have in common: batches without logits, and the checks of
+ * what is not the core's to check.
+ */
 import { rangeError, typeError, type DirAlignErrorCode } from './errors.js';
 import { describe } from './given.js';
 import type { ObjectiveCalls } from './objective.js';
@@ -9,8 +12,14 @@ export const batchKeys = ['labels', 'ignoreIndex', 'reference', 'sftLabels', 'of
 export type Outline = readonly (string | number)[];
 
 export function checkObjective(objective: ObjectiveCalls): void {
-  if (typeof (objective as unknown) !== 'function' || typeof (objective.fromHidden as unknown) !== 'function') {
-    throw typeError('ERR_DIRALIGN_OPTION', `objective: expected what dirAlignLoss returns, not ${describe(objective)}`);
+  if (
+    typeof (objective as unknown) !== 'function' ||
+    typeof (objective.fromHidden as unknown) !== 'function'
+  ) {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `objective: expected what dirAlignLoss returns, not ${describe(objective)}`,
+    );
   }
 }
 
@@ -22,8 +31,14 @@ export function checkShape(
   code: DirAlignErrorCode = 'ERR_DIRALIGN_SHAPE',
   what = '',
 ): void {
-  const fits = shape.length === expected.length && expected.every((size, i) => typeof size === 'string' || size === shape[i]);
-  if (!fits) throw rangeError(code, `${name}: its shape is [${shape.join(', ')}]; expected [${expected.join(', ')}]${what}`);
+  const fits =
+    shape.length === expected.length &&
+    expected.every((size, i) => typeof size === 'string' || size === shape[i]);
+  if (!fits)
+    throw rangeError(
+      code,
+      `${name}: its shape is [${shape.join(', ')}]; expected [${expected.join(', ')}]${what}`,
+    );
 }
 
 /** Of logits or of hidden states: their last axis after those of the rows. */

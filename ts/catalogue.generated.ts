@@ -62,7 +62,12 @@ export const catalogue = {
       formula: 'sp(-beta (s_w - s_l))',
       source: 'arXiv 2305.18290, equation 7; divergences arXiv 2309.16240',
       options: {
-        labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 },
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
         divergence: {
           meaning: 'f-divergence whose derivative is the score',
           default: 'reverse_kl',
@@ -112,7 +117,12 @@ export const catalogue = {
       formula: 'sp(-(beta (a_w - a_l) - gamma))',
       source: 'arXiv 2405.14734',
       options: {
-        labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 },
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
         gamma: { meaning: 'additive margin (not divided by beta)', default: 0.5 },
       },
       betaGrid: [0.05, 0.1, 0.2, 0.5, 1, 2, 5],
@@ -217,9 +227,12 @@ export const catalogue = {
       reference: true,
       normalize: false,
       batchCoupled: false,
-      formula: 'sp(-(r_w - r_l)) + calibrationWeight ((r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2)',
+      formula:
+        'sp(-(r_w - r_l)) + calibrationWeight ((r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2)',
       source: 'arXiv 2412.14516 as in arXiv 2502.01237 (weight 1; the official code has 0.5)',
-      options: { calibrationWeight: { meaning: 'weight of the calibration term', default: 1, min: 0 } },
+      options: {
+        calibrationWeight: { meaning: 'weight of the calibration term', default: 1, min: 0 },
+      },
       betaGrid: [0.00005, 0.0001, 0.0003, 0.0005, 0.001, 0.003],
       best: {
         'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.00003 },
@@ -254,7 +267,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: '((1 - eps) sp(-u) - eps sp(u)) / (1 - 2 eps)',
       source: 'arXiv 2403.00409',
-      options: { labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0.1, min: 0, below: 0.5 } },
+      options: {
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0.1,
+          min: 0,
+          below: 0.5,
+        },
+      },
       betaGrid: [],
       best: {},
     },
@@ -268,7 +288,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'KL((sg(u), sg(-u)) || (1 - eps, eps))',
       source: 'arXiv 2402.00856',
-      options: { labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0.001, above: 0, below: 1 } },
+      options: {
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0.001,
+          above: 0,
+          below: 1,
+        },
+      },
       betaGrid: [],
       best: {},
     },
@@ -308,9 +335,17 @@ export const catalogue = {
       reference: true,
       normalize: false,
       batchCoupled: true,
-      formula: 'cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins',
+      formula:
+        'cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins',
       source: 'arXiv 2406.05882, paired',
-      options: { labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 } },
+      options: {
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
+      },
       betaGrid: [],
       best: {},
     },
@@ -322,9 +357,17 @@ export const catalogue = {
       reference: true,
       normalize: false,
       batchCoupled: true,
-      formula: 'cDPO on beta D_i, D_i the difference of the i-th smallest chosen and rejected log-ratios',
+      formula:
+        'cDPO on beta D_i, D_i the difference of the i-th smallest chosen and rejected log-ratios',
       source: 'arXiv 2406.05882, unpaired',
-      options: { labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 } },
+      options: {
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
+      },
       betaGrid: [],
       best: {},
     },
@@ -366,7 +409,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'sp(-beta (S_w - S_l))',
       source: 'arXiv 2401.08417 (its likelihood term is sftWeight: 1)',
-      options: { labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 } },
+      options: {
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
+      },
       betaGrid: [],
       best: {},
     },
@@ -381,7 +431,12 @@ export const catalogue = {
       formula: 'sp(-(beta (s_w - s_l) - gamma)), s = (1 - exp(-alpha a)) / alpha',
       source: 'arXiv 2501.03884',
       options: {
-        labelSmoothing: { meaning: "probability that a pair's label is flipped", default: 0, min: 0, below: 1 },
+        labelSmoothing: {
+          meaning: "probability that a pair's label is flipped",
+          default: 0,
+          min: 0,
+          below: 1,
+        },
         gamma: { meaning: 'additive margin (not divided by beta)', default: 0.5 },
         alpha: { meaning: 'alpha of the score', default: 0.25 },
       },
@@ -397,7 +452,8 @@ export const catalogue = {
       normalize: false,
       batchCoupled: false,
       formula: 'sp(-(beta (r_w - r_l) + alpha (L_w - L_l)))',
-      source: 'arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per token',
+      source:
+        'arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per token',
       options: { alpha: { meaning: 'reward of a token', default: 0.05 } },
       betaGrid: [],
       best: {},
@@ -412,7 +468,13 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'sp(-beta (r_w - r_l - penalty max(0, -r_w)))',
       source: 'arXiv 2402.13228 (Smaug)',
-      options: { penalty: { meaning: "weight of the chosen's shortfall below the reference", default: 50, min: 0 } },
+      options: {
+        penalty: {
+          meaning: "weight of the chosen's shortfall below the reference",
+          default: 50,
+          min: 0,
+        },
+      },
       betaGrid: [],
       best: {},
     },

@@ -18,8 +18,9 @@ interface ReferenceOptions<Free extends boolean> {
 }
 interface SftReductionOption {
   /**
-   * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored token where `normalize` is true,
-   * summed where it is false. `'token'`: mean over all scored chosen tokens of the batch.
+   * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored
+   * token where `normalize` is true, summed where it is false. `'token'`: mean over all scored
+   * chosen tokens of the batch.
    */
   readonly sftReduction?: SftReduction;
 }
@@ -28,7 +29,10 @@ interface SftOptions extends SftReductionOption {
   readonly sftWeight?: number;
 }
 
-/** The options that mean something to method `M`; anything else is refused, here and at run time. `Free` is `referenceFree`. */
+/**
+ * The options that mean something to method `M`; anything else is refused, here and at run time.
+ * `Free` is `referenceFree`.
+ */
 export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
       (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
@@ -38,12 +42,20 @@ export type MethodOptions<M extends Method, Free extends boolean = boolean> = M 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
 export type ReferenceNeed = 'required' | 'optional';
 
-/** What method `M` needs, as far as the compiler knows method and `referenceFree`, which is `Free`. */
-export type NeedOf<M extends Method, Free extends boolean = false> = [Free, Entry<M>['reference']] extends [false, true]
+/**
+ * What method `M` needs, as far as the compiler knows method and `referenceFree`, which is `Free`.
+ */
+export type NeedOf<M extends Method, Free extends boolean = false> = [
+  Free,
+  Entry<M>['reference'],
+] extends [false, true]
   ? 'required'
   : ReferenceNeed;
 
-/** Name and default of an option, with the interval a number must lie in (`above` and `below` exclude their end). */
+/**
+ * Name and default of an option, with the interval a number must lie in (`above` and `below`
+ * exclude their end).
+ */
 export interface OptionInfo {
   /** In a few words. */
   readonly meaning: string;
@@ -77,7 +89,10 @@ export interface MethodInfo {
   readonly family: 'paper' | 'wider';
   /** What is ranked. */
   readonly score: string;
-  /** `'pairwise'`: by the difference of the two scores; `'pointwise'`: each score by itself; `'likelihood'`: the chosen alone. */
+  /**
+   * `'pairwise'`: by the difference of the two scores; `'pointwise'`: each score by itself;
+   * `'likelihood'`: the chosen alone.
+   */
   readonly ranking: 'pairwise' | 'pointwise' | 'likelihood';
   /** Whether `batch.reference` is needed (unless `referenceFree`). */
   readonly reference: boolean;
@@ -97,13 +112,20 @@ export interface MethodInfo {
   readonly best: Readonly<Record<string, BestSetting>>;
 }
 
-const referenceFree: OptionInfo = { meaning: 'score log-probabilities instead of log-ratios', default: false };
+const referenceFree: OptionInfo = {
+  meaning: 'score log-probabilities instead of log-ratios',
+  default: false,
+};
 const sftReduction: OptionInfo = {
   meaning: 'what the likelihood term averages over',
   default: 'sequence',
   values: ['sequence', 'token'],
 };
-const sftWeight: OptionInfo = { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 };
+const sftWeight: OptionInfo = {
+  meaning: 'weight of the likelihood term on the chosen',
+  default: 0,
+  min: 0,
+};
 
 function entry(m: Catalogue): MethodInfo {
   const options = {
@@ -116,7 +138,8 @@ function entry(m: Catalogue): MethodInfo {
 }
 
 function deepFreeze<T extends object>(value: T): T {
-  for (const child of Object.values(value)) if (typeof child === 'object' && child !== null) deepFreeze(child as object);
+  for (const child of Object.values(value))
+    if (typeof child === 'object' && child !== null) deepFreeze(child as object);
   return Object.freeze(value);
 }
 
@@ -125,13 +148,18 @@ const byName = new Map<string, { readonly index: number; readonly info: MethodIn
   infos.map((info, index) => [info.name, { index, info }]),
 );
 
-/** Every method: what it ranks and how, whether it needs a reference, its options and defaults, the paper's settings, its source. */
+/**
+ * Every method: what it ranks and how, whether it needs a reference, its options and defaults, the
+ * paper's settings, its source.
+ */
 export function methods(): readonly MethodInfo[] {
   return infos;
 }
 
 /** @internal */
-export function findMethod(name: string): { readonly index: number; readonly info: MethodInfo } | undefined {
+export function findMethod(
+  name: string,
+): { readonly index: number; readonly info: MethodInfo } | undefined {
   return byName.get(name);
 }
 

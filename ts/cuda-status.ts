@@ -22,7 +22,11 @@ function ask(): Availability {
   try {
     status = native().cuda.status();
   } catch (error) {
-    return { reason: `the addon cannot be loaded: ${(error as Error).message}`, devices: 0, status: undefined };
+    return {
+      reason: `the addon cannot be loaded: ${(error as Error).message}`,
+      devices: 0,
+      status: undefined,
+    };
   }
   const reason = whyNot(status, environment('CUDA_VISIBLE_DEVICES'));
   return { reason, devices: reason === undefined ? status.devices : 0, status };
@@ -31,7 +35,8 @@ function ask(): Availability {
 const noDevice = 100; // cudaErrorNoDevice
 const driverTooOld = 35; // cudaErrorInsufficientDriver, which CUDA answers without a driver, too
 
-const version = (number: number): string => `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
+const version = (number: number): string =>
+  `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
 
 /** What keeps CUDA from being used, in words; undefined where nothing does. */
 export function whyNot(status: CudaStatus, visibleDevices: string | undefined): string | undefined {
@@ -42,7 +47,8 @@ export function whyNot(status: CudaStatus, visibleDevices: string | undefined): 
     return `the NVIDIA driver supports CUDA ${version(driver)} and this build needs ${version(runtime)}: update the driver to R580 or newer`;
   }
   if (error === noDevice || (error === 0 && devices === 0)) {
-    const hidden = visibleDevices === undefined ? '' : `; CUDA_VISIBLE_DEVICES is '${visibleDevices}'`;
+    const hidden =
+      visibleDevices === undefined ? '' : `; CUDA_VISIBLE_DEVICES is '${visibleDevices}'`;
     return `an NVIDIA driver is installed, but no device is visible${hidden}`;
   }
   return error === 0 ? undefined : `CUDA error ${error}: ${errorText}`;
@@ -50,7 +56,10 @@ export function whyNot(status: CudaStatus, visibleDevices: string | undefined): 
 
 let hidden: { readonly reason: string | undefined } | undefined;
 
-/** What keeps output layers from being computed on a device; undefined where nothing does. Loads their library when first asked. */
+/**
+ * What keeps output layers from being computed on a device; undefined where nothing does. Loads
+ * their library when first asked.
+ */
 export function hiddenReason(): string | undefined {
   const { reason } = availability();
   if (reason !== undefined) return reason;
@@ -64,6 +73,7 @@ export function hiddenReason(): string | undefined {
  */
 export function nativeCuda(): NativeCuda {
   const { reason } = availability();
-  if (reason !== undefined) throw typeError('ERR_DIRALIGN_BACKEND', `cuda is not available: ${reason}`);
+  if (reason !== undefined)
+    throw typeError('ERR_DIRALIGN_BACKEND', `cuda is not available: ${reason}`);
   return native().cuda;
 }

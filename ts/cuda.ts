@@ -24,41 +24,54 @@ import type { DeviceInfo } from './types.js';
 export interface Cuda {
   /** Whether there is a device that can be used. Never throws. */
   readonly available: boolean;
-  /** Why there is none: not in this build, no driver, a driver that is too old, no device; undefined where there is one. Never throws. */
+  /**
+   * Why there is none: not in this build, no driver, a driver that is too old, no device; undefined
+   * where there is one. Never throws.
+   */
   readonly reason: string | undefined;
   /**
-   * Why `fromHidden` cannot run on a device: CUDA itself, or cuBLASLt, which is loaded when this is first read or needed; undefined where
-   * it can. Never throws.
+   * Why `fromHidden` cannot run on a device: CUDA itself, or cuBLASLt, which is loaded when this is
+   * first read or needed; undefined where it can. Never throws.
    */
   readonly hiddenReason: string | undefined;
   /** The devices that can be used; empty where CUDA is not available. */
   devices(): readonly DeviceInfo[];
   /**
-   * Allocates device memory. Dispose of it, or declare it with `using`: the collector frees what was forgotten, late and with a
-   * warning (`DIRALIGN_LEAK`).
+   * Allocates device memory. Dispose of it, or declare it with `using`: the collector frees what
+   * was forgotten, late and with a warning (`DIRALIGN_LEAK`).
    *
    * @example
    * using x = cuda.alloc(logits.byteLength);
    * x.copyFrom(logits);
-   * const { loss } = dpo({ logits: x.tensor('float32'), shape, labels, reference }, { inPlace: true });
+   * const logits = x.tensor('float32');
+   * const { loss } = dpo({ logits, shape, labels, reference }, { inPlace: true });
    */
   alloc(bytes: number, options?: AllocOptions): DeviceBuffer;
   /**
-   * Wraps device memory that another library owns, by its address. What the address is is checked whenever it is used. The memory
-   * must stay until the call that uses it returns or its promise settles; work that fills it must be enqueued on `stream`, or be done.
+   * Wraps device memory that another library owns, by its address. What the address is is checked
+   * whenever it is used. The memory must stay until the call that uses it returns or its promise
+   * settles; work that fills it must be enqueued on `stream`, or be done.
    */
   tensor(init: ForeignTensor): DeviceTensor;
   /** A new stream, that does not wait for the default stream. */
   stream(options?: DeviceOptions): CudaStream;
   /** A new event. */
   event(options?: EventOptions): CudaEvent;
-  /** Waits, blocking this thread, for the work of a stream; default: the default stream of device 0. */
+  /**
+   * Waits, blocking this thread, for the work of a stream; default: the default stream of device 0.
+   */
   synchronize(options?: AllocOptions): void;
-  /** Page-locks a host array: its copies go faster, and overlap with other work. Costs a system call per page; keep it. */
+  /**
+   * Page-locks a host array: its copies go faster, and overlap with other work. Costs a system call
+   * per page; keep it.
+   */
   pin<A extends ArrayBufferView>(array: A): PinnedArray<A>;
 }
 
-/** CUDA on this machine. Reading it never throws, whatever is missing; {@link Cuda} has what it offers. */
+/**
+ * CUDA on this machine. Reading it never throws, whatever is missing; {@link Cuda} has what it
+ * offers.
+ */
 export const cuda: Cuda = Object.freeze({
   get available() {
     return availability().reason === undefined;
@@ -75,7 +88,9 @@ export const cuda: Cuda = Object.freeze({
       Object.freeze({
         ...onDevice(`asking for device ${index}`, (native) => native.device(index)),
         get freeMemory() {
-          return onDevice(`asking for the memory of device ${index}`, (native) => native.freeMemory(index));
+          return onDevice(`asking for the memory of device ${index}`, (native) =>
+            native.freeMemory(index),
+          );
         },
       }),
     );

@@ -1,7 +1,8 @@
 /**
- * Arrays that go while an asynchronous call uses them: structuredClone or postMessage with a transfer list, a WebAssembly memory that
- * grows. Node-API cannot keep the memory of a detached array: it belongs to whoever has it now, and is freed with that one's last
- * reference, whether or not a thread of ours still reads it. What can be done is to notice, soon and in any case.
+ * Arrays that go while an asynchronous call uses them: structuredClone or postMessage with a
+ * transfer list, a WebAssembly memory that grows. Node-API cannot keep the memory of a detached
+ * array: it belongs to whoever has it now, and is freed with that one's last reference, whether or
+ * not a thread of ours still reads it. What can be done is to notice, soon and in any case.
  */
 import { clearInterval, setInterval } from 'node:timers';
 import { bytesOfTyped, tagOf } from './arrays.js';
@@ -10,9 +11,14 @@ import { typeError } from './errors.js';
 export class AttachedArrays {
   private readonly arrays: readonly (readonly [name: string, array: unknown])[];
 
-  /** Before native code gets them; by their names in messages. Anything but a typed array is left out. */
+  /**
+   * Before native code gets them; by their names in messages. Anything but a typed array is left
+   * out.
+   */
   constructor(arrays: Readonly<Record<string, unknown>>) {
-    this.arrays = Object.entries(arrays).filter(([, array]) => tagOf(array) !== undefined && bytesOfTyped(array) > 0);
+    this.arrays = Object.entries(arrays).filter(
+      ([, array]) => tagOf(array) !== undefined && bytesOfTyped(array) > 0,
+    );
   }
 
   /** When native code is done with them. @throws DirAlignError with code ERR_DIRALIGN_SHAPE */
@@ -31,7 +37,10 @@ export class AttachedArrays {
   }
 }
 
-/** Milliseconds between two looks at the arrays of the calls under way: long to a thread that computes, short to a collector. */
+/**
+ * Milliseconds between two looks at the arrays of the calls under way: long to a thread that
+ * computes, short to a collector.
+ */
 const interval = 10;
 const watched = new Map<AttachedArrays, () => void>();
 let timer: NodeJS.Timeout | undefined;

@@ -8,8 +8,8 @@ import type { NativeCuda } from './native.js';
 import type { Dtype } from './types.js';
 
 /**
- * A stream, or the handle (`cudaStream_t`) of one that another library made; 0n is the default stream. 2n, `cudaStreamPerThread`, is
- * another stream on every thread and refused.
+ * A stream, or the handle (`cudaStream_t`) of one that another library made; 0n is the default
+ * stream. 2n, `cudaStreamPerThread`, is another stream on every thread and refused.
  */
 export type StreamLike = CudaStream | bigint;
 /** An event, or the handle (`cudaEvent_t`) of one that another library made. */
@@ -22,7 +22,9 @@ export interface DeviceOptions {
 }
 /** Which device, and in which order of work. */
 export interface AllocOptions extends DeviceOptions {
-  /** What copies, and calls on tensors in this memory, are ordered on; default: the default stream. */
+  /**
+   * What copies, and calls on tensors in this memory, are ordered on; default: the default stream.
+   */
   readonly stream?: StreamLike;
 }
 /** A part of device memory, and in which order of work it is copied. */
@@ -69,7 +71,7 @@ export function onDevice<T>(doing: string, action: (cuda: NativeCuda) => T): T {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Arguments
 
 /** The options of a call, each read once. */
@@ -85,9 +87,13 @@ export function readOptions<Options extends object>(
 /** @throws DirAlignError with code ERR_DIRALIGN_DEVICE */
 export function checkDevice(device: unknown): number {
   const { devices } = availability();
-  if (typeof device !== 'number') throw typeError('ERR_DIRALIGN_DEVICE', `device: expected a number, not ${describe(device)}`);
+  if (typeof device !== 'number')
+    throw typeError('ERR_DIRALIGN_DEVICE', `device: expected a number, not ${describe(device)}`);
   if (!Number.isInteger(device) || device < 0 || device >= devices) {
-    throw rangeError('ERR_DIRALIGN_DEVICE', `device: there is no device ${device}; there are ${devices}, from 0`);
+    throw rangeError(
+      'ERR_DIRALIGN_DEVICE',
+      `device: there is no device ${device}; there are ${devices}, from 0`,
+    );
   }
   return device;
 }
@@ -95,7 +101,9 @@ export function checkDevice(device: unknown): number {
 function checkBytes(name: string, bytes: unknown): number {
   if (!Number.isSafeInteger(bytes) || (bytes as number) < 0) {
     const message = `${name}: ${describe(bytes)} is not a whole number of bytes`;
-    throw typeof bytes === 'number' ? rangeError('ERR_DIRALIGN_SHAPE', message) : typeError('ERR_DIRALIGN_SHAPE', message);
+    throw typeof bytes === 'number'
+      ? rangeError('ERR_DIRALIGN_SHAPE', message)
+      : typeError('ERR_DIRALIGN_SHAPE', message);
   }
   return bytes as number;
 }
@@ -107,24 +115,37 @@ function checkHandle(name: string, value: unknown): bigint {
     throw typeError('ERR_DIRALIGN_DEVICE', `${name}: expected a bigint, not ${describe(value)}`);
   }
   if (value < 0n || value > 0xffff_ffff_ffff_ffffn) {
-    throw rangeError('ERR_DIRALIGN_DEVICE', `${name}: ${value} is not an unsigned number of 64 bits`);
+    throw rangeError(
+      'ERR_DIRALIGN_DEVICE',
+      `${name}: ${value} is not an unsigned number of 64 bits`,
+    );
   }
   return value;
 }
 
-export const elementBytes: Readonly<Record<Dtype, number>> = { float32: 4, float16: 2, bfloat16: 2 };
+export const elementBytes: Readonly<Record<Dtype, number>> = {
+  float32: 4,
+  float16: 2,
+  bfloat16: 2,
+};
 
 function checkTensorDtype(dtype: unknown): Dtype {
   if (typeof dtype !== 'string' || !Object.hasOwn(elementBytes, dtype)) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `dtype: ${describe(dtype)} is not one of 'float32', 'float16', 'bfloat16'`,
+    );
   }
   return dtype as Dtype;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Lifetime
 
-/** What must be given back, and how many asynchronous calls still use it. The finalizer holds this, and so must not hold its owner. */
+/**
+ * What must be given back, and how many asynchronous calls still use it. The finalizer holds this,
+ * and so must not hold its owner.
+ */
 interface Held {
   readonly what: string;
   free: (() => void) | undefined;
@@ -171,7 +192,10 @@ const net = new FinalizationRegistry<Held>((held) => {
 
 const ordinaryHasInstance = Function.prototype[Symbol.hasInstance];
 
-/** Something outside the heap. `dispose` gives it back; a finalizer does, with a warning, where that was forgotten. */
+/**
+ * Something outside the heap. `dispose` gives it back; a finalizer does, with a warning, where that
+ * was forgotten.
+ */
 export abstract class Resource {
   readonly #held: Held;
   /** `dispose`, for `using`. */
@@ -179,7 +203,12 @@ export abstract class Resource {
 
   /** A Proxy around one, or an object that only has its class, holds nothing. */
   static [Symbol.hasInstance](value: unknown): boolean {
-    return typeof value === 'object' && value !== null && #held in value && ordinaryHasInstance.call(this, value);
+    return (
+      typeof value === 'object' &&
+      value !== null &&
+      #held in value &&
+      ordinaryHasInstance.call(this, value)
+    );
   }
 
   /** @internal */
@@ -193,7 +222,10 @@ export abstract class Resource {
     return this.#held.disposed;
   }
 
-  /** Gives it back, once the asynchronous calls that use it have settled. A second call does nothing. */
+  /**
+   * Gives it back, once the asynchronous calls that use it have settled. A second call does
+   * nothing.
+   */
   dispose(): void {
     const held = this.#held;
     if (held.disposed) return;
@@ -219,7 +251,8 @@ export abstract class Resource {
 
   /** @internal @throws DirAlignError once it was disposed of */
   alive(name: string): void {
-    if (this.#held.disposed) throw typeError('ERR_DIRALIGN_DEVICE', `${name}: ${this.#held.what} was disposed of`);
+    if (this.#held.disposed)
+      throw typeError('ERR_DIRALIGN_DEVICE', `${name}: ${this.#held.what} was disposed of`);
   }
 
   /** @internal Keeps it until the returned function is called. */
@@ -233,7 +266,10 @@ export abstract class Resource {
   }
 }
 
-/** A realm of its own, for instance a vm context, has no Symbol.dispose on Node 20; `dispose` is there in any case. */
+/**
+ * A realm of its own, for instance a vm context, has no Symbol.dispose on Node 20; `dispose` is
+ * there in any case.
+ */
 function makeDisposable(prototype: { dispose(): void }): void {
   const symbol = (Symbol as { readonly dispose?: symbol }).dispose;
   if (symbol === undefined) return;
@@ -244,10 +280,13 @@ function makeDisposable(prototype: { dispose(): void }): void {
 }
 makeDisposable(Resource.prototype);
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Streams and events
 
-/** A queue of work on one device: what is on it runs in order; streams run beside one another. Made by `cuda.stream`. */
+/**
+ * A queue of work on one device: what is on it runs in order; streams run beside one another. Made
+ * by `cuda.stream`.
+ */
 export class CudaStream extends Resource {
   /** The `cudaStream_t`. */
   readonly handle: bigint;
@@ -276,7 +315,10 @@ export class CudaStream extends Resource {
   /** Makes later work of the stream wait for what the event recorded; this thread goes on. */
   wait(event: EventLike): void {
     this.alive('stream');
-    const handle = event instanceof CudaEvent ? (event.alive('event'), event.handle) : checkHandle('event', event);
+    const handle =
+      event instanceof CudaEvent
+        ? (event.alive('event'), event.handle)
+        : checkHandle('event', event);
     onDevice('making a stream wait', (cuda) => {
       cuda.wait(this.device, this.handle, handle);
     });
@@ -309,7 +351,10 @@ export class CudaEvent extends Resource {
     Object.freeze(this);
   }
 
-  /** Marks the work enqueued on the stream so far (default: the default stream), and returns the event. */
+  /**
+   * Marks the work enqueued on the stream so far (default: the default stream), and returns the
+   * event.
+   */
   record(stream: StreamLike = 0n): this {
     this.alive('event');
     const { handle } = checkStream('stream', stream, this.device);
@@ -337,23 +382,37 @@ export class CudaEvent extends Resource {
   millisecondsSince(earlier: CudaEvent): number {
     this.alive('event');
     if (!(earlier instanceof CudaEvent)) {
-      throw typeError('ERR_DIRALIGN_DEVICE', `earlier: expected a CudaEvent, not ${describe(earlier)}`);
+      throw typeError(
+        'ERR_DIRALIGN_DEVICE',
+        `earlier: expected a CudaEvent, not ${describe(earlier)}`,
+      );
     }
     earlier.alive('earlier');
     if (!this.timing || !earlier.timing) {
-      throw typeError('ERR_DIRALIGN_DEVICE', 'millisecondsSince: both events need { timing: true }');
+      throw typeError(
+        'ERR_DIRALIGN_DEVICE',
+        'millisecondsSince: both events need { timing: true }',
+      );
     }
-    return onDevice('reading the time between events', (cuda) => cuda.milliseconds(this.device, earlier.handle, this.handle));
+    return onDevice('reading the time between events', (cuda) =>
+      cuda.milliseconds(this.device, earlier.handle, this.handle),
+    );
   }
 }
 
-/** A stream as memory refers to it: the handle, and the object behind it where there is one, which may be disposed of. */
+/**
+ * A stream as memory refers to it: the handle, and the object behind it where there is one, which
+ * may be disposed of.
+ */
 interface StreamRef {
   readonly handle: bigint;
   readonly stream: CudaStream | undefined;
 }
 
-/** cudaStreamPerThread: work and waiting may be on threads of ours, and each has another stream by this handle. */
+/**
+ * cudaStreamPerThread: work and waiting may be on threads of ours, and each has another stream by
+ * this handle.
+ */
 const perThreadStream = 2n;
 
 export function checkStream(name: string, value: unknown, device: number): StreamRef {
@@ -367,12 +426,15 @@ export function checkStream(name: string, value: unknown, device: number): Strea
   }
   value.alive(name);
   if (value.device !== device) {
-    throw rangeError('ERR_DIRALIGN_DEVICE', `${name}: it is of device ${value.device}; expected one of device ${device}`);
+    throw rangeError(
+      'ERR_DIRALIGN_DEVICE',
+      `${name}: it is of device ${value.device}; expected one of device ${device}`,
+    );
   }
   return { handle: value.handle, stream: value };
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Memory
 
 const release = (releases: readonly (() => void)[]) => () => {
@@ -392,14 +454,20 @@ class Region {
     readonly buffer: DeviceBuffer | undefined,
   ) {}
 
-  /** Refuses memory that was freed, is not where it should be, or is shorter than `bytes` from `offset`. */
+  /**
+   * Refuses memory that was freed, is not where it should be, or is shorter than `bytes` from
+   * `offset`.
+   */
   check(name: string, offset: number, bytes: number): void {
     this.buffer?.alive(name);
     this.stream.stream?.alive(`${name}: its stream`);
     const { byteLength } = this;
     if (byteLength !== undefined && offset + bytes > byteLength) {
       const from = offset === 0 ? '' : ` from byte ${offset}`;
-      throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: holds ${byteLength} bytes; expected at least ${bytes}${from}`);
+      throw rangeError(
+        'ERR_DIRALIGN_SHAPE',
+        `${name}: holds ${byteLength} bytes; expected at least ${bytes}${from}`,
+      );
     }
     if (this.buffer === undefined && bytes > 0) this.inspect(name, offset + bytes);
   }
@@ -415,12 +483,20 @@ class Region {
     const address = `0x${ptr.toString(16)}`;
     if (kind === 'unregistered' || kind === 'host') {
       const what =
-        kind === 'host' ? 'is page-locked memory of the host' : 'is not in memory that CUDA has allocated, or was freed';
-      throw rangeError('ERR_DIRALIGN_DEVICE', `${name}: ${address} ${what}; expected memory of device ${device}`);
+        kind === 'host'
+          ? 'is page-locked memory of the host'
+          : 'is not in memory that CUDA has allocated, or was freed';
+      throw rangeError(
+        'ERR_DIRALIGN_DEVICE',
+        `${name}: ${address} ${what}; expected memory of device ${device}`,
+      );
     }
     // Managed memory goes to whatever device asks for it.
     if (kind === 'device' && actual !== device) {
-      throw rangeError('ERR_DIRALIGN_DEVICE', `${name}: ${address} is in memory of device ${actual}; expected device ${device}`);
+      throw rangeError(
+        'ERR_DIRALIGN_DEVICE',
+        `${name}: ${address} is in memory of device ${actual}; expected device ${device}`,
+      );
     }
     const rest = base === 0n ? Infinity : size - Number(ptr - base);
     if (rest < bytes) {
@@ -433,7 +509,9 @@ class Region {
 
   /** Keeps the memory and its stream until the returned function is called. */
   retain(stream: StreamRef = this.stream): () => void {
-    return release([this.buffer, stream.stream].flatMap((resource) => (resource ? [resource.retain()] : [])));
+    return release(
+      [this.buffer, stream.stream].flatMap((resource) => (resource ? [resource.retain()] : [])),
+    );
   }
 
   streamOf(given: StreamLike | undefined): StreamRef {
@@ -459,7 +537,12 @@ class Region {
     });
   }
 
-  async copyAsync(toDevice: boolean, name: string, array: unknown, options: CopyOptions): Promise<void> {
+  async copyAsync(
+    toDevice: boolean,
+    name: string,
+    array: unknown,
+    options: CopyOptions,
+  ): Promise<void> {
     const given = readOptions(options, copyKeys);
     const { ptr, stream, host } = this.plan(name, toDevice ? 'source' : 'target', array, given);
     if (host.byteLength === 0) return;
@@ -481,7 +564,12 @@ class Region {
     }
   }
 
-  private plan(name: string, arrayName: string, array: unknown, { offset = 0, stream }: CopyOptions) {
+  private plan(
+    name: string,
+    arrayName: string,
+    array: unknown,
+    { offset = 0, stream }: CopyOptions,
+  ) {
     const host = bytesOf(arrayName, array);
     checkBytes('offset', offset);
     this.check(name, offset, host.byteLength);
@@ -491,29 +579,41 @@ class Region {
   private copyOnDevice(name: string, source: Region, { offset = 0, stream }: CopyOptions): void {
     checkBytes('offset', offset);
     const bytes = source.byteLength;
-    if (bytes === undefined) throw typeError('ERR_DIRALIGN_SHAPE', 'source: its byteLength is not known');
+    if (bytes === undefined)
+      throw typeError('ERR_DIRALIGN_SHAPE', 'source: its byteLength is not known');
     source.check('source', 0, bytes);
     this.check(name, offset, bytes);
     if (source.device !== this.device) {
-      throw rangeError('ERR_DIRALIGN_DEVICE', `source: it is on device ${source.device}; expected device ${this.device}`);
+      throw rangeError(
+        'ERR_DIRALIGN_DEVICE',
+        `source: it is on device ${source.device}; expected device ${this.device}`,
+      );
     }
     const { handle } = this.streamOf(stream);
     onDevice(`copying ${bytes} bytes on the device`, (cuda) => {
-      if (bytes > 0) cuda.copyOnDevice(this.device, handle, this.ptr + BigInt(offset), source.ptr, bytes);
+      if (bytes > 0)
+        cuda.copyOnDevice(this.device, handle, this.ptr + BigInt(offset), source.ptr, bytes);
     });
   }
 
   fill(name: string, byte: unknown, options: FillOptions): void {
     const given = readOptions(options, ['offset', 'stream', 'byteLength']);
     if (!Number.isInteger(byte) || (byte as number) < 0 || (byte as number) > 255) {
-      throw rangeError('ERR_DIRALIGN_OPTION', `byte: ${describe(byte)} is not a whole number from 0 to 255`);
+      throw rangeError(
+        'ERR_DIRALIGN_OPTION',
+        `byte: ${describe(byte)} is not a whole number from 0 to 255`,
+      );
     }
     const offset = checkBytes('offset', given.offset ?? 0);
-    const bytes = checkBytes('byteLength', given.byteLength ?? Math.max(0, (this.byteLength ?? NaN) - offset));
+    const bytes = checkBytes(
+      'byteLength',
+      given.byteLength ?? Math.max(0, (this.byteLength ?? NaN) - offset),
+    );
     this.check(name, offset, bytes);
     const { handle } = this.streamOf(given.stream);
     onDevice(`filling ${bytes} bytes on the device`, (cuda) => {
-      if (bytes > 0) cuda.fill(this.device, handle, this.ptr + BigInt(offset), byte as number, bytes);
+      if (bytes > 0)
+        cuda.fill(this.device, handle, this.ptr + BigInt(offset), byte as number, bytes);
     });
   }
 }
@@ -522,8 +622,8 @@ class Region {
 type HostMemory = ArrayBufferView;
 
 /**
- * Memory of a device. Made by `cuda.alloc`; freed by `dispose`, or by `using x = cuda.alloc(bytes)`. An asynchronous call that uses it
- * keeps it until the call settles.
+ * Memory of a device. Made by `cuda.alloc`; freed by `dispose`, or by `using x =
+ * cuda.alloc(bytes)`. An asynchronous call that uses it keeps it until the call settles.
  */
 export class DeviceBuffer extends Resource {
   /** The address on the device. */
@@ -540,7 +640,9 @@ export class DeviceBuffer extends Resource {
   constructor(byteLength: number, device: number, stream: StreamRef) {
     // Something to point at, where nothing is asked for.
     const bytes = Math.max(1, byteLength);
-    const ptr = onDevice(`allocating ${byteLength} bytes on device ${device}`, (cuda) => cuda.allocate(device, bytes));
+    const ptr = onDevice(`allocating ${byteLength} bytes on device ${device}`, (cuda) =>
+      cuda.allocate(device, bytes),
+    );
     super(`a DeviceBuffer of ${byteLength} bytes`, () => {
       nativeCuda().release(ptr, bytes);
     });
@@ -553,8 +655,8 @@ export class DeviceBuffer extends Resource {
   }
 
   /**
-   * Copies from a host array of any type, or from memory of the same device. Done when it returns; between device memories it is
-   * only enqueued.
+   * Copies from a host array of any type, or from memory of the same device. Done when it returns;
+   * between device memories it is only enqueued.
    */
   copyFrom(source: HostMemory | DeviceBuffer | DeviceTensor, options: CopyOptions = {}): void {
     this.#region.copyFrom('buffer', source, options);
@@ -565,12 +667,17 @@ export class DeviceBuffer extends Resource {
     this.#region.copyTo('buffer', target, options);
   }
 
-  /** As `copyFrom` does, off the event loop. The array belongs to the copy until the promise settles. */
+  /**
+   * As `copyFrom` does, off the event loop. The array belongs to the copy until the promise
+   * settles.
+   */
   copyFromAsync(source: HostMemory, options: CopyOptions = {}): Promise<void> {
     return this.#region.copyAsync(true, 'buffer', source, options);
   }
 
-  /** As `copyTo` does, off the event loop. The array belongs to the copy until the promise settles. */
+  /**
+   * As `copyTo` does, off the event loop. The array belongs to the copy until the promise settles.
+   */
   copyToAsync(target: HostMemory, options: CopyOptions = {}): Promise<void> {
     return this.#region.copyAsync(false, 'buffer', target, options);
   }
@@ -580,7 +687,10 @@ export class DeviceBuffer extends Resource {
     this.#region.fill('buffer', byte, options);
   }
 
-  /** Logits or a gradient in this memory, from `offset` to its end. It keeps the buffer from being collected, not from `dispose`. */
+  /**
+   * Logits or a gradient in this memory, from `offset` to its end. It keeps the buffer from being
+   * collected, not from `dispose`.
+   */
   tensor(dtype: Dtype, options: TensorOptions = {}): DeviceTensor {
     this.alive('buffer');
     const given = readOptions(options, ['offset', 'stream']);
@@ -589,7 +699,11 @@ export class DeviceBuffer extends Resource {
     this.#region.check('buffer', offset, 0);
     const stream = this.#region.streamOf(given.stream);
     const ptr = this.ptr + BigInt(offset);
-    return new DeviceTensor(new Region(ptr, this.device, stream, this.byteLength - offset, this), dtype, undefined);
+    return new DeviceTensor(
+      new Region(ptr, this.device, stream, this.byteLength - offset, this),
+      dtype,
+      undefined,
+    );
   }
 
   /** @internal */
@@ -599,8 +713,9 @@ export class DeviceBuffer extends Resource {
 }
 
 /**
- * Logits, or their gradient, in device memory: an address with a type, and the stream that the data is ordered on. Made by
- * `cuda.tensor` around memory of another library, by `buffer.tensor`, and by calls that return a gradient. Immutable.
+ * Logits, or their gradient, in device memory: an address with a type, and the stream that the data
+ * is ordered on. Made by `cuda.tensor` around memory of another library, by `buffer.tensor`, and by
+ * calls that return a gradient. Immutable.
  */
 export class DeviceTensor {
   /** The address on the device. */
@@ -609,7 +724,10 @@ export class DeviceTensor {
   readonly dtype: Dtype;
   /** Index of its device in `cuda.devices()`. */
   readonly device: number;
-  /** Handle of the stream: calls on the tensor run after the work enqueued on it, and before later work. */
+  /**
+   * Handle of the stream: calls on the tensor run after the work enqueued on it, and before later
+   * work.
+   */
   readonly stream: bigint;
   /** From `ptr` to the end; undefined where it is not known. */
   readonly byteLength: number | undefined;
@@ -655,12 +773,18 @@ export class DeviceTensor {
     return this.#region.copyAsync(false, 'tensor', target, options);
   }
 
-  /** Whether the memory can no longer be used. Of foreign memory only its owner knows; then this is false. */
+  /**
+   * Whether the memory can no longer be used. Of foreign memory only its owner knows; then this is
+   * false.
+   */
   get disposed(): boolean {
     return this.#region.buffer?.disposed ?? false;
   }
 
-  /** Frees the memory of a gradient that a call allocated. Other tensors own none: then it does nothing. */
+  /**
+   * Frees the memory of a gradient that a call allocated. Other tensors own none: then it does
+   * nothing.
+   */
   dispose(): void {
     this.#owned?.dispose();
   }
@@ -691,7 +815,11 @@ export function alloc(bytes: number, options: AllocOptions = {}): DeviceBuffer {
   nativeCuda();
   const given = readOptions(options, ['device', 'stream']);
   const device = checkDevice(given.device ?? 0);
-  return new DeviceBuffer(checkBytes('bytes', bytes), device, checkStream('stream', given.stream ?? 0n, device));
+  return new DeviceBuffer(
+    checkBytes('bytes', bytes),
+    device,
+    checkStream('stream', given.stream ?? 0n, device),
+  );
 }
 
 export function foreignTensor(tensor: ForeignTensor): DeviceTensor {
@@ -699,7 +827,8 @@ export function foreignTensor(tensor: ForeignTensor): DeviceTensor {
   const init = readOptions(tensor, ['ptr', 'dtype', 'byteLength', 'device', 'stream'], 'tensor');
   const dtype = checkTensorDtype(init.dtype);
   const ptr = checkHandle('ptr', init.ptr);
-  if (ptr === 0n) throw rangeError('ERR_DIRALIGN_DEVICE', 'ptr: expected an address in device memory, not 0');
+  if (ptr === 0n)
+    throw rangeError('ERR_DIRALIGN_DEVICE', 'ptr: expected an address in device memory, not 0');
   if (ptr % BigInt(elementBytes[dtype]) !== 0n) {
     throw rangeError(
       'ERR_DIRALIGN_DEVICE',
@@ -708,11 +837,12 @@ export function foreignTensor(tensor: ForeignTensor): DeviceTensor {
   }
   const device = checkDevice(init.device ?? 0);
   const stream = checkStream('stream', init.stream ?? 0n, device);
-  const byteLength = init.byteLength === undefined ? undefined : checkBytes('byteLength', init.byteLength);
+  const byteLength =
+    init.byteLength === undefined ? undefined : checkBytes('byteLength', init.byteLength);
   return new DeviceTensor(new Region(ptr, device, stream, byteLength, undefined), dtype, undefined);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Host memory
 
 /** By buffer, what of it is page-locked. */
@@ -720,13 +850,15 @@ const pinned = new WeakMap<ArrayBufferLike, Set<Held>>();
 
 /** Keeps host memory page-locked that an asynchronous call uses. */
 export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): () => void {
-  const all = new Set(views.flatMap((view) => (view ? [...(pinned.get(extentOf(view).buffer) ?? [])] : [])));
+  const all = new Set(
+    views.flatMap((view) => (view ? [...(pinned.get(extentOf(view).buffer) ?? [])] : [])),
+  );
   return release([...all].map(retain));
 }
 
 /**
- * A host array whose memory is page-locked, so that copies of it go at the full speed of the bus. Made by `cuda.pin`. Do not transfer
- * its buffer meanwhile.
+ * A host array whose memory is page-locked, so that copies of it go at the full speed of the bus.
+ * Made by `cuda.pin`. Do not transfer its buffer meanwhile.
  */
 export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Resource {
   /** What was page-locked, and stays so until `dispose`. */
@@ -735,7 +867,8 @@ export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Re
   /** @internal */
   constructor(array: A) {
     const bytes = bytesOf('array', array);
-    if (bytes.byteLength === 0) throw rangeError('ERR_DIRALIGN_SHAPE', 'array: there is nothing in it to page-lock');
+    if (bytes.byteLength === 0)
+      throw rangeError('ERR_DIRALIGN_SHAPE', 'array: there is nothing in it to page-lock');
     const address = onDevice(`page-locking ${bytes.byteLength} bytes`, (cuda) => cuda.pin(bytes));
     // The finalizer must find the memory in place: it holds the array.
     const { buffer } = bytes;

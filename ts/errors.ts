@@ -15,9 +15,10 @@ export type DirAlignErrorCode =
 const brand = Symbol.for('diralign.error');
 
 /**
- * Every error the package throws on purpose is `instanceof DirAlignError`, and also a `TypeError` (wrong kind of value),
- * a `RangeError` (right kind, impossible value), an `Error` where CUDA failed, or, for an aborted call, an `Error` named `AbortError`.
- * `code` is stable; `message` names the argument, what was given and what was expected.
+ * Every error the package throws on purpose is `instanceof DirAlignError`, and also a `TypeError`
+ * (wrong kind of value), a `RangeError` (right kind, impossible value), an `Error` where CUDA
+ * failed, or, for an aborted call, an `Error` named `AbortError`. `code` is stable; `message` names
+ * the argument, what was given and what was expected.
  */
 export abstract class DirAlignError extends Error {
   /** What went wrong, for programs. */
@@ -65,28 +66,51 @@ class DirAlignAbortError extends Error {
 }
 
 /** The value has the wrong type or does not belong here at all. */
-export function typeError(code: DirAlignErrorCode, message: string, options?: ErrorOptions): DirAlignError {
+export function typeError(
+  code: DirAlignErrorCode,
+  message: string,
+  options?: ErrorOptions,
+): DirAlignError {
   return new DirAlignTypeError(code, message, options);
 }
 
-/** The value has the right type but cannot be used: a wrong length, a label outside the vocabulary, a beta of 0. */
-export function rangeError(code: DirAlignErrorCode, message: string, options?: ErrorOptions): DirAlignError {
+/**
+ * The value has the right type but cannot be used: a wrong length, a label outside the vocabulary,
+ * a beta of 0.
+ */
+export function rangeError(
+  code: DirAlignErrorCode,
+  message: string,
+  options?: ErrorOptions,
+): DirAlignError {
   return new DirAlignRangeError(code, message, options);
 }
 
 /**
- * A failed call of CUDA, with what was being done; any other error as it is. CUDA's own stays in `cause`, with its `name`, for
- * instance `cudaErrorMemoryAllocation` or `CUBLAS_STATUS_EXECUTION_FAILED`, and its number as `code`.
+ * A failed call of CUDA, with what was being done; any other error as it is. CUDA's own stays in
+ * `cause`, with its `name`, for instance `cudaErrorMemoryAllocation` or
+ * `CUBLAS_STATUS_EXECUTION_FAILED`, and its number as `code`.
  */
 export function cudaError(doing: string, cause: unknown): unknown {
-  if (typeof cause !== 'object' || cause === null || !('name' in cause && 'code' in cause && 'message' in cause)) return cause;
-  const isCuda = typeof cause.name === 'string' && /^cuda|cublas/i.test(cause.name) && typeof cause.code === 'number';
+  if (
+    typeof cause !== 'object' ||
+    cause === null ||
+    !('name' in cause && 'code' in cause && 'message' in cause)
+  )
+    return cause;
+  const isCuda =
+    typeof cause.name === 'string' &&
+    /^cuda|cublas/i.test(cause.name) &&
+    typeof cause.code === 'number';
   return isCuda ? new DirAlignDeviceError(`${doing}: ${String(cause.message)}`, { cause }) : cause;
 }
 
 /** An `AbortError` whose `cause` is the signal's reason. */
 export function abortError(reason: unknown): DirAlignError {
-  return new DirAlignAbortError('The loss computation was aborted; a gradient written in place or to `out` is incomplete.', {
-    cause: reason,
-  });
+  return new DirAlignAbortError(
+    'The loss computation was aborted; a gradient written in place or to `out` is incomplete.',
+    {
+      cause: reason,
+    },
+  );
 }

@@ -1,4 +1,7 @@
-/** What a caller gives: properties read once, names that are not known, and values as messages name them. */
+/**
+ * What a caller gives: properties read once, names that are not known, and values as messages name
+ * them.
+ */
 import { types } from 'node:util';
 import { typeError, type DirAlignErrorCode } from './errors.js';
 
@@ -51,13 +54,16 @@ export function isArray(value: unknown): value is unknown[] {
 }
 
 /**
- * The first elements of an array, which may be a Proxy or have getters, each read once; at most `most`, which tells that there are too
- * many. What is no array comes back as it is.
+ * The first elements of an array, which may be a Proxy or have getters, each read once; at most
+ * `most`, which tells that there are too many. What is no array comes back as it is.
  */
 export function readElements(value: unknown, most: number): unknown {
   if (!isArray(value)) return value;
   const length: unknown = value.length;
-  return Array.from({ length: typeof length === 'number' ? Math.min(length, most) : 0 }, (_, i): unknown => value[i]);
+  return Array.from(
+    { length: typeof length === 'number' ? Math.min(length, most) : 0 },
+    (_, i): unknown => value[i],
+  );
 }
 
 /** Whether it is a Proxy, or a Proxy of one, that was revoked: whatever is asked of it throws. */
@@ -72,7 +78,10 @@ function isRevoked(value: unknown): boolean {
   }
 }
 
-/** @throws DirAlignError for anything but an object with properties of its own: arrays and views are mistakes here */
+/**
+ * @throws DirAlignError for anything but an object with properties of its own: arrays and views are
+ * mistakes here
+ */
 export function checkObject(
   name: string,
   value: unknown,
@@ -85,19 +94,27 @@ export function checkObject(
   }
 }
 
-/** Reads a property of a caller's object. What a program has added to Object.prototype is nobody's setting. */
+/**
+ * Reads a property of a caller's object. What a program has added to Object.prototype is nobody's
+ * setting.
+ */
 function property(object: object, key: string): unknown {
   const value = (object as Record<string, unknown>)[key];
   if (value === undefined || !(key in Object.prototype)) return value;
-  for (let at: object | null = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at) as object | null) {
+  for (
+    let at: object | null = object;
+    at !== null && at !== Object.prototype;
+    at = Object.getPrototypeOf(at) as object | null
+  ) {
     if (Object.hasOwn(at, key)) return value;
   }
   return undefined;
 }
 
 /**
- * Reads each of `keys` once, in their order, into an object that has all of them: whatever getters and Proxies do later, the checks and
- * the computation see the same values. Unknown properties of the object's own are refused.
+ * Reads each of `keys` once, in their order, into an object that has all of them: whatever getters
+ * and Proxies do later, the checks and the computation see the same values. Unknown properties of
+ * the object's own are refused.
  * @param welcome further names, which mean nothing here but are not refused.
  */
 export function readProperties<Key extends string>(
@@ -117,26 +134,44 @@ export function readProperties<Key extends string>(
   return values;
 }
 
-/** Every property of the object's own, and those of `keys` that its class has: for names that are checked later. */
+/**
+ * Every property of the object's own, and those of `keys` that its class has: for names that are
+ * checked later.
+ */
 export function readAll(object: object, keys: Iterable<string>): Readonly<Record<string, unknown>> {
   const values = Object.create(null) as Record<string, unknown>;
   for (const key of new Set([...Object.keys(object), ...keys])) values[key] = property(object, key);
   return values;
 }
 
-/** A read-only property. Without a prototype, the descriptor says nothing that Object.prototype adds. */
+/**
+ * A read-only property. Without a prototype, the descriptor says nothing that Object.prototype
+ * adds.
+ */
 export function define(object: object, key: PropertyKey, value: unknown): void {
-  Object.defineProperty(object, key, Object.assign(Object.create(null), { value, enumerable: true }) as PropertyDescriptor);
+  Object.defineProperty(
+    object,
+    key,
+    Object.assign(Object.create(null), { value, enumerable: true }) as PropertyDescriptor,
+  );
 }
 
 /** The message about a name that is not known. */
-export function unknownName(kind: string, what: string, name: string, known: Iterable<string>): string {
+export function unknownName(
+  kind: string,
+  what: string,
+  name: string,
+  known: Iterable<string>,
+): string {
   const names = [...known];
   const near = nearest(name, names);
   return `${what}: no such ${kind}; ${near === undefined ? `there are ${names.join(', ')}` : `did you mean '${near}'?`}`;
 }
 
-/** The name that was probably meant: spelt in another style, or with few letters changed; undefined where none is near. */
+/**
+ * The name that was probably meant: spelt in another style, or with few letters changed; undefined
+ * where none is near.
+ */
 export function nearest(name: string, known: Iterable<string>): string | undefined {
   const plain = (text: string): string => text.replace(/[_\-\s]/g, '').toLowerCase();
   const wanted = plain(name.slice(0, maxShown));

@@ -1,4 +1,11 @@
-export { dirAlignLoss, sequenceLogps, tokenLogps, type LogpsOptions, type Objective, type ObjectiveCalls } from './objective.js';
+export {
+  dirAlignLoss,
+  sequenceLogps,
+  tokenLogps,
+  type LogpsOptions,
+  type Objective,
+  type ObjectiveCalls,
+} from './objective.js';
 export {
   methods,
   type BestSetting,

@@ -1,9 +1,10 @@
 /**
- * Finds and loads the addon. Where that fails, the error says what is so and what to do about it, in the words of the runtime or of the
- * system: nothing here may claim what it has not seen.
+ * Finds and loads the addon. Where that fails, the error says what is so and what to do about it,
+ * in the words of the runtime or of the system: nothing here may claim what it has not seen.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-// Not `{ createRequire }`: webpack puts a function of its own in place of that, which finds nothing here.
+// Not `{ createRequire }`: webpack puts a function of its own in place of that, which finds nothing
+// here.
 import Module from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,7 +22,8 @@ export function loadAddon(revision: number): { readonly addon: Native; readonly 
   } catch (cause) {
     throw loadError(`${named} could not be loaded. ${whyNotLoaded(cause)}`, cause);
   }
-  if (addon.revision !== revision) throw loadError(`${named} was built from other sources than this package. ${remedy}`);
+  if (addon.revision !== revision)
+    throw loadError(`${named} was built from other sources than this package. ${remedy}`);
   return { addon, file };
 }
 
@@ -31,7 +33,10 @@ function loadError(message: string, cause?: unknown): DirAlignError {
   return typeError('ERR_DIRALIGN_LOAD', message, cause === undefined ? undefined : { cause });
 }
 
-/** A variable of the environment; undefined where it is not set, or empty, or Deno does not let it be read. */
+/**
+ * A variable of the environment; undefined where it is not set, or empty, or Deno does not let it
+ * be read.
+ */
 export function environment(name: string): string | undefined {
   try {
     const value = process.env[name];
@@ -41,7 +46,7 @@ export function environment(name: string): string | undefined {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Finding
 
 function findAddon(): string {
@@ -52,7 +57,8 @@ function findAddon(): string {
   } catch (cause) {
     // It takes a folder that it may not read for one that is not there.
     const base = environment('DIRALIGN_PREBUILD') ?? root;
-    for (const folder of ['build/Release', 'build/Debug', 'prebuilds']) checkReadable(path.join(base, folder));
+    for (const folder of ['build/Release', 'build/Debug', 'prebuilds'])
+      checkReadable(path.join(base, folder));
     throw loadError(`There is no prebuilt binary for ${platform()}${steered()}. ${remedy}`, cause);
   }
 }
@@ -85,7 +91,8 @@ function packageName(file: string): unknown {
     return (JSON.parse(readFileSync(file, 'utf8')) as { name?: unknown }).name;
   } catch (cause) {
     const reason = whyForbidden(cause);
-    if (reason !== undefined) throw loadError(`The package of diralign cannot be read. ${reason}`, cause);
+    if (reason !== undefined)
+      throw loadError(`The package of diralign cannot be read. ${reason}`, cause);
     return undefined;
   }
 }
@@ -102,12 +109,14 @@ function checkReadable(folder: string): void {
 /** Of node-gyp-build, as the package that lies there finds it. */
 function finder(root: string): (directory: string) => string {
   const require = Module.createRequire(path.join(root, 'package.json'));
-  const load = () => (require('node-gyp-build') as { resolve: (directory: string) => string }).resolve;
+  const load = () =>
+    (require('node-gyp-build') as { resolve: (directory: string) => string }).resolve;
   try {
     try {
       return load();
     } catch (cause) {
-      // As soon as it is loaded it looks for a file that a permission model may forbid, unless LIBC says what that would tell.
+      // As soon as it is loaded it looks for a file that a permission model may forbid, unless LIBC
+      // says what that would tell.
       const { resource } = cause as SystemError;
       if (!`${String(resource)} ${firstLine(cause)}`.includes('/etc/alpine-release')) throw cause;
       return withLibc(load);
@@ -138,7 +147,14 @@ function platform(): string {
 
 /** What in the environment decides where node-gyp-build looks, and for what. */
 function steered(): string {
-  const names = ['DIRALIGN_PREBUILD', 'PREBUILDS_ONLY', 'npm_config_platform', 'npm_config_arch', 'LIBC', 'ARM_VERSION'];
+  const names = [
+    'DIRALIGN_PREBUILD',
+    'PREBUILDS_ONLY',
+    'npm_config_platform',
+    'npm_config_arch',
+    'LIBC',
+    'ARM_VERSION',
+  ];
   const set = names.flatMap((name) => {
     const value = environment(name);
     return value === undefined ? [] : [`${name}=${value}`];
@@ -146,7 +162,7 @@ function steered(): string {
   return set.length === 0 ? '' : ` where the environment has it looked for (${set.join(', ')})`;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Explaining
 
 interface SystemError {
@@ -160,7 +176,10 @@ function firstLine(error: unknown): string {
   return String((error as SystemError).message).split('\n')[0] ?? '';
 }
 
-/** What keeps a file from being read, and what to do about it; undefined where it is nobody's prohibition. */
+/**
+ * What keeps a file from being read, and what to do about it; undefined where it is nobody's
+ * prohibition.
+ */
 function whyForbidden(error: unknown): string | undefined {
   const { name, code, resource } = error as SystemError;
   if (code === 'ERR_ACCESS_DENIED') {
@@ -171,8 +190,10 @@ function whyForbidden(error: unknown): string | undefined {
     );
   }
   // Their messages name the flag.
-  if (name === 'NotCapable' || name === 'PermissionDenied') return `Deno's permissions forbid it: ${firstLine(error)}.`;
-  if (code === 'EACCES' || code === 'EPERM') return `${firstLine(error)}: the user of this process may not read it.`;
+  if (name === 'NotCapable' || name === 'PermissionDenied')
+    return `Deno's permissions forbid it: ${firstLine(error)}.`;
+  if (code === 'EACCES' || code === 'EPERM')
+    return `${firstLine(error)}: the user of this process may not read it.`;
   return undefined;
 }
 
@@ -182,7 +203,10 @@ function readableFolder(file: string): string {
   return path.join(inModules ?? path.dirname(file), '*');
 }
 
-/** Why dlopen failed, in its words where nothing is known about them; they stay in `cause` in any case. */
+/**
+ * Why dlopen failed, in its words where nothing is known about them; they stay in `cause` in any
+ * case.
+ */
 function whyNotLoaded(error: unknown): string {
   const { code, name } = error as SystemError;
   const message = String((error as SystemError).message);
@@ -194,7 +218,8 @@ function whyNotLoaded(error: unknown): string {
   const forbidden = whyForbidden(error);
   if (forbidden !== undefined) return forbidden;
   const needed = /version [`']GLIBC_([\d.]+)' not found/.exec(message)?.[1];
-  if (needed !== undefined) return `It needs glibc ${needed} and this system has ${glibcVersion() ?? 'another one'}. ${remedy}`;
+  if (needed !== undefined)
+    return `It needs glibc ${needed} and this system has ${glibcVersion() ?? 'another one'}. ${remedy}`;
   // Only musl's loader says it like this.
   if (/Error (?:loading shared library (?:ld-linux|lib\w+\.so\.\d)|relocating)/.test(message)) {
     return `It was built for glibc and this system has musl (Alpine). ${remedy}, or use an image with glibc.`;
@@ -216,9 +241,14 @@ function whyDisabled(): string {
     ...(permission !== undefined && !flags.includes('--allow-addons')
       ? ["Node's permission model (--permission) allows no addons: start node with --allow-addons."]
       : []),
-    ...(flags.includes('--no-addons') ? ['Node was started with --no-addons; diralign needs its addon.'] : []),
+    ...(flags.includes('--no-addons')
+      ? ['Node was started with --no-addons; diralign needs its addon.']
+      : []),
   ];
-  return reasons.join(' ') || 'This process may not load addons (--no-addons, or --permission without --allow-addons).';
+  return (
+    reasons.join(' ') ||
+    'This process may not load addons (--no-addons, or --permission without --allow-addons).'
+  );
 }
 
 interface Report {
@@ -242,5 +272,8 @@ function glibcVersion(): string | undefined {
 function isMusl(): boolean {
   if (process.platform !== 'linux') return false;
   const { header, sharedObjects } = report();
-  return header?.glibcVersionRuntime === undefined && (sharedObjects ?? []).some((file) => /ld-musl-|libc\.musl-/.test(file));
+  return (
+    header?.glibcVersionRuntime === undefined &&
+    (sharedObjects ?? []).some((file) => /ld-musl-|libc\.musl-/.test(file))
+  );
 }

@@ -1,4 +1,7 @@
-/** What the calls of an objective have in common, whatever the batch holds: options, values, and how the native side is called. */
+/**
+ * What the calls of an objective have in common, whatever the batch holds: options, values, and how
+ * the native side is called.
+ */
 import { checkSignal, onAbort, reasonOf, type SignalLike } from './abort.js';
 import { allocate, outOfMemory } from './arrays.js';
 import { checkLabels, checkLogps, checkReference, checkSequences, labelError } from './batch.js';
@@ -8,7 +11,15 @@ import { DeviceTensor, retainPinned } from './device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
 import { describe, isArray, quoted, readElements } from './given.js';
 import type { Metrics, RowMetric } from './metrics.js';
-import { native, Target, type BadLabel, type BatchRequest, type Cancel, type LayerRequest, type LossRequest } from './native.js';
+import {
+  native,
+  Target,
+  type BadLabel,
+  type BatchRequest,
+  type Cancel,
+  type LayerRequest,
+  type LossRequest,
+} from './native.js';
 import type { Settings } from './settings.js';
 import type { BatchRows, Logits, LossValues } from './types.js';
 
@@ -16,7 +27,11 @@ const computing = 'computing on the device';
 
 /** What native code threw, as a caller is to see it. */
 export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
-  const { name, bytes, message } = cause as { readonly name?: unknown; readonly bytes?: number; readonly message?: string };
+  const { name, bytes, message } = cause as {
+    readonly name?: unknown;
+    readonly bytes?: number;
+    readonly message?: string;
+  };
   switch (name) {
     case 'WorkspaceTooSmall':
       return rangeError(
@@ -32,7 +47,10 @@ export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
   }
 }
 
-/** Calls the native side at once. What it refuses are labels, and a workspace that is too small; what fails is the device. */
+/**
+ * Calls the native side at once. What it refuses are labels, and a workspace that is too small;
+ * what fails is the device.
+ */
 export function compute(
   { batch, layer }: { readonly batch: BatchRequest; readonly layer: LayerRequest | undefined },
   action: () => BadLabel | undefined,
@@ -49,7 +67,16 @@ export function compute(
 /** A request without where its gradient goes. */
 export type ValuesRequest = Pick<
   LossRequest,
-  'batch' | 'method' | 'settings' | 'reference' | 'losses' | 'rewards' | 'coefficients' | 'metrics' | 'metricsAsked' | 'logps'
+  | 'batch'
+  | 'method'
+  | 'settings'
+  | 'reference'
+  | 'losses'
+  | 'rewards'
+  | 'coefficients'
+  | 'metrics'
+  | 'metricsAsked'
+  | 'logps'
 >;
 
 /** Checks the objective against the batch, and makes room for the values. */
@@ -65,9 +92,16 @@ export function prepareValues(
   const metricsAsked = readAsked(settings, metrics);
   const reference = readReference(settings, batch.reference, base.sequences);
   if (batch.sftLabels !== undefined) {
-    if (!paired) throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: 'sft' has one set of labels; pass them as labels");
+    if (!paired)
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        "sftLabels: 'sft' has one set of labels; pass them as labels",
+      );
     if (gradient === 'factored')
-      throw typeError('ERR_DIRALIGN_OPTION', "sftLabels: not with gradient 'factored', which has one scale per row");
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        "sftLabels: not with gradient 'factored', which has one scale per row",
+      );
     const sftLabels = checkLabels('sftLabels', batch.sftLabels, base.rows);
     if (settings.hasSftTerm) base.sftLabels = sftLabels;
   }
@@ -110,7 +144,8 @@ function readAsked(settings: Settings, given: unknown): number {
           : name === 'logits/rejected' && settings.info.name === 'sft'
             ? "is not for 'sft', which has no rejected sequences"
             : undefined;
-    if (wrong !== undefined) throw typeError('ERR_DIRALIGN_OPTION', `metrics[${i}]: ${describe(name)} ${wrong}`);
+    if (wrong !== undefined)
+      throw typeError('ERR_DIRALIGN_OPTION', `metrics[${i}]: ${describe(name)} ${wrong}`);
     asked += bit ?? 0;
   });
   return asked;
@@ -120,11 +155,20 @@ function readAsked(settings: Settings, given: unknown): number {
 export function checkGradientScale(scale: unknown = 1): number {
   if (Number.isFinite(scale)) return scale as number;
   const message = `gradientScale: ${describe(scale)} is not a finite number`;
-  throw typeof scale === 'number' ? rangeError('ERR_DIRALIGN_OPTION', message) : typeError('ERR_DIRALIGN_OPTION', message);
+  throw typeof scale === 'number'
+    ? rangeError('ERR_DIRALIGN_OPTION', message)
+    : typeError('ERR_DIRALIGN_OPTION', message);
 }
 
-/** What the method needs of the reference; numbers that it does not need may be there, and are looked at no further. */
-export function readReference(settings: Settings, value: unknown, sequences: number): Float64Array | Float32Array | undefined {
+/**
+ * What the method needs of the reference; numbers that it does not need may be there, and are
+ * looked at no further.
+ */
+export function readReference(
+  settings: Settings,
+  value: unknown,
+  sequences: number,
+): Float64Array | Float32Array | undefined {
   if (settings.usesReference) return checkReference(value, sequences, settings.info.name);
   if (value !== undefined) checkLogps('reference', value, undefined, 'ERR_DIRALIGN_REFERENCE');
   return undefined;
@@ -155,9 +199,16 @@ export function valuesOf(settings: Settings, request: ValuesRequest): LossValues
   };
 }
 
-const ofPairs: ReadonlySet<string> = new Set(['rewards/accuracies', 'rewards/margins', 'ranking_accuracy']);
+const ofPairs: ReadonlySet<string> = new Set([
+  'rewards/accuracies',
+  'rewards/margins',
+  'ranking_accuracy',
+]);
 
-/** The metrics that mean something to the method, and of those that are made of rows the ones that were asked for. */
+/**
+ * The metrics that mean something to the method, and of those that are made of rows the ones that
+ * were asked for.
+ */
 export function readMetrics(settings: Settings, values: Float64Array, asked: number): Metrics {
   const paired = settings.info.name !== 'sft';
   const metrics: Record<string, number> = {};
@@ -185,7 +236,10 @@ export interface PreparedLoss<Result> {
 
 export function refuseSignal(signal: unknown, instead: string): void {
   if (signal === undefined) return;
-  throw typeError('ERR_DIRALIGN_OPTION', `signal: a synchronous call cannot be aborted; use ${instead}`);
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `signal: a synchronous call cannot be aborted; use ${instead}`,
+  );
 }
 
 export function computeNow<Result>(prepared: PreparedLoss<Result>): Result {
@@ -198,16 +252,27 @@ export function computeNow<Result>(prepared: PreparedLoss<Result>): Result {
   return prepared.result();
 }
 
-/** Keeps device and page-locked memory for an asynchronous call, until the returned function is called. */
+/**
+ * Keeps device and page-locked memory for an asynchronous call, until the returned function is
+ * called.
+ */
 function retain(memory: readonly (Logits | undefined)[]): () => void {
-  const releases = memory.map((one) => (one instanceof DeviceTensor ? one.region.retain() : retainPinned([one])));
+  const releases = memory.map((one) =>
+    one instanceof DeviceTensor ? one.region.retain() : retainPinned([one]),
+  );
   return () => {
     for (const release of releases) release();
   };
 }
 
 /** The caller's arrays in a request, by their names in messages. */
-function arraysOf({ batch, reference, gradient, layer, layerGradients }: LossRequest): Readonly<Record<string, unknown>> {
+function arraysOf({
+  batch,
+  reference,
+  gradient,
+  layer,
+  layerGradients,
+}: LossRequest): Readonly<Record<string, unknown>> {
   return {
     logits: batch.logits,
     hidden: layer?.hidden,
@@ -225,7 +290,10 @@ function arraysOf({ batch, reference, gradient, layer, layerGradients }: LossReq
 }
 
 /** `prepare` is not called where the signal has been aborted. */
-export async function computeLater<Result>(signal: unknown, prepare: () => PreparedLoss<Result>): Promise<Result> {
+export async function computeLater<Result>(
+  signal: unknown,
+  prepare: () => PreparedLoss<Result>,
+): Promise<Result> {
   checkSignal(signal);
   if (signal?.aborted) throw abortError(reasonOf(signal));
   let cancel: Cancel | undefined;

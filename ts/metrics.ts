@@ -11,19 +11,23 @@ interface ChosenMetrics {
   /** Pairs with a sequence without a scored row. */
   readonly empty_sequences: number;
   /**
-   * Scored rows of a dense gradient of logits whose entry at the label is not 0, but subnormal or 0 in the gradient's dtype; 0 without
-   * one.
+   * Scored rows of a dense gradient of logits whose entry at the label is not 0, but subnormal or 0
+   * in the gradient's dtype; 0 without one.
    */
   readonly underflow: number;
   /** Rows that `labels` score, in all sequences of the call. */
   readonly num_tokens: number;
 }
 
-/** Metrics that a method does not have: never there, but named, so that they can be looked up of any method. */
+/**
+ * Metrics that a method does not have: never there, but named, so that they can be looked up of any
+ * method.
+ */
 type Without<Name extends string> = Readonly<Partial<Record<Name, number>>>;
 
 /** Of `sft`, which knows no rejected sequences. */
-export interface SftMetrics extends ChosenMetrics, Without<Exclude<keyof OddsMetrics, keyof ChosenMetrics | 'nll_loss'>> {
+export interface SftMetrics
+  extends ChosenMetrics, Without<Exclude<keyof OddsMetrics, keyof ChosenMetrics | 'nll_loss'>> {
   /** The loss itself, a negative log-likelihood. */
   readonly nll_loss: number;
 }
@@ -37,14 +41,18 @@ interface ComparedMetrics extends ChosenMetrics {
   readonly 'rewards/margins': number;
   /** Mean over pairs of the rejected's summed log-probability. */
   readonly 'logps/rejected': number;
-  /** Share of the pairs whose chosen has a summed log-probability strictly above the rejected's: what the policy itself would rank. */
+  /**
+   * Share of the pairs whose chosen has a summed log-probability strictly above the rejected's:
+   * what the policy itself would rank.
+   */
   readonly ranking_accuracy: number;
   /** The likelihood term before its weight; where `sftWeight` is not 0. */
   readonly nll_loss?: number;
 }
 
 /** Of every method that compares a chosen with a rejected sequence, but for those of log-odds. */
-export interface PairMetrics extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio'> {}
+export interface PairMetrics
+  extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio'> {}
 
 /** Of the methods whose score is the log-odds. */
 export interface OddsMetrics extends ComparedMetrics {
@@ -54,11 +62,17 @@ export interface OddsMetrics extends ComparedMetrics {
   readonly log_odds_ratio: number;
 }
 
-/** Metrics of the rows' logits, which cost: they are there where `run.metrics` asks for them, and 0 where there is no such row. */
+/**
+ * Metrics of the rows' logits, which cost: they are there where `run.metrics` asks for them, and 0
+ * where there is no such row.
+ */
 export interface RowMetrics {
   /** Mean over the scored rows of the softmax's entropy, in nats. */
   readonly entropy: number;
-  /** Share of the chosen's scored rows whose label has a logit above every other's; a tie does not count. */
+  /**
+   * Share of the chosen's scored rows whose label has a logit above every other's; a tie does not
+   * count.
+   */
   readonly mean_token_accuracy: number;
   /** Mean over the chosen's scored rows of the mean of their logits over the vocabulary. */
   readonly 'logits/chosen': number;
@@ -87,5 +101,8 @@ type ByMethod = {
       : Plain<PairMetrics>;
 };
 
-/** The metrics of method `M`, each a number. Of a method that is known only at run time, those that all have, and perhaps the others. */
+/**
+ * The metrics of method `M`, each a number. Of a method that is known only at run time, those that
+ * all have, and perhaps the others.
+ */
 export type Metrics<M extends Method = Method> = ByMethod[M];

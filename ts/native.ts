@@ -1,8 +1,11 @@
 import { loadAddon } from './load.js';
 import type { DeviceInfo } from './types.js';
 
-/** What src/addon.cc exports. Arrays were checked by ts/batch.ts; their kinds and lengths are asked of the engine and checked against the
- * request's numbers once more. Every property is the request's own, so that nothing is looked up in Object.prototype. */
+/**
+ * What src/addon.cc exports. Arrays were checked by ts/batch.ts; their kinds and lengths are
+ * asked of the engine and checked against the request's numbers once more. Every property is the
+ * request's own, so that nothing is looked up in Object.prototype.
+ */
 export interface Native {
   /** {@link interfaceRevision} of the sources that it was built from. */
   readonly revision: number;
@@ -13,17 +16,29 @@ export interface Native {
   sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
   tokenLogps(request: TokenLogpsRequest): BadLabel | undefined;
   fromLogps(request: FromLogpsRequest): void;
-  /** Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where none does. */
+  /**
+   * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
+   * none does.
+   */
   firstOverlap(view: HostArray, views: readonly HostArray[]): number;
   cpuInfo(): { readonly isa: string; readonly threads: number };
-  /** One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales `target` by 1, 2 copies. */
+  /**
+   * One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales
+   * `target` by 1, 2 copies.
+   */
   memoryLoop(kind: 0 | 1 | 2, source: Float32Array, target: Float32Array, threads: number): void;
-  /** For benchmarks: handles of events that the next synchronous call on device data records right before and after its work on the device. */
+  /**
+   * For benchmarks: handles of events that the next synchronous call on device data records right
+   * before and after its work on the device.
+   */
   timeNext(begin: bigint, end: bigint): void;
   readonly cuda: NativeCuda;
 }
 
-/** What src/addon_cuda.cc exports. In a build without CUDA, only `status` may be called. Addresses and handles are bigints. */
+/**
+ * What src/addon_cuda.cc exports. In a build without CUDA, only `status` may be called. Addresses
+ * and handles are bigints.
+ */
 export interface NativeCuda {
   status(): CudaStatus;
   /** Why output layers cannot be computed on a device, or ''. Loads the library that they need. */
@@ -32,7 +47,10 @@ export interface NativeCuda {
   freeMemory(index: number): number;
   /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
   kernelResidency(index: number): readonly KernelResidency[];
-  /** The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that any number of rows may use. */
+  /**
+   * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
+   * any number of rows may use.
+   */
   layerAlgorithms(
     index: number,
     dtype: number,
@@ -46,7 +64,14 @@ export interface NativeCuda {
   /** The address, for `unpin`. */
   pin(memory: Uint8Array): bigint;
   unpin(address: bigint): void;
-  copy(toDevice: boolean, device: number, stream: bigint, pointer: bigint, host: Uint8Array, done?: Done): void;
+  copy(
+    toDevice: boolean,
+    device: number,
+    stream: bigint,
+    pointer: bigint,
+    host: Uint8Array,
+    done?: Done,
+  ): void;
   copyOnDevice(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
   /** The yardstick of benchmarks: a plain copy kernel; addresses 16-byte aligned. Enqueued only. */
   copyKernel(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
@@ -91,7 +116,10 @@ export interface KernelResidency {
 export interface PointerInfo {
   readonly kind: 'unregistered' | 'host' | 'device' | 'managed';
   readonly device: number;
-  /** The allocation around the address, or the mappings that follow one another there; 0n and 0 where unknown. */
+  /**
+   * The allocation around the address, or the mappings that follow one another there; 0n and 0
+   * where unknown.
+   */
   readonly base: bigint;
   readonly bytes: number;
 }
@@ -106,7 +134,10 @@ export const Target = {
 } as const;
 export type Target = (typeof Target)[keyof typeof Target];
 
-/** Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing was written. */
+/**
+ * Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing
+ * was written.
+ */
 export interface BadLabel {
   readonly sft: boolean;
   readonly row: number;
@@ -147,7 +178,10 @@ export interface LayerRequest {
   weight: Memory;
   bias: Memory | undefined;
   hiddenSize: number;
-  /** Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall, with the `bytes` needed. */
+  /**
+   * Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall,
+   * with the `bytes` needed.
+   */
   memory: number;
   /** Out: one number, the bytes that it took. */
   memoryUsed: Float64Array;
@@ -189,7 +223,8 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   rowScale: Float32Array | undefined;
   layer: LayerRequest | undefined;
   /** With a layer: where its gradients go; undefined is left out. */
-  layerGradients: Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
+  layerGradients:
+    Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
 export interface SequenceLogpsRequest {
   batch: BatchRequest;

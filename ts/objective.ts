@@ -18,7 +18,14 @@ import {
   type Backend,
   type Extents,
 } from './batch.js';
-import { methods, metricNames, type Method, type MethodOptions, type NeedOf, type ReferenceNeed } from './catalogue.js';
+import {
+  methods,
+  metricNames,
+  type Method,
+  type MethodOptions,
+  type NeedOf,
+  type ReferenceNeed,
+} from './catalogue.js';
 import { allocateLike, DeviceTensor, elementBytes } from './device.js';
 import { typeError } from './errors.js';
 import { checkObject, define, describe, readAll, readProperties } from './given.js';
@@ -56,45 +63,66 @@ import type {
 } from './types.js';
 
 /** The call of an objective. */
-// A method, and not a function type: an objective that needs a reference is still an objective, and can be handed on as one.
+// A method, and not a function type: an objective that needs a reference is still an objective, and
+// can be handed on as one.
 type LossCall<M extends Method, Need extends ReferenceNeed> = {
   /**
-   * Loss, metrics and gradient of a batch, computed before it returns. Logits in device memory are read in the order of their tensor's
-   * stream, which the call waits for.
-   * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE); `code` says what is wrong.
+   * Loss, metrics and gradient of a batch, computed before it returns. Logits in device memory are
+   * read in the order of their tensor's stream, which the call waits for.
+   * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE);
+   *   `code` says what is wrong.
    */
-  call<L extends Logits, Mode extends GradientMode = 'dense', const Names extends readonly RowMetric<M>[] = readonly []>(
+  call<
+    L extends Logits,
+    Mode extends GradientMode = 'dense',
+    const Names extends readonly RowMetric<M>[] = readonly [],
+  >(
     batch: LogitsBatch<L> & Needed<Need>,
     run?: RunOptions<L, Mode, Names>,
   ): LossResult<L, Mode, M, Names>;
 }['call'];
 
 /**
- * A loss with its settings: call it on a batch. Immutable, reusable, safe to share.
- * Its settings are read-only properties: `method`, `beta`, `normalize`, and every option of the method.
+ * A loss with its settings: call it on a batch. Immutable, reusable, safe to share. Its settings
+ * are read-only properties: `method`, `beta`, `normalize`, and every option of the method.
  */
-export interface ObjectiveCalls<M extends Method = Method, Need extends ReferenceNeed = ReferenceNeed> extends LossCall<M, Need> {
+export interface ObjectiveCalls<
+  M extends Method = Method,
+  Need extends ReferenceNeed = ReferenceNeed,
+> extends LossCall<M, Need> {
   /**
-   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation until the promise settles; if one is
-   * transferred meanwhile, it rejects with code ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise rejects with code
-   * ERR_DIRALIGN_ABORTED, at once where the call still waits for others.
+   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation
+   * until the promise settles; if one is transferred meanwhile, it rejects with code
+   * ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED, at
+   * once where the call still waits for others.
    *
-   * With logits in device memory, the call enqueues its work on their stream and returns; nothing waits on a thread, and later work
-   * can be enqueued behind it at once. The promise resolves when the stream is past it. Aborting does not stop work that is enqueued:
-   * the promise rejects once it has ended.
+   * With logits in device memory, the call enqueues its work on their stream and returns; nothing
+   * waits on a thread, and later work can be enqueued behind it at once. The promise resolves when
+   * the stream is past it. Aborting does not stop work that is enqueued: the promise rejects once
+   * it has ended.
    */
-  async<L extends Logits, Mode extends GradientMode = 'dense', const Names extends readonly RowMetric<M>[] = readonly []>(
+  async<
+    L extends Logits,
+    Mode extends GradientMode = 'dense',
+    const Names extends readonly RowMetric<M>[] = readonly [],
+  >(
     batch: LogitsBatch<L> & Needed<Need>,
     run?: RunOptions<L, Mode, Names>,
   ): Promise<LossResult<L, Mode, M, Names>>;
-  /** The same from hidden states and the output layer, without the logits ever being there: loss, metrics and the layer's gradients. */
+  /**
+   * The same from hidden states and the output layer, without the logits ever being there: loss,
+   * metrics and the layer's gradients.
+   */
   readonly fromHidden: FromHidden<M, Need>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
   fromLogps(batch: LogpsBatch & Needed<Need>, run?: LogpsRunOptions): LogpsResult<M>;
 }
 
 /** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
-export type Objective<M extends Method = Method, Need extends ReferenceNeed = NeedOf<M>> = ObjectiveCalls<M, Need> & {
+export type Objective<
+  M extends Method = Method,
+  Need extends ReferenceNeed = NeedOf<M>,
+> = ObjectiveCalls<M, Need> & {
   /** Its name. */
   readonly method: M;
   /** Temperature on the score. Undefined for `sft` only. */
@@ -104,17 +132,25 @@ export type Objective<M extends Method = Method, Need extends ReferenceNeed = Ne
 } & Readonly<Required<MethodOptions<M>>>;
 
 type Config<M extends Method, Free extends boolean> = M extends 'sft'
-  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<M, Free>
+  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<
+      M,
+      Free
+    >
   : M extends Method
-    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<M, Free>
+    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<
+        M,
+        Free
+      >
     : never;
 
 /**
  * Builds the loss of a direct alignment algorithm.
  *
  * @param method its name; `methods()` lists them with formulas and sources.
- * @param beta temperature on the score, a finite number > 0; the target scale for `ipo` and `cal_dpo`; ignored for `sft`.
- * @param normalize divide each sequence's log-probability, and the reference's, by its scored tokens; default: the method's
+ * @param beta temperature on the score, a finite number > 0; the target scale for `ipo` and
+ *   `cal_dpo`; ignored for `sft`.
+ * @param normalize divide each sequence's log-probability, and the reference's, by its scored
+ *   tokens; default: the method's
  *   original setting.
  * @param options those of the method; anything else is refused.
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION
@@ -123,7 +159,12 @@ type Config<M extends Method, Free extends boolean> = M extends 'sft'
  * const dpo = dirAlignLoss('dpo', 0.1);
  * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
  */
-export function dirAlignLoss(method: 'sft', beta?: number, normalize?: boolean, options?: MethodOptions<'sft'>): Objective<'sft'>;
+export function dirAlignLoss(
+  method: 'sft',
+  beta?: number,
+  normalize?: boolean,
+  options?: MethodOptions<'sft'>,
+): Objective<'sft'>;
 export function dirAlignLoss<M extends Method, Free extends boolean = false>(
   method: M,
   beta: number,
@@ -133,13 +174,31 @@ export function dirAlignLoss<M extends Method, Free extends boolean = false>(
 export function dirAlignLoss<M extends Method, Free extends boolean = false>(
   config: Config<M, Free>,
 ): Objective<M, NeedOf<M, Free>>;
-export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknown, options?: unknown): unknown {
+export function dirAlignLoss(
+  method: unknown,
+  beta?: unknown,
+  normalize?: unknown,
+  options?: unknown,
+): unknown {
   if (typeof method === 'object' && method !== null) {
     if (beta !== undefined || normalize !== undefined || options !== undefined) {
-      throw typeError('ERR_DIRALIGN_OPTION', 'dirAlignLoss: takes one object, or method, beta, normalize and options, not both');
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        'dirAlignLoss: takes one object, or method, beta, normalize and options, not both',
+      );
     }
-    checkObject('method', method, 'ERR_DIRALIGN_OPTION', 'a name, or an object with one and its settings');
-    const { method: name, beta: b, normalize: n, ...rest } = readAll(method, ['method', 'beta', 'normalize', ...optionNames]);
+    checkObject(
+      'method',
+      method,
+      'ERR_DIRALIGN_OPTION',
+      'a name, or an object with one and its settings',
+    );
+    const {
+      method: name,
+      beta: b,
+      normalize: n,
+      ...rest
+    } = readAll(method, ['method', 'beta', 'normalize', ...optionNames]);
     return build(resolveSettings(name, b, n, readAll(rest, [])));
   }
   if (options !== undefined) checkObject('options', options);
@@ -147,7 +206,9 @@ export function dirAlignLoss(method: unknown, beta?: unknown, normalize?: unknow
 }
 
 /** Of all methods. */
-const optionNames: ReadonlySet<string> = new Set(methods().flatMap((info) => Object.keys(info.options)));
+const optionNames: ReadonlySet<string> = new Set(
+  methods().flatMap((info) => Object.keys(info.options)),
+);
 
 function build(settings: Settings): unknown {
   const call = (batch: unknown, run: unknown): LossResult<Logits> => {
@@ -172,7 +233,16 @@ function build(settings: Settings): unknown {
 }
 
 const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
-const runKeys = ['gradient', 'inPlace', 'out', 'gradientScale', 'metrics', 'backend', 'threads', 'signal'] as const;
+const runKeys = [
+  'gradient',
+  'inPlace',
+  'out',
+  'gradientScale',
+  'metrics',
+  'backend',
+  'threads',
+  'signal',
+] as const;
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
 /** The options of a call, each read once. */
@@ -191,25 +261,49 @@ interface CheckedRun {
 function checkRun(run: RunOptions<Logits>): CheckedRun {
   const { gradient = 'dense', inPlace = false, out, backend = 'auto' } = run;
   if (!gradientModes.includes(gradient)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `gradient: ${describe(gradient)} is not one of 'dense', 'factored', 'none'`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `gradient: ${describe(gradient)} is not one of 'dense', 'factored', 'none'`,
+    );
   }
-  if (typeof inPlace !== 'boolean') throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${describe(inPlace)} is not a boolean`);
-  if (inPlace && out !== undefined) throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
+  if (typeof inPlace !== 'boolean')
+    throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${describe(inPlace)} is not a boolean`);
+  if (inPlace && out !== undefined)
+    throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
   if (gradient === 'none' && (inPlace || out !== undefined)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `${inPlace ? 'inPlace' : 'out'}: gradient is 'none', so there is nothing to write`,
+    );
   }
-  return { mode: gradient, gradientScale: checkGradientScale(run.gradientScale), backend: checkBackend(backend) };
+  return {
+    mode: gradient,
+    gradientScale: checkGradientScale(run.gradientScale),
+    backend: checkBackend(backend),
+  };
 }
 
 /** Everything that can be refused is refused here, but for the labels. */
-function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>): PreparedLoss<LossResult<Logits>> {
+function prepareLoss(
+  settings: Settings,
+  given: unknown,
+  run: RunOptions<Logits>,
+): PreparedLoss<LossResult<Logits>> {
   const batch = asLogitsBatch(readBatch(given));
   const { mode, gradientScale, backend } = checkRun(run);
   const { request: base, logits } = checkBatch(batch, run.threads, backend);
   const values = prepareValues(settings, base, batch, mode, run.metrics);
-  const rowScale = mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
+  const rowScale =
+    mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
   // Last: what fails before it has no memory of a device to free.
-  const { gradLogits, data, elements, discard } = prepareGradient(batch.logits, logits, base, mode, run, rowInputs(batch));
+  const { gradLogits, data, elements, discard } = prepareGradient(
+    batch.logits,
+    logits,
+    base,
+    mode,
+    run,
+    rowInputs(batch),
+  );
   const request = {
     ...values,
     layer: undefined,
@@ -218,7 +312,11 @@ function prepareLoss(settings: Settings, given: unknown, run: RunOptions<Logits>
     gradient: data && rawMemory(data),
     gradientElements: elements,
     gradientScale,
-    gradientIsFresh: base.target !== Target.device && gradLogits !== undefined && !run.inPlace && run.out === undefined,
+    gradientIsFresh:
+      base.target !== Target.device &&
+      gradLogits !== undefined &&
+      !run.inPlace &&
+      run.out === undefined,
     rowScale,
   };
   const result = (): LossResult<Logits> => {
@@ -276,9 +374,16 @@ function prepareGradient(
 
 function fromLogps(settings: Settings, given: unknown, run: unknown = {}): LogpsResult {
   checkObject('fromLogps', given, 'ERR_DIRALIGN_SHAPE', 'an object with logps and counts');
-  const batch = readProperties('batch', given, ['logps', 'counts', 'reference'], 'ERR_DIRALIGN_SHAPE');
+  const batch = readProperties(
+    'batch',
+    given,
+    ['logps', 'counts', 'reference'],
+    'ERR_DIRALIGN_SHAPE',
+  );
   checkObject('run', run);
-  const gradientScale = checkGradientScale(readProperties('run', run, ['gradientScale']).gradientScale);
+  const gradientScale = checkGradientScale(
+    readProperties('run', run, ['gradientScale']).gradientScale,
+  );
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
   checkSequences(sequences, settings.info.name !== 'sft');
@@ -335,25 +440,33 @@ function prepareLogps(given: unknown, givenOptions: unknown): PreparedLogps {
   const backend = checkBackend(options.backend ?? 'auto');
   if (isHidden(batch)) return prepareHiddenLogps(asHiddenBatch(batch), threads, backend, memory);
   if (memory !== undefined) {
-    throw typeError('ERR_DIRALIGN_OPTION', 'memory: logits take no workspace; it is for a batch of hidden states');
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      'memory: logits take no workspace; it is for a batch of hidden states',
+    );
   }
   return { batch: checkBatch(asLogitsBatch(batch), threads, backend).request, layer: undefined };
 }
 
 /**
- * Log-probability of each sequence, summed over its scored rows: how a reference model's numbers are made. The same kernel as
- * training, from logits as from hidden states, so that a policy equal to its reference has margins of exactly 0.
+ * Log-probability of each sequence, summed over its scored rows: how a reference model's numbers
+ * are made. The same kernel as training, from logits as from hidden states, so that a policy equal
+ * to its reference has margins of exactly 0.
  * @throws DirAlignError before anything is computed
  */
 export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): SequenceLogps {
   const prepared = prepareLogps(batch, options);
-  const request = { ...prepared, logps: allocate('logps', 'Float64Array', prepared.batch.sequences) };
+  const request = {
+    ...prepared,
+    logps: allocate('logps', 'Float64Array', prepared.batch.sequences),
+  };
   compute(request, () => native().sequenceLogps(request));
   return { logps: request.logps, counts: request.batch.counts };
 }
 
 /**
- * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats; all 0 on ignored rows.
+ * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats;
+ * all 0 on ignored rows.
  * @throws DirAlignError before anything is computed
  */
 export function tokenLogps(batch: AnyBatch, options: LogpsOptions = {}): TokenLogps {

@@ -18,7 +18,9 @@ const setups: readonly PresetSetup[] = [
   'math-qwen2.5-14b',
 ];
 
-function pick<T>(read: (info: ReturnType<typeof methods>[number]) => T | undefined): Readonly<Partial<Record<Method, T>>> {
+function pick<T>(
+  read: (info: ReturnType<typeof methods>[number]) => T | undefined,
+): Readonly<Partial<Record<Method, T>>> {
   const found: Partial<Record<Method, T>> = {};
   for (const info of methods()) {
     const value = read(info);
@@ -32,9 +34,9 @@ export const presets = Object.freeze({
   /** The beta values that were tried with Llama models. */
   grids: pick((info) => (info.betaGrid.length > 0 ? info.betaGrid : undefined)),
   /** The best learning rate and beta, per setup and method. */
-  best: Object.freeze(Object.fromEntries(setups.map((setup) => [setup, pick((info) => info.best[setup])]))) as Readonly<
-    Record<PresetSetup, Readonly<Partial<Record<Method, BestSetting>>>>
-  >,
+  best: Object.freeze(
+    Object.fromEntries(setups.map((setup) => [setup, pick((info) => info.best[setup])])),
+  ) as Readonly<Record<PresetSetup, Readonly<Partial<Record<Method, BestSetting>>>>>,
   /** What was the same everywhere. */
   recipe: Object.freeze({
     /** By its name. */

@@ -1,10 +1,11 @@
 /**
- * Every objective in float64, from logits, by definition: what `diralign verify` and the tests hold the native code to.
+ * Every objective in float64, from logits, by definition: what `diralign verify` and the tests hold
+ * the native code to.
  *
- * Slow on purpose, and independent: nothing is shared with the native code or its catalogue. No derivative of an objective
- * is written down here. A loss is a function of two dual numbers, the log-probabilities of a chosen and a rejected
- * sequence, and its gradient is what the chain rule makes of that function (`Dual`), or what differences of the loss say
- * (`finiteDifference`).
+ * Slow on purpose, and independent: nothing is shared with the native code or its catalogue. No
+ * derivative of an objective is written down here. A loss is a function of two dual numbers, the
+ * log-probabilities of a chosen and a rejected sequence, and its gradient is what the chain rule
+ * makes of that function (`Dual`), or what differences of the loss say (`finiteDifference`).
  */
 import { rangeError, typeError } from './errors.js';
 import { Wide } from './wide.js';
@@ -45,7 +46,10 @@ export type ReferenceMethod =
   | 'r_dpo'
   | 'dpop';
 
-/** The settings `dirAlignLoss` takes. An option left out has the method's default; one without a meaning is an error. */
+/**
+ * The settings `dirAlignLoss` takes. An option left out has the method's default; one without a
+ * meaning is an error.
+ */
 export interface ReferenceConfig {
   /** Whose loss. */
   readonly method: ReferenceMethod;
@@ -87,7 +91,10 @@ export interface ReferenceResult {
   readonly logps: Float64Array;
   /** Per sequence: scored rows. */
   readonly counts: Int32Array;
-  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
+  /**
+   * Per sequence: beta times the log-ratio (the log-probability without a reference), per token
+   * where `normalize` is true.
+   */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term (`sftWeight`) left out. */
   readonly coefficients: Float64Array;
@@ -117,7 +124,10 @@ export interface ReferenceLogpsResult {
   readonly loss: number;
   /** Per pair; per sequence for `sft`. */
   readonly losses: Float64Array;
-  /** Per sequence: beta times the log-ratio (the log-probability without a reference), per token where `normalize` is true. */
+  /**
+   * Per sequence: beta times the log-ratio (the log-probability without a reference), per token
+   * where `normalize` is true.
+   */
   readonly rewards: Float64Array;
   /** dLoss/dlogps per sequence, the likelihood term included. */
   readonly gradLogps: Float64Array;
@@ -128,7 +138,7 @@ function at<T>(array: ArrayLike<T>, index: number): T {
   return array[index] as T;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Numbers
 
 /** Bits of a bfloat16 to its value: the upper half of a float32. */
@@ -137,7 +147,9 @@ export function decodeBfloat16(bits: number): number {
   const exponent = (bits >> 7) & 0xff;
   const fraction = (bits & 0x7f) / 128;
   if (exponent === 255) return fraction === 0 ? sign * Infinity : NaN;
-  return exponent === 0 ? sign * fraction * 2 ** -126 : sign * (1 + fraction) * 2 ** (exponent - 127);
+  return exponent === 0
+    ? sign * fraction * 2 ** -126
+    : sign * (1 + fraction) * 2 ** (exponent - 127);
 }
 
 /** Bits of an IEEE binary16 to its value. */
@@ -149,13 +161,17 @@ export function decodeFloat16(bits: number): number {
   return exponent === 0 ? sign * fraction * 2 ** -14 : sign * (1 + fraction) * 2 ** (exponent - 15);
 }
 
-/** A sum whose error does not grow with the number of terms: what each addition rounds away is kept (Neumaier). */
+/**
+ * A sum whose error does not grow with the number of terms: what each addition rounds away is kept
+ * (Neumaier).
+ */
 class Sum {
   private total = 0;
   private lost = 0;
   add(term: number): void {
     const next = this.total + term;
-    const [large, small] = Math.abs(this.total) >= Math.abs(term) ? [this.total, term] : [term, this.total];
+    const [large, small] =
+      Math.abs(this.total) >= Math.abs(term) ? [this.total, term] : [term, this.total];
     // Infinities have nothing to lose, and Infinity - Infinity would make a NaN of them.
     if (Number.isFinite(next)) this.lost += large - next + small;
     this.total = next;
@@ -177,14 +193,15 @@ function mean(values: ArrayLike<number>): number {
   return sum(values.length, (index) => at(values, index)) / values.length;
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Dual numbers
 
 /**
- * A value with its derivatives in the log-probabilities of one chosen and one rejected sequence. Two derivatives are
- * enough, because every term of every objective, the order statistics of `aot` included, joins one chosen sequence to one
- * rejected one. All three have exponents without end (`Wide`): an exponential score of a log-ratio of -1000 is e^1000, and its slope meets a
- * sigmoid of minus that.
+ * A value with its derivatives in the log-probabilities of one chosen and one rejected sequence.
+ * Two derivatives are enough, because every term of every objective, the order statistics of `aot`
+ * included, joins one chosen sequence to one rejected one. All three have exponents without end
+ * (`Wide`): an exponential score of a log-ratio of -1000 is e^1000, and its slope meets a sigmoid
+ * of minus that.
  */
 export class Dual {
   /** The value, of any size. */
@@ -215,12 +232,21 @@ export class Dual {
 
   /** f(this), given f and f' at the value. A derivative of 0 stays 0 even where f' is infinite. */
   map(value: number | Wide, slope: number | Wide): Dual {
-    return new Dual(value, times(this.byChosen, Wide.of(slope)), times(this.byRejected, Wide.of(slope)));
+    return new Dual(
+      value,
+      times(this.byChosen, Wide.of(slope)),
+      times(this.byRejected, Wide.of(slope)),
+    );
   }
   /** this + other. */
   plus(other: Dual | number): Dual {
-    if (typeof other === 'number') return new Dual(this.wide.plus(Wide.of(other)), this.byChosen, this.byRejected);
-    return new Dual(this.wide.plus(other.wide), this.byChosen.plus(other.byChosen), this.byRejected.plus(other.byRejected));
+    if (typeof other === 'number')
+      return new Dual(this.wide.plus(Wide.of(other)), this.byChosen, this.byRejected);
+    return new Dual(
+      this.wide.plus(other.wide),
+      this.byChosen.plus(other.byChosen),
+      this.byRejected.plus(other.byRejected),
+    );
   }
   /** this - other. */
   minus(other: Dual | number): Dual {
@@ -245,7 +271,10 @@ export class Dual {
   }
 }
 
-/** derivative * slope, where a derivative of 0 means "does not depend on it" and outweighs any slope. */
+/**
+ * derivative * slope, where a derivative of 0 means "does not depend on it" and outweighs any
+ * slope.
+ */
 function times(derivative: Wide, slope: Wide): Wide {
   return derivative.isZero ? derivative : derivative.times(slope);
 }
@@ -293,27 +322,31 @@ export function relu(x: Dual): Dual {
 }
 
 /**
- * log(1 - e^a) for a < 0; derivative -e^a / (1 - e^a) = -1 / (e^-a - 1). Where e^a is above 1/2 the rest comes from expm1, and
- * below it the logarithm from log1p: no digit is lost to the 1.
+ * log(1 - e^a) for a < 0; derivative -e^a / (1 - e^a) = -1 / (e^-a - 1). Where e^a is above 1/2 the
+ * rest comes from expm1, and below it the logarithm from log1p: no digit is lost to the 1.
  */
 export function log1mexp(a: Dual): Dual {
-  const value = a.value > -Math.LN2 ? Math.log(-Math.expm1(a.value)) : Math.log1p(-Math.exp(a.value));
+  const value =
+    a.value > -Math.LN2 ? Math.log(-Math.expm1(a.value)) : Math.log1p(-Math.exp(a.value));
   return a.map(value, -1 / Math.expm1(-a.value));
 }
 
-/** Where a sequence is certain (a = 0) its odds are infinite; this nearest thing to certainty keeps them finite. */
+/**
+ * Where a sequence is certain (a = 0) its odds are infinite; this nearest thing to certainty keeps
+ * them finite.
+ */
 const certainty = -1e-37;
 
 /**
- * o(a) = a - log(1 - e^a), the log-odds of e^a; derivative 1 / (1 - e^a). Value and derivative are those at the clamped a: the
- * derivative is not set to 0.
+ * o(a) = a - log(1 - e^a), the log-odds of e^a; derivative 1 / (1 - e^a). Value and derivative are
+ * those at the clamped a: the derivative is not set to 0.
  */
 export function logOdds(a: Dual): Dual {
   const clamped = new Dual(a.value > certainty ? certainty : a.value, a.byChosen, a.byRejected);
   return clamped.map(clamped.value - log1mexp(clamped).value, -1 / Math.expm1(clamped.value));
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Objectives: functions of the log-probabilities of a chosen and a rejected sequence
 
 /** One sequence of a pair, as a loss sees it. */
@@ -372,10 +405,14 @@ const scored = { ...likelihood, referenceFree: false } as const;
 
 /** An objective whose batch loss is the mean over its pairs. */
 function pairs(loss: PairLoss): BatchLoss {
-  return (chosen, rejected) => chosen.map((side, i) => ({ loss: loss(side, at(rejected, i)), chosen: i, rejected: i }));
+  return (chosen, rejected) =>
+    chosen.map((side, i) => ({ loss: loss(side, at(rejected, i)), chosen: i, rejected: i }));
 }
 
-/** (1 - e) sp(-u) + e sp(u): the logistic loss of a margin u whose label is wrong with probability e. */
+/**
+ * (1 - e) sp(-u) + e sp(u): the logistic loss of a margin u whose label is wrong with probability
+ * e.
+ */
 function smoothed(u: Dual, e: number): Dual {
   const right = softplus(u.negated()).times(1 - e);
   return e === 0 ? right : right.plus(softplus(u).times(e));
@@ -389,10 +426,14 @@ function margin(chosen: Side, rejected: Side): Dual {
 /** (r_w - t)^2 + (r_l + t)^2 with t = 1 / (2 beta). */
 function calibration(beta: number): PairLoss {
   const target = 1 / (2 * beta);
-  return (chosen, rejected) => chosen.ratio.minus(target).squared().plus(rejected.ratio.plus(target).squared());
+  return (chosen, rejected) =>
+    chosen.ratio.minus(target).squared().plus(rejected.ratio.plus(target).squared());
 }
 
-/** h without what rounding r_w and r_l took from it, where both have one divisor: e^1000 would make a margin of that. */
+/**
+ * h without what rounding r_w and r_l took from it, where both have one divisor: e^1000 would make
+ * a margin of that.
+ */
 function exactMargin(chosen: Side, rejected: Side): Dual {
   const rounded = margin(chosen, rejected);
   if (chosen.divisor !== rejected.divisor) return rounded;
@@ -402,8 +443,8 @@ function exactMargin(chosen: Side, rejected: Side): Dual {
 }
 
 /**
- * The margin s(r_w) - s(r_l) of the scores of an f-divergence: r (reverse KL), -e^-r (forward KL), log sg(r) (Jensen-Shannon),
- * (1 - e^(-alpha r)) / alpha, whose limit at alpha = 0 is r.
+ * The margin s(r_w) - s(r_l) of the scores of an f-divergence: r (reverse KL), -e^-r (forward KL),
+ * log sg(r) (Jensen-Shannon), (1 - e^(-alpha r)) / alpha, whose limit at alpha = 0 is r.
  */
 function divergenceMargin(divergence: Options['divergence'], alpha: number): PairLoss {
   switch (divergence) {
@@ -426,7 +467,8 @@ function saturating(x: Dual, alpha: number): Dual {
 /**
  * s(r_w) - s(r_l) for the score above. The value is that of
  *
- *   e^(-alpha r_l) (1 - e^(-alpha h)) / alpha,   or, with the larger exponential in front,   -e^(-alpha r_w) (1 - e^(alpha h)) / alpha,
+ *   e^(-alpha r_l) (1 - e^(-alpha h)) / alpha,   or, with the larger exponential in front,
+ *   -e^(-alpha r_w) (1 - e^(alpha h)) / alpha,
  *
  * which has digits that the two scores have lost.
  */
@@ -442,7 +484,10 @@ function saturatingMargin(alpha: number): PairLoss {
   };
 }
 
-/** Positions of the values in ascending order; equal values keep the order of their pairs, NaN comes last. */
+/**
+ * Positions of the values in ascending order; equal values keep the order of their pairs, NaN comes
+ * last.
+ */
 function ascending(values: readonly number[]): number[] {
   const rank = (x: number): number => (Number.isNaN(x) ? 1 : 0);
   return values
@@ -455,7 +500,12 @@ function ascending(values: readonly number[]): number[] {
 
 const definitions: Readonly<Record<ReferenceMethod, Method>> = {
   // Its loss is the likelihood term itself, whatever the number of sequences: see `likelihoodTerm`.
-  sft: { normalize: true, reference: false, options: { sftReduction: 'sequence' }, loss: () => () => [] },
+  sft: {
+    normalize: true,
+    reference: false,
+    options: { sftReduction: 'sequence' },
+    loss: () => () => [],
+  },
 
   // sp(-beta (s(r_w) - s(r_l))), smoothed
   dpo: {
@@ -493,7 +543,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     normalize: true,
     reference: false,
     options: { ...likelihood, lambda: 1 },
-    loss: (beta, { lambda }) => pairs((w, l) => softplus(w.odds.minus(l.odds).times(-beta)).times(lambda)),
+    loss: (beta, { lambda }) =>
+      pairs((w, l) => softplus(w.odds.minus(l.odds).times(-beta)).times(lambda)),
   },
 
   // lambda (sp(-beta o_w) + sp(beta o_l))
@@ -513,7 +564,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
   apo_zero: {
     ...withReference,
     options: scored,
-    loss: (beta) => pairs((w, l) => sigmoid(w.ratio.times(-beta)).plus(sigmoid(l.ratio.times(beta)))),
+    loss: (beta) =>
+      pairs((w, l) => sigmoid(w.ratio.times(-beta)).plus(sigmoid(l.ratio.times(beta)))),
   },
 
   // sp(-beta r_w) + (sp(beta r_w) + sp(beta r_l)) / 2
@@ -532,7 +584,9 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     ...withReference,
     options: { ...scored, calibrationWeight: 1 },
     loss: (beta, { calibrationWeight }) =>
-      pairs((w, l) => softplus(margin(w, l).negated()).plus(calibration(beta)(w, l).times(calibrationWeight))),
+      pairs((w, l) =>
+        softplus(margin(w, l).negated()).plus(calibration(beta)(w, l).times(calibrationWeight)),
+      ),
   },
 
   // max(0, 1 - beta h)
@@ -554,7 +608,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
       }),
   },
 
-  // q (log q - log(1 - e)) + (1 - q) (log(1 - q) - log e), q = sg(beta h): KL from (q, 1 - q) to (1 - e, e)
+  // q (log q - log(1 - e)) + (1 - q) (log(1 - q) - log e), q = sg(beta h): KL from (q, 1 - q) to (1
+  // - e, e)
   exo_pair: {
     ...withReference,
     options: { ...scored, labelSmoothing: 0.001 },
@@ -570,13 +625,15 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
   bco_pair: {
     ...withReference,
     options: scored,
-    loss: (beta) => pairs((w, l) => softplus(w.ratio.times(-beta)).plus(softplus(l.ratio.times(beta)))),
+    loss: (beta) =>
+      pairs((w, l) => softplus(w.ratio.times(-beta)).plus(softplus(l.ratio.times(beta)))),
   },
 
   // (r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2
   sppo_hard: { ...withReference, options: scored, loss: (beta) => pairs(calibration(beta)) },
 
-  // sp(-beta D_i), smoothed, D_i the difference of the i-th smallest S_w - S_l and the i-th smallest R_w - R_l
+  // sp(-beta D_i), smoothed, D_i the difference of the i-th smallest S_w - S_l and the i-th
+  // smallest R_w - R_l
   aot: {
     ...withReference,
     options: { ...scored, labelSmoothing: 0 },
@@ -615,7 +672,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     },
   },
 
-  // (1 - m) sp(-u) + m e^-u, m = sg(u / tau), u = beta h; m e^-u is one exponential, which does not overflow for tau < 1
+  // (1 - m) sp(-u) + m e^-u, m = sg(u / tau), u = beta h; m e^-u is one exponential, which does not
+  // overflow for tau < 1
   discopop: {
     ...withReference,
     options: { ...scored, tau: 0.05 },
@@ -627,12 +685,13 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
       }),
   },
 
-  // sg(beta r_w) + 1 - sg(beta h). Its derivative by r_w is a difference of slopes that may agree in most of their digits: what is left
-  // of it is good to 2^-53 of them, and not of itself.
+  // sg(beta r_w) + 1 - sg(beta h). Its derivative by r_w is a difference of slopes that may agree
+  // in most of their digits: what is left of it is good to 2^-53 of them, and not of itself.
   apo_down: {
     ...withReference,
     options: scored,
-    loss: (beta) => pairs((w, l) => sigmoid(w.ratio.times(beta)).plus(sigmoid(margin(w, l).times(-beta)))),
+    loss: (beta) =>
+      pairs((w, l) => sigmoid(w.ratio.times(beta)).plus(sigmoid(margin(w, l).times(-beta)))),
   },
 
   // sp(-beta (S_w - S_l)), smoothed
@@ -640,7 +699,8 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     normalize: false,
     reference: false,
     options: { ...likelihood, labelSmoothing: 0 },
-    loss: (beta, { labelSmoothing }) => pairs((w, l) => smoothed(w.policy.minus(l.policy).times(beta), labelSmoothing)),
+    loss: (beta, { labelSmoothing }) =>
+      pairs((w, l) => smoothed(w.policy.minus(l.policy).times(beta), labelSmoothing)),
   },
 
   // sp(-(R_w - R_l - gamma)), smoothed, R = beta (1 - e^(-alpha a)) / alpha
@@ -673,11 +733,13 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     ...withReference,
     options: { ...scored, penalty: 50 },
     loss: (beta, { penalty }) =>
-      pairs((w, l) => softplus(margin(w, l).minus(relu(w.ratio.negated()).times(penalty)).times(-beta))),
+      pairs((w, l) =>
+        softplus(margin(w, l).minus(relu(w.ratio.negated()).times(penalty)).times(-beta)),
+      ),
   },
 };
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // From sequence log-probabilities
 
 interface Resolved {
@@ -698,11 +760,15 @@ function resolve(config: ReferenceConfig): Resolved {
   const options: Record<string, unknown> = { ...definition.options };
   for (const [name, value] of Object.entries<unknown>(given)) {
     if (value === undefined) continue;
-    if (!Object.hasOwn(options, name)) throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${method}' has no such option.`);
+    if (!Object.hasOwn(options, name))
+      throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${method}' has no such option.`);
     options[name] = value;
   }
   if (method !== 'sft' && !(beta !== undefined && beta > 0 && Number.isFinite(beta))) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${String(beta)}; expected a finite number above 0.`);
+    throw rangeError(
+      'ERR_DIRALIGN_OPTION',
+      `beta: ${String(beta)}; expected a finite number above 0.`,
+    );
   }
   const resolved = options as unknown as Options;
   // The likelihood objective has no temperature: its rewards are plain log-probabilities.
@@ -724,12 +790,12 @@ interface Likelihood {
 }
 
 /**
- * Negative log-likelihood of the first `sequences` sequences, one number per sequence whose mean is the term of the loss, and the
- * factor f of each: nll_i = -f_i S_i.
+ * Negative log-likelihood of the first `sequences` sequences, one number per sequence whose mean is
+ * the term of the loss, and the factor f of each: nll_i = -f_i S_i.
  *
- * 'sequence': f_i = 1 / max(L_i, 1) where the objective normalises, 1 where it does not.
- * 'token': sum(S) / sum(L). For `sft` it is split into the sequences' shares, f_i = sequences / sum(L); beside an alignment
- * term every pair carries the whole of it.
+ * 'sequence': f_i = 1 / max(L_i, 1) where the objective normalises, 1 where it does not. 'token':
+ * sum(S) / sum(L). For `sft` it is split into the sequences' shares, f_i = sequences / sum(L);
+ * beside an alignment term every pair carries the whole of it.
  */
 function likelihoodTerm(settings: Resolved, sequences: number, { logps, counts }: Likelihood) {
   const tokens = Math.max(
@@ -740,7 +806,9 @@ function likelihoodTerm(settings: Resolved, sequences: number, { logps, counts }
     if (settings.options.sftReduction === 'token') return sequences / tokens;
     return settings.normalize ? 1 / Math.max(1, at(counts, i)) : 1;
   });
-  const nll = Float64Array.from({ length: sequences }, (_, i) => (at(counts, i) === 0 ? 0 : -at(logps, i) * at(factors, i)));
+  const nll = Float64Array.from({ length: sequences }, (_, i) =>
+    at(counts, i) === 0 ? 0 : -at(logps, i) * at(factors, i),
+  );
   if (settings.options.sftReduction === 'token' && settings.method !== 'sft') nll.fill(mean(nll));
   return { factors, nll };
 }
@@ -750,7 +818,10 @@ interface Scores {
   readonly losses: Float64Array;
   readonly rewards: Float64Array;
   readonly coefficients: Float64Array;
-  /** Per sequence: dLoss/dS of the likelihood term, S being the sum over its own labels. Nothing for `sft`. */
+  /**
+   * Per sequence: dLoss/dS of the likelihood term, S being the sum over its own labels. Nothing for
+   * `sft`.
+   */
   readonly likelihood: Float64Array;
 }
 
@@ -760,32 +831,47 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
   const { beta, normalize, options } = settings;
   const sequences = logps.length;
   if (counts.length !== sequences) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${counts.length} of them; expected ${sequences}, one per sequence.`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `counts: ${counts.length} of them; expected ${sequences}, one per sequence.`,
+    );
   }
   const ratios = settings.usesReference ? reference : undefined;
   if (settings.usesReference && ratios?.length !== sequences) {
     const given = ratios === undefined ? 'missing' : `${ratios.length} numbers`;
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `reference: ${given}; '${settings.method}' needs one per sequence, ${sequences}.`);
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `reference: ${given}; '${settings.method}' needs one per sequence, ${sequences}.`,
+    );
   }
 
-  // A sequence without scored tokens has score 0 that depends on nothing, whatever the reference says.
+  // A sequence without scored tokens has score 0 that depends on nothing, whatever the reference
+  // says.
   const empty = (b: number): boolean => at(counts, b) === 0;
   const divisor = (b: number): number => (normalize ? Math.max(1, at(counts, b)) : 1);
   const policySum = (b: number): number => (empty(b) ? 0 : at(logps, b));
-  const referenceSum = (b: number): number => (empty(b) || ratios === undefined ? 0 : at(ratios, b));
+  const referenceSum = (b: number): number =>
+    empty(b) || ratios === undefined ? 0 : at(ratios, b);
 
-  const rewards = Float64Array.from(logps, (_, b) => (beta * (policySum(b) - referenceSum(b))) / divisor(b));
+  const rewards = Float64Array.from(
+    logps,
+    (_, b) => (beta * (policySum(b) - referenceSum(b))) / divisor(b),
+  );
   const coefficients = new Float64Array(sequences);
   const likelihood = new Float64Array(sequences);
 
   if (settings.method === 'sft') {
     const { factors, nll } = likelihoodTerm(settings, sequences, { logps, counts });
-    for (let b = 0; b < sequences; b++) if (!empty(b)) coefficients[b] = -at(factors, b) / sequences;
+    for (let b = 0; b < sequences; b++)
+      if (!empty(b)) coefficients[b] = -at(factors, b) / sequences;
     return { loss: mean(nll), losses: nll, rewards, coefficients, likelihood };
   }
 
   if (sequences % 2 !== 0) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `logps: ${sequences} sequences; expected an even number, chosen then rejected.`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `logps: ${sequences} sequences; expected an even number, chosen then rejected.`,
+    );
   }
   const count = sequences / 2;
 
@@ -824,12 +910,15 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
 }
 
 /** The objective of sequence log-probabilities, and its gradient in them. */
-export function referenceFromLogps(config: ReferenceConfig, batch: LogpsBatch): ReferenceLogpsResult {
+export function referenceFromLogps(
+  config: ReferenceConfig,
+  batch: LogpsBatch,
+): ReferenceLogpsResult {
   const { loss, losses, rewards, coefficients, likelihood } = score(resolve(config), batch);
   return { loss, losses, rewards, gradLogps: coefficients.map((c, b) => c + at(likelihood, b)) };
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // From logits
 
 /** A batch as [rows, vocab] numbers in sequences of rows. */
@@ -843,7 +932,11 @@ interface Rows {
   readonly ignoreIndex: number;
 }
 
-function reader(name: string, data: ReferenceBatch['logits'], given: Dtype | undefined): (index: number) => number {
+function reader(
+  name: string,
+  data: ReferenceBatch['logits'],
+  given: Dtype | undefined,
+): (index: number) => number {
   const numbers = data as unknown as ArrayLike<number>;
   const dtypes: Record<string, Dtype | 'float64' | undefined> = {
     Float64Array: 'float64',
@@ -853,7 +946,10 @@ function reader(name: string, data: ReferenceBatch['logits'], given: Dtype | und
   };
   const dtype = dtypes[data[Symbol.toStringTag]];
   if (dtype === undefined || (data instanceof Uint16Array && dtype === 'float32')) {
-    throw typeError('ERR_DIRALIGN_DTYPE', `${name}: a ${data[Symbol.toStringTag]} of dtype ${String(given)}.`);
+    throw typeError(
+      'ERR_DIRALIGN_DTYPE',
+      `${name}: a ${data[Symbol.toStringTag]} of dtype ${String(given)}.`,
+    );
   }
   if (!(data instanceof Uint16Array)) return (index) => at(numbers, index);
   const decode = dtype === 'float16' ? decodeFloat16 : decodeBfloat16;
@@ -868,12 +964,21 @@ function outline(batch: BatchRows): Omit<Rows, 'logit'> {
   const sequences = shape.length === 2 ? (offsets?.length ?? 0) - 1 : shape[0];
   const offset = (b: number): number => (shape.length === 2 ? (offsets?.[b] ?? NaN) : b * shape[1]);
   if (packed ? offset(0) !== 0 || offset(sequences) !== rows : offsets !== undefined) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `offsets: expected ${packed ? `from 0 to ${rows}` : 'none, the batch being padded'}.`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `offsets: expected ${packed ? `from 0 to ${rows}` : 'none, the batch being padded'}.`,
+    );
   }
-  for (const [name, given] of [['labels', labels] as const, ['sftLabels', batch.sftLabels] as const]) {
+  for (const [name, given] of [
+    ['labels', labels] as const,
+    ['sftLabels', batch.sftLabels] as const,
+  ]) {
     if (given === undefined) continue;
-    if (given.length !== rows) throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: ${given.length} of them; expected ${rows}.`);
-    const outside = given.findIndex((label) => label !== ignoreIndex && !(label >= 0 && label < vocab));
+    if (given.length !== rows)
+      throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: ${given.length} of them; expected ${rows}.`);
+    const outside = given.findIndex(
+      (label) => label !== ignoreIndex && !(label >= 0 && label < vocab),
+    );
     if (outside >= 0) {
       throw rangeError(
         'ERR_DIRALIGN_LABEL',
@@ -889,7 +994,10 @@ function view(batch: ReferenceBatch): Rows {
   const { logits, dtype, rowStride = rows.vocab } = batch;
   const needed = rows.rows === 0 ? 0 : (rows.rows - 1) * rowStride + rows.vocab;
   if (rowStride < rows.vocab || logits.length < needed) {
-    throw rangeError('ERR_DIRALIGN_SHAPE', `logits: ${logits.length} elements; expected at least ${needed}.`);
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `logits: ${logits.length} elements; expected at least ${needed}.`,
+    );
   }
   const element = reader('logits', logits, dtype);
   return { ...rows, logit: (row, v) => element(row * rowStride + v) };
@@ -908,9 +1016,12 @@ interface Row {
  * With m the largest logit, e_v = exp(z_v - m) and `rest` the sum of e over all v but the label y:
  *
  *   p_v = e_v / (rest + e_y),   1 - p_y = rest / (rest + e_y),
- *   log p_y = -log1p(rest) where y is the largest, so that a label near certainty keeps the digits of 1 - p_y;
- *   log p_y = (z_y - m) - log1p(others) elsewhere, `others` the sum over all v but one of the largest;
- *   entropy = sum_v p_v (log1p(others) - (z_v - m)), a sum without cancellation; p_v = 0 contributes 0.
+ *   log p_y = -log1p(rest) where y is the largest, so that a label near certainty keeps the digits
+ *   of 1 - p_y;
+ *   log p_y = (z_y - m) - log1p(others) elsewhere, `others` the sum over all v but one of the
+ *   largest;
+ *   entropy = sum_v p_v (log1p(others) - (z_v - m)), a sum without cancellation; p_v = 0
+ *   contributes 0.
  *
  * A row that holds a NaN or a +inf, or nothing but -inf, has no softmax: all of it is NaN.
  */
@@ -933,7 +1044,9 @@ function softmaxRow(batch: Rows, row: number, label: number): Row {
   return {
     logp: logit(row, label) - max - logTotal,
     logsumexp: max + logTotal,
-    entropy: sum(vocab, (v) => (at(e, v) === 0 ? 0 : (at(e, v) / total) * (logTotal - (logit(row, v) - max)))),
+    entropy: sum(vocab, (v) =>
+      at(e, v) === 0 ? 0 : (at(e, v) / total) * (logTotal - (logit(row, v) - max)),
+    ),
     gradient: e.map((ev, v) => (v === label ? rest : -ev) / total),
   };
 }
@@ -977,8 +1090,9 @@ export function referenceTokenLogps(batch: ReferenceBatch): TokenLogps {
 }
 
 /**
- * The objective of a batch of logits and its gradient: row t of sequence b gets
- * (dLoss/dS_b) (onehot(y_t) - softmax(z_t)), and for a chosen sequence the likelihood term's share likewise with its own labels.
+ * The objective of a batch of logits and its gradient: row t of sequence b gets (dLoss/dS_b)
+ * (onehot(y_t) - softmax(z_t)), and for a chosen sequence the likelihood term's share likewise with
+ * its own labels.
  */
 export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): ReferenceResult {
   const settings = resolve(config);
@@ -993,7 +1107,11 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
   const { logps, counts } = sumRows(rows, labels);
   const separate = sftLabels === undefined ? undefined : sumRows(rows, sftLabels);
   const sequenceBatch: LogpsBatch = { logps, counts, ...(reference && { reference }) };
-  const { loss, losses, rewards, coefficients, likelihood } = score(settings, sequenceBatch, separate);
+  const { loss, losses, rewards, coefficients, likelihood } = score(
+    settings,
+    sequenceBatch,
+    separate,
+  );
 
   const gradLogits = new Float64Array(rows.rows * rows.vocab);
   const addRows = (b: number, targets: Int32Array, coefficient: number): void => {
@@ -1018,7 +1136,7 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
   return { loss, losses, logps, counts, rewards, coefficients, gradLogits };
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // From hidden states
 
 /** An output layer in float64. */
@@ -1029,7 +1147,9 @@ export interface ReferenceLayer {
   readonly hidden: Float64Array;
   /** [vocab, hiddenSize]. */
   readonly weight: Float64Array;
-  /** The batch by its logits; rows that no term scores are NaN, whatever their hidden states are. */
+  /**
+   * The batch by its logits; rows that no term scores are NaN, whatever their hidden states are.
+   */
   readonly batch: Omit<LogitsBatch, 'logits'> & {
     /** [rows, vocab]. */
     readonly logits: Float64Array;
@@ -1048,11 +1168,13 @@ export function referenceLayer(given: HiddenBatch): ReferenceLayer {
     ['weight', weight.length, vocab * hiddenSize],
     ['bias', bias?.length ?? vocab, vocab],
   ] as const) {
-    if (length !== expected) throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: ${length} elements; expected ${expected}.`);
+    if (length !== expected)
+      throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: ${length} elements; expected ${expected}.`);
   }
   const { labels, sftLabels } = batch;
   const isScored = (row: number): boolean =>
-    at(labels, row) !== ignoreIndex || (sftLabels !== undefined && at(sftLabels, row) !== ignoreIndex);
+    at(labels, row) !== ignoreIndex ||
+    (sftLabels !== undefined && at(sftLabels, row) !== ignoreIndex);
   const values = (name: string, data: LogitsArray): Float64Array => {
     const element = reader(name, data, dtype);
     return Float64Array.from({ length: data.length }, (_, i) => element(i));
@@ -1064,7 +1186,8 @@ export function referenceLayer(given: HiddenBatch): ReferenceLayer {
     if (!isScored(row)) continue;
     for (let v = 0; v < vocab; v++) {
       let total = biases ? at(biases, v) : 0;
-      for (let k = 0; k < hiddenSize; k++) total += at(states, row * hiddenSize + k) * at(weights, v * hiddenSize + k);
+      for (let k = 0; k < hiddenSize; k++)
+        total += at(states, row * hiddenSize + k) * at(weights, v * hiddenSize + k);
       logits[row * vocab + v] = total;
     }
   }
@@ -1072,11 +1195,16 @@ export function referenceLayer(given: HiddenBatch): ReferenceLayer {
 }
 
 /**
- * The objective of a batch of hidden states. With G the gradient of the logits, the chain rule gives
+ * The objective of a batch of hidden states. With G the gradient of the logits, the chain rule
+ * gives
  *
- *   dLoss/dhidden = G weight,   dLoss/dweight = transposed(G) hidden,   dLoss/dbias = the sum of the rows of G.
+ *   dLoss/dhidden = G weight,   dLoss/dweight = transposed(G) hidden,
+ *   dLoss/dbias = the sum of the rows of G.
  */
-export function referenceHiddenLoss(config: ReferenceConfig, given: HiddenBatch): ReferenceHiddenResult {
+export function referenceHiddenLoss(
+  config: ReferenceConfig,
+  given: HiddenBatch,
+): ReferenceHiddenResult {
   const { hiddenSize, hidden, weight, batch, isScored } = referenceLayer(given);
   const result = referenceLoss(config, batch);
   const { rows, vocab } = outline(batch);
@@ -1100,7 +1228,7 @@ export function referenceHiddenLoss(config: ReferenceConfig, given: HiddenBatch)
   return { ...result, gradHidden, gradWeight, gradBias };
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Finite differences
 
 /** A gradient by differences of the function: what {@link finiteDifference} gives. */
@@ -1117,16 +1245,22 @@ interface Estimate {
 }
 
 /**
- * f'(0) from values of f alone. Central differences D(h) = (f(h) - f(-h)) / (2 h) have errors in h^2, h^4, ...; halving h and
- * eliminating one power after the other,
+ * f'(0) from values of f alone. Central differences D(h) = (f(h) - f(-h)) / (2 h) have errors in
+ * h^2, h^4, ...; halving h and eliminating one power after the other,
  *
  *   D[j][k] = D[j][k-1] + (D[j][k-1] - D[j-1][k-1]) / (4^k - 1),
  *
- * leaves them far below those of any single step (Richardson). One-sided differences (f(0) - f(-h)) / h have errors in all powers
- * of h: 2^k in place of 4^k. The entry of the table is taken that differs least from those it was made of, but no difference is
- * believed beyond what the rounding of f leaves of it: where f does not move at all, zeros agree perfectly.
+ * leaves them far below those of any single step (Richardson). One-sided differences (f(0) - f(-h))
+ * / h have errors in all powers of h: 2^k in place of 4^k. The entry of the table is taken that
+ * differs least from those it was made of, but no difference is believed beyond what the rounding
+ * of f leaves of it: where f does not move at all, zeros agree perfectly.
  */
-function richardson(f: (step: number) => number, largest: number, central: boolean, levels: number): Estimate {
+function richardson(
+  f: (step: number) => number,
+  largest: number,
+  central: boolean,
+  levels: number,
+): Estimate {
   let best: Estimate = { slope: NaN, error: Infinity };
   let previous: number[] = [];
   for (let level = 0, h = largest; level < levels; level++, h /= 2) {
@@ -1146,9 +1280,10 @@ function richardson(f: (step: number) => number, largest: number, central: boole
 }
 
 /**
- * The gradient of f at x by differences of f. No coordinate moves beyond `bound`, by default 0: these are log-probabilities. One
- * that is near it has two scales, its distance to the bound (log-odds change over it) and its own size (log-ratios do), so it is
- * differenced twice, within the distance and backwards, and the better estimate counts.
+ * The gradient of f at x by differences of f. No coordinate moves beyond `bound`, by default 0:
+ * these are log-probabilities. One that is near it has two scales, its distance to the bound
+ * (log-odds change over it) and its own size (log-ratios do), so it is differenced twice, within
+ * the distance and backwards, and the better estimate counts.
  */
 export function finiteDifference(
   f: (x: Float64Array) => number,
@@ -1168,7 +1303,8 @@ export function finiteDifference(
     // Powers of two: a step and its halves are then exact beside all but the tiniest values.
     const power = (size: number): number => 2 ** Math.floor(Math.log2(size));
     const natural = power(Math.max(1, Math.abs(value)) / 4);
-    const central = room > 0 ? richardson(along, Math.min(natural, power(room / 2)), true, levels) : undefined;
+    const central =
+      room > 0 ? richardson(along, Math.min(natural, power(room / 2)), true, levels) : undefined;
     const backward = room < 2 * natural ? richardson(along, natural, false, levels) : undefined;
     const estimates = [central, backward].filter((estimate) => estimate !== undefined);
     const best = estimates.reduce((a, b) => (b.error < a.error ? b : a));

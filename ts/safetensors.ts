@@ -7,5 +7,11 @@ export {
   type SafetensorsFile,
   type SafetensorsTensor,
 } from './safetensors/read.js';
-export { besideIndex, filesOfDirectory, isIndex, readJsonFile, shardsOfIndex } from './safetensors/shards.js';
+export {
+  besideIndex,
+  filesOfDirectory,
+  isIndex,
+  readJsonFile,
+  shardsOfIndex,
+} from './safetensors/shards.js';
 export { writeSafetensors, type WritableTensor } from './safetensors/write.js';

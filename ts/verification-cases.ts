@@ -5,7 +5,10 @@ import { referenceLayer, referenceLogps, type ReferenceConfig } from './referenc
 import type { Dtype, HiddenBatch, LogitsArray, LogitsBatch } from './types.js';
 import { decoder, encode } from './verification.js';
 
-/** Second values of the options, beside their defaults; every method that has the option is checked with them. */
+/**
+ * Second values of the options, beside their defaults; every method that has the option is checked
+ * with them.
+ */
 const otherValues: Readonly<Record<string, readonly (number | string)[]>> = {
   labelSmoothing: [0.2],
   gamma: [1.5],
@@ -17,7 +20,10 @@ const otherValues: Readonly<Record<string, readonly (number | string)[]>> = {
   penalty: [5],
 };
 
-/** The method as it is by default, and each of its settings changed in turn. Taken from the catalogue: a new method is checked, too. */
+/**
+ * The method as it is by default, and each of its settings changed in turn. Taken from the
+ * catalogue: a new method is checked, too.
+ */
 export function configs(info: MethodInfo): ReferenceConfig[] {
   const method = info.name;
   const best = presets.best['ultrafeedback-llama-3.1-8b'][info.name]?.beta;
@@ -33,7 +39,11 @@ export function configs(info: MethodInfo): ReferenceConfig[] {
     for (const value of otherValues[name] ?? []) {
       // Of the divergences, one has an alpha.
       const alphaOfDivergence = name === 'alpha' && 'divergence' in info.options;
-      list.push({ ...base, ...(alphaOfDivergence && { divergence: 'alpha' as const }), [name]: value });
+      list.push({
+        ...base,
+        ...(alphaOfDivergence && { divergence: 'alpha' as const }),
+        [name]: value,
+      });
     }
   }
   return list;
@@ -51,7 +61,9 @@ export function nameOf(config: ReferenceConfig): string {
     .join(', ');
 }
 
-/** Uniform numbers in [0, 1) that are the same in every run (a linear congruence with mixed output). */
+/**
+ * Uniform numbers in [0, 1) that are the same in every run (a linear congruence with mixed output).
+ */
 function uniform(seed: number): () => number {
   let state = BigInt(seed) * 2n + 1n;
   return () => {
@@ -71,8 +83,14 @@ function nearby(batch: LogitsBatch, next: () => number): Float64Array {
   return referenceLogps(batch).logps.map((logp) => logp * (0.8 + 0.4 * next()));
 }
 
-/** Logits around 0, some larger, labels anywhere. About a third of the rows is ignored and holds nothing but NaN. */
-function random({ sequences, tokens, vocab }: Sizes, seed: number): LogitsBatch & { readonly logits: Float32Array } {
+/**
+ * Logits around 0, some larger, labels anywhere. About a third of the rows is ignored and holds
+ * nothing but NaN.
+ */
+function random(
+  { sequences, tokens, vocab }: Sizes,
+  seed: number,
+): LogitsBatch & { readonly logits: Float32Array } {
   const next = uniform(seed);
   const rows = sequences * tokens;
   const labels = Int32Array.from({ length: rows }, (_, row) =>
@@ -86,7 +104,10 @@ function random({ sequences, tokens, vocab }: Sizes, seed: number): LogitsBatch 
   return { ...batch, reference: nearby(batch, next) };
 }
 
-/** Rows so sure of their label that 1 - p is 1e-12 and thereabouts: the log-odds live on those digits. */
+/**
+ * Rows so sure of their label that 1 - p is 1e-12 and thereabouts: the log-odds live on those
+ * digits.
+ */
 function certain(): LogitsBatch {
   const [sequences, tokens, vocab] = [4, 3, 8];
   const batch = random({ sequences, tokens, vocab }, 5);
@@ -99,8 +120,8 @@ function certain(): LogitsBatch {
 }
 
 /**
- * Log-ratios of 30 to 950 nats below 0, as in a training that has gone wrong: exponential scores of the rejected are beyond float64
- * there, and their slopes meet the sigmoids of those scores.
+ * Log-ratios of 30 to 950 nats below 0, as in a training that has gone wrong: exponential scores of
+ * the rejected are beyond float64 there, and their slopes meet the sigmoids of those scores.
  */
 function far(): LogitsBatch {
   const [sequences, tokens, vocab] = [6, 3, 8];
@@ -110,10 +131,18 @@ function far(): LogitsBatch {
     const row = Math.floor(i / vocab);
     return i % vocab === labels[row] ? -(below[Math.floor(row / tokens)] ?? 0) : (i % 5) / 4;
   });
-  return { logits, shape: [sequences, tokens, vocab], labels, reference: Float64Array.of(-4, -5, -6, -7, -8, -9) };
+  return {
+    logits,
+    shape: [sequences, tokens, vocab],
+    labels,
+    reference: Float64Array.of(-4, -5, -6, -7, -8, -9),
+  };
 }
 
-/** A pair whose chosen sequence has no scored token, another whose rejected one has none; rows wider than the vocabulary. */
+/**
+ * A pair whose chosen sequence has no scored token, another whose rejected one has none; rows wider
+ * than the vocabulary.
+ */
 function ragged(): LogitsBatch {
   const [sequences, tokens, vocab, rowStride] = [8, 5, 31, 40];
   const batch = random({ sequences, tokens, vocab }, 6);
@@ -122,12 +151,16 @@ function ragged(): LogitsBatch {
   labels.fill(-100, 6 * tokens, 7 * tokens);
   const logits = new Float32Array(sequences * tokens * rowStride).fill(NaN);
   labels.forEach((label, row) => {
-    if (label !== -100) logits.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), row * rowStride);
+    if (label !== -100)
+      logits.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), row * rowStride);
   });
   return { ...batch, logits, labels, rowStride };
 }
 
-/** The likelihood term scores the prompt, too. A row with either label is read; with neither it is NaN. */
+/**
+ * The likelihood term scores the prompt, too. A row with either label is read; with neither it is
+ * NaN.
+ */
 function prompted(): LogitsBatch {
   const batch = random({ sequences: 4, tokens: 6, vocab: 13 }, 7);
   const sftLabels = batch.labels.map((label, row) => (row % 6 < 3 ? row % 13 : label));
@@ -169,14 +202,20 @@ export function syntheticBatches(): NamedBatch[] {
       batch: certain(),
       // Margins so near one another change places under the smallest step.
       isSmooth: ({ method }) => !coupled.has(method),
-      // Two slopes of the sigmoid that agree in all digits of float64: the reference has none left of their difference.
+      // Two slopes of the sigmoid that agree in all digits of float64: the reference has none left
+      // of their difference.
       isChecked: ({ method, referenceFree }) => method !== 'apo_down' || referenceFree !== true,
     },
     // Losses of 0, and losses that grow e-fold with every nat, have no differences worth the name.
     { name: 'far from the reference', batch: far(), isSmooth: () => false, isChecked: always },
     { name: 'empty sequences, wide rows', batch: ragged(), isSmooth: always, isChecked: always },
     // `sft` has one set of labels.
-    { name: 'likelihood of the prompt', batch: prompted(), isSmooth: always, isChecked: ({ method }) => method !== 'sft' },
+    {
+      name: 'likelihood of the prompt',
+      batch: prompted(),
+      isSmooth: always,
+      isChecked: ({ method }) => method !== 'sft',
+    },
   ];
 }
 
@@ -187,17 +226,29 @@ export interface NamedHiddenBatch {
 }
 
 /** Hidden states around 0 and a layer whose logits are; ignored rows hold nothing but NaN. */
-function randomLayer(sizes: Sizes & { readonly hiddenSize: number; readonly bias: boolean }, seed: number): HiddenBatch {
+function randomLayer(
+  sizes: Sizes & { readonly hiddenSize: number; readonly bias: boolean },
+  seed: number,
+): HiddenBatch {
   const { sequences, tokens, vocab, hiddenSize, bias } = sizes;
   const next = uniform(seed);
   const rows = sequences * tokens;
-  const numbers = (length: number, size: number): Float32Array => Float32Array.from({ length }, () => size * (next() - 0.5));
+  const numbers = (length: number, size: number): Float32Array =>
+    Float32Array.from({ length }, () => size * (next() - 0.5));
   const labels = Int32Array.from({ length: rows }, (_, row) =>
     row % tokens !== 0 && next() < 0.33 ? -100 : Math.floor(next() * vocab),
   );
-  const hidden = numbers(rows * hiddenSize, 3).map((x, i) => (labels[Math.floor(i / hiddenSize)] === -100 ? NaN : x));
+  const hidden = numbers(rows * hiddenSize, 3).map((x, i) =>
+    labels[Math.floor(i / hiddenSize)] === -100 ? NaN : x,
+  );
   const weight = numbers(vocab * hiddenSize, 8 / Math.sqrt(hiddenSize));
-  const batch = { hidden, weight, ...(bias && { bias: numbers(vocab, 2) }), shape: [sequences, tokens, vocab] as const, labels };
+  const batch = {
+    hidden,
+    weight,
+    ...(bias && { bias: numbers(vocab, 2) }),
+    shape: [sequences, tokens, vocab] as const,
+    labels,
+  };
   const { logps } = referenceLogps(referenceLayer(batch).batch);
   return { ...batch, reference: logps.map((logp) => logp * (0.8 + 0.4 * next())) };
 }
@@ -218,7 +269,9 @@ export function syntheticHiddenBatches(): NamedHiddenBatch[] {
   labels.fill(-100, 1 * 4, 2 * 4);
   labels.fill(-100, 5 * 4, 6 * 4);
   const prompt = randomLayer({ sequences: 4, tokens: 5, vocab: 13, hiddenSize: 5, bias: true }, 25);
-  const sftLabels = prompt.labels.map((label, row) => (label !== -100 && row % 5 < 2 ? row % 13 : label));
+  const sftLabels = prompt.labels.map((label, row) =>
+    label !== -100 && row % 5 < 2 ? row % 13 : label,
+  );
   return [
     ...sized,
     { name: 'output layer, empty sequences', batch: { ...whole, labels }, isChecked: always },
@@ -232,9 +285,16 @@ export function syntheticHiddenBatches(): NamedHiddenBatch[] {
 
 /** The same batch in another dtype, rounded to nearest. */
 export function convertedHidden(batch: HiddenBatch, dtype: 'float16' | 'bfloat16'): HiddenBatch {
-  const convert = (array: LogitsArray): Uint16Array => Uint16Array.from(array as Float32Array, (x) => encode(x, dtype));
+  const convert = (array: LogitsArray): Uint16Array =>
+    Uint16Array.from(array as Float32Array, (x) => encode(x, dtype));
   const { hidden, weight, bias } = batch;
-  return { ...batch, hidden: convert(hidden), weight: convert(weight), ...(bias && { bias: convert(bias) }), dtype };
+  return {
+    ...batch,
+    hidden: convert(hidden),
+    weight: convert(weight),
+    ...(bias && { bias: convert(bias) }),
+    dtype,
+  };
 }
 
 /** The same batch in another dtype, rounded to nearest. */
@@ -247,7 +307,10 @@ export function converted(batch: LogitsBatch, dtype: Dtype): LogitsBatch {
   return { ...batch, logits, dtype };
 }
 
-/** Padded to packed: the rows behind the last that is scored are cut off. A packed batch stays as it is. */
+/**
+ * Padded to packed: the rows behind the last that is scored are cut off. A packed batch stays as it
+ * is.
+ */
 export function packed(batch: LogitsBatch): LogitsBatch {
   const { shape, labels, sftLabels, logits, rowStride, ignoreIndex = -100, ...rest } = batch;
   if (shape.length === 2) return batch;

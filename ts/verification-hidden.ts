@@ -1,10 +1,25 @@
-/** Results of `fromHidden` held to the float64 reference, as ts/verification.ts holds those of logits. */
+/**
+ * Results of `fromHidden` held to the float64 reference, as ts/verification.ts holds those of
+ * logits.
+ */
 import { cuda } from './cuda.js';
 import type { DeviceTensor } from './device.js';
 import { dirAlignLoss } from './objective.js';
-import { referenceFromLogps, referenceLayer, type ReferenceConfig, type ReferenceLayer } from './reference.js';
+import {
+  referenceFromLogps,
+  referenceLayer,
+  type ReferenceConfig,
+  type ReferenceLayer,
+} from './reference.js';
 import type { Method } from './catalogue.js';
-import type { BatchRows, Dtype, HiddenBatch, HiddenLossResult, HiddenRunOptions, LogitsArray } from './types.js';
+import type {
+  BatchRows,
+  Dtype,
+  HiddenBatch,
+  HiddenLossResult,
+  HiddenRunOptions,
+  LogitsArray,
+} from './types.js';
 import {
   checkValues,
   decoder,
@@ -19,13 +34,22 @@ import {
 } from './verification.js';
 
 /** What is verified. */
-export type HiddenLibrary = (config: ReferenceConfig, batch: HiddenBatch, run: HiddenRunOptions) => HiddenLossResult;
+export type HiddenLibrary = (
+  config: ReferenceConfig,
+  batch: HiddenBatch,
+  run: HiddenRunOptions,
+) => HiddenLossResult;
 
-const objectiveOf = (config: ReferenceConfig) => dirAlignLoss(config as { method: Method; beta: number });
+const objectiveOf = (config: ReferenceConfig) =>
+  dirAlignLoss(config as { method: Method; beta: number });
 
-export const hiddenLibrary: HiddenLibrary = (config, batch, run) => objectiveOf(config).fromHidden(batch, run);
+export const hiddenLibrary: HiddenLibrary = (config, batch, run) =>
+  objectiveOf(config).fromHidden(batch, run);
 
-/** The library on data in the memory of device 0, where it is copied for each call, and from where the gradients are copied back. */
+/**
+ * The library on data in the memory of device 0, where it is copied for each call, and from where
+ * the gradients are copied back.
+ */
 export const deviceHiddenLibrary: HiddenLibrary = (config, batch, { backend, memory }) => {
   const { dtype = 'float32' } = batch;
   const place = (array: LogitsArray) => {
@@ -33,7 +57,11 @@ export const deviceHiddenLibrary: HiddenLibrary = (config, batch, { backend, mem
     if (array.byteLength > 0) buffer.copyFrom(array);
     return buffer;
   };
-  const buffers = [place(batch.hidden), place(batch.weight), ...(batch.bias ? [place(batch.bias)] : [])] as const;
+  const buffers = [
+    place(batch.hidden),
+    place(batch.weight),
+    ...(batch.bias ? [place(batch.bias)] : []),
+  ] as const;
   try {
     const [hidden, weight, bias] = buffers;
     const onDevice: HiddenBatch<DeviceTensor> = {
@@ -42,17 +70,22 @@ export const deviceHiddenLibrary: HiddenLibrary = (config, batch, { backend, mem
       weight: weight.tensor(dtype),
       ...(bias && { bias: bias.tensor(dtype) }),
     };
-    const { gradHidden, gradWeight, gradBias, ...values } = objectiveOf(config).fromHidden(onDevice, {
-      ...(backend && { backend }),
-      ...(memory !== undefined && { memory }),
-    });
+    const { gradHidden, gradWeight, gradBias, ...values } = objectiveOf(config).fromHidden(
+      onDevice,
+      {
+        ...(backend && { backend }),
+        ...(memory !== undefined && { memory }),
+      },
+    );
     const take = <A extends LogitsArray>(tensor: DeviceTensor | undefined, target: A): A => {
       if (!tensor) throw new TypeError('a gradient was asked for and is missing');
       if (target.byteLength > 0) tensor.copyTo(target);
       tensor.dispose();
       return target;
     };
-    const like = new (batch.hidden.constructor as new (length: number) => LogitsArray)(batch.hidden.length);
+    const like = new (batch.hidden.constructor as new (length: number) => LogitsArray)(
+      batch.hidden.length,
+    );
     return {
       ...values,
       gradHidden: take(gradHidden, like),
@@ -77,10 +110,11 @@ export function prepareHidden(batch: HiddenBatch): PreparedHidden {
 }
 
 /**
- * What an element of a gradient of the layer may be off by, as a share of the sum of the magnitudes of its terms. In float32, as for
- * the gradient of logits. Where the gradient of the logits goes into the products in 16 bits, it is rounded once more: by half a unit
- * of its format, to which the sums add their own. On the CPU that is so for bfloat16, where the processor multiplies it; float16 is
- * multiplied in float32 there.
+ * What an element of a gradient of the layer may be off by, as a share of the sum of the magnitudes
+ * of its terms. In float32, as for the gradient of logits. Where the gradient of the logits goes
+ * into the products in 16 bits, it is rounded once more: by half a unit of its format, to which the
+ * sums add their own. On the CPU that is so for bfloat16, where the processor multiplies it;
+ * float16 is multiplied in float32 there.
  */
 export const layerPrecision: Readonly<Record<'cpu' | 'cuda', Readonly<Record<Dtype, number>>>> = {
   cpu: { float32: 1e-5, float16: 1e-5, bfloat16: 2 ** -8 },
@@ -92,7 +126,10 @@ interface Sums {
   readonly value: Float64Array;
   readonly size: Float64Array;
 }
-const sums = (length: number): Sums => ({ value: new Float64Array(length), size: new Float64Array(length) });
+const sums = (length: number): Sums => ({
+  value: new Float64Array(length),
+  size: new Float64Array(length),
+});
 
 export interface ExpectedLayer {
   readonly gradHidden: Sums;
@@ -100,8 +137,13 @@ export interface ExpectedLayer {
   readonly gradBias: Sums;
 }
 
-/** The chain rule over the terms of the gradient of the logits, coefficient * (onehot - softmax). */
-export function layerGradients({ layer, batch }: PreparedHidden, terms: readonly Term[]): ExpectedLayer {
+/**
+ * The chain rule over the terms of the gradient of the logits, coefficient * (onehot - softmax).
+ */
+export function layerGradients(
+  { layer, batch }: PreparedHidden,
+  terms: readonly Term[],
+): ExpectedLayer {
   const { hidden, weight, hiddenSize } = layer;
   const { sequences, vocab, offset, ignoreIndex } = rowsOf(batch);
   const gradHidden = sums(hidden.length);
@@ -150,7 +192,9 @@ function add({ value, size }: Sums, i: number, term: number, magnitude: number):
 
 type Gradients = Pick<HiddenLossResult, 'gradHidden' | 'gradWeight' | 'gradBias' | 'backend'>;
 
-/** Every element of every gradient; those of hidden states that nothing scores must be 0 to the bit. */
+/**
+ * Every element of every gradient; those of hidden states that nothing scores must be 0 to the bit.
+ */
 export function checkLayerGradients(
   tally: Tally,
   { batch, layer }: PreparedHidden,
@@ -161,7 +205,8 @@ export function checkLayerGradients(
   const relative = layerPrecision[actual.backend][dtype];
   for (const name of ['gradHidden', 'gradWeight', 'gradBias'] as const) {
     if (name === 'gradBias' && !batch.bias) {
-      if (actual.gradBias) tally.near('layer', NaN, 0, 0, () => 'gradBias: there is one without a bias');
+      if (actual.gradBias)
+        tally.near('layer', NaN, 0, 0, () => 'gradBias: there is one without a bias');
       continue;
     }
     const { value, size } = expected[name];
@@ -178,20 +223,26 @@ export function checkLayerGradients(
       const element = decode(given[i] ?? NaN);
       const wanted = value[i] ?? NaN;
       if (name === 'gradHidden' && !layer.isScored(Math.floor(i / layer.hiddenSize))) {
-        if (!Object.is(element, 0)) tally.near('layer', element || NaN, 0, 0, () => `gradHidden[${i}], of an ignored row`);
+        if (!Object.is(element, 0))
+          tally.near('layer', element || NaN, 0, 0, () => `gradHidden[${i}], of an ignored row`);
         continue;
       }
       const rounding = half ? halfGradientBound(wanted, half) : 0;
       const bound = relative * (size[i] ?? NaN) + 1e-9 * largest + 2 ** -149 + rounding;
-      if (element === wanted || Math.abs(element - wanted) <= Math.min(1, tally.worst.layer) * bound) continue;
+      if (
+        element === wanted ||
+        Math.abs(element - wanted) <= Math.min(1, tally.worst.layer) * bound
+      )
+        continue;
       tally.near('layer', element, wanted, bound, () => `${name}[${i}]`);
     }
   }
 }
 
 /**
- * The terms of the gradient at the log-probabilities that were found, so that the products are held to what they add, however steep
- * an objective is: a coefficient may change by far more than a log-probability's rounding.
+ * The terms of the gradient at the log-probabilities that were found, so that the products are held
+ * to what they add, however steep an objective is: a coefficient may change by far more than a
+ * log-probability's rounding.
  */
 export function termsAt(
   config: ReferenceConfig,
@@ -223,6 +274,11 @@ export function checkHiddenObjective(
   const expected = expectation(config, hidden.prepared);
   const actual = lib(config, hidden.batch, { backend });
   checkValues(tally, hidden.prepared, config, expected, actual);
-  checkLayerGradients(tally, hidden, layerGradients(hidden, termsAt(config, hidden, expected, actual)), actual);
+  checkLayerGradients(
+    tally,
+    hidden,
+    layerGradients(hidden, termsAt(config, hidden, expected, actual)),
+    actual,
+  );
   return tally;
 }

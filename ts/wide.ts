@@ -1,4 +1,7 @@
-/** Float64 numbers whose exponents have no end, for the reference: slopes that meet in a chain rule may each be far beyond float64. */
+/**
+ * Float64 numbers whose exponents have no end, for the reference: slopes that meet in a chain rule
+ * may each be far beyond float64.
+ */
 
 const double = new Float64Array(1);
 const words = new Uint32Array(double.buffer);
@@ -14,8 +17,9 @@ function exponentOf(x: number): number {
 const ln2 = [0x2c5c85fd / 2 ** 30, 8.893134238886677e-10] as const;
 
 /**
- * fraction * 2^exponent, with a fraction of 1 to 2, or the number itself where that is 0, infinite or not a number. Operations round as
- * those of float64 do, to 53 bits, so that they have the same bits wherever float64 has the numbers.
+ * fraction * 2^exponent, with a fraction of 1 to 2, or the number itself where that is 0, infinite
+ * or not a number. Operations round as those of float64 do, to 53 bits, so that they have the same
+ * bits wherever float64 has the numbers.
  */
 export class Wide {
   private constructor(
@@ -56,7 +60,10 @@ export class Wide {
     if (this.isPlain || other.isPlain) return Wide.of(this.fraction + other.fraction);
     const [high, low] = this.exponent >= other.exponent ? [this, other] : [other, this];
     if (high.exponent - low.exponent > 60) return high;
-    return Wide.scaled(high.fraction + low.fraction * 2 ** (low.exponent - high.exponent), high.exponent);
+    return Wide.scaled(
+      high.fraction + low.fraction * 2 ** (low.exponent - high.exponent),
+      high.exponent,
+    );
   }
   times(other: Wide): Wide {
     return Wide.scaled(this.fraction * other.fraction, this.exponent + other.exponent);

@@ -1,5 +1,5 @@
-// Which code of a build a device runs. Times of PTX that the driver has translated say nothing of the kernels: they are cut for other
-// registers, so fewer of their blocks are resident.
+// Which code of a build a device runs. Times of PTX that the driver has translated say nothing of
+// the kernels: they are cut for other registers, so fewer of their blocks are resident.
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -11,11 +11,13 @@ const capability = (name) => {
   const [, major, minor] = /^(\d+)\.?(\d)[a-z]?$/.exec(name) ?? [];
   return [Number(major), Number(minor)];
 };
-const atMost = ([major, minor], [most, least]) => major < most || (major === most && minor <= least);
+const atMost = ([major, minor], [most, least]) =>
+  major < most || (major === most && minor <= least);
 
 /**
- * What a device of a compute capability, such as '9.0' or '90', runs of a build: machine code of its `'own'`, of a `'compatible'`
- * one, `'translated'` PTX, or `'none'`. `status` is that of the addon.
+ * What a device of a compute capability, such as '9.0' or '90', runs of a build: machine code of
+ * its `'own'`, of a `'compatible'` one, `'translated'` PTX, or `'none'`. `status` is that of the
+ * addon.
  */
 export function codeFor({ architectures, ptx }, computeCapability) {
   const wanted = capability(computeCapability);
@@ -31,14 +33,22 @@ export function codeFor({ architectures, ptx }, computeCapability) {
 const dtypes = ['float32', 'float16', 'bfloat16'];
 const passes = ['log-probabilities', 'tokens', 'dense', 'factored'];
 
-/** What is built, what of it the device runs, and how many blocks of each kernel a multiprocessor holds; for the results. */
+/**
+ * What is built, what of it the device runs, and how many blocks of each kernel a multiprocessor
+ * holds; for the results.
+ */
 export function describeCode({ native }, device) {
   const { cuda } = native();
   const { architectures, ptx } = cuda.status();
   const kernels = cuda.kernelResidency(device.index).map(({ logits, gradient, pass, blocks }) => ({
     ...{ logits: dtypes[logits], gradient: dtypes[gradient], pass: passes[pass], blocks },
   }));
-  return { architectures, ptx, runs: codeFor({ architectures, ptx }, device.computeCapability), kernels };
+  return {
+    architectures,
+    ptx,
+    runs: codeFor({ architectures, ptx }, device.computeCapability),
+    kernels,
+  };
 }
 
 const running = {
@@ -70,13 +80,20 @@ export function unfit({ runs, architectures }, { computeCapability }) {
   );
 }
 
-/** The status of an addon's CUDA backend, of the file and no other that this process may have loaded. */
+/**
+ * The status of an addon's CUDA backend, of the file and no other that this process may have
+ * loaded.
+ */
 export function statusOf(addon) {
   const module = pathToFileURL(path.join(root, 'dist/native.js')).href;
   const code = `import(${JSON.stringify(module)}).then(({ native }) => console.log(JSON.stringify(native().cuda.status())))`;
   const env = { ...process.env, DIRALIGN_ADDON: addon };
   delete env.DIRALIGN_PREBUILD;
-  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', env });
-  if (status !== 0) throw new Error(`${addon} cannot be loaded: ${stderr.trim().split('\n').at(-1)}`);
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {
+    encoding: 'utf8',
+    env,
+  });
+  if (status !== 0)
+    throw new Error(`${addon} cannot be loaded: ${stderr.trim().split('\n').at(-1)}`);
   return JSON.parse(stdout);
 }

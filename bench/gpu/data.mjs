@@ -1,5 +1,6 @@
-// Logits for the benchmarks: 64 distinct rows, as a trained head makes them, over and over. Drawing gigabytes of random numbers would take
-// longer than everything else, and the memory does not know that a row came by before.
+// Logits for the benchmarks: 64 distinct rows, as a trained head makes them, over and over. Drawing
+// gigabytes of random numbers would take longer than everything else, and the memory does not know
+// that a row came by before.
 import { makeBatch, randomNumbers, toBfloat16, toFloat16 } from '../../dist/bench/data.js';
 
 export const distinctRows = 64;
@@ -19,12 +20,17 @@ export function makeNumbers(count, deviation, seed) {
   return toBfloat16(Float32Array.from({ length: count }, () => deviation * normal()));
 }
 
-/** Labels of a batch: likely tokens for the chosen, any for the rejected; the first tokens of each sequence are a prompt. */
+/**
+ * Labels of a batch: likely tokens for the chosen, any for the rejected; the first tokens of each
+ * sequence are a prompt.
+ */
 export function makeLabels(block, { sequences, tokens, vocab }, fraction) {
   const prompt = tokens - Math.round(tokens * fraction);
   const half = (sequences * tokens) / 2;
   return Int32Array.from({ length: 2 * half }, (_, row) => {
     if (row % tokens < prompt) return -100;
-    return row < half ? block.labels[row % distinctRows] : (Math.imul(row + 1, 0x9e3779b1) >>> 0) % vocab;
+    return row < half
+      ? block.labels[row % distinctRows]
+      : (Math.imul(row + 1, 0x9e3779b1) >>> 0) % vocab;
   });
 }

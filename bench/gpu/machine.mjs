@@ -1,4 +1,5 @@
-// What `gpu:check` and `gpu:bench` share: the card, the options, and where results go. Nothing but Node and the built package.
+// What `gpu:check` and `gpu:bench` share: the card, the options, and where results go. Nothing but
+// Node and the built package.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -14,11 +15,14 @@ export async function loadSubject() {
   return { cuda, dirAlignLoss, sequenceLogps, tokenLogps, native };
 }
 
-/** Figures of the emulation are those of a CPU that pretends: they must never stand among results. */
+/**
+ * Figures of the emulation are those of a CPU that pretends: they must never stand among results.
+ */
 export const isEmulated = (device) => /emulat/i.test(device.name);
 
 /**
- * Makes the addon's functions take their own time, which is the device's and the copies'. What else passes is JavaScript.
+ * Makes the addon's functions take their own time, which is the device's and the copies'. What else
+ * passes is JavaScript.
  * @returns seconds in them so far
  */
 export function timeNative(addon) {
@@ -36,15 +40,20 @@ export function timeNative(addon) {
       }
     };
   for (const functions of [addon, addon.cuda])
-    for (const [name, call] of Object.entries(functions)) if (typeof call === 'function') functions[name] = timed(call);
+    for (const [name, call] of Object.entries(functions))
+      if (typeof call === 'function') functions[name] = timed(call);
   return () => seconds;
 }
 
-/** `--minutes M` as the moment of `performance.now()` from which nothing new is started; without it never. */
+/**
+ * `--minutes M` as the moment of `performance.now()` from which nothing new is started; without it
+ * never.
+ */
 export function parseMinutes(text) {
   if (text === undefined) return Infinity;
   const minutes = Number(text);
-  if (text.trim() === '' || !(minutes >= 0)) throw new Error(`--minutes ${text}: expected a number of minutes`);
+  if (text.trim() === '' || !(minutes >= 0))
+    throw new Error(`--minutes ${text}: expected a number of minutes`);
   return performance.now() + 60_000 * minutes;
 }
 
@@ -57,7 +66,9 @@ export function parseOnly(text, names) {
   return new Set(wanted);
 }
 
-/** The first device; CUDA_VISIBLE_DEVICES says which that is. Ends the process where there is none. */
+/**
+ * The first device; CUDA_VISIBLE_DEVICES says which that is. Ends the process where there is none.
+ */
 export function requireDevice(cuda) {
   if (!cuda.available) {
     console.error(`CUDA is not available: ${cuda.reason}`);
@@ -66,14 +77,27 @@ export function requireDevice(cuda) {
   return cuda.devices()[0];
 }
 
-/** Driver, clocks and power limit as the driver's own tool tells them; undefined where it is not installed. */
+/**
+ * Driver, clocks and power limit as the driver's own tool tells them; undefined where it is not
+ * installed.
+ */
 function driverReport(uuid) {
-  const fields = ['driver_version', 'clocks.max.sm', 'clocks.max.memory', 'power.limit', 'ecc.mode.current'];
+  const fields = [
+    'driver_version',
+    'clocks.max.sm',
+    'clocks.max.memory',
+    'power.limit',
+    'ecc.mode.current',
+  ];
   try {
-    const line = execFileSync('nvidia-smi', [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader', `--id=${uuid}`], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
+    const line = execFileSync(
+      'nvidia-smi',
+      [`--query-gpu=${fields.join(',')}`, '--format=csv,noheader', `--id=${uuid}`],
+      {
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore'],
+      },
+    );
     return Object.fromEntries(line.split(',').map((value, i) => [fields[i], value.trim()]));
   } catch {
     return undefined;
@@ -112,16 +136,24 @@ export function writeSoFar(file, result) {
   renameSync(`${file}.new`, file);
 }
 
-/** Writes what was found where it is to be, and says where. What the emulation says goes only where it was asked for. */
+/**
+ * Writes what was found where it is to be, and says where. What the emulation says goes only where
+ * it was asked for.
+ */
 export function writeResults({ result, machine, device, wanted, suffix = '', keep = true }) {
   const kept = keep && !isEmulated(device);
-  for (const file of [...(wanted ? [path.resolve(wanted)] : []), ...(kept ? [resultsFile(machine, suffix)] : [])]) {
+  for (const file of [
+    ...(wanted ? [path.resolve(wanted)] : []),
+    ...(kept ? [resultsFile(machine, suffix)] : []),
+  ]) {
     mkdirSync(path.dirname(file), { recursive: true });
     writeFileSync(file, `${JSON.stringify(result, null, 2)}\n`);
     console.log(`Written: ${path.relative(process.cwd(), file)}`);
   }
   if (!kept)
-    console.log(`Nothing is written to bench/results: ${keep ? 'this is the emulation of CUDA, not a device' : '--no-results'}.`);
+    console.log(
+      `Nothing is written to bench/results: ${keep ? 'this is the emulation of CUDA, not a device' : '--no-results'}.`,
+    );
 }
 
 /** Parses options; a mistake ends the process with the usage. */

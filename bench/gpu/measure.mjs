@@ -14,7 +14,8 @@ export class Device {
     this.end = this.cuda.event({ device: this.index, timing: true });
     this.dpo = subject.dirAlignLoss('dpo', 0.1);
     this.held = 0;
-    // One call of every kind: kernels are loaded on first use, which would count as memory of a call.
+    // One call of every kind: kernels are loaded on first use, which would count as memory of a
+    // call.
     const warm = this.batch({ rows: 64, vocab: 96, dtype: 'bfloat16' });
     for (const mode of modes) this.call(warm, mode, 1)();
     warm.dispose();
@@ -43,10 +44,18 @@ export class Device {
   }
 
   copy(to, from, bytes, offset = 0) {
-    this.native.cuda.copyOnDevice(this.index, this.stream.handle, to.ptr, from.ptr + BigInt(offset), bytes);
+    this.native.cuda.copyOnDevice(
+      this.index,
+      this.stream.handle,
+      to.ptr,
+      from.ptr + BigInt(offset),
+      bytes,
+    );
   }
 
-  /** A batch in device memory: the logits, a place that may be overwritten, and one for a gradient. */
+  /**
+   * A batch in device memory: the logits, a place that may be overwritten, and one for a gradient.
+   */
   batch({ rows, vocab, dtype }) {
     const block = makeBlock(vocab, dtype);
     const { sequences, tokens } = shapeOf(rows);
@@ -56,7 +65,13 @@ export class Device {
     // Doubled on the device until it is full: rows are a power of two times the distinct ones.
     const { cuda } = this.native;
     for (let filled = block.logits.byteLength; filled < bytes; filled *= 2)
-      cuda.copyOnDevice(this.index, this.stream.handle, logits.ptr + BigInt(filled), logits.ptr, filled);
+      cuda.copyOnDevice(
+        this.index,
+        this.stream.handle,
+        logits.ptr + BigInt(filled),
+        logits.ptr,
+        filled,
+      );
     this.stream.synchronize();
     const [work, out] = [this.alloc(bytes), this.alloc(bytes)];
     const shape = [sequences, tokens, vocab];
@@ -64,7 +79,9 @@ export class Device {
       [1, 0.5].map((fraction) => {
         const labels = makeLabels(block, { sequences, tokens, vocab }, fraction);
         const batch = { logits: logits.tensor(dtype), shape, labels };
-        const reference = this.subject.sequenceLogps(batch).logps.map((logp, b) => logp + 3 * Math.sin(b));
+        const reference = this.subject
+          .sequenceLogps(batch)
+          .logps.map((logp, b) => logp + 3 * Math.sin(b));
         return [fraction, { ...batch, reference }];
       }),
     );
@@ -84,7 +101,9 @@ export class Device {
     };
   }
 
-  /** The call of a mode. In place it takes the copy of the logits, which {@link restore} makes anew. */
+  /**
+   * The call of a mode. In place it takes the copy of the logits, which {@link restore} makes anew.
+   */
   call(batch, mode, fraction) {
     const given = batch.given.get(fraction);
     if (mode.tokens) return () => this.subject.tokenLogps(given);
@@ -104,13 +123,16 @@ export class Device {
   }
 
   /**
-   * Enqueues what clears the caches. First a copy that takes long enough for the host to enqueue all that is timed behind it. Then its
-   * source is read once more, into one small place: what the copy wrote is pushed out, and its way to memory is not timed with what
-   * follows. By the driver's copies: our kernels mark what they read as not worth keeping, and would leave older lines where they are.
+   * Enqueues what clears the caches. First a copy that takes long enough for the host to enqueue
+   * all that is timed behind it. Then its source is read once more, into one small place: what the
+   * copy wrote is pushed out, and its way to memory is not timed with what follows. By the driver's
+   * copies: our kernels mark what they read as not worth keeping, and would leave older lines where
+   * they are.
    */
   clear() {
     this.copy(this.to, this.from, this.yardstick);
-    for (let at = 0; at + this.piece <= this.yardstick / 2; at += this.piece) this.copy(this.to, this.from, this.piece, at);
+    for (let at = 0; at + this.piece <= this.yardstick / 2; at += this.piece)
+      this.copy(this.to, this.from, this.piece, at);
   }
 
   /** Milliseconds on the device between the first and the last of a call's work. */
@@ -132,15 +154,22 @@ export class Device {
   copyTime() {
     this.clear();
     this.begin.record(this.stream);
-    this.native.cuda.copyKernel(this.index, this.stream.handle, this.to.ptr, this.from.ptr, this.yardstick);
+    this.native.cuda.copyKernel(
+      this.index,
+      this.stream.handle,
+      this.to.ptr,
+      this.from.ptr,
+      this.yardstick,
+    );
     this.end.record(this.stream);
     this.stream.synchronize();
     return this.end.millisecondsSince(this.begin);
   }
 
   /**
-   * How long the host takes to enqueue a call, and for how long the device is kept busy meanwhile, in milliseconds: medians of a few.
-   * Only where the first is less are the times of {@link deviceTime} the device's own.
+   * How long the host takes to enqueue a call, and for how long the device is kept busy meanwhile,
+   * in milliseconds: medians of a few. Only where the first is less are the times of {@link
+   * deviceTime} the device's own.
    */
   async hostTime(batch, mode, fraction) {
     const given = batch.given.get(fraction);
@@ -178,7 +207,8 @@ export function needed({ rows, vocab, dtype }) {
 
 /**
  * All modes of a batch in interleaved rounds with the copy kernel.
- * @returns {Promise<{ copy: object, copyBandwidth: number, entries: object[] }>} times in milliseconds, bandwidth in bytes per second
+ * @returns {Promise<{ copy: object, copyBandwidth: number, entries: object[] }>} times in
+ *   milliseconds, bandwidth in bytes per second
  */
 export async function measureBatch(device, batch, { rounds, fractions, progress }) {
   const cases = [{ name: 'copy', run: () => device.copyTime() }];
@@ -189,8 +219,14 @@ export async function measureBatch(device, batch, { rounds, fractions, progress 
         device.restore(batch, mode);
         return time(work);
       };
-      cases.push({ name: `${mode.name}@${fraction}`, run: prepared((work) => device.deviceTime(work)) });
-      cases.push({ name: `${mode.name}@${fraction} wall`, run: prepared((work) => device.wallTime(work)) });
+      cases.push({
+        name: `${mode.name}@${fraction}`,
+        run: prepared((work) => device.deviceTime(work)),
+      });
+      cases.push({
+        name: `${mode.name}@${fraction} wall`,
+        run: prepared((work) => device.wallTime(work)),
+      });
     }
   }
   const times = await interleave(cases, rounds, () => undefined, progress);
@@ -201,7 +237,16 @@ export async function measureBatch(device, batch, { rounds, fractions, progress 
   for (const fraction of fractions) {
     const scoredRows = sequences * Math.round(tokens * fraction);
     for (const mode of modes) {
-      const entry = { dtype, rows, vocab, sequences, tokens, fraction, scoredRows, mode: mode.name };
+      const entry = {
+        dtype,
+        rows,
+        vocab,
+        sequences,
+        tokens,
+        fraction,
+        scoredRows,
+        mode: mode.name,
+      };
       entry.floorBytes = floorBytes(mode, entry);
       entry.device = spread(times.get(`${mode.name}@${fraction}`));
       entry.wall = spread(times.get(`${mode.name}@${fraction} wall`));

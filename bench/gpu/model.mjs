@@ -1,12 +1,16 @@
 #!/usr/bin/env node
-// What share of the copy kernel's bandwidth the loss kernels should reach on an H200: an event model of one multiprocessor, which takes
-// instructions, loads in flight and resident blocks from docs/gpu-sass.md. It predicts, within some 8 points; only a GPU measures.
-// Usage: model.mjs [--write]   compares the table in docs/gpu-performance.md, or writes it
+// What share of the copy kernel's bandwidth the loss kernels should reach on an H200: an event
+// model of one multiprocessor, which takes instructions, loads in flight and resident blocks from
+// docs/gpu-sass.md. It predicts, within some 8 points; only a GPU measures. Usage: model.mjs
+// [--write] compares the table in docs/gpu-performance.md, or writes it
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import * as prettier from 'prettier';
 
-/** An H200, from its data sheet and what is known of Hopper; the two columns bound what is not known. */
+/**
+ * An H200, from its data sheet and what is known of Hopper; the two columns bound what is not
+ * known.
+ */
 const machine = {
   bytesPerNs: 4300 / 132, // a multiprocessor's share of what a copy reaches
   clock: 1.8, // GHz
@@ -22,8 +26,9 @@ const warps = threads / 32;
 const maxSteps = 8;
 
 /**
- * Bytes a ns that a multiprocessor reads and writes. Each block loads its part (`trips` waits for memory, one after another), then its warps
- * issue `instructions`, then `serial` ns pass with nothing in flight for the block, then warps issue `after` and store `stored` bytes.
+ * Bytes a ns that a multiprocessor reads and writes. Each block loads its part (`trips` waits for
+ * memory, one after another), then its warps issue `instructions`, then `serial` ns pass with
+ * nothing in flight for the block, then warps issue `after` and store `stored` bytes.
  */
 function simulate({ blocks, bytes, trips, instructions, serial, after = 0, stored = 0 }, latency) {
   const step = 4; // ns
@@ -33,8 +38,13 @@ function simulate({ blocks, bytes, trips, instructions, serial, after = 0, store
   )(1);
   const queue = []; // what the memory is asked for, in order
   const returning = [];
-  const state = Array.from({ length: blocks }, () => ({ phase: 'idle', until: random() * 2000, warps: [] }));
-  const request = (block, warp, amount, isStore) => queue.push({ block, warp, left: amount, isStore, at: now + latency / 2 });
+  const state = Array.from({ length: blocks }, () => ({
+    phase: 'idle',
+    until: random() * 2000,
+    warps: [],
+  }));
+  const request = (block, warp, amount, isStore) =>
+    queue.push({ block, warp, left: amount, isStore, at: now + latency / 2 });
   const load = (block) => {
     block.phase = 'work';
     block.warps = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
@@ -65,7 +75,8 @@ function simulate({ blocks, bytes, trips, instructions, serial, after = 0, store
       const ready = state.flatMap((block) =>
         block.warps.filter((warp, i) => i % machine.schedulers === scheduler && warp.left > 0),
       );
-      const each = Math.min(machine.warpIssue, 1 / Math.max(1, ready.length)) * machine.clock * step;
+      const each =
+        Math.min(machine.warpIssue, 1 / Math.max(1, ready.length)) * machine.clock * step;
       for (const warp of ready) warp.left -= each;
     }
     for (const block of state) {
@@ -88,14 +99,21 @@ function simulate({ blocks, bytes, trips, instructions, serial, after = 0, store
 }
 
 const page = new URL('../../docs/gpu-performance.md', import.meta.url);
-const [, sass] = /\n## sm_90\n([^]*?)(?:\n## |$)/.exec(readFileSync(new URL('../../docs/gpu-sass.md', import.meta.url), 'utf8'));
-const cells = sass.split('\n').map((line) => line.split('|').map((cell) => cell.trim().replace(/[*`]/g, '')));
+const [, sass] = /\n## sm_90\n([^]*?)(?:\n## |$)/.exec(
+  readFileSync(new URL('../../docs/gpu-sass.md', import.meta.url), 'utf8'),
+);
+const cells = sass
+  .split('\n')
+  .map((line) => line.split('|').map((cell) => cell.trim().replace(/[*`]/g, '')));
 function kernel(name) {
   const blocks = Number(cells.find((row) => row[1] === name && row.length === 6)[4]);
   const parts = cells.filter((row) => row[1] === name && row.length > 6);
   return {
     blocks,
-    part: (what) => ((row) => row && { loads: Number(row[3]), slots: Number(row[5]) })(parts.find((row) => row[2] === what)),
+    part: (what) =>
+      ((row) => row && { loads: Number(row[3]), slots: Number(row[5]) })(
+        parts.find((row) => row[2] === what),
+      ),
   };
 }
 
@@ -114,22 +132,40 @@ function share(mode, type, vocab, rows, given) {
   const elements = (steps * 16) / size;
   const bytes = (vocab * size) / parts;
   const unaligned = (vocab * size) % 16 === 0 ? 0 : 1 - size / 16; // of the rows
-  const mix = (what, of) => (1 - unaligned) * of(part(what)) + unaligned * of(part(`${what}, unaligned`));
+  const mix = (what, of) =>
+    (1 - unaligned) * of(part(what)) + unaligned * of(part(`${what}, unaligned`));
   const instructions = (what) => mix(what, ({ slots }) => slots * elements);
   const trips = Math.round(mix('sums', ({ loads }) => Math.ceil(steps / loads)));
-  const reduce = { blocks, bytes, trips, instructions: instructions('sums'), serial: given.combine + given.fence };
+  const reduce = {
+    blocks,
+    bytes,
+    trips,
+    instructions: instructions('sums'),
+    serial: given.combine + given.fence,
+  };
   const copy = machine.bytesPerNs;
   const rate = (stage) => simulate(stage, given.latency) / copy;
   let time; // in units of reading the logits at the copy's speed
   if (mode === 'forward') time = 1 / rate(reduce);
   else if (mode === 'dense') {
-    // A ticket's record, the state of its group, and then what the group and the row have left for it.
-    const gradient = { blocks, bytes, trips, instructions: instructions('gradient'), serial: 3 * given.read, stored: bytes };
+    // A ticket's record, the state of its group, and then what the group and the row have left for
+    // it.
+    const gradient = {
+      blocks,
+      bytes,
+      trips,
+      instructions: instructions('gradient'),
+      serial: 3 * given.read,
+      stored: bytes,
+    };
     time = 1 / rate(reduce) + 2 / rate(gradient);
   } else {
-    // The parts of a row wait for each other; then the ticket and its record. Unaligned rows are read again, from L1.
+    // The parts of a row wait for each other; then the ticket and its record. Unaligned rows are
+    // read again, from L1.
     const serial = reduce.serial + given.fence + 2 * given.read;
-    const from = part('gradient from registers').slots * (1 - unaligned) + part('gradient, unaligned').slots * unaligned;
+    const from =
+      part('gradient from registers').slots * (1 - unaligned) +
+      part('gradient, unaligned').slots * unaligned;
     time = 2 / rate({ ...reduce, serial, after: from * elements, stored: bytes });
   }
   const floor = { forward: 1, factored: 2, dense: 3 }[mode];
@@ -146,7 +182,9 @@ const shapes = [
 const percent = (value) => String(Math.round(100 * value));
 const line = (mode) => {
   const ranges = shapes.map(([type, vocab]) => {
-    const [low, high] = [assumed.unkind, assumed.kind].map((given) => percent(share(mode, type, vocab, 8192, given)));
+    const [low, high] = [assumed.unkind, assumed.kind].map((given) =>
+      percent(share(mode, type, vocab, 8192, given)),
+    );
     return `${low} to ${high} %`;
   });
   return `| ${mode} | ${ranges.join(' | ')} |`;
@@ -163,7 +201,9 @@ const options = { ...(await prettier.resolveConfig(page.pathname)), parser: 'mar
 const made = `${text.slice(0, at)}${begin}\n\n${await prettier.format(table, options)}\n${text.slice(text.indexOf(end, at))}`;
 if (parseArgs({ options: { write: { type: 'boolean' } } }).values.write) writeFileSync(page, made);
 else if (made !== text) {
-  console.error('model: the predictions in docs/gpu-performance.md are out of date: node bench/gpu/model.mjs --write');
+  console.error(
+    'model: the predictions in docs/gpu-performance.md are out of date: node bench/gpu/model.mjs --write',
+  );
   process.exitCode = 1;
 }
 console.log(table);

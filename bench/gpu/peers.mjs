@@ -1,4 +1,5 @@
-// Implementations in PyTorch, each a process of its own that waits for its turn in the rounds. bench/peers/torch_gpu.py is the other end.
+// Implementations in PyTorch, each a process of its own that waits for its turn in the rounds.
+// bench/peers/torch_gpu.py is the other end.
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
@@ -16,20 +17,43 @@ const python = () => process.env.PYTHON ?? 'python3';
 /** Milliseconds. Compiling takes a minute or two; a peer that hangs must not keep a rented card. */
 const patience = 300_000;
 
-/** What is installed: `[{ name, version, layer, withoutReference }]`, `layer` for those of `fromHidden`; and why not in `missing`. */
+/**
+ * What is installed: `[{ name, version, layer, withoutReference }]`, `layer` for those of
+ * `fromHidden`; and why not in `missing`.
+ */
 export function findPeers() {
-  const { status, stdout, stderr, error } = spawnSync(python(), [script, '--list'], { encoding: 'utf8' });
+  const { status, stdout, stderr, error } = spawnSync(python(), [script, '--list'], {
+    encoding: 'utf8',
+  });
   if (status !== 0)
-    return { found: [], missing: [{ name: 'all', reason: (error?.message ?? stderr).trim().split('\n').at(-1) }] };
+    return {
+      found: [],
+      missing: [{ name: 'all', reason: (error?.message ?? stderr).trim().split('\n').at(-1) }],
+    };
   const peers = JSON.parse(stdout);
-  return { found: peers.filter(({ reason }) => reason === null), missing: peers.filter(({ reason }) => reason !== null) };
+  return {
+    found: peers.filter(({ reason }) => reason === null),
+    missing: peers.filter(({ reason }) => reason !== null),
+  };
 }
 
 /** Starts a peer with the files in a folder, and waits until it has done the work once. */
 async function start(name, files, { dtype, shape, beta, size }) {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'diralign-gpu-peer-'));
-  for (const [file, values] of Object.entries(files)) writeFileSync(path.join(folder, file), values);
-  const args = ['--peer', name, '--directory', folder, '--dtype', dtype, '--beta', String(beta), '--shape', shape.join(',')];
+  for (const [file, values] of Object.entries(files))
+    writeFileSync(path.join(folder, file), values);
+  const args = [
+    '--peer',
+    name,
+    '--directory',
+    folder,
+    '--dtype',
+    dtype,
+    '--beta',
+    String(beta),
+    '--shape',
+    shape.join(','),
+  ];
   if (size !== undefined) args.push('--hidden-size', String(size));
   const child = spawn(python(), [script, ...args], { stdio: ['pipe', 'pipe', 'pipe'] });
   let complaints = '';
@@ -65,7 +89,10 @@ async function start(name, files, { dtype, shape, beta, size }) {
   }
 }
 
-/** `[what, theirs, ours, how far they may be apart]` of each number, as a complaint; undefined where all agree. */
+/**
+ * `[what, theirs, ours, how far they may be apart]` of each number, as a complaint; undefined where
+ * all agree.
+ */
 function disagreement(numbers) {
   const differs = numbers.filter(([, theirs, ours, bound]) => !(Math.abs(theirs - ours) <= bound));
   if (differs.length === 0) return undefined;
@@ -75,14 +102,21 @@ function disagreement(numbers) {
 // Gradients beside the logits, in float32: some need several times our memory.
 const failure = ({ message }) => ({ problem: message, exhausted: /out of memory/i.test(message) });
 
-/** One peer and our dense gradient in the same rounds. What goes wrong with a peer is its own result, not the benchmark's end. */
+/**
+ * One peer and our dense gradient in the same rounds. What goes wrong with a peer is its own
+ * result, not the benchmark's end.
+ */
 export async function measurePeer(device, batch, peer, { fraction, rounds, progress }) {
   const { rows, vocab, dtype } = batch;
   const entry = { name: peer.name, version: peer.version, rows, vocab, dtype, fraction };
   let child;
   try {
     const { labels, reference, shape } = batch.given.get(fraction);
-    child = await start(peer.name, { block: batch.block.logits, labels, reference }, { dtype, shape, beta: 0.1 });
+    child = await start(
+      peer.name,
+      { block: batch.block.logits, labels, reference },
+      { dtype, shape, beta: 0.1 },
+    );
     const ours = device.call(
       batch,
       modes.find(({ name }) => name === 'dense out'),
@@ -136,8 +170,9 @@ function magnitude(buffer, dtype) {
 }
 
 /**
- * One peer of the output layer and `fromHidden` with all gradients, by the clock in the same rounds. Where the peer takes no reference
- * log-probabilities, neither do we, and beta is smaller: margins as far from 0 as sequences differ would leave no gradient to compare.
+ * One peer of the output layer and `fromHidden` with all gradients, by the clock in the same
+ * rounds. Where the peer takes no reference log-probabilities, neither do we, and beta is smaller:
+ * margins as far from 0 as sequences differ would leave no gradient to compare.
  */
 export async function measureLayerPeer(device, layer, peer, { fraction, rounds, progress }) {
   const { rows, size, vocab, dtype, shape, numbers } = layer;
@@ -149,11 +184,19 @@ export async function measureLayerPeer(device, layer, peer, { fraction, rounds, 
     const reference = peer.withoutReference ? new Float64Array(shape[0]) : given.reference;
     const objective = device.subject.dirAlignLoss('dpo', beta);
     const ours = () => objective.fromHidden({ ...given, reference }, { out: layer.out() });
-    child = await start(peer.name, { ...numbers, labels: given.labels, reference }, { dtype, shape, beta, size });
+    child = await start(
+      peer.name,
+      { ...numbers, labels: given.labels, reference },
+      { dtype, shape, beta, size },
+    );
     const { first } = child;
     const { loss, memory } = ours();
-    // The peers round every logit to 16 bits, we do not: over 1024 tokens that moves a margin, and the coefficient with it, by 1 %.
-    const own = { gradHidden: magnitude(layer.gradHidden, dtype), gradWeight: magnitude(layer.gradWeight, 'float32') };
+    // The peers round every logit to 16 bits, we do not: over 1024 tokens that moves a margin, and
+    // the coefficient with it, by 1 %.
+    const own = {
+      gradHidden: magnitude(layer.gradHidden, dtype),
+      gradWeight: magnitude(layer.gradWeight, 'float32'),
+    };
     const problem = disagreement([
       ['loss', first.loss, loss, 2e-2 * Math.max(1, Math.abs(loss))],
       ['gradHidden', first.gradHidden, own.gradHidden, 3e-2 * own.gradHidden],

@@ -2,13 +2,40 @@
 
 export const elementBytes = { float32: 4, float16: 2, bfloat16: 2 };
 
-/** Passes over the scored rows; `zeros` where the ignored rows of the gradient have to be written. */
+/**
+ * Passes over the scored rows; `zeros` where the ignored rows of the gradient have to be written.
+ */
 export const modes = [
   { name: 'forward', title: 'loss only', passes: 1, zeros: false, run: { gradient: 'none' } },
-  { name: 'tokenLogps', title: 'token log-probs and entropy', passes: 1, zeros: false, tokens: true },
-  { name: 'factored', title: 'factored, in place', passes: 2, zeros: true, run: { gradient: 'factored', inPlace: true } },
-  { name: 'dense', title: 'dense, in place', passes: 3, zeros: true, run: { gradient: 'dense', inPlace: true } },
-  { name: 'dense out', title: 'dense, into another buffer', passes: 3, zeros: true, run: { gradient: 'dense' }, out: true },
+  {
+    name: 'tokenLogps',
+    title: 'token log-probs and entropy',
+    passes: 1,
+    zeros: false,
+    tokens: true,
+  },
+  {
+    name: 'factored',
+    title: 'factored, in place',
+    passes: 2,
+    zeros: true,
+    run: { gradient: 'factored', inPlace: true },
+  },
+  {
+    name: 'dense',
+    title: 'dense, in place',
+    passes: 3,
+    zeros: true,
+    run: { gradient: 'dense', inPlace: true },
+  },
+  {
+    name: 'dense out',
+    title: 'dense, into another buffer',
+    passes: 3,
+    zeros: true,
+    run: { gradient: 'dense' },
+    out: true,
+  },
 ];
 
 /** Sequences of at most 1024 tokens, at least one pair. */
@@ -47,7 +74,8 @@ export const scales = {
     layers: [{ rows: 4096, size: 4096, vocab: 128256 }],
     yardstick: 2 ** 30,
   },
-  // The first minutes on a card: the shapes that say most, the most telling first. See `npm run gpu:first`.
+  // The first minutes on a card: the shapes that say most, the most telling first. See `npm run
+  // gpu:first`.
   first: {
     rounds: 15,
     shapes: [
@@ -82,13 +110,19 @@ export function parseShapes(text) {
     const [rows, vocab] = match ? [Number(match[1]), Number(match[2])] : [0, 0];
     // Rows repeat 64 distinct ones, and pairs have two sequences.
     if (rows < 64 || rows % 64 !== 0 || !Number.isInteger(Math.log2(rows)) || vocab < 1) {
-      throw new Error(`--shapes ${shape}: expected ROWSxVOCABULARY, rows a power of two of at least 64`);
+      throw new Error(
+        `--shapes ${shape}: expected ROWSxVOCABULARY, rows a power of two of at least 64`,
+      );
     }
     return { rows, vocab };
   });
 }
 
-const parts = { logits: 'our calls on logits', layer: 'our calls from hidden states', peers: 'installed peers of both' };
+const parts = {
+  logits: 'our calls on logits',
+  layer: 'our calls from hidden states',
+  peers: 'installed peers of both',
+};
 export const partNames = Object.keys(parts);
 
 /** Each batch that is measured, dtype, rows, vocabulary; `hasPeers`: against peers, too. */
@@ -97,9 +131,14 @@ export function batchesOf(scale, shapes) {
   if (shapes) return shapes.map((shape) => ({ ...inBfloat16(shape), hasPeers: true }));
   if (scale.shapes) {
     const same = (a, b) => a.dtype === b.dtype && a.rows === b.rows && a.vocab === b.vocab;
-    return scale.shapes.map((shape) => ({ ...shape, hasPeers: scale.peerShapes.some((peer) => same(peer, shape)) }));
+    return scale.shapes.map((shape) => ({
+      ...shape,
+      hasPeers: scale.peerShapes.some((peer) => same(peer, shape)),
+    }));
   }
-  const all = scale.rows.flatMap((rows) => scale.vocabularies.map((vocab) => inBfloat16({ rows, vocab })));
+  const all = scale.rows.flatMap((rows) =>
+    scale.vocabularies.map((vocab) => inBfloat16({ rows, vocab })),
+  );
   return [
     ...all.map((shape) => ({ ...shape, hasPeers: scale.peerRows.includes(shape.rows) })),
     ...scale.others.map((shape) => ({ ...shape, hasPeers: false })),
@@ -112,7 +151,7 @@ export function floorBytes({ passes, zeros }, { rows, scoredRows, vocab, dtype }
   return passes * scoredRows * row + (zeros ? (rows - scoredRows) * row : 0);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Targets. Stated for an H200 whose copy kernel moves 4.3 TB/s, in bfloat16.
 
 /** Share of the copy kernel's bandwidth on the floor's bytes, N = 8192, every row scored. */
@@ -124,10 +163,16 @@ const shares = {
 /** A gradient in another buffer than the logits moves as much as one in place. */
 shares['dense out'] = shares.dense;
 
-/** Half of the rows scored: half of the time. What is left over is the start and end of a launch, and the zeros of ignored rows. */
+/**
+ * Half of the rows scored: half of the time. What is left over is the start and end of a launch,
+ * and the zeros of ignored rows.
+ */
 const halfTime = 0.55;
 
-/** [what, wanted, got, whether it was reached] of one measurement, given those of the whole batch of rows. */
+/**
+ * [what, wanted, got, whether it was reached] of one measurement, given those of the whole batch of
+ * rows.
+ */
 export function targetsOf(entry, { copyBandwidth, wholeMs }) {
   const { mode, rows, vocab, dtype, fraction, device, floorBytes: bytes } = entry;
   const list = [];
@@ -137,9 +182,18 @@ export function targetsOf(entry, { copyBandwidth, wholeMs }) {
   if (dtype === 'bfloat16' && rows === 8192 && fraction === 1 && wanted !== undefined) {
     add('share of the copy bandwidth', wanted, share, share >= wanted);
   }
-  if (dtype === 'bfloat16' && rows === 8192 && fraction === 0.5 && wanted !== undefined && wholeMs !== undefined) {
+  if (
+    dtype === 'bfloat16' &&
+    rows === 8192 &&
+    fraction === 0.5 &&
+    wanted !== undefined &&
+    wholeMs !== undefined
+  ) {
     // The zeros of the ignored rows are work that the whole batch does not have.
-    const zeros = ((floorBytes({ passes: 0, zeros: true }, entry) * (mode === 'forward' ? 0 : 1)) / copyBandwidth) * 1000;
+    const zeros =
+      ((floorBytes({ passes: 0, zeros: true }, entry) * (mode === 'forward' ? 0 : 1)) /
+        copyBandwidth) *
+      1000;
     const got = (device.median - zeros) / wholeMs;
     add('time over that of all rows, zeros aside', halfTime, got, got <= halfTime);
   }
@@ -150,22 +204,36 @@ export function targetsOf(entry, { copyBandwidth, wholeMs }) {
   return list;
 }
 
-// The output layer fused with the loss: milliseconds on an H200 by the clock, and the workspace it may take by default.
+// The output layer fused with the loss: milliseconds on an H200 by the clock, and the workspace it
+// may take by default.
 const layerTime = { 1: 18.5, 0.5: 10 };
 const layerMemory = 2 ** 31;
 
 /** [what, wanted, got, reached] of one measurement of `fromHidden`. */
 export function layerTargetsOf({ rows, size, vocab, fraction, mode, wall, memory }) {
-  const list = [{ what: 'bytes of workspace', wanted: layerMemory, got: memory, reached: memory <= layerMemory }];
+  const list = [
+    {
+      what: 'bytes of workspace',
+      wanted: layerMemory,
+      got: memory,
+      reached: memory <= layerMemory,
+    },
+  ];
   const limit = layerTime[fraction];
-  if (mode === 'all gradients' && rows === 4096 && size === 4096 && vocab === 128256 && limit !== undefined)
+  if (
+    mode === 'all gradients' &&
+    rows === 4096 &&
+    size === 4096 &&
+    vocab === 128256 &&
+    limit !== undefined
+  )
     list.push({ what: 'ms', wanted: limit, got: wall.median, reached: wall.median <= limit });
   return list;
 }
 
 /**
- * No slower than any peer of the same shape. Ours is the dense gradient in a buffer of its own, as theirs is, by events; of the output
- * layer all gradients, by the clock.
+ * No slower than any peer of the same shape. Ours is the dense gradient in a buffer of its own, as
+ * theirs is, by events; of the output layer all gradients, by the clock.
  */
 export function peerTarget(ours, peer) {
   const clock = peer.size === undefined ? 'device' : 'wall';

@@ -6,13 +6,17 @@ import { layerTargetsOf, modes, peerTarget, targetsOf } from './plan.mjs';
 
 const title = (mode) => modes.find(({ name }) => name === mode)?.title ?? mode;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const shapeName = ({ dtype, rows, vocab, fraction }) => `${dtype} ${rows} x ${vocab}, ${100 * fraction} %`;
-const layerName = ({ dtype, rows, size, vocab, fraction }) => `${dtype} ${rows} x ${size} x ${vocab}, ${100 * fraction} %`;
-const number = (value) => (value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3));
+const shapeName = ({ dtype, rows, vocab, fraction }) =>
+  `${dtype} ${rows} x ${vocab}, ${100 * fraction} %`;
+const layerName = ({ dtype, rows, size, vocab, fraction }) =>
+  `${dtype} ${rows} x ${size} x ${vocab}, ${100 * fraction} %`;
+const number = (value) =>
+  value >= 100 ? value.toFixed(0) : value >= 1 ? value.toFixed(2) : value.toFixed(3);
 
 /**
- * Every target of a run, none where its rounds are too few: what was wanted, what was measured, and whether
- * it was reached. A peer that went wrong is a miss, but one that ran out of memory is only reported.
+ * Every target of a run, none where its rounds are too few: what was wanted, what was measured, and
+ * whether it was reached. A peer that went wrong is a miss, but one that ran out of memory is only
+ * reported.
  */
 export function judge({ groups, peers, layers = [], layerPeers = [], rounds }) {
   if (rounds < fewestRounds) return [];
@@ -26,12 +30,22 @@ export function judge({ groups, peers, layers = [], layerPeers = [], rounds }) {
     }
   }
   for (const entry of layers) {
-    for (const target of layerTargetsOf(entry)) list.push({ shape: layerName(entry), mode: entry.mode, ...target });
+    for (const target of layerTargetsOf(entry))
+      list.push({ shape: layerName(entry), mode: entry.mode, ...target });
   }
   for (const peer of [...peers, ...layerPeers].filter(({ exhausted }) => !exhausted)) {
     const what =
-      peer.size === undefined ? { shape: shapeName(peer), mode: 'dense out' } : { shape: layerName(peer), mode: 'all gradients' };
-    if (peer.problem) list.push({ ...what, what: `${peer.name}: ${peer.problem}`, wanted: 1, got: NaN, reached: false });
+      peer.size === undefined
+        ? { shape: shapeName(peer), mode: 'dense out' }
+        : { shape: layerName(peer), mode: 'all gradients' };
+    if (peer.problem)
+      list.push({
+        ...what,
+        what: `${peer.name}: ${peer.problem}`,
+        wanted: 1,
+        got: NaN,
+        reached: false,
+      });
     else list.push({ ...what, ...peerTarget(peer.ours, peer) });
   }
   return list;
@@ -104,7 +118,15 @@ function peersTable({ peers }) {
           mebibytes(peer.extraBytes),
         ],
   );
-  const names = ['peer', 'batch', 'ms', 'ours ms', 'slower by (quartiles)', 'by the clock', 'extra MiB'];
+  const names = [
+    'peer',
+    'batch',
+    'ms',
+    'ours ms',
+    'slower by (quartiles)',
+    'by the clock',
+    'extra MiB',
+  ];
   return table(
     names.map((name) => ({ title: name })),
     rows,
@@ -126,7 +148,16 @@ function layerPeersTable({ layerPeers }) {
           peer.version,
         ],
   );
-  const names = ['peer', 'layer', 'call ms', 'ours ms', 'slower by (quartiles)', 'extra MiB', 'ours MiB', 'version'];
+  const names = [
+    'peer',
+    'layer',
+    'call ms',
+    'ours ms',
+    'slower by (quartiles)',
+    'extra MiB',
+    'ours MiB',
+    'version',
+  ];
   return table(
     names.map((name) => ({ title: name })),
     rows,
@@ -148,7 +179,10 @@ function targetsTable(targets) {
   );
 }
 
-/** Whether times by events are without the host's part; a launch that is enqueued too late waits on an idle device. */
+/**
+ * Whether times by events are without the host's part; a launch that is enqueued too late waits on
+ * an idle device.
+ */
 function hostLines(groups) {
   return groups
     .filter(({ host }) => host)
@@ -159,7 +193,17 @@ function hostLines(groups) {
 }
 
 export function report(result) {
-  const { groups, skipped, peers, targets, rounds, seconds, layers = [], layerPeers = [], noLayers } = result;
+  const {
+    groups,
+    skipped,
+    peers,
+    targets,
+    rounds,
+    seconds,
+    layers = [],
+    layerPeers = [],
+    noLayers,
+  } = result;
   const bandwidths = groups.map(({ copyBandwidth }) => copyBandwidth / 1e9).sort((a, b) => a - b);
   const missed = targets.filter(({ reached }) => !reached).length;
   return [
@@ -177,7 +221,9 @@ export function report(result) {
       : []),
     ...(noLayers === undefined ? [] : [`fromHidden was not measured: ${noLayers}`]),
     ...hostLines(groups),
-    ...skipped.map(({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`),
+    ...skipped.map(
+      ({ dtype, rows, vocab, reason }) => `Left out: ${dtype} ${rows} x ${vocab} ${reason}.`,
+    ),
     ...(layerPeers.length > 0
       ? [
           '',
@@ -191,7 +237,9 @@ export function report(result) {
         ? []
         : ['', 'No peers were measured.']),
     '',
-    targets.length > 0 ? targetsTable(targets) : inconclusiveNote([{ n: rounds }]) || 'No target is stated for these shapes.',
+    targets.length > 0
+      ? targetsTable(targets)
+      : inconclusiveNote([{ n: rounds }]) || 'No target is stated for these shapes.',
     '',
     `${targets.length - missed} of ${targets.length} targets reached (stated for an H200) in ${seconds.toFixed(0)} s.`,
   ].join('\n');

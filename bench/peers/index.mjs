@@ -9,17 +9,37 @@ const beta = 0.1;
 const shapeOf = ({ shape }) => shape.map(String);
 const works = (command, args) => spawnSync(command, args, { stdio: 'ignore' }).status === 0;
 
-/** Keeps freed memory in the heap instead of returning it, as tuned deployments do: no page faults from the second pass on. */
-export const heapReuse = { MALLOC_MMAP_MAX_: '0', MALLOC_TRIM_THRESHOLD_: String(2 ** 40), MALLOC_TOP_PAD_: String(2 ** 26) };
+/**
+ * Keeps freed memory in the heap instead of returning it, as tuned deployments do: no page faults
+ * from the second pass on.
+ */
+export const heapReuse = {
+  MALLOC_MMAP_MAX_: '0',
+  MALLOC_TRIM_THRESHOLD_: String(2 ** 40),
+  MALLOC_TOP_PAD_: String(2 ** 26),
+};
 
 /** The system's Python, where the distribution puts its torch, unless PYTHON names another. */
 export const python = process.env.PYTHON ?? '/usr/bin/python3';
 
 function torch(name, title, { dtype = 'float32', env = {}, against = 'out' } = {}) {
-  const description = { name, title, against, bfloat16: dtype === 'bfloat16', install: 'apt-get install python3-torch' };
+  const description = {
+    name,
+    title,
+    against,
+    bfloat16: dtype === 'bfloat16',
+    install: 'apt-get install python3-torch',
+  };
   return processPeer(description, (directory, batch, threads) => {
     if (!works(python, ['-c', 'import torch'])) return undefined;
-    const args = [path.join(here, 'torch_dpo.py'), directory, ...shapeOf(batch), String(threads), String(beta), dtype];
+    const args = [
+      path.join(here, 'torch_dpo.py'),
+      directory,
+      ...shapeOf(batch),
+      String(threads),
+      String(beta),
+      dtype,
+    ];
     return { command: python, args, env };
   });
 }
@@ -36,8 +56,12 @@ const oneDnn = processPeer(
     mkdirSync(build, { recursive: true });
     const program = path.join(build, 'log_softmax_dpo');
     const source = path.join(here, 'onednn/log_softmax_dpo.cpp');
-    if (!works('g++', ['-std=c++17', '-O2', '-fopenmp', source, '-o', program, '-ldnnl'])) return undefined;
-    return { command: program, args: [directory, ...shapeOf(batch), String(threads), String(beta)] };
+    if (!works('g++', ['-std=c++17', '-O2', '-fopenmp', source, '-o', program, '-ldnnl']))
+      return undefined;
+    return {
+      command: program,
+      args: [directory, ...shapeOf(batch), String(threads), String(beta)],
+    };
   },
 );
 

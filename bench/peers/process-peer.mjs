@@ -5,8 +5,8 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 
 /**
- * A program that does the work once and prints a line of JSON with what it computed; then, for each line "go", it does the work again
- * and prints the milliseconds.
+ * A program that does the work once and prints a line of JSON with what it computed; then, for each
+ * line "go", it does the work again and prints the milliseconds.
  *
  * @param {{ command: string, args: string[], env?: object }} what to start
  * @returns what it computed, with `run` and `close`
@@ -34,11 +34,12 @@ export async function startProcess(name, { command, args, env }, threads) {
 }
 
 /**
- * A peer that is a program. It gets the batch as files and takes its turns in the same rounds as everything else; in between it waits
- * without a sound.
+ * A peer that is a program. It gets the batch as files and takes its turns in the same rounds as
+ * everything else; in between it waits without a sound.
  *
  * @param {object} description of a Peer (ts/bench/peers.ts), less `load`
- * @param {(directory: string, batch, threads: number) => { command: string, args: string[], env?: object } | undefined} prepare
+ * @param {(directory: string, batch, threads: number) => { command: string, args: string[], env?:
+ *   object } | undefined} prepare
  *   what to start, or undefined where it is not installed
  */
 export function processPeer(description, prepare) {
@@ -54,8 +55,13 @@ export function processPeer(description, prepare) {
         return undefined;
       }
       try {
-        for (const name of ['logits', 'labels', 'reference']) writeFileSync(path.join(directory, name), batch[name]);
-        const { version, loss, gradientSum, extraMiB, run, close } = await startProcess(description.name, started, threads);
+        for (const name of ['logits', 'labels', 'reference'])
+          writeFileSync(path.join(directory, name), batch[name]);
+        const { version, loss, gradientSum, extraMiB, run, close } = await startProcess(
+          description.name,
+          started,
+          threads,
+        );
         return { version, extraMiB, result: () => ({ loss, gradientSum }), run, close };
       } finally {
         rmSync(directory, { recursive: true });

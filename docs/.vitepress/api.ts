@@ -1,15 +1,26 @@
-/** The API's pages, one for each symbol that package.json's modules export, from the docstrings in ts/. */
+/**
+ * The API's pages, one for each symbol that package.json's modules export, from the docstrings in
+ * ts/.
+ */
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DefaultTheme } from 'vitepress';
-import { Application, ReflectionKind, type DeclarationReflection, type ProjectReflection } from 'typedoc';
+import {
+  Application,
+  ReflectionKind,
+  type DeclarationReflection,
+  type ProjectReflection,
+} from 'typedoc';
 import { MarkdownPageEvent } from 'typedoc-plugin-markdown';
 import { modules } from './modules.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-/** @throws Error for a symbol without a docstring, and whatever else TypeDoc complains of, which it prints */
+/**
+ * @throws Error for a symbol without a docstring, and whatever else TypeDoc complains of, which it
+ * prints
+ */
 export async function writeApi(): Promise<void> {
   const known = modules();
   const app = await Application.bootstrapWithPlugins({
@@ -17,20 +28,23 @@ export async function writeApi(): Promise<void> {
     entryPoints: known.map(({ source }) => path.join(root, source)),
   });
   const stopOnDefects = (): void => {
-    if (app.logger.hasErrors() || app.logger.hasWarnings()) throw new Error('the API has defects, named above');
+    if (app.logger.hasErrors() || app.logger.hasWarnings())
+      throw new Error('the API has defects, named above');
   };
   const project = await app.convert();
   if (project === undefined) throw new Error('the API has defects, named above');
   for (const module of project.children ?? []) {
     // TypeDoc names a module by its file; readers know it by what they import.
     module.name = path.posix.join('diralign', module.name === 'index' ? '' : module.name);
-    if (!known.some(({ name }) => name === module.name)) throw new Error(`${module.name} is no module of package.json`);
+    if (!known.some(({ name }) => name === module.name))
+      throw new Error(`${module.name} is no module of package.json`);
   }
   app.validate(project);
   stopOnDefects();
   app.renderer.on(MarkdownPageEvent.END, (page) => {
     const symbol = page.model as DeclarationReflection;
-    if (symbol.parent?.kindOf(ReflectionKind.Module)) page.contents = headed(symbol, page.contents ?? '');
+    if (symbol.parent?.kindOf(ReflectionKind.Module))
+      page.contents = headed(symbol, page.contents ?? '');
   });
   await app.generateOutputs(project);
   stopOnDefects();
@@ -60,8 +74,12 @@ function titleOf(symbol: DeclarationReflection): string {
   return isShared && module !== 'diralign' ? `${symbol.name} (${module})` : symbol.name;
 }
 
-function sidebar(project: ProjectReflection, urlOf: (symbol: DeclarationReflection) => string): DefaultTheme.SidebarItem[] {
-  const link = (symbol: DeclarationReflection): string => `/api/${urlOf(symbol).replace(/(index)?\.md$/, '')}`;
+function sidebar(
+  project: ProjectReflection,
+  urlOf: (symbol: DeclarationReflection) => string,
+): DefaultTheme.SidebarItem[] {
+  const link = (symbol: DeclarationReflection): string =>
+    `/api/${urlOf(symbol).replace(/(index)?\.md$/, '')}`;
   const sorted = [...(project.children ?? [])].sort((a, b) => (a.name < b.name ? -1 : 1));
   return sorted.map((module) => ({
     text: module.name,
@@ -70,7 +88,10 @@ function sidebar(project: ProjectReflection, urlOf: (symbol: DeclarationReflecti
     items: (module.groups ?? []).map(({ title, children }) => ({
       text: title,
       collapsed: title !== 'Functions',
-      items: (children as DeclarationReflection[]).map((symbol) => ({ text: titleOf(symbol), link: link(symbol) })),
+      items: (children as DeclarationReflection[]).map((symbol) => ({
+        text: titleOf(symbol),
+        link: link(symbol),
+      })),
     })),
   }));
 }

@@ -9,8 +9,9 @@ import { sidebar } from './sidebar.js';
 const docs = fileURLToPath(new URL('..', import.meta.url));
 
 /**
- * Links to files of the repository that are no pages (`../bench/results/...`) work where the Markdown is read in the repository. Here
- * they lead to its address, and the build fails where there is no such file.
+ * Links to files of the repository that are no pages (`../bench/results/...`) work where the
+ * Markdown is read in the repository. Here they lead to its address, and the build fails where
+ * there is no such file.
  */
 function linkToTheRepository(md: MarkdownRenderer): void {
   md.core.ruler.push('links-out-of-docs', ({ tokens, env }) => {
@@ -30,7 +31,9 @@ function linkToTheRepository(md: MarkdownRenderer): void {
 
 /** What {@link writeApi} of api.ts has written. */
 function apiSidebar(): DefaultTheme.SidebarItem[] {
-  return JSON.parse(fs.readFileSync(path.join(docs, 'api/sidebar.json'), 'utf8')) as DefaultTheme.SidebarItem[];
+  return JSON.parse(
+    fs.readFileSync(path.join(docs, 'api/sidebar.json'), 'utf8'),
+  ) as DefaultTheme.SidebarItem[];
 }
 
 export default defineConfig({
@@ -41,7 +44,8 @@ export default defineConfig({
   srcExclude: ['generated/**'],
   // Pages of wide lines, where the text takes the place of the outline.
   transformPageData(data) {
-    if (['command-line.md', 'gpu-registers.md', 'gpu-sass.md'].includes(data.relativePath)) data.frontmatter.aside = false;
+    if (['command-line.md', 'gpu-registers.md', 'gpu-sass.md'].includes(data.relativePath))
+      data.frontmatter.aside = false;
   },
   markdown: {
     math: true,

@@ -1,16 +1,30 @@
-/** The catalogue's formulas, read: from the text of `MethodInfo.formula` to TeX, and to a number that a test can compare. */
+/**
+ * The catalogue's formulas, read: from the text of `MethodInfo.formula` to TeX, and to a number
+ * that a test can compare.
+ */
 
 export type Expression =
   | { readonly kind: 'number'; readonly value: number }
   | { readonly kind: 'name'; readonly name: string }
   | { readonly kind: 'negative'; readonly of: Expression }
-  | { readonly kind: 'sum' | 'product' | 'quotient' | 'power'; readonly left: Expression; readonly right: Expression }
+  | {
+      readonly kind: 'sum' | 'product' | 'quotient' | 'power';
+      readonly left: Expression;
+      readonly right: Expression;
+    }
   | { readonly kind: 'call'; readonly name: string; readonly args: readonly Expression[] }
-  | { readonly kind: 'divergence'; readonly from: readonly Expression[]; readonly to: readonly Expression[] };
+  | {
+      readonly kind: 'divergence';
+      readonly from: readonly Expression[];
+      readonly to: readonly Expression[];
+    };
 
 export interface Formula {
   readonly value: Expression;
-  /** `m` and `s` of `..., m = sg(u / tau)`. A definition of `s` by `a` is one of `s_w` by `a_w`, too. */
+  /**
+   * `m` and `s` of `..., m = sg(u / tau)`. A definition of `s` by `a` is one of `s_w` by `a_w`,
+   * too.
+   */
   readonly definitions: ReadonlyMap<string, Expression>;
 }
 
@@ -75,7 +89,8 @@ export function parseFormula(text: string): Formula {
     if (token === undefined) throw new Error(`${text}: it ends too early`);
     if (token === '(') {
       const [only, ...others] = inParentheses();
-      if (only === undefined || others.length > 0) throw new Error(`${text}: a list has no place there`);
+      if (only === undefined || others.length > 0)
+        throw new Error(`${text}: a list has no place there`);
       return only;
     }
     at++;
@@ -107,11 +122,15 @@ export function parseFormula(text: string): Formula {
 
 function negated(expression: Expression): Expression {
   if (expression.kind === 'negative') return expression.of;
-  if (expression.kind === 'product' && expression.left.kind === 'negative') return { ...expression, left: expression.left.of };
+  if (expression.kind === 'product' && expression.left.kind === 'negative')
+    return { ...expression, left: expression.left.of };
   return { kind: 'negative', of: expression };
 }
 
-/** Softplus as papers write it: `sp(-x)` is `-log sg(x)`. A minus goes before the product or quotient that it is part of. */
+/**
+ * Softplus as papers write it: `sp(-x)` is `-log sg(x)`. A minus goes before the product or
+ * quotient that it is part of.
+ */
 function asInPapers(expression: Expression): Expression {
   switch (expression.kind) {
     case 'number':
@@ -126,7 +145,11 @@ function asInPapers(expression: Expression): Expression {
       return negated(call('log', call('sg', negated(first))));
     }
     case 'divergence':
-      return { ...expression, from: expression.from.map(asInPapers), to: expression.to.map(asInPapers) };
+      return {
+        ...expression,
+        from: expression.from.map(asInPapers),
+        to: expression.to.map(asInPapers),
+      };
     default: {
       const left = asInPapers(expression.left);
       const right = asInPapers(expression.right);
@@ -145,7 +168,9 @@ function asInPapers(expression: Expression): Expression {
 export function rewrite(formula: Formula): Formula {
   return {
     value: asInPapers(formula.value),
-    definitions: new Map([...formula.definitions].map(([name, expression]) => [name, asInPapers(expression)])),
+    definitions: new Map(
+      [...formula.definitions].map(([name, expression]) => [name, asInPapers(expression)]),
+    ),
   };
 }
 
@@ -213,12 +238,19 @@ function texOfCall(name: string, args: readonly Expression[]): string {
   const [first] = args;
   if (name === 'exp') return `e^{${inner}}`;
   if (name === 'log' && first?.kind === 'call') return `\\log ${inner}`;
-  const names: Readonly<Record<string, string>> = { sg: '\\sigma', log: '\\log', max: '\\max', sp: '\\operatorname{sp}' };
+  const names: Readonly<Record<string, string>> = {
+    sg: '\\sigma',
+    log: '\\log',
+    max: '\\max',
+    sp: '\\operatorname{sp}',
+  };
   return (names[name] ?? `\\operatorname{${name}}`) + parenthesised(inner);
 }
 
 export function toTex({ value, definitions }: Formula): string {
-  const where = [...definitions].map(([name, expression]) => `${symbol(name)} = ${texOf(expression)}`);
+  const where = [...definitions].map(
+    ([name, expression]) => `${symbol(name)} = ${texOf(expression)}`,
+  );
   return [texOf(value), ...where].join(', \\qquad ');
 }
 
@@ -255,7 +287,10 @@ export function namesIn({ value, definitions }: Formula): ReadonlySet<string> {
  *
  * @throws Error where a name has none
  */
-export function evaluate({ value, definitions }: Formula, values: Readonly<Record<string, number>>): number {
+export function evaluate(
+  { value, definitions }: Formula,
+  values: Readonly<Record<string, number>>,
+): number {
   /** @param index '_w' or '_l' inside a definition of `s` that `s_w` or `s_l` asked for. */
   const of = (expression: Expression, index: string): number => {
     switch (expression.kind) {
@@ -282,10 +317,15 @@ export function evaluate({ value, definitions }: Formula, values: Readonly<Recor
       case 'power':
         return of(expression.left, index) ** of(expression.right, index);
       case 'call':
-        return (functions[expression.name] as (...args: number[]) => number)(...expression.args.map((arg) => of(arg, index)));
+        return (functions[expression.name] as (...args: number[]) => number)(
+          ...expression.args.map((arg) => of(arg, index)),
+        );
       case 'divergence':
         return expression.from
-          .map((p, i) => of(p, index) * Math.log(of(p, index) / of(expression.to[i] as Expression, index)))
+          .map(
+            (p, i) =>
+              of(p, index) * Math.log(of(p, index) / of(expression.to[i] as Expression, index)),
+          )
           .reduce((a, b) => a + b, 0);
     }
   };

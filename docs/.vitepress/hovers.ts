@@ -10,8 +10,8 @@ const preludes = `${root}tests/docs/preludes`;
 const paths = Object.fromEntries(modules().map(({ name, source }) => [name, [`${root}${source}`]]));
 
 /**
- * Puts before each example what it takes for granted, where readers do not see it. tests/docs.test.ts compiles the same text; here it
- * is only asked about.
+ * Puts before each example what it takes for granted, where readers do not see it.
+ * tests/docs.test.ts compiles the same text; here it is only asked about.
  */
 export function completeExamples(md: MarkdownRenderer): void {
   md.core.ruler.push('complete-examples', ({ src, tokens, env }) => {
@@ -21,7 +21,9 @@ export function completeExamples(md: MarkdownRenderer): void {
     const snippets = snippetsOf(relativePath, src);
     for (const token of tokens) {
       if (token.type !== 'fence' || token.info !== 'ts') continue;
-      const snippet = snippets.find(({ place }) => place === `${relativePath}:${(token.map?.[0] ?? 0) + 1}`);
+      const snippet = snippets.find(
+        ({ place }) => place === `${relativePath}:${(token.map?.[0] ?? 0) + 1}`,
+      );
       if (snippet === undefined) continue;
       const { before, code } = compose(snippet, snippets, preludes, root);
       token.info = 'ts twoslash';

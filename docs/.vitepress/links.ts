@@ -1,4 +1,7 @@
-/** Links and anchors of a built site: that each leads somewhere on the site, or is a well-formed address of another one. */
+/**
+ * Links and anchors of a built site: that each leads somewhere on the site, or is a well-formed
+ * address of another one.
+ */
 import fs from 'node:fs';
 import path from 'node:path';
 import { Parser } from 'htmlparser2';
@@ -31,7 +34,9 @@ function read(file: string): Page {
 function fileOf(root: string, pathname: string): string | undefined {
   const file = path.join(root, decodeURIComponent(pathname));
   const candidates = [file, `${file}.html`, path.join(file, 'index.html')];
-  return candidates.find((candidate) => fs.statSync(candidate, { throwIfNoEntry: false })?.isFile());
+  return candidates.find((candidate) =>
+    fs.statSync(candidate, { throwIfNoEntry: false })?.isFile(),
+  );
 }
 
 const isElsewhere = (address: string): boolean => /^[a-z][a-z+.-]*:|^\/\//i.test(address);
@@ -41,15 +46,19 @@ function isWellFormed(address: string): boolean {
 }
 
 /**
- * What is wrong with the links of a site, a line each; empty where nothing is. Nothing is fetched from other hosts, and a page that makes a
- * browser fetch from them is wrong.
+ * What is wrong with the links of a site, a line each; empty where nothing is. Nothing is fetched
+ * from other hosts, and a page that makes a browser fetch from them is wrong.
  *
  * @throws Error where there is no page
  */
 export function brokenLinks(root: string): string[] {
-  const files = fs.readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.html'));
+  const files = fs
+    .readdirSync(root, { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.html'));
   if (files.length === 0) throw new Error(`${root}: there is no page`);
-  const pages = new Map(files.map((file) => [path.join(root, file), read(path.join(root, file))] as const));
+  const pages = new Map(
+    files.map((file) => [path.join(root, file), read(path.join(root, file))] as const),
+  );
   const broken: string[] = [];
   for (const [file, { links, loads }] of pages) {
     const from = path.relative(root, file).split(path.sep).join('/');
@@ -57,11 +66,13 @@ export function brokenLinks(root: string): string[] {
     for (const address of loads) {
       if (address.startsWith('data:')) continue;
       if (isElsewhere(address)) broken.push(`${from}: loads ${address} from another host`);
-      else if (fileOf(root, new URL(address, base).pathname) === undefined) broken.push(`${from}: ${address} is not there`);
+      else if (fileOf(root, new URL(address, base).pathname) === undefined)
+        broken.push(`${from}: ${address} is not there`);
     }
     for (const address of links) {
       if (isElsewhere(address)) {
-        if (!isWellFormed(address)) broken.push(`${from}: ${address} is no address of another site`);
+        if (!isWellFormed(address))
+          broken.push(`${from}: ${address} is no address of another site`);
         continue;
       }
       const { pathname, hash } = new URL(address, base);

@@ -9,13 +9,20 @@ export interface Module {
 }
 
 export function modules(): Module[] {
-  const { name, exports } = JSON.parse(fs.readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  const { name, exports } = JSON.parse(
+    fs.readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+  ) as {
     readonly name: string;
     readonly exports: Readonly<Record<string, string | { readonly types: string }>>;
   };
   return Object.entries(exports).flatMap(([key, entry]) =>
     typeof entry === 'string'
       ? []
-      : [{ name: name + key.slice(1), source: entry.types.replace(/^\.\/dist\/(.*)\.d\.ts$/, 'ts/$1.ts') }],
+      : [
+          {
+            name: name + key.slice(1),
+            source: entry.types.replace(/^\.\/dist\/(.*)\.d\.ts$/, 'ts/$1.ts'),
+          },
+        ],
   );
 }

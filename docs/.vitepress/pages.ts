@@ -1,8 +1,18 @@
-/** The parts of the site that are made from the sources when it is built, so that nobody types them a second time. */
+/**
+ * The parts of the site that are made from the sources when it is built, so that nobody types them
+ * a second time.
+ */
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { methods, presets, type Method, type MethodInfo, type OptionInfo, type PresetSetup } from '../../ts/index.js';
+import {
+  methods,
+  presets,
+  type Method,
+  type MethodInfo,
+  type OptionInfo,
+  type PresetSetup,
+} from '../../ts/index.js';
 import { benchCommand } from '../../ts/cli/bench.js';
 import { buildCommand } from '../../ts/cli/build.js';
 import type { Command } from '../../ts/cli/command.js';
@@ -27,7 +37,8 @@ const code = (text: string | number): string => `\`${text}\``;
 /** Methods whose description is prose: what their $D_i$ is. */
 const prose: Readonly<Partial<Record<Method, string>>> = {
   aot: 'the i-th smallest margin of the policy, $S_w - S_l$, less the i-th smallest of the reference, $R_w - R_l$, in the batch',
-  aot_unpaired: 'the i-th smallest log-ratio of a chosen sequence, less the i-th smallest of a rejected one, in the batch',
+  aot_unpaired:
+    'the i-th smallest log-ratio of a chosen sequence, less the i-th smallest of a rejected one, in the batch',
 };
 
 /** The loss of a pair as the site shows it. */
@@ -36,15 +47,32 @@ export function formulaOf({ name, formula }: MethodInfo): Formula {
   return rewrite(parseFormula(text));
 }
 
-/** Symbols of the formulas: what each means, and by which others. In the order in which a page explains them. */
-const symbols: Readonly<Record<string, { readonly meaning: string; readonly by?: readonly string[] }>> = {
+/**
+ * Symbols of the formulas: what each means, and by which others. In the order in which a page
+ * explains them.
+ */
+const symbols: Readonly<
+  Record<string, { readonly meaning: string; readonly by?: readonly string[] }>
+> = {
   u: { meaning: '$u = \\beta\\,(r_w - r_l)$', by: ['r'] },
-  s: { meaning: '$s$: the score; $r$ by default, and for each `divergence` what [Methods](../methods.md) has', by: ['r'] },
+  s: {
+    meaning:
+      '$s$: the score; $r$ by default, and for each `divergence` what [Methods](../methods.md) has',
+    by: ['r'],
+  },
   o: { meaning: '$o = a - \\log(1 - e^a)$, the log-odds', by: ['a'] },
-  r: { meaning: '$r = S - R$, the log-ratio to the reference; $r = (S - R) / L$ with `normalize`', by: ['S', 'R', 'L'] },
-  a: { meaning: '$a = S / L$, the mean log-probability; $a = S$ without `normalize`', by: ['S', 'L'] },
+  r: {
+    meaning: '$r = S - R$, the log-ratio to the reference; $r = (S - R) / L$ with `normalize`',
+    by: ['S', 'R', 'L'],
+  },
+  a: {
+    meaning: '$a = S / L$, the mean log-probability; $a = S$ without `normalize`',
+    by: ['S', 'L'],
+  },
   D: { meaning: '' },
-  S: { meaning: '$S$: log-probability of a sequence under the policy, summed over its scored tokens' },
+  S: {
+    meaning: '$S$: log-probability of a sequence under the policy, summed over its scored tokens',
+  },
   R: { meaning: '$R$: the same under the reference' },
   L: { meaning: '$L$: scored tokens of a sequence' },
   eps: { meaning: '$\\varepsilon$: `labelSmoothing`' },
@@ -86,7 +114,8 @@ function range({ min, above, max, below, values }: OptionInfo): string {
 
 function optionsTable({ options }: MethodInfo): string {
   const rows = Object.entries(options).map(([name, option]) => {
-    const standard = typeof option.default === 'string' ? `'${option.default}'` : String(option.default);
+    const standard =
+      typeof option.default === 'string' ? `'${option.default}'` : String(option.default);
     return [code(name), option.meaning, code(standard), range(option)];
   });
   return table(['option', 'meaning', 'default', 'values'], rows);
@@ -108,7 +137,9 @@ function settingsOf({ name }: MethodInfo): string {
   if (grid === undefined) return '';
   const rows = setups.flatMap((setup) => {
     const best = presets.best[setup][name];
-    return best === undefined ? [] : [[setupNames[setup], code(setup), numeral(best.beta), numeral(best.learningRate)]];
+    return best === undefined
+      ? []
+      : [[setupNames[setup], code(setup), numeral(best.beta), numeral(best.learningRate)]];
   });
   return `## Settings of the paper
 
@@ -125,11 +156,15 @@ function callOf({ name }: MethodInfo): string {
   return `dirAlignLoss('${name}', ${presets.best['ultrafeedback-llama-3.1-8b'][name]?.beta ?? 0.1})`;
 }
 
-/** As docs/methods.md has it, where `npm run figures` writes it; to draw a figure takes the addon, to build the site does not. */
+/**
+ * As docs/methods.md has it, where `npm run figures` writes it; to draw a figure takes the addon,
+ * to build the site does not.
+ */
 function captionOf(name: string): string {
   const page = fs.readFileSync(path.join(docs, 'methods.md'), 'utf8');
   const caption = new RegExp(`!\\[(.*)\\]\\(figures/${name}\\.svg\\)`).exec(page)?.[1];
-  if (caption === undefined) throw new Error(`docs/methods.md has no figure of ${name}; npm run figures makes it`);
+  if (caption === undefined)
+    throw new Error(`docs/methods.md has no figure of ${name}; npm run figures makes it`);
   return caption;
 }
 
@@ -192,7 +227,10 @@ export function relationsTable(): string {
 
 /** The grids of the paper, by method. */
 export function gridsTable(): string {
-  const rows = Object.entries(presets.grids).map(([name, grid]) => [`[${code(name)}](./methods/${name}.md)`, numerals(grid)]);
+  const rows = Object.entries(presets.grids).map(([name, grid]) => [
+    `[${code(name)}](./methods/${name}.md)`,
+    numerals(grid),
+  ]);
   return table(['method', 'beta tried'], rows);
 }
 
@@ -221,9 +259,21 @@ export function recipeTable(): string {
       ['most gradient norm', code('maxGradNorm'), String(recipe.maxGradNorm)],
       ['epochs', code('epochs'), String(recipe.epochs)],
       ['learning rate of SFT', code('sftLearningRate'), numeral(recipe.sftLearningRate)],
-      ['learning rates tried after SFT', code('alignmentLearningRates'), numerals(recipe.alignmentLearningRates)],
-      ['learning rates tried from the base model', code('baseLearningRates'), numerals(recipe.baseLearningRates)],
-      ['most tokens', code('maxTokens'), `${recipe.maxTokens.tldr} (TL;DR), ${recipe.maxTokens.ultrafeedback} (UltraFeedback)`],
+      [
+        'learning rates tried after SFT',
+        code('alignmentLearningRates'),
+        numerals(recipe.alignmentLearningRates),
+      ],
+      [
+        'learning rates tried from the base model',
+        code('baseLearningRates'),
+        numerals(recipe.baseLearningRates),
+      ],
+      [
+        'most tokens',
+        code('maxTokens'),
+        `${recipe.maxTokens.tldr} (TL;DR), ${recipe.maxTokens.ultrafeedback} (UltraFeedback)`,
+      ],
     ],
   );
 }
@@ -241,7 +291,10 @@ export const commands: readonly Command[] = [
 /** What `--help` of each command prints. */
 export function commandSections(): string {
   return commands
-    .map(({ name, summary, usage }) => `## diralign ${name}\n\n${summary}\n\n\`\`\`text\n${usage}\n\`\`\``)
+    .map(
+      ({ name, summary, usage }) =>
+        `## diralign ${name}\n\n${summary}\n\n\`\`\`text\n${usage}\n\`\`\``,
+    )
     .join('\n\n');
 }
 
@@ -259,7 +312,8 @@ export function generatedPages(): ReadonlyMap<string, string> {
 
 /** Writes the generated files, and removes what is left there of others. */
 export function writePages(): void {
-  for (const folder of ['generated', 'methods']) fs.rmSync(path.join(docs, folder), { recursive: true, force: true });
+  for (const folder of ['generated', 'methods'])
+    fs.rmSync(path.join(docs, folder), { recursive: true, force: true });
   for (const [file, content] of generatedPages()) {
     fs.mkdirSync(path.dirname(path.join(docs, file)), { recursive: true });
     fs.writeFileSync(path.join(docs, file), content);

@@ -5,7 +5,9 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-const { version, repository } = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+const { version, repository } = JSON.parse(
+  fs.readFileSync(path.join(root, 'package.json'), 'utf8'),
+) as {
   readonly version: string;
   readonly repository: { readonly url: string };
 };
@@ -26,8 +28,8 @@ function rawUrl(file: string): string {
 }
 
 /**
- * A Markdown file of the root for readers elsewhere, as on the package's page: links to files of the repository become addresses.
- * Blocks of code stay as they are.
+ * A Markdown file of the root for readers elsewhere, as on the package's page: links to files of
+ * the repository become addresses. Blocks of code stay as they are.
  *
  * @throws Error for a link to a file that is not there
  */

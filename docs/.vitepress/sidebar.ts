@@ -62,7 +62,11 @@ export function sidebar(): DefaultTheme.SidebarItem[] {
     },
     {
       text: 'Reference',
-      items: [page('Command line', 'command-line'), { text: 'API', link: '/api/' }, page('Study', 'study')],
+      items: [
+        page('Command line', 'command-line'),
+        { text: 'API', link: '/api/' },
+        page('Study', 'study'),
+      ],
     },
   ];
 }

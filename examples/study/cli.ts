@@ -67,12 +67,16 @@ function parseOptions(args: readonly string[], ids: readonly string[]): Options 
   if (values.help) return 'help';
   const only = values.only?.split(',').map((id) => id.trim());
   const unknown = only?.find((id) => !ids.includes(id));
-  if (unknown !== undefined) throw new UsageError(`no experiment is called '${unknown}'; there are ${ids.join(', ')}`);
+  if (unknown !== undefined)
+    throw new UsageError(`no experiment is called '${unknown}'; there are ${ids.join(', ')}`);
   return {
     scale: values.quick ? 'quick' : 'full',
     only,
     out: path.resolve(values.out),
-    workers: values.workers === undefined ? os.availableParallelism() : count('--workers', values.workers, 1),
+    workers:
+      values.workers === undefined
+        ? os.availableParallelism()
+        : count('--workers', values.workers, 1),
     fresh: values.fresh,
     seeds: values.seeds === undefined ? undefined : count('--seeds', values.seeds, 2),
   };
@@ -110,7 +114,9 @@ async function withLock<Result>(directory: string, action: () => Promise<Result>
   const file = path.join(directory, 'running');
   const owner = fs.existsSync(file) ? Number(fs.readFileSync(file, 'utf8')) : undefined;
   if (owner !== undefined && isAlive(owner)) {
-    throw new UsageError(`process ${owner} is running a study in ${directory}: wait for it, or choose another --out`);
+    throw new UsageError(
+      `process ${owner} is running a study in ${directory}: wait for it, or choose another --out`,
+    );
   }
   fs.writeFileSync(file, String(process.pid));
   try {
@@ -129,12 +135,21 @@ function isAlive(pid: number): boolean {
   }
 }
 
-async function study(options: Options, args: readonly string[], { experiments, modules }: Catalogue): Promise<number> {
+async function study(
+  options: Options,
+  args: readonly string[],
+  { experiments, modules }: Catalogue,
+): Promise<number> {
   const { scale, only, out, workers, fresh, seeds } = options;
   const tasks = path.join(out, 'tasks');
   if (fresh) fs.rmSync(tasks, { recursive: true, force: true });
   const start = Date.now();
-  const runner = new TaskRunner({ store: new TaskStore(tasks), modules, versions: await stageVersions(modules), workers });
+  const runner = new TaskRunner({
+    store: new TaskStore(tasks),
+    modules,
+    versions: await stageVersions(modules),
+    workers,
+  });
   const progress = new Progress({ stream: process.stderr, workers, status: () => runner.status() });
   const elapsed = (): string => duration((Date.now() - start) / 1000);
 
@@ -165,7 +180,9 @@ async function study(options: Options, args: readonly string[], { experiments, m
   const status = runner.status();
   runner.stop();
 
-  const sections = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  const sections = results.flatMap((result) =>
+    result.status === 'fulfilled' ? [result.value] : [],
+  );
   if (sections.length < chosen.length) {
     if (runner.failure) console.error(`A task failed: ${runner.failure.message}`);
     console.error(
@@ -197,10 +214,13 @@ async function study(options: Options, args: readonly string[], { experiments, m
 function seedsOf(runner: TaskRunner): string {
   const seeds = new Map<string, Set<number>>();
   for (const { stage, params } of runner.records) {
-    const seed = params !== null && typeof params === 'object' && 'seed' in params ? params.seed : undefined;
+    const seed =
+      params !== null && typeof params === 'object' && 'seed' in params ? params.seed : undefined;
     if (typeof seed === 'number') seeds.set(stage, (seeds.get(stage) ?? new Set()).add(seed));
   }
-  return [...seeds].map(([stage, values]) => `${stage} ${[...values].sort((a, b) => a - b).join(', ')}`).join('; ');
+  return [...seeds]
+    .map(([stage, values]) => `${stage} ${[...values].sort((a, b) => a - b).join(', ')}`)
+    .join('; ');
 }
 
 function describe(error: unknown): string {

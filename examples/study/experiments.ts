@@ -10,5 +10,13 @@ import type { Experiment } from './study.js';
 
 /** @param seeds - evaluation seeds of the language model, if not the scale's own number */
 export function experiments(seeds?: number): readonly Experiment[] {
-  return [twoStage(seeds), methodComparison(seeds), tempering(seeds), pareto(seeds), sftShare(seeds), rankingBias, permutation];
+  return [
+    twoStage(seeds),
+    methodComparison(seeds),
+    tempering(seeds),
+    pareto(seeds),
+    sftShare(seeds),
+    rankingBias,
+    permutation,
+  ];
 }

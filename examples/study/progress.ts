@@ -1,4 +1,6 @@
-/** How far a run is: one line that is rewritten on a terminal, a line every ten seconds elsewhere. */
+/**
+ * How far a run is: one line that is rewritten on a terminal, a line every ten seconds elsewhere.
+ */
 import type { RunnerStatus } from './runner.js';
 
 export interface ProgressOptions {
@@ -53,12 +55,16 @@ export function progressLine(status: RunnerStatus, elapsed: number, workers: num
   const { done, known, reused, running, remaining } = status;
   const filled = known === 0 ? 0 : Math.floor((barWidth * done) / known);
   const bar = '#'.repeat(filled).padEnd(barWidth, '.');
-  const stages = running.map(({ stage, share }) => (share > 0 ? `${stage} ${Math.floor(100 * share)} %` : stage)).join(', ');
+  const stages = running
+    .map(({ stage, share }) => (share > 0 ? `${stage} ${Math.floor(100 * share)} %` : stage))
+    .join(', ');
   const parts = [
     `[${bar}] ${done} of ${known} tasks${reused > 0 ? `, ${reused} from before` : ''}`,
     duration(elapsed),
     // What experiments ask for next is not in it.
-    ...(remaining === undefined || running.length === 0 ? [] : [`at least ${duration(remaining / workers)} left`]),
+    ...(remaining === undefined || running.length === 0
+      ? []
+      : [`at least ${duration(remaining / workers)} left`]),
     ...(stages === '' ? [] : [stages]),
   ];
   return parts.join(' | ');

@@ -1,6 +1,7 @@
 /**
- * Uniform numbers in [0, 1), multiples of 2^-32, the same on every machine: Chris Doty-Humphrey's sfc32. Its counter makes streams of
- * different seeds distinct for 2^32 numbers, which a generator with 32 bits of state cannot promise to hundreds of seeds.
+ * Uniform numbers in [0, 1), multiples of 2^-32, the same on every machine: Chris Doty-Humphrey's
+ * sfc32. Its counter makes streams of different seeds distinct for 2^32 numbers, which a generator
+ * with 32 bits of state cannot promise to hundreds of seeds.
  */
 export function uniformNumbers(seed: number, stream: number): () => number {
   let a = seed | 0;

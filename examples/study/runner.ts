@@ -24,7 +24,10 @@ export interface RunnerStatus {
   /** All that were asked for; experiments ask for more as results come. */
   readonly known: number;
   readonly running: readonly { readonly stage: string; readonly share: number }[];
-  /** Computation that is left in what is known, in seconds of one process; undefined before the first result. */
+  /**
+   * Computation that is left in what is known, in seconds of one process; undefined before the
+   * first result.
+   */
   readonly remaining: number | undefined;
 }
 
@@ -92,18 +95,31 @@ export class TaskRunner {
   }
 
   status(): RunnerStatus {
-    const running = [...this.#running].map(([worker, { task }]) => ({ stage: task.stage, share: worker.share }));
+    const running = [...this.#running].map(([worker, { task }]) => ({
+      stage: task.stage,
+      share: worker.share,
+    }));
     const waiting = this.#waiting.map(({ task }) => ({ stage: task.stage, share: 0 }));
     const done = this.#records.length;
-    return { done, reused: this.#reused, known: this.#tasks.size, running, remaining: this.#remaining([...running, ...waiting]) };
+    return {
+      done,
+      reused: this.#reused,
+      known: this.#tasks.size,
+      running,
+      remaining: this.#remaining([...running, ...waiting]),
+    };
   }
 
   /** Ends when no task is running. */
   async settled(): Promise<void> {
-    while (this.#running.size > 0) await Promise.allSettled([...this.#running.keys()].map(({ job }) => job));
+    while (this.#running.size > 0)
+      await Promise.allSettled([...this.#running.keys()].map(({ job }) => job));
   }
 
-  /** Ends all processes at once. Tasks that are not done are rejected, and computed again by the next run. */
+  /**
+   * Ends all processes at once. Tasks that are not done are rejected, and computed again by the
+   * next run.
+   */
   stop(): void {
     this.#stopped = true;
     this.#giveUp('the study was stopped');
@@ -112,7 +128,8 @@ export class TaskRunner {
 
   async #obtain(task: Task): Promise<TaskRecord> {
     const { store, modules } = this.#options;
-    if (!modules[task.stage]) throw new Error(`no stage is called '${task.stage}': ${Object.keys(modules).join(', ')}`);
+    if (!modules[task.stage])
+      throw new Error(`no stage is called '${task.stage}': ${Object.keys(modules).join(', ')}`);
     const stored = store.read(task, this.#version(task));
     if (stored) {
       this.#records.push(stored);
@@ -150,7 +167,10 @@ export class TaskRunner {
     try {
       store.prepare(task);
       const job = { task, module: (modules[task.stage] as URL).href, root: store.root };
-      const record = store.write(task, { version: this.#version(task), ...(await worker.compute(job)) });
+      const record = store.write(task, {
+        version: this.#version(task),
+        ...(await worker.compute(job)),
+      });
       this.#records.push(record);
       resolve(record);
     } catch (error) {
@@ -170,7 +190,9 @@ export class TaskRunner {
   }
 
   /** From the mean time of each stage; of a stage that was never computed, that of all. */
-  #remaining(tasks: readonly { readonly stage: string; readonly share: number }[]): number | undefined {
+  #remaining(
+    tasks: readonly { readonly stage: string; readonly share: number }[],
+  ): number | undefined {
     if (this.#records.length === 0) return undefined;
     const times = new Map<string, { seconds: number; count: number }>();
     let total = 0;
@@ -204,12 +226,18 @@ class Worker {
   #stderr = '';
   #share = 0;
   #job: Promise<unknown> = Promise.resolve();
-  #pending: { readonly resolve: (computed: Computed) => void; readonly reject: (error: Error) => void } | undefined;
+  #pending:
+    | { readonly resolve: (computed: Computed) => void; readonly reject: (error: Error) => void }
+    | undefined;
 
   constructor() {
     // The package is imported by its name, which tsconfig.json maps to its sources.
     const env = { ...process.env, TSX_TSCONFIG_PATH: tsconfig };
-    this.#process = fork(workerModule, { execArgv: ['--import', tsx], env, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] });
+    this.#process = fork(workerModule, {
+      execArgv: ['--import', tsx],
+      env,
+      stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    });
     this.#process.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-stderrKept);
     });
@@ -221,14 +249,20 @@ class Worker {
     // `close` comes after the last of stderr; `exit` may come before it.
     this.#process.on('close', (code, signal) => {
       this.#pending?.reject(
-        new Error(`the process ended with ${signal ?? `code ${code ?? 'unknown'}`}\n${this.#stderr}`.trimEnd()),
+        new Error(
+          `the process ended with ${signal ?? `code ${code ?? 'unknown'}`}\n${this.#stderr}`.trimEnd(),
+        ),
       );
     });
     this.#process.on('error', (error) => this.#pending?.reject(error));
   }
 
   get alive(): boolean {
-    return this.#process.exitCode === null && this.#process.signalCode === null && this.#process.connected;
+    return (
+      this.#process.exitCode === null &&
+      this.#process.signalCode === null &&
+      this.#process.connected
+    );
   }
 
   /** Of the current job, 0 to 1. */

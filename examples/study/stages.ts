@@ -22,20 +22,32 @@ export const stageModules: StageModules = {
   'ranking-bias': new URL('ranking-bias/stage.ts', import.meta.url),
 };
 
-const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+const manifest = JSON.parse(
+  readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+) as { version: string };
 /** Of diralign. */
 export const packageVersion = manifest.version;
 
 /** The version of each stage, by its name. */
-export async function stageVersions(modules: StageModules): Promise<Readonly<Record<string, string>>> {
+export async function stageVersions(
+  modules: StageModules,
+): Promise<Readonly<Record<string, string>>> {
   const files = [...new Set(Object.values(modules).map((url) => fileURLToPath(url)))];
-  const versions = new Map(await Promise.all(files.map(async (file) => [file, await moduleVersion(file)] as const)));
-  return Object.fromEntries(Object.entries(modules).map(([stage, url]) => [stage, versions.get(fileURLToPath(url)) as string]));
+  const versions = new Map(
+    await Promise.all(files.map(async (file) => [file, await moduleVersion(file)] as const)),
+  );
+  return Object.fromEntries(
+    Object.entries(modules).map(([stage, url]) => [
+      stage,
+      versions.get(fileURLToPath(url)) as string,
+    ]),
+  );
 }
 
 /**
- * A hash of the code that runs: the module with all that it imports from its own project, without types, comments and what nobody uses.
- * Packages count with nothing but diralign's version; `--fresh` is for changes of theirs.
+ * A hash of the code that runs: the module with all that it imports from its own project, without
+ * types, comments and what nobody uses. Packages count with nothing but diralign's version;
+ * `--fresh` is for changes of theirs.
  */
 async function moduleVersion(file: string): Promise<string> {
   const { outputFiles } = await build({

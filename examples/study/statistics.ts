@@ -1,6 +1,9 @@
 /** Means and confidence intervals over seeds. */
 
-/** A mean and its 95 % confidence interval, mean ± halfWidth. One value has no interval: its halfWidth is infinite. */
+/**
+ * A mean and its 95 % confidence interval, mean ± halfWidth. One value has no interval: its
+ * halfWidth is infinite.
+ */
 export interface Interval {
   readonly mean: number;
   readonly halfWidth: number;
@@ -14,7 +17,10 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Mean ± t SE, by Student's t for the number of values; t is 12.7 for two values, 2.78 for five and 1.97 for 400 (the normal's is 1.96). */
+/**
+ * Mean ± t SE, by Student's t for the number of values; t is 12.7 for two values, 2.78 for five and
+ * 1.97 for 400 (the normal's is 1.96).
+ */
 export function interval(values: readonly number[]): Interval {
   const centre = mean(values);
   const count = values.length;
@@ -26,7 +32,8 @@ export function interval(values: readonly number[]): Interval {
 
 /** Of a − b, seed by seed: what both owe to the seed is not in the interval. */
 export function paired(a: readonly number[], b: readonly number[]): Interval {
-  if (a.length !== b.length) throw new RangeError(`${a.length} values cannot be paired with ${b.length}`);
+  if (a.length !== b.length)
+    throw new RangeError(`${a.length} values cannot be paired with ${b.length}`);
   return interval(a.map((value, i) => value - (b[i] as number)));
 }
 
@@ -43,7 +50,10 @@ export function studentQuantile(degrees: number): number {
   return Math.sqrt(degrees) * Math.tan(low);
 }
 
-/** P(|T| < t) with t = sqrt(degrees) tan(angle): Abramowitz and Stegun 26.7.3 and 26.7.4, finite sums for whole degrees of freedom. */
+/**
+ * P(|T| < t) with t = sqrt(degrees) tan(angle): Abramowitz and Stegun 26.7.3 and 26.7.4, finite
+ * sums for whole degrees of freedom.
+ */
 function withinProbability(angle: number, degrees: number): number {
   const [sin, cos] = [Math.sin(angle), Math.cos(angle)];
   const odd = degrees % 2 === 1;

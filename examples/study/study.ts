@@ -1,12 +1,19 @@
-/** What an experiment is given and what it makes. The runner, the report and every experiment meet here, and only here. */
+/**
+ * What an experiment is given and what it makes. The runner, the report and every experiment meet
+ * here, and only here.
+ */
 import type { TopLevelSpec } from 'vega-lite';
 
-export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined };
+export type Json =
+  null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined };
 
 /** `quick` shows every part in minutes; `full` is what its figures are quoted from. */
 export type Scale = 'quick' | 'full';
 
-/** One computation: of the stage of this name, in a process of its own. The same task is computed once, in this run or an earlier one. */
+/**
+ * One computation: of the stage of this name, in a process of its own. The same task is computed
+ * once, in this run or an earlier one.
+ */
 export interface Task<Params extends Json = Json> {
   readonly stage: string;
   /** All that the result depends on, seeds included. */
@@ -15,7 +22,10 @@ export interface Task<Params extends Json = Json> {
 
 /** What a stage computes with. */
 export interface StageContext {
-  /** Where this task keeps what is too large for its result, a checkpoint for instance. Exists, and is empty. */
+  /**
+   * Where this task keeps what is too large for its result, a checkpoint for instance. Exists, and
+   * is empty.
+   */
   readonly directory: string;
   /** Where an earlier task kept the same. The experiment has awaited that task. */
   directoryOf(task: Task): string;
@@ -31,7 +41,10 @@ export type Stage<Params extends Json = Json, Result = unknown> = (
 
 export interface Study {
   readonly scale: Scale;
-  /** The result of a task; many may be awaited at once, and as many as there are processors are computed at once. */
+  /**
+   * The result of a task; many may be awaited at once, and as many as there are processors are
+   * computed at once.
+   */
   run<Result>(task: Task): Promise<Result>;
 }
 

@@ -50,11 +50,16 @@ export class TaskStore {
     if (!fs.existsSync(file)) return undefined;
     const record = parseRecord(file);
     if (record.version !== version) return undefined;
-    const kept = record.files.every((name) => fs.existsSync(path.join(taskDirectory(this.root, task), name)));
+    const kept = record.files.every((name) =>
+      fs.existsSync(path.join(taskDirectory(this.root, task), name)),
+    );
     return kept ? record : undefined;
   }
 
-  /** An empty folder for the files of a task that is about to be computed; what an earlier attempt left is removed. */
+  /**
+   * An empty folder for the files of a task that is about to be computed; what an earlier attempt
+   * left is removed.
+   */
   prepare(task: Task): string {
     const directory = taskDirectory(this.root, task);
     fs.rmSync(this.#file(task), { force: true });
@@ -64,18 +69,28 @@ export class TaskStore {
   }
 
   /**
-   * All or nothing: a study that is killed leaves no half result. Where it cannot be written, the study goes on with the record, and a
-   * warning says that the next run will not have it.
+   * All or nothing: a study that is killed leaves no half result. Where it cannot be written, the
+   * study goes on with the record, and a warning says that the next run will not have it.
    */
   write(task: Task, computed: Pick<TaskRecord, 'version' | 'seconds' | 'result'>): TaskRecord {
     const directory = taskDirectory(this.root, task);
     const { version, seconds, result } = computed;
-    const record: TaskRecord = { stage: task.stage, params: task.params, version, seconds, files: [], result };
+    const record: TaskRecord = {
+      stage: task.stage,
+      params: task.params,
+      version,
+      seconds,
+      files: [],
+      result,
+    };
     const file = this.#file(task);
     try {
       const files = fs.readdirSync(directory).sort();
       if (files.length === 0) fs.rmdirSync(directory);
-      fs.writeFileSync(`${file}.partial`, `${JSON.stringify({ ...record, files }, undefined, 1)}\n`);
+      fs.writeFileSync(
+        `${file}.partial`,
+        `${JSON.stringify({ ...record, files }, undefined, 1)}\n`,
+      );
       fs.renameSync(`${file}.partial`, file);
       return { ...record, files };
     } catch (error) {

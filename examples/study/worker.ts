@@ -26,7 +26,9 @@ function contextOf({ task, root }: Job): StageContext {
     directoryOf: (other) => {
       const directory = taskDirectory(root, other);
       if (fs.existsSync(directory)) return directory;
-      throw new Error(`${other.stage} ${JSON.stringify(other.params)} has kept no files: the experiment must await it first`);
+      throw new Error(
+        `${other.stage} ${JSON.stringify(other.params)} has kept no files: the experiment must await it first`,
+      );
     },
     progress: (share) => {
       report({ kind: 'progress', share });
@@ -44,7 +46,10 @@ async function compute(job: Job): Promise<Report> {
     if (result === undefined) throw new Error('the stage returned nothing');
     return { kind: 'done', result, seconds: (performance.now() - start) / 1000 };
   } catch (error) {
-    return { kind: 'failed', stack: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+    return {
+      kind: 'failed',
+      stack: error instanceof Error ? (error.stack ?? error.message) : String(error),
+    };
   }
 }
 

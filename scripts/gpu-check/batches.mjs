@@ -29,8 +29,8 @@ export function inDtype(values, dtype) {
 }
 
 /**
- * Padded pairs. A third of the rows is ignored and holds NaN, but the first of each sequence never; the reference is near a uniform
- * policy's log-probability.
+ * Padded pairs. A third of the rows is ignored and holds NaN, but the first of each sequence never;
+ * the reference is near a uniform policy's log-probability.
  */
 export function randomBatch({ seed, sequences, tokens, vocab, dtype = 'float32', ignored = 0.33 }) {
   const random = uniform(seed);
@@ -44,10 +44,18 @@ export function randomBatch({ seed, sequences, tokens, vocab, dtype = 'float32',
     else logits.set(randomRow(random, vocab), row * vocab);
   }
   const reference = Float64Array.from({ length: sequences }, (_, b) => {
-    const scored = labels.subarray(b * tokens, (b + 1) * tokens).filter((label) => label !== -100).length;
+    const scored = labels
+      .subarray(b * tokens, (b + 1) * tokens)
+      .filter((label) => label !== -100).length;
     return -scored * (Math.log(vocab) + 1 + noise(random)) - 0.1;
   });
-  return { logits: inDtype(logits, dtype), dtype, shape: [sequences, tokens, vocab], labels, reference };
+  return {
+    logits: inDtype(logits, dtype),
+    dtype,
+    shape: [sequences, tokens, vocab],
+    labels,
+    reference,
+  };
 }
 
 /** The rows of a padded batch that count, one after the other, with offsets. */
@@ -57,7 +65,8 @@ export function packed(batch) {
   const offsets = [0];
   const kept = [];
   for (let b = 0; b < sequences; b++) {
-    for (let row = b * tokens; row < (b + 1) * tokens; row++) if (labels[row] !== -100) kept.push(row);
+    for (let row = b * tokens; row < (b + 1) * tokens; row++)
+      if (labels[row] !== -100) kept.push(row);
     offsets.push(kept.length);
   }
   const dense = new logits.constructor(kept.length * vocab);

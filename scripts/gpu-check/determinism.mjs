@@ -13,12 +13,19 @@ const modes = [
 export async function determinism({ subject, misses, scale, progress }) {
   const { cuda } = subject;
   const [mine, other] = [cuda.stream(), cuda.stream()];
-  const noiseBatch = randomBatch({ seed: 3, sequences: 2, tokens: scale.repeated[0].tokens, vocab: scale.repeated[0].vocab });
+  const noiseBatch = randomBatch({
+    seed: 3,
+    sequences: 2,
+    tokens: scale.repeated[0].tokens,
+    vocab: scale.repeated[0].vocab,
+  });
   const noise = new Resident(cuda, noiseBatch.logits, 'float32', { stream: other.handle });
   const simpo = subject.dirAlignLoss('simpo', 2);
   /** Work on the second stream that lasts into what follows. */
   const disturb = () =>
-    Array.from({ length: 3 }, () => simpo.async({ ...noiseBatch, logits: noise.tensor }, { gradient: 'none' }));
+    Array.from({ length: 3 }, () =>
+      simpo.async({ ...noiseBatch, logits: noise.tensor }, { gradient: 'none' }),
+    );
 
   const cases = scale.repeated.flatMap((size) => dtypes.map((dtype) => ({ ...size, dtype })));
   for (const [i, { vocab, tokens, dtype }] of cases.entries()) {
@@ -34,7 +41,8 @@ export async function determinism({ subject, misses, scale, progress }) {
         if (separate) out.write(batch.logits);
         const pending = turn % 2 === 1 ? disturb() : [];
         const options = { ...run, ...(separate && { out: out.tensor }) };
-        const result = turn % 4 === 3 ? await objective.async(onDevice, options) : objective(onDevice, options);
+        const result =
+          turn % 4 === 3 ? await objective.async(onDevice, options) : objective(onDevice, options);
         await Promise.all(pending);
         const gradLogits = run.inPlace ? logits.read() : separate ? out.read() : undefined;
         const all = gradLogits ? { ...result, gradLogits } : result;
@@ -56,13 +64,29 @@ export async function determinism({ subject, misses, scale, progress }) {
 function checkLogps({ sequenceLogps, tokenLogps, dirAlignLoss }, misses, what, batch, runs) {
   const [sequences, tokens] = [sequenceLogps(batch), tokenLogps(batch)];
   for (let turn = 1; turn < runs; turn++) {
-    misses.require(sameBits(sequenceLogps(batch).logps, sequences.logps), `${what}, sequenceLogps, run ${turn + 1}`);
+    misses.require(
+      sameBits(sequenceLogps(batch).logps, sequences.logps),
+      `${what}, sequenceLogps, run ${turn + 1}`,
+    );
     const again = tokenLogps(batch);
     for (const key of ['logps', 'logsumexp', 'entropy'])
-      misses.require(sameBits(again[key], tokens[key]), `${what}, tokenLogps.${key}, run ${turn + 1}`);
+      misses.require(
+        sameBits(again[key], tokens[key]),
+        `${what}, tokenLogps.${key}, run ${turn + 1}`,
+      );
   }
-  // The policy's numbers and the reference's come from one kernel: the margin of a model against itself is exactly 0.
-  const own = dirAlignLoss('dpo', 0.1)({ ...batch, reference: sequences.logps }, { gradient: 'none' });
-  misses.require(sameBits(own.logps, sequences.logps), `${what}: the loss has other log-probabilities than sequenceLogps`);
-  misses.require(own.loss === Math.LN2, `${what}: policy = reference has the loss ${own.loss}, not ln 2`);
+  // The policy's numbers and the reference's come from one kernel: the margin of a model against
+  // itself is exactly 0.
+  const own = dirAlignLoss('dpo', 0.1)(
+    { ...batch, reference: sequences.logps },
+    { gradient: 'none' },
+  );
+  misses.require(
+    sameBits(own.logps, sequences.logps),
+    `${what}: the loss has other log-probabilities than sequenceLogps`,
+  );
+  misses.require(
+    own.loss === Math.LN2,
+    `${what}: policy = reference has the loss ${own.loss}, not ln 2`,
+  );
 }

@@ -1,12 +1,17 @@
-// Batches on the device, and results back on the host: how the sections of `gpu:check` call what they check.
+// Batches on the device, and results back on the host: how the sections of `gpu:check` call what
+// they check.
 
-/** Bytes before and behind the data that nobody may write. A multiple of the alignment of CUDA's allocations. */
+/**
+ * Bytes before and behind the data that nobody may write. A multiple of the alignment of CUDA's
+ * allocations.
+ */
 const guard = 256;
 const pattern = 0xa5;
 
 /**
- * A host array in device memory, `shift` elements past an aligned address. With guards around it unless `exact`: then the allocation
- * ends where the data does, which is what a memory checker needs to see an access behind it.
+ * A host array in device memory, `shift` elements past an aligned address. With guards around it
+ * unless `exact`: then the allocation ends where the data does, which is what a memory checker
+ * needs to see an access behind it.
  */
 export class Resident {
   constructor(cuda, array, dtype, { shift = 0, exact = false, stream, device = 0 } = {}) {
@@ -44,7 +49,10 @@ export class Resident {
     const bytes = new Uint8Array(this.buffer.byteLength);
     this.buffer.copyTo(bytes);
     const end = this.begin + this.array.byteLength;
-    return bytes.subarray(0, this.begin).every((x) => x === pattern) && bytes.subarray(end).every((x) => x === pattern);
+    return (
+      bytes.subarray(0, this.begin).every((x) => x === pattern) &&
+      bytes.subarray(end).every((x) => x === pattern)
+    );
   }
 
   dispose() {
@@ -63,14 +71,21 @@ function download(cuda, tensor, like) {
 }
 
 /** Options that are not named here are the call's. */
-function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shift = 0, exact = false, stream, ...others } = {}) {
+function prepareCall(
+  { cuda },
+  batch,
+  { place = 'fresh', gradient = 'dense', shift = 0, exact = false, stream, ...others } = {},
+) {
   const dtype = batch.dtype ?? 'float32';
   const options = { shift, exact, ...(stream && { stream: stream.handle }) };
   const logits = new Resident(cuda, batch.logits, dtype, options);
-  // Poisoned: an element that nobody writes shows. The gradient lies at another alignment than the logits.
+  // Poisoned: an element that nobody writes shows. The gradient lies at another alignment than the
+  // logits.
   const poison = batch.logits.slice().fill(batch.logits instanceof Float32Array ? NaN : 0xffff);
   const separate = place === 'out' && gradient !== 'none';
-  const out = separate ? new Resident(cuda, poison, dtype, { ...options, shift: shift === 0 ? 0 : shift + 1 }) : undefined;
+  const out = separate
+    ? new Resident(cuda, poison, dtype, { ...options, shift: shift === 0 ? 0 : shift + 1 })
+    : undefined;
   const run = { ...others, gradient };
   if (out) run.out = out.tensor;
   if (place === 'inPlace' && gradient !== 'none') run.inPlace = true;
@@ -92,8 +107,10 @@ function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shi
         gradLogits = download(cuda, result.gradLogits, batch.logits);
         result.gradLogits.dispose();
       }
-      if (!run.inPlace && !sameBits(logits.read(), batch.logits)) problems.push('the logits were written');
-      if (!logits.intact() || (out && !out.intact())) problems.push('memory around the arrays was written');
+      if (!run.inPlace && !sameBits(logits.read(), batch.logits))
+        problems.push('the logits were written');
+      if (!logits.intact() || (out && !out.intact()))
+        problems.push('memory around the arrays was written');
       if (result.backend !== 'cuda') problems.push(`computed by '${result.backend}'`);
       return { result: gradLogits ? { ...result, gradLogits } : result, problems };
     },
@@ -105,8 +122,8 @@ function prepareCall({ cuda }, batch, { place = 'fresh', gradient = 'dense', shi
 }
 
 /**
- * The loss of a batch of host arrays, computed on the device; `gradLogits` comes back as a host array.
- * `problems` says what was wrong besides the numbers.
+ * The loss of a batch of host arrays, computed on the device; `gradLogits` comes back as a host
+ * array. `problems` says what was wrong besides the numbers.
  */
 export function onDevice(subject, objective, batch, options) {
   const call = prepareCall(subject, batch, options);
@@ -137,7 +154,8 @@ export function staged(objective, batch, { place = 'fresh', gradient = 'dense', 
   const problems = [];
   if (!run.inPlace && !sameBits(own.logits, batch.logits)) problems.push('the logits were written');
   if (run.out && result.gradLogits !== run.out) problems.push('gradLogits is not out');
-  if (run.inPlace && result.gradLogits !== own.logits) problems.push('gradLogits is not the logits');
+  if (run.inPlace && result.gradLogits !== own.logits)
+    problems.push('gradLogits is not the logits');
   if (result.backend !== 'cuda') problems.push(`computed by '${result.backend}'`);
   return { result, problems };
 }
@@ -150,12 +168,26 @@ export function sameBits(a, b) {
 
 /** Whether two results are the same to the bit; what differs goes to `misses`. */
 export function requireSame(misses, what, actual, expected, { gradient = true } = {}) {
-  for (const key of ['losses', 'logps', 'counts', 'rewards', 'coefficients', ...(expected.rowScale ? ['rowScale'] : [])]) {
-    misses.require(sameBits(actual[key], expected[key]), () => `${what}: ${key} differ in their bits`);
+  for (const key of [
+    'losses',
+    'logps',
+    'counts',
+    'rewards',
+    'coefficients',
+    ...(expected.rowScale ? ['rowScale'] : []),
+  ]) {
+    misses.require(
+      sameBits(actual[key], expected[key]),
+      () => `${what}: ${key} differ in their bits`,
+    );
   }
-  misses.require(Object.is(actual.loss, expected.loss), () => `${what}: the loss is ${actual.loss}, not ${expected.loss}`);
+  misses.require(
+    Object.is(actual.loss, expected.loss),
+    () => `${what}: the loss is ${actual.loss}, not ${expected.loss}`,
+  );
   // Of rows whose dense gradient underflows: there is none where no dense gradient is asked for.
-  const metrics = ({ metrics: { underflow, ...rest } }) => JSON.stringify(gradient ? { ...rest, underflow } : rest);
+  const metrics = ({ metrics: { underflow, ...rest } }) =>
+    JSON.stringify(gradient ? { ...rest, underflow } : rest);
   misses.require(metrics(actual) === metrics(expected), () => `${what}: other metrics`);
   if (!gradient || !expected.gradLogits) return;
   misses.require(

@@ -1,4 +1,5 @@
-// Breaks the device for this process, while a call is enqueued behind, and says what becomes of it and of later ones: a line each.
+// Breaks the device for this process, while a call is enqueued behind, and says what becomes of it
+// and of later ones: a line each.
 import { cuda, dirAlignLoss } from '../../dist/index.js';
 import { native } from '../../dist/native.js';
 
@@ -8,7 +9,12 @@ const stream = cuda.stream();
 const logits = cuda.alloc(4 * elements, { stream });
 logits.copyFrom(Float32Array.from({ length: elements }, (_, i) => Math.sin(i)));
 const labels = Int32Array.from({ length: sequences * tokens }, (_, i) => i % vocab);
-const batch = { logits: logits.tensor('float32'), shape: [sequences, tokens, vocab], labels, reference: Float64Array.of(-1, -2) };
+const batch = {
+  logits: logits.tensor('float32'),
+  shape: [sequences, tokens, vocab],
+  labels,
+  reference: Float64Array.of(-1, -2),
+};
 const dpo = dirAlignLoss('dpo', 0.1);
 
 async function tell(what, work) {
@@ -25,7 +31,8 @@ await tell('a good call', () => dpo.async(batch, { gradient: 'none' }));
 const large = cuda.alloc(2 ** 26, { stream });
 const { copyKernel, copyOnDevice } = native().cuda;
 // The device is kept busy, so that the call is enqueued before the failure.
-for (let i = 0; i < 64; i++) copyOnDevice(0, stream.handle, large.ptr, large.ptr + BigInt(2 ** 25), 2 ** 25);
+for (let i = 0; i < 64; i++)
+  copyOnDevice(0, stream.handle, large.ptr, large.ptr + BigInt(2 ** 25), 2 ** 25);
 copyKernel(0, stream.handle, 0x2000n, 0x1000n, 4096);
 const pending = dpo.async(batch, { gradient: 'none' });
 await tell('a call behind the failure', () => pending);

@@ -1,4 +1,5 @@
-// A device that fails for good, as after an illegal address: whoever waits must be told. In a process of its own, which is lost with it.
+// A device that fails for good, as after an illegal address: whoever waits must be told. In a
+// process of its own, which is lost with it.
 import { spawn } from 'node:child_process';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { fileURLToPath } from 'node:url';
@@ -10,7 +11,10 @@ const patience = 120_000;
 
 /** What a child says, or how it ended; a promise that never settles keeps it until it is killed. */
 async function lastWords(file, env = {}) {
-  const child = spawn(process.execPath, [file], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
+  const child = spawn(process.execPath, [file], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
   let [said, complaints] = ['', ''];
   child.stdout.on('data', (data) => (said += data));
   child.stderr.on('data', (data) => (complaints = `${complaints}${data}`.slice(-2000)));
@@ -39,7 +43,10 @@ export function judge({ outcomes, ended, complaints }, misses) {
   for (const [i, what] of expected.entries()) {
     const outcome = outcomes[i];
     if (!outcome) {
-      misses.require(false, `${what} was never settled; the process ended with ${ended}. ${complaints}`);
+      misses.require(
+        false,
+        `${what} was never settled; the process ended with ${ended}. ${complaints}`,
+      );
       break;
     }
     const wanted = i === 0 ? 'resolved' : 'ERR_DIRALIGN_DEVICE';

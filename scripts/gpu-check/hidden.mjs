@@ -1,5 +1,11 @@
-// The output layer fused with the loss: against float64, and the same bits whatever fits the workspace, in every run and in sequenceLogps.
-import { checkHiddenObjective, deviceHiddenLibrary, hiddenLibrary, prepareHidden } from '../../dist/verification-hidden.js';
+// The output layer fused with the loss: against float64, and the same bits whatever fits the
+// workspace, in every run and in sequenceLogps.
+import {
+  checkHiddenObjective,
+  deviceHiddenLibrary,
+  hiddenLibrary,
+  prepareHidden,
+} from '../../dist/verification-hidden.js';
 import { dtypes, inDtype, uniform } from './batches.mjs';
 import { Resident, requireSame, sameBits } from './device.mjs';
 
@@ -20,7 +26,9 @@ function randomHidden({ vocab, size, tokens }, dtype, bias) {
   const labels = Int32Array.from({ length: rows }, (_, row) =>
     row % tokens !== 0 && random() < 0.33 ? -100 : Math.floor(random() * vocab),
   );
-  const hidden = numbers(rows * size, 1).map((x, i) => (labels[Math.floor(i / size)] === -100 ? NaN : x));
+  const hidden = numbers(rows * size, 1).map((x, i) =>
+    labels[Math.floor(i / size)] === -100 ? NaN : x,
+  );
   return {
     hidden: inDtype(hidden, dtype),
     weight: inDtype(numbers(vocab * size, 2 / Math.sqrt(size)), dtype),
@@ -28,12 +36,16 @@ function randomHidden({ vocab, size, tokens }, dtype, bias) {
     dtype,
     shape: [4, tokens, vocab],
     labels,
-    reference: Float64Array.from({ length: 4 }, () => -tokens * Math.log(vocab) * (0.8 + 0.2 * random())),
+    reference: Float64Array.from(
+      { length: 4 },
+      () => -tokens * Math.log(vocab) * (0.8 + 0.2 * random()),
+    ),
   };
 }
 
 /** Whether the bits of an element are a NaN's. */
-const isNaN = (dtype, x) => (dtype === 'float32' ? Number.isNaN(x) : (x & 0x7fff) > (dtype === 'float16' ? 0x7c00 : 0x7f80));
+const isNaN = (dtype, x) =>
+  dtype === 'float32' ? Number.isNaN(x) : (x & 0x7fff) > (dtype === 'float16' ? 0x7c00 : 0x7f80);
 
 /** From the smallest to that of a large model, among them rows of every alignment. */
 export const algorithmLayers = [
@@ -62,7 +74,10 @@ function leastMemory(work) {
   return NaN;
 }
 
-/** How many algorithms cuBLASLt has for the logits of each layer, and how many of them may be used for any number of rows. */
+/**
+ * How many algorithms cuBLASLt has for the logits of each layer, and how many of them may be used
+ * for any number of rows.
+ */
 export function algorithmsOf(native, layers, device) {
   return layers.flatMap(({ vocab, size }) =>
     dtypes.map((dtype, kind) => ({
@@ -75,7 +90,10 @@ export function algorithmsOf(native, layers, device) {
 /** There must be one for every layer. */
 export function checkAlgorithms(found, misses, note) {
   for (const { what, usable, offered } of found)
-    misses.require(usable > 0, `${what}: none of ${offered} algorithms of cuBLASLt serves for any number of rows`);
+    misses.require(
+      usable > 0,
+      `${what}: none of ${offered} algorithms of cuBLASLt serves for any number of rows`,
+    );
   note(
     `algorithms for any number of rows: ${found.map(({ what, usable, offered }) => `${what} ${usable} of ${offered}`).join(', ')}`,
   );
@@ -100,7 +118,8 @@ export function checkRowCounts({ tokenLogps, cuda }, misses, { vocab, size, coun
     const first = own.findIndex((logp, row) => !Object.is(logp, all[row]));
     misses.require(
       first < 0,
-      () => `V = ${vocab}, H = ${size}, ${dtype}: of ${rows} rows, row ${first} is ${own[first]}, of ${most} it is ${all[first]}`,
+      () =>
+        `V = ${vocab}, H = ${size}, ${dtype}: of ${rows} rows, row ${first} is ${own[first]}, of ${most} it is ${all[first]}`,
     );
   }
   held.dispose();
@@ -127,7 +146,11 @@ export async function hidden({ subject, misses, scale, device, note, progress })
       const what = `V = ${layer.vocab}, H = ${layer.size}, ${dtype}, ${config.method}`;
       const prepared = prepareHidden(batch);
       take(misses, what, checkHiddenObjective(deviceHiddenLibrary, config, prepared, 'cuda'));
-      take(misses, `${what}, staged`, checkHiddenObjective(hiddenLibrary, config, prepared, 'cuda'));
+      take(
+        misses,
+        `${what}, staged`,
+        checkHiddenObjective(hiddenLibrary, config, prepared, 'cuda'),
+      );
       againAndAgain(subject, misses, scale, device, what, batch, subject.dirAlignLoss(config));
       turn++;
       await progress(turn / (scale.layers.length * dtypes.length));
@@ -139,9 +162,15 @@ function againAndAgain({ cuda, sequenceLogps }, misses, scale, device, what, bat
   const resident = ['hidden', 'weight', 'bias']
     .filter((name) => batch[name])
     .map((name) => [name, new Resident(cuda, batch[name], batch.dtype, { device: device.index })]);
-  const given = { ...batch, ...Object.fromEntries(resident.map(([name, { tensor }]) => [name, tensor])) };
+  const given = {
+    ...batch,
+    ...Object.fromEntries(resident.map(([name, { tensor }]) => [name, tensor])),
+  };
   const call = (memory) => {
-    const { gradHidden, gradWeight, gradBias, ...values } = objective.fromHidden(given, memory === undefined ? {} : { memory });
+    const { gradHidden, gradWeight, gradBias, ...values } = objective.fromHidden(
+      given,
+      memory === undefined ? {} : { memory },
+    );
     const gradients = [
       [gradHidden, new batch.hidden.constructor(batch.hidden.length)],
       [gradWeight, new Float32Array(batch.weight.length)],
@@ -163,7 +192,10 @@ function againAndAgain({ cuda, sequenceLogps }, misses, scale, device, what, bat
     );
   }
   const least = leastMemory(call);
-  misses.require(Number.isInteger(least), `${what}: memory: 1 is not refused with the bytes that would do`);
+  misses.require(
+    Number.isInteger(least),
+    `${what}: memory: 1 is not refused with the bytes that would do`,
+  );
   const row = 4 * (batch.shape[2] + batch.weight.length / batch.shape[2]);
   for (const rows of [0, 1, 2.5, 5]) {
     const memory = least + Math.ceil(rows * row);
@@ -171,7 +203,10 @@ function againAndAgain({ cuda, sequenceLogps }, misses, scale, device, what, bat
     requireSame(misses, `${what}, ${memory} bytes`, result, first);
     misses.require(result.memory <= memory, `${what}: ${result.memory} of ${memory} bytes taken`);
     const { logps } = sequenceLogps({ ...given }, { memory });
-    misses.require(sameBits(logps, first.logps), `${what}, ${memory} bytes: sequenceLogps has other bits`);
+    misses.require(
+      sameBits(logps, first.logps),
+      `${what}, ${memory} bytes: sequenceLogps has other bits`,
+    );
   }
   misses.require(
     resident.every(([name, place]) => place.intact() && sameBits(place.read(), batch[name])),

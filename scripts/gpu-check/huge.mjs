@@ -1,5 +1,6 @@
-// More than 2^31 elements: a batch whose byte offsets need 33 bits and whose element offsets need 32. It repeats a few distinct rows,
-// so that every element of the gradient can be compared, and the distinct ones are held to float64.
+// More than 2^31 elements: a batch whose byte offsets need 33 bits and whose element offsets need
+// 32. It repeats a few distinct rows, so that every element of the gradient can be compared, and
+// the distinct ones are held to float64.
 import { referenceFromLogps, referenceLoss, referenceTokenLogps } from '../../dist/reference.js';
 import { decoder, halfGradientBound, logpBound, lossBound } from '../../dist/verification.js';
 import { inDtype, randomRow, uniform } from './batches.mjs';
@@ -16,10 +17,13 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
   const elements = rows * vocab;
   if (elements <= 2 ** 31) note(`run with ${elements} elements: says nothing about 2^31`);
   if (2 * elements > 0.9 * device.freeMemory) {
-    note(`needs ${((2 * elements) / 1e9).toFixed(1)} GB of device memory; ${(device.freeMemory / 1e9).toFixed(1)} GB are free`);
+    note(
+      `needs ${((2 * elements) / 1e9).toFixed(1)} GB of device memory; ${(device.freeMemory / 1e9).toFixed(1)} GB are free`,
+    );
     return;
   }
-  if (tokens % distinct !== 0) throw new Error('the sequences must hold whole blocks of the distinct rows');
+  if (tokens % distinct !== 0)
+    throw new Error('the sequences must hold whole blocks of the distinct rows');
 
   const random = uniform(vocab);
   const values = new Float32Array(distinct * vocab);
@@ -28,13 +32,20 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
   const block = inDtype(values, dtype);
   // The chosen and the rejected differ in their labels.
   const labelsOf = [0, 1].map(() =>
-    Int32Array.from({ length: distinct }, (_, row) => (row === ignoredRow ? -100 : Math.floor(random() * vocab))),
+    Int32Array.from({ length: distinct }, (_, row) =>
+      row === ignoredRow ? -100 : Math.floor(random() * vocab),
+    ),
   );
   const half = (row) => (row < rows / 2 ? 0 : 1);
   const labels = Int32Array.from({ length: rows }, (_, row) => labelsOf[half(row)][row % distinct]);
 
   const blocks = tokens / distinct;
-  const small = labelsOf.map((own) => ({ logits: block, dtype, shape: [1, distinct, vocab], labels: own }));
+  const small = labelsOf.map((own) => ({
+    logits: block,
+    dtype,
+    shape: [1, distinct, vocab],
+    labels: own,
+  }));
   const tokenLogps = small.map((batch) => referenceTokenLogps(batch).logps);
   const logps = Float64Array.from({ length: sequences }, (_, b) =>
     tokenLogps[half(b * tokens)].reduce((sum, x) => sum + blocks * x, 0),
@@ -43,8 +54,11 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
   const reference = logps.map((x, b) => x + 3 * (b % 3) - 2);
   const config = { method: 'dpo', beta: 0.1 };
   const expected = referenceFromLogps(config, { logps, counts, reference });
-  // onehot - softmax of the distinct rows: the likelihood objective of one sequence has the coefficient -1.
-  const residuals = small.map((batch) => referenceLoss({ method: 'sft', normalize: false }, batch).gradLogits.map((g) => -g));
+  // onehot - softmax of the distinct rows: the likelihood objective of one sequence has the
+  // coefficient -1.
+  const residuals = small.map((batch) =>
+    referenceLoss({ method: 'sft', normalize: false }, batch).gradLogits.map((g) => -g),
+  );
 
   const buffer = subject.cuda.alloc(2 * elements, { device: device.index });
   try {
@@ -54,7 +68,12 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
         if (at % (32 * distinct) === 0) await progress((share + at / rows) / 4);
       }
     };
-    const batch = { logits: buffer.tensor(dtype), shape: [sequences, tokens, vocab], labels, reference };
+    const batch = {
+      logits: buffer.tensor(dtype),
+      shape: [sequences, tokens, vocab],
+      labels,
+      reference,
+    };
     const objective = subject.dirAlignLoss(config);
     await write(0);
     const numbers = objective(batch, { gradient: 'none' });
@@ -64,7 +83,10 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
     const tokensOf = subject.tokenLogps(batch).logps;
     for (let at = 0; at < rows; at += distinct) {
       const own = tokensOf.subarray(half(at) * (rows / 2), half(at) * (rows / 2) + distinct);
-      misses.require(sameBits(tokensOf.subarray(at, at + distinct), own), () => `tokenLogps of row ${at} and on`);
+      misses.require(
+        sameBits(tokensOf.subarray(at, at + distinct), own),
+        () => `tokenLogps of row ${at} and on`,
+      );
     }
 
     for (const [turn, gradient] of ['dense', 'factored'].entries()) {
@@ -76,10 +98,12 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
       const got = new Uint16Array(distinct * vocab);
       for (let at = 0; at < rows; at += distinct) {
         buffer.copyTo(got, { offset: 2 * at * vocab });
-        // Rows of one sequence are the same where their logits and labels are; a factored gradient's are the same in all sequences.
+        // Rows of one sequence are the same where their logits and labels are; a factored
+        // gradient's are the same in all sequences.
         const key = gradient === 'dense' ? Math.floor(at / tokens) : half(at);
         const known = first.get(key);
-        if (known) misses.require(sameBits(got, known), () => `${gradient}: gradient of row ${at} and on`);
+        if (known)
+          misses.require(sameBits(got, known), () => `${gradient}: gradient of row ${at} and on`);
         else {
           first.set(key, got.slice());
           const b = Math.floor(at / tokens);
@@ -100,7 +124,12 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
         misses.require(sameBits(result.rowScale, scales), 'rowScale');
       }
       const { coefficients } = result;
-      misses.each(`${gradient}: coefficients`, coefficients, expected.gradLogps, (x) => 1e-5 * Math.abs(x));
+      misses.each(
+        `${gradient}: coefficients`,
+        coefficients,
+        expected.gradLogps,
+        (x) => 1e-5 * Math.abs(x),
+      );
     }
   } finally {
     buffer.dispose();

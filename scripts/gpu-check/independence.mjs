@@ -1,5 +1,5 @@
-// A pair's numbers are its own: the same bits alone, among others, at another place, another alignment, padded or packed, and whatever
-// the padding holds.
+// A pair's numbers are its own: the same bits alone, among others, at another place, another
+// alignment, padded or packed, and whatever the padding holds.
 import { dtypes, packed, randomBatch } from './batches.mjs';
 import { onDevice, sameBits } from './device.mjs';
 
@@ -17,7 +17,9 @@ function pairOf(batch, index) {
   const half = batch.shape[0] / 2;
   const joined = (array, length) => {
     const both = new array.constructor(2 * length);
-    [index, index + half].forEach((b, i) => both.set(array.subarray(b * length, (b + 1) * length), i * length));
+    [index, index + half].forEach((b, i) =>
+      both.set(array.subarray(b * length, (b + 1) * length), i * length),
+    );
     return both;
   };
   return {
@@ -38,7 +40,8 @@ function together(list) {
     return all;
   };
   const [, tokens, vocab] = list[0].shape;
-  const halfOf = (array, half) => array.subarray((half * array.length) / 2, ((half + 1) * array.length) / 2);
+  const halfOf = (array, half) =>
+    array.subarray((half * array.length) / 2, ((half + 1) * array.length) / 2);
   return {
     dtype: list[0].dtype,
     shape: [2 * list.length, tokens, vocab],
@@ -55,7 +58,10 @@ function padded(batch, filler) {
   const logits = new batch.logits.constructor(sequences * wide * vocab).fill(filler);
   const labels = new Int32Array(sequences * wide).fill(-100);
   for (let b = 0; b < sequences; b++) {
-    logits.set(batch.logits.subarray(b * tokens * vocab, (b + 1) * tokens * vocab), b * wide * vocab);
+    logits.set(
+      batch.logits.subarray(b * tokens * vocab, (b + 1) * tokens * vocab),
+      b * wide * vocab,
+    );
     labels.set(batch.labels.subarray(b * tokens, (b + 1) * tokens), b * wide);
   }
   return { ...batch, shape: [sequences, wide, vocab], logits, labels };
@@ -66,10 +72,13 @@ function share(result, batch, index) {
   const [sequences, tokens, vocab] = batch.shape;
   const owned = [index, index + sequences / 2];
   const scoredRows = owned.flatMap((b) =>
-    Array.from({ length: tokens }, (_, t) => b * tokens + t).filter((row) => batch.labels[row] !== -100),
+    Array.from({ length: tokens }, (_, t) => b * tokens + t).filter(
+      (row) => batch.labels[row] !== -100,
+    ),
   );
   const perSequence = (array) => owned.map((b) => array.slice(b, b + 1));
-  const perRow = (array, length) => scoredRows.map((row) => array.slice(row * length, (row + 1) * length));
+  const perRow = (array, length) =>
+    scoredRows.map((row) => array.slice(row * length, (row + 1) * length));
   return {
     losses: [result.losses.slice(index, index + 1)],
     logps: perSequence(result.logps),
@@ -86,7 +95,8 @@ const times = (list, factor) => list.map((array) => array.map((x) => x * factor)
 function requireShare(misses, what, actual, expected) {
   for (const [key, arrays] of Object.entries(expected)) {
     misses.require(
-      arrays.length === actual[key].length && arrays.every((array, i) => sameBits(array, actual[key][i])),
+      arrays.length === actual[key].length &&
+        arrays.every((array, i) => sameBits(array, actual[key][i])),
       () => `${what}: ${key} differ in their bits`,
     );
   }
@@ -95,7 +105,13 @@ function requireShare(misses, what, actual, expected) {
 export async function independence({ subject, misses, scale, progress }) {
   const cases = scale.independent.flatMap((vocab) => dtypes.map((dtype) => ({ vocab, dtype })));
   for (const [done, { vocab, dtype }] of cases.entries()) {
-    const batch = randomBatch({ seed: vocab + dtype.length, sequences: 2 * pairs, tokens: 5, vocab, dtype });
+    const batch = randomBatch({
+      seed: vocab + dtype.length,
+      sequences: 2 * pairs,
+      tokens: 5,
+      vocab,
+      dtype,
+    });
     const others = randomBatch({ seed: vocab + 1, sequences: 2 * pairs, tokens: 5, vocab, dtype });
     const nan = dtype === 'float32' ? NaN : 0x7fff;
     for (const [method, ...settings] of objectives) {
@@ -103,7 +119,11 @@ export async function independence({ subject, misses, scale, progress }) {
       for (const gradient of ['dense', 'factored']) {
         const what = `V = ${vocab}, ${dtype}, ${method}, ${gradient}`;
         const call = (name, given, options = {}) => {
-          const { result, problems } = onDevice(subject, objective, given, { gradient, place: 'out', ...options });
+          const { result, problems } = onDevice(subject, objective, given, {
+            gradient,
+            place: 'out',
+            ...options,
+          });
           for (const problem of problems) misses.require(false, `${what}, ${name}: ${problem}`);
           given.labels.forEach((label, row) => {
             if (label !== -100) return;
@@ -122,32 +142,56 @@ export async function independence({ subject, misses, scale, progress }) {
 
           // In other company, at another place and another alignment.
           const place = pairs - 1 - index;
-          const mixed = Array.from({ length: pairs }, (_, i) => (i === place ? pair : pairOf(others, i)));
+          const mixed = Array.from({ length: pairs }, (_, i) =>
+            i === place ? pair : pairOf(others, i),
+          );
           const company = together(mixed);
           const among = call('in other company', company, { shift: 1 });
-          requireShare(misses, `${what}, pair ${index} in other company`, share(among, company, place), own);
+          requireShare(
+            misses,
+            `${what}, pair ${index} in other company`,
+            share(among, company, place),
+            own,
+          );
 
           // Behind padding, of NaN and of numbers.
           for (const filler of [nan, dtype === 'float32' ? 3.5 : 0x3c00]) {
             const wide = padded(company, filler);
             const result = call('padded', wide, { shift: 3 });
-            requireShare(misses, `${what}, pair ${index} with rows of ${filler} behind`, share(result, wide, place), own);
+            requireShare(
+              misses,
+              `${what}, pair ${index} with rows of ${filler} behind`,
+              share(result, wide, place),
+              own,
+            );
           }
 
           // Alone: no mean over four, so that coefficients are four times as large.
           const alone = share(call('alone', pair, { shift: 1 }), pair, 0);
           const scaled = { ...alone, coefficients: times(alone.coefficients, 1 / pairs) };
           if (gradient === 'factored') scaled.rowScale = times(alone.rowScale, 1 / pairs);
-          // A dense gradient is rounded after the scaling; where it is subnormal, the bits need not agree.
+          // A dense gradient is rounded after the scaling; where it is subnormal, the bits need not
+          // agree.
           const { gradient: rows, ...numbers } = own;
-          requireShare(misses, `${what}, pair ${index} alone`, scaled, gradient === 'factored' ? own : numbers);
-          misses.require(rows.length === alone.gradient.length, `${what}, pair ${index} alone: rows of the gradient`);
+          requireShare(
+            misses,
+            `${what}, pair ${index} alone`,
+            scaled,
+            gradient === 'factored' ? own : numbers,
+          );
+          misses.require(
+            rows.length === alone.gradient.length,
+            `${what}, pair ${index} alone: rows of the gradient`,
+          );
         }
         // Packed: the ignored rows are gone.
         const { batch: dense, rows } = packed(batch);
         const result = call('packed', dense, { shift: 1 });
         for (const key of ['losses', 'logps', 'counts', 'rewards', 'coefficients'])
-          misses.require(sameBits(result[key], base[key]), `${what}, packed: ${key} differ in their bits`);
+          misses.require(
+            sameBits(result[key], base[key]),
+            `${what}, packed: ${key} differ in their bits`,
+          );
         const same = rows.every((row, i) =>
           sameBits(
             result.gradLogits.subarray(i * vocab, (i + 1) * vocab),

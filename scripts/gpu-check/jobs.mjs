@@ -1,4 +1,5 @@
-// Sections as processes side by side. A section of `gpu:check` spends most of its time in JavaScript, on one thread.
+// Sections as processes side by side. A section of `gpu:check` spends most of its time in
+// JavaScript, on one thread.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -8,8 +9,9 @@ import { fileURLToPath } from 'node:url';
 const script = fileURLToPath(new URL('../gpu-check.mjs', import.meta.url));
 
 /**
- * Runs every section by `run`, at most `jobs` at a time in their order; those that are to be `alone` after the others, one by one. Those
- * that had not begun when `isOver()` are given to `skip`. `done` is told each result as it comes.
+ * Runs every section by `run`, at most `jobs` at a time in their order; those that are to be
+ * `alone` after the others, one by one. Those that had not begun when `isOver()` are given to
+ * `skip`. `done` is told each result as it comes.
  * @returns the results in the order of the sections
  */
 export async function sideBySide(sections, { jobs, run, skip, isOver, done }) {
@@ -58,7 +60,11 @@ export async function inProcess(section, { scale, minutes }) {
     try {
       return JSON.parse(readFileSync(json, 'utf8')).sections[0];
     } catch {
-      return lost(section, (performance.now() - start) / 1000, `its process ended with ${ended}: ${complaints.trim()}`);
+      return lost(
+        section,
+        (performance.now() - start) / 1000,
+        `its process ended with ${ended}: ${complaints.trim()}`,
+      );
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

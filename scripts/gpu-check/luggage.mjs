@@ -26,11 +26,16 @@ const luggage = [
 /** The device that `--pack` is for unless `--for` says otherwise: an H100 or H200. */
 export const defaultTarget = '90';
 
-/** What keeps an addon from being packed for a device; undefined where nothing does. `any` is no device, and takes every addon. */
+/**
+ * What keeps an addon from being packed for a device; undefined where nothing does. `any` is no
+ * device, and takes every addon.
+ */
 export function notFor(status, target) {
   if (target === 'any') return undefined;
-  if (!/^\d+\.?\d$/.test(target)) return `--for ${target}: expected a compute capability, such as 9.0 or 90, or 'any'`;
-  if (!status.compiled) return `${addon} has no CUDA backend; run npm run build:native -- --cuda ${target}`;
+  if (!/^\d+\.?\d$/.test(target))
+    return `--for ${target}: expected a compute capability, such as 9.0 or 90, or 'any'`;
+  if (!status.compiled)
+    return `${addon} has no CUDA backend; run npm run build:native -- --cuda ${target}`;
   if (status.architectures === 'emulation')
     return `${addon} is the emulation of CUDA; run npm run build:native -- --cuda ${target}`;
   const code = codeFor(status, target);
@@ -47,8 +52,12 @@ export function pack(file, target = defaultTarget) {
   const status = statusOf(path.join(root, addon));
   const problem = notFor(status, target);
   if (problem !== undefined) throw new Error(problem);
-  const { status: code } = spawnSync('tar', ['-czf', path.resolve(file), '-C', root, ...luggage], { stdio: 'inherit' });
+  const { status: code } = spawnSync('tar', ['-czf', path.resolve(file), '-C', root, ...luggage], {
+    stdio: 'inherit',
+  });
   if (code !== 0) throw new Error(`tar ended with ${code}`);
-  const built = status.compiled ? `machine code for ${status.architectures}, PTX for ${status.ptx || 'none'}` : 'no CUDA';
+  const built = status.compiled
+    ? `machine code for ${status.architectures}, PTX for ${status.ptx || 'none'}`
+    : 'no CUDA';
   console.log(`Written: ${file}, ${(statSync(file).size / 2 ** 20).toFixed(1)} MiB, ${built}`);
 }

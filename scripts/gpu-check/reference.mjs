@@ -1,4 +1,5 @@
-// Vocabularies of every size against the float64 reference, and many rows against the few that they repeat.
+// Vocabularies of every size against the float64 reference, and many rows against the few that they
+// repeat.
 import { referenceTokenLogps } from '../../dist/reference.js';
 import { checkObjective, library, logpBound, prepare } from '../../dist/verification.js';
 import { dtypes, inDtype, randomBatch, randomRow, uniform } from './batches.mjs';
@@ -32,7 +33,10 @@ function stagedLibrary(subject, misses, what) {
   return {
     ...library,
     loss(config, batch, { inPlace, ...run }) {
-      const { result, problems } = staged(subject.dirAlignLoss(config), batch, { ...run, place: inPlace ? 'inPlace' : 'fresh' });
+      const { result, problems } = staged(subject.dirAlignLoss(config), batch, {
+        ...run,
+        place: inPlace ? 'inPlace' : 'fresh',
+      });
       for (const problem of problems) misses.require(false, `${what}: ${problem}`);
       if (inPlace) batch.logits.set(result.gradLogits);
       return result;
@@ -56,8 +60,15 @@ function checkTokens(subject, misses, what, batch, shift) {
   const actual = subject.tokenLogps({ ...batch, logits: logits.tensor });
   logits.dispose();
   misses.each(`${what} tokenLogps.logps`, actual.logps, expected.logps, (x) => logpBound(x, 1));
-  misses.each(`${what} tokenLogps.logsumexp`, actual.logsumexp, expected.logsumexp, (x) => logpBound(x, 1));
-  misses.each(`${what} tokenLogps.entropy`, actual.entropy, expected.entropy, (x) => 1e-5 * Math.max(1, Math.abs(x)));
+  misses.each(`${what} tokenLogps.logsumexp`, actual.logsumexp, expected.logsumexp, (x) =>
+    logpBound(x, 1),
+  );
+  misses.each(
+    `${what} tokenLogps.entropy`,
+    actual.entropy,
+    expected.entropy,
+    (x) => 1e-5 * Math.max(1, Math.abs(x)),
+  );
 }
 
 export async function reference({ subject, misses, scale, progress }) {
@@ -65,7 +76,13 @@ export async function reference({ subject, misses, scale, progress }) {
   for (const [i, vocab] of scale.vocabularies.entries()) {
     for (const dtype of dtypes) {
       const tokens = scale.tokens(vocab);
-      const batch = randomBatch({ seed: 100 * vocab + dtype.length, sequences: 4, tokens, vocab, dtype });
+      const batch = randomBatch({
+        seed: 100 * vocab + dtype.length,
+        sequences: 4,
+        tokens,
+        vocab,
+        dtype,
+      });
       const prepared = prepare(batch);
       for (const shift of scale.shifts) {
         const config = objectives[turn % objectives.length];
@@ -76,20 +93,32 @@ export async function reference({ subject, misses, scale, progress }) {
         take(
           misses,
           what,
-          checkObjective(deviceLibrary(subject, misses, what, { shift, exact, place }), config, prepared, 'cuda'),
+          checkObjective(
+            deviceLibrary(subject, misses, what, { shift, exact, place }),
+            config,
+            prepared,
+            'cuda',
+          ),
         );
         checkTokens(subject, misses, what, batch, shift);
       }
       const config = objectives[turn % objectives.length];
       const what = `V = ${vocab}, ${dtype}, staged, ${config.method}`;
-      take(misses, what, checkObjective(stagedLibrary(subject, misses, what), config, prepared, 'cuda'));
+      take(
+        misses,
+        what,
+        checkObjective(stagedLibrary(subject, misses, what), config, prepared, 'cuda'),
+      );
       await progress((i + (dtypes.indexOf(dtype) + 1) / dtypes.length) / scale.vocabularies.length);
     }
   }
   for (const size of scale.manyRows) manyRows(subject, misses, size);
 }
 
-/** Every row of a large batch must have the bits of the row that it repeats, and that one is held to the reference. */
+/**
+ * Every row of a large batch must have the bits of the row that it repeats, and that one is held to
+ * the reference.
+ */
 function manyRows(subject, misses, { vocab, rows }) {
   const distinct = 16;
   const random = uniform(vocab);
@@ -99,19 +128,34 @@ function manyRows(subject, misses, { vocab, rows }) {
   for (const dtype of dtypes) {
     const what = `${rows} rows, V = ${vocab}, ${dtype}`;
     const few = inDtype(values, dtype);
-    const expected = referenceTokenLogps({ logits: few, dtype, shape: [1, distinct, vocab], labels: labelOf });
+    const expected = referenceTokenLogps({
+      logits: few,
+      dtype,
+      shape: [1, distinct, vocab],
+      labels: labelOf,
+    });
     const logits = new few.constructor(rows * vocab);
     for (let row = 0; row < rows; row += distinct) logits.set(few, row * vocab);
     const labels = Int32Array.from({ length: rows }, (_, row) => labelOf[row % distinct]);
-    const batch = { dtype, shape: [2, rows / 2, vocab], labels, reference: Float64Array.of(-1, -2) };
+    const batch = {
+      dtype,
+      shape: [2, rows / 2, vocab],
+      labels,
+      reference: Float64Array.of(-1, -2),
+    };
     const resident = new Resident(subject.cuda, logits, dtype, { shift: 1 });
 
     const tokens = subject.tokenLogps({ ...batch, logits: resident.tensor });
-    misses.each(`${what} logps`, tokens.logps.subarray(0, distinct), expected.logps, (x) => logpBound(x, 1));
+    misses.each(`${what} logps`, tokens.logps.subarray(0, distinct), expected.logps, (x) =>
+      logpBound(x, 1),
+    );
     for (const key of ['logps', 'logsumexp', 'entropy']) {
       const first = tokens[key].subarray(0, distinct);
       for (let row = 0; row < rows; row += distinct)
-        misses.require(sameBits(tokens[key].subarray(row, row + distinct), first), () => `${what} ${key}: row ${row} and on`);
+        misses.require(
+          sameBits(tokens[key].subarray(row, row + distinct), first),
+          () => `${what} ${key}: row ${row} and on`,
+        );
     }
     const dpo = subject.dirAlignLoss('dpo', 0.1);
     for (const gradient of ['factored', 'dense']) {
@@ -122,7 +166,10 @@ function manyRows(subject, misses, { vocab, rows }) {
         const first = all.subarray(half * vocab, (half + distinct) * vocab);
         for (let row = half; row < half + rows / 2; row += distinct) {
           const block = all.subarray(row * vocab, (row + distinct) * vocab);
-          misses.require(sameBits(block, first), () => `${what} ${gradient} gradient: row ${row} and on`);
+          misses.require(
+            sameBits(block, first),
+            () => `${what} ${gradient} gradient: row ${row} and on`,
+          );
         }
       }
     }

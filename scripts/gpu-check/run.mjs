@@ -12,7 +12,10 @@ import { vectors } from './vectors.mjs';
 /** These take most of the memory of the device, or wait for what others leave of it. */
 const takesAll = new Set(['huge', 'mistakes', 'sanitizer']);
 
-/** Thrown by `progress` where the time is over: the section ends, and what it has found until then is reported. */
+/**
+ * Thrown by `progress` where the time is over: the section ends, and what it has found until then
+ * is reported.
+ */
 export class TimeIsOver extends Error {}
 
 /** Name, what it checks, and how; `alone`: not beside others. */
@@ -29,8 +32,8 @@ export const sections = [
 ].map(([name, title, run]) => ({ name, title, run, alone: takesAll.has(name) }));
 
 /**
- * Runs one section. Its status is `'ok'`, `'MISS'`, `'cut off'` where the time was over, or `'not run'` where it said why it looked at
- * nothing.
+ * Runs one section. Its status is `'ok'`, `'MISS'`, `'cut off'` where the time was over, or `'not
+ * run'` where it said why it looked at nothing.
  *
  * @param {object} context subject, scale, device and what loadSupport gives: what sections take
  */
@@ -51,7 +54,8 @@ export async function runSection(section, context, progress = () => undefined) {
   return {
     section: section.name,
     title: section.title,
-    status: misses.list.length > 0 ? 'MISS' : isCut ? 'cut off' : misses.checked > 0 ? 'ok' : 'not run',
+    status:
+      misses.list.length > 0 ? 'MISS' : isCut ? 'cut off' : misses.checked > 0 ? 'ok' : 'not run',
     checked: misses.checked,
     worst: misses.worst,
     seconds,
@@ -64,10 +68,18 @@ export async function runSection(section, context, progress = () => undefined) {
 /** The result of a section that was not begun. */
 export function notStarted({ name, title }) {
   const nothing = { checked: 0, worst: 0, seconds: 0, misses: [] };
-  return { section: name, title, status: 'cut off', ...nothing, notes: ['not started: the time was over'] };
+  return {
+    section: name,
+    title,
+    status: 'cut off',
+    ...nothing,
+    notes: ['not started: the time was over'],
+  };
 }
 
 /** A section that looked at nothing and does not say why has not passed. */
 export function failed(results) {
-  return results.some(({ status, notes }) => status === 'MISS' || (status === 'not run' && notes.length === 0));
+  return results.some(
+    ({ status, notes }) => status === 'MISS' || (status === 'not run' && notes.length === 0),
+  );
 }

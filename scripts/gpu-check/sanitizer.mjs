@@ -1,4 +1,5 @@
-// NVIDIA's compute-sanitizer over a small run of the other sections. It is part of the CUDA toolkit, not of the driver.
+// NVIDIA's compute-sanitizer over a small run of the other sections. It is part of the CUDA
+// toolkit, not of the driver.
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { root } from '../../bench/gpu/machine.mjs';
@@ -7,11 +8,14 @@ import { toolPath } from './tools.mjs';
 const found = 86;
 
 /**
- * What a run of the tool says: `'clean'` only where its own summary says that it looked and found nothing. A tool that cannot work
- * on this machine also ends without findings.
+ * What a run of the tool says: `'clean'` only where its own summary says that it looked and found
+ * nothing. A tool that cannot work on this machine also ends without findings.
  */
 export function verdict({ status, output }) {
-  const summary = /(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: \d+ hazards? displayed \((\d+) error)/.exec(output);
+  const summary =
+    /(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: \d+ hazards? displayed \((\d+) error)/.exec(
+      output,
+    );
   if (status === found) return 'found errors';
   if (!summary) return 'did not run';
   if (Number(summary[1] ?? summary[2]) > 0) return 'found errors';
@@ -41,9 +45,24 @@ export async function sanitizer({ misses, scale, progress, note }) {
   let ended = 0;
   const look = async (tool) => {
     const run = await collect(program, [
-      ...['--tool', tool, '--error-exitcode', String(found), '--target-processes', 'all', '--report-api-errors', 'no'],
+      ...[
+        '--tool',
+        tool,
+        '--error-exitcode',
+        String(found),
+        '--target-processes',
+        'all',
+        '--report-api-errors',
+        'no',
+      ],
       ...(tool === 'memcheck' ? ['--leak-check', 'no'] : []),
-      ...[process.execPath, path.join(root, 'scripts/gpu-check.mjs'), '--scale', 'tiny', '--no-results'],
+      ...[
+        process.execPath,
+        path.join(root, 'scripts/gpu-check.mjs'),
+        '--scale',
+        'tiny',
+        '--no-results',
+      ],
       ...['--only', 'vectors,reference,independence'],
     ]);
     const { output } = run;
@@ -51,7 +70,11 @@ export async function sanitizer({ misses, scale, progress, note }) {
     if (said === 'did not run') {
       const why = run.error?.message ?? output.trim().split('\n').slice(-3).join(' / ');
       note(`${tool}: not available: ${why}`);
-    } else misses.require(said === 'clean', () => `${tool} ${said}:\n${output.trim().split('\n').slice(0, 40).join('\n')}`);
+    } else
+      misses.require(
+        said === 'clean',
+        () => `${tool} ${said}:\n${output.trim().split('\n').slice(0, 40).join('\n')}`,
+      );
     await progress(++ended / scale.tools.length);
   };
   await Promise.all(scale.tools.map(look));

@@ -1,5 +1,6 @@
-// How much `gpu:check` does. `full` is what the package promises; `quick` the same kinds of checks in a few minutes; `tiny` is for the
-// emulation of CUDA and for runs under a memory checker, where an element costs a thousand times as much.
+// How much `gpu:check` does. `full` is what the package promises; `quick` the same kinds of checks
+// in a few minutes; `tiny` is for the emulation of CUDA and for runs under a memory checker, where
+// an element costs a thousand times as much.
 
 export const scales = {
   full: {

@@ -1,5 +1,6 @@
-// tests/support in JavaScript: the reference cases and what collects the misses are the tests' own. Where TypeScript is installed they are
-// compiled afresh into build/gpu-check; on a machine with nothing but Node, what was compiled and carried along is used.
+// tests/support in JavaScript: the reference cases and what collects the misses are the tests' own.
+// Where TypeScript is installed they are compiled afresh into build/gpu-check; on a machine with
+// nothing but Node, what was compiled and carried along is used.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
@@ -22,12 +23,19 @@ export function prepareSupport() {
   const ts = typescript();
   if (!ts) return modules.every((name) => existsSync(path.join(target, `${name}.js`)));
   mkdirSync(target, { recursive: true });
-  const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
+  const compilerOptions = {
+    module: ts.ModuleKind.ES2022,
+    target: ts.ScriptTarget.ES2022,
+    verbatimModuleSyntax: true,
+  };
   for (const name of modules) {
     const source = readFileSync(path.join(root, 'tests/support', `${name}.ts`), 'utf8');
     const { outputText } = ts.transpileModule(source, { compilerOptions, fileName: `${name}.ts` });
     // As far from the package as they were from its sources.
-    writeFileSync(path.join(target, `${name}.js`), outputText.replaceAll("'../../ts/", "'../../dist/"));
+    writeFileSync(
+      path.join(target, `${name}.js`),
+      outputText.replaceAll("'../../ts/", "'../../dist/"),
+    );
   }
   writeFileSync(path.join(target, 'package.json'), '{ "type": "module" }\n');
   return true;
@@ -43,5 +51,10 @@ export async function loadSupport() {
   const [{ Misses }, { decodeHalf }, { loadVectors }, cases] = await Promise.all(
     ['bounds', 'numbers', 'vectors', 'cases'].map(load),
   );
-  return { Misses, decodeHalf, cases, loadVectors: () => loadVectors(pathToFileURL(path.join(root, 'tests/fixtures/vectors/'))) };
+  return {
+    Misses,
+    decodeHalf,
+    cases,
+    loadVectors: () => loadVectors(pathToFileURL(path.join(root, 'tests/fixtures/vectors/'))),
+  };
 }

@@ -10,7 +10,9 @@ export function toolPath(name) {
   const versions = existsSync(nsight) ? readdirSync(nsight).sort().reverse() : [];
   const folders = [
     ...(process.env.PATH ?? '').split(path.delimiter),
-    ...[process.env.CUDA_HOME, '/usr/local/cuda'].filter(Boolean).map((home) => path.join(home, 'bin')),
+    ...[process.env.CUDA_HOME, '/usr/local/cuda']
+      .filter(Boolean)
+      .map((home) => path.join(home, 'bin')),
     ...versions.map((version) => path.join(nsight, version)),
   ];
   return folders

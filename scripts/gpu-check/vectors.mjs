@@ -13,7 +13,9 @@ function checkAll({ misses, cases, decodeHalf }, c, batch, result) {
     cases.checkGradient(misses, c, gradient, dtype);
     return;
   }
-  misses.each(`${c.id} rowScale`, result.rowScale, cases.expectedScales(c), (x) => gradientBound(Math.abs(x), 0));
+  misses.each(`${c.id} rowScale`, result.rowScale, cases.expectedScales(c), (x) =>
+    gradientBound(Math.abs(x), 0),
+  );
   // An element of the residual is at most 1.
   misses.each(`${c.id} factored`, gradient, residual.subarray(0, gradient.length), (x) =>
     dtype ? halfGradientBound(x, dtype) : gradientBound(Math.abs(x), 1),
@@ -27,11 +29,15 @@ function strided(batch, rowStride) {
   const rows = batch.labels.length;
   const filler = batch.logits instanceof Float32Array ? NaN : 0x7fff;
   const logits = new batch.logits.constructor(rows * rowStride).fill(filler);
-  for (let row = 0; row < rows; row++) logits.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), row * rowStride);
+  for (let row = 0; row < rows; row++)
+    logits.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), row * rowStride);
   return { ...batch, logits, rowStride };
 }
 
-/** The columns of a strided array that are logits; what lies between the rows must be 0 in a gradient. */
+/**
+ * The columns of a strided array that are logits; what lies between the rows must be 0 in a
+ * gradient.
+ */
 function unstrided(misses, what, array, vocab, rowStride) {
   const rows = array.length / rowStride;
   const result = new array.constructor(rows * vocab);
@@ -60,10 +66,19 @@ async function checkCase(context, c, batch, stream) {
   const same = (name, result) => requireSame(misses, `${c.id}, ${name}`, result, dense);
   same('out', device('out', batch, { place: 'out', shift: 1, exact: true }));
   same('in place', device('in place', batch, { place: 'inPlace', shift: 3 }));
-  requireSame(misses, `${c.id}, loss only`, device('loss only', batch, { gradient: 'none', shift: 2 }), dense, {
-    gradient: false,
-  });
-  same('async', take('async', await onDeviceAsync(subject, objective, batch, { place: 'out', stream })));
+  requireSame(
+    misses,
+    `${c.id}, loss only`,
+    device('loss only', batch, { gradient: 'none', shift: 2 }),
+    dense,
+    {
+      gradient: false,
+    },
+  );
+  same(
+    'async',
+    take('async', await onDeviceAsync(subject, objective, batch, { place: 'out', stream })),
+  );
 
   const vocab = c.input.V;
   for (const [rowStride, options] of [
@@ -72,17 +87,33 @@ async function checkCase(context, c, batch, stream) {
   ]) {
     const name = `rowStride ${rowStride}`;
     const result = device(name, strided(batch, rowStride), options);
-    same(name, { ...result, gradLogits: unstrided(misses, `${c.id}, ${name}`, result.gradLogits, vocab, rowStride) });
+    same(name, {
+      ...result,
+      gradLogits: unstrided(misses, `${c.id}, ${name}`, result.gradLogits, vocab, rowStride),
+    });
   }
 
   if (!batch.sftLabels) {
     const factored = device('factored', batch, { gradient: 'factored', place: 'out', shift: 1 });
     checkAll(context, c, batch, factored);
-    // Not to the bit: a gradient over its logits may be formed in another order than one beside them.
+    // Not to the bit: a gradient over its logits may be formed in another order than one beside
+    // them.
     const again = [
-      ['factored in place', device('factored in place', batch, { gradient: 'factored', place: 'inPlace', shift: 3 })],
-      ['factored, fresh', device('factored, fresh', batch, { gradient: 'factored', place: 'fresh' })],
-      ['factored, staged', take('factored, staged', staged(objective, batch, { gradient: 'factored', place: 'inPlace' }))],
+      [
+        'factored in place',
+        device('factored in place', batch, { gradient: 'factored', place: 'inPlace', shift: 3 }),
+      ],
+      [
+        'factored, fresh',
+        device('factored, fresh', batch, { gradient: 'factored', place: 'fresh' }),
+      ],
+      [
+        'factored, staged',
+        take(
+          'factored, staged',
+          staged(objective, batch, { gradient: 'factored', place: 'inPlace' }),
+        ),
+      ],
     ];
     for (const [name, result] of again) {
       requireSame(misses, `${c.id}, ${name}`, result, factored, { gradient: false });
@@ -94,23 +125,42 @@ async function checkCase(context, c, batch, stream) {
     const { gradLogits, ...numbers } = result;
     requireSame(misses, `${c.id}, packed`, numbers, { ...dense, gradLogits: undefined });
     const picked = new gradLogits.constructor(gradLogits.length);
-    rows.forEach((row, i) => picked.set(dense.gradLogits.subarray(row * vocab, (row + 1) * vocab), i * vocab));
-    misses.require(sameBits(gradLogits, picked), () => `${c.id}, packed: the gradient differs in its bits`);
+    rows.forEach((row, i) =>
+      picked.set(dense.gradLogits.subarray(row * vocab, (row + 1) * vocab), i * vocab),
+    );
+    misses.require(
+      sameBits(gradLogits, picked),
+      () => `${c.id}, packed: the gradient differs in its bits`,
+    );
   }
-  for (const place of ['fresh', 'out', 'inPlace']) same(`staged, ${place}`, take('staged', staged(objective, batch, { place })));
-  requireSame(misses, `${c.id}, staged, loss only`, take('staged', staged(objective, batch, { gradient: 'none' })), dense, {
-    gradient: false,
-  });
+  for (const place of ['fresh', 'out', 'inPlace'])
+    same(`staged, ${place}`, take('staged', staged(objective, batch, { place })));
+  requireSame(
+    misses,
+    `${c.id}, staged, loss only`,
+    take('staged', staged(objective, batch, { gradient: 'none' })),
+    dense,
+    {
+      gradient: false,
+    },
+  );
 }
 
 /** Certainty and empty sequences: there is no number to reach, but everything is finite. */
 function checkFinite(subject, misses, c, batch) {
   for (const gradient of ['dense', 'factored']) {
     if (gradient === 'factored' && batch.sftLabels) continue;
-    const { result } = onDevice(subject, subject.dirAlignLoss(c.call), batch, { gradient, place: 'out', shift: 1 });
+    const { result } = onDevice(subject, subject.dirAlignLoss(c.call), batch, {
+      gradient,
+      place: 'out',
+      shift: 1,
+    });
     misses.require(Number.isFinite(result.loss), `${c.id}: loss ${result.loss}`);
     for (const key of ['losses', 'coefficients', 'gradLogits'])
-      misses.require(Array.from(result[key]).every(Number.isFinite), () => `${c.id}, ${gradient}: ${key} are not finite`);
+      misses.require(
+        Array.from(result[key]).every(Number.isFinite),
+        () => `${c.id}, ${gradient}: ${key} are not finite`,
+      );
   }
 }
 
@@ -120,7 +170,9 @@ export async function vectors(context) {
   const all = [...loadVectors().values()].flat();
   // One by one through the list, so that a step meets every method and input.
   const chosen = all.filter((_, i) => i % scale.vectorStep === 0);
-  note(chosen.length < all.length ? `${chosen.length} of ${all.length} cases` : `${all.length} cases`);
+  note(
+    chosen.length < all.length ? `${chosen.length} of ${all.length} cases` : `${all.length} cases`,
+  );
   const inputs = new Set();
   for (const [i, c] of chosen.entries()) {
     const batch = cases.makeBatch(c);
@@ -129,7 +181,12 @@ export async function vectors(context) {
       await checkCase(context, c, batch, stream);
       const dtype = { f32: undefined, f16: 'float16', bf16: 'bfloat16' }[c.input.dtypeExact];
       if (dtype)
-        await checkCase(context, c, { ...batch, dtype, logits: Uint16Array.from(batch.logits, (x) => encode(x, dtype)) }, stream);
+        await checkCase(
+          context,
+          c,
+          { ...batch, dtype, logits: Uint16Array.from(batch.logits, (x) => encode(x, dtype)) },
+          stream,
+        );
     }
     if (!inputs.has(c.input)) checkLogps(subject, misses, c.input);
     inputs.add(c.input);
@@ -145,10 +202,14 @@ function checkLogps({ cuda, sequenceLogps, tokenLogps }, misses, input) {
   for (const given of [resident.tensor, logits]) {
     const options = { backend: 'cuda' };
     const { logps, counts } = sequenceLogps({ ...batch, logits: given }, options);
-    misses.each(`${name} sequenceLogps`, logps, input.logps, (x, b) => logpBound(x, input.counts[b]));
+    misses.each(`${name} sequenceLogps`, logps, input.logps, (x, b) =>
+      logpBound(x, input.counts[b]),
+    );
     misses.require(sameBits(counts, input.counts), `${name} sequenceLogps: counts`);
     const tokens = tokenLogps({ ...batch, logits: given }, options).logps;
-    const sums = Array.from(logps, (_, b) => tokens.subarray(b * T, (b + 1) * T).reduce((x, y) => x + y, 0));
+    const sums = Array.from(logps, (_, b) =>
+      tokens.subarray(b * T, (b + 1) * T).reduce((x, y) => x + y, 0),
+    );
     misses.each(`${name} sums of tokenLogps`, sums, logps, (x) => 1e-14 * Math.abs(x));
   }
   resident.dispose();

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// One launch of each kernel that `gpu:first` has ncu look at, and no other launch of the loss kernel. Prints a line of JSON for each: what it
-// was, and the bytes that it must move. Normal logits: the time of `ex2` and the clocks depend on what is computed.
+// One launch of each kernel that `gpu:first` has ncu look at, and no other launch of the loss
+// kernel. Prints a line of JSON for each: what it was, and the bytes that it must move. Normal
+// logits: the time of `ex2` and the clocks depend on what is computed.
 import { loadSubject, requireDevice } from '../../bench/gpu/machine.mjs';
 import { makeBlock, makeLabels } from '../../bench/gpu/data.mjs';
 import { elementBytes, shapeOf } from '../../bench/gpu/plan.mjs';
@@ -10,7 +11,13 @@ const dtype = 'bfloat16';
 const launches = [
   { mode: 'forward', vocab: 128256, run: { gradient: 'none' }, reads: 1, writes: 0 },
   { mode: 'dense', vocab: 128256, run: { gradient: 'dense', inPlace: true }, reads: 2, writes: 1 },
-  { mode: 'factored', vocab: 128256, run: { gradient: 'factored', inPlace: true }, reads: 1, writes: 1 },
+  {
+    mode: 'factored',
+    vocab: 128256,
+    run: { gradient: 'factored', inPlace: true },
+    reads: 1,
+    writes: 1,
+  },
   { mode: 'forward', vocab: 50257, run: { gradient: 'none' }, reads: 1, writes: 0 },
 ];
 
@@ -28,12 +35,30 @@ for (const { mode, run, reads, writes, ...launch } of launches) {
   const logits = cuda.alloc(bytes, { device: index, stream });
   logits.copyFrom(block.logits);
   for (let filled = block.logits.byteLength; filled < bytes; filled *= 2)
-    native().cuda.copyOnDevice(index, stream.handle, logits.ptr + BigInt(filled), logits.ptr, Math.min(filled, bytes - filled));
+    native().cuda.copyOnDevice(
+      index,
+      stream.handle,
+      logits.ptr + BigInt(filled),
+      logits.ptr,
+      Math.min(filled, bytes - filled),
+    );
   const labels = makeLabels(block, { sequences, tokens, vocab }, 1);
   // Near what the rows have, without a launch that would find it.
-  const reference = Float64Array.from({ length: sequences }, (_, b) => -8 * tokens + 3 * Math.sin(b));
+  const reference = Float64Array.from(
+    { length: sequences },
+    (_, b) => -8 * tokens + 3 * Math.sin(b),
+  );
   dpo({ logits: logits.tensor(dtype), shape: [sequences, tokens, vocab], labels, reference }, run);
   logits.dispose();
-  console.log(JSON.stringify({ mode, dtype, rows, vocab, floorRead: reads * bytes, floorWritten: writes * bytes }));
+  console.log(
+    JSON.stringify({
+      mode,
+      dtype,
+      rows,
+      vocab,
+      floorRead: reads * bytes,
+      floorWritten: writes * bytes,
+    }),
+  );
 }
 process.exit(0);

@@ -1,14 +1,24 @@
 #!/usr/bin/env node
-// The first step of `gpu:first`: what card this is, what of the build runs on it, and what tools there are. Writes JSON to its argument.
+// The first step of `gpu:first`: what card this is, what of the build runs on it, and what tools
+// there are. Writes JSON to its argument.
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { codeLines, describeCode, unfit } from '../../bench/gpu/code.mjs';
-import { describeMachine, isEmulated, loadSubject, requireDevice, writeSoFar } from '../../bench/gpu/machine.mjs';
+import {
+  describeMachine,
+  isEmulated,
+  loadSubject,
+  requireDevice,
+  writeSoFar,
+} from '../../bench/gpu/machine.mjs';
 import { algorithmLayers, algorithmsOf } from '../gpu-check/hidden.mjs';
 import { toolPath } from '../gpu-check/tools.mjs';
 
 const say = (command, ...args) => {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: 'utf8', timeout: 10_000 });
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    encoding: 'utf8',
+    timeout: 10_000,
+  });
   console.log(status === 0 ? stdout.trim() : `${command}: ${error?.message ?? stderr.trim()}`);
 };
 
@@ -19,10 +29,18 @@ const subject = await loadSubject();
 const device = requireDevice(subject.cuda);
 const { version } = createRequire(import.meta.url)('../../package.json');
 const code = describeCode(subject, device);
-const tools = Object.fromEntries(['ncu', 'compute-sanitizer'].map((name) => [name, toolPath(name) ?? null]));
+const tools = Object.fromEntries(
+  ['ncu', 'compute-sanitizer'].map((name) => [name, toolPath(name) ?? null]),
+);
 const { hiddenReason } = subject.cuda;
 const machine = describeMachine(device, version);
-const result = { emulated: isEmulated(device), machine, code, tools, hiddenReason: hiddenReason ?? null };
+const result = {
+  emulated: isEmulated(device),
+  machine,
+  code,
+  tools,
+  hiddenReason: hiddenReason ?? null,
+};
 writeSoFar(file, result);
 console.log(JSON.stringify(machine, null, 2));
 for (const line of codeLines(code)) console.log(line);

@@ -1,5 +1,5 @@
-// Runs the steps of `gpu:first` one after another, each in its time, and writes what is known after each: whatever the run is cut off at,
-// what came before is there.
+// Runs the steps of `gpu:first` one after another, each in its time, and writes what is known after
+// each: whatever the run is cut off at, what came before is there.
 import { spawn } from 'node:child_process';
 import { clearTimeout, setTimeout } from 'node:timers';
 
@@ -29,7 +29,11 @@ export function endAll() {
  */
 export function runCommand([file, ...args], { seconds, log, env = {} }) {
   return new Promise((resolve) => {
-    const child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env: { ...process.env, ...env } });
+    const child = spawn(file, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+      env: { ...process.env, ...env },
+    });
     running.add(child);
     let output = '';
     let isCut = false;
@@ -60,14 +64,19 @@ export function runCommand([file, ...args], { seconds, log, env = {} }) {
 }
 
 /**
- * @param {{ name: string, title: string, seconds: number, run(context: object): Promise<object> }[]} steps the most valuable first;
- *   `seconds`: the most that one may take, so that one which hangs does not keep the others from their answers
+ * @param {{ name: string, title: string, seconds: number, run(context: object): Promise<object>
+ *   }[]} steps the most valuable first;
+ *   `seconds`: the most that one may take, so that one which hangs does not keep the others from
+ *   their answers
  * @param {object} how
- *   `end`: when nothing new is started and what runs is ended, by `now()` in milliseconds; `log(text)`; `keep(report)` is given the whole report
- *   before the first step and after each
+ *   `end`: when nothing new is started and what runs is ended, by `now()` in milliseconds;
+ *   `log(text)`; `keep(report)` is given the whole report before the first step and after each
  * @returns the report
  */
-export async function runSteps(steps, { end, now = () => performance.now(), log, keep, about = {} }) {
+export async function runSteps(
+  steps,
+  { end, now = () => performance.now(), log, keep, about = {} },
+) {
   const begin = now();
   const at = () => (now() - begin) / 1000;
   const report = {

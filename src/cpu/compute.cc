@@ -17,7 +17,8 @@ namespace {
 /// Fewer elements than this are done sooner by one thread than by waking another.
 constexpr int64_t elements_per_thread = 1 << 16;
 
-/// Pairs are reduced and differentiated in groups of about this size: what was read last is read again first, from the cache.
+/// Pairs are reduced and differentiated in groups of about this size: what was read last is read
+/// again first, from the cache.
 constexpr size_t group_bytes = size_t{16} << 20;
 
 /// A gradient larger than this would only push other data out of the caches.
@@ -25,7 +26,9 @@ constexpr size_t streamed_bytes = size_t{16} << 20;
 
 int team_size(const Job& job) {
   const int64_t elements = int64_t(job.rows.scored.size()) * job.batch.vocab;
-  return int(std::clamp<int64_t>(std::min<int64_t>(elements / elements_per_thread, int64_t(job.rows.scored.size())), 1, std::max(1, job.threads)));
+  return int(std::clamp<int64_t>(
+      std::min<int64_t>(elements / elements_per_thread, int64_t(job.rows.scored.size())), 1,
+      std::max(1, job.threads)));
 }
 
 }  // namespace
@@ -33,7 +36,8 @@ int team_size(const Job& job) {
 void advise_large_pages(void* data, size_t bytes) {
 #if defined(__linux__)
   constexpr uintptr_t large = uintptr_t{2} << 20;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + large - 1) & ~(large - 1), end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(large - 1);
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + large - 1) & ~(large - 1),
+                  end = (reinterpret_cast<uintptr_t>(data) + bytes) & ~(large - 1);
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #else
   (void)data, (void)bytes;
@@ -52,8 +56,11 @@ class LossRun {
         team_(pool, team_size(job)),
         loss_(job.terms(), job.outputs),
         rows_(job),
-        streamed_(job.gradient.data != job.batch.logits && job.rows.scored.size() * job.batch.row_bytes() > streamed_bytes) {
-    if (exponentials_once()) block_references_.resize(size_t(team_.members()), std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
+        streamed_(job.gradient.data != job.batch.logits &&
+                  job.rows.scored.size() * job.batch.row_bytes() > streamed_bytes) {
+    if (exponentials_once())
+      block_references_.resize(size_t(team_.members()),
+                               std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
   }
 
   void run() {
@@ -77,20 +84,29 @@ class LossRun {
   GradientOutput::Mode mode() const { return job_.gradient.mode; }
   bool cancelled() const { return job_.cancelled.load(std::memory_order_relaxed); }
   bool in_place() const { return job_.gradient.data == batch_.logits; }
-  bool exponentials_once() const { return mode() == GradientOutput::Mode::factored && in_place() && kernels_.negative_softmax_in_place; }
+  bool exponentials_once() const {
+    return mode() == GradientOutput::Mode::factored && in_place() &&
+           kernels_.negative_softmax_in_place;
+  }
   void* gradient_row(int64_t row) const {
-    return static_cast<char*>(job_.gradient.data) + size_t(row) * size_t(batch_.row_stride) * batch_.element_bytes();
+    return static_cast<char*>(job_.gradient.data) +
+           size_t(row) * size_t(batch_.row_stride) * batch_.element_bytes();
   }
   int64_t group_end(int64_t first) const {
     if (job_.objective.coupled() || mode() != GradientOutput::Mode::dense) return loss_.pairs();
     int64_t last = first + 1;
-    while (last < loss_.pairs() && size_t(rows_of_pairs(job_.rows, loss_.pairs(), first, last).size()) * batch_.row_bytes() < group_bytes) last++;
+    while (last < loss_.pairs() &&
+           size_t(rows_of_pairs(job_.rows, loss_.pairs(), first, last).size()) *
+                   batch_.row_bytes() <
+               group_bytes)
+      last++;
     return last;
   }
 
   void reduce(int64_t first, int64_t last) {
     const RowRange range = rows_of_pairs(job_.rows, loss_.pairs(), first, last);
-    for_rows(team_, job_, range.begin, range.end, false, [this](int64_t i, int member) { reduce_row(i, member); });
+    for_rows(team_, job_, range.begin, range.end, false,
+             [this](int64_t i, int member) { reduce_row(i, member); });
     if (!cancelled()) rows_.sum_pairs(first, last, loss_.pairs());
   }
 
@@ -102,9 +118,11 @@ class LossRun {
       const auto reduce = job_.asked.entropy ? kernels_.reduce_with_moment : kernels_.reduce;
       return reduce(row, batch_.vocab, label);
     }
-    const double moment = job_.asked.entropy ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
-    RowSums sums = kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab,
-                                                      label, block_references_[size_t(member)].data());
+    const double moment =
+        job_.asked.entropy ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
+    RowSums sums =
+        kernels_.negative_softmax_in_place(static_cast<float*>(gradient_row(r.row)), batch_.vocab,
+                                           label, block_references_[size_t(member)].data());
     sums.moment = moment;
     return sums;
   }
@@ -114,15 +132,19 @@ class LossRun {
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
     auto take_mean = [&] {
-      if (job_.asked.logits) rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
+      if (job_.asked.logits)
+        rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
     };
     if (exponentials_once()) take_mean();  // before the row is overwritten
     const RowSums sums = reduce_sums(r, member);
-    if (!exponentials_once()) take_mean();  // once the reduction, which hides the loading, has brought the row into the cache
+    if (!exponentials_once())
+      take_mean();  // once the reduction, which hides the loading, has brought the row into the
+                    // cache
     const RowStatistics& s = rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
     if (mode() == GradientOutput::Mode::factored) {
       const RowGradient g = row_gradient(row_terms(s, false, 0), label, -1, 1, 0, 0);
-      if (!exponentials_once()) kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
+      if (!exponentials_once())
+        kernels_.scaled_exp(row, gradient_row(r.row), batch_.vocab, g.shift, g.factor, streamed_);
       kernels_.store(gradient_row(r.row), g.label, g.label_value);
       zero_padding(r.row);
     }
@@ -130,7 +152,8 @@ class LossRun {
 
   void differentiate(int64_t first, int64_t last) {
     const RowRange range = rows_of_pairs(job_.rows, loss_.pairs(), first, last);
-    for_rows(team_, job_, range.begin, range.end, true, [this](int64_t i, int) { differentiate_row(i); });
+    for_rows(team_, job_, range.begin, range.end, true,
+             [this](int64_t i, int) { differentiate_row(i); });
   }
 
   void differentiate_row(int64_t i) {
@@ -151,8 +174,11 @@ class LossRun {
   /// Columns between the vocabulary and the next row belong to no class.
   void zero_padding(int64_t row) {
     if (job_.gradient.zeroed) return;
-    const int64_t end = std::min((row + 1) * batch_.row_stride, job_.gradient.elements), padding = end - (row * batch_.row_stride + batch_.vocab);
-    if (padding > 0) std::memset(static_cast<char*>(gradient_row(row)) + batch_.row_bytes(), 0, size_t(padding) * batch_.element_bytes());
+    const int64_t end = std::min((row + 1) * batch_.row_stride, job_.gradient.elements),
+                  padding = end - (row * batch_.row_stride + batch_.vocab);
+    if (padding > 0)
+      std::memset(static_cast<char*>(gradient_row(row)) + batch_.row_bytes(), 0,
+                  size_t(padding) * batch_.element_bytes());
   }
 
   void write_zeros() {
@@ -172,7 +198,7 @@ class LossRun {
   Team team_;
   BatchLoss loss_;
   LossRows rows_;
-  std::vector<std::vector<float>> block_references_;    // per member
+  std::vector<std::vector<float>> block_references_;  // per member
   bool streamed_;
   std::atomic<int64_t> underflows_{0};  // rows
 };
@@ -193,7 +219,8 @@ void run(SequenceLogpsJob& job, Pool& pool) {
   Team team(pool, team_size(job));
   for_rows(team, job, 0, int64_t(rows.scored.size()), false, [&](int64_t i, int) {
     const ScoredRow& r = rows.scored[size_t(i)];
-    row_logps[size_t(i)] = row_statistics(kernels.reduce(batch.row(r.row), batch.vocab, r.label)).logp;
+    row_logps[size_t(i)] =
+        row_statistics(kernels.reduce(batch.row(r.row), batch.vocab, r.label)).logp;
   });
   write_sequence_logps(job, row_logps);
 }

@@ -12,10 +12,14 @@ extern const KernelSet kernels_avx512;
 extern const ProductKernels products_avx512_bf16;
 
 namespace {
-bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"); }
+bool runs_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi2");
+}
 bool runs_avx512() {
-  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd");
+  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512cd");
 }
 bool runs_avx512_bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
@@ -35,7 +39,8 @@ const KernelSet& kernels_avx512_bf16() {
 const KernelSet* find_kernel_set(const char* isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (std::strcmp(isa, "avx512_bf16") == 0) return runs_avx512_bf16() ? &kernels_avx512_bf16() : nullptr;
+  if (std::strcmp(isa, "avx512_bf16") == 0)
+    return runs_avx512_bf16() ? &kernels_avx512_bf16() : nullptr;
   if (std::strcmp(isa, "avx512") == 0) return runs_avx512() ? &kernels_avx512 : nullptr;
   if (std::strcmp(isa, "avx2") == 0) return runs_avx2() ? &kernels_avx2 : nullptr;
 #endif

@@ -38,14 +38,19 @@ void scale_loop(float* x, int64_t n, float factor) {
 
 template <class T>
 constexpr diralign::cpu::RowKernels row_kernels() {
-  return {reduce<false, T>, reduce<true, T>, scaled_exp<T>, sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
-          sum_logits<T>, load_one<T>, store_one<T>, exp_array, round_array<T>};
+  return {reduce<false, T>, reduce<true, T>,
+          scaled_exp<T>,    sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
+          sum_logits<T>,    load_one<T>,
+          store_one<T>,     exp_array,
+          round_array<T>};
 }
 
 constexpr diralign::cpu::KernelSet make_kernel_set(const char* isa) {
   return {isa,
           {row_kernels<float>(), row_kernels<Float16>(), row_kernels<Bfloat16>()},
-          {product_kernels<Float32Panels, float, float>(), product_kernels<Float32Panels, Float16, float>(), product_kernels<Float32Panels, Bfloat16, float>()},
+          {product_kernels<Float32Panels, float, float>(),
+           product_kernels<Float32Panels, Float16, float>(),
+           product_kernels<Float32Panels, Bfloat16, float>()},
           {read_loop, scale_loop}};
 }
 

@@ -15,12 +15,13 @@ namespace diralign::cpu {
 
 namespace {
 
-/// Rows of logits at a time where the pairs ask for no more: packing a block of weights is then a few percent of multiplying it, and
-/// the logits of common vocabularies stay within tens of megabytes.
+/// Rows of logits at a time where the pairs ask for no more: packing a block of weights is then a
+/// few percent of multiplying it, and the logits of common vocabularies stay within tens of
+/// megabytes.
 constexpr int64_t preferred_rows = 512;
 
-/// Fewer idle rows than this between two active ones are multiplied along, with a gradient of 0, unless their hidden states may not be
-/// finite: then 0 times them would be a NaN.
+/// Fewer idle rows than this between two active ones are multiplied along, with a gradient of 0,
+/// unless their hidden states may not be finite: then 0 times them would be a NaN.
 constexpr int64_t shortest_gap = 16, shortest_gap_beside_nan = 1;
 
 /// Deferring the coefficients of a pair pays where a chunk has at least so many rows.
@@ -31,11 +32,12 @@ constexpr int64_t multiplications_per_thread = int64_t{1} << 21;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Straight from the system and back: malloc would keep tens of megabytes of what is freed, in an arena for each thread. AddressSanitizer
-// watches the ends of what malloc gives.
+// Straight from the system and back: malloc would keep tens of megabytes of what is freed, in an
+// arena for each thread. AddressSanitizer watches the ends of what malloc gives.
 #if defined(__unix__) && !defined(__SANITIZE_ADDRESS__)
 void* take_pages(size_t bytes) {
-  void* const memory = mmap(nullptr, std::max<size_t>(1, bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* const memory = mmap(nullptr, std::max<size_t>(1, bytes), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw OutOfMemory(bytes);
   return memory;
 }
@@ -51,18 +53,20 @@ void* take_pages(size_t bytes) {
 void give_back(void* memory, size_t) { std::free(memory); }
 #endif
 
-/// The products of a job's layer, and the sums of its rows of logits, on a team of threads and in one workspace.
+/// The products of a job's layer, and the sums of its rows of logits, on a team of threads and in
+/// one workspace.
 class LayerEngine {
  public:
-  /// `row_floats`: what a row takes of the workspace. The share of the threads' scratch does not depend on how many there are, so that
-  /// the cut of the work does not.
+  /// `row_floats`: what a row takes of the workspace. The share of the threads' scratch does not
+  /// depend on how many there are, so that the cut of the work does not.
   LayerEngine(Job& job, Pool& pool, int64_t row_floats)
       : job_(job),
         batch_(job.batch),
         layer_(*job.layer),
         rows_(kernel_set().rows[int(Dtype::float32)]),
         products_(kernel_set().products[int(job.batch.dtype)]),
-        scratch_share_(scratch_share(layer_.memory, products_.scratch_bytes, size_t(row_floats) * sizeof(float))),
+        scratch_share_(scratch_share(layer_.memory, products_.scratch_bytes,
+                                     size_t(row_floats) * sizeof(float))),
         team_(pool, team_size()) {
     hidden_rows_.reserve(job.rows.scored.size());
     for (const ScoredRow& r : job.rows.scored) hidden_rows_.push_back(r.row);
@@ -72,11 +76,15 @@ class LayerEngine {
   LayerEngine& operator=(const LayerEngine&) = delete;
 
   /// Floats that the workspace may have.
-  int64_t budget() const { return int64_t((layer_.memory / alignment * alignment - scratch_share_) / sizeof(float)); }
+  int64_t budget() const {
+    return int64_t((layer_.memory / alignment * alignment - scratch_share_) / sizeof(float));
+  }
 
   /// Once, before any product.
   float* allocate(int64_t floats) {
-    const size_t scratch = size_t(team_.members()) * products_.scratch_bytes, bytes = size_t(round_up(int64_t(scratch + size_t(floats) * sizeof(float)), alignment));
+    const size_t scratch = size_t(team_.members()) * products_.scratch_bytes,
+                 bytes =
+                     size_t(round_up(int64_t(scratch + size_t(floats) * sizeof(float)), alignment));
     memory_ = take_pages(bytes);
     memory_bytes_ = bytes;
     advise_large_pages(memory_, bytes);
@@ -92,17 +100,26 @@ class LayerEngine {
   template <class Take>
   void forward(const RowRange& range, float* z, Take&& take) {
     logits(range, z);
-    for_rows(team_, job_, range.begin, range.end, false, [&](int64_t i, int) { take(i, z + (i - range.begin) * batch_.vocab); });
+    for_rows(team_, job_, range.begin, range.end, false,
+             [&](int64_t i, int) { take(i, z + (i - range.begin) * batch_.vocab); });
   }
-  RowSums reduce(int64_t i, const float* row) const { return rows_.reduce(row, batch_.vocab, job_.rows.scored[size_t(i)].primary()); }
-  RowSums reduce_with_moment(int64_t i, const float* row) const { return rows_.reduce_with_moment(row, batch_.vocab, job_.rows.scored[size_t(i)].primary()); }
+  RowSums reduce(int64_t i, const float* row) const {
+    return rows_.reduce(row, batch_.vocab, job_.rows.scored[size_t(i)].primary());
+  }
+  RowSums reduce_with_moment(int64_t i, const float* row) const {
+    return rows_.reduce_with_moment(row, batch_.vocab, job_.rows.scored[size_t(i)].primary());
+  }
 
-  double mean(const float* row) const { return rows_.sum(row, batch_.vocab) / double(batch_.vocab); }
+  double mean(const float* row) const {
+    return rows_.sum(row, batch_.vocab) / double(batch_.vocab);
+  }
 
   void logits(const RowRange& range, float* z) {
-    for_columns(batch_.vocab, 4, products_.tile_columns, [&](int64_t first, int64_t last, void* scratch) {
-      products_.logits(hidden(range), range.size(), layer_.weight, layer_.bias, layer_.hidden_size, first, last, z, batch_.vocab, scratch);
-    });
+    for_columns(batch_.vocab, 4, products_.tile_columns,
+                [&](int64_t first, int64_t last, void* scratch) {
+                  products_.logits(hidden(range), range.size(), layer_.weight, layer_.bias,
+                                   layer_.hidden_size, first, last, z, batch_.vocab, scratch);
+                });
   }
 
   /// Puts the gradient of row i in the place of its logits.
@@ -118,23 +135,33 @@ class LayerEngine {
 
   /// out[i, h] for the rows of `range`, whose gradients are at `z`.
   void hidden_gradient(const RowRange& range, const float* z, float* out) {
-    // Each part packs all of its rows' gradients or all of the weight: shared out by rows where there are enough of them.
-    const int64_t parts = std::clamp<int64_t>(range.size() / (4 * products_.tile_rows), 1, team_.members()), columns = team_.members() / parts;
+    // Each part packs all of its rows' gradients or all of the weight: shared out by rows where
+    // there are enough of them.
+    const int64_t parts = std::clamp<int64_t>(range.size() / (4 * products_.tile_rows), 1,
+                                              team_.members()),
+                  columns = team_.members() / parts;
     const int64_t row_step = round_up((range.size() + parts - 1) / parts, products_.tile_rows);
-    const int64_t column_step = round_up((layer_.hidden_size + columns - 1) / columns, products_.tile_columns);
-    const int64_t row_parts = (range.size() + row_step - 1) / row_step, column_parts = (layer_.hidden_size + column_step - 1) / column_step;
+    const int64_t column_step =
+        round_up((layer_.hidden_size + columns - 1) / columns, products_.tile_columns);
+    const int64_t row_parts = (range.size() + row_step - 1) / row_step,
+                  column_parts = (layer_.hidden_size + column_step - 1) / column_step;
     team_.run(row_parts * column_parts, [&](int64_t item, int member) {
       if (cancelled()) return;
-      const int64_t row = item / column_parts * row_step, column = item % column_parts * column_step;
-      products_.hidden_gradient(z + row * batch_.vocab, gradient_stride(), std::min(row_step, range.size() - row), batch_.vocab, layer_.weight,
-                                layer_.hidden_size, column, std::min(column + column_step, layer_.hidden_size), out + row * layer_.hidden_size,
-                                scratch(member));
+      const int64_t row = item / column_parts * row_step,
+                    column = item % column_parts * column_step;
+      products_.hidden_gradient(z + row * batch_.vocab, gradient_stride(),
+                                std::min(row_step, range.size() - row), batch_.vocab, layer_.weight,
+                                layer_.hidden_size, column,
+                                std::min(column + column_step, layer_.hidden_size),
+                                out + row * layer_.hidden_size, scratch(member));
     });
   }
   void weight_gradient(const RowRange& range, const float* z, bool accumulate, float* out) {
-    for_columns(batch_.vocab, 8, products_.tile_rows, [&](int64_t first, int64_t last, void* scratch) {
-      products_.weight_gradient(z, gradient_stride(), range.size(), hidden(range), layer_.hidden_size, first, last, accumulate, out, scratch);
-    });
+    for_columns(
+        batch_.vocab, 8, products_.tile_rows, [&](int64_t first, int64_t last, void* scratch) {
+          products_.weight_gradient(z, gradient_stride(), range.size(), hidden(range),
+                                    layer_.hidden_size, first, last, accumulate, out, scratch);
+        });
   }
   void bias_gradient(const RowRange& range, const float* z, bool accumulate, float* out) {
     for_columns(batch_.vocab, 4, products_.tile_columns, [&](int64_t first, int64_t last, void*) {
@@ -143,7 +170,9 @@ class LayerEngine {
   }
   /// x *= 2^exponent, float32; what overflows is infinite, and 0 stays 0.
   void shift(float* x, int64_t n, int exponent) {
-    for_columns(n, 16, 1024, [&](int64_t first, int64_t last, void*) { shift_floats(x + first, last - first, exponent); });
+    for_columns(n, 16, 1024, [&](int64_t first, int64_t last, void*) {
+      shift_floats(x + first, last - first, exponent);
+    });
   }
   static void shift_floats(float* x, int64_t n, int exponent) {
     constexpr int most = 100;  // a normal number either way
@@ -155,7 +184,9 @@ class LayerEngine {
   /// out (+)= factor * x, float32.
   void add_scaled(const float* x, float* out, int64_t n, float factor, bool accumulate) {
     const ProductKernels& float32 = kernel_set().products[int(Dtype::float32)];
-    for_columns(n, 16, 1024, [&](int64_t first, int64_t last, void*) { float32.finish(x + first, out + first, last - first, factor, accumulate); });
+    for_columns(n, 16, 1024, [&](int64_t first, int64_t last, void*) {
+      float32.finish(x + first, out + first, last - first, factor, accumulate);
+    });
   }
 
  private:
@@ -168,24 +199,34 @@ class LayerEngine {
     return std::max(scratch, std::min(memory / 4, memory - row) / alignment * alignment);
   }
   int team_size() const {
-    const int64_t multiplications = int64_t(job_.rows.scored.size()) * batch_.vocab * layer_.hidden_size;
-    const int64_t most = std::min<int64_t>(int64_t(scratch_share_ / products_.scratch_bytes), multiplications / multiplications_per_thread);
+    const int64_t multiplications =
+        int64_t(job_.rows.scored.size()) * batch_.vocab * layer_.hidden_size;
+    const int64_t most = std::min<int64_t>(int64_t(scratch_share_ / products_.scratch_bytes),
+                                           multiplications / multiplications_per_thread);
     return int(std::clamp<int64_t>(most, 1, std::max(1, job_.threads)));
   }
 
-  /// Calls `part(first, last, scratch)` for parts of [0, n), about `each` for every thread, cut at multiples of `unit`.
+  /// Calls `part(first, last, scratch)` for parts of [0, n), about `each` for every thread, cut at
+  /// multiples of `unit`.
   template <class Part>
   void for_columns(int64_t n, int64_t each, int64_t unit, Part&& part) {
-    const int64_t count = int64_t(team_.members()) * each, step = round_up(std::max<int64_t>(1, (n + count - 1) / count), unit);
+    const int64_t count = int64_t(team_.members()) * each,
+                  step = round_up(std::max<int64_t>(1, (n + count - 1) / count), unit);
     team_.run((n + step - 1) / step, [&](int64_t item, int member) {
       if (!cancelled()) part(item * step, std::min(n, (item + 1) * step), scratch(member));
     });
   }
 
-  void* scratch(int member) const { return static_cast<char*>(memory_) + size_t(member) * products_.scratch_bytes; }
-  RowsView hidden(const RowRange& range) const { return {layer_.hidden, layer_.hidden_size, hidden_rows_.data() + range.begin}; }
+  void* scratch(int member) const {
+    return static_cast<char*>(memory_) + size_t(member) * products_.scratch_bytes;
+  }
+  RowsView hidden(const RowRange& range) const {
+    return {layer_.hidden, layer_.hidden_size, hidden_rows_.data() + range.begin};
+  }
   /// In elements: rows are as far apart as the logits'.
-  int64_t gradient_stride() const { return batch_.vocab * int64_t(sizeof(float) / dtype_bytes(products_.gradient)); }
+  int64_t gradient_stride() const {
+    return batch_.vocab * int64_t(sizeof(float) / dtype_bytes(products_.gradient));
+  }
 
   Job& job_;
   const Batch& batch_;
@@ -199,9 +240,11 @@ class LayerEngine {
   size_t memory_bytes_ = 0;
 };
 
-/// A loss from hidden states. The coefficients of a pair are known when its sequences are; what its rows' gradients are then made of:
+/// A loss from hidden states. The coefficients of a pair are known when its sequences are; what its
+/// rows' gradients are then made of:
 ///   kept      the logits of the whole pair, which fit the workspace
-///   deferred  products of the gradients of the log-probabilities alone; the coefficients follow when they are known, in one pass over
+///   deferred  products of the gradients of the log-probabilities alone; the coefficients follow
+///   when they are known, in one pass over
 ///             the gradient of the weight
 ///   neither   the logits once more
 class LayerLossRun {
@@ -243,11 +286,16 @@ class LayerLossRun {
   bool known() const { return job_.objective.likelihood_only(); }
   /// One number scales both of a pair's sequences.
   bool opposite() const {
-    return job_.objective.settings.sft_weight == 0 && opposite_coefficients(job_.objective.method, job_.objective.settings);
+    return job_.objective.settings.sft_weight == 0 &&
+           opposite_coefficients(job_.objective.method, job_.objective.settings);
   }
-  int64_t layer_floats() const { return (gradients_.weight.data ? vocab_ * hidden_size_ : 0) + (gradients_.bias.data ? vocab_ : 0); }
+  int64_t layer_floats() const {
+    return (gradients_.weight.data ? vocab_ * hidden_size_ : 0) +
+           (gradients_.bias.data ? vocab_ : 0);
+  }
   int64_t deferred_floats(const PairGroup& group) const {
-    return (opposite() ? 1 : 2) * layer_floats() + (gradients_.hidden.data ? group.rows.size() * hidden_size_ : 0);
+    return (opposite() ? 1 : 2) * layer_floats() +
+           (gradients_.hidden.data ? group.rows.size() * hidden_size_ : 0);
   }
 
   void plan() {
@@ -255,13 +303,15 @@ class LayerLossRun {
     chunk_rows_ = std::min(preferred_rows, most_rows);
     int64_t floats = 0;
     const bool together = job_.objective.coupled();
-    for (const PairGroup& pairs : group_pairs(job_.rows, loss_.pairs(), most_rows, together, preferred_rows)) {
+    for (const PairGroup& pairs :
+         group_pairs(job_.rows, loss_.pairs(), most_rows, together, preferred_rows)) {
       Group group{pairs, 0};
       int64_t needed = std::min(chunk_rows_, pairs.rows.size()) * row_floats();
       if (pairs.kept && gradients_.any() && !known()) {
         needed = pairs.rows.size() * row_floats();
       } else if (gradients_.any() && !together && !known() && !job_.batch.sft_labels) {
-        const int64_t rows = std::min(preferred_rows, (engine_.budget() - deferred_floats(pairs)) / vocab_);
+        const int64_t rows =
+            std::min(preferred_rows, (engine_.budget() - deferred_floats(pairs)) / vocab_);
         if (rows >= std::min(fewest_deferred_rows, pairs.rows.size())) {
           group.deferred_rows = rows;
           needed = deferred_floats(pairs) + rows * vocab_;
@@ -276,7 +326,9 @@ class LayerLossRun {
   void forward(const RowRange& range, float* z) {
     engine_.forward(range, z, [&](int64_t i, const float* row) {
       if (job_.asked.logits) rows_.take_mean(i, engine_.mean(row));
-      rows_.take(i, job_.asked.entropy ? engine_.reduce_with_moment(i, row) : engine_.reduce(i, row), [row](int32_t v) { return row[v]; });
+      rows_.take(i,
+                 job_.asked.entropy ? engine_.reduce_with_moment(i, row) : engine_.reduce(i, row),
+                 [row](int32_t v) { return row[v]; });
     });
   }
   void evaluate(const Group& group) {
@@ -293,7 +345,8 @@ class LayerLossRun {
   }
 
   void run_exact(const Group& group) {
-    const std::vector<RowRange> chunks = cut_rows(group.rows, group.kept && !known() ? std::max<int64_t>(1, group.rows.size()) : chunk_rows_);
+    const std::vector<RowRange> chunks = cut_rows(
+        group.rows, group.kept && !known() ? std::max<int64_t>(1, group.rows.size()) : chunk_rows_);
     for (const RowRange& chunk : chunks) {
       forward(chunk, workspace_);
       if (engine_.cancelled()) return;
@@ -307,28 +360,39 @@ class LayerLossRun {
     }
   }
 
-  /// From the logits of a chunk, which are at the start of the workspace or to be computed again, to its share of the gradients.
+  /// From the logits of a chunk, which are at the start of the workspace or to be computed again,
+  /// to its share of the gradients.
   void backward(const RowRange& chunk, bool again) {
     bool beside_nan = false;
-    for (int64_t i = chunk.begin; i < chunk.end && !beside_nan; i++) beside_nan = rows_.is_nan(i) && idle(i);
+    for (int64_t i = chunk.begin; i < chunk.end && !beside_nan; i++)
+      beside_nan = rows_.is_nan(i) && idle(i);
     const std::vector<RowRange> active =
-        active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap, [&](int64_t i) { return idle(i); });
-    for (int64_t i = chunk.begin; i < chunk.end; i++) fit(largest_entry(rows_.coefficients(i, loss_)));
+        active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap,
+                      [&](int64_t i) { return idle(i); });
+    for (int64_t i = chunk.begin; i < chunk.end; i++)
+      fit(largest_entry(rows_.coefficients(i, loss_)));
     int64_t done = chunk.begin;
     for (const RowRange& range : active) {
       zero_hidden(done, range.begin);
       done = range.end;
       float* z = workspace_ + (range.begin - chunk.begin) * vocab_;
       if (again) engine_.logits(range, z);
-      for_rows(engine_.team(), job_, range.begin, range.end, true,
-               [&](int64_t i, int) { engine_.differentiate(z + (i - range.begin) * vocab_, rows_.gradient(i, scaled_coefficients(i))); });
+      for_rows(engine_.team(), job_, range.begin, range.end, true, [&](int64_t i, int) {
+        engine_.differentiate(z + (i - range.begin) * vocab_,
+                              rows_.gradient(i, scaled_coefficients(i)));
+      });
       if (gradients_.hidden.data) {
-        float* out = workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
+        float* out =
+            workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
         engine_.hidden_gradient(range, z, out);
-        for_rows(engine_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) { write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_)); });
+        for_rows(engine_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) {
+          write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_));
+        });
       }
-      if (gradients_.weight.data) engine_.weight_gradient(range, z, std::exchange(weight_started_, true), weight());
-      if (gradients_.bias.data) engine_.bias_gradient(range, z, std::exchange(bias_started_, true), bias());
+      if (gradients_.weight.data)
+        engine_.weight_gradient(range, z, std::exchange(weight_started_, true), weight());
+      if (gradients_.bias.data)
+        engine_.bias_gradient(range, z, std::exchange(bias_started_, true), bias());
       if (engine_.cancelled()) return;
     }
     zero_hidden(done, chunk.end);
@@ -347,34 +411,47 @@ class LayerLossRun {
     exponent_ = needed;
   }
   void shift_layer(int exponent) {
-    if (gradients_.weight.data && weight_started_) engine_.shift(weight(), vocab_ * hidden_size_, exponent);
+    if (gradients_.weight.data && weight_started_)
+      engine_.shift(weight(), vocab_ * hidden_size_, exponent);
     if (gradients_.bias.data && bias_started_) engine_.shift(bias(), vocab_, exponent);
   }
   bool idle(int64_t i) const { return rows_.coefficients(i, loss_).idle(); }
 
-  /// One pair, in chunks whose gradients carry what is known of the coefficients. Where the coefficients are opposite that is all but
-  /// one factor; otherwise each sequence has a sum of its own.
+  /// One pair, in chunks whose gradients carry what is known of the coefficients. Where the
+  /// coefficients are opposite that is all but one factor; otherwise each sequence has a sum of its
+  /// own.
   void run_deferred(const Group& group) {
     const int64_t chosen = group.first_pair, rejected = chosen + loss_.pairs();
     const BatchTerms terms = job_.terms();
     const bool one = opposite();
-    auto normalizer_of = [&](int64_t s) { return normalizer(terms.sequence(job_.logps, s), terms.settings); };
-    const double weights[2] = {one ? 1 / normalizer_of(chosen) : 1, one ? -1 / normalizer_of(rejected) : 1};
+    auto normalizer_of = [&](int64_t s) {
+      return normalizer(terms.sequence(job_.logps, s), terms.settings);
+    };
+    const double weights[2] = {one ? 1 / normalizer_of(chosen) : 1,
+                               one ? -1 / normalizer_of(rejected) : 1};
     float* const hidden = workspace_;
     float* const sums = hidden + (gradients_.hidden.data ? group.rows.size() * hidden_size_ : 0);
     float* const z = sums + (one ? 1 : 2) * layer_floats();
     auto weight_sum = [&](int k) { return sums + k * layer_floats(); };
-    auto bias_sum = [&](int k) { return weight_sum(k) + (gradients_.weight.data ? vocab_ * hidden_size_ : 0); };
+    auto bias_sum = [&](int k) {
+      return weight_sum(k) + (gradients_.weight.data ? vocab_ * hidden_size_ : 0);
+    };
     bool started[2] = {};
     for (int side = 0; side < 2; side++) {
       const int64_t s = side == 0 ? chosen : rejected;
       const int sum = one ? 0 : side;
-      for (const RowRange& chunk : cut_rows({job_.rows.begin[size_t(s)], job_.rows.end[size_t(s)]}, group.deferred_rows)) {
+      for (const RowRange& chunk :
+           cut_rows({job_.rows.begin[size_t(s)], job_.rows.end[size_t(s)]}, group.deferred_rows)) {
         forward(chunk, z);
-        for_rows(engine_.team(), job_, chunk.begin, chunk.end, true,
-                 [&](int64_t i, int) { engine_.differentiate(z + (i - chunk.begin) * vocab_, rows_.gradient(i, {weights[side], 0})); });
-        if (gradients_.hidden.data) engine_.hidden_gradient(chunk, z, hidden + (chunk.begin - group.rows.begin) * hidden_size_);
-        if (gradients_.weight.data) engine_.weight_gradient(chunk, z, started[sum], weight_sum(sum));
+        for_rows(engine_.team(), job_, chunk.begin, chunk.end, true, [&](int64_t i, int) {
+          engine_.differentiate(z + (i - chunk.begin) * vocab_,
+                                rows_.gradient(i, {weights[side], 0}));
+        });
+        if (gradients_.hidden.data)
+          engine_.hidden_gradient(chunk, z,
+                                  hidden + (chunk.begin - group.rows.begin) * hidden_size_);
+        if (gradients_.weight.data)
+          engine_.weight_gradient(chunk, z, started[sum], weight_sum(sum));
         if (gradients_.bias.data) engine_.bias_gradient(chunk, z, started[sum], bias_sum(sum));
         started[sum] = true;
         if (engine_.cancelled()) return;
@@ -385,10 +462,12 @@ class LayerLossRun {
     for (int side = 0; side < 2; side++) {
       const int64_t s = side == 0 ? chosen : rejected;
       const double coefficient = job_.outputs.coefficients[s] + loss_.likelihood_coefficient(s);
-      factors[side] = finite(gradient_coefficient(coefficient, job_.gradient_scale) / weights[side]);
+      factors[side] =
+          finite(gradient_coefficient(coefficient, job_.gradient_scale) / weights[side]);
     }
     // An empty sequence has no coefficient; the other one has the factor then.
-    if (one) factors[0] = factors[1] = job_.rows.counts[size_t(chosen)] > 0 ? factors[0] : factors[1];
+    if (one)
+      factors[0] = factors[1] = job_.rows.counts[size_t(chosen)] > 0 ? factors[0] : factors[1];
     if (gradients_.hidden.data)
       for_rows(engine_.team(), job_, group.rows.begin, group.rows.end, false, [&](int64_t i, int) {
         const int side = job_.rows.scored[size_t(i)].sequence == chosen ? 0 : 1;
@@ -399,17 +478,23 @@ class LayerLossRun {
       fit(std::fabs(factors[sum]));
       const float factor = float(scaled(factors[sum]));
       if (gradients_.weight.data)
-        engine_.add_scaled(weight_sum(sum), weight(), vocab_ * hidden_size_, factor, std::exchange(weight_started_, true));
-      if (gradients_.bias.data) engine_.add_scaled(bias_sum(sum), bias(), vocab_, factor, std::exchange(bias_started_, true));
+        engine_.add_scaled(weight_sum(sum), weight(), vocab_ * hidden_size_, factor,
+                           std::exchange(weight_started_, true));
+      if (gradients_.bias.data)
+        engine_.add_scaled(bias_sum(sum), bias(), vocab_, factor,
+                           std::exchange(bias_started_, true));
     }
   }
 
   float* weight() const { return static_cast<float*>(gradients_.weight.data); }
   float* bias() const { return static_cast<float*>(gradients_.bias.data); }
   size_t hidden_bytes() const { return size_t(hidden_size_) * job_.batch.element_bytes(); }
-  char* hidden_row(int64_t row) const { return static_cast<char*>(gradients_.hidden.data) + size_t(row) * hidden_bytes(); }
+  char* hidden_row(int64_t row) const {
+    return static_cast<char*>(gradients_.hidden.data) + size_t(row) * hidden_bytes();
+  }
   void zero_hidden_row(int64_t row) const {
-    if (gradients_.hidden.data && !gradients_.hidden.accumulate && !gradients_.hidden.zeroed) std::memset(hidden_row(row), 0, hidden_bytes());
+    if (gradients_.hidden.data && !gradients_.hidden.accumulate && !gradients_.hidden.zeroed)
+      std::memset(hidden_row(row), 0, hidden_bytes());
   }
   /// Scored rows [begin, end) whose coefficients are 0.
   void zero_hidden(int64_t begin, int64_t end) const {
@@ -422,14 +507,18 @@ class LayerLossRun {
     engine_.shift_floats(x, hidden_size_, exponent);
     const float rest = float(std::ldexp(factor, -exponent));
     if (rest == 0) zero_hidden_row(row);
-    else engine_.products().finish(x, hidden_row(row), hidden_size_, rest, gradients_.hidden.accumulate);
+    else
+      engine_.products().finish(x, hidden_row(row), hidden_size_, rest,
+                                gradients_.hidden.accumulate);
   }
 
   /// What no row contributed to.
   void write_zeros() {
     for (const int64_t row : job_.rows.ignored) zero_hidden_row(row);
-    if (weight() && !weight_started_ && !gradients_.weight.zeroed) std::memset(weight(), 0, size_t(vocab_ * hidden_size_) * sizeof(float));
-    if (bias() && !bias_started_ && !gradients_.bias.zeroed) std::memset(bias(), 0, size_t(vocab_) * sizeof(float));
+    if (weight() && !weight_started_ && !gradients_.weight.zeroed)
+      std::memset(weight(), 0, size_t(vocab_ * hidden_size_) * sizeof(float));
+    if (bias() && !bias_started_ && !gradients_.bias.zeroed)
+      std::memset(bias(), 0, size_t(vocab_) * sizeof(float));
   }
 
   LossJob& job_;
@@ -440,9 +529,10 @@ class LayerLossRun {
   LayerEngine engine_;
   std::vector<Group> groups_;
   int64_t chunk_rows_ = 0;
-  float* workspace_ = nullptr;  // a chunk's logits, then its rows of the hidden gradient; deferred: see there
+  float* workspace_ =
+      nullptr;  // a chunk's logits, then its rows of the hidden gradient; deferred: see there
   bool weight_started_, bias_started_;  // there is something to add to
-  int exponent_ = 0;                    // the sums of the weight and the bias are in units of 2^exponent_
+  int exponent_ = 0;  // the sums of the weight and the bias are in units of 2^exponent_
 };
 
 /// `take(i, row)` for every scored row, in chunks: logits have the bits that a loss computes.
@@ -464,13 +554,17 @@ void run_layer(LossJob& job, Pool& pool) { LayerLossRun(job, pool).run(); }
 void run_layer(SequenceLogpsJob& job, Pool& pool) {
   LayerEngine engine(job, pool, job.batch.vocab);
   Array<double> row_logps(job.rows.scored.size());
-  for_logits(job, engine, [&](int64_t i, const float* row) { row_logps[size_t(i)] = row_statistics(engine.reduce(i, row)).logp; });
+  for_logits(job, engine, [&](int64_t i, const float* row) {
+    row_logps[size_t(i)] = row_statistics(engine.reduce(i, row)).logp;
+  });
   write_sequence_logps(job, row_logps);
 }
 
 void run_layer(TokenLogpsJob& job, Pool& pool) {
   LayerEngine engine(job, pool, job.batch.vocab);
-  for_logits(job, engine, [&](int64_t i, const float* row) { write_token(job, job.rows.scored[size_t(i)].row, engine.reduce_with_moment(i, row)); });
+  for_logits(job, engine, [&](int64_t i, const float* row) {
+    write_token(job, job.rows.scored[size_t(i)].row, engine.reduce_with_moment(i, row));
+  });
 }
 
 }  // namespace diralign::cpu

@@ -1,4 +1,5 @@
-// Jobs with an output layer on the CPU: products in blocks, the softmax between them, and never more logits than the workspace holds.
+// Jobs with an output layer on the CPU: products in blocks, the softmax between them, and never
+// more logits than the workspace holds.
 #pragma once
 #include "../job.h"
 #include "../pool.h"

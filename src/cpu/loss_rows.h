@@ -1,4 +1,5 @@
-// The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their sequences, and their gradients.
+// The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their
+// sequences, and their gradients.
 #pragma once
 #include <cmath>
 #include "../measures.h"
@@ -23,8 +24,13 @@ class LossRows {
   const RowStatistics& take(int64_t i, const RowSums& sums, Logit&& logit) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
-    if (!measures_.empty()) measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
-    if (separate_sft_) sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0 : r.sft_label == r.primary() ? s.logp : double(logit(r.sft_label)) - logsumexp(s);
+    if (!measures_.empty())
+      measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
+    if (separate_sft_)
+      sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0
+                                  : r.sft_label == r.primary()
+                                      ? s.logp
+                                      : double(logit(r.sft_label)) - logsumexp(s);
     return s;
   }
 
@@ -46,12 +52,16 @@ class LossRows {
   /// Per sequence: log-probability under the labels of the likelihood term.
   const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
 
-  RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const { return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]); }
+  RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const {
+    return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
+  }
   bool is_nan(int64_t i) const { return std::isnan(statistics_[size_t(i)].logp); }
   RowGradient gradient(int64_t i, const RowCoefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
-    const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_, separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
-    return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood, least_normal(job_.batch.dtype));
+    const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_,
+                                     separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
+    return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
+                        least_normal(job_.batch.dtype));
   }
 
  private:
@@ -67,9 +77,9 @@ class LossRows {
 
   LossJob& job_;
   bool separate_sft_;
-  Array<RowStatistics> statistics_;           // per scored row
-  Array<RowMeasures> measures_;               // per scored row, where metrics need them
-  Array<double> sft_row_logps_, sft_logps_;   // where sftLabels differ
+  Array<RowStatistics> statistics_;          // per scored row
+  Array<RowMeasures> measures_;              // per scored row, where metrics need them
+  Array<double> sft_row_logps_, sft_logps_;  // where sftLabels differ
 };
 
 }  // namespace diralign::cpu

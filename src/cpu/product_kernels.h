@@ -1,8 +1,10 @@
-// The three matrix products of an output layer, for the instruction set of the including translation unit.
+// The three matrix products of an output layer, for the instruction set of the including
+// translation unit.
 //
-// Operands are packed in panels: `tile_rows` rows of the left one, `tile_columns` columns of the right one, their values of one step of
-// the inner dimension side by side. A tile of the result stays in registers over `depth` steps. Every element of a result is summed in
-// an order that depends on the inner dimension alone: neither on its place in a tile, nor on how the work is cut.
+// Operands are packed in panels: `tile_rows` rows of the left one, `tile_columns` columns of the
+// right one, their values of one step of the inner dimension side by side. A tile of the result
+// stays in registers over `depth` steps. Every element of a result is summed in an order that
+// depends on the inner dimension alone: neither on its place in a tile, nor on how the work is cut.
 #pragma once
 #include <utility>
 #include "row_kernels.h"
@@ -14,7 +16,7 @@ using diralign::cpu::RowsView;
 #if defined(__AVX512F__)
 constexpr int tile_rows = 12;  // 24 accumulators of 32 registers
 #else
-constexpr int tile_rows = 6;   // 12 of 16
+constexpr int tile_rows = 6;  // 12 of 16
 #endif
 constexpr int tile_columns = 2 * width;
 constexpr int64_t depth = 512;
@@ -40,7 +42,8 @@ Lines<T> lines(const void* data, int64_t stride) {
   return {static_cast<const T*>(data), stride, nullptr};
 }
 
-/// One exchange of a transposition: the lanes whose number has the bit `step` of `a` change places with the others of `b`.
+/// One exchange of a transposition: the lanes whose number has the bit `step` of `a` change places
+/// with the others of `b`.
 template <int step, int... lane>
 inline void exchange(Words& a, Words& b, std::integer_sequence<int, lane...>) {
   const Words x = a, y = b;
@@ -51,7 +54,8 @@ template <int step>
 inline void exchange_all(Words (&rows)[width]) {
 #pragma GCC unroll 16
   for (int i = 0; i < width; i++)
-    if (!(i & step)) exchange<step>(rows[i], rows[i + step], std::make_integer_sequence<int, width>());
+    if (!(i & step))
+      exchange<step>(rows[i], rows[i + step], std::make_integer_sequence<int, width>());
 }
 /// A square of words, in registers.
 inline void transpose(Words (&rows)[width]) {
@@ -61,8 +65,9 @@ inline void transpose(Words (&rows)[width]) {
   if constexpr (width > 8) exchange_all<8>(rows);
 }
 
-/// Panel elements, or pairs of them, from lines that go along the inner dimension: `steps` of each, of `count` lines and zeros for those
-/// that are missing. `load_line(line, step, n)` gives the words from `step` on, of which n are there.
+/// Panel elements, or pairs of them, from lines that go along the inner dimension: `steps` of each,
+/// of `count` lines and zeros for those that are missing. `load_line(line, step, n)` gives the
+/// words from `step` on, of which n are there.
 template <int panel, class Load>
 inline void pack_squares(int64_t count, int64_t steps, uint32_t* out, Load&& load_line) {
   for (int64_t p = 0; p < steps; p += width) {
@@ -71,14 +76,17 @@ inline void pack_squares(int64_t count, int64_t steps, uint32_t* out, Load&& loa
       const int64_t lines = panel - first < width ? panel - first : width;
       Words square[width];
 #pragma GCC unroll 16
-      for (int64_t q = 0; q < width; q++) square[q] = q < lines && first + q < count ? load_line(first + q, p, n) : Words{};
+      for (int64_t q = 0; q < width; q++)
+        square[q] = q < lines && first + q < count ? load_line(first + q, p, n) : Words{};
       transpose(square);
       uint32_t* to = out + p * panel + first;
       if (n == width) {
 #pragma GCC unroll 16
-        for (int64_t s = 0; s < width; s++) std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
+        for (int64_t s = 0; s < width; s++)
+          std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
       } else {
-        for (int64_t s = 0; s < n; s++) std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
+        for (int64_t s = 0; s < n; s++)
+          std::memcpy(to + s * panel, &square[s], size_t(lines) * sizeof(uint32_t));
       }
     }
   }
@@ -102,17 +110,21 @@ struct Float32Panels {
 
   /// A panel from `count` lines whose elements go along the inner dimension.
   template <int panel, class T>
-  static void pack_transposed(const Lines<T>& source, int64_t line, int64_t count, int64_t first, int64_t k, float* out) {
-    pack_squares<panel>(count, k, reinterpret_cast<uint32_t*>(out), [&](int64_t q, int64_t p, int64_t n) {
-      const T* x = source(line + q) + first + p;
-      __builtin_prefetch(x + 4 * width);
-      return (Words)(n == width ? load(x) : load_part(x, n));
-    });
+  static void pack_transposed(const Lines<T>& source, int64_t line, int64_t count, int64_t first,
+                              int64_t k, float* out) {
+    pack_squares<panel>(count, k, reinterpret_cast<uint32_t*>(out),
+                        [&](int64_t q, int64_t p, int64_t n) {
+                          const T* x = source(line + q) + first + p;
+                          __builtin_prefetch(x + 4 * width);
+                          return (Words)(n == width ? load(x) : load_part(x, n));
+                        });
   }
 
-  /// All panels of a block, from `k` lines whose elements go along the panels: line by line, because the lines may be pages apart.
+  /// All panels of a block, from `k` lines whose elements go along the panels: line by line,
+  /// because the lines may be pages apart.
   template <int panel, class T>
-  static void pack_copied(const Lines<T>& source, int64_t line, int64_t k, int64_t first, int64_t count, float* out) {
+  static void pack_copied(const Lines<T>& source, int64_t line, int64_t k, int64_t first,
+                          int64_t count, float* out) {
     constexpr int64_t vectors = (panel + width - 1) / width, whole = vectors * width;
     for (int64_t p = 0; p < k; p++) {
       const T* x = source(line + p) + first;
@@ -145,14 +157,15 @@ struct Float32Panels {
 };
 
 #if defined(__AVX512BF16__)
-/// bfloat16 stays as it is, two steps of the inner dimension side by side in a word, for the processor's dot product of pairs; sums are
-/// float32.
+/// bfloat16 stays as it is, two steps of the inner dimension side by side in a word, for the
+/// processor's dot product of pairs; sums are float32.
 struct Bfloat16Panels {
   using Packed = uint32_t;
   static int64_t padded(int64_t k) { return (k + 1) / 2; }
 
   template <int panel>
-  static void pack_transposed(const Lines<Bfloat16>& source, int64_t line, int64_t count, int64_t first, int64_t k, uint32_t* out) {
+  static void pack_transposed(const Lines<Bfloat16>& source, int64_t line, int64_t count,
+                              int64_t first, int64_t k, uint32_t* out) {
     pack_squares<panel>(count, padded(k), out, [&](int64_t q, int64_t p, int64_t) {
       const Bfloat16* x = source(line + q) + first + 2 * p;
       __builtin_prefetch(x + 8 * width);
@@ -162,7 +175,8 @@ struct Bfloat16Panels {
   }
 
   template <int panel>
-  static void pack_copied(const Lines<Bfloat16>& source, int64_t line, int64_t k, int64_t first, int64_t count, uint32_t* out) {
+  static void pack_copied(const Lines<Bfloat16>& source, int64_t line, int64_t k, int64_t first,
+                          int64_t count, uint32_t* out) {
     constexpr int64_t vectors = (panel + width - 1) / width, whole = vectors * width;
     const int64_t words = padded(k);
     for (int64_t p = 0; p < k; p += 2) {
@@ -180,13 +194,16 @@ struct Bfloat16Panels {
           odd = copies[1];
         }
         Words pairs[vectors];
-        for (int64_t q = 0; q < vectors; q++) pairs[q] = widen(unaligned<Halves>(even + q * width)) | widen(unaligned<Halves>(odd + q * width)) << 16;
+        for (int64_t q = 0; q < vectors; q++)
+          pairs[q] = widen(unaligned<Halves>(even + q * width)) |
+                     widen(unaligned<Halves>(odd + q * width)) << 16;
         std::memcpy(to, pairs, panel * sizeof(uint32_t));
       }
     }
   }
 
-  static void multiply(int64_t k, const uint32_t* a, const uint32_t* b, Floats (&sum)[tile_rows][2]) {
+  static void multiply(int64_t k, const uint32_t* a, const uint32_t* b,
+                       Floats (&sum)[tile_rows][2]) {
     for (int64_t p = 0; p < k; p++, a += tile_rows, b += tile_columns) {
       const __m512bh b0 = (__m512bh)unaligned<Words>(b), b1 = (__m512bh)unaligned<Words>(b + width);
 #pragma GCC unroll 16
@@ -201,7 +218,8 @@ struct Bfloat16Panels {
 #endif
 
 /// A tile of the result, or its valid corner.
-inline void add_tile(const Floats (&sum)[tile_rows][2], float* c, int64_t stride, int64_t rows, int64_t columns, bool accumulate) {
+inline void add_tile(const Floats (&sum)[tile_rows][2], float* c, int64_t stride, int64_t rows,
+                     int64_t columns, bool accumulate) {
   if (rows >= tile_rows && columns >= tile_columns) {
 #pragma GCC unroll 16
     for (int i = 0; i < tile_rows; i++) {
@@ -221,13 +239,16 @@ inline void add_tile(const Floats (&sum)[tile_rows][2], float* c, int64_t stride
     }
 }
 
-/// The product of two packed blocks. `by_rows`: the right block is gone through for each panel of the left one, so that the result is
-/// written along its rows; otherwise the other way around.
+/// The product of two packed blocks. `by_rows`: the right block is gone through for each panel of
+/// the left one, so that the result is written along its rows; otherwise the other way around.
 template <class Panels>
-void multiply_blocks(const typename Panels::Packed* a, int64_t rows, const typename Panels::Packed* b, int64_t columns, int64_t k, float* c, int64_t stride,
-                     bool accumulate, bool by_rows) {
-  const int64_t padded = Panels::padded(k), row_tiles = (rows + tile_rows - 1) / tile_rows, column_tiles = (columns + tile_columns - 1) / tile_columns;
-  const int64_t outer = by_rows ? row_tiles : column_tiles, inner = by_rows ? column_tiles : row_tiles;
+void multiply_blocks(const typename Panels::Packed* a, int64_t rows,
+                     const typename Panels::Packed* b, int64_t columns, int64_t k, float* c,
+                     int64_t stride, bool accumulate, bool by_rows) {
+  const int64_t padded = Panels::padded(k), row_tiles = (rows + tile_rows - 1) / tile_rows,
+                column_tiles = (columns + tile_columns - 1) / tile_columns;
+  const int64_t outer = by_rows ? row_tiles : column_tiles,
+                inner = by_rows ? column_tiles : row_tiles;
   for (int64_t o = 0; o < outer; o++) {
     for (int64_t n = 0; n < inner; n++) {
       const int64_t i = (by_rows ? o : n) * tile_rows, j = (by_rows ? n : o) * tile_columns;
@@ -253,10 +274,12 @@ struct Scratch {
   static constexpr size_t bytes = size_t(block_rows + block_columns) * depth * sizeof(Packed);
 };
 
-/// logits[i, v] = sum over k of hidden[i, k] weight[v, k], plus bias[v], for all rows and v in [first, last).
+/// logits[i, v] = sum over k of hidden[i, k] weight[v, k], plus bias[v], for all rows and v in
+/// [first, last).
 template <class Panels, class T>
-void logits(const RowsView& hidden, int64_t rows, const void* weight, const void* bias, int64_t hidden_size, int64_t first, int64_t last, float* out,
-            int64_t stride, void* memory) {
+void logits(const RowsView& hidden, int64_t rows, const void* weight, const void* bias,
+            int64_t hidden_size, int64_t first, int64_t last, float* out, int64_t stride,
+            void* memory) {
   const Scratch<typename Panels::Packed> scratch(memory);
   const Lines<T> left = lines<T>(hidden), right = lines<T>(weight, hidden_size);
   for (int64_t v = first; v < last; v += block_columns) {
@@ -264,11 +287,15 @@ void logits(const RowsView& hidden, int64_t rows, const void* weight, const void
     for (int64_t p = 0; p < hidden_size; p += depth) {
       const int64_t k = least(depth, hidden_size - p), padded = Panels::padded(k);
       for (int64_t j = 0; j < columns; j += tile_columns)
-        Panels::template pack_transposed<tile_columns>(right, v + j, columns - j, p, k, scratch.b + j * padded);
+        Panels::template pack_transposed<tile_columns>(right, v + j, columns - j, p, k,
+                                                       scratch.b + j * padded);
       for (int64_t i = 0; i < rows; i += block_rows) {
         const int64_t m = least(block_rows, rows - i);
-        for (int64_t q = 0; q < m; q += tile_rows) Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k, scratch.a + q * padded);
-        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * stride + v, stride, p > 0, false);
+        for (int64_t q = 0; q < m; q += tile_rows)
+          Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k,
+                                                      scratch.a + q * padded);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * stride + v, stride,
+                                p > 0, false);
       }
     }
     if (bias) {
@@ -283,8 +310,9 @@ void logits(const RowsView& hidden, int64_t rows, const void* weight, const void
 
 /// out[i, h] = sum over v of gradient[i, v] weight[v, h], for all rows and h in [first, last).
 template <class Panels, class G, class T>
-void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows, int64_t vocab, const void* weight, int64_t hidden_size, int64_t first,
-                     int64_t last, float* out, void* memory) {
+void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows, int64_t vocab,
+                     const void* weight, int64_t hidden_size, int64_t first, int64_t last,
+                     float* out, void* memory) {
   const Scratch<typename Panels::Packed> scratch(memory);
   const Lines<G> left = lines<G>(gradient, gradient_stride);
   const Lines<T> right = lines<T>(weight, hidden_size);
@@ -295,8 +323,11 @@ void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
       Panels::template pack_copied<tile_columns>(right, p, k, h, columns, scratch.b);
       for (int64_t i = 0; i < rows; i += block_rows) {
         const int64_t m = least(block_rows, rows - i);
-        for (int64_t q = 0; q < m; q += tile_rows) Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k, scratch.a + q * padded);
-        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * hidden_size + h, hidden_size, p > 0, false);
+        for (int64_t q = 0; q < m; q += tile_rows)
+          Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k,
+                                                      scratch.a + q * padded);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * hidden_size + h,
+                                hidden_size, p > 0, false);
       }
     }
   }
@@ -304,7 +335,8 @@ void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
 
 /// out[v, h] (+)= sum over i of gradient[i, v] hidden[i, h], for v in [first, last) and all h.
 template <class Panels, class G, class T>
-void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows, const RowsView& hidden, int64_t hidden_size, int64_t first, int64_t last,
+void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows,
+                     const RowsView& hidden, int64_t hidden_size, int64_t first, int64_t last,
                      bool accumulate, float* out, void* memory) {
   const Scratch<typename Panels::Packed> scratch(memory);
   const Lines<G> left = lines<G>(gradient, gradient_stride);
@@ -317,7 +349,8 @@ void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
       for (int64_t v = first; v < last; v += block_rows) {
         const int64_t m = least(block_rows, last - v);
         Panels::template pack_copied<tile_rows>(left, p, k, v, m, scratch.a);
-        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + v * hidden_size + h, hidden_size, accumulate || p > 0, true);
+        multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + v * hidden_size + h,
+                                hidden_size, accumulate || p > 0, true);
       }
     }
   }
@@ -325,7 +358,8 @@ void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
 
 /// out[v] (+)= sum over i of gradient[i, v] for v in [first, last).
 template <class G>
-void bias_gradient(const void* gradient, int64_t stride, int64_t rows, int64_t first, int64_t last, bool accumulate, float* out) {
+void bias_gradient(const void* gradient, int64_t stride, int64_t rows, int64_t first, int64_t last,
+                   bool accumulate, float* out) {
   const Lines<G> lines_of = lines<G>(gradient, stride);
   constexpr int64_t strip = 16 * width;
   for (int64_t v = first; v < last; v += strip) {
@@ -364,7 +398,8 @@ void finish(const float* x, void* output, int64_t n, float factor, bool accumula
     const Floats scaled = load(x + j) * f;
     store(out + j, accumulate ? scaled + load(out + j) : scaled);
   }
-  for (; j < n; j++) store_one<T>(out, j, accumulate ? x[j] * factor + load_one<T>(out, j) : x[j] * factor);
+  for (; j < n; j++)
+    store_one<T>(out, j, accumulate ? x[j] * factor + load_one<T>(out, j) : x[j] * factor);
 }
 
 /// `G`: in between the products.

@@ -1,8 +1,9 @@
 // The row kernels, for the instruction set of the including translation unit.
 //
-// A row is summed in blocks of 512: 32 float32 partial sums, added up in float64 and folded in a fixed order. The exponentials are
-// relative to a reference point that starts as the first block's maximum and moves only when a block rises above it by more than
-// `reference_slack`: the running maximum need not be exact for the sums to be, so a block is read once, and the rare block that
+// A row is summed in blocks of 512: 32 float32 partial sums, added up in float64 and folded in a
+// fixed order. The exponentials are relative to a reference point that starts as the first block's
+// maximum and moves only when a block rises above it by more than `reference_slack`: the running
+// maximum need not be exact for the sums to be, so a block is read once, and the rare block that
 // moves it is simply done again. The fixed 32 lanes make the sums independent of alignment, and
 // their order independent of the vector width.
 #pragma once
@@ -18,7 +19,8 @@ using diralign::cpu::block_elements;
 constexpr int lanes = 32;
 constexpr int vectors = lanes / width;
 
-/// With terms up to e^4 above the reference, a difference of logits still rounds to better than 2^-22.
+/// With terms up to e^4 above the reference, a difference of logits still rounds to better than
+/// 2^-22.
 constexpr float reference_slack = 4;
 
 inline float largest(const Floats (&v)[vectors]) {
@@ -75,21 +77,33 @@ void store_one(void* row, int64_t index, float value) {
 template <class T>
 T minus_infinity();
 template <>
-inline float minus_infinity() { return -INFINITY; }
+inline float minus_infinity() {
+  return -INFINITY;
+}
 template <>
-inline Bfloat16 minus_infinity() { return {0xff80}; }
+inline Bfloat16 minus_infinity() {
+  return {0xff80};
+}
 template <>
-inline Float16 minus_infinity() { return {0xfc00}; }
+inline Float16 minus_infinity() {
+  return {0xfc00};
+}
 
-/// The blocks of a row in order, with the label's entry, and what lies past the end, at -inf. Only the two blocks concerned are
-/// copied, and only when their turn comes: an early touch of them would start the row with cache misses.
+/// The blocks of a row in order, with the label's entry, and what lies past the end, at -inf. Only
+/// the two blocks concerned are copied, and only when their turn comes: an early touch of them
+/// would start the row with cache misses.
 template <class T>
 struct Blocks {
   const T* row;
   int64_t vocab, label, label_block, last;
   T label_copy[block_elements], last_copy[block_elements];
 
-  Blocks(const T* x, int64_t n, int64_t y) : row(x), vocab(n), label(y), label_block(y / block_elements), last((n - 1) / block_elements) {}
+  Blocks(const T* x, int64_t n, int64_t y)
+      : row(x),
+        vocab(n),
+        label(y),
+        label_block(y / block_elements),
+        last((n - 1) / block_elements) {}
 
   const T* block(int64_t b) {
     const T* source = row + b * block_elements;
@@ -102,7 +116,9 @@ struct Blocks {
     return copy;
   }
   /// Whole lanes: short rows need not pay for a full block.
-  int64_t elements(int64_t b) const { return b == last ? (vocab - last * block_elements + lanes - 1) / lanes * lanes : block_elements; }
+  int64_t elements(int64_t b) const {
+    return b == last ? (vocab - last * block_elements + lanes - 1) / lanes * lanes : block_elements;
+  }
 };
 
 inline void clear_top(Floats (&top)[vectors]) {
@@ -121,11 +137,14 @@ struct Running {
   LaneSums sum, moment;
 
   explicit Running(float first_max) : reference(first_max) {}
-  bool must_move(const Floats (&top)[vectors]) const { return any_above(top, reference + reference_slack); }
+  bool must_move(const Floats (&top)[vectors]) const {
+    return any_above(top, reference + reference_slack);
+  }
   void move(float to) {
     const double shift = double(reference) - double(to), factor = std::exp(shift);
     for (int k = 0; k < 2 * vectors; k++) {
-      // Nothing summed yet: the shift may be as large as float32 allows, and 0 times it must stay 0.
+      // Nothing summed yet: the shift may be as large as float32 allows, and 0 times it must stay
+      // 0.
       const Doubles moved = moment.sum[k] + sum.sum[k] * shift;
       moment.sum[k] = sum.sum[k] == 0 ? Doubles{} : moved;
     }
@@ -133,10 +152,13 @@ struct Running {
     moment.scale(factor);
     reference = to;
   }
-  RowSums result(float target, const Floats (&top)[vectors]) const { return {target, reference, largest(top), sum.fold(), moment.fold()}; }
+  RowSums result(float target, const Floats (&top)[vectors]) const {
+    return {target, reference, largest(top), sum.fold(), moment.fold()};
+  }
 };
 
-/// Adds the block, unless its maximum calls for a move of the reference first: then `top` says so and nothing is added.
+/// Adds the block, unless its maximum calls for a move of the reference first: then `top` says so
+/// and nothing is added.
 template <bool with_moment, class T>
 inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running& row) {
   Floats sum[vectors] = {}, moment[vectors] = {};
@@ -176,7 +198,8 @@ RowSums reduce(const void* x, int64_t vocab, int64_t label) {
 }
 
 /// out = exp(block - reference), summed, while `top` takes in the block after it.
-inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n, Floats (&top)[vectors], Running& row) {
+inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n,
+                      Floats (&top)[vectors], Running& row) {
   Floats sum[vectors] = {};
   const Floats reference = splat(row.reference);
   auto step = [&](int64_t j) {
@@ -195,8 +218,10 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   row.sum.add(sum);
 }
 
-/// Here a block is overwritten as it is read, so it cannot be done again: maxima are taken one block ahead, in the same loop.
-[[maybe_unused]] RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label, float* block_references) {
+/// Here a block is overwritten as it is read, so it cannot be done again: maxima are taken one
+/// block ahead, in the same loop.
+[[maybe_unused]] RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label,
+                                                   float* block_references) {
   Blocks<float> blocks(x, vocab, label);
   const float* block = blocks.block(0);
   float target = 0;
@@ -212,17 +237,20 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
     if (b == blocks.label_block) target = x[label];  // about to be overwritten
     const bool more = b < blocks.last;
     const float* next = more ? blocks.block(b + 1) : nullptr;
-    exp_block(block, output(b), blocks.elements(b), next, more ? blocks.elements(b + 1) : 0, top, row);
+    exp_block(block, output(b), blocks.elements(b), next, more ? blocks.elements(b + 1) : 0, top,
+              row);
     block = next;
   }
   const RowSums sums = row.result(target, top);
   const diralign::RowStatistics statistics = diralign::row_statistics(sums);
   for (int64_t b = 0; b <= blocks.last; b++) {
-    const Floats factor = splat(float(-std::exp(double(block_references[b]) - double(statistics.max)) / statistics.normalizer));
+    const Floats factor = splat(float(
+        -std::exp(double(block_references[b]) - double(statistics.max)) / statistics.normalizer));
     float* out = output(b);
     for (int64_t j = 0; j < blocks.elements(b); j += width) store(out + j, load(out + j) * factor);
   }
-  std::memcpy(x + blocks.last * block_elements, last_out, size_t(vocab - blocks.last * block_elements) * sizeof(float));
+  std::memcpy(x + blocks.last * block_elements, last_out,
+              size_t(vocab - blocks.last * block_elements) * sizeof(float));
   return sums;
 }
 
@@ -262,9 +290,11 @@ void scaled_exp_part(const T* x, Out* out, int64_t n, Floats shift, Floats facto
   std::memcpy(out, result, size_t(n) * sizeof(Out));
 }
 
-/// Whole vectors; returns how many elements. Each form is a function of its own, or their constants would compete for registers.
+/// Whole vectors; returns how many elements. Each form is a function of its own, or their constants
+/// would compete for registers.
 template <bool past_caches, class T, class Out>
-[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, Out* out, int64_t n, float shift, float factor) {
+[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, Out* out, int64_t n, float shift,
+                                             float factor) {
   const Floats s = splat(shift), f = splat(factor);
   int64_t j = 0;
   for (; j + width <= n; j += width) {
@@ -280,16 +310,19 @@ template <bool past_caches, class T, class Out>
 }
 
 template <class T>
-void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float factor, bool past_caches) {
+void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float factor,
+                bool past_caches) {
   const T* x = static_cast<const T*>(row);
   T* out = static_cast<T*>(output);
   const Floats s = splat(shift), f = splat(factor);
   int64_t j = 0;
   if (past_caches) {
     // Streamed stores need aligned addresses, and whole cache lines to be worth it.
-    const int64_t unaligned = int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
+    const int64_t unaligned =
+        int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
     const int64_t head = unaligned < vocab ? unaligned : vocab;
-    for (; j < head; j += width) scaled_exp_part(x + j, out + j, head - j < width ? head - j : width, s, f);
+    for (; j < head; j += width)
+      scaled_exp_part(x + j, out + j, head - j < width ? head - j : width, s, f);
     j = head + scaled_exp_vectors<true>(x + head, out + head, vocab - head, shift, factor);
   } else {
     j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);

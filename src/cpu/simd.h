@@ -1,6 +1,7 @@
-// Vectors of the widest registers the including translation unit is compiled for, in the GCC and Clang vector extension, and the
-// conversions between float32 and the 16-bit dtypes. Everything has internal linkage: the same header is compiled for several
-// instruction sets, and an inline function emitted with AVX-512 must not win at link time.
+// Vectors of the widest registers the including translation unit is compiled for, in the GCC and
+// Clang vector extension, and the conversions between float32 and the 16-bit dtypes. Everything has
+// internal linkage: the same header is compiled for several instruction sets, and an inline
+// function emitted with AVX-512 must not win at link time.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -74,7 +75,8 @@ inline Floats load(const Float16* p) {
 #elif defined(__F16C__)
   return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
-  // The float16 exponent field moved into a float32 is 112 too small: a multiplication by 2^112 mends it, subnormals included.
+  // The float16 exponent field moved into a float32 is 112 too small: a multiplication by 2^112
+  // mends it, subnormals included.
   const Words h = widen(unaligned<Halves>(p));
   const Words magnitude = (h & 0x7fff) << 13;
   const Words scaled = (Words)((Floats)magnitude * 0x1p112f);
@@ -96,10 +98,12 @@ inline Halves to_float16(Floats v) {
   return (Halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
 #else
   const Words u = (Words)v, magnitude = u & 0x7fffffff;
-  // Adding a number whose unit in the last place is float16's smallest subnormal lets the float32 adder do the rounding.
+  // Adding a number whose unit in the last place is float16's smallest subnormal lets the float32
+  // adder do the rounding.
   const Words subnormal = (Words)((Floats)magnitude + 0.5f) - 0x3f000000;
   const Words normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
-  const Words is_subnormal = (Words)(magnitude < 0x38800000), is_infinite = (Words)(magnitude >= 0x47800000), is_nan = (Words)(v != v);
+  const Words is_subnormal = (Words)(magnitude < 0x38800000),
+              is_infinite = (Words)(magnitude >= 0x47800000), is_nan = (Words)(v != v);
   Words h = (is_subnormal & subnormal) | (~is_subnormal & normal);
   h = (is_infinite & 0x7c00) | (~is_infinite & h);
   h = (is_nan & 0x7e00) | (~is_nan & h);
@@ -117,7 +121,8 @@ inline void store(T* p, Floats v) {
   std::memcpy(p, &h, sizeof h);
 }
 
-/// A store past the caches; `p` is aligned to the vector. An ordinary one where the processor has none.
+/// A store past the caches; `p` is aligned to the vector. An ordinary one where the processor has
+/// none.
 inline void stream(float* p, Floats v) {
 #if defined(__AVX512F__)
   _mm512_stream_ps(p, (__m512)v);
@@ -172,16 +177,20 @@ inline bool any_above(Floats v, float limit) {
 
 using diralign::exp_underflow;
 
-// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below exp_underflow, a NaN stays a NaN.
-// x = n ln 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so
-// that the first product is exact without FMA.
+// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below
+// exp_underflow, a NaN stays a NaN. x = n ln 2 + r: adding and subtracting a large number rounds x
+// / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so that the first product is
+// exact without FMA.
 #if defined(__AVX512F__)
 
-/// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it, and |r| <= ln 2 / 32 needs degree 3.
-/// Two multiplications fewer than the polynomial below: a fifth of the time of a kernel.
+/// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it,
+/// and |r| <= ln 2 / 32 needs degree 3. Two multiplications fewer than the polynomial below: a
+/// fifth of the time of a kernel.
 inline Floats exp(Floats x) {
-  const Floats powers = {0x1p0f,        0x1.0b5586p0f, 0x1.172b84p0f, 0x1.2387a6p0f, 0x1.306fe0p0f, 0x1.3dea64p0f, 0x1.4bfdaep0f, 0x1.5ab07ep0f,
-                         0x1.6a09e6p0f, 0x1.7a1148p0f, 0x1.8ace54p0f, 0x1.9c4918p0f, 0x1.ae89fap0f, 0x1.c199bep0f, 0x1.d5818ep0f, 0x1.ea4afap0f};
+  const Floats powers = {0x1p0f,        0x1.0b5586p0f, 0x1.172b84p0f, 0x1.2387a6p0f,
+                         0x1.306fe0p0f, 0x1.3dea64p0f, 0x1.4bfdaep0f, 0x1.5ab07ep0f,
+                         0x1.6a09e6p0f, 0x1.7a1148p0f, 0x1.8ace54p0f, 0x1.9c4918p0f,
+                         0x1.ae89fap0f, 0x1.c199bep0f, 0x1.d5818ep0f, 0x1.ea4afap0f};
   constexpr float to_sixteenths = 0x1.8p19f;
   const Floats biased = x * 1.44269502f + to_sixteenths, n = biased - to_sixteenths;
   Floats r = n * -0x1.62ep-1f + x;
@@ -189,7 +198,8 @@ inline Floats exp(Floats x) {
   Floats p = r * 0x1.555556p-3f + 0.5f;
   p = p * r + 1.f;
   p = p * r;
-  const Floats power = (Floats)_mm512_permutexvar_ps((__m512i)biased, (__m512)powers);  // by the low four bits
+  const Floats power =
+      (Floats)_mm512_permutexvar_ps((__m512i)biased, (__m512)powers);  // by the low four bits
   p = power * p + power;
   return x < exp_underflow ? Floats{} : (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
 }
@@ -198,7 +208,8 @@ inline Floats exp(Floats x) {
 
 /// n is whole.
 inline Floats exp(Floats x) {
-  const Floats biased = x * 1.44269502f + diralign::round_to_whole, n = biased - diralign::round_to_whole;
+  const Floats biased = x * 1.44269502f + diralign::round_to_whole,
+               n = biased - diralign::round_to_whole;
   const Floats power = (Floats)(((Words)biased + 127) << 23);  // 2^n
   return x < exp_underflow ? Floats{} : diralign::exp_of_remainder(x, n) * power;
 }

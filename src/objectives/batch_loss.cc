@@ -12,7 +12,9 @@ namespace {
 std::vector<int64_t> ascending(const std::vector<double>& values) {
   std::vector<int64_t> order(values.size());
   std::iota(order.begin(), order.end(), int64_t{0});
-  std::sort(order.begin(), order.end(), [&](int64_t i, int64_t j) { return BatchTerms::before(values[size_t(i)], i, values[size_t(j)], j); });
+  std::sort(order.begin(), order.end(), [&](int64_t i, int64_t j) {
+    return BatchTerms::before(values[size_t(i)], i, values[size_t(j)], j);
+  });
   return order;
 }
 
@@ -31,7 +33,8 @@ double mean(double sum, int64_t n) { return n > 0 ? sum / double(n) : 0; }
 const MethodInfo& Objective::info() const { return method_info(method); }
 bool Objective::likelihood_only() const { return info().ranking[0] == 'l'; }
 
-BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int32_t* counts, const int32_t* sft_counts, const double* reference) {
+BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int32_t* counts,
+                       const int32_t* sft_counts, const double* reference) {
   BatchTerms terms{};
   terms.method = objective.method;
   terms.settings = objective.settings;
@@ -49,7 +52,9 @@ BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int3
 /// The likelihood term as it enters the loss of a pair: its own NLL, or the batch's token mean.
 double BatchLoss::pair_nll(const double* sft_logps, int64_t pair) const {
   if (terms_.settings.sft_reduction == 0) return -sft_logps[pair] / terms_.likelihood_divisor(pair);
-  return terms_.chosen_tokens > 0 ? -std::accumulate(sft_logps, sft_logps + terms_.pairs, 0.0) / terms_.chosen_tokens : 0;
+  return terms_.chosen_tokens > 0
+             ? -std::accumulate(sft_logps, sft_logps + terms_.pairs, 0.0) / terms_.chosen_tokens
+             : 0;
 }
 
 /// The difference of two rewards, both of which a large beta may make infinite.
@@ -61,7 +66,8 @@ double BatchLoss::reward_margin(int64_t chosen, int64_t rejected, const double* 
                    LogRatio::score(terms_.sequence(logps, rejected), o).value);
 }
 
-void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t first, int64_t last) {
+void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t first,
+                         int64_t last) {
   const Settings& o = terms_.settings;
   if (terms_.coupling != Coupling::none) {
     evaluate_coupled(logps);
@@ -70,9 +76,11 @@ void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t f
   }
   for (int64_t i = first; i < last; i++) {
     // A token mean needs every sequence: finish() adds it.
-    if (o.sft_weight != 0 && o.sft_reduction == 0) out_.losses[i] += o.sft_weight * pair_nll(sft_logps, i);
+    if (o.sft_weight != 0 && o.sft_reduction == 0)
+      out_.losses[i] += o.sft_weight * pair_nll(sft_logps, i);
     out_.rewards[i] = reward(o, terms_.sequence(logps, i));
-    if (!terms_.likelihood_only) out_.rewards[i + terms_.pairs] = reward(o, terms_.sequence(logps, i + terms_.pairs));
+    if (!terms_.likelihood_only)
+      out_.rewards[i + terms_.pairs] = reward(o, terms_.sequence(logps, i + terms_.pairs));
   }
 }
 
@@ -137,7 +145,8 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
       m[logps_rejected] += logps[j];
       m[ranking_accuracy] += logps[i] > logps[j];
       if (odds_method.result) {
-        const double odds = LogOdds::score(terms_.sequence(logps, i), o).value - LogOdds::score(terms_.sequence(logps, j), o).value;
+        const double odds = LogOdds::score(terms_.sequence(logps, i), o).value -
+                            LogOdds::score(terms_.sequence(logps, j), o).value;
         m[log_odds_chosen] += odds;
         m[log_odds_ratio] += log_sigmoid(odds);
       }
@@ -150,9 +159,13 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
   }
   m[num_tokens] = std::accumulate(terms_.counts, terms_.counts + terms_.sequences, 0.0);
   loss = mean(loss, pairs);
-  for (int k : {rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins, logps_chosen, logps_rejected, ranking_accuracy, log_odds_chosen, log_odds_ratio})
+  for (int k : {rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins, logps_chosen,
+                logps_rejected, ranking_accuracy, log_odds_chosen, log_odds_ratio})
     m[k] = mean(m[k], pairs);
-  m[nll_loss] = !paired ? loss : o.sft_reduction == 0 ? mean(nll, pairs) : pairs > 0 ? pair_nll(sft_logps, 0) : 0;
+  m[nll_loss] = !paired                ? loss
+                : o.sft_reduction == 0 ? mean(nll, pairs)
+                : pairs > 0            ? pair_nll(sft_logps, 0)
+                                       : 0;
   return loss;
 }
 

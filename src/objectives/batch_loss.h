@@ -1,4 +1,5 @@
-// From sequence log-probabilities to losses, rewards, coefficients and metrics of a batch, on the host.
+// From sequence log-probabilities to losses, rewards, coefficients and metrics of a batch, on the
+// host.
 #pragma once
 #include <vector>
 #include "batch_terms.h"
@@ -40,9 +41,10 @@ struct Objective {
   bool uses_reference() const { return info().reference && settings.reference_free == 0; }
 };
 
-/// `counts` and `sft_counts` (scored rows of the likelihood term; the same array unless sftLabels differ) hold one per sequence,
-/// `reference` may be null.
-BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int32_t* counts, const int32_t* sft_counts, const double* reference);
+/// `counts` and `sft_counts` (scored rows of the likelihood term; the same array unless sftLabels
+/// differ) hold one per sequence, `reference` may be null.
+BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int32_t* counts,
+                       const int32_t* sft_counts, const double* reference);
 
 /// Where a batch's numbers go. Lengths: pairs, sequences or metric_count.
 struct LossOutputs {
@@ -57,7 +59,8 @@ class BatchLoss {
  public:
   BatchLoss(const BatchTerms& terms, const LossOutputs& outputs) : terms_(terms), out_(outputs) {}
 
-  /// Evaluates pairs [first, last); needs logps and sft_logps of their sequences. A coupled objective takes all pairs at once.
+  /// Evaluates pairs [first, last); needs logps and sft_logps of their sequences. A coupled
+  /// objective takes all pairs at once.
   void evaluate(const double* logps, const double* sft_logps, int64_t first, int64_t last);
 
   /// Fills the metrics and returns the loss; needs every pair evaluated. A pair with a coefficient

@@ -14,18 +14,39 @@ constexpr std::array<const MethodInfo*, sizeof...(i)> infos(std::integer_sequenc
 }
 constexpr auto method_infos = infos(MethodIndices{});
 
-constexpr const char* setting_names[] = {"beta",  "normalize", "referenceFree",     "sftWeight",  "sftReduction", "lambda", "labelSmoothing",
-                                         "gamma", "calibrationWeight", "divergence", "alpha", "tau", "penalty"};
+constexpr const char* setting_names[] = {
+    "beta",           "normalize", "referenceFree",     "sftWeight",  "sftReduction", "lambda",
+    "labelSmoothing", "gamma",     "calibrationWeight", "divergence", "alpha",        "tau",
+    "penalty"};
 static_assert(sizeof(Settings) == sizeof(double) * std::size(setting_names));
 
-constexpr const char* metric_names[] = {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
-                                        "nll_loss", "log_odds_chosen", "log_odds_ratio", "nonfinite", "empty_sequences", "underflow",
-                                        "ranking_accuracy", "num_tokens", "entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected"};
+constexpr const char* metric_names[] = {"rewards/chosen",
+                                        "rewards/rejected",
+                                        "rewards/accuracies",
+                                        "rewards/margins",
+                                        "logps/chosen",
+                                        "logps/rejected",
+                                        "nll_loss",
+                                        "log_odds_chosen",
+                                        "log_odds_ratio",
+                                        "nonfinite",
+                                        "empty_sequences",
+                                        "underflow",
+                                        "ranking_accuracy",
+                                        "num_tokens",
+                                        "entropy",
+                                        "mean_token_accuracy",
+                                        "logits/chosen",
+                                        "logits/rejected"};
 static_assert(std::size(metric_names) == metric_count);
 
 constexpr const char* divergence_names[] = {"reverse_kl", "forward_kl", "js", "alpha"};
-constexpr const char* preset_setups[] = {"tldr-llama-3.2-3b",  "ultrafeedback-llama-3.2-3b", "ultrafeedback-llama-3.1-8b",
-                                         "ultrafeedback-mistral-7b", "math-qwen2.5-7b",    "math-qwen2.5-14b"};
+constexpr const char* preset_setups[] = {"tldr-llama-3.2-3b",
+                                         "ultrafeedback-llama-3.2-3b",
+                                         "ultrafeedback-llama-3.1-8b",
+                                         "ultrafeedback-mistral-7b",
+                                         "math-qwen2.5-7b",
+                                         "math-qwen2.5-14b"};
 
 /// The public name and domain of an option: a number in an interval whose ends belong to it or not.
 struct OptionDomain {
@@ -41,22 +62,32 @@ OptionDomain domain(Option option, const MethodInfo& m) {
   const double none = 1e308;
   switch (option) {
     case Option::label_smoothing:
-      return {"labelSmoothing", 0, m.smoothing_above_zero, m.smoothing_below_half ? 0.5 : 1, true, "probability that a pair's label is flipped"};
+      return {"labelSmoothing",
+              0,
+              m.smoothing_above_zero,
+              m.smoothing_below_half ? 0.5 : 1,
+              true,
+              "probability that a pair's label is flipped"};
     case Option::gamma:
       return {"gamma", -none, false, none, false, "additive margin (not divided by beta)"};
-    case Option::lambda:
-      return {"lambda", 0, false, none, false, "weight of the alignment term"};
+    case Option::lambda: return {"lambda", 0, false, none, false, "weight of the alignment term"};
     case Option::calibration_weight:
       return {"calibrationWeight", 0, false, none, false, "weight of the calibration term"};
     case Option::alpha:
-      return {"alpha", -none, false, none, false, m.coupling == Coupling::none && std::string(m.name) == "r_dpo" ? "reward of a token" : "alpha of the score"};
-    case Option::tau:
-      return {"tau", 0, true, none, false, "temperature of the modulation"};
+      return {"alpha",
+              -none,
+              false,
+              none,
+              false,
+              m.coupling == Coupling::none && std::string(m.name) == "r_dpo"
+                  ? "reward of a token"
+                  : "alpha of the score"};
+    case Option::tau: return {"tau", 0, true, none, false, "temperature of the modulation"};
     case Option::penalty:
-      return {"penalty", 0, false, none, false, "weight of the chosen's shortfall below the reference"};
+      return {"penalty", 0,     false,
+              none,      false, "weight of the chosen's shortfall below the reference"};
     case Option::divergence:
-    case Option::none:
-      break;
+    case Option::none: break;
   }
   return {"divergence", 0, false, 0, false, "f-divergence whose derivative is the score"};
 }

@@ -7,7 +7,8 @@ namespace diralign {
 int method_count();
 const MethodInfo& method_info(int method);
 
-/// Every method's description, the options' domains, the paper's presets and the names of settings and metrics, as JSON.
+/// Every method's description, the options' domains, the paper's presets and the names of settings
+/// and metrics, as JSON.
 std::string catalogue_json();
 
 }  // namespace diralign

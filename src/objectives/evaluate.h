@@ -22,10 +22,8 @@ struct PairVisitor {
   template <class Method>
   DIRALIGN_HD void operator()() {
     using Score = typename Method::Score;
-    if (Score::is_log_ratio(settings))
-      evaluate<LogRatio, typename Method::Ranking>();
-    else
-      evaluate<Score, typename Method::Ranking>();
+    if (Score::is_log_ratio(settings)) evaluate<LogRatio, typename Method::Ranking>();
+    else evaluate<Score, typename Method::Ranking>();
   }
   template <class Score, class Ranking>
   DIRALIGN_HD void evaluate() {
@@ -67,7 +65,8 @@ struct OppositeVisitor {
   }
 };
 
-/// Whether the two coefficients of a pair are x / normalizer and -x / normalizer for some x, whatever the log-probabilities.
+/// Whether the two coefficients of a pair are x / normalizer and -x / normalizer for some x,
+/// whatever the log-probabilities.
 inline bool opposite_coefficients(int method, const Settings& settings) {
   OppositeVisitor visitor{settings};
   visit_method(method, visitor);
@@ -92,7 +91,10 @@ DIRALIGN_HD Ranked rank_difference(int method, const Settings& settings, double 
   return visitor.result;
 }
 
-/// beta times the log-ratio (log-probability without a reference), per token where `normalize` is set.
-DIRALIGN_HD double reward(const Settings& settings, const Sequence& s) { return settings.beta * LogRatio::score(s, settings).value; }
+/// beta times the log-ratio (log-probability without a reference), per token where `normalize` is
+/// set.
+DIRALIGN_HD double reward(const Settings& settings, const Sequence& s) {
+  return settings.beta * LogRatio::score(s, settings).value;
+}
 
 }  // namespace diralign

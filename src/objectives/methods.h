@@ -1,5 +1,5 @@
-// The list of methods, in the order of the catalogue. Adding one: a file in methods/ that names its score, its ranking loss and its
-// description, and a line here.
+// The list of methods, in the order of the catalogue. Adding one: a file in methods/ that names its
+// score, its ranking loss and its description, and a line here.
 #pragma once
 #include <utility>
 #include "rankings.h"
@@ -11,10 +11,10 @@ namespace diralign {
 template <int index>
 struct MethodAt;
 constexpr int first_method = __COUNTER__ + 1;
-#define DIRALIGN_METHOD(Method)                      \
-  template <>                                        \
-  struct MethodAt<__COUNTER__ - first_method> {      \
-    using type = Method;                             \
+#define DIRALIGN_METHOD(Method)                 \
+  template <>                                   \
+  struct MethodAt<__COUNTER__ - first_method> { \
+    using type = Method;                        \
   }
 
 }  // namespace diralign
@@ -50,7 +50,8 @@ using MethodIndices = std::make_integer_sequence<int, methods_listed>;
 /// Calls `visitor.template operator()<Method>()` for the method at `index`.
 template <class Visitor, int... i>
 DIRALIGN_HD void visit_method(std::integer_sequence<int, i...>, int index, Visitor&& visitor) {
-  (void)((i == index ? (visitor.template operator()<typename MethodAt<i>::type>(), true) : false) || ...);
+  (void)((i == index ? (visitor.template operator()<typename MethodAt<i>::type>(), true) : false) ||
+         ...);
 }
 template <class Visitor>
 DIRALIGN_HD void visit_method(int index, Visitor&& visitor) {

@@ -1,12 +1,13 @@
-// Scalar functions of the pair mathematics, float64, host and device. Each is stable over the whole range of its argument;
-// tests/native/numerics_test.cc holds them against long double.
+// Scalar functions of the pair mathematics, float64, host and device. Each is stable over the whole
+// range of its argument; tests/native/numerics_test.cc holds them against long double.
 #pragma once
 #include <cmath>
 
 #if defined(__CUDACC__)
 #define DIRALIGN_HD __host__ __device__ inline
-// Called, not inlined, on the device: with their exponentials and logarithms copied into every method, ptxas needs a minute for the
-// pair stage of one architecture instead of two seconds, and a thread computes few pairs.
+// Called, not inlined, on the device: with their exponentials and logarithms copied into every
+// method, ptxas needs a minute for the pair stage of one architecture instead of two seconds, and a
+// thread computes few pairs.
 #define DIRALIGN_HD_CALL __noinline__ __host__ __device__ inline
 #define DIRALIGN_HD_RARE DIRALIGN_HD_CALL
 #else

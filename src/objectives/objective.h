@@ -1,4 +1,5 @@
-// What an objective is made of: the sequences of a pair, the settings of a call, and the description of a method.
+// What an objective is made of: the sequences of a pair, the settings of a call, and the
+// description of a method.
 #pragma once
 #include "scaled.h"
 
@@ -6,12 +7,14 @@ namespace diralign {
 
 /// A sequence as the pair mathematics sees it.
 struct Sequence {
-  double logp;       ///< summed log-probability of its scored tokens
-  double count;      ///< scored tokens
-  double reference;  ///< the reference model's summed log-probability; 0 where there is no reference
+  double logp;   ///< summed log-probability of its scored tokens
+  double count;  ///< scored tokens
+  double
+      reference;  ///< the reference model's summed log-probability; 0 where there is no reference
 };
 
-/// Order and names are those of `setting_names` (catalogue.cc), which the TypeScript side fills by name.
+/// Order and names are those of `setting_names` (catalogue.cc), which the TypeScript side fills by
+/// name.
 struct Settings {
   double beta;
   double normalize;
@@ -31,7 +34,9 @@ struct Settings {
 enum class Divergence { reverse_kl, forward_kl, js, alpha };
 
 /// The per-token or summed form of a log-probability or log-ratio, as `normalize` says.
-DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) { return o.normalize != 0 && s.count > 1 ? s.count : 1; }
+DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) {
+  return o.normalize != 0 && s.count > 1 ? s.count : 1;
+}
 
 /// A score and its derivative with respect to the sequence's log-probability.
 struct Scored {
@@ -64,7 +69,17 @@ DIRALIGN_HD double weighted(double weight, double x) {
   return weight == 0 && x == x ? 0 : weight * x;
 }
 
-enum class Option { none, label_smoothing, gamma, lambda, calibration_weight, divergence, alpha, tau, penalty };
+enum class Option {
+  none,
+  label_smoothing,
+  gamma,
+  lambda,
+  calibration_weight,
+  divergence,
+  alpha,
+  tau,
+  penalty
+};
 enum class Coupling { none, margins, scores };
 
 struct OptionDefault {
@@ -76,7 +91,8 @@ struct Best {
   double beta = 0;
 };
 
-/// The one description of a method: the catalogue, the TypeScript types, the validation and the documentation's table come from it.
+/// The one description of a method: the catalogue, the TypeScript types, the validation and the
+/// documentation's table come from it.
 struct MethodInfo {
   const char* name;
   const char* family;   ///< "paper" (arXiv 2502.01237) or "wider"
@@ -90,8 +106,10 @@ struct MethodInfo {
   Coupling coupling = Coupling::none;
   double beta_grid[12] = {};  ///< the paper's, 0-terminated
   Best best[6] = {};          ///< the paper's, in the order of `preset_setups` (catalogue.cc)
-  bool smoothing_below_half = false;  ///< labelSmoothing must stay under 0.5, the loss divides by 1 - 2 epsilon
-  bool smoothing_above_zero = false;  ///< labelSmoothing must be positive, the loss takes its logarithm
+  bool smoothing_below_half =
+      false;  ///< labelSmoothing must stay under 0.5, the loss divides by 1 - 2 epsilon
+  bool smoothing_above_zero =
+      false;  ///< labelSmoothing must be positive, the loss takes its logarithm
 };
 
 }  // namespace diralign

@@ -1,5 +1,6 @@
-// Ranking losses: functions of the two scores of a pair, with the derivative by each. w is the chosen score, l the rejected one,
-// h = w - l their margin, u = beta h. sg is the sigmoid, sp the softplus.
+// Ranking losses: functions of the two scores of a pair, with the derivative by each. w is the
+// chosen score, l the rejected one, h = w - l their margin, u = beta h. sg is the sigmoid, sp the
+// softplus.
 #pragma once
 #include "objective.h"
 
@@ -13,7 +14,8 @@ DIRALIGN_HD double scaled_margin(const ScoredPair& p, const Settings& o) {
   return value(o.beta * p.margin);
 }
 
-/// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where either side vanishes.
+/// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where
+/// either side vanishes.
 DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore) {
   const Logistic right = logistic(-u);
   if (epsilon == 0) return pairwise(right.loss, du_dscore * -right.slope);
@@ -67,7 +69,8 @@ struct PairwiseHinge : OfMargin {
   }
 };
 
-/// [(1 - e) sp(-u) - e sp(u)] / (1 - 2 e): unbiased under label flips of probability e, and may be negative.
+/// [(1 - e) sp(-u) - e sp(u)] / (1 - 2 e): unbiased under label flips of probability e, and may be
+/// negative.
 struct PairwiseRobust : OfMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double u = scaled_margin(p, o), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
@@ -77,8 +80,8 @@ struct PairwiseRobust : OfMargin {
   }
 };
 
-/// KL from (1 - e, e) to (sg(u), sg(-u)): q (log q - log(1 - e)) + (1 - q)(log(1 - q) - log e), q = sg(u);
-/// dL/du = sg'(u) (u - log((1 - e) / e)).
+/// KL from (1 - e, e) to (sg(u), sg(-u)): q (log q - log(1 - e)) + (1 - q)(log(1 - q) - log e), q =
+/// sg(u); dL/du = sg'(u) (u - log((1 - e) / e)).
 struct PairwiseExo : OfMargin {
   /// sg(u) (log sg(u) - log_target), 0 where sg(u) is.
   DIRALIGN_HD static double relative_entropy(double u, double log_target) {
@@ -93,7 +96,8 @@ struct PairwiseExo : OfMargin {
   }
 };
 
-/// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u / tau)) cannot overflow in between.
+/// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u
+/// / tau)) cannot overflow in between.
 struct PairwiseDiscovered : OfMargin {
   /// dL/du, with `rest` 1 - m, `modulated` m e^-u, `softplus` sp(-u).
   template <class Real>
@@ -117,7 +121,8 @@ struct PairwiseDiscovered : OfMargin {
   }
 };
 
-/// sp(-beta (h - penalty max(0, -w))): the margin pays where the chosen falls below the reference; the derivative at the kink is 0.
+/// sp(-beta (h - penalty max(0, -w))): the margin pays where the chosen falls below the reference;
+/// the derivative at the kink is 0.
 struct PairwiseWithFloor {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const bool pays = p.chosen < 0 && o.penalty > 0;
@@ -172,7 +177,8 @@ struct PointwiseSquared {
   }
 };
 
-/// sp(-h) + calibrationWeight [(w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2]: beta sets the target only.
+/// sp(-h) + calibrationWeight [(w - 1 / (2 beta))^2 + (l + 1 / (2 beta))^2]: beta sets the target
+/// only.
 struct CalibratedLogistic {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const Logistic pull = logistic(-value(p.margin));
@@ -185,7 +191,9 @@ struct CalibratedLogistic {
 
 /// -w: the likelihood alone.
 struct ChosenOnly {
-  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) { return {-p.chosen, -1, 0}; }
+  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) {
+    return {-p.chosen, -1, 0};
+  }
 };
 
 }  // namespace diralign

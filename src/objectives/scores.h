@@ -1,5 +1,6 @@
-// Scores: what an objective ranks, as a function of a sequence's log-probability S, its reference R and its length L, with the
-// derivative dscore/dS. r = (S - R) / L or S - R, a = S / L or S, as `normalize` says. An empty sequence has base score 0.
+// Scores: what an objective ranks, as a function of a sequence's log-probability S, its reference R
+// and its length L, with the derivative dscore/dS. r = (S - R) / L or S - R, a = S / L or S, as
+// `normalize` says. An empty sequence has base score 0.
 #pragma once
 #include "objective.h"
 
@@ -13,7 +14,8 @@ struct PlainMargin {
   }
 };
 
-/// r, or a where there is no reference: the score of DPO (arXiv 2305.18290) and, without a reference, of SimPO and CPO.
+/// r, or a where there is no reference: the score of DPO (arXiv 2305.18290) and, without a
+/// reference, of SimPO and CPO.
 struct LogRatio : PlainMargin {
   DIRALIGN_HD static bool is_log_ratio(const Settings&) { return true; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
@@ -23,14 +25,16 @@ struct LogRatio : PlainMargin {
   }
 };
 
-/// Log-odds o = a - log(1 - e^a) of the sequence's probability e^a: the score of ORPO (arXiv 2403.07691) and ASFT (arXiv 2409.10571).
+/// Log-odds o = a - log(1 - e^a) of the sequence's probability e^a: the score of ORPO (arXiv
+/// 2403.07691) and ASFT (arXiv 2409.10571).
 struct LogOdds : PlainMargin {
   DIRALIGN_HD static bool is_log_ratio(const Settings&) { return false; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
     const double n = normalizer(s, o);
     double a = s.logp / n;
-    // Where the probability rounds to 1 both o and do/da are infinite; the same clamp for both keeps them finite and in agreement.
+    // Where the probability rounds to 1 both o and do/da are infinite; the same clamp for both
+    // keeps them finite and in agreement.
     if (a > -1e-37) a = -1e-37;
     return {a - log1mexp(a), -1 / ::expm1(a) / n};
   }

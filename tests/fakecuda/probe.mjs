@@ -1,4 +1,5 @@
-// Prints what a process knows of CUDA, and that it computes all the same. argv: URL of the package's entry
+// Prints what a process knows of CUDA, and that it computes all the same. argv: URL of the
+// package's entry
 const { cuda, dirAlignLoss } = await import(process.argv[2]);
 const { nativePath } = await import(new URL('native.js', process.argv[2]));
 const batch = { logits: new Float32Array(2), shape: [1, 1, 2], labels: Int32Array.of(0) };

@@ -134,13 +134,19 @@ function prepare(): Readonly<Record<string, string>> {
 }
 
 const minute = 60_000;
-/** A tiny file cannot ask for gigabytes. The sanitizers take terabytes and have a limit of their own. */
+/**
+ * A tiny file cannot ask for gigabytes. The sanitizers take terabytes and have a limit of their
+ * own.
+ */
 const limited =
   process.platform === 'linux' && process.env.LD_PRELOAD === undefined
     ? ['prlimit', '--data=8000000000']
     : [];
 
-/** Throws where a command line ends otherwise than with a status of the program's own, and words of its own. */
+/**
+ * Throws where a command line ends otherwise than with a status of the program's own, and words of
+ * its own.
+ */
 export function checkCommandLine({ words: planned }: CommandLinePlan): Promise<void> {
   const known = (paths ??= prepare());
   const args = planned.map((word) =>

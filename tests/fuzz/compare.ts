@@ -34,7 +34,10 @@ function bits(array: LogitsArray): LogitsArray {
   return new Uint16Array(array.buffer, array.byteOffset, array.byteLength / 2);
 }
 
-/** Numbers of a result that may be infinite, where the truth overflows, but no NaN where no input is one. */
+/**
+ * Numbers of a result that may be infinite, where the truth overflows, but no NaN where no input is
+ * one.
+ */
 function checkNoNan({ plan }: Call, result: Properties): void {
   for (const [key, value] of Object.entries({ ...result, ...(result.metrics as object) })) {
     if (value instanceof Uint16Array) continue;

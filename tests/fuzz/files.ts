@@ -21,7 +21,7 @@ export interface FilePlan {
   readonly cut: number;
 }
 
-// -------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // The files
 
 const dtypeNames = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
@@ -84,7 +84,7 @@ const bases: Readonly<Record<FilePlan['kind'], readonly Buffer[]>> = {
   reference: [await referenceFile()],
 };
 
-// -------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Damage
 
 const numbers = [
@@ -170,7 +170,7 @@ export const filePlans: fc.Arbitrary<FilePlan> = fc.record({
   cut: fc.nat({ max: 2000 }),
 });
 
-// -------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // What must hold
 
 const simpo = dirAlignLoss('simpo', 1);
@@ -231,7 +231,10 @@ const readers = {
   reference: readReferenceFile,
 } as const;
 
-/** Throws where a damaged file is read otherwise than rightly, or refused by anything but a DirAlignError. */
+/**
+ * Throws where a damaged file is read otherwise than rightly, or refused by anything but a
+ * DirAlignError.
+ */
 export async function checkFile(plan: FilePlan): Promise<void> {
   const files = bases[plan.kind];
   let bytes = files[plan.base % files.length] ?? Buffer.alloc(0);

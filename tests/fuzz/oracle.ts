@@ -50,7 +50,9 @@ function checkRefusal(error: DirAlignError): void {
     throw new Fault(`a refusal with a message of ${error.message.length} letters`);
 }
 
-/** The caller's memory: inputs as they were, outputs as they were unless the call may write there. */
+/**
+ * The caller's memory: inputs as they were, outputs as they were unless the call may write there.
+ */
 function checkMemory(call: Call, mayWrite: boolean): void {
   for (const [key, held] of call.inputs) {
     const written = (mayWrite && key === 'logits' && call.overwrites) || call.restless.has(held);

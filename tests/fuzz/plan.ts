@@ -58,7 +58,9 @@ export interface RunPlan {
 /** What `out` says of gradHidden, gradWeight and gradBias, in this order. */
 export type HiddenOutPlan = 'buffer' | 'fresh' | 'left out' | 'not said';
 
-/** A change of the call that tests/fuzz/twists.ts knows by this name; `pick` chooses among its ways. */
+/**
+ * A change of the call that tests/fuzz/twists.ts knows by this name; `pick` chooses among its ways.
+ */
 export interface TwistPlan {
   readonly name: string;
   readonly pick: number;
@@ -216,7 +218,9 @@ export function callPlans({
     .map(meaningful);
 }
 
-/** The plan with what its door has no use for at its simplest, and what does not go together apart. */
+/**
+ * The plan with what its door has no use for at its simplest, and what does not go together apart.
+ */
 function meaningful(plan: CallPlan): CallPlan {
   const { door, config: settings, run: wanted } = plan;
   const isLoss = door === 'logits' || door === 'hidden';

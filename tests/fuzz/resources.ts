@@ -1,4 +1,5 @@
-// What of a device was made and not given back, as soon as a call is over: a collector that says so is late.
+// What of a device was made and not given back, as soon as a call is over: a collector that says so
+// is late.
 interface Held {
   readonly what: string;
 }

@@ -26,7 +26,9 @@ const realm = vm.runInNewContext(
 };
 const inRealm = (view: View): Constructor => realm[constructorOf(view).name] as Constructor;
 
-/** What replaces a property of an array; 'the constructor' is a value that it has in every class. */
+/**
+ * What replaces a property of an array; 'the constructor' is a value that it has in every class.
+ */
 const lies: readonly (readonly [key: PropertyKey, values: readonly unknown[]])[] = [
   ['length', [0, 1, 2 ** 31, 2 ** 53, -1, NaN, undefined, '3', Symbol('length')]],
   ['byteLength', [0, 4, 2 ** 40, NaN]],

@@ -160,7 +160,10 @@ const transferred: Twist = {
   },
 };
 
-/** A thread that writes `values` into an element of shared memory by turns, until it is told to stop. */
+/**
+ * A thread that writes `values` into an element of shared memory by turns, until it is told to
+ * stop.
+ */
 const program = `
   const { parentPort, workerData } = require('node:worker_threads');
   const control = new Int32Array(workerData);

@@ -4,8 +4,9 @@ import type { Random } from '../support/numbers.js';
 import type { Call } from './call.js';
 
 /**
- * What must come of a call: the numbers of the call without the twist, to the bit; a refusal; either
- * of the two; an error that user code threw, or a refusal; anything that is a result or a refusal.
+ * What must come of a call: the numbers of the call without the twist, to the bit; a refusal;
+ * either of the two; an error that user code threw, or a refusal; anything that is a result or a
+ * refusal.
  */
 export type Expectation = 'same' | 'refused' | 'same or refused' | 'thrown' | 'any';
 

@@ -1,5 +1,5 @@
-// A process of the fuzzer: what it runs may crash it. scripts/fuzz.mjs starts it, gives it jobs one at
-// a time, and reads in its trace what it was at when it died.
+// A process of the fuzzer: what it runs may crash it. scripts/fuzz.mjs starts it, gives it jobs one
+// at a time, and reads in its trace what it was at when it died.
 import { fork, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { fileURLToPath } from 'node:url';

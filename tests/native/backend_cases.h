@@ -10,7 +10,8 @@ struct Way {
   std::string name;
   std::function<Result(const Problem&, const Run&)> loss;
   std::function<std::vector<double>(const Problem&)> sequence_logps;
-  /// Per row the log-probability; then the logsumexp of all rows; then their entropy. 0 where there is none.
+  /// Per row the log-probability; then the logsumexp of all rows; then their entropy. 0 where there
+  /// is none.
   std::function<std::vector<double>(const Problem&)> token_logps;
 };
 
@@ -19,7 +20,8 @@ struct Backend {
   std::vector<Way> ways;
   /// factored, in place, float32: the exponentials are taken before the maximum is known.
   bool rounds_differently_in_place = false;
-  /// Every how many of a case's problems are tried, and whether gradients in memory that is zero already are.
+  /// Every how many of a case's problems are tried, and whether gradients in memory that is zero
+  /// already are.
   int step = 1;
   bool zeroed = true;
 
@@ -35,12 +37,16 @@ inline void check_all_modes(const Backend& backend, const Problem& p) {
     bool checked = false;
     for (bool in_place : {false, true}) {
       for (bool zeroed : {false, true}) {
-        if ((zeroed && (in_place || !backend.zeroed)) || (mode == Mode::none && (in_place || zeroed))) continue;
+        if ((zeroed && (in_place || !backend.zeroed)) ||
+            (mode == Mode::none && (in_place || zeroed)))
+          continue;
         for (const Way& way : backend.ways) {
           const Run run{mode, in_place, zeroed, 1};
           const std::string what = way.name + ": " + describe(p, run);
           const Result result = way.loss(p, run);
-          const bool rounded_differently = backend.rounds_differently_in_place && mode == Mode::factored && in_place && p.shape.dtype == Dtype::float32;
+          const bool rounded_differently = backend.rounds_differently_in_place &&
+                                           mode == Mode::factored && in_place &&
+                                           p.shape.dtype == Dtype::float32;
           if (checked && !rounded_differently) {
             CHECK(result.same(first), "%s: differs", what.c_str());
             continue;
@@ -123,7 +129,8 @@ inline void edges(const Backend& backend) {
 }
 
 inline void pair_alone(const Backend& backend) {
-  // A pair's log-probabilities and gradient do not depend on its company, up to the mean over pairs (here a power of two).
+  // A pair's log-probabilities and gradient do not depend on its company, up to the mean over pairs
+  // (here a power of two).
   Shape shape;
   shape.sequences = 8;
   shape.seed = 7;
@@ -139,17 +146,22 @@ inline void pair_alone(const Backend& backend) {
     auto both = [&](const auto& v, size_t n) {
       auto result = v;
       result.assign(v.begin() + int64_t(pair * n), v.begin() + int64_t((pair + 1) * n));
-      result.insert(result.end(), v.begin() + int64_t((pair + 4) * n), v.begin() + int64_t((pair + 5) * n));
+      result.insert(result.end(), v.begin() + int64_t((pair + 4) * n),
+                    v.begin() + int64_t((pair + 5) * n));
       return result;
     };
     alone.logits = both(p.logits, rows);
     alone.labels = both(p.labels, size_t(shape.tokens));
     alone.references = both(p.references, 1);
     const Result one = backend.loss(alone, {});
-    CHECK(one.losses[0] == all.losses[pair] && one.logps == both(all.logps, 1) && one.rewards == both(all.rewards, 1));
-    CHECK(one.coefficients[0] == 4 * all.coefficients[pair] && one.coefficients[1] == 4 * all.coefficients[pair + 4]);
+    CHECK(one.losses[0] == all.losses[pair] && one.logps == both(all.logps, 1) &&
+          one.rewards == both(all.rewards, 1));
+    CHECK(one.coefficients[0] == 4 * all.coefficients[pair] &&
+          one.coefficients[1] == 4 * all.coefficients[pair + 4]);
     const std::vector<char> expected = both(all.gradient, rows);
-    for (int64_t i = 0; i < alone.elements; i++) CHECK(load(shape.dtype, one.gradient.data(), i) == 4 * load(shape.dtype, expected.data(), i), "at %lld", (long long)i);
+    for (int64_t i = 0; i < alone.elements; i++)
+      CHECK(load(shape.dtype, one.gradient.data(), i) == 4 * load(shape.dtype, expected.data(), i),
+            "at %lld", (long long)i);
   }
 }
 
@@ -163,26 +175,36 @@ inline void not_finite(const Backend& backend) {
     shape.seed = 8;
     const Problem sound(reference::objective("dpo", 0.1), shape);
     const int64_t bad_row = shape.tokens * 3 + 1;  // of the rejected sequence of pair 1
-    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       for (bool in_place : {false, true}) {
         Problem p = sound;
         const int64_t column = (p.labels[size_t(bad_row)] + 40) % shape.vocab;
         store(d, p.logits.data(), bad_row * p.stride + column, bad);
-        const Result before = backend.loss(sound, {Mode::dense, in_place, false, 1}), after = backend.loss(p, {Mode::dense, in_place, false, 1});
-        CHECK(std::isnan(after.losses[1]) && std::isnan(after.loss) && after.losses[0] == before.losses[0], "%s %g", dtype_names[int(d)], double(bad));
-        CHECK(after.metrics[nonfinite] == 1 && std::isnan(after.logps[3]) && after.logps[1] == before.logps[1]);
+        const Result before = backend.loss(sound, {Mode::dense, in_place, false, 1}),
+                     after = backend.loss(p, {Mode::dense, in_place, false, 1});
+        CHECK(std::isnan(after.losses[1]) && std::isnan(after.loss) &&
+                  after.losses[0] == before.losses[0],
+              "%s %g", dtype_names[int(d)], double(bad));
+        CHECK(after.metrics[nonfinite] == 1 && std::isnan(after.logps[3]) &&
+              after.logps[1] == before.logps[1]);
         const size_t sequence = size_t(shape.tokens * p.stride) * dtype_bytes(d);
-        for (size_t s : {size_t{0}, size_t{2}}) CHECK(std::memcmp(after.gradient.data() + s * sequence, before.gradient.data() + s * sequence, sequence) == 0);
+        for (size_t s : {size_t{0}, size_t{2}})
+          CHECK(std::memcmp(after.gradient.data() + s * sequence,
+                            before.gradient.data() + s * sequence, sequence) == 0);
       }
     }
-    // Half of the vocabulary ruled out, in another pattern on every row: the truth knows what to do with -inf.
+    // Half of the vocabulary ruled out, in another pattern on every row: the truth knows what to do
+    // with -inf.
     Problem p = sound;
     for (int64_t r = 0; r < p.rows; r++)
       for (int64_t v = 0; v < shape.vocab; v++)
-        if ((v + r) % 2 && v != p.labels[size_t(r)]) store(d, p.logits.data(), r * p.stride + v, -std::numeric_limits<float>::infinity());
+        if ((v + r) % 2 && v != p.labels[size_t(r)])
+          store(d, p.logits.data(), r * p.stride + v, -std::numeric_limits<float>::infinity());
     check_all_modes(backend, p);
     // Large logits: the probabilities are 0 and 1, and the arithmetic is not what rounds.
-    for (int64_t i = 0; i < p.elements; i++) store(d, p.logits.data(), i, float((i * 7919 % 131) * 500 - 32000));
+    for (int64_t i = 0; i < p.elements; i++)
+      store(d, p.logits.data(), i, float((i * 7919 % 131) * 500 - 32000));
     check_all_modes(backend, p);
   }
 }
@@ -211,8 +233,8 @@ inline void underflows(const Backend& backend) {
           const int64_t place = r * p.stride + label;
           expected += std::fabs(load(d, result.gradient.data(), place)) < normal;
         }
-        CHECK(expected > 2 && expected < scored - 2, "%s: %d of %d rows", way.name.c_str(), expected,
-              scored);
+        CHECK(expected > 2 && expected < scored - 2, "%s: %d of %d rows", way.name.c_str(),
+              expected, scored);
         CHECK(result.metrics[underflow] == expected, "%s %s: %g, not %d", way.name.c_str(),
               dtype_names[int(d)], result.metrics[underflow], expected);
       }
@@ -236,7 +258,9 @@ inline void sequence_logps(const Backend& backend) {
       const Problem p(reference::objective("cpo", 0.1), shape);
       const Result trained = backend.loss(p, {});
       // The same bits as training's: where policy and reference are one model the margin is 0.
-      for (const Way& way : backend.ways) CHECK(way.sequence_logps(p) == trained.logps, "%s: %s", way.name.c_str(), dtype_names[int(d)]);
+      for (const Way& way : backend.ways)
+        CHECK(way.sequence_logps(p) == trained.logps, "%s: %s", way.name.c_str(),
+              dtype_names[int(d)]);
       // Taken as a reference, they give exactly ln 2.
       Problem same = p;
       same.objective = reference::objective("dpo", 0.1);
@@ -270,12 +294,16 @@ inline void token_logps(const Backend& backend) {
         }
         Real entropy = 0;
         for (int64_t v = 0; v < shape.vocab; v++) {
-          const Real logp = load(d, p.logits.data(), int64_t(r) * p.stride + v) - truth.logsumexp[r];
+          const Real logp =
+              load(d, p.logits.data(), int64_t(r) * p.stride + v) - truth.logsumexp[r];
           entropy -= expl(logp) * logp;
         }
-        CHECK(fabsl(out[r] - truth.row_logps[r]) <= 1e-6L, "row %zu: %.17g, not %.17Lg", r, out[r], truth.row_logps[r]);
-        CHECK(fabsl(out[rows + r] - truth.logsumexp[r]) <= 1e-6L, "row %zu: %.17g, not %.17Lg", r, out[rows + r], truth.logsumexp[r]);
-        CHECK(fabsl(out[2 * rows + r] - entropy) <= 2e-6L * std::max(Real(1), entropy), "row %zu: %.17g, not %.17Lg", r, out[2 * rows + r], entropy);
+        CHECK(fabsl(out[r] - truth.row_logps[r]) <= 1e-6L, "row %zu: %.17g, not %.17Lg", r, out[r],
+              truth.row_logps[r]);
+        CHECK(fabsl(out[rows + r] - truth.logsumexp[r]) <= 1e-6L, "row %zu: %.17g, not %.17Lg", r,
+              out[rows + r], truth.logsumexp[r]);
+        CHECK(fabsl(out[2 * rows + r] - entropy) <= 2e-6L * std::max(Real(1), entropy),
+              "row %zu: %.17g, not %.17Lg", r, out[2 * rows + r], entropy);
       }
       if (first.empty()) first = out;
       CHECK(out == first, "%s", way.name.c_str());
@@ -290,7 +318,8 @@ std::vector<double> sequence_logps_of(const Problem& p, RunJob&& run) {
   SequenceLogpsJob job;
   job.batch = p.batch();
   job.logps = logps.data();
-  CHECK(!list_rows(job.batch, p.shape.sequences, job.rows));  // as the addon does: it knows no pairs
+  CHECK(
+      !list_rows(job.batch, p.shape.sequences, job.rows));  // as the addon does: it knows no pairs
   run(job);
   return logps;
 }

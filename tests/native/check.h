@@ -1,4 +1,5 @@
-// A test harness of one page: tests register themselves, checks report file and line, and the exit status tells.
+// A test harness of one page: tests register themselves, checks report file and line, and the exit
+// status tells.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -51,8 +52,8 @@ bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-/// Sanitizers make arithmetic slow and do not change it: samples can be thinner under them. ThreadSanitizer makes a switch of threads
-/// of the emulated device slow, too, by far more.
+/// Sanitizers make arithmetic slow and do not change it: samples can be thinner under them.
+/// ThreadSanitizer makes a switch of threads of the emulated device slow, too, by far more.
 #if defined(__SANITIZE_THREAD__)
 constexpr bool thread_sanitized = true;
 #elif defined(__has_feature)
@@ -78,13 +79,13 @@ constexpr bool sanitized = thread_sanitized;
 
 }  // namespace check
 
-#define TEST(name)                                                \
-  static void name();                                             \
+#define TEST(name)                                                   \
+  static void name();                                                \
   static const check::Registration registration_##name(#name, name); \
   static void name()
 
 /// CHECK(condition) or CHECK(condition, printf arguments that show the values).
-#define CHECK(condition, ...)                                                                    \
-  do {                                                                                           \
-    if (!(condition)) check::fail(__FILE__, __LINE__, #condition, check::text(__VA_ARGS__));     \
+#define CHECK(condition, ...)                                                                \
+  do {                                                                                       \
+    if (!(condition)) check::fail(__FILE__, __LINE__, #condition, check::text(__VA_ARGS__)); \
   } while (0)

@@ -1,5 +1,5 @@
-// The jobs of the CPU backend from logits to loss and gradient, against a straightforward computation in long double.
-// kernel_set() is what runs: DIRALIGN_ISA chooses another.
+// The jobs of the CPU backend from logits to loss and gradient, against a straightforward
+// computation in long double. kernel_set() is what runs: DIRALIGN_ISA chooses another.
 #include "cpu/compute.h"
 #include <chrono>
 #include <thread>
@@ -32,7 +32,8 @@ Backend with_threads(const std::vector<int>& threads) {
                               how.threads = n;
                               return compute(p, how);
                             },
-                            [run](const Problem& p) { return sequence_logps_of(p, run); }, [run](const Problem& p) { return token_logps_of(p, run); }});
+                            [run](const Problem& p) { return sequence_logps_of(p, run); },
+                            [run](const Problem& p) { return token_logps_of(p, run); }});
   }
   return backend;
 }
@@ -64,14 +65,17 @@ TEST(compute_threads_give_the_same_bits) {
       for (bool in_place : {false, true}) {
         if (mode == Mode::none && in_place) continue;
         const Result one = compute(p, {mode, in_place, false, 1});
-        for (int threads = 2; threads <= 8; threads++) CHECK(compute(p, {mode, in_place, false, threads}).same(one), "%s", describe(p, {mode, in_place, false, threads}).c_str());
+        for (int threads = 2; threads <= 8; threads++)
+          CHECK(compute(p, {mode, in_place, false, threads}).same(one), "%s",
+                describe(p, {mode, in_place, false, threads}).c_str());
       }
     }
   }
 }
 
 TEST(compute_many_groups) {
-  // More rows than one group of pairs holds, and a gradient large enough to be written past the caches.
+  // More rows than one group of pairs holds, and a gradient large enough to be written past the
+  // caches.
   Shape shape;
   shape.sequences = 40;
   shape.tokens = 64;
@@ -132,7 +136,8 @@ TEST(compute_concurrent_jobs) {
       shape.seed = 20 + e;
       const Problem p(reference::objective("simpo", 2), shape);
       const Result one = compute(p, {Mode::dense, false, false, 1});
-      for (int k = 0; k < 4; k++) CHECK(compute(p, {Mode::dense, k % 2 == 1, false, 2 + k}).same(one));
+      for (int k = 0; k < 4; k++)
+        CHECK(compute(p, {Mode::dense, k % 2 == 1, false, 2 + k}).same(one));
     });
   for (std::thread& t : environments) t.join();
 }
@@ -141,7 +146,8 @@ TEST(compute_large_pages) {
   // Advice only: the contents stay, whatever the alignment and size.
   std::vector<char> memory(size_t{5} << 20, 7);
   for (size_t offset : {0, 1, 4096, 12345})
-    for (size_t bytes : {size_t{0}, size_t{1}, size_t{4096}, size_t{3} << 20}) advise_large_pages(memory.data() + offset, bytes);
+    for (size_t bytes : {size_t{0}, size_t{1}, size_t{4096}, size_t{3} << 20})
+      advise_large_pages(memory.data() + offset, bytes);
   for (char byte : memory)
     if (byte != 7) {
       CHECK(byte == 7);

@@ -1,7 +1,9 @@
-// The jobs of the CUDA backend on the emulation: those of the CPU backend's tests on device memory and on host arrays, the borders of
-// parts, tiles and groups, and that nothing but a row's contents and a sequence's length decides the bits.
+// The jobs of the CUDA backend on the emulation: those of the CPU backend's tests on device memory
+// and on host arrays, the borders of parts, tiles and groups, and that nothing but a row's contents
+// and a sequence's length decides the bits.
 //
-// Tests named cuda_... run again in other orders of the emulation (CMakeLists.txt); those named gpu_... set theirs, or take too long.
+// Tests named cuda_... run again in other orders of the emulation (CMakeLists.txt); those named
+// gpu_... set theirs, or take too long.
 #include <cstdlib>
 #include <iterator>
 #include <utility>
@@ -14,8 +16,9 @@ using namespace problems;
 
 namespace {
 
-/// The second device holds half the blocks of the first, and its cache keeps every batch of a test in one group of pairs. Before the
-/// first call of CUDA, and not where the environment has it otherwise.
+/// The second device holds half the blocks of the first, and its cache keeps every batch of a test
+/// in one group of pairs. Before the first call of CUDA, and not where the environment has it
+/// otherwise.
 [[maybe_unused]] const bool devices_differ = [] {
   setenv("SIMT_MULTIPROCESSORS", "2,1", 0);
   setenv("SIMT_L2", "65536,1073741824", 0);
@@ -28,8 +31,11 @@ struct InOrder {
   explicit InOrder(simt::Schedule schedule) { simt::set_schedule(schedule); }
   ~InOrder() { simt::set_schedule(before); }
 };
-constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0}, {simt::Schedule::reverse, 0}, {simt::Schedule::random, 1},
-                                     {simt::Schedule::random, 2},  {simt::Schedule::random, 3}};
+constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0},
+                                     {simt::Schedule::reverse, 0},
+                                     {simt::Schedule::random, 1},
+                                     {simt::Schedule::random, 2},
+                                     {simt::Schedule::random, 3}};
 
 Result staged(const Problem& p, const Run& run, int device) {
   const std::vector<char> before = p.logits;
@@ -39,7 +45,8 @@ Result staged(const Problem& p, const Run& run, int device) {
   return prepared.collect();
 }
 
-/// Another place for every call: all that a type allows come up, those of logits and gradient independently.
+/// Another place for every call: all that a type allows come up, those of logits and gradient
+/// independently.
 Where next_place(const Problem& p, int device) {
   static uint64_t calls = 0;
   const uint64_t k = calls++, places = 16 / dtype_bytes(p.shape.dtype);
@@ -54,17 +61,23 @@ Way device_way(int device) {
     run_on_device(job, {device, stream.stream});
     logits.check_unchanged();
   };
-  return {check::text("device %d", device), [device](const Problem& p, const Run& how) { return on_device(p, how, next_place(p, device)); },
+  return {check::text("device %d", device),
+          [device](const Problem& p, const Run& how) {
+            return on_device(p, how, next_place(p, device));
+          },
           [run](const Problem& p) { return sequence_logps_of(p, [&](auto& job) { run(p, job); }); },
           [run](const Problem& p) { return token_logps_of(p, [&](auto& job) { run(p, job); }); }};
 }
 Way staged_way(int device) {
   auto run = [device](auto& job) { gpu::run_staged(job, device); };
-  return {check::text("staged on device %d", device), [device](const Problem& p, const Run& how) { return staged(p, how, device); },
-          [run](const Problem& p) { return sequence_logps_of(p, run); }, [run](const Problem& p) { return token_logps_of(p, run); }};
+  return {check::text("staged on device %d", device),
+          [device](const Problem& p, const Run& how) { return staged(p, how, device); },
+          [run](const Problem& p) { return sequence_logps_of(p, run); },
+          [run](const Problem& p) { return token_logps_of(p, run); }};
 }
 
-/// ThreadSanitizer finds a race in the first problem that has it; the arithmetic is for the other builds.
+/// ThreadSanitizer finds a race in the first problem that has it; the arithmetic is for the other
+/// builds.
 Backend with_ways(std::vector<Way> ways) {
   Backend backend{std::move(ways)};
   backend.step = check::thread_sanitized ? 37 : 1;
@@ -80,13 +93,16 @@ const Backend& both_devices() {
   return backend;
 }
 
-/// Whether launches for this vocabulary on that device keep a row's parts in registers until the row is known.
+/// Whether launches for this vocabulary on that device keep a row's parts in registers until the
+/// row is known.
 bool in_one_stage(int device, Dtype d, int64_t vocab) {
   int before = 0, blocks = 0;
   CHECK(cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(device) == cudaSuccess);
-  CHECK(gpu::loss_kernels(d).blocks_per_multiprocessor[int(gpu::Pass::factored)](&blocks) == cudaSuccess);
+  CHECK(gpu::loss_kernels(d).blocks_per_multiprocessor[int(gpu::Pass::factored)](&blocks) ==
+        cudaSuccess);
   CHECK(cudaSetDevice(before) == cudaSuccess);
-  return gpu::cut_row(uint32_t(vocab), uint32_t(dtype_bytes(d))).parts <= uint32_t(blocks * gpu::device(device).multiprocessors);
+  return gpu::cut_row(uint32_t(vocab), uint32_t(dtype_bytes(d))).parts <=
+         uint32_t(blocks * gpu::device(device).multiprocessors);
 }
 
 Objective with_likelihood(const char* name, double beta) {
@@ -108,11 +124,13 @@ const Backend& cpu_backend() {
                                    cpu::run(prepared.job, *Pool::shared());
                                    return prepared.collect();
                                  },
-                                 {}, {}}}};
+                                 {},
+                                 {}}}};
   return backend;
 }
 
-/// A result whose numbers may be NaN or infinite, against the CPU backend's, which has tests of its own.
+/// A result whose numbers may be NaN or infinite, against the CPU backend's, which has tests of its
+/// own.
 void check_like_cpu(const char* what, const Problem& p, const Result& result, Mode mode) {
   const Result expected = cpu_backend().loss(p, {mode, false, false, 1});
   auto near = [](double a, double b, double unit_of_b) {
@@ -121,7 +139,9 @@ void check_like_cpu(const char* what, const Problem& p, const Result& result, Mo
   };
   auto compare = [&](const char* name, const auto& a, const auto& b) {
     CHECK(a.size() == b.size(), "%s: %s", what, name);
-    for (size_t i = 0; i < std::min(a.size(), b.size()); i++) CHECK(near(double(a[i]), double(b[i]), 1e-6), "%s: %s[%zu]: %.9g, not %.9g", what, name, i, double(a[i]), double(b[i]));
+    for (size_t i = 0; i < std::min(a.size(), b.size()); i++)
+      CHECK(near(double(a[i]), double(b[i]), 1e-6), "%s: %s[%zu]: %.9g, not %.9g", what, name, i,
+            double(a[i]), double(b[i]));
   };
   compare("losses", result.losses, expected.losses);
   compare("rewards", result.rewards, expected.rewards);
@@ -133,7 +153,8 @@ void check_like_cpu(const char* what, const Problem& p, const Result& result, Mo
   const Dtype d = p.shape.dtype;
   for (int64_t i = 0; mode != Mode::none && i < p.elements; i++) {
     const double a = load(d, result.gradient.data(), i), b = load(d, expected.gradient.data(), i);
-    CHECK(near(a, b, 1.01 * unit(d, b) + 1e-9), "%s: gradient[%lld]: %.9g, not %.9g", what, (long long)i, a, b);
+    CHECK(near(a, b, 1.01 * unit(d, b) + 1e-9), "%s: gradient[%lld]: %.9g, not %.9g", what,
+          (long long)i, a, b);
     if (std::isnan(a) != std::isnan(b)) return;
   }
 }
@@ -144,7 +165,8 @@ constexpr bool thin = check::thread_sanitized;
 
 TEST(cuda_devices_differ) {
   // What the tests of this file rely on.
-  CHECK(gpu::device(0).multiprocessors > gpu::device(1).multiprocessors && gpu::device(0).l2_cache < gpu::device(1).l2_cache);
+  CHECK(gpu::device(0).multiprocessors > gpu::device(1).multiprocessors &&
+        gpu::device(0).l2_cache < gpu::device(1).l2_cache);
 }
 
 TEST(gpu_every_method) { every_method(cuda()); }
@@ -221,7 +243,8 @@ TEST(cuda_more_parts_than_blocks) {
 }
 
 TEST(gpu_one_stage_like_two) {
-  // onehot - softmax from registers, and from logits that are read again: the same bits, aligned or not.
+  // onehot - softmax from registers, and from logits that are read again: the same bits, aligned or
+  // not.
   for (Dtype d : dtypes) {
     Shape shape;
     shape.dtype = d;
@@ -231,15 +254,20 @@ TEST(gpu_one_stage_like_two) {
     shape.ignore = 0;
     shape.padding = (8 - shape.vocab % 8) % 8;  // every row at a multiple of 16 bytes, or none
     shape.seed = 41 + uint64_t(d);
-    CHECK(in_one_stage(0, d, shape.vocab) && !in_one_stage(1, d, shape.vocab), "%s", dtype_names[int(d)]);
+    CHECK(in_one_stage(0, d, shape.vocab) && !in_one_stage(1, d, shape.vocab), "%s",
+          dtype_names[int(d)]);
     if (thin && d != Dtype::float32) continue;
     const Problem p(reference::objective("cpo", 0.5), shape);
     const Result one = on_device(p, {Mode::factored, false, false, 1}, {0, 0, 0});
     for (bool in_place : {false, true})
-      for (const Where& where : {Where{0, 0, 0}, Where{0, 1, 1}, Where{0, 0, 3}, Where{1, 0, 0}, Where{1, 3, 1}})
-        CHECK(on_device(p, {Mode::factored, in_place, false, 1}, where).same(one), "%s device %d offsets %d %d", dtype_names[int(d)], where.device, int(where.logits_offset),
-              int(where.gradient_offset));
-    for (int device : {0, 1}) CHECK(staged(p, {Mode::factored, false, false, 1}, device).same(one), "%s staged", dtype_names[int(d)]);
+      for (const Where& where :
+           {Where{0, 0, 0}, Where{0, 1, 1}, Where{0, 0, 3}, Where{1, 0, 0}, Where{1, 3, 1}})
+        CHECK(on_device(p, {Mode::factored, in_place, false, 1}, where).same(one),
+              "%s device %d offsets %d %d", dtype_names[int(d)], where.device,
+              int(where.logits_offset), int(where.gradient_offset));
+    for (int device : {0, 1})
+      CHECK(staged(p, {Mode::factored, false, false, 1}, device).same(one), "%s staged",
+            dtype_names[int(d)]);
   }
 }
 
@@ -259,9 +287,13 @@ TEST(gpu_bits_at_any_alignment) {
       const Truth truth(p);
       check_gradient(dtype_names[int(d)], p, truth, first, mode);
       for (int64_t x = 0; x < places; x++) {
-        if (!thin || x % 3 == 1) CHECK(on_device(p, {mode, true, false, 1}, {0, x, x}).same(first), "%s in place at %d", dtype_names[int(d)], int(x));
+        if (!thin || x % 3 == 1)
+          CHECK(on_device(p, {mode, true, false, 1}, {0, x, x}).same(first), "%s in place at %d",
+                dtype_names[int(d)], int(x));
         for (int64_t y = 0; y < places; y++)
-          if (!thin || (x + 3 * y) % 11 == 1) CHECK(on_device(p, {mode, false, false, 1}, {0, x, y}).same(first), "%s from %d to %d", dtype_names[int(d)], int(x), int(y));
+          if (!thin || (x + 3 * y) % 11 == 1)
+            CHECK(on_device(p, {mode, false, false, 1}, {0, x, y}).same(first), "%s from %d to %d",
+                  dtype_names[int(d)], int(x), int(y));
       }
     }
   }
@@ -278,17 +310,25 @@ TEST(gpu_bits_in_any_order) {
     shape.packed = true;
     shape.padding = 3;
     shape.seed = 61;
-    const Problem p(with_likelihood("dpo", 0.3), shape), coupled(reference::objective("aot", 0.3), shape);
+    const Problem p(with_likelihood("dpo", 0.3), shape),
+        coupled(reference::objective("aot", 0.3), shape);
     for (const Problem* problem : {&p, &coupled}) {
       for (Mode mode : {Mode::none, Mode::dense, Mode::factored}) {
         Result first;
         for (const simt::Schedule& order : orders) {
           const InOrder scope(order);
           for (int device : {0, 1}) {
-            if (thin && (vocab > 1000 ? order.seed != 2 : order.order != simt::Schedule::reverse || problem == &coupled)) continue;
-            const Result result = on_device(*problem, {mode, mode != Mode::none && device == 1, false, 1}, next_place(p, device));
+            if (thin &&
+                (vocab > 1000 ? order.seed != 2
+                              : order.order != simt::Schedule::reverse || problem == &coupled))
+              continue;
+            const Result result =
+                on_device(*problem, {mode, mode != Mode::none && device == 1, false, 1},
+                          next_place(p, device));
             if (first.logps.empty()) first = result;
-            CHECK(result.same(first), "%s V %d order %d %llu device %d", problem->objective.info().name, int(vocab), int(order.order), (unsigned long long)order.seed, device);
+            CHECK(result.same(first), "%s V %d order %d %llu device %d",
+                  problem->objective.info().name, int(vocab), int(order.order),
+                  (unsigned long long)order.seed, device);
           }
         }
       }
@@ -318,16 +358,20 @@ TEST(gpu_bits_in_any_company) {
     some.labels.clear(), some.logits.clear();
     some.offsets = {0};
     for (int64_t s : taken) {
-      const int64_t begin = p.offsets[size_t(s)], end = p.offsets[size_t(s) + 1], row_bytes = p.stride * int64_t(dtype_bytes(shape.dtype));
+      const int64_t begin = p.offsets[size_t(s)], end = p.offsets[size_t(s) + 1],
+                    row_bytes = p.stride * int64_t(dtype_bytes(shape.dtype));
       some.labels.insert(some.labels.end(), p.labels.begin() + begin, p.labels.begin() + end);
-      some.logits.insert(some.logits.end(), p.logits.begin() + begin * row_bytes, p.logits.begin() + end * row_bytes);
+      some.logits.insert(some.logits.end(), p.logits.begin() + begin * row_bytes,
+                         p.logits.begin() + end * row_bytes);
       some.offsets.push_back(some.offsets.back() + int32_t(end - begin));
     }
     some.rows = some.offsets.back();
     some.elements = some.rows * some.stride;
     for (const Way& way : both_devices().ways) {
       const std::vector<double> logps = way.sequence_logps(some);
-      for (size_t i = 0; i < taken.size(); i++) CHECK(check::same_bits(logps[i], all[size_t(taken[i])]), "%s: sequence %d", way.name.c_str(), int(taken[i]));
+      for (size_t i = 0; i < taken.size(); i++)
+        CHECK(check::same_bits(logps[i], all[size_t(taken[i])]), "%s: sequence %d",
+              way.name.c_str(), int(taken[i]));
     }
   }
 }
@@ -406,12 +450,14 @@ TEST(gpu_coupled) {
       check_gradient(what.c_str(), p, truth, result, Mode::dense);
       // Scores that are NaN rank last and concern nobody else.
       Problem bad = p;
-      for (int64_t s = 0; s < shape.sequences; s += std::max<int64_t>(2, pairs / 3)) bad.references[size_t(s)] = std::numeric_limits<double>::quiet_NaN();
+      for (int64_t s = 0; s < shape.sequences; s += std::max<int64_t>(2, pairs / 3))
+        bad.references[size_t(s)] = std::numeric_limits<double>::quiet_NaN();
       check_like_cpu(what.c_str(), bad, on_device(bad, run, next_place(p, 1)), Mode::dense);
       // Equal scores rank by index.
       Problem ties = p;
       for (double& r : ties.references) r = -2;
-      for (int64_t i = 0; i < ties.elements; i++) store(Dtype::float32, ties.logits.data(), i, float(i % 5));
+      for (int64_t i = 0; i < ties.elements; i++)
+        store(Dtype::float32, ties.logits.data(), i, float(i % 5));
       for (int32_t& label : ties.labels) label = label == ignored ? ignored : label % 2;
       check_like_cpu(what.c_str(), ties, on_device(ties, run, next_place(p, 0)), Mode::dense);
     }
@@ -419,7 +465,8 @@ TEST(gpu_coupled) {
 }
 
 TEST(cuda_zero_coefficients) {
-  // A row that only a term of weight 0 scores, and one of a pair whose loss is flat: exactly 0, whatever the row holds.
+  // A row that only a term of weight 0 scores, and one of a pair whose loss is flat: exactly 0,
+  // whatever the row holds.
   for (Dtype d : dtypes) {
     Shape shape;
     shape.dtype = d;
@@ -432,7 +479,8 @@ TEST(cuda_zero_coefficients) {
     for (int64_t r = 0; r < p.rows; r++) {
       if (p.labels[size_t(r)] != ignored || p.sft_labels[size_t(r)] == ignored) continue;
       without_weight++;
-      for (int64_t v = 0; v < p.stride; v++) store(d, p.logits.data(), r * p.stride + v, std::numeric_limits<float>::quiet_NaN());
+      for (int64_t v = 0; v < p.stride; v++)
+        store(d, p.logits.data(), r * p.stride + v, std::numeric_limits<float>::quiet_NaN());
     }
     CHECK(without_weight > 0);
     auto check_zero = [&](const Problem& problem, const Result& result, auto&& zero) {
@@ -461,7 +509,8 @@ TEST(cuda_zero_coefficients) {
 
 TEST(cuda_rows_not_finite) {
   // Rows of nothing but one value, in every mode.
-  constexpr float infinity = std::numeric_limits<float>::infinity(), nan_value = std::numeric_limits<float>::quiet_NaN();
+  constexpr float infinity = std::numeric_limits<float>::infinity(),
+                  nan_value = std::numeric_limits<float>::quiet_NaN();
   for (Dtype d : dtypes) {
     if (thin && d != Dtype::float16) continue;
     Shape shape;
@@ -473,7 +522,9 @@ TEST(cuda_rows_not_finite) {
     shape.seed = 121;
     Problem p(reference::objective("simpo", 0.5), shape);
     auto fill = [&](int64_t row, float value, float label_value) {
-      for (int64_t v = 0; v < shape.vocab; v++) store(d, p.logits.data(), row * p.stride + v, v == p.labels[size_t(row)] ? label_value : value);
+      for (int64_t v = 0; v < shape.vocab; v++)
+        store(d, p.logits.data(), row * p.stride + v,
+              v == p.labels[size_t(row)] ? label_value : value);
     };
     fill(0, -infinity, -infinity);
     fill(2, -infinity, 1);
@@ -486,7 +537,8 @@ TEST(cuda_rows_not_finite) {
       Result first;
       for (const Way& way : cuda().ways) {
         const std::string what = way.name + ": " + describe(p, {mode, false, false, 1});
-        const Result result = way.loss(p, {mode, mode != Mode::none && !first.logps.empty(), false, 1});
+        const Result result =
+            way.loss(p, {mode, mode != Mode::none && !first.logps.empty(), false, 1});
         check_like_cpu(what.c_str(), p, result, mode);
         if (first.logps.empty()) first = result;
         CHECK(result.same(first), "%s: differs", what.c_str());
@@ -506,12 +558,14 @@ TEST(gpu_cancelled) {
     gpu::run_staged(stopped.job, 0);
     const Result result = stopped.collect();
     CHECK(result.loss == 0 && result.losses[0] == -1);
-    CHECK(std::all_of(result.gradient.begin(), result.gradient.end(), [](char byte) { return byte == guard_byte; }));
+    CHECK(std::all_of(result.gradient.begin(), result.gradient.end(),
+                      [](char byte) { return byte == guard_byte; }));
   }
 }
 
 TEST(gpu_staged_in_pieces) {
-  // More than a stage of 4 MiB holds, and rows that do not end with one; without ThreadSanitizer, more than a chunk of 64 MiB, too.
+  // More than a stage of 4 MiB holds, and rows that do not end with one; without ThreadSanitizer,
+  // more than a chunk of 64 MiB, too.
   Shape shape;
   shape.dtype = Dtype::bfloat16;
   shape.sequences = 4;
@@ -523,7 +577,8 @@ TEST(gpu_staged_in_pieces) {
   const Problem p(reference::objective("cpo", 0.2), shape);
   for (Mode mode : {Mode::dense, Mode::factored}) {
     if (mode == Mode::factored && check::sanitized) continue;
-    const Result expected = on_device(p, {mode, false, false, 1}, {0, 0, 0}), result = staged(p, {mode, false, false, 1}, 1);
+    const Result expected = on_device(p, {mode, false, false, 1}, {0, 0, 0}),
+                 result = staged(p, {mode, false, false, 1}, 1);
     CHECK(result.same(expected), "%d", int(mode));
   }
 }

@@ -1,4 +1,5 @@
-// Jobs with an output layer on the emulation: products by what stands for cuBLASLt (tests/simt/cublaslt), everything around them ours.
+// Jobs with an output layer on the emulation: products by what stands for cuBLASLt
+// (tests/simt/cublaslt), everything around them ours.
 #include <dlfcn.h>
 #include <cstdlib>
 #include <functional>
@@ -24,7 +25,8 @@ size_t workspace_row(const LayerProblem& l) {
 struct DeviceArray {
   DeviceBytes memory;
   size_t offset;
-  DeviceArray(int device, gpu::Stream stream, const void* from, size_t bytes, size_t offset_bytes) : memory(device, offset_bytes + bytes), offset(offset_bytes) {
+  DeviceArray(int device, gpu::Stream stream, const void* from, size_t bytes, size_t offset_bytes)
+      : memory(device, offset_bytes + bytes), offset(offset_bytes) {
     if (bytes) gpu::copy_to_device(device, stream, memory.data + offset, from, bytes);
   }
   char* data() const { return memory.data + offset; }
@@ -35,10 +37,12 @@ struct DeviceArray {
 
 /// The job's arrays moved to the device for `run`, and its gradients back.
 template <class AnyJob>
-void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t offset, const std::function<void(const gpu::Place&)>& run) {
+void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t offset,
+                        const std::function<void(const gpu::Place&)>& run) {
   OwnStream stream(device);
   const size_t past = size_t(offset) * dtype_bytes(l.layer.dtype);
-  const DeviceArray hidden(device, stream.stream, l.hidden.data(), l.hidden.size(), past), weight(device, stream.stream, l.weight.data(), l.weight.size(), past),
+  const DeviceArray hidden(device, stream.stream, l.hidden.data(), l.hidden.size(), past),
+      weight(device, stream.stream, l.weight.data(), l.weight.size(), past),
       bias(device, stream.stream, l.bias.data(), l.bias.size(), past);
   job.layer->hidden = hidden.data();
   job.layer->weight = weight.data();
@@ -58,7 +62,8 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
     for (Moved& m : moved) {
       m.host = m.buffer->data;
       if (!m.host) continue;
-      m.array.emplace(device, stream.stream, m.host, m.bytes, size_t(offset) * (&m == moved ? dtype_bytes(l.layer.dtype) : sizeof(float)));
+      m.array.emplace(device, stream.stream, m.host, m.bytes,
+                      size_t(offset) * (&m == moved ? dtype_bytes(l.layer.dtype) : sizeof(float)));
       m.buffer->data = m.array->data();
     }
   }
@@ -78,9 +83,11 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
   back();
 }
 
-LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0, int64_t offset = 0) {
+LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0,
+                      int64_t offset = 0) {
   PreparedLayer prepared(l, run);
-  with_device_arrays(l, prepared.numbers.job, device, offset, [&](const gpu::Place& place) { gpu::run_layer(prepared.numbers.job, place); });
+  with_device_arrays(l, prepared.numbers.job, device, offset,
+                     [&](const gpu::Place& place) { gpu::run_layer(prepared.numbers.job, place); });
   return prepared.collect();
 }
 LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
@@ -90,7 +97,9 @@ LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
 }
 
 /// The gradient of the logits has the layer's type.
-double rounding(Dtype d) { return d == Dtype::float32 ? 2e-5 : d == Dtype::float16 ? 0x1p-10 : 0x1p-7; }
+double rounding(Dtype d) {
+  return d == Dtype::float32 ? 2e-5 : d == Dtype::float16 ? 0x1p-10 : 0x1p-7;
+}
 
 /// The products of a scope, as what stands for cuBLASLt counts them.
 struct Products {
@@ -121,15 +130,18 @@ struct Failing {
   ~Failing() { unsetenv("SIMT_FAIL"); }
 };
 
-void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth, const LayerRun& run, const LayerResult& result) {
+void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth,
+                 const LayerRun& run, const LayerResult& result) {
   problems::check_layer(what, l, truth, run, result, rounding(l.layer.dtype));
 }
 
 LayerBackend backend() {
-  return {{[](const LayerProblem& l, const LayerRun& run) { return on_device(l, run); }, [](const LayerProblem& l, const LayerRun& run) { return staged(l, run); }},
-          check_layer,
-          [](const LayerProblem& l, int64_t rows) { return workspace_row(l) * size_t(rows) + 4096; },
-          5};
+  return {
+      {[](const LayerProblem& l, const LayerRun& run) { return on_device(l, run); },
+       [](const LayerProblem& l, const LayerRun& run) { return staged(l, run); }},
+      check_layer,
+      [](const LayerProblem& l, int64_t rows) { return workspace_row(l) * size_t(rows) + 4096; },
+      5};
 }
 
 }  // namespace
@@ -140,10 +152,13 @@ TEST(cuda_layer_types) {
     for (bool bias : {false, true}) {
       for (int64_t size : {1, 7, 24, 64}) {
         if (k++ % (thin ? 7 : 1) != 0) continue;
-        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + k), {d, size, bias});
+        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + k),
+                             {d, size, bias});
         const Truth truth(l.p);
         for (int64_t offset : {0, 1, 3}) {
-          const std::string what = check::text("%s hidden %d bias %d offset %d", dtype_names[int(d)], int(size), int(bias), int(offset));
+          const std::string what =
+              check::text("%s hidden %d bias %d offset %d", dtype_names[int(d)], int(size),
+                          int(bias), int(offset));
           check_layer(what, l, truth, {}, on_device(l, {}, int(offset % 2), offset));
         }
         check_layer("staged", l, truth, {}, staged(l, {}));
@@ -177,7 +192,8 @@ TEST(cuda_layer_every_method) {
 }
 
 TEST(cuda_layer_chunks) {
-  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits, and as sequenceLogps has them.
+  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits, and as
+  // sequenceLogps has them.
   for (Dtype d : dtypes) {
     if (thin && d != Dtype::bfloat16) continue;
     Shape shape = shape_of(21 + uint64_t(d), 53);
@@ -193,17 +209,21 @@ TEST(cuda_layer_chunks) {
     CHECK(thrown<WorkspaceTooSmall>([&] { staged(l, {too_small->needed - 1}); }));
     std::optional<Result> first;
     for (int64_t rows : {1, 2, 3, 5, 9, 14, 100}) {
-      const LayerRun run{too_small->needed + size_t(rows - 1) * workspace_row(l) * 4 / 3 + (rows > 1 ? 512 : 0)};
+      const LayerRun run{too_small->needed + size_t(rows - 1) * workspace_row(l) * 4 / 3 +
+                         (rows > 1 ? 512 : 0)};
       const std::string what = check::text("%s %d rows at a time", dtype_names[int(d)], int(rows));
       const LayerResult result = on_device(l, run, 0, rows % 3), by_host = staged(l, run);
       check_layer(what, l, truth, run, result);
       check_layer(what + ", staged", l, truth, run, by_host);
       if (!first) first = result.numbers;
-      CHECK(result.numbers.same(*first) && by_host.numbers.same(*first), "%s: other bits", what.c_str());
+      CHECK(result.numbers.same(*first) && by_host.numbers.same(*first), "%s: other bits",
+            what.c_str());
       check_layer_logps(what, l, truth, run.memory, first->logps, [&](auto& job) {
-        with_device_arrays(l, job, 0, rows % 3, [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+        with_device_arrays(l, job, 0, rows % 3,
+                           [&](const gpu::Place& place) { gpu::run_layer(job, place); });
       });
-      check_layer_logps(what + ", staged", l, truth, run.memory, first->logps, [](auto& job) { gpu::run_staged(job, 1); });
+      check_layer_logps(what + ", staged", l, truth, run.memory, first->logps,
+                        [](auto& job) { gpu::run_staged(job, 1); });
     }
   }
 }
@@ -243,13 +263,19 @@ TEST(cuda_layer_halves) {
     half.p.rows = 2 * shape.tokens;
     half.hidden.clear(), half.p.labels.clear();
     for (int64_t s : {pair, pair + 2}) {
-      half.hidden.insert(half.hidden.end(), l.hidden.begin() + s * shape.tokens * int64_t(l.row_bytes()), l.hidden.begin() + (s + 1) * shape.tokens * int64_t(l.row_bytes()));
-      half.p.labels.insert(half.p.labels.end(), l.p.labels.begin() + s * shape.tokens, l.p.labels.begin() + (s + 1) * shape.tokens);
+      half.hidden.insert(half.hidden.end(),
+                         l.hidden.begin() + s * shape.tokens * int64_t(l.row_bytes()),
+                         l.hidden.begin() + (s + 1) * shape.tokens * int64_t(l.row_bytes()));
+      half.p.labels.insert(half.p.labels.end(), l.p.labels.begin() + s * shape.tokens,
+                           l.p.labels.begin() + (s + 1) * shape.tokens);
     }
     const LayerResult part = on_device(half, {});
-    for (size_t i = 0; i < weight.size(); i++) weight[i] += part.weight[i] / 2;  // each is a mean over its pairs
+    for (size_t i = 0; i < weight.size(); i++)
+      weight[i] += part.weight[i] / 2;  // each is a mean over its pairs
   }
-  for (size_t i = 0; i < weight.size(); i++) CHECK(std::fabs(weight[i] - whole.weight[i]) <= 1e-5f * std::fabs(whole.weight[i]) + 1e-6f, "%zu: %g, not %g", i, double(weight[i]), double(whole.weight[i]));
+  for (size_t i = 0; i < weight.size(); i++)
+    CHECK(std::fabs(weight[i] - whole.weight[i]) <= 1e-5f * std::fabs(whole.weight[i]) + 1e-6f,
+          "%zu: %g, not %g", i, double(weight[i]), double(whole.weight[i]));
 }
 
 TEST(cuda_layer_edges) { layers_edges(backend()); }
@@ -268,7 +294,8 @@ TEST(cuda_layer_idle_rows) {
   CHECK(result.numbers.coefficients[0] != 0 && result.numbers.coefficients[1] == 0);
   check_layer("idle", l, truth, {}, result);
   const uint64_t forward = uint64_t(l.p.rows) * 19 * 8;
-  CHECK(products.multiplications() == forward + 2 * (forward / 2), "%llu, %llu a product", (unsigned long long)products.multiplications(), (unsigned long long)forward);
+  CHECK(products.multiplications() == forward + 2 * (forward / 2), "%llu, %llu a product",
+        (unsigned long long)products.multiplications(), (unsigned long long)forward);
   CHECK(products.count() == 3);
   l.p.references = {-1e6, -1e6, 0, 0};
   const Products none;
@@ -307,7 +334,8 @@ TEST(cuda_layer_small_coefficients) {
   const Truth truth(l.p);
   const LayerResult result = on_device(l, run);
   check_layer("small", l, truth, run, result);
-  CHECK(std::any_of(result.weight.begin(), result.weight.end(), [](float g) { return g != 0 && std::fabs(g) < 1e-7f; }));
+  CHECK(std::any_of(result.weight.begin(), result.weight.end(),
+                    [](float g) { return g != 0 && std::fabs(g) < 1e-7f; }));
 }
 
 TEST(cuda_layer_cancelled) {
@@ -317,20 +345,27 @@ TEST(cuda_layer_cancelled) {
     LossJob& job = stopped.numbers.job;
     job.cancelled = true;
     if (on_host) gpu::run_staged(job, 0);
-    else with_device_arrays(l, job, 0, 0, [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+    else
+      with_device_arrays(l, job, 0, 0,
+                         [&](const gpu::Place& place) { gpu::run_layer(job, place); });
     const LayerResult result = stopped.collect();
     CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
-    CHECK(std::all_of(result.weight.begin(), result.weight.end(), [](float x) { return std::isnan(x); }));
-    CHECK(std::memcmp(result.hidden.data(), result.hidden_before.data(), result.hidden.size()) == 0);
+    CHECK(std::all_of(result.weight.begin(), result.weight.end(),
+                      [](float x) { return std::isnan(x); }));
+    CHECK(std::memcmp(result.hidden.data(), result.hidden_before.data(), result.hidden.size()) ==
+          0);
   }
 }
 
 TEST(cuda_layer_failures) {
-  // Each product in turn, the choice of an algorithm, memory, a launch: the error says what, nothing is leaked, and the next call is good.
+  // Each product in turn, the choice of an algorithm, memory, a launch: the error says what,
+  // nothing is leaked, and the next call is good.
   const LayerProblem l(reference::objective("dpo", 0.1), shape_of(121), {Dtype::bfloat16, 8, true});
   const Truth truth(l.p);
   const size_t before = simt::live_allocations();
-  for (const char* failure : {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3", "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
+  for (const char* failure :
+       {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3",
+        "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
     for (bool on_host : {false, true}) {
       const auto error = thrown<gpu::Error>([&] {
         const Failing scope(failure);
@@ -339,7 +374,9 @@ TEST(cuda_layer_failures) {
       });
       CHECK(error.has_value(), "%s", failure);
       if (error && failure[1] == 'u' && failure[2] == 'b') {
-        CHECK(error->name == (failure[16] == '3' ? "CUBLAS_STATUS_EXECUTION_FAILED" : "CUBLAS_STATUS_NOT_SUPPORTED"), "%s", error->what());
+        CHECK(error->name == (failure[16] == '3' ? "CUBLAS_STATUS_EXECUTION_FAILED"
+                                                 : "CUBLAS_STATUS_NOT_SUPPORTED"),
+              "%s", error->what());
         CHECK(std::strstr(error->what(), "cublasLtMatmul: CUBLAS_STATUS_"), "%s", error->what());
       }
       CHECK(simt::live_allocations() == before, "%s", failure);
@@ -347,7 +384,8 @@ TEST(cuda_layer_failures) {
     }
   }
   // Of a shape that nothing was chosen for yet.
-  const LayerProblem fresh(reference::objective("dpo", 0.1), shape_of(122, 71), {Dtype::bfloat16, 8, true});
+  const LayerProblem fresh(reference::objective("dpo", 0.1), shape_of(122, 71),
+                           {Dtype::bfloat16, 8, true});
   const auto error = thrown<gpu::Error>([&] {
     const Failing scope("cublasLtMatmulAlgoGetHeuristic:14:0");
     on_device(fresh, {});
@@ -357,13 +395,18 @@ TEST(cuda_layer_failures) {
 
 TEST(cuda_layer_library) {
   gpu::cublaslt::Functions functions{};
-  const std::string sound = DIRALIGN_CUBLASLT_DEFAULT, directory = sound.substr(0, sound.rfind('/'));
+  const std::string sound = DIRALIGN_CUBLASLT_DEFAULT,
+                    directory = sound.substr(0, sound.rfind('/'));
   CHECK(gpu::layer_problem().empty());
-  CHECK(gpu::cublaslt::load(nullptr, functions).empty() && gpu::cublaslt::load("", functions).empty());
-  CHECK(gpu::cublaslt::load(sound.c_str(), functions).empty() && gpu::cublaslt::load(directory.c_str(), functions).empty());
+  CHECK(gpu::cublaslt::load(nullptr, functions).empty() &&
+        gpu::cublaslt::load("", functions).empty());
+  CHECK(gpu::cublaslt::load(sound.c_str(), functions).empty() &&
+        gpu::cublaslt::load(directory.c_str(), functions).empty());
   auto says = [&](const std::string& where, const char* what) {
     const std::string problem = gpu::cublaslt::load(where.c_str(), functions);
-    CHECK(problem.find(what) != std::string::npos && problem.find("DIRALIGN_CUBLASLT") != std::string::npos, "%s", problem.c_str());
+    CHECK(problem.find(what) != std::string::npos &&
+              problem.find("DIRALIGN_CUBLASLT") != std::string::npos,
+          "%s", problem.c_str());
   };
   says(directory + "-12", "version 12");
   says(directory + "-lacking", "no cublasLtMatmul");

@@ -1,5 +1,6 @@
-// What the loss kernel is made of, piece by piece: exponentials, loads and stores of parts of rows at every alignment, the sort, the
-// sums of sequences. The pieces are compiled in a namespace of their own, with vector accesses that know the bounds of a row to the byte.
+// What the loss kernel is made of, piece by piece: exponentials, loads and stores of parts of rows
+// at every alignment, the sort, the sums of sequences. The pieces are compiled in a namespace of
+// their own, with vector accesses that know the bounds of a row to the byte.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -16,7 +17,10 @@ namespace {
 /// What vector accesses may touch. Not of the thread: the device has one of its own.
 struct Bounds {
   const char *begin, *end;
-  bool contain(const void* address) const { return static_cast<const char*>(address) >= begin && static_cast<const char*>(address) + 16 <= end; }
+  bool contain(const void* address) const {
+    return static_cast<const char*>(address) >= begin &&
+           static_cast<const char*>(address) + 16 <= end;
+  }
 };
 Bounds readable{}, writable{};
 
@@ -43,7 +47,8 @@ using namespace diralign::gpu;
 
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity(), nan_value = std::numeric_limits<float>::quiet_NaN();
+constexpr float infinity = std::numeric_limits<float>::infinity(),
+                nan_value = std::numeric_limits<float>::quiet_NaN();
 constexpr uint32_t count_samples(uint32_t plain, uint32_t sanitized, uint32_t with_tsan) {
   return check::thread_sanitized ? with_tsan : check::sanitized ? sanitized : plain;
 }
@@ -63,7 +68,8 @@ uint32_t bits_of(float x) { return float_to_bits(x); }
 uint32_t bits_of(Float16 x) { return x.bits; }
 uint32_t bits_of(Bfloat16 x) { return x.bits; }
 
-/// A row of T, `offset` elements past a multiple of 64 bytes, between bytes that must stay as they are.
+/// A row of T, `offset` elements past a multiple of 64 bytes, between bytes that must stay as they
+/// are.
 template <class T>
 struct Row {
   static constexpr size_t guard = 64;
@@ -72,7 +78,10 @@ struct Row {
   char* memory;
 
   Row(uint32_t vocab, uint32_t offset)
-      : vocab(vocab), start(guard + offset * sizeof(T)), bytes(start + vocab * sizeof(T) + guard), memory(static_cast<char*>(::operator new(bytes, std::align_val_t(64)))) {
+      : vocab(vocab),
+        start(guard + offset * sizeof(T)),
+        bytes(start + vocab * sizeof(T) + guard),
+        memory(static_cast<char*>(::operator new(bytes, std::align_val_t(64)))) {
     std::fill(memory, memory + bytes, char(0x5a));
   }
   ~Row() { ::operator delete(memory, std::align_val_t(64)); }
@@ -82,22 +91,28 @@ struct Row {
   Bounds bounds() const { return {memory + start, memory + start + vocab * sizeof(T)}; }
   bool guards_intact() const {
     const auto intact = [](char byte) { return byte == 0x5a; };
-    return std::all_of(memory, memory + start, intact) && std::all_of(memory + start + vocab * sizeof(T), memory + bytes, intact);
+    return std::all_of(memory, memory + start, intact) &&
+           std::all_of(memory + start + vocab * sizeof(T), memory + bytes, intact);
   }
 };
 
 template <class T>
 void fill_with_logits(const Row<T>& row, uint64_t seed) {
   check::Random random(seed);
-  for (uint32_t i = 0; i < row.vocab; i++) row.data()[i] = from_float<T>(float(3 * random.normal()));
+  for (uint32_t i = 0; i < row.vocab; i++)
+    row.data()[i] = from_float<T>(float(3 * random.normal()));
 }
 
 /// Around the borders of vectors, of the vectors of all threads, and of parts.
 template <class T>
 std::vector<uint32_t> vocabularies() {
   constexpr uint32_t n = lanes<T>, all = stride<T>, part = all * max_steps;
-  std::vector<uint32_t> v = {1, 2, n - 1, n, n + 1, 3 * n + 1, 32 * n - 1, 32 * n, all - 1, all, all + 1, all + n + 1, 2 * all + n - 1, 3 * all, 5 * all - n + 1};
-  if (!check::thread_sanitized) v.insert(v.end(), {part - n, part - 1, part, part + 1, part + n + 1, 2 * part - 1, 2 * part, 2 * part + all + 3});
+  std::vector<uint32_t> v = {1,         2,           n - 1,           n,       n + 1,
+                             3 * n + 1, 32 * n - 1,  32 * n,          all - 1, all,
+                             all + 1,   all + n + 1, 2 * all + n - 1, 3 * all, 5 * all - n + 1};
+  if (!check::thread_sanitized)
+    v.insert(v.end(), {part - n, part - 1, part, part + 1, part + n + 1, 2 * part - 1, 2 * part,
+                       2 * part + all + 3});
   return v;
 }
 
@@ -121,12 +136,14 @@ TEST(parts_exp_accurate) {
       CHECK(y == 0, "exp(%.9g) = %g", double(x), double(y));
       continue;
     }
-    const double unit = std::ldexp(1.0, std::ilogb(exact) - 23), error = std::fabs(double(y) - exact) / unit;
+    const double unit = std::ldexp(1.0, std::ilogb(exact) - 23),
+                 error = std::fabs(double(y) - exact) / unit;
     if (error > worst) worst = error;
     CHECK(error <= 1.5, "exp(%a) is off by %g units in the last place", double(x), error);
   }
   CHECK(worst > 0.5, "%g: the samples tell nothing", worst);
-  CHECK(exp_accurate(0) == 1 && exp_accurate(-0.0f) == 1 && exp_accurate(-infinity) == 0 && exp_accurate(-FLT_MAX) == 0 && std::isnan(exp_accurate(nan_value)));
+  CHECK(exp_accurate(0) == 1 && exp_accurate(-0.0f) == 1 && exp_accurate(-infinity) == 0 &&
+        exp_accurate(-FLT_MAX) == 0 && std::isnan(exp_accurate(nan_value)));
 }
 
 TEST(parts_exp2_approx) {
@@ -143,21 +160,25 @@ TEST(parts_exp2_approx) {
     }
     const double error = std::fabs(double(y) / exact - 1);
     if (y != 0) worst = std::max(worst, error);
-    CHECK(error <= bound || (y == 0 && exact < 1.0001 * double(FLT_MIN)), "2^%a is off by %g", double(x), error);
+    CHECK(error <= bound || (y == 0 && exact < 1.0001 * double(FLT_MIN)), "2^%a is off by %g",
+          double(x), error);
   }
   CHECK(worst > std::exp2(-22.6), "%g: as good as exact", worst);
   CHECK(exp2_approx(0) == 1 && exp2_approx(-infinity) == 0 && std::isnan(exp2_approx(nan_value)));
 }
 
 TEST(parts_max_of) {
-  // Pairs of 16 bits are compared as they are, and must come to what float32 comes to: a NaN is passed over wherever it is.
+  // Pairs of 16 bits are compared as they are, and must come to what float32 comes to: a NaN is
+  // passed over wherever it is.
   for_types([](auto type) {
     using T = decltype(type);
     constexpr uint32_t n = lanes<T>;
-    const float values[] = {0, -0.0f, 1, -1, 3.5f, -256, 65504, -65504, 6e-5f, -6e-8f, infinity, -infinity, nan_value};
+    const float values[] = {0,      -0.0f, 1,      -1,       3.5f,      -256,     65504,
+                            -65504, 6e-5f, -6e-8f, infinity, -infinity, nan_value};
     check::Random random(3);
     for (int i = 0; i < 2000; i++) {
-      const uint32_t count = uint32_t(random.below(max_steps)) + 1, kinds = i % 3 == 0 ? 13 : uint32_t(random.below(13)) + 1;
+      const uint32_t count = uint32_t(random.below(max_steps)) + 1,
+                     kinds = i % 3 == 0 ? 13 : uint32_t(random.below(13)) + 1;
       uint4 data[max_steps];
       float expected = -FLT_MAX;
       for (uint32_t k = 0; k < max_steps; k++) {
@@ -168,7 +189,8 @@ TEST(parts_max_of) {
         }
         data[k] = pack<T>(x);
       }
-      CHECK(max_of<T>(count, data) == expected, "%u vectors: %g, not %g", count, double(max_of<T>(count, data)), double(expected));
+      CHECK(max_of<T>(count, data) == expected, "%u vectors: %g, not %g", count,
+            double(max_of<T>(count, data)), double(expected));
     }
   });
 }
@@ -179,12 +201,15 @@ TEST(parts_cut_row) {
     const RowCut cut = cut_row(vocab, element);
     const uint64_t step = threads * 16 / element, part = cut.steps * step, most = max_steps * step;
     CHECK(cut.parts >= 1 && cut.steps >= 1 && cut.steps <= max_steps, "V %u", vocab);
-    CHECK(cut.parts * part >= vocab, "V %u: %u parts of %u steps leave a rest", vocab, cut.parts, cut.steps);
-    CHECK((cut.parts - 1) * part < vocab, "V %u: %u parts of %u steps, one of them empty", vocab, cut.parts, cut.steps);
+    CHECK(cut.parts * part >= vocab, "V %u: %u parts of %u steps leave a rest", vocab, cut.parts,
+          cut.steps);
+    CHECK((cut.parts - 1) * part < vocab, "V %u: %u parts of %u steps, one of them empty", vocab,
+          cut.parts, cut.steps);
     CHECK(cut.parts == (vocab + most - 1) / most, "V %u: %u parts", vocab, cut.parts);
   };
   for (uint32_t element : {2u, 4u}) {
-    for (uint32_t vocab = 1; vocab <= count_samples(300000, 70000, 70000); vocab++) check_cut(vocab, element);
+    for (uint32_t vocab = 1; vocab <= count_samples(300000, 70000, 70000); vocab++)
+      check_cut(vocab, element);
     for (int i = 0; i < 20000; i++) check_cut(uint32_t(random.below(1 << 24)) + 1, element);
   }
 }
@@ -212,7 +237,8 @@ TEST(parts_load_vectors) {
           run_block([in = row.data(), vocab, part, steps = cut.steps, to = vectors.get()] {
             uint4 data[max_steps];
             std::fill(std::begin(data), std::end(data), uint4{1, 2, 3, 4});
-            load_vectors(static_cast<const T*>(in), vocab, (part * steps * threads + threadIdx.x) * n, steps, part % 2 == 0, data);
+            load_vectors(static_cast<const T*>(in), vocab,
+                         (part * steps * threads + threadIdx.x) * n, steps, part % 2 == 0, data);
             std::copy(std::begin(data), std::end(data), to->of[threadIdx.x]);
           });
           for (uint32_t t = 0; t < threads; t++) {
@@ -223,7 +249,9 @@ TEST(parts_load_vectors) {
               unpack<T>(data[k], x);
               for (uint32_t j = 0; j < n; j++) {
                 const uint32_t element = e + k * stride<T> + j;
-                const float expected = k < cut.steps && element < vocab ? to_float(row.data()[element]) : minus_infinity;
+                const float expected = k < cut.steps && element < vocab
+                                           ? to_float(row.data()[element])
+                                           : minus_infinity;
                 wrong += !check::same_bits(x[j], expected);
               }
             }
@@ -233,25 +261,32 @@ TEST(parts_load_vectors) {
               float value = 12345;
               const bool here = find_element<T>(labels[i], e, cut.steps, copy, i % 2 == 0, value);
               const uint32_t distance = labels[i] - e, k = distance / stride<T>;
-              CHECK(here == (labels[i] >= e && k < cut.steps && distance % stride<T> < n), "V %u label %u thread %u", vocab, labels[i], t);
+              CHECK(here == (labels[i] >= e && k < cut.steps && distance % stride<T> < n),
+                    "V %u label %u thread %u", vocab, labels[i], t);
               if (!here) {
                 wrong += std::memcmp(copy, data, sizeof data) != 0;
                 continue;
               }
               found[i]++;
-              CHECK(value == to_float(row.data()[labels[i]]), "V %u label %u: %g", vocab, labels[i], double(value));
+              CHECK(value == to_float(row.data()[labels[i]]), "V %u label %u: %g", vocab, labels[i],
+                    double(value));
               // Only that element is gone, where it was to go.
               for (uint32_t m = 0; m < max_steps; m++) {
                 float x[n], before[n];
                 unpack<T>(copy[m], x);
                 unpack<T>(data[m], before);
-                for (uint32_t j = 0; j < n; j++) wrong += x[j] != (i % 2 == 0 && m == k && j == distance % stride<T> ? minus_infinity : before[j]);
+                for (uint32_t j = 0; j < n; j++)
+                  wrong +=
+                      x[j] != (i % 2 == 0 && m == k && j == distance % stride<T> ? minus_infinity
+                                                                                 : before[j]);
               }
             }
           }
         }
-        CHECK(wrong == 0, "%u bytes each, V %u at %u: %llu elements are wrong", unsigned(sizeof(T)), vocab, offset, (unsigned long long)wrong);
-        CHECK(std::all_of(found.begin(), found.end(), [](int times) { return times == 1; }), "V %u at %u: a label is not found once", vocab, offset);
+        CHECK(wrong == 0, "%u bytes each, V %u at %u: %llu elements are wrong", unsigned(sizeof(T)),
+              vocab, offset, (unsigned long long)wrong);
+        CHECK(std::all_of(found.begin(), found.end(), [](int times) { return times == 1; }),
+              "V %u at %u: a label is not found once", vocab, offset);
         CHECK(row.guards_intact());
       }
     }
@@ -264,7 +299,9 @@ TEST(parts_write) {
     constexpr uint32_t n = lanes<T>;
     for (uint32_t vocab : vocabularies<T>()) {
       const RowCut cut = cut_row(vocab, sizeof(T));
-      const RowGradient g{false, false, 4.5f, -0.37f, int32_t(vocab / 3), vocab > 1 ? int32_t(vocab - 1) : -1, 0.625f, -0.125f};
+      const RowGradient g{
+          false,  false,  4.5f, -0.37f, int32_t(vocab / 3), vocab > 1 ? int32_t(vocab - 1) : -1,
+          0.625f, -0.125f};
       std::vector<uint32_t> first;
       for (uint32_t from = 0; from < n; from++) {
         for (uint32_t to = 0; to < n; to++) {
@@ -284,18 +321,25 @@ TEST(parts_write) {
               write_part(out, static_cast<const T*>(in), vocab, part, cut, g);
             }
           });
-          CHECK(input.guards_intact() && separate.guards_intact(), "V %u from %u to %u: wrote outside of the row", vocab, from, to);
+          CHECK(input.guards_intact() && separate.guards_intact(),
+                "V %u from %u to %u: wrote outside of the row", vocab, from, to);
           std::vector<uint32_t> bits;
           for (uint32_t v = 0; v < vocab; v++) bits.push_back(bits_of(out[v]));
           if (first.empty()) {
             first = bits;
             for (uint32_t v = 0; v < vocab; v++) {
-              const double exact = int32_t(v) == g.label          ? double(g.label_value)
-                                   : int32_t(v) == g.second_label ? double(g.second_value)
-                                                                  : double(g.factor) * std::exp(double(logits[v]) - double(g.shift));
+              const double exact =
+                  int32_t(v) == g.label ? double(g.label_value)
+                  : int32_t(v) == g.second_label
+                      ? double(g.second_value)
+                      : double(g.factor) * std::exp(double(logits[v]) - double(g.shift));
               const int digits = sizeof(T) == 4 ? 24 : std::is_same_v<T, Float16> ? 11 : 8;
-              const double unit = std::ldexp(1.0, std::max(std::ilogb(exact), std::is_same_v<T, Float16> ? -14 : -126) - digits + 1);
-              CHECK(std::fabs(double(to_float(out[v])) - exact) <= 2e-6 * std::fabs(exact) + 0.51 * unit, "V %u column %u: %g, not %g", vocab, v, double(to_float(out[v])), exact);
+              const double unit = std::ldexp(
+                  1.0, std::max(std::ilogb(exact), std::is_same_v<T, Float16> ? -14 : -126) -
+                           digits + 1);
+              CHECK(std::fabs(double(to_float(out[v])) - exact) <=
+                        2e-6 * std::fabs(exact) + 0.51 * unit,
+                    "V %u column %u: %g, not %g", vocab, v, double(to_float(out[v])), exact);
             }
           }
           CHECK(bits == first, "V %u from %u to %u: other bits", vocab, from, to);
@@ -313,7 +357,8 @@ TEST(parts_write) {
             });
             bits.clear();
             for (uint32_t v = 0; v < vocab; v++) bits.push_back(bits_of(out[v]));
-            // The label's entries are the caller's to correct where the vector is the last, unfinished one, or not: both are written.
+            // The label's entries are the caller's to correct where the vector is the last,
+            // unfinished one, or not: both are written.
             CHECK(bits == first, "V %u from registers: other bits", vocab);
             CHECK(separate.guards_intact());
           }
@@ -321,7 +366,9 @@ TEST(parts_write) {
           run_block([=] {
             for (uint32_t part = 0; part < cut.parts; part++) zero_part(out, vocab, part, cut);
           });
-          CHECK(output.guards_intact() && std::all_of(out, out + vocab, [](T x) { return bits_of(x) == 0; }), "V %u at %u: not all zeros", vocab, to);
+          CHECK(output.guards_intact() &&
+                    std::all_of(out, out + vocab, [](T x) { return bits_of(x) == 0; }),
+                "V %u at %u: not all zeros", vocab, to);
         }
       }
     }
@@ -339,13 +386,16 @@ TEST(parts_sort_pairs) {
       for (uint32_t i = 0; i < pairs; i++) {
         // All different; many ties; ties, NaNs, infinities and zeros of both signs.
         constexpr double special[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 1, -NAN};
-        values.push_back(kind == 0 ? random.normal() : kind == 1 ? double(random.below(4)) : special[random.below(7)]);
+        values.push_back(kind == 0   ? random.normal()
+                         : kind == 1 ? double(random.below(4))
+                                     : special[random.below(7)]);
       }
       std::vector<uint32_t> expected(pairs);
       std::iota(expected.begin(), expected.end(), 0u);
       // By definition: numbers ascending, NaNs last; equal ones in their order.
       std::stable_sort(expected.begin(), expected.end(), [&](uint32_t i, uint32_t j) {
-        if (std::isnan(values[i]) || std::isnan(values[j])) return !std::isnan(values[i]) && std::isnan(values[j]);
+        if (std::isnan(values[i]) || std::isnan(values[j]))
+          return !std::isnan(values[i]) && std::isnan(values[j]);
         return values[i] < values[j];
       });
       uint32_t length = 1;
@@ -361,14 +411,17 @@ TEST(parts_sort_pairs) {
 }
 
 TEST(parts_sum_sequences) {
-  std::vector<uint32_t> lengths = {513, 0, 1, 31, 32, 33, 511, 512, 514, 600, 0, 1025, 257, 2, 3000, 512};
+  std::vector<uint32_t> lengths = {513, 0,   1, 31,   32,  33, 511,  512,
+                                   514, 600, 0, 1025, 257, 2,  3000, 512};
   if (check::thread_sanitized) lengths.resize(8);
   for (const bool likelihood_only : {false, true}) {
     for (const bool separate : {false, true}) {
-      // Whole numbers, whose sums are exact; and others, whose bits tell the order of the additions.
+      // Whole numbers, whose sums are exact; and others, whose bits tell the order of the
+      // additions.
       for (const bool whole : {true, false}) {
         if (check::thread_sanitized && (whole || separate)) continue;
-        const uint32_t sequences = uint32_t(lengths.size()), pairs = likelihood_only ? sequences : sequences / 2;
+        const uint32_t sequences = uint32_t(lengths.size()),
+                       pairs = likelihood_only ? sequences : sequences / 2;
         auto sums_of = [&](const std::vector<uint32_t>& permutation, Group group) {
           std::vector<uint32_t> begin(sequences), end(sequences);
           std::vector<double> rows, sft_rows, logps(sequences, -1), sft_logps(sequences, -1);
@@ -400,19 +453,25 @@ TEST(parts_sum_sequences) {
               CHECK(logps[i] == -1 && sft_logps[i] == -1, "sequence %u is of another group", i);
               continue;
             }
-            const double exact = std::accumulate(rows.begin() + begin[i], rows.begin() + end[i], 0.0);
+            const double exact =
+                std::accumulate(rows.begin() + begin[i], rows.begin() + end[i], 0.0);
             double size = 0;
             for (uint32_t k = begin[i]; k < end[i]; k++) size += std::fabs(rows[k]);
-            CHECK(std::fabs(logps[i] - exact) <= (whole ? 0 : 1e-14 * size), "%u rows: %.17g, not %.17g", end[i] - begin[i], logps[i], exact);
-            CHECK(sft_logps[i] == (separate ? 2 * logps[i] : -1), "%u rows: %.17g of the second labels", end[i] - begin[i], sft_logps[i]);
+            CHECK(std::fabs(logps[i] - exact) <= (whole ? 0 : 1e-14 * size),
+                  "%u rows: %.17g, not %.17g", end[i] - begin[i], logps[i], exact);
+            CHECK(sft_logps[i] == (separate ? 2 * logps[i] : -1),
+                  "%u rows: %.17g of the second labels", end[i] - begin[i], sft_logps[i]);
           }
           return logps;
         };
         std::vector<uint32_t> straight(sequences), reversed;
         std::iota(straight.begin(), straight.end(), 0u);
         reversed.assign(straight.rbegin(), straight.rend());
-        const std::vector<double> all = sums_of(straight, {0, 0, 0, pairs, 0}), backwards = sums_of(reversed, {0, 0, 0, pairs, 0});
-        for (uint32_t i = 0; i < sequences; i++) CHECK(check::same_bits(all[i], backwards[sequences - 1 - i]), "%u rows: the bits depend on the place", lengths[i]);
+        const std::vector<double> all = sums_of(straight, {0, 0, 0, pairs, 0}),
+                                  backwards = sums_of(reversed, {0, 0, 0, pairs, 0});
+        for (uint32_t i = 0; i < sequences; i++)
+          CHECK(check::same_bits(all[i], backwards[sequences - 1 - i]),
+                "%u rows: the bits depend on the place", lengths[i]);
         const std::vector<double> some = sums_of(straight, {0, 0, 1, 2, 0});
         CHECK(check::same_bits(some[1], all[1]) && check::same_bits(some[2], all[2]));
       }

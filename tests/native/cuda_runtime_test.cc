@@ -1,5 +1,5 @@
-// Devices, memory, copies and streams of the CUDA backend, on the emulation: what is copied, that nobody's device or error changes,
-// and that what fails leaves nothing behind.
+// Devices, memory, copies and streams of the CUDA backend, on the emulation: what is copied, that
+// nobody's device or error changes, and that what fails leaves nothing behind.
 #include "runtime.h"
 #include <algorithm>
 #include <atomic>
@@ -31,7 +31,8 @@ struct Fault {
   ~Fault() { unsetenv("SIMT_FAIL"); }
 };
 
-/// What a call throws: the number of CUDA's error, and the name of the call that failed; 0 for nothing.
+/// What a call throws: the number of CUDA's error, and the name of the call that failed; 0 for
+/// nothing.
 template <class Call>
 std::pair<int, std::string> error_of(Call call) {
   try {
@@ -64,8 +65,10 @@ TEST(cuda_status_and_devices) {
   CHECK(status.runtime == 13000 && status.driver == 13000);
   for (int i = 0; i < status.devices; i++) {
     const auto device = gpu::device(i);
-    CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 && gpu::free_memory(i) <= device.memory);
-    CHECK(device.uuid.size() == 40 && device.uuid.substr(0, 4) == "GPU-" && device.uuid[12] == '-', "%s", device.uuid.c_str());
+    CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 &&
+          gpu::free_memory(i) <= device.memory);
+    CHECK(device.uuid.size() == 40 && device.uuid.substr(0, 4) == "GPU-" && device.uuid[12] == '-',
+          "%s", device.uuid.c_str());
   }
   CHECK(gpu::device(0).uuid != gpu::device(1).uuid);
   CHECK(error_of([] { gpu::device(2); }).first == cudaErrorInvalidDevice);
@@ -73,9 +76,11 @@ TEST(cuda_status_and_devices) {
 }
 
 TEST(cuda_copies) {
-  // Around the sizes of a stage; from memory of every kind; both devices, on streams of their own and on the default one.
+  // Around the sizes of a stage; from memory of every kind; both devices, on streams of their own
+  // and on the default one.
   constexpr size_t stage = size_t(4) << 20;
-  for (const size_t bytes : {size_t(1), size_t(4097), stage - 1, stage, stage + 1, 3 * stage + 12345}) {
+  for (const size_t bytes :
+       {size_t(1), size_t(4097), stage - 1, stage, stage + 1, 3 * stage + 12345}) {
     for (const int device : {0, 1}) {
       const gpu::Stream own = gpu::create_stream(device);
       const gpu::Stream stream = device == 0 ? 0 : own;
@@ -89,7 +94,8 @@ TEST(cuda_copies) {
 
       gpu::pin(pinned.data(), pinned.size());
       gpu::copy_to_host(device, stream, pinned.data() + 1, b.data, bytes);
-      CHECK(std::memcmp(pinned.data() + 1, from.data(), bytes) == 0 && pinned[0] == 9, "%zu bytes, page-locked", bytes);
+      CHECK(std::memcmp(pinned.data() + 1, from.data(), bytes) == 0 && pinned[0] == 9,
+            "%zu bytes, page-locked", bytes);
       std::fill(pinned.begin(), pinned.end(), static_cast<unsigned char>(3));
       gpu::copy_to_device(device, stream, a.data, pinned.data(), bytes);
       std::fill(pinned.begin(), pinned.end(), static_cast<unsigned char>(4));  // it must have ended
@@ -157,9 +163,12 @@ TEST(cuda_copy_that_fails) {
         const Fault scope((fault + ":1").c_str());
         down = error_of([&] { gpu::copy_to_host(1, stream, to.data(), a.data, bytes); });
       }
-      const bool expected = std::string(call) != "cudaStreamSynchronize" || after[0] == '0';  // a copy waits once
-      CHECK(up.first == (expected ? 719 : 0) && down.first == up.first, "%s: %d %d", fault.c_str(), up.first, down.first);
-      CHECK(!expected || (up.second == call && down.second == call), "%s %s", up.second.c_str(), down.second.c_str());
+      const bool expected =
+          std::string(call) != "cudaStreamSynchronize" || after[0] == '0';  // a copy waits once
+      CHECK(up.first == (expected ? 719 : 0) && down.first == up.first, "%s: %d %d", fault.c_str(),
+            up.first, down.first);
+      CHECK(!expected || (up.second == call && down.second == call), "%s %s", up.second.c_str(),
+            down.second.c_str());
       CHECK(cudaPeekAtLastError() == cudaSuccess && selected() == 0);
     }
   }
@@ -184,7 +193,8 @@ TEST(cuda_selected_device_stays) {
       gpu::synchronize(device, 0);
       CHECK(selected() == mine);
     }
-    CHECK(error_of([] { gpu::allocate(9, 64); }) == std::pair(int(cudaErrorInvalidDevice), std::string("cudaSetDevice")));
+    CHECK(error_of([] { gpu::allocate(9, 64); }) ==
+          std::pair(int(cudaErrorInvalidDevice), std::string("cudaSetDevice")));
     CHECK(selected() == mine);
   }
 }
@@ -195,7 +205,8 @@ TEST(cuda_inspect) {
   CHECK(gpu::inspect(nullptr).kind == PointerInfo::Kind::unregistered);
   gpu::pin(host.data(), host.size());
   CHECK(gpu::inspect(host.data() + 100).kind == PointerInfo::Kind::host);
-  CHECK(gpu::page_locked(host.data(), host.size()) && !gpu::page_locked(host.data(), host.size() + 1));
+  CHECK(gpu::page_locked(host.data(), host.size()) &&
+        !gpu::page_locked(host.data(), host.size() + 1));
   gpu::unpin(host.data());
   CHECK(gpu::inspect(host.data() + 100).kind == PointerInfo::Kind::unregistered);
 
@@ -204,14 +215,18 @@ TEST(cuda_inspect) {
     Buffer a(1, 1000);
     freed = static_cast<char*>(a.data);
     const auto info = gpu::inspect(freed + 999);
-    CHECK(info.kind == PointerInfo::Kind::device && info.device == 1 && info.base == a.data && info.bytes == 1000, "%zu bytes", info.bytes);
+    CHECK(info.kind == PointerInfo::Kind::device && info.device == 1 && info.base == a.data &&
+              info.bytes == 1000,
+          "%zu bytes", info.bytes);
   }
   CHECK(gpu::inspect(freed).kind == PointerInfo::Kind::unregistered);
 }
 
 TEST(cuda_out_of_memory) {
-  CHECK(error_of([] { gpu::allocate(0, size_t(1) << 50); }) == std::pair(int(cudaErrorMemoryAllocation), std::string("cudaMalloc")));
-  CHECK(error_of([] { gpu::Workspace(0, nullptr, size_t(1) << 50); }).first == cudaErrorMemoryAllocation);
+  CHECK(error_of([] { gpu::allocate(0, size_t(1) << 50); }) ==
+        std::pair(int(cudaErrorMemoryAllocation), std::string("cudaMalloc")));
+  CHECK(error_of([] { gpu::Workspace(0, nullptr, size_t(1) << 50); }).first ==
+        cudaErrorMemoryAllocation);
   CHECK(cudaPeekAtLastError() == cudaSuccess);
   Buffer a(0, 100);
   CHECK(a.data != nullptr && gpu::allocate(0, 0) == nullptr);
@@ -242,7 +257,8 @@ TEST(cuda_pinned_blocks) {
   {
     gpu::PinnedBlock a(100), b(100);
     CHECK(a.data() != b.data() && a.bytes() >= 100 && b.bytes() >= 100);
-    CHECK(reinterpret_cast<uintptr_t>(a.data()) % 256 == 0 && gpu::page_locked(a.data(), a.bytes()));
+    CHECK(reinterpret_cast<uintptr_t>(a.data()) % 256 == 0 &&
+          gpu::page_locked(a.data(), a.bytes()));
     std::memset(a.data(), 1, a.bytes());
     gpu::PinnedBlock c = std::move(a);
     CHECK(a.data() == nullptr && c.data() != nullptr);
@@ -251,7 +267,8 @@ TEST(cuda_pinned_blocks) {
     const Fault scope("cudaHostAlloc:2:0:99");
     gpu::PinnedBlock a(200), b(64 << 10);  // those of before
     CHECK(a.data() != b.data());
-    CHECK(error_of([] { gpu::PinnedBlock(size_t(300) << 20); }) == std::pair(2, std::string("cudaHostAlloc")));
+    CHECK(error_of([] { gpu::PinnedBlock(size_t(300) << 20); }) ==
+          std::pair(2, std::string("cudaHostAlloc")));
   }
   // What is beyond the limit of the pool is freed.
   void* freed;
@@ -264,7 +281,8 @@ TEST(cuda_pinned_blocks) {
 
 TEST(cuda_events) {
   const gpu::Stream first = gpu::create_stream(0), second = gpu::create_stream(0);
-  const gpu::Event from = gpu::create_event(0, true), to = gpu::create_event(0, true), order = gpu::create_event(0, false);
+  const gpu::Event from = gpu::create_event(0, true), to = gpu::create_event(0, true),
+                   order = gpu::create_event(0, false);
   Buffer a(0, 1 << 20);
   std::vector<unsigned char> data(1 << 20);
   const auto before = std::chrono::steady_clock::now();
@@ -277,20 +295,24 @@ TEST(cuda_events) {
   CHECK(data[0] == 19 && data[(1 << 20) - 1] == 19);
   gpu::synchronize_event(0, to);
   CHECK(gpu::ended(0, to) && gpu::ended(0, order));
-  const std::chrono::duration<double, std::milli> passed = std::chrono::steady_clock::now() - before;
+  const std::chrono::duration<double, std::milli> passed =
+      std::chrono::steady_clock::now() - before;
   const double between = gpu::milliseconds(0, from, to);
   CHECK(between > 0 && between <= passed.count(), "%g of %g ms", between, passed.count());
 
   // A stream that cannot go on before we let it: its event has not ended, and that is no error.
   std::atomic<bool> go{false};
-  gpu::notify(0, first, [&](int) { while (!go) std::this_thread::yield(); });
+  gpu::notify(0, first, [&](int) {
+    while (!go) std::this_thread::yield();
+  });
   gpu::record(0, order, first);
   CHECK(!gpu::ended(0, order));
   CHECK(cudaPeekAtLastError() == cudaSuccess);
   go = true;
   gpu::synchronize_event(0, order);
   CHECK(gpu::ended(0, order));
-  CHECK(error_of([&] { gpu::milliseconds(0, from, order); }).first == cudaErrorInvalidResourceHandle);
+  CHECK(error_of([&] { gpu::milliseconds(0, from, order); }).first ==
+        cudaErrorInvalidResourceHandle);
   for (const gpu::Event event : {from, to, order}) gpu::destroy_event(0, event);
   for (const gpu::Stream stream : {first, second}) gpu::destroy_stream(0, stream);
 }
@@ -305,7 +327,8 @@ TEST(cuda_notify) {
   CHECK(called == 0);
   {
     const Fault scope("cudaStreamAddCallback:400:0");
-    CHECK(error_of([&] { gpu::notify(1, stream, [held](int) {}); }) == std::pair(400, std::string("cudaStreamAddCallback")));
+    CHECK(error_of([&] { gpu::notify(1, stream, [held](int) {}); }) ==
+          std::pair(400, std::string("cudaStreamAddCallback")));
   }
   CHECK(held.use_count() == 1);
   gpu::destroy_stream(1, stream);

@@ -10,7 +10,8 @@ struct DeviceBytes {
   int device;
   size_t bytes;
   char* data;
-  DeviceBytes(int device, size_t bytes) : device(device), bytes(bytes), data(static_cast<char*>(gpu::allocate(device, bytes))) {}
+  DeviceBytes(int device, size_t bytes)
+      : device(device), bytes(bytes), data(static_cast<char*>(gpu::allocate(device, bytes))) {}
   ~DeviceBytes() { gpu::release(device, data); }
   DeviceBytes(const DeviceBytes&) = delete;
   DeviceBytes& operator=(const DeviceBytes&) = delete;
@@ -46,17 +47,20 @@ struct DeviceLogits {
   const std::vector<char>& host;
   OwnStream& stream;
   DeviceLogits(const Problem& p, const Where& where, OwnStream& stream)
-      : memory(where.device, size_t(where.logits_offset) * dtype_bytes(p.shape.dtype) + p.logits.size()),
+      : memory(where.device,
+               size_t(where.logits_offset) * dtype_bytes(p.shape.dtype) + p.logits.size()),
         offset(size_t(where.logits_offset) * dtype_bytes(p.shape.dtype)),
         host(p.logits),
         stream(stream) {
     gpu::fill(where.device, stream.stream, memory.data, 0xff, offset);
-    gpu::copy_to_device(where.device, stream.stream, memory.data + offset, host.data(), host.size());
+    gpu::copy_to_device(where.device, stream.stream, memory.data + offset, host.data(),
+                        host.size());
   }
   const void* data() const { return memory.data + offset; }
   void check_unchanged() const {
     std::vector<char> after(host.size());
-    gpu::copy_to_host(memory.device, stream.stream, after.data(), memory.data + offset, after.size());
+    gpu::copy_to_host(memory.device, stream.stream, after.data(), memory.data + offset,
+                      after.size());
     CHECK(after == host, "the logits were written to");
   }
 };
@@ -67,7 +71,8 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
   const size_t offset = size_t(where.gradient_offset) * dtype_bytes(p.shape.dtype);
   DeviceBytes gradient(where.device, prepared.memory.empty() ? 0 : offset + prepared.memory.size());
   if (run.mode != Mode::none) {
-    gpu::copy_to_device(where.device, stream.stream, gradient.data + offset, prepared.memory.data(), prepared.memory.size());
+    gpu::copy_to_device(where.device, stream.stream, gradient.data + offset, prepared.memory.data(),
+                        prepared.memory.size());
     prepared.job.gradient.data = gradient.data + offset + guard;
   }
   if (run.in_place) {
@@ -79,7 +84,9 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
     run_on_device(prepared.job, {where.device, stream.stream});
     logits.check_unchanged();
   }
-  if (run.mode != Mode::none) gpu::copy_to_host(where.device, stream.stream, prepared.memory.data(), gradient.data + offset, prepared.memory.size());
+  if (run.mode != Mode::none)
+    gpu::copy_to_host(where.device, stream.stream, prepared.memory.data(), gradient.data + offset,
+                      prepared.memory.size());
   return prepared.collect();
 }
 

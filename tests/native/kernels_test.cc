@@ -1,5 +1,6 @@
-// The row kernels of every instruction set that runs here, against long double and against each other.
-// DIRALIGN_EXHAUSTIVE=1 tries every float32 in the exponential's and the roundings' range (minutes).
+// The row kernels of every instruction set that runs here, against long double and against each
+// other. DIRALIGN_EXHAUSTIVE=1 tries every float32 in the exponential's and the roundings' range
+// (minutes).
 #include "cpu/kernels.h"
 #include <algorithm>
 #include <cmath>
@@ -14,7 +15,8 @@ using namespace diralign::cpu;
 
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity(), nan_value = std::numeric_limits<float>::quiet_NaN();
+constexpr float infinity = std::numeric_limits<float>::infinity(),
+                nan_value = std::numeric_limits<float>::quiet_NaN();
 constexpr Dtype dtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
 constexpr const char* dtype_names[] = {"float32", "float16", "bfloat16"};
 
@@ -26,10 +28,14 @@ std::vector<const KernelSet*> kernel_sets() {
     if (const KernelSet* set = find_kernel_set(isa)) sets.push_back(set);
   return sets;
 }
-/// Of the exponential, in units in the last place. Over every float32 in range: 1.3625, 1.0612 and 1.0710.
+/// Of the exponential, in units in the last place. Over every float32 in range: 1.3625, 1.0612
+/// and 1.0710.
 double exp_bound(const KernelSet& set) {
-  // Without FMA each step of the polynomial rounds twice; AVX-512 has a shorter polynomial and a rounded table.
-  return std::strcmp(set.isa, "baseline") == 0 ? 1.37 : std::strcmp(set.isa, "avx2") == 0 ? 1.07 : 1.08;
+  // Without FMA each step of the polynomial rounds twice; AVX-512 has a shorter polynomial and a
+  // rounded table.
+  return std::strcmp(set.isa, "baseline") == 0 ? 1.37
+         : std::strcmp(set.isa, "avx2") == 0   ? 1.07
+                                               : 1.08;
 }
 
 float from_bits(uint32_t bits) {
@@ -50,13 +56,15 @@ struct Format {
   uint16_t infinity_bits() const { return uint16_t(((1 << exponent_bits()) - 1) << fraction_bits); }
 
   double decode(uint16_t bits) const {
-    const int exponent = bits >> fraction_bits & ((1 << exponent_bits()) - 1), fraction = bits & ((1 << fraction_bits) - 1);
+    const int exponent = bits >> fraction_bits & ((1 << exponent_bits()) - 1),
+              fraction = bits & ((1 << fraction_bits) - 1);
     const double sign = bits >> 15 ? -1 : 1;
     if (exponent == (1 << exponent_bits()) - 1) return fraction ? NAN : sign * INFINITY;
     if (exponent == 0) return sign * std::ldexp(double(fraction), 1 - bias - fraction_bits);
     return sign * std::ldexp(1 + std::ldexp(double(fraction), -fraction_bits), exponent - bias);
   }
-  /// The nearest number, the one with an even last bit of two that are as near; by search, no bit trick in common with the kernels.
+  /// The nearest number, the one with an even last bit of two that are as near; by search, no bit
+  /// trick in common with the kernels.
   uint16_t encode(float x) const {
     const uint16_t sign = std::signbit(x) ? 0x8000 : 0, top = infinity_bits();
     const double magnitude = std::fabs(double(x));
@@ -67,7 +75,9 @@ struct Format {
       (decode(middle) <= magnitude ? low : high) = middle;
     }
     // Past the largest number, its neighbour stands where the next one would be.
-    const double above = high == top ? std::ldexp(1.0, (1 << exponent_bits()) - 1 - bias) : decode(high), below = decode(low);
+    const double above = high == top ? std::ldexp(1.0, (1 << exponent_bits()) - 1 - bias)
+                                     : decode(high),
+                 below = decode(low);
     const double to_low = magnitude - below, to_high = above - magnitude;
     const bool up = to_high < to_low || (to_high == to_low && high % 2 == 0);
     return uint16_t(sign | (up ? high : low));
@@ -77,8 +87,8 @@ struct Format {
 constexpr Format float16 = {10, 15}, bfloat16 = {7, 127};
 const Format& format(Dtype d) { return d == Dtype::float16 ? float16 : bfloat16; }
 
-/// A row of logits of one dtype and its exact values. Allocated to the element, so that AddressSanitizer sees an access past it;
-/// `offset` elements come before it.
+/// A row of logits of one dtype and its exact values. Allocated to the element, so that
+/// AddressSanitizer sees an access past it; `offset` elements come before it.
 struct Row {
   Dtype dtype;
   std::unique_ptr<char[]> memory;
@@ -86,13 +96,16 @@ struct Row {
   std::vector<double> values;
 
   Row(Dtype d, const std::vector<float>& logits, int64_t offset = 0)
-      : dtype(d), memory(new char[(logits.size() + size_t(offset)) * dtype_bytes(d)]), data(memory.get() + size_t(offset) * dtype_bytes(d)) {
+      : dtype(d),
+        memory(new char[(logits.size() + size_t(offset)) * dtype_bytes(d)]),
+        data(memory.get() + size_t(offset) * dtype_bytes(d)) {
     for (size_t i = 0; i < logits.size(); i++) {
       if (d == Dtype::float32) {
         std::memcpy(data + 4 * i, &logits[i], 4);
         values.push_back(double(logits[i]));
       } else {
-        const uint16_t bits = std::isnan(logits[i]) ? uint16_t(format(d).infinity_bits() | 1) : format(d).encode(logits[i]);
+        const uint16_t bits = std::isnan(logits[i]) ? uint16_t(format(d).infinity_bits() | 1)
+                                                    : format(d).encode(logits[i]);
         std::memcpy(data + 2 * i, &bits, 2);
         values.push_back(format(d).decode(bits));
       }
@@ -108,16 +121,21 @@ std::vector<float> normal_logits(int64_t n, double spread, uint64_t seed) {
 }
 
 bool same_sums(const RowSums& a, const RowSums& b) {
-  auto same = [](auto x, auto y) { return check::same_bits(x, y) || (std::isnan(x) && std::isnan(y)); };
-  return same(a.target, b.target) && same(float(a.reference), float(b.reference)) && same(a.max, b.max) && same(a.sum, b.sum) && same(a.moment, b.moment);
+  auto same = [](auto x, auto y) {
+    return check::same_bits(x, y) || (std::isnan(x) && std::isnan(y));
+  };
+  return same(a.target, b.target) && same(float(a.reference), float(b.reference)) &&
+         same(a.max, b.max) && same(a.sum, b.sum) && same(a.moment, b.moment);
 }
 
-/// Relative error of a block's float32 sums: 16 additions in each lane, the exponential, and the rounding of the differences.
+/// Relative error of a block's float32 sums: 16 additions in each lane, the exponential, and the
+/// rounding of the differences.
 constexpr double sum_bound = 6e-7;
 
-/// Holds the sums against their definition; `weights` are exp(value - shift) in long double. Returns the relative error.
-double check_sums(const RowSums& s, const std::vector<double>& values, int64_t vocab, int64_t label, const std::vector<long double>& weights,
-                  long double shift, const char* what) {
+/// Holds the sums against their definition; `weights` are exp(value - shift) in long double.
+/// Returns the relative error.
+double check_sums(const RowSums& s, const std::vector<double>& values, int64_t vocab, int64_t label,
+                  const std::vector<long double>& weights, long double shift, const char* what) {
   long double sum = 0;
   double max = -std::numeric_limits<float>::max();
   for (int64_t i = 0; i < vocab; i++) {
@@ -125,16 +143,20 @@ double check_sums(const RowSums& s, const std::vector<double>& values, int64_t v
     sum += weights[size_t(i)];
     max = std::max(max, values[size_t(i)]);
   }
-  CHECK(double(s.target) == values[size_t(label)], "%s: V %lld label %lld", what, (long long)vocab, (long long)label);
-  CHECK(double(s.max) == max, "%s: V %lld label %lld: max %g, not %g", what, (long long)vocab, (long long)label, double(s.max), max);
-  CHECK(std::isfinite(s.reference) && s.reference <= s.max && s.max - s.reference <= 4, "%s: reference %g, max %g", what, double(s.reference), double(s.max));
+  CHECK(double(s.target) == values[size_t(label)], "%s: V %lld label %lld", what, (long long)vocab,
+        (long long)label);
+  CHECK(double(s.max) == max, "%s: V %lld label %lld: max %g, not %g", what, (long long)vocab,
+        (long long)label, double(s.max), max);
+  CHECK(std::isfinite(s.reference) && s.reference <= s.max && s.max - s.reference <= 4,
+        "%s: reference %g, max %g", what, double(s.reference), double(s.max));
   const long double value = (long double)s.sum * expl((long double)s.reference - shift);
   if (sum == 0) {
     CHECK(s.sum == 0, "%s: V %lld label %lld", what, (long long)vocab, (long long)label);
     return 0;
   }
   const double error = double(fabsl(value - sum) / sum);
-  CHECK(error <= sum_bound, "%s: V %lld label %lld: off by %.3g", what, (long long)vocab, (long long)label, error);
+  CHECK(error <= sum_bound, "%s: V %lld label %lld: off by %.3g", what, (long long)vocab,
+        (long long)label, error);
   return error;
 }
 
@@ -143,12 +165,15 @@ std::vector<long double> exponentials(const std::vector<double>& values, long do
   for (double x : values) e.push_back(expl(x - shift));
   return e;
 }
-double largest(const std::vector<double>& values) { return *std::max_element(values.begin(), values.end()); }
+double largest(const std::vector<double>& values) {
+  return *std::max_element(values.begin(), values.end());
+}
 
 /// First, last, and around the edges of blocks and vectors.
 std::vector<int64_t> interesting_labels(int64_t vocab) {
   std::vector<int64_t> all;
-  for (int64_t y : {int64_t{0}, vocab / 3, int64_t{511}, int64_t{512}, int64_t{1023}, int64_t{1024}, (vocab - 1) / 512 * 512 - 1, (vocab - 1) / 512 * 512, vocab - 1})
+  for (int64_t y : {int64_t{0}, vocab / 3, int64_t{511}, int64_t{512}, int64_t{1023}, int64_t{1024},
+                    (vocab - 1) / 512 * 512 - 1, (vocab - 1) / 512 * 512, vocab - 1})
     if (y >= 0 && y < vocab && std::find(all.begin(), all.end(), y) == all.end()) all.push_back(y);
   return all;
 }
@@ -159,10 +184,14 @@ struct Guarded {
   static constexpr size_t guard = 128;
   std::vector<unsigned char> bytes;
   size_t offset, size;
-  Guarded(size_t n, size_t offset_elements) : bytes((n + offset_elements) * sizeof(T) + 2 * guard + 64, 0xa5), offset(offset_elements * sizeof(T)), size(n * sizeof(T)) {}
+  Guarded(size_t n, size_t offset_elements)
+      : bytes((n + offset_elements) * sizeof(T) + 2 * guard + 64, 0xa5),
+        offset(offset_elements * sizeof(T)),
+        size(n * sizeof(T)) {}
   /// `offset` past a multiple of 64 bytes.
   unsigned char* start() {
-    const uintptr_t base = (reinterpret_cast<uintptr_t>(bytes.data()) + guard + 63) & ~uintptr_t{63};
+    const uintptr_t base =
+        (reinterpret_cast<uintptr_t>(bytes.data()) + guard + 63) & ~uintptr_t{63};
     return reinterpret_cast<unsigned char*>(base) + offset;
   }
   T* data() { return reinterpret_cast<T*>(start()); }
@@ -205,7 +234,8 @@ TEST(kernels_exp) {
           continue;
         }
         const double error = std::fabs(double(y[i]) - truth[i]) / ulp[i];
-        if (!(error <= worst[k])) worst[k] = std::isnan(error) ? INFINITY : error, at[k] = double(x[i]);
+        if (!(error <= worst[k]))
+          worst[k] = std::isnan(error) ? INFINITY : error, at[k] = double(x[i]);
       }
     }
     x.clear();
@@ -218,7 +248,8 @@ TEST(kernels_exp) {
     add(uint32_t(bits));
     add(uint32_t(bits) | 0x80000000);
   }
-  // Where the reduction of the range takes its next step, of ln 2 or a sixteenth of it, every float; and around the ends.
+  // Where the reduction of the range takes its next step, of ln 2 or a sixteenth of it, every
+  // float; and around the ends.
   for (int n = -125 * 32; n <= 126 * 32; n++) {
     if (n == 0) continue;
     const uint32_t step_here = to_bits(float(n * 0.69314718055994531 / 32));
@@ -232,7 +263,8 @@ TEST(kernels_exp) {
   for (size_t k = 0; k < sets.size(); k++) {
     const double bound = exp_bound(*sets[k]);
     CHECK(worst[k] <= bound, "%s: off by %.4f ulp at %.9g", sets[k]->isa, worst[k], at[k]);
-    std::printf("       exp, %s: %.4f ulp at %.9g, bound %.2f\n", sets[k]->isa, worst[k], at[k], bound);
+    std::printf("       exp, %s: %.4f ulp at %.9g, bound %.2f\n", sets[k]->isa, worst[k], at[k],
+                bound);
   }
 }
 
@@ -246,21 +278,30 @@ TEST(kernels_exp_specials) {
     CHECK(exp(0.f) == 1);
     CHECK(exp(-0.f) == 1);
     CHECK(to_bits(exp(-infinity)) == 0, "%s: %g", set->isa, double(exp(-infinity)));
-    for (float x : {-86.7f, -87.4f, -103.f, -150.f, -1e4f, -65504.f, -1e30f, -std::numeric_limits<float>::max()})
+    for (float x : {-86.7f, -87.4f, -103.f, -150.f, -1e4f, -65504.f, -1e30f,
+                    -std::numeric_limits<float>::max()})
       CHECK(to_bits(exp(x)) == 0, "%s: exp(%g) = %g", set->isa, double(x), double(exp(x)));
     // Past the promised range a sum must still come out as not finite.
     CHECK(!std::isfinite(exp(infinity)), "%s: %g", set->isa, double(exp(infinity)));
     const uint32_t step = exhaustive() ? 1 : 1009;
-    for (uint32_t payload = 1; payload < 0x800000; payload += payload == 1 ? 1 : payload + step < 0x800000 || payload == 0x7fffff ? step : 0x7fffff - payload) {
+    for (uint32_t payload = 1; payload < 0x800000;
+         payload += payload == 1                                       ? 1
+                    : payload + step < 0x800000 || payload == 0x7fffff ? step
+                                                                       : 0x7fffff - payload) {
       CHECK(std::isnan(exp(from_bits(0x7f800000 | payload))), "%s: payload %x", set->isa, payload);
-      CHECK(std::isnan(exp(from_bits(0xff800000 | payload))), "%s: payload %x, negative", set->isa, payload);
+      CHECK(std::isnan(exp(from_bits(0xff800000 | payload))), "%s: payload %x, negative", set->isa,
+            payload);
     }
     // The rest of a vector and its neighbours do not mix.
     std::vector<float> x, y(37, -1);
-    for (int i = 0; i < 37; i++) x.push_back(i % 3 == 0 ? nan_value : i % 3 == 1 ? -infinity : float(-i));
+    for (int i = 0; i < 37; i++)
+      x.push_back(i % 3 == 0 ? nan_value : i % 3 == 1 ? -infinity : float(-i));
     set->rows[0].exp(x.data(), y.data(), 36);
     for (int i = 0; i < 36; i++)
-      CHECK(i % 3 == 0 ? std::isnan(y[size_t(i)]) : i % 3 == 1 ? y[size_t(i)] == 0 : std::fabs(y[size_t(i)] - std::exp(float(-i))) <= 2e-7f * std::exp(float(-i)));
+      CHECK(i % 3 == 0 ? std::isnan(y[size_t(i)])
+            : i % 3 == 1
+                ? y[size_t(i)] == 0
+                : std::fabs(y[size_t(i)] - std::exp(float(-i))) <= 2e-7f * std::exp(float(-i)));
     CHECK(y[36] == -1);
   }
 }
@@ -276,7 +317,8 @@ TEST(kernels_load_16_bit) {
         if (std::isnan(truth)) {
           CHECK(std::isnan(loaded), "%s %s %04x", set->isa, dtype_names[int(d)], bits);
         } else {
-          CHECK(check::same_bits(double(loaded), truth), "%s %s %04x: %g, not %g", set->isa, dtype_names[int(d)], bits, double(loaded), truth);
+          CHECK(check::same_bits(double(loaded), truth), "%s %s %04x: %g, not %g", set->isa,
+                dtype_names[int(d)], bits, double(loaded), truth);
         }
       }
     }
@@ -297,11 +339,15 @@ TEST(kernels_round_to_16_bit) {
     for (uint32_t bits = 0; bits < f->infinity_bits(); bits += 1) {
       // Every number and every tie, the one between the largest and what would follow included.
       const double low = f->decode(uint16_t(bits));
-      const double high = bits + 1 == f->infinity_bits() ? std::ldexp(1.0, (1 << f->exponent_bits()) - 1 - f->bias) : f->decode(uint16_t(bits + 1));
+      const double high = bits + 1 == f->infinity_bits()
+                              ? std::ldexp(1.0, (1 << f->exponent_bits()) - 1 - f->bias)
+                              : f->decode(uint16_t(bits + 1));
       add(low);
       add((low + high) / 2);
     }
-  for (double x : {65503.0, 65504.0, 65519.996, 65520.0, 65536.0, 1e5, 1e38, 3.38e38, 3.4028234e38, 0x1p-24, 0x1p-25, 0x1.8p-25, 0x1p-26, 0x1p-126, 0x1p-149, 0x1p-133, 0x1p-134}) add(x);
+  for (double x : {65503.0, 65504.0, 65519.996, 65520.0, 65536.0, 1e5, 1e38, 3.38e38, 3.4028234e38,
+                   0x1p-24, 0x1p-25, 0x1.8p-25, 0x1p-26, 0x1p-126, 0x1p-149, 0x1p-133, 0x1p-134})
+    add(x);
   inputs.insert(inputs.end(), {infinity, -infinity, 0.f, -0.f});
   const uint32_t step = exhaustive() ? 1 : check::sanitized ? 100003 : 4001;
   const size_t chunk = size_t{1} << 16;
@@ -314,7 +360,8 @@ TEST(kernels_round_to_16_bit) {
       for (const KernelSet* set : kernel_sets()) {
         set->rows[int(d)].round(x.data(), rounded.data(), int64_t(x.size()));
         for (size_t i = 0; i < x.size(); i++)
-          CHECK(rounded[i] == truth[i], "%s %s: %.9g (%08x) to %04x, not %04x", set->isa, dtype_names[int(d)], double(x[i]), to_bits(x[i]), rounded[i], truth[i]);
+          CHECK(rounded[i] == truth[i], "%s %s: %.9g (%08x) to %04x, not %04x", set->isa,
+                dtype_names[int(d)], double(x[i]), to_bits(x[i]), rounded[i], truth[i]);
       }
     }
   };
@@ -334,7 +381,8 @@ TEST(kernels_round_to_16_bit) {
           uint16_t y = 0, stored = 0;
           set->rows[int(d)].round(&x, &y, 1);
           set->rows[int(d)].store(&stored, 0, x);
-          CHECK(format(d).is_nan(y) && format(d).is_nan(stored), "%s %s: NaN %08x to %04x", set->isa, dtype_names[int(d)], to_bits(x), y);
+          CHECK(format(d).is_nan(y) && format(d).is_nan(stored), "%s %s: NaN %08x to %04x",
+                set->isa, dtype_names[int(d)], to_bits(x), y);
         }
 }
 
@@ -347,7 +395,8 @@ TEST(kernels_load_and_store_one_element) {
       set->rows[int(d)].store(row.data, 0, 1.5f);
       for (int64_t i = 0; i < 40; i++) {
         const double expected = i == 39 ? -0.375 : i == 0 ? 1.5 : before[size_t(i)];
-        CHECK(double(set->rows[int(d)].load(row.data, i)) == expected, "%s %s at %lld", set->isa, dtype_names[int(d)], (long long)i);
+        CHECK(double(set->rows[int(d)].load(row.data, i)) == expected, "%s %s at %lld", set->isa,
+              dtype_names[int(d)], (long long)i);
       }
     }
   }
@@ -361,17 +410,20 @@ TEST(kernels_reduce_every_length) {
     for (size_t i = 0; i < logits.size(); i++) logits[i] += float(6 * std::sin(double(i) / 90));
     const Row whole(d, logits);
     const std::vector<long double> weights = exponentials(whole.values, largest(whole.values));
-    for (int64_t vocab = 1; vocab <= 1100; vocab += check::sanitized && vocab > 70 && vocab % 512 > 40 ? 7 : 1) {
+    for (int64_t vocab = 1; vocab <= 1100;
+         vocab += check::sanitized && vocab > 70 && vocab % 512 > 40 ? 7 : 1) {
       const Row row(d, {logits.begin(), logits.begin() + vocab});
       for (int64_t label : interesting_labels(vocab)) {
         for (const KernelSet* set : kernel_sets()) {
           const RowKernels& kernels = set->rows[int(d)];
           const RowSums sums = kernels.reduce(row.data, vocab, label);
           CHECK(sums.moment == 0);
-          worst = std::max(worst, check_sums(sums, whole.values, vocab, label, weights, largest(whole.values), set->isa));
+          worst = std::max(worst, check_sums(sums, whole.values, vocab, label, weights,
+                                             largest(whole.values), set->isa));
           RowSums with_moment = kernels.reduce_with_moment(row.data, vocab, label);
           with_moment.moment = 0;
-          CHECK(same_sums(sums, with_moment), "%s %s: V %lld label %lld", set->isa, dtype_names[int(d)], (long long)vocab, (long long)label);
+          CHECK(same_sums(sums, with_moment), "%s %s: V %lld label %lld", set->isa,
+                dtype_names[int(d)], (long long)vocab, (long long)label);
         }
       }
     }
@@ -390,7 +442,8 @@ TEST(kernels_reduce_large_rows) {
         const std::vector<long double> weights = exponentials(row.values, shift);
         for (int64_t label : {int64_t{0}, vocab / 2, vocab - 1})
           for (const KernelSet* set : kernel_sets())
-            worst = std::max(worst, check_sums(set->rows[int(d)].reduce(row.data, vocab, label), row.values, vocab, label, weights, shift, set->isa));
+            worst = std::max(worst, check_sums(set->rows[int(d)].reduce(row.data, vocab, label),
+                                               row.values, vocab, label, weights, shift, set->isa));
       }
     }
   }
@@ -404,7 +457,8 @@ TEST(kernels_reduce_moving_maxima) {
   };
   const Shape shapes[] = {
       {"rising", [](int64_t i) { return 0.05 * double(i); }},
-      {"rising by less than the slack in each block", [](int64_t i) { return 3.9 * double(i / 512); }},
+      {"rising by less than the slack in each block",
+       [](int64_t i) { return 3.9 * double(i / 512); }},
       {"rising by the slack exactly", [](int64_t i) { return 4.0 * double(i / 512); }},
       {"rising by hundreds", [](int64_t i) { return 300.0 * double(i / 512) + double(i % 7); }},
       {"falling", [](int64_t i) { return -0.05 * double(i); }},
@@ -432,7 +486,9 @@ TEST(kernels_reduce_moving_maxima) {
           for (int64_t i = 0; i < 2501; i++)
             if (i != label) shift = std::max(shift, row.values[size_t(i)]);
           const std::vector<long double> weights = exponentials(row.values, shift);
-          for (const KernelSet* set : kernel_sets()) check_sums(set->rows[int(d)].reduce(row.data, 2501, label), row.values, 2501, label, weights, shift, shape.name);
+          for (const KernelSet* set : kernel_sets())
+            check_sums(set->rows[int(d)].reduce(row.data, 2501, label), row.values, 2501, label,
+                       weights, shift, shape.name);
         }
       }
     }
@@ -446,8 +502,10 @@ TEST(kernels_reduce_unaligned) {
       for (const KernelSet* set : kernel_sets()) {
         const RowSums aligned = set->rows[int(d)].reduce(Row(d, logits).data, vocab, vocab / 2);
         for (int64_t offset = 1; offset < 33; offset++)
-          CHECK(same_sums(aligned, set->rows[int(d)].reduce(Row(d, logits, offset).data, vocab, vocab / 2)), "%s %s: V %lld offset %lld", set->isa,
-                dtype_names[int(d)], (long long)vocab, (long long)offset);
+          CHECK(same_sums(aligned,
+                          set->rows[int(d)].reduce(Row(d, logits, offset).data, vocab, vocab / 2)),
+                "%s %s: V %lld offset %lld", set->isa, dtype_names[int(d)], (long long)vocab,
+                (long long)offset);
       }
     }
   }
@@ -466,21 +524,28 @@ TEST(kernels_reduce_not_finite) {
             const Row row(d, logits);
             // In place of another class it spoils the row ...
             if (label != place) {
-              CHECK(std::isnan(kernels.reduce(row.data, vocab, label).sum), "%s %s: V %lld, %g at %lld", set->isa, dtype_names[int(d)], (long long)vocab, double(bad), (long long)place);
+              CHECK(std::isnan(kernels.reduce(row.data, vocab, label).sum),
+                    "%s %s: V %lld, %g at %lld", set->isa, dtype_names[int(d)], (long long)vocab,
+                    double(bad), (long long)place);
               CHECK(std::isnan(row_statistics(kernels.reduce(row.data, vocab, label)).logp));
             }
             // ... and as the label's own entry too, though the others' sum is sound.
             const RowSums own = kernels.reduce(row.data, vocab, place);
             CHECK(std::isfinite(own.sum));
-            CHECK(std::isnan(row_statistics(own).logp), "%s %s: V %lld, label %g", set->isa, dtype_names[int(d)], (long long)vocab, double(bad));
+            CHECK(std::isnan(row_statistics(own).logp), "%s %s: V %lld, label %g", set->isa,
+                  dtype_names[int(d)], (long long)vocab, double(bad));
           }
-          // Nothing but -inf has no distribution; a -inf label has probability 0; a label alone has 1.
+          // Nothing but -inf has no distribution; a -inf label has probability 0; a label alone
+          // has 1.
           std::vector<float> none(size_t(vocab), -infinity);
           CHECK(std::isnan(row_statistics(kernels.reduce(Row(d, none).data, vocab, place)).logp));
           none[size_t(place)] = -3;
-          const RowStatistics certain = row_statistics(kernels.reduce(Row(d, none).data, vocab, place));
+          const RowStatistics certain =
+              row_statistics(kernels.reduce(Row(d, none).data, vocab, place));
           CHECK(certain.logp == 0 && certain.max == -3 && certain.normalizer == 1);
-          if (label != place) CHECK(row_statistics(kernels.reduce(Row(d, none).data, vocab, label)).logp == -INFINITY);
+          if (label != place)
+            CHECK(row_statistics(kernels.reduce(Row(d, none).data, vocab, label)).logp ==
+                  -INFINITY);
         }
       }
     }
@@ -497,16 +562,20 @@ TEST(kernels_log_probability) {
       long double others = 0;
       for (int64_t i = 0; i < 1000; i++)
         if (i != 700) others += expl(row.values[size_t(i)]);
-      const long double truth = -(own > 0 ? log1pl(others * expl(-(long double)own)) : logl(others + expl(own)) - own);
+      const long double truth =
+          -(own > 0 ? log1pl(others * expl(-(long double)own)) : logl(others + expl(own)) - own);
       const double logp = row_statistics(set->rows[0].reduce(row.data, 1000, 700)).logp;
-      CHECK(std::fabs(logp - double(truth)) <= 6e-7 * std::min(1.0, std::fabs(double(truth))) + 1e-15 * std::fabs(double(truth)), "%s: label %g: %.17g, not %.17Lg", set->isa, double(own), logp, truth);
+      CHECK(std::fabs(logp - double(truth)) <=
+                6e-7 * std::min(1.0, std::fabs(double(truth))) + 1e-15 * std::fabs(double(truth)),
+            "%s: label %g: %.17g, not %.17Lg", set->isa, double(own), logp, truth);
     }
   }
 }
 
 TEST(kernels_negative_softmax_in_place) {
   std::vector<int64_t> lengths = {8191, 32001};
-  for (int64_t v = 1; v <= 1100; v += v > 70 && v % 512 > 34 && v % 512 < 480 ? 29 : 1) lengths.push_back(v);
+  for (int64_t v = 1; v <= 1100; v += v > 70 && v % 512 > 34 && v % 512 < 480 ? 29 : 1)
+    lengths.push_back(v);
   for (const KernelSet* set : kernel_sets()) {
     const RowKernels& kernels = set->rows[0];
     for (int64_t vocab : lengths) {
@@ -520,15 +589,21 @@ TEST(kernels_negative_softmax_in_place) {
           Guarded<float> references(size_t((vocab - 1) / block_elements + 1), 0);
           std::memcpy(row.data(), logits.data(), logits.size() * sizeof(float));
           const RowSums expected = kernels.reduce(row.data(), vocab, label);
-          const RowSums sums = kernels.negative_softmax_in_place(row.data(), vocab, label, references.data());
-          CHECK(same_sums(sums, expected), "%s: V %lld label %lld", set->isa, (long long)vocab, (long long)label);
-          CHECK(row.intact() && references.intact(), "%s: V %lld label %lld: wrote past the row", set->isa, (long long)vocab, (long long)label);
+          const RowSums sums =
+              kernels.negative_softmax_in_place(row.data(), vocab, label, references.data());
+          CHECK(same_sums(sums, expected), "%s: V %lld label %lld", set->isa, (long long)vocab,
+                (long long)label);
+          CHECK(row.intact() && references.intact(), "%s: V %lld label %lld: wrote past the row",
+                set->isa, (long long)vocab, (long long)label);
           const RowStatistics s = row_statistics(sums);
           const long double logsum = s.max + logl(s.normalizer);
           for (int64_t i = 0; i < vocab; i++) {
             if (i == label) continue;
-            const double truth = double(-expl(logits[size_t(i)] - logsum)), value = double(row.data()[i]);
-            CHECK(std::fabs(value - truth) <= 5e-6 * std::fabs(truth) + 1e-37, "%s: V %lld label %lld at %lld: %g, not %g", set->isa, (long long)vocab, (long long)label, (long long)i, value, truth);
+            const double truth = double(-expl(logits[size_t(i)] - logsum)),
+                         value = double(row.data()[i]);
+            CHECK(std::fabs(value - truth) <= 5e-6 * std::fabs(truth) + 1e-37,
+                  "%s: V %lld label %lld at %lld: %g, not %g", set->isa, (long long)vocab,
+                  (long long)label, (long long)i, value, truth);
           }
         }
       }
@@ -538,13 +613,17 @@ TEST(kernels_negative_softmax_in_place) {
     for (float bad : {nan_value, infinity, -infinity}) {
       for (int64_t place : {0, 600, 1299}) {
         for (bool everywhere : {false, true}) {
-          std::vector<float> logits = everywhere ? std::vector<float>(1300, bad) : normal_logits(1300, 3, 12);
+          std::vector<float> logits =
+              everywhere ? std::vector<float>(1300, bad) : normal_logits(1300, 3, 12);
           logits[size_t(place)] = bad;
           for (int64_t label : {int64_t{0}, int64_t{600}, int64_t{1299}}) {
             Guarded<float> row(1300, 1), references(3, 0);
             std::memcpy(row.data(), logits.data(), logits.size() * sizeof(float));
             const RowSums expected = kernels.reduce(row.data(), 1300, label);
-            CHECK(same_sums(expected, kernels.negative_softmax_in_place(row.data(), 1300, label, references.data())), "%s: %g at %lld, label %lld", set->isa, double(bad), (long long)place, (long long)label);
+            CHECK(same_sums(expected, kernels.negative_softmax_in_place(row.data(), 1300, label,
+                                                                        references.data())),
+                  "%s: %g at %lld, label %lld", set->isa, double(bad), (long long)place,
+                  (long long)label);
             CHECK(row.intact() && references.intact());
           }
         }
@@ -564,16 +643,20 @@ void check_scaled_exp(Dtype d) {
     const RowKernels& kernels = set->rows[int(d)];
     for (int64_t vocab : {1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 47, 64, 65, 100, 129, 511, 1003}) {
       std::vector<float> logits = normal_logits(vocab, 4, 13);
-      for (size_t i = 0; i < logits.size(); i += 5) logits[i] = i % 2 ? -infinity : float(-int64_t(i));
+      for (size_t i = 0; i < logits.size(); i += 5)
+        logits[i] = i % 2 ? -infinity : float(-int64_t(i));
       std::vector<T> first(static_cast<size_t>(vocab));
       {
         const Row row(d, logits);
         kernels.scaled_exp(row.data, first.data(), vocab, shift, factor, false);
         for (int64_t i = 0; i < vocab; i++) {
-          const double truth = double(factor * expl(row.values[size_t(i)] - shift)), value = double(kernels.load(first.data(), i));
+          const double truth = double(factor * expl(row.values[size_t(i)] - shift)),
+                       value = double(kernels.load(first.data(), i));
           // Once rounded: half a unit of the dtype, on top of float32's own error.
-          CHECK(std::fabs(value - truth) <= (unit + 4e-6) * std::fabs(truth) + 0.51 * smallest + (d == Dtype::float16 ? 0 : 1e-37), "%s %s: V %lld at %lld: %g, not %g",
-                set->isa, dtype_names[int(d)], (long long)vocab, (long long)i, value, truth);
+          CHECK(std::fabs(value - truth) <= (unit + 4e-6) * std::fabs(truth) + 0.51 * smallest +
+                                                (d == Dtype::float16 ? 0 : 1e-37),
+                "%s %s: V %lld at %lld: %g, not %g", set->isa, dtype_names[int(d)],
+                (long long)vocab, (long long)i, value, truth);
         }
       }
       for (size_t offset = 0; offset < 64 / sizeof(T); offset++) {
@@ -581,13 +664,19 @@ void check_scaled_exp(Dtype d) {
         for (bool stream : {false, true}) {
           Guarded<T> out(size_t(vocab), offset);
           kernels.scaled_exp(row.data, out.data(), vocab, shift, factor, stream);
-          CHECK(std::memcmp(out.data(), first.data(), first.size() * sizeof(T)) == 0, "%s %s: V %lld offset %zu stream %d", set->isa, dtype_names[int(d)], (long long)vocab, offset, int(stream));
-          CHECK(out.intact(), "%s %s: V %lld offset %zu stream %d: wrote past the row", set->isa, dtype_names[int(d)], (long long)vocab, offset, int(stream));
+          CHECK(std::memcmp(out.data(), first.data(), first.size() * sizeof(T)) == 0,
+                "%s %s: V %lld offset %zu stream %d", set->isa, dtype_names[int(d)],
+                (long long)vocab, offset, int(stream));
+          CHECK(out.intact(), "%s %s: V %lld offset %zu stream %d: wrote past the row", set->isa,
+                dtype_names[int(d)], (long long)vocab, offset, int(stream));
         }
         Guarded<T> in_place(size_t(vocab), offset);
         std::memcpy(in_place.data(), row.data, size_t(vocab) * sizeof(T));
         kernels.scaled_exp(in_place.data(), in_place.data(), vocab, shift, factor, false);
-        CHECK(std::memcmp(in_place.data(), first.data(), first.size() * sizeof(T)) == 0 && in_place.intact(), "%s %s: V %lld offset %zu in place", set->isa, dtype_names[int(d)], (long long)vocab, offset);
+        CHECK(std::memcmp(in_place.data(), first.data(), first.size() * sizeof(T)) == 0 &&
+                  in_place.intact(),
+              "%s %s: V %lld offset %zu in place", set->isa, dtype_names[int(d)], (long long)vocab,
+              offset);
       }
     }
   }
@@ -623,9 +712,12 @@ TEST(kernels_entropy) {
               const double truth = double(logl(sum) - moment / sum);
               const RowSums sums = set->rows[int(d)].reduce_with_moment(row.data, vocab, label);
               const RowStatistics s = row_statistics(sums);
-              const double value = entropy(s, sums), error = std::fabs(value - truth) / std::max(1.0, truth);
-              CHECK(error <= 2e-6, "%s %s: V %lld spread %g label %lld: %.17g, not %.17g", set->isa, dtype_names[int(d)], (long long)vocab, spread, (long long)label, value, truth);
-              CHECK(std::fabs(logsumexp(s) - double(max + logl(sum))) <= 1e-6, "%s %s: V %lld", set->isa, dtype_names[int(d)], (long long)vocab);
+              const double value = entropy(s, sums),
+                           error = std::fabs(value - truth) / std::max(1.0, truth);
+              CHECK(error <= 2e-6, "%s %s: V %lld spread %g label %lld: %.17g, not %.17g", set->isa,
+                    dtype_names[int(d)], (long long)vocab, spread, (long long)label, value, truth);
+              CHECK(std::fabs(logsumexp(s) - double(max + logl(sum))) <= 1e-6, "%s %s: V %lld",
+                    set->isa, dtype_names[int(d)], (long long)vocab);
               worst = std::max(worst, error);
             }
           }
@@ -656,7 +748,8 @@ TEST(kernels_dispatch) {
   for (const KernelSet* set : kernel_sets()) CHECK(find_kernel_set(set->isa) == set);
   const char* wanted = std::getenv("DIRALIGN_ISA");
   // That of AVX-512, but for the products: tests/native/products_test.cc.
-  const KernelSet* best = find_kernel_set("avx512_bf16") ? find_kernel_set("avx512_bf16") : kernel_sets().back();
+  const KernelSet* best =
+      find_kernel_set("avx512_bf16") ? find_kernel_set("avx512_bf16") : kernel_sets().back();
   const KernelSet* expected = wanted && find_kernel_set(wanted) ? find_kernel_set(wanted) : best;
   CHECK(&kernel_set() == expected);
   std::printf("       instruction sets here:");

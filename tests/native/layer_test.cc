@@ -1,4 +1,5 @@
-// Jobs with an output layer on the CPU: every way of getting from the logits of a chunk to the gradients, against long double.
+// Jobs with an output layer on the CPU: every way of getting from the logits of a chunk to the
+// gradients, against long double.
 #include <functional>
 #include "cpu/compute.h"
 #include "layer_plan.h"
@@ -19,16 +20,25 @@ LayerResult compute(const LayerProblem& l, const LayerRun& run, int threads = 1)
 
 const cpu::ProductKernels& products(Dtype d) { return cpu::kernel_set().products[int(d)]; }
 
-void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth, const LayerRun& run, const LayerResult& result) {
-  problems::check_layer(what, l, truth, run, result, products(l.layer.dtype).gradient == Dtype::bfloat16 ? 0x1p-8 : 2e-5);
+void check_layer(const std::string& what, const LayerProblem& l, const Truth& truth,
+                 const LayerRun& run, const LayerResult& result) {
+  problems::check_layer(what, l, truth, run, result,
+                        products(l.layer.dtype).gradient == Dtype::bfloat16 ? 0x1p-8 : 2e-5);
 }
 
 /// The workspace that a row of a chunk takes, where gradients are wanted, and that of one thread.
-size_t row_bytes(const LayerProblem& l) { return size_t(l.p.shape.vocab + l.layer.hidden) * sizeof(float); }
-size_t workspace(const LayerProblem& l, int64_t rows) { return products(l.layer.dtype).scratch_bytes + (size_t(rows) * row_bytes(l) + 63) / 64 * 64; }
+size_t row_bytes(const LayerProblem& l) {
+  return size_t(l.p.shape.vocab + l.layer.hidden) * sizeof(float);
+}
+size_t workspace(const LayerProblem& l, int64_t rows) {
+  return products(l.layer.dtype).scratch_bytes + (size_t(rows) * row_bytes(l) + 63) / 64 * 64;
+}
 
 LayerBackend backend() {
-  return {{[](const LayerProblem& l, const LayerRun& run) { return compute(l, run); }}, check_layer, workspace, 90};
+  return {{[](const LayerProblem& l, const LayerRun& run) { return compute(l, run); }},
+          check_layer,
+          workspace,
+          90};
 }
 
 size_t needed_for(const LayerProblem& l) {
@@ -45,8 +55,10 @@ TEST(layer_types) {
     for (bool bias : {false, true}) {
       for (int64_t size : {1, 7, 24, 64, 515}) {
         k++;
-        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + 17 * k), {d, size, bias});
-        const std::string what = check::text("%s hidden %d bias %d", dtype_names[int(d)], int(size), int(bias));
+        const LayerProblem l(with_likelihood("dpo", 0.3), shape_of(uint64_t(k), 30 + 17 * k),
+                             {d, size, bias});
+        const std::string what =
+            check::text("%s hidden %d bias %d", dtype_names[int(d)], int(size), int(bias));
         check_layer(what, l, Truth(l.p), {}, compute(l, {}));
       }
     }
@@ -62,8 +74,10 @@ TEST(layer_every_method) {
       shape.sequences = o.likelihood_only() ? 3 : 6;
       shape.tokens = 80;
       shape.packed = k >= 1;
-      // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate numerically.
-      if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0) o.settings.normalize = !o.settings.normalize;
+      // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate
+      // numerically.
+      if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0)
+        o.settings.normalize = !o.settings.normalize;
       if (!o.likelihood_only() && k > 1) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 3;
@@ -72,21 +86,24 @@ TEST(layer_every_method) {
       const LayerProblem l(o, shape, {dtypes[(m + k) % 3], 4, k == 1});
       const Truth truth(l.p);
       const std::string what = check::text("%s %s %d", o.info().name, dtype_names[(m + k) % 3], k);
-      // All kept; pairs that are deferred where the method and the labels allow it; pairs that are recomputed.
+      // All kept; pairs that are deferred where the method and the labels allow it; pairs that are
+      // recomputed.
       const LayerResult first = compute(l, {});
       check_layer(what, l, truth, {}, first);
       for (int64_t rows : {90, 3}) {
         const LayerRun run{workspace(l, rows)};
         const LayerResult result = compute(l, run, 2);
         check_layer(what + check::text(" %d rows", int(rows)), l, truth, run, result);
-        CHECK(result.numbers.same(first.numbers), "%s: other bits with %d rows", what.c_str(), int(rows));
+        CHECK(result.numbers.same(first.numbers), "%s: other bits with %d rows", what.c_str(),
+              int(rows));
       }
     }
   }
 }
 
 TEST(layer_opposite_coefficients) {
-  // Those that are said to be opposite are, and no others: a pair's two gradients may share one sum.
+  // Those that are said to be opposite are, and no others: a pair's two gradients may share one
+  // sum.
   check::Random random(2);
   for (int m = 0; m < method_count(); m++) {
     const MethodInfo& info = method_info(m);
@@ -99,19 +116,23 @@ TEST(layer_opposite_coefficients) {
         if (divergence != 0 && !reference::has_option(m, Option::divergence)) continue;
         bool opposite = true;
         for (int k = 0; k < 20; k++) {
-          const Sequence w{-random.uniform(1, 9), 7, -random.uniform(1, 9)}, l{-random.uniform(1, 9), 4, -random.uniform(1, 9)};
+          const Sequence w{-random.uniform(1, 9), 7, -random.uniform(1, 9)},
+              l{-random.uniform(1, 9), 4, -random.uniform(1, 9)};
           const PairTerms t = evaluate_pair(m, o.settings, w, l);
-          const double x = t.coefficient_chosen * normalizer(w, o.settings), y = t.coefficient_rejected * normalizer(l, o.settings);
+          const double x = t.coefficient_chosen * normalizer(w, o.settings),
+                       y = t.coefficient_rejected * normalizer(l, o.settings);
           opposite = opposite && std::fabs(x + y) <= 1e-12 * std::fabs(x);
         }
-        CHECK(opposite == opposite_coefficients(m, o.settings), "%s, divergence %g, normalize %d", info.name, divergence, normalize);
+        CHECK(opposite == opposite_coefficients(m, o.settings), "%s, divergence %g, normalize %d",
+              info.name, divergence, normalize);
       }
     }
   }
 }
 
 TEST(layer_chunks) {
-  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits and whoever computes, and as sequenceLogps has them.
+  // From all pairs at a time to one row: the numbers' bits are the same, whatever fits and whoever
+  // computes, and as sequenceLogps has them.
   for (Dtype d : dtypes) {
     for (const char* name : {"simpo", "orpo", "sft"}) {
       if (thin && (d != Dtype::bfloat16 || name[0] != 's')) continue;
@@ -128,7 +149,8 @@ TEST(layer_chunks) {
       size_t most_used = 0;
       for (int64_t rows : {1, 2, 3, 40, 80, 150, 400, 100000}) {
         const LayerRun run{workspace(l, rows)};
-        const std::string what = check::text("%s %s %d rows at a time", name, dtype_names[int(d)], int(rows));
+        const std::string what =
+            check::text("%s %s %d rows at a time", name, dtype_names[int(d)], int(rows));
         std::optional<LayerResult> one;
         for (int threads : {1, 3}) {
           const LayerResult result = compute(l, run, threads);
@@ -136,10 +158,13 @@ TEST(layer_chunks) {
           if (!first) first = result.numbers;
           if (!one) one = result;
           CHECK(result.numbers.same(*first), "%s: other bits", what.c_str());
-          CHECK(result.weight == one->weight && result.hidden == one->hidden && result.bias == one->bias, "%s: %d threads give other bits", what.c_str(), threads);
+          CHECK(result.weight == one->weight && result.hidden == one->hidden &&
+                    result.bias == one->bias,
+                "%s: %d threads give other bits", what.c_str(), threads);
           most_used = std::max(most_used, result.memory_used);
         }
-        check_layer_logps(what, l, truth, run.memory, first->logps, [](auto& job) { cpu::run(job, *Pool::shared()); });
+        check_layer_logps(what, l, truth, run.memory, first->logps,
+                          [](auto& job) { cpu::run(job, *Pool::shared()); });
       }
       CHECK(most_used < workspace(l, 1000), "it took %zu", most_used);
     }
@@ -149,7 +174,8 @@ TEST(layer_chunks) {
 TEST(layer_coupled) { layers_coupled(backend()); }
 
 TEST(layer_outputs) {
-  // Every gradient left out, written or added to; kept, deferred with one sum or two, and recomputed.
+  // Every gradient left out, written or added to; kept, deferred with one sum or two, and
+  // recomputed.
   for (Dtype d : dtypes) {
     for (const char* name : {"cpo", "nca"}) {
       Shape shape = shape_of(41);
@@ -164,7 +190,8 @@ TEST(layer_outputs) {
         choose(k / 3 % 3, run.hidden, run.add_hidden);
         choose(k / 9 % 3, run.weight, run.add_weight);
         choose(k / 27, run.bias, run.add_bias);
-        check_layer(check::text("%s %s outputs %d", name, dtype_names[int(d)], k), l, truth, run, compute(l, run));
+        check_layer(check::text("%s %s outputs %d", name, dtype_names[int(d)], k), l, truth, run,
+                    compute(l, run));
       }
     }
   }
@@ -192,17 +219,22 @@ TEST(layer_idle_rows) {
 }
 
 TEST(layer_not_finite) {
-  // A NaN in one pair's hidden states stays in that pair, but for the gradients that all pairs share.
+  // A NaN in one pair's hidden states stays in that pair, but for the gradients that all pairs
+  // share.
   Shape shape = shape_of(91, 40);
   shape.ignore = 0;
   LayerProblem l(reference::objective("simpo", 1), shape, {Dtype::float32, 6, true});
   const LayerResult sound = compute(l, {});
   store(Dtype::float32, l.hidden.data(), 3, std::numeric_limits<float>::quiet_NaN());
   const LayerResult result = compute(l, {});
-  CHECK(std::isnan(result.numbers.losses[0]) && check::same_bits(result.numbers.losses[1], sound.numbers.losses[1]));
+  CHECK(std::isnan(result.numbers.losses[0]) &&
+        check::same_bits(result.numbers.losses[1], sound.numbers.losses[1]));
   CHECK(result.numbers.metrics[nonfinite] == 1);
   const size_t sequence = size_t(shape.tokens) * l.row_bytes();
-  for (size_t s : {1, 3}) CHECK(std::memcmp(result.hidden.data() + s * sequence, sound.hidden.data() + s * sequence, sequence) == 0, "sequence %zu", s);
+  for (size_t s : {1, 3})
+    CHECK(std::memcmp(result.hidden.data() + s * sequence, sound.hidden.data() + s * sequence,
+                      sequence) == 0,
+          "sequence %zu", s);
 }
 
 TEST(layer_idle_not_finite) { layers_idle_not_finite(backend()); }
@@ -214,7 +246,8 @@ TEST(layer_cancelled) {
   cpu::run(stopped.numbers.job, *Pool::shared());
   const LayerResult result = stopped.collect();
   CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
-  CHECK(std::all_of(result.weight.begin(), result.weight.end(), [](float x) { return std::isnan(x); }));
+  CHECK(std::all_of(result.weight.begin(), result.weight.end(),
+                    [](float x) { return std::isnan(x); }));
 }
 
 TEST(layer_plan) {
@@ -225,7 +258,8 @@ TEST(layer_plan) {
   auto sizes = [&](int64_t chunk, bool together, int64_t shared = INT64_MAX) {
     std::string text;
     for (const PairGroup& g : group_pairs(rows, 3, chunk, together, shared))
-      text += check::text("%lld-%lld:%lld%s ", (long long)g.first_pair, (long long)g.last_pair, (long long)g.rows.size(), g.kept ? "k" : "");
+      text += check::text("%lld-%lld:%lld%s ", (long long)g.first_pair, (long long)g.last_pair,
+                          (long long)g.rows.size(), g.kept ? "k" : "");
     return text;
   };
   CHECK(sizes(100, false) == "0-3:20k ");
@@ -244,6 +278,8 @@ TEST(layer_plan) {
   CHECK(cut_rows({5, 5}, 3).empty());
   const std::string pattern = "..##.#.....#..";  // # is active
   std::string ranges;
-  for (const RowRange& r : active_ranges({0, int64_t(pattern.size())}, 3, [&](int64_t i) { return pattern[size_t(i)] == '.'; })) ranges += check::text("%d-%d ", int(r.begin), int(r.end));
+  for (const RowRange& r : active_ranges({0, int64_t(pattern.size())}, 3,
+                                         [&](int64_t i) { return pattern[size_t(i)] == '.'; }))
+    ranges += check::text("%d-%d ", int(r.begin), int(r.end));
   CHECK(ranges == "2-6 11-12 ", "%s", ranges.c_str());
 }

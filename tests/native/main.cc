@@ -1,4 +1,5 @@
-// Runs the native tests: all of them, or those whose name contains one of the arguments; with `-word`, none whose name contains that.
+// Runs the native tests: all of them, or those whose name contains one of the arguments; with
+// `-word`, none whose name contains that.
 #include <chrono>
 #include <cstdarg>
 #include <mutex>
@@ -30,7 +31,8 @@ Registration::Registration(const char* name, void (*run)()) { tests().push_back(
 
 void fail(const char* file, int line, const char* condition, const std::string& detail) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (failures++ < shown_per_test) std::fprintf(stderr, "%s:%d: CHECK(%s) %s\n", file, line, condition, detail.c_str());
+  if (failures++ < shown_per_test)
+    std::fprintf(stderr, "%s:%d: CHECK(%s) %s\n", file, line, condition, detail.c_str());
 }
 
 std::string text() { return {}; }
@@ -69,9 +71,11 @@ int main(int argc, char** argv) {
     check::failures = 0;
     const auto start = std::chrono::steady_clock::now();
     test.run();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     std::printf("%s %s (%.2f s)\n", check::failures ? "FAILED" : "ok    ", test.name, seconds);
-    if (check::failures > check::shown_per_test) std::printf("       %d failures in all\n", check::failures);
+    if (check::failures > check::shown_per_test)
+      std::printf("       %d failures in all\n", check::failures);
     std::fflush(stdout);
     failed_tests += check::failures != 0;
     run++;

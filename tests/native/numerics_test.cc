@@ -1,5 +1,6 @@
-// objectives/numerics.h against long double, over the whole range of float64. Bounds are relative, in units of float64's
-// epsilon 2^-52; results under the normal numbers may be off by a few units of the smallest subnormal instead.
+// objectives/numerics.h against long double, over the whole range of float64. Bounds are relative,
+// in units of float64's epsilon 2^-52; results under the normal numbers may be off by a few units
+// of the smallest subnormal instead.
 #include "objectives/numerics.h"
 #include <algorithm>
 #include <cfloat>
@@ -12,20 +13,25 @@ using namespace diralign;
 
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity(), nan_value = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity(),
+                 nan_value = std::numeric_limits<double>::quiet_NaN();
 constexpr long double ln2 = 0.693147180559945309417232121458L;
 
-/// Positive numbers from the smallest subnormal to the largest finite number: several per binade, and every interesting one.
+/// Positive numbers from the smallest subnormal to the largest finite number: several per binade,
+/// and every interesting one.
 std::vector<double> magnitudes() {
   check::Random random(1);
-  std::vector<double> all = {DBL_TRUE_MIN, DBL_MIN, DBL_EPSILON, DBL_EPSILON / 2, 1, 36.7, 37.5, 600, 599.9, 708.3, 709.7, 709.8, 710.5, 744.4, 745.2, 1e4, 1e300, DBL_MAX};
+  std::vector<double> all = {
+      DBL_TRUE_MIN, DBL_MIN, DBL_EPSILON, DBL_EPSILON / 2, 1,     36.7,  37.5, 600,   599.9,
+      708.3,        709.7,   709.8,       710.5,           744.4, 745.2, 1e4,  1e300, DBL_MAX};
   all.push_back(std::log(2.0));
   all.push_back(std::nextafter(std::log(2.0), 1));
   all.push_back(std::nextafter(std::log(2.0), 0));
   for (int e = -1074; e < 1024; e++)
     for (int k = 0; k < 8; k++) all.push_back(std::ldexp(k == 0 ? 1 : random.uniform(1, 2), e));
   // Where the functions bend.
-  for (int k = 0; k < 100000; k++) all.push_back(std::exp(random.uniform(std::log(1e-3), std::log(800.0))));
+  for (int k = 0; k < 100000; k++)
+    all.push_back(std::exp(random.uniform(std::log(1e-3), std::log(800.0))));
   return all;
 }
 
@@ -46,13 +52,18 @@ double error(double value, long double truth) {
   if (std::isnan(truth)) return std::isnan(value) ? 0 : infinity;
   if (double(truth) == value) return 0;
   if (std::isinf(value) || std::isinf(double(truth))) return infinity;
-  const long double difference = std::fabs((long double)value - truth), subnormals = 4 * (long double)DBL_TRUE_MIN;
-  return difference <= subnormals ? 0 : double(difference / std::fabs(truth) / (long double)DBL_EPSILON);
+  const long double difference = std::fabs((long double)value - truth),
+                    subnormals = 4 * (long double)DBL_TRUE_MIN;
+  return difference <= subnormals
+             ? 0
+             : double(difference / std::fabs(truth) / (long double)DBL_EPSILON);
 }
 
-/// Holds `function` against `truth` on all samples up to `max`, and prints how near the bound it came.
+/// Holds `function` against `truth` on all samples up to `max`, and prints how near the bound it
+/// came.
 template <class Function, class Truth>
-void compare(const char* name, double bound, Function function, Truth truth, double max = infinity) {
+void compare(const char* name, double bound, Function function, Truth truth,
+             double max = infinity) {
   double worst = 0, at = 0;
   for (double x : samples()) {
     if (x > max) continue;
@@ -65,7 +76,9 @@ void compare(const char* name, double bound, Function function, Truth truth, dou
 }
 
 long double true_softplus(long double x) { return x > 0 ? x + log1pl(expl(-x)) : log1pl(expl(x)); }
-long double true_sigmoid(long double x) { return x < 0 ? expl(x) / (1 + expl(x)) : 1 / (1 + expl(-x)); }
+long double true_sigmoid(long double x) {
+  return x < 0 ? expl(x) / (1 + expl(x)) : 1 / (1 + expl(-x));
+}
 long double true_slope(long double x) {
   const long double e = expl(-fabsl(x));
   return e / ((1 + e) * (1 + e));
@@ -118,7 +131,8 @@ TEST(numerics_box_cox_exp) {
   for (double alpha : {1.0, 0.5, -0.5, 2.0, 0.25, -3.0, 1e-3, 1e-8, -1e-8, 1e-16, 1e-300}) {
     for (double x : samples()) {
       const long double product = (long double)alpha * x;
-      // A product that is no float64 number any more has no digits to judge; the exponential magnifies those of a large one.
+      // A product that is no float64 number any more has no digits to judge; the exponential
+      // magnifies those of a large one.
       if (product != 0 && fabsl(product) < (long double)DBL_MIN) continue;
       if (fabsl(product) > 700) continue;
       const double value = box_cox_exp(x, alpha), e = error(value, -expm1l(-product) / alpha);

@@ -1,4 +1,5 @@
-// Every method of the catalogue against its formula in long double, and its derivative against finite differences of that.
+// Every method of the catalogue against its formula in long double, and its derivative against
+// finite differences of that.
 #include <cfloat>
 #include <limits>
 #include "check.h"
@@ -14,18 +15,27 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// Options drawn from their domains.
 Objective random_objective(int method, check::Random& random) {
-  Objective o = reference::objective(method, std::exp(random.uniform(std::log(1e-3), std::log(4.0))));
+  Objective o =
+      reference::objective(method, std::exp(random.uniform(std::log(1e-3), std::log(4.0))));
   Settings& s = o.settings;
   const MethodInfo& info = o.info();
   if (random.below(3) == 0) s.normalize = 1 - s.normalize;
-  if (reference::has_option(method, Option::label_smoothing) && random.below(3)) s.label_smoothing = random.uniform(info.smoothing_above_zero ? 1e-4 : 0, info.smoothing_below_half ? 0.49 : 0.99);
-  if (reference::has_option(method, Option::gamma) && random.below(3)) s.gamma = random.uniform(-2, 2);
-  if (reference::has_option(method, Option::lambda) && random.below(3)) s.lambda = random.uniform(0, 3);
-  if (reference::has_option(method, Option::calibration_weight) && random.below(3)) s.calibration_weight = random.uniform(0, 2);
+  if (reference::has_option(method, Option::label_smoothing) && random.below(3))
+    s.label_smoothing = random.uniform(info.smoothing_above_zero ? 1e-4 : 0,
+                                       info.smoothing_below_half ? 0.49 : 0.99);
+  if (reference::has_option(method, Option::gamma) && random.below(3))
+    s.gamma = random.uniform(-2, 2);
+  if (reference::has_option(method, Option::lambda) && random.below(3))
+    s.lambda = random.uniform(0, 3);
+  if (reference::has_option(method, Option::calibration_weight) && random.below(3))
+    s.calibration_weight = random.uniform(0, 2);
   if (reference::has_option(method, Option::divergence)) s.divergence = double(random.below(4));
-  if (reference::has_option(method, Option::alpha) && random.below(3)) s.alpha = random.below(4) ? random.uniform(-1, 1) : 0;
-  if (reference::has_option(method, Option::tau) && random.below(3)) s.tau = random.uniform(0.02, 2);
-  if (reference::has_option(method, Option::penalty) && random.below(3)) s.penalty = random.uniform(0, 60);
+  if (reference::has_option(method, Option::alpha) && random.below(3))
+    s.alpha = random.below(4) ? random.uniform(-1, 1) : 0;
+  if (reference::has_option(method, Option::tau) && random.below(3))
+    s.tau = random.uniform(0.02, 2);
+  if (reference::has_option(method, Option::penalty) && random.below(3))
+    s.penalty = random.uniform(0, 60);
   return o;
 }
 
@@ -34,27 +44,31 @@ Sequence random_sequence(const Objective& o, check::Random& random) {
   s.count = double(random.below(20) == 0 ? 0 : 1 + random.below(random.below(2) ? 5 : 300));
   s.logp = -s.count * std::exp(random.uniform(std::log(1e-4), std::log(8.0)));
   // Exponential scores of whole sequences overflow by design; they are for log-ratios near 0.
-  const bool exponential = o.settings.divergence == 1 || o.settings.divergence == 3 || std::strcmp(o.info().name, "alphapo") == 0;
+  const bool exponential = o.settings.divergence == 1 || o.settings.divergence == 3 ||
+                           std::strcmp(o.info().name, "alphapo") == 0;
   if (exponential && o.settings.normalize == 0) s.logp = std::max(s.logp, -20 * random.uniform());
   if (o.info().reference) s.reference = s.logp + (exponential ? 3 : 8) * random.normal();
   if (s.count == 0) s.logp = s.reference = 0;
   return s;
 }
 
-/// How far a sequence's log-probability may move before the loss bends: the unit of the finite differences.
+/// How far a sequence's log-probability may move before the loss bends: the unit of the finite
+/// differences.
 Real natural_step(const Objective& o, const Sequence& s, Real slope) {
   const Settings& p = o.settings;
   const Real n = normalizer(s, p);
   Real step = std::min(n, Real(std::fabs(s.logp)));
   step = std::min(step, 1 / (p.beta * std::max(slope, 1 / n)));
-  if (p.alpha != 0 && std::strcmp(o.info().name, "r_dpo") != 0) step = std::min(step, n / std::fabs(Real(p.alpha)));
+  if (p.alpha != 0 && std::strcmp(o.info().name, "r_dpo") != 0)
+    step = std::min(step, n / std::fabs(Real(p.alpha)));
   if (p.tau > 0) step = std::min(step, p.tau * n / Real(p.beta));
   return step / (1 + p.penalty);
 }
 
 bool near_kink(const Objective& o, const Sequence& w, const Sequence& l) {
   const double rw = LogRatio::score(w, o.settings).value, rl = LogRatio::score(l, o.settings).value;
-  if (std::strcmp(o.info().name, "hinge") == 0) return std::fabs(1 - o.settings.beta * (rw - rl)) < 1e-2;
+  if (std::strcmp(o.info().name, "hinge") == 0)
+    return std::fabs(1 - o.settings.beta * (rw - rl)) < 1e-2;
   return std::strcmp(o.info().name, "dpop") == 0 && std::fabs(rw) < 1e-2;
 }
 
@@ -90,7 +104,9 @@ Ranked rank(const Objective& o, const ScoredPair& pair) {
 
 reference::Sequence real(const Sequence& s) { return {s.logp, s.count, s.reference}; }
 
-PairTerms evaluate(const Objective& o, const Sequence& w, const Sequence& l) { return evaluate_pair(o.method, o.settings, w, l); }
+PairTerms evaluate(const Objective& o, const Sequence& w, const Sequence& l) {
+  return evaluate_pair(o.method, o.settings, w, l);
+}
 
 /// The outputs of one run of BatchLoss.
 struct Outcome {
@@ -108,10 +124,14 @@ Outcome run(const Objective& o, const Inputs& in, int64_t piece = 1000000) {
   out.rewards.resize(n);
   out.coefficients.resize(n);
   out.metrics.resize(metric_count);
-  BatchLoss batch(batch_terms(o, int64_t(n), in.counts.data(), in.sft_counts.data(), in.references.empty() ? nullptr : in.references.data()),
-                  {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data()});
+  BatchLoss batch(
+      batch_terms(o, int64_t(n), in.counts.data(), in.sft_counts.data(),
+                  in.references.empty() ? nullptr : in.references.data()),
+      {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data()});
   if (o.coupled()) piece = std::max<int64_t>(1, batch.pairs());
-  for (int64_t first = 0; first < batch.pairs(); first += piece) batch.evaluate(in.logps.data(), in.sft_logps.data(), first, std::min(first + piece, batch.pairs()));
+  for (int64_t first = 0; first < batch.pairs(); first += piece)
+    batch.evaluate(in.logps.data(), in.sft_logps.data(), first,
+                   std::min(first + piece, batch.pairs()));
   out.loss = batch.finish(in.logps.data(), in.sft_logps.data(), DBL_MAX);
   out.losses.resize(size_t(batch.pairs()));
   for (size_t s = 0; s < n; s++) out.likelihood.push_back(batch.likelihood_coefficient(int64_t(s)));
@@ -128,8 +148,12 @@ Inputs random_inputs(const Objective& o, int64_t sequences, check::Random& rando
     in.counts.push_back(int32_t(s.count));
     // Other labels for the likelihood term, on the chosen side; `sft` has one set.
     const bool other = i < pairs && s.count > 0 && !o.likelihood_only();
-    in.sft_logps.push_back(other ? s.logp * random.uniform(0.5, 2) : o.likelihood_only() ? s.logp : 0);
-    in.sft_counts.push_back(other ? int32_t(s.count) + int32_t(random.below(4)) : o.likelihood_only() ? int32_t(s.count) : 0);
+    in.sft_logps.push_back(other                 ? s.logp * random.uniform(0.5, 2)
+                           : o.likelihood_only() ? s.logp
+                                                 : 0);
+    in.sft_counts.push_back(other                 ? int32_t(s.count) + int32_t(random.below(4))
+                            : o.likelihood_only() ? int32_t(s.count)
+                                                  : 0);
   }
   return in;
 }
@@ -139,8 +163,12 @@ Inputs random_inputs(const Objective& o, int64_t sequences, check::Random& rando
 TEST(objectives_catalogue) {
   CHECK(method_count() == 22, "%d", method_count());
   for (int m = 0; m < method_count(); m++) {
-    CHECK(reference::method_named(method_info(m).name) == m, "%s is there twice", method_info(m).name);
-    CHECK(!std::isnan(reference::pair_loss(method_info(m).name, reference::objective(m, 0.5).settings, {-3, 4, -2}, {-5, 6, -5})), "no formula here for %s", method_info(m).name);
+    CHECK(reference::method_named(method_info(m).name) == m, "%s is there twice",
+          method_info(m).name);
+    CHECK(
+        !std::isnan(reference::pair_loss(method_info(m).name, reference::objective(m, 0.5).settings,
+                                         {-3, 4, -2}, {-5, 6, -5})),
+        "no formula here for %s", method_info(m).name);
   }
   // Balanced JSON, as the TypeScript side will parse it.
   const std::string json = catalogue_json();
@@ -161,16 +189,23 @@ TEST(objectives_losses_and_derivatives) {
       const PairTerms t = evaluate(o, w, l);
       const Real truth = reference::pair_loss(name, p, real(w), real(l));
       if (fabsl(truth) > 1e280L) continue;
-      // What float64 can promise: rounding of the loss, and of the log-ratios, targets and margins that it is a function of.
+      // What float64 can promise: rounding of the loss, and of the log-ratios, targets and margins
+      // that it is a function of.
       auto weight = [&](const Sequence& s, double c) {
         const double n = normalizer(s, p);
-        return std::fabs(c) * (std::fabs(s.logp) + std::fabs(s.reference) + n * (1 + std::fabs(p.gamma) + 300 * std::fabs(p.alpha)) / p.beta);
+        return std::fabs(c) * (std::fabs(s.logp) + std::fabs(s.reference) +
+                               n * (1 + std::fabs(p.gamma) + 300 * std::fabs(p.alpha)) / p.beta);
       };
       // The divergence of exo_pair is a difference of its terms near its zero.
-      const double magnitude = double(fabsl(truth)) + (std::strcmp(name, "exo_pair") == 0 ? 1 - std::log(p.label_smoothing) : 0);
-      const double scale = magnitude + weight(w, t.coefficient_chosen) + weight(l, t.coefficient_rejected) + 1e-300;
+      const double magnitude =
+          double(fabsl(truth)) +
+          (std::strcmp(name, "exo_pair") == 0 ? 1 - std::log(p.label_smoothing) : 0);
+      const double scale =
+          magnitude + weight(w, t.coefficient_chosen) + weight(l, t.coefficient_rejected) + 1e-300;
       const double loss_error = double(fabsl(Real(t.loss) - truth)) / scale;
-      CHECK(loss_error <= 2e-14, "%s beta %g: S %g R %g L %g, S %g R %g L %g: loss %.17g, not %.17Lg", name, p.beta, w.logp, w.reference, w.count, l.logp, l.reference, l.count, t.loss, truth);
+      CHECK(loss_error <= 2e-14,
+            "%s beta %g: S %g R %g L %g, S %g R %g L %g: loss %.17g, not %.17Lg", name, p.beta,
+            w.logp, w.reference, w.count, l.logp, l.reference, l.count, t.loss, truth);
       worst_loss = std::max(worst_loss, loss_error);
       if (near_kink(o, w, l)) continue;
       for (bool chosen : {true, false}) {
@@ -184,27 +219,35 @@ TEST(objectives_losses_and_derivatives) {
         auto loss_at = [&](Real logp) {
           reference::Sequence moved = real(s);
           moved.logp = logp;
-          return chosen ? reference::pair_loss(name, p, moved, real(l)) : reference::pair_loss(name, p, real(w), moved);
+          return chosen ? reference::pair_loss(name, p, moved, real(l))
+                        : reference::pair_loss(name, p, real(w), moved);
         };
         const Real d = reference::derivative(loss_at, s.logp, step * 1e-2L);
-        const Real bound = 1e-9L * fabsl(d) + 1e-14L * magnitude / step + 1e-12L * p.beta * slope * p.lambda * (1 + p.penalty);
+        const Real bound = 1e-9L * fabsl(d) + 1e-14L * magnitude / step +
+                           1e-12L * p.beta * slope * p.lambda * (1 + p.penalty);
         const Real e = fabsl(Real(value) - d);
-        CHECK(e <= bound, "%s beta %g %s: S %g R %g L %g, S %g R %g L %g: derivative %.17g, not %.17Lg", name, p.beta, chosen ? "chosen" : "rejected", w.logp, w.reference, w.count, l.logp, l.reference, l.count, value, d);
+        CHECK(e <= bound,
+              "%s beta %g %s: S %g R %g L %g, S %g R %g L %g: derivative %.17g, not %.17Lg", name,
+              p.beta, chosen ? "chosen" : "rejected", w.logp, w.reference, w.count, l.logp,
+              l.reference, l.count, value, d);
         // Shown where the finite differences have digits to spare.
-        if (fabsl(d) > 1e-290L && 1e-16L * magnitude / step < 1e-10L * fabsl(d)) worst_derivative = std::max(worst_derivative, double(e / fabsl(d)));
+        if (fabsl(d) > 1e-290L && 1e-16L * magnitude / step < 1e-10L * fabsl(d))
+          worst_derivative = std::max(worst_derivative, double(e / fabsl(d)));
       }
     }
-    std::printf("       %-12s loss %.1e of its terms, derivative %.1e\n", name, worst_loss, worst_derivative);
+    std::printf("       %-12s loss %.1e of its terms, derivative %.1e\n", name, worst_loss,
+                worst_derivative);
   }
 }
 
 TEST(objectives_slopes_of_a_pair) {
-  // Pairwise: a function of the difference, so the slopes are opposite. Pointwise ones are not. dpop is called pairwise after its
-  // source, but looks at the chosen alone as well.
+  // Pairwise: a function of the difference, so the slopes are opposite. Pointwise ones are not.
+  // dpop is called pairwise after its source, but looks at the chosen alone as well.
   for (int m = 0; m < method_count(); m++) {
     const MethodInfo& info = method_info(m);
     check::Random random(uint64_t(m) + 200);
-    const bool opposite = std::strcmp(info.ranking, "pairwise") == 0 && std::strcmp(info.name, "dpop") != 0;
+    const bool opposite =
+        std::strcmp(info.ranking, "pairwise") == 0 && std::strcmp(info.name, "dpop") != 0;
     int unequal = 0;
     for (int k = 0; k < 200; k++) {
       const Objective o = random_objective(m, random);
@@ -239,16 +282,21 @@ TEST(objectives_policy_is_reference) {
       {"bco_pair", 2 * ln2, -beta / 2, beta / 2},
       {"hinge", 1, -beta, beta},
       {"robust", ln2, -beta / 2 / 0.8, beta / 2 / 0.8},
-      {"exo_pair", -ln2 - 0.5 * (std::log1p(-e) + std::log(e)), -beta / 4 * (std::log1p(-e) - std::log(e)), beta / 4 * (std::log1p(-e) - std::log(e))},
+      {"exo_pair", -ln2 - 0.5 * (std::log1p(-e) + std::log(e)),
+       -beta / 4 * (std::log1p(-e) - std::log(e)), beta / 4 * (std::log1p(-e) - std::log(e))},
       {"dpop", ln2, -beta / 2, beta / 2},
   };
   for (const Known& k : all) {
     const Objective o = reference::objective(k.name, beta);
     const PairTerms t = evaluate(o, w, l);
-    auto near = [](double a, double b) { return std::fabs(a - b) <= 4e-15 * std::max(1.0, std::fabs(b)); };
+    auto near = [](double a, double b) {
+      return std::fabs(a - b) <= 4e-15 * std::max(1.0, std::fabs(b));
+    };
     CHECK(near(t.loss, k.loss), "%s: %.17g, not %.17g", k.name, t.loss, k.loss);
-    CHECK(near(t.coefficient_chosen, k.chosen), "%s: %.17g, not %.17g", k.name, t.coefficient_chosen, k.chosen);
-    CHECK(near(t.coefficient_rejected, k.rejected), "%s: %.17g, not %.17g", k.name, t.coefficient_rejected, k.rejected);
+    CHECK(near(t.coefficient_chosen, k.chosen), "%s: %.17g, not %.17g", k.name,
+          t.coefficient_chosen, k.chosen);
+    CHECK(near(t.coefficient_rejected, k.rejected), "%s: %.17g, not %.17g", k.name,
+          t.coefficient_rejected, k.rejected);
     CHECK(reward(o.settings, w) == 0 && reward(o.settings, l) == 0);
   }
   CHECK(evaluate(reference::objective("dpo", 0.1), w, l).loss == ln2);
@@ -264,19 +312,25 @@ TEST(objectives_identities) {
     // Two binary cross-entropies: -a_w - log(1 - e^a_l).
     const PairTerms a = evaluate(asft, w, l), o = evaluate(orpo, w, l);
     const double expected = -aw - log1mexp(al);
-    CHECK(std::fabs(a.loss - expected) <= 1e-13 * (1 + expected), "%.17g, not %.17g", a.loss, expected);
-    CHECK(std::fabs(a.coefficient_chosen * w.count + 1) <= 1e-12, "%.17g", a.coefficient_chosen * w.count);
+    CHECK(std::fabs(a.loss - expected) <= 1e-13 * (1 + expected), "%.17g, not %.17g", a.loss,
+          expected);
+    CHECK(std::fabs(a.coefficient_chosen * w.count + 1) <= 1e-12, "%.17g",
+          a.coefficient_chosen * w.count);
     CHECK(std::fabs(a.coefficient_rejected * l.count * std::expm1(-al) - 1) <= 1e-12);
     // The odds ratio loss is that, plus log(p_w (1 - p_l) + p_l (1 - p_w)) which is never positive.
     const double mixed = std::log(std::exp(aw) * -std::expm1(al) + std::exp(al) * -std::expm1(aw));
-    CHECK(std::fabs(o.loss - a.loss - mixed) <= 1e-13 * (1 + std::fabs(mixed) + a.loss), "%.17g, not %.17g", o.loss, a.loss + mixed);
+    CHECK(std::fabs(o.loss - a.loss - mixed) <= 1e-13 * (1 + std::fabs(mixed) + a.loss),
+          "%.17g, not %.17g", o.loss, a.loss + mixed);
     asft.settings.beta = orpo.settings.beta = random.uniform(0.01, 2);
     CHECK(evaluate(orpo, w, l).loss <= evaluate(asft, w, l).loss * (1 + 1e-14));
     // cal_dpo is dpo at beta 1 plus sppo_hard.
     const double beta = random.uniform(0.01, 1);
-    const Sequence rw{w.logp, w.count, w.logp + random.normal()}, rl{l.logp, l.count, l.logp + random.normal()};
-    const double sum = evaluate(reference::objective("dpo", 1), rw, rl).loss + evaluate(reference::objective("sppo_hard", beta), rw, rl).loss;
-    CHECK(std::fabs(evaluate(reference::objective("cal_dpo", beta), rw, rl).loss - sum) <= 1e-13 * sum);
+    const Sequence rw{w.logp, w.count, w.logp + random.normal()},
+        rl{l.logp, l.count, l.logp + random.normal()};
+    const double sum = evaluate(reference::objective("dpo", 1), rw, rl).loss +
+                       evaluate(reference::objective("sppo_hard", beta), rw, rl).loss;
+    CHECK(std::fabs(evaluate(reference::objective("cal_dpo", beta), rw, rl).loss - sum) <=
+          1e-13 * sum);
   }
 }
 
@@ -286,18 +340,25 @@ TEST(objectives_limits) {
   simpo.settings.gamma = 0;
   const Sequence w{-400, 10, 0}, l{-410, 10, 0};
   const PairTerms s = evaluate(simpo, w, l), o = evaluate(orpo, w, l);
-  CHECK(std::fabs(o.loss - s.loss) <= 1e-14 && std::fabs(o.coefficient_chosen - s.coefficient_chosen) <= 1e-14);
+  CHECK(std::fabs(o.loss - s.loss) <= 1e-14 &&
+        std::fabs(o.coefficient_chosen - s.coefficient_chosen) <= 1e-14);
   // alpha to 0: alphapo is simpo, the alpha divergence is the reverse KL.
   const Sequence a{-12, 10, -14}, b{-25, 11, -20};
-  Objective alphapo = reference::objective("alphapo", 2), dpo = reference::objective("dpo", 0.4), alpha = dpo;
+  Objective alphapo = reference::objective("alphapo", 2), dpo = reference::objective("dpo", 0.4),
+            alpha = dpo;
   alpha.settings.divergence = 3;
   simpo = reference::objective("simpo", 2);
   for (double x : {0.0, 1e-300, 1e-20, 1e-12, -1e-12, 1e-9}) {
     alphapo.settings.alpha = alpha.settings.alpha = x;
-    CHECK(std::fabs(evaluate(alphapo, a, b).loss - evaluate(simpo, a, b).loss) <= 1e-13 + 40 * std::fabs(x), "alpha %g", x);
-    CHECK(std::fabs(evaluate(alpha, a, b).coefficient_chosen - evaluate(dpo, a, b).coefficient_chosen) <= 1e-13 + 40 * std::fabs(x), "alpha %g", x);
+    CHECK(std::fabs(evaluate(alphapo, a, b).loss - evaluate(simpo, a, b).loss) <=
+              1e-13 + 40 * std::fabs(x),
+          "alpha %g", x);
+    CHECK(std::fabs(evaluate(alpha, a, b).coefficient_chosen -
+                    evaluate(dpo, a, b).coefficient_chosen) <= 1e-13 + 40 * std::fabs(x),
+          "alpha %g", x);
   }
-  // Nearly certain sequences: finite at a = 0, and the gradients that objectives.md quotes on the way there.
+  // Nearly certain sequences: finite at a = 0, and the gradients that objectives.md quotes on the
+  // way there.
   orpo = reference::objective("orpo", 0.2);
   const double quoted[][2] = {{-1e-2, -5.3}, {-1e-4, -249}, {-1e-6, -10717}};
   for (const auto& q : quoted) {
@@ -307,26 +368,40 @@ TEST(objectives_limits) {
   for (const char* name : {"orpo", "asft"}) {
     for (double beta : {0.001, 0.2, 1.0, 2.0}) {
       const Objective odds = reference::objective(name, beta);
-      for (const Sequence& certain : {Sequence{0, 5, 0}, Sequence{-0.0, 1, 0}, Sequence{-1e-300, 3, 0}, Sequence{-1e-30, 3, 0}}) {
-        for (const PairTerms& t : {evaluate(odds, certain, {-3, 4, 0}), evaluate(odds, {-3, 4, 0}, certain), evaluate(odds, certain, certain)})
-          CHECK(std::isfinite(t.loss) && std::isfinite(t.coefficient_chosen) && std::isfinite(t.coefficient_rejected), "%s beta %g: %g %g %g", name, beta, t.loss, t.coefficient_chosen, t.coefficient_rejected);
+      for (const Sequence& certain : {Sequence{0, 5, 0}, Sequence{-0.0, 1, 0},
+                                      Sequence{-1e-300, 3, 0}, Sequence{-1e-30, 3, 0}}) {
+        for (const PairTerms& t :
+             {evaluate(odds, certain, {-3, 4, 0}), evaluate(odds, {-3, 4, 0}, certain),
+              evaluate(odds, certain, certain)})
+          CHECK(std::isfinite(t.loss) && std::isfinite(t.coefficient_chosen) &&
+                    std::isfinite(t.coefficient_rejected),
+                "%s beta %g: %g %g %g", name, beta, t.loss, t.coefficient_chosen,
+                t.coefficient_rejected);
       }
     }
   }
   // asft at beta 1 keeps -1 / L on the chosen side all the way.
-  for (double logp : {-1e-3, -1e-9, -1e-15, -1e-30}) CHECK(std::fabs(evaluate(reference::objective("asft", 1), {logp, 4, 0}, {-3, 4, 0}).coefficient_chosen + 0.25) <= 1e-13);
+  for (double logp : {-1e-3, -1e-9, -1e-15, -1e-30})
+    CHECK(
+        std::fabs(
+            evaluate(reference::objective("asft", 1), {logp, 4, 0}, {-3, 4, 0}).coefficient_chosen +
+            0.25) <= 1e-13);
   // Saturated margins keep their digits: e^-u, not 1 - 1.
   for (double u : {50.0, 300.0, 700.0}) {
     const PairTerms t = evaluate(reference::objective("dpo", 1), {u, 1, 0}, {0, 1, 0});
-    CHECK(std::fabs(t.loss / std::exp(-u) - 1) <= 1e-14 && std::fabs(t.coefficient_chosen / std::exp(-u) + 1) <= 1e-14, "u %g: %g %g", u, t.loss, t.coefficient_chosen);
+    CHECK(std::fabs(t.loss / std::exp(-u) - 1) <= 1e-14 &&
+              std::fabs(t.coefficient_chosen / std::exp(-u) + 1) <= 1e-14,
+          "u %g: %g %g", u, t.loss, t.coefficient_chosen);
     const PairTerms opposite = evaluate(reference::objective("dpo", 1), {-u, 1, 0}, {0, 1, 0});
     CHECK(opposite.loss == u && opposite.coefficient_chosen == -1);
   }
   // The kinks: strictly inside only.
   CHECK(evaluate(reference::objective("hinge", 1), {1, 1, 0}, {0, 1, 0}).coefficient_chosen == 0);
-  CHECK(evaluate(reference::objective("hinge", 1), {0.999, 1, 0}, {0, 1, 0}).coefficient_chosen == -1);
+  CHECK(evaluate(reference::objective("hinge", 1), {0.999, 1, 0}, {0, 1, 0}).coefficient_chosen ==
+        -1);
   CHECK(evaluate(reference::objective("dpop", 1), {0, 1, 0}, {0, 1, 0}).coefficient_chosen == -0.5);
-  CHECK(evaluate(reference::objective("dpop", 1), {-1e-9, 1, 0}, {0, 1, 0}).coefficient_chosen < -20);
+  CHECK(evaluate(reference::objective("dpop", 1), {-1e-9, 1, 0}, {0, 1, 0}).coefficient_chosen <
+        -20);
 }
 
 TEST(objectives_extreme_margins) {
@@ -340,11 +415,15 @@ TEST(objectives_extreme_margins) {
           Objective o = reference::objective(m, beta);
           const double shift = -2e6;  // log-probabilities stay at most 0
           const bool relative = method_info(m).reference;
-          const Sequence a{relative ? w + shift : std::min(w, 0.0), 10, relative ? shift : 0}, b{relative ? l + shift : std::min(l, 0.0), 10, relative ? shift : 0};
+          const Sequence a{relative ? w + shift : std::min(w, 0.0), 10, relative ? shift : 0},
+              b{relative ? l + shift : std::min(l, 0.0), 10, relative ? shift : 0};
           const PairTerms t = evaluate(o, a, b);
-          CHECK(!std::isnan(t.loss) && !std::isnan(t.coefficient_chosen) && !std::isnan(t.coefficient_rejected), "%s beta %g at %g, %g: %g %g %g", name, beta, w, l, t.loss,
-                t.coefficient_chosen, t.coefficient_rejected);
-          if (std::strcmp(name, "robust") != 0 && std::strcmp(name, "exo_pair") != 0) CHECK(t.loss >= 0, "%s beta %g at %g, %g: %g", name, beta, w, l, t.loss);
+          CHECK(!std::isnan(t.loss) && !std::isnan(t.coefficient_chosen) &&
+                    !std::isnan(t.coefficient_rejected),
+                "%s beta %g at %g, %g: %g %g %g", name, beta, w, l, t.loss, t.coefficient_chosen,
+                t.coefficient_rejected);
+          if (std::strcmp(name, "robust") != 0 && std::strcmp(name, "exo_pair") != 0)
+            CHECK(t.loss >= 0, "%s beta %g at %g, %g: %g", name, beta, w, l, t.loss);
         }
       }
     }
@@ -357,50 +436,68 @@ TEST(objectives_not_a_number_stays) {
   for (int m = 0; m < method_count(); m++) {
     const Objective o = reference::objective(m, 0.5);
     CHECK(std::isnan(evaluate(o, {nan_value, 4, -3}, {-5, 4, -4}).loss), "%s", o.info().name);
-    if (!o.likelihood_only()) CHECK(std::isnan(evaluate(o, {-5, 4, -3}, {nan_value, 4, -4}).loss), "%s", o.info().name);
+    if (!o.likelihood_only())
+      CHECK(std::isnan(evaluate(o, {-5, 4, -3}, {nan_value, 4, -4}).loss), "%s", o.info().name);
   }
 }
 
 TEST(objectives_batches) {
-  // A whole batch: loss, losses, coefficients and the likelihood's, against finite differences of the loss of the batch.
+  // A whole batch: loss, losses, coefficients and the likelihood's, against finite differences of
+  // the loss of the batch.
   for (int m = 0; m < method_count(); m++) {
     check::Random random(uint64_t(m) + 400);
     const char* name = method_info(m).name;
     for (int k = 0; k < (check::sanitized ? 8 : 60); k++) {
       Objective o = random_objective(m, random);
       if (!o.likelihood_only()) o.settings.sft_weight = k % 2 ? random.uniform(0, 2) : 0;
-      if (o.likelihood_only() || o.settings.sft_weight != 0) o.settings.sft_reduction = double(random.below(2));
+      if (o.likelihood_only() || o.settings.sft_weight != 0)
+        o.settings.sft_reduction = double(random.below(2));
       if (o.info().reference && k % 5 == 0) o.settings.reference_free = 1;
-      // Without a reference the scores are log-probabilities, and those of the exponential divergences astronomical.
+      // Without a reference the scores are log-probabilities, and those of the exponential
+      // divergences astronomical.
       if (o.settings.reference_free != 0) o.settings.divergence = 0;
-      const int64_t sequences = o.likelihood_only() ? 1 + random.below(6) : 2 * (1 + random.below(5));
+      const int64_t sequences =
+          o.likelihood_only() ? 1 + random.below(6) : 2 * (1 + random.below(5));
       const Inputs in = random_inputs(o, sequences, random);
       const size_t pairs = o.likelihood_only() ? size_t(sequences) : size_t(sequences) / 2;
       bool kink = false;
       for (size_t i = 0; i < pairs && !o.likelihood_only(); i++) {
-        auto sequence = [&](size_t s) { return Sequence{in.logps[s], double(in.counts[s]), o.uses_reference() ? in.references[s] : 0}; };
+        auto sequence = [&](size_t s) {
+          return Sequence{in.logps[s], double(in.counts[s]),
+                          o.uses_reference() ? in.references[s] : 0};
+        };
         kink = kink || near_kink(o, sequence(i), sequence(i + pairs));
       }
       const Outcome out = run(o, in);
-      reference::Batch truth(o, {in.logps.begin(), in.logps.end()}, {in.sft_logps.begin(), in.sft_logps.end()}, in.counts, in.sft_counts, in.references.data());
+      reference::Batch truth(o, {in.logps.begin(), in.logps.end()},
+                             {in.sft_logps.begin(), in.sft_logps.end()}, in.counts, in.sft_counts,
+                             in.references.data());
       const std::vector<Real> losses = truth.losses();
       const Real loss = truth.loss();
       if (!(fabsl(loss) < 1e200L)) continue;
       Real scale = 0;
       for (Real x : losses) scale += fabsl(x);
-      for (size_t s = 0; s < in.logps.size(); s++) scale += std::fabs(out.coefficients[s]) * (std::fabs(in.logps[s]) + std::fabs(in.references[s]) + 1000 / o.settings.beta);
+      for (size_t s = 0; s < in.logps.size(); s++)
+        scale += std::fabs(out.coefficients[s]) *
+                 (std::fabs(in.logps[s]) + std::fabs(in.references[s]) + 1000 / o.settings.beta);
       CHECK(out.losses.size() == losses.size());
-      for (size_t i = 0; i < losses.size(); i++) CHECK(fabsl(out.losses[i] - losses[i]) <= 1e-13L * scale, "%s pair %zu: %.17g, not %.17Lg", name, i, out.losses[i], losses[i]);
-      CHECK(fabsl(out.loss - loss) <= 1e-13L * scale, "%s: %.17g, not %.17Lg", name, out.loss, loss);
+      for (size_t i = 0; i < losses.size(); i++)
+        CHECK(fabsl(out.losses[i] - losses[i]) <= 1e-13L * scale, "%s pair %zu: %.17g, not %.17Lg",
+              name, i, out.losses[i], losses[i]);
+      CHECK(fabsl(out.loss - loss) <= 1e-13L * scale, "%s: %.17g, not %.17Lg", name, out.loss,
+            loss);
       if (kink) continue;
       for (size_t s = 0; s < in.logps.size(); s++) {
         if (in.counts[s] == 0) {
-          CHECK(out.coefficients[s] == 0, "%s: an empty sequence has coefficient %g", name, out.coefficients[s]);
+          CHECK(out.coefficients[s] == 0, "%s: an empty sequence has coefficient %g", name,
+                out.coefficients[s]);
           continue;
         }
-        const Sequence sequence{in.logps[s], double(in.counts[s]), o.uses_reference() ? in.references[s] : 0};
+        const Sequence sequence{in.logps[s], double(in.counts[s]),
+                                o.uses_reference() ? in.references[s] : 0};
         // Small enough that no two scores of the sort change places.
-        const Real slope = score_slope(o, sequence), step = (o.coupled() ? 1e-3L : 1) * natural_step(o, sequence, slope);
+        const Real slope = score_slope(o, sequence),
+                   step = (o.coupled() ? 1e-3L : 1) * natural_step(o, sequence, slope);
         auto by = [&](std::vector<Real>& values) {
           const Real kept = values[s];
           const Real d = reference::derivative(
@@ -412,15 +509,22 @@ TEST(objectives_batches) {
           values[s] = kept;
           return d;
         };
-        const Real bound = 1e-14L * scale / step + 1e-12L * o.settings.beta * slope * (1 + o.settings.penalty);
+        const Real bound =
+            1e-14L * scale / step + 1e-12L * o.settings.beta * slope * (1 + o.settings.penalty);
         const Real d = by(truth.logps);
-        CHECK(fabsl(out.coefficients[s] - d) <= 1e-8L * fabsl(d) + bound, "%s sequence %zu: %.17g, not %.17Lg", name, s, out.coefficients[s], d);
+        CHECK(fabsl(out.coefficients[s] - d) <= 1e-8L * fabsl(d) + bound,
+              "%s sequence %zu: %.17g, not %.17Lg", name, s, out.coefficients[s], d);
         const Real likelihood = by(truth.sft_logps);
-        CHECK(fabsl(out.likelihood[s] - likelihood) <= 1e-8L * fabsl(likelihood) + bound, "%s sequence %zu: likelihood %.17g, not %.17Lg", name, s, out.likelihood[s], likelihood);
+        CHECK(fabsl(out.likelihood[s] - likelihood) <= 1e-8L * fabsl(likelihood) + bound,
+              "%s sequence %zu: likelihood %.17g, not %.17Lg", name, s, out.likelihood[s],
+              likelihood);
       }
       // In pieces, bit for bit.
       const Outcome pieces = run(o, in, 2);
-      CHECK(pieces.losses == out.losses && pieces.coefficients == out.coefficients && pieces.rewards == out.rewards && pieces.metrics == out.metrics && pieces.loss == out.loss, "%s", name);
+      CHECK(pieces.losses == out.losses && pieces.coefficients == out.coefficients &&
+                pieces.rewards == out.rewards && pieces.metrics == out.metrics &&
+                pieces.loss == out.loss,
+            "%s", name);
     }
   }
 }
@@ -441,11 +545,13 @@ TEST(objectives_sorted_batches) {
     for (double x : a.losses) found = found || std::fabs(x - softplus(-0.5 * margin)) < 1e-15;
     CHECK(found, "%g", margin);
   }
-  CHECK(a.coefficients[0] == -0.5 / 4 * sigmoid(-1.5), "%g", a.coefficients[0]);  // the first of the tied, against -6
+  CHECK(a.coefficients[0] == -0.5 / 4 * sigmoid(-1.5), "%g",
+        a.coefficients[0]);  // the first of the tied, against -6
   CHECK(a.coefficients[2] == -0.5 / 4 * sigmoid(-0.5) && a.coefficients[3] == a.coefficients[2]);
   in.logps[1] = nan_value;
   const Outcome b = run(o, in);
-  CHECK(std::isnan(b.losses[3]) && std::isfinite(b.losses[0]) && std::isfinite(b.losses[1]) && std::isfinite(b.losses[2]));
+  CHECK(std::isnan(b.losses[3]) && std::isfinite(b.losses[0]) && std::isfinite(b.losses[1]) &&
+        std::isfinite(b.losses[2]));
   CHECK(b.metrics[nonfinite] == 1 || b.metrics[nonfinite] == 2, "%g", b.metrics[nonfinite]);
 }
 
@@ -461,13 +567,15 @@ TEST(objectives_metrics) {
   CHECK(near(a.metrics[rewards_chosen], 0.25 * (2 - 1 + 0) / 3));
   CHECK(near(a.metrics[rewards_rejected], 0.25 * (1 + 1 + 0) / 3));
   CHECK(near(a.metrics[rewards_margins], 0.25 * (1 - 2 + 0) / 3));
-  CHECK(near(a.metrics[rewards_accuracies], 1.0 / 3), "%g", a.metrics[rewards_accuracies]);  // equal rewards are not right
+  CHECK(near(a.metrics[rewards_accuracies], 1.0 / 3), "%g",
+        a.metrics[rewards_accuracies]);  // equal rewards are not right
   CHECK(near(a.metrics[logps_chosen], -38.0 / 3) && near(a.metrics[logps_rejected], -10));
   CHECK(a.metrics[empty_sequences] == 1 && a.metrics[nonfinite] == 0);
   // One pair that is not finite says so and leaves the others alone.
   in.logps[1] = -infinity;
   const Outcome b = run(o, in);
-  CHECK(b.metrics[nonfinite] == 1 && b.losses[0] == a.losses[0] && b.losses[2] == a.losses[2] && b.coefficients[0] == a.coefficients[0]);
+  CHECK(b.metrics[nonfinite] == 1 && b.losses[0] == a.losses[0] && b.losses[2] == a.losses[2] &&
+        b.coefficients[0] == a.coefficients[0]);
   CHECK(b.losses[1] == infinity);
   // No pairs at all.
   const Outcome none = run(o, {});
@@ -488,11 +596,13 @@ TEST(objectives_permuted_pairs) {
       std::reverse(v.begin(), v.begin() + int64_t(pairs));
       std::reverse(v.begin() + int64_t(pairs), v.end());
     };
-    reverse(reversed.logps), reverse(reversed.sft_logps), reverse(reversed.references), reverse(reversed.counts), reverse(reversed.sft_counts);
+    reverse(reversed.logps), reverse(reversed.sft_logps), reverse(reversed.references),
+        reverse(reversed.counts), reverse(reversed.sft_counts);
     Outcome a = run(o, in);
     const Outcome b = run(o, reversed);
     std::reverse(a.losses.begin(), a.losses.end());
     reverse(a.coefficients), reverse(a.rewards);
-    CHECK(a.losses == b.losses && a.coefficients == b.coefficients && a.rewards == b.rewards, "%s", o.info().name);
+    CHECK(a.losses == b.losses && a.coefficients == b.coefficients && a.rewards == b.rewards, "%s",
+          o.info().name);
   }
 }

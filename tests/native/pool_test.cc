@@ -1,5 +1,6 @@
-// The thread pool: every item once, teams inside teams and beside each other, and owners that leave. Written to give
-// ThreadSanitizer something to see: items write plain memory that other threads read in the next phase.
+// The thread pool: every item once, teams inside teams and beside each other, and owners that
+// leave. Written to give ThreadSanitizer something to see: items write plain memory that other
+// threads read in the next phase.
 #include "pool.h"
 #include <algorithm>
 #include <chrono>
@@ -10,27 +11,35 @@ using namespace diralign;
 
 namespace {
 
-/// Phases of every size; `values` is written by whoever takes the item and read by whoever has it in the next phase.
+/// Phases of every size; `values` is written by whoever takes the item and read by whoever has it
+/// in the next phase.
 void run_phases(Pool& pool, int threads, int phases, uint64_t seed) {
   check::Random random(seed);
   Team team(pool, threads);
   CHECK(team.members() == std::max(1, threads));
   std::vector<int64_t> values(400, 0);
-  std::vector<int> by_member(size_t(team.members()), 0);  // a member is one thread: it needs no atomic
+  std::vector<int> by_member(size_t(team.members()),
+                             0);  // a member is one thread: it needs no atomic
   int64_t items = 0;
   for (int phase = 1; phase <= phases; phase++) {
-    const int64_t count = phase % 5 == 0 ? 0 : phase % 5 == 1 ? 1 : phase % 5 == 2 ? 2 : random.below(400);
+    const int64_t count = phase % 5 == 0   ? 0
+                          : phase % 5 == 1 ? 1
+                          : phase % 5 == 2 ? 2
+                                           : random.below(400);
     const int64_t shift = random.below(400);
     for (int64_t i = 0; i < count; i++) values[size_t((i + shift) % 400)] = phase;
     team.run(count, [&](int64_t i, int member) {
-      CHECK(i >= 0 && i < count && member >= 0 && member < team.members(), "item %lld of %lld, member %d", (long long)i, (long long)count, member);
+      CHECK(i >= 0 && i < count && member >= 0 && member < team.members(),
+            "item %lld of %lld, member %d", (long long)i, (long long)count, member);
       values[size_t((i + shift) % 400)] += 1000;
       by_member[size_t(member)]++;
     });
     items += count;
     for (int64_t i = 0; i < 400; i++) {
       const int64_t value = values[size_t((i + shift) % 400)];
-      CHECK(i < count ? value == phase + 1000 : value < phase + 1000, "phase %d, item %lld of %lld: %lld", phase, (long long)i, (long long)count, (long long)value);
+      CHECK(i < count ? value == phase + 1000 : value < phase + 1000,
+            "phase %d, item %lld of %lld: %lld", phase, (long long)i, (long long)count,
+            (long long)value);
     }
   }
   int64_t done = 0;
@@ -42,7 +51,8 @@ void run_phases(Pool& pool, int threads, int phases, uint64_t seed) {
 
 TEST(pool_every_item_once) {
   auto pool = Pool::shared();
-  for (int threads = 1; threads <= 16; threads++) run_phases(*pool, threads, check::sanitized ? 60 : 400, uint64_t(threads));
+  for (int threads = 1; threads <= 16; threads++)
+    run_phases(*pool, threads, check::sanitized ? 60 : 400, uint64_t(threads));
 }
 
 TEST(pool_no_threads_is_one) {
@@ -76,7 +86,8 @@ TEST(pool_work_in_order_of_phases) {
     });
     int64_t sum = 0;
     for (int64_t x : from) sum += x;
-    for (int64_t i = 0; i < n; i++) CHECK(to[size_t(i)] == sum % 1000003 + i, "phase %d item %lld", phase, (long long)i);
+    for (int64_t i = 0; i < n; i++)
+      CHECK(to[size_t(i)] == sum % 1000003 + i, "phase %d item %lld", phase, (long long)i);
     std::swap(from, to);
   }
 }
@@ -90,10 +101,13 @@ TEST(pool_nested_teams) {
     outer.run(12, [&](int64_t i, int) {
       Team inner(*pool, 3);
       std::vector<int64_t> parts(20, 0);
-      for (int phase = 0; phase < 3; phase++) inner.run(20, [&](int64_t k, int) { parts[size_t(k)] += k * i; });
+      for (int phase = 0; phase < 3; phase++)
+        inner.run(20, [&](int64_t k, int) { parts[size_t(k)] += k * i; });
       for (int64_t part : parts) sums[size_t(i)] += part;
     });
-    for (int64_t i = 0; i < 12; i++) CHECK(sums[size_t(i)] == 3 * 190 * i, "item %lld: %lld", (long long)i, (long long)sums[size_t(i)]);
+    for (int64_t i = 0; i < 12; i++)
+      CHECK(sums[size_t(i)] == 3 * 190 * i, "item %lld: %lld", (long long)i,
+            (long long)sums[size_t(i)]);
   }
 }
 
@@ -103,7 +117,8 @@ TEST(pool_concurrent_teams) {
   for (uint64_t e = 0; e < 5; e++)
     environments.emplace_back([e] {
       auto pool = Pool::shared();
-      for (int job = 0; job < 4; job++) run_phases(*pool, 2 + int(e), check::sanitized ? 20 : 100, 100 * e + uint64_t(job));
+      for (int job = 0; job < 4; job++)
+        run_phases(*pool, 2 + int(e), check::sanitized ? 20 : 100, 100 * e + uint64_t(job));
     });
   for (std::thread& t : environments) t.join();
 }
@@ -160,13 +175,15 @@ TEST(pool_last_owner_leaves) {
   std::vector<std::thread> owners;
   for (int o = 0; o < 4; o++)
     owners.emplace_back([o] {
-      for (int round = 0; round < (check::sanitized ? 15 : 100); round++) run_phases(*Pool::shared(), 1 + (o + round) % 4, 5, uint64_t(o));
+      for (int round = 0; round < (check::sanitized ? 15 : 100); round++)
+        run_phases(*Pool::shared(), 1 + (o + round) % 4, 5, uint64_t(o));
     });
   for (std::thread& t : owners) t.join();
 }
 
 TEST(pool_cancellation) {
-  // An item that looks at a flag, as the jobs do: after it is set, run() still returns, and nothing runs afterwards.
+  // An item that looks at a flag, as the jobs do: after it is set, run() still returns, and nothing
+  // runs afterwards.
   auto pool = Pool::shared();
   for (int round = 0; round < 20; round++) {
     std::atomic<bool> cancelled{false};
@@ -236,7 +253,8 @@ struct Gate {
 };
 
 void wait_until_idle(Pool& pool) {
-  for (Pool::Counts c = pool.counts(); c.idle != c.threads || c.waiting > 0; c = pool.counts()) std::this_thread::yield();
+  for (Pool::Counts c = pool.counts(); c.idle != c.threads || c.waiting > 0; c = pool.counts())
+    std::this_thread::yield();
 }
 
 }  // namespace
@@ -262,7 +280,8 @@ TEST(pool_threads_by_work) {
     std::atomic<int> ran{0};
     pool.post([&] { ran++; }, 1024, 5);
     wait_until_idle(pool);
-    CHECK(ran == 5 && pool.counts().threads == 5, "%d runs, %d threads", ran.load(), pool.counts().threads);
+    CHECK(ran == 5 && pool.counts().threads == 5, "%d runs, %d threads", ran.load(),
+          pool.counts().threads);
   }
 }
 
@@ -293,14 +312,16 @@ TEST(pool_withdrawn_tasks) {
     Gate gate;
     const uint64_t running = pool.post(gate.task(), 1);
     gate.wait_for(1);
-    const uint64_t one = pool.post([&ran, held] { ran++; }, 1), several = pool.post([&ran, held] { ran++; }, 1, 3);
+    const uint64_t one = pool.post([&ran, held] { ran++; }, 1),
+                   several = pool.post([&ran, held] { ran++; }, 1, 3);
     pool.post([&kept] { kept++; }, 1, 2);
     CHECK(pool.counts().waiting == 6 && held.use_count() == 3);
     CHECK(pool.withdraw(one) == 1 && pool.withdraw(one) == 0);
     CHECK(held.use_count() == 2, "a withdrawn task is still held");
     CHECK(pool.withdraw(several) == 3);
     CHECK(held.use_count() == 1);
-    CHECK(pool.withdraw(running) == 0 && pool.withdraw(0) == 0 && pool.withdraw(several + 1000) == 0);
+    CHECK(pool.withdraw(running) == 0 && pool.withdraw(0) == 0 &&
+          pool.withdraw(several + 1000) == 0);
     CHECK(pool.counts().waiting == 2);
     gate.let_go();
   }

@@ -1,4 +1,5 @@
-// Batches drawn at random with their truth in long double, and what a backend's results are held to: for every backend alike.
+// Batches drawn at random with their truth in long double, and what a backend's results are held
+// to: for every backend alike.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -21,12 +22,19 @@ constexpr const char* dtype_names[] = {"float32", "float16", "bfloat16"};
 constexpr int32_t ignored = -100;
 
 // Storage of the dtype, not arithmetic: the processor's conversions have tests of their own.
-inline double load(Dtype d, const void* data, int64_t i) { return double(cpu::kernel_set().rows[int(d)].load(data, i)); }
-inline void store(Dtype d, void* data, int64_t i, float value) { cpu::kernel_set().rows[int(d)].store(data, i, value); }
+inline double load(Dtype d, const void* data, int64_t i) {
+  return double(cpu::kernel_set().rows[int(d)].load(data, i));
+}
+inline void store(Dtype d, void* data, int64_t i, float value) {
+  cpu::kernel_set().rows[int(d)].store(data, i, value);
+}
 
 /// Distance of two neighbouring numbers of the dtype where x lies.
 inline double unit(Dtype d, double x) {
-  const int digits = d == Dtype::float32 ? 24 : d == Dtype::float16 ? 11 : 8, smallest = d == Dtype::float16 ? -14 : -126;
+  const int digits = d == Dtype::float32   ? 24
+                     : d == Dtype::float16 ? 11
+                                           : 8,
+            smallest = d == Dtype::float16 ? -14 : -126;
   const int exponent = x == 0 ? smallest : std::max(smallest, std::ilogb(x));
   return std::ldexp(1.0, exponent - digits + 1);
 }
@@ -35,14 +43,15 @@ inline double unit(Dtype d, double x) {
 struct Shape {
   Dtype dtype = Dtype::float32;
   int64_t sequences = 4, tokens = 5, vocab = 100;
-  int64_t padding = 0;       ///< columns between the vocabulary and the next row
+  int64_t padding = 0;  ///< columns between the vocabulary and the next row
   bool packed = false, sft_labels = false, last_row_padded = true;
-  double ignore = 0.3;       ///< share of rows without a label
+  double ignore = 0.3;  ///< share of rows without a label
   double spread = 2;
   uint64_t seed = 1;
 };
 
-/// A batch in memory of its own. Rows that do not count, and padding, hold NaN: nothing may come of them.
+/// A batch in memory of its own. Rows that do not count, and padding, hold NaN: nothing may come of
+/// them.
 struct Problem {
   Shape shape;
   Objective objective;
@@ -51,11 +60,13 @@ struct Problem {
   std::vector<int32_t> labels, sft_labels, offsets;
   std::vector<double> references;
 
-  Problem(const Objective& o, const Shape& s) : shape(s), objective(o), rows(s.sequences * s.tokens), stride(s.vocab + s.padding) {
+  Problem(const Objective& o, const Shape& s)
+      : shape(s), objective(o), rows(s.sequences * s.tokens), stride(s.vocab + s.padding) {
     check::Random random(s.seed);
     if (s.packed) {
       offsets.push_back(0);
-      for (int64_t i = 0; i < s.sequences; i++) offsets.push_back(offsets.back() + int32_t(random.below(2 * s.tokens + 1)));
+      for (int64_t i = 0; i < s.sequences; i++)
+        offsets.push_back(offsets.back() + int32_t(random.below(2 * s.tokens + 1)));
       rows = offsets.back();
     }
     elements = rows == 0 ? 0 : rows * stride - (s.last_row_padded ? 0 : s.padding);
@@ -64,17 +75,23 @@ struct Problem {
       labels.push_back(random.uniform() < s.ignore ? ignored : int32_t(random.below(s.vocab)));
       // The same label, another, or one of the two terms only.
       const int64_t kind = random.below(4);
-      sft_labels.push_back(kind == 0 ? ignored : kind == 1 ? labels.back() : int32_t(random.below(s.vocab)));
+      sft_labels.push_back(kind == 0   ? ignored
+                           : kind == 1 ? labels.back()
+                                       : int32_t(random.below(s.vocab)));
     }
     const float nan_value = std::numeric_limits<float>::quiet_NaN();
     logits.resize(size_t(elements) * dtype_bytes(s.dtype));
     for (int64_t i = 0; i < elements; i++) {
       const int64_t r = i / stride;
-      const bool scored = labels[size_t(r)] != ignored || (s.sft_labels && sft_labels[size_t(r)] != ignored && sequence_of(r) < pairs);
-      store(s.dtype, logits.data(), i, scored && i % stride < s.vocab ? float(s.spread * random.normal()) : nan_value);
+      const bool scored =
+          labels[size_t(r)] != ignored ||
+          (s.sft_labels && sft_labels[size_t(r)] != ignored && sequence_of(r) < pairs);
+      store(s.dtype, logits.data(), i,
+            scored && i % stride < s.vocab ? float(s.spread * random.normal()) : nan_value);
     }
     if (o.uses_reference())
-      for (int64_t i = 0; i < s.sequences; i++) references.push_back(-double(s.tokens) * random.uniform(1, 6));
+      for (int64_t i = 0; i < s.sequences; i++)
+        references.push_back(-double(s.tokens) * random.uniform(1, 6));
   }
 
   int64_t sequence_of(int64_t row) const {
@@ -83,7 +100,9 @@ struct Problem {
     while (offsets[size_t(s) + 1] <= row) s++;
     return s;
   }
-  int64_t pairs() const { return objective.likelihood_only() ? shape.sequences : shape.sequences / 2; }
+  int64_t pairs() const {
+    return objective.likelihood_only() ? shape.sequences : shape.sequences / 2;
+  }
 
   Batch batch() const {
     Batch b;
@@ -116,9 +135,14 @@ struct Result {
   std::vector<float> row_scale;
 
   bool same(const Result& other) const {
-    auto equal = [](const auto& a, const auto& b) { return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]) == 0); };
-    return check::same_bits(loss, other.loss) && equal(losses, other.losses) && equal(rewards, other.rewards) && equal(coefficients, other.coefficients) &&
-           equal(metrics, other.metrics) && equal(logps, other.logps) && equal(gradient, other.gradient) && equal(row_scale, other.row_scale);
+    auto equal = [](const auto& a, const auto& b) {
+      return a.size() == b.size() &&
+             (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]) == 0);
+    };
+    return check::same_bits(loss, other.loss) && equal(losses, other.losses) &&
+           equal(rewards, other.rewards) && equal(coefficients, other.coefficients) &&
+           equal(metrics, other.metrics) && equal(logps, other.logps) &&
+           equal(gradient, other.gradient) && equal(row_scale, other.row_scale);
   }
 };
 
@@ -149,7 +173,8 @@ struct Prepared {
     result.coefficients.assign(sequences, -1);
     result.metrics.assign(metric_count, -1);
     result.logps.assign(sequences, -1);
-    job.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(), result.metrics.data()};
+    job.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(),
+                   result.metrics.data()};
     job.logps = result.logps.data();
     job.loss = &result.loss;
     job.gradient.mode = run.mode;
@@ -192,7 +217,8 @@ struct Truth {
   std::vector<Real> losses, coefficients, likelihood;
   Real loss;
 
-  /// `derivatives`: without them `coefficients` and `likelihood` stay 0; they take a loss of the batch for each sequence.
+  /// `derivatives`: without them `coefficients` and `likelihood` stay 0; they take a loss of the
+  /// batch for each sequence.
   explicit Truth(const Problem& p, bool derivatives = true) {
     const size_t sequences = size_t(p.shape.sequences), rows = size_t(p.rows);
     logsumexp.assign(rows, 0), row_logps.assign(rows, 0);
@@ -201,13 +227,19 @@ struct Truth {
     for (int64_t r = 0; r < p.rows; r++) {
       const int64_t s = p.sequence_of(r);
       const int32_t label = p.labels[size_t(r)];
-      const int32_t sft = s >= p.pairs() ? ignored : p.shape.sft_labels ? p.sft_labels[size_t(r)] : label;
+      const int32_t sft = s >= p.pairs()       ? ignored
+                          : p.shape.sft_labels ? p.sft_labels[size_t(r)]
+                                               : label;
       if (label == ignored && sft == ignored) continue;
       Real max = -INFINITY, sum = 0;
-      for (int64_t v = 0; v < p.shape.vocab; v++) max = std::max(max, Real(load(p.shape.dtype, p.logits.data(), r * p.stride + v)));
-      for (int64_t v = 0; v < p.shape.vocab; v++) sum += expl(load(p.shape.dtype, p.logits.data(), r * p.stride + v) - max);
+      for (int64_t v = 0; v < p.shape.vocab; v++)
+        max = std::max(max, Real(load(p.shape.dtype, p.logits.data(), r * p.stride + v)));
+      for (int64_t v = 0; v < p.shape.vocab; v++)
+        sum += expl(load(p.shape.dtype, p.logits.data(), r * p.stride + v) - max);
       logsumexp[size_t(r)] = max + logl(sum);
-      auto logp = [&](int32_t y) { return load(p.shape.dtype, p.logits.data(), r * p.stride + y) - logsumexp[size_t(r)]; };
+      auto logp = [&](int32_t y) {
+        return load(p.shape.dtype, p.logits.data(), r * p.stride + y) - logsumexp[size_t(r)];
+      };
       if (label != ignored) {
         row_logps[size_t(r)] = logp(label);
         logps[size_t(s)] += logp(label);
@@ -218,7 +250,8 @@ struct Truth {
         sft_counts[size_t(s)]++;
       }
     }
-    reference::Batch batch(p.objective, logps, sft_logps, counts, sft_counts, p.references.empty() ? nullptr : p.references.data());
+    reference::Batch batch(p.objective, logps, sft_logps, counts, sft_counts,
+                           p.references.empty() ? nullptr : p.references.data());
     losses = batch.losses();
     loss = batch.loss();
     coefficients.assign(sequences, 0), likelihood.assign(sequences, 0);
@@ -235,7 +268,8 @@ struct Truth {
         return d;
       };
       coefficients[s] = counts[s] == 0 ? 0 : by(batch.logps);
-      // One set of labels: the derivative by it is the sum of both terms'; of `sft` the likelihood is the objective itself.
+      // One set of labels: the derivative by it is the sum of both terms'; of `sft` the likelihood
+      // is the objective itself.
       likelihood[s] = sft_counts[s] == 0 || p.objective.likelihood_only() ? 0 : by(batch.sft_logps);
     }
   }
@@ -244,55 +278,84 @@ struct Truth {
 /// Numbers per pair and per sequence.
 inline void check_numbers(const char* what, const Truth& truth, const Result& result) {
   for (size_t s = 0; s < truth.logps.size(); s++) {
-    CHECK(fabsl(result.logps[s] - truth.logps[s]) <= 1e-6L * (truth.counts[s] + fabsl(truth.logps[s])), "%s: sequence %zu: %.17g, not %.17Lg", what, s, result.logps[s], truth.logps[s]);
-    CHECK(fabsl(result.coefficients[s] - truth.coefficients[s]) <= 1e-5L * fabsl(truth.coefficients[s]) + 1e-12L, "%s: coefficient of sequence %zu: %.17g, not %.17Lg", what, s,
-          result.coefficients[s], truth.coefficients[s]);
+    CHECK(fabsl(result.logps[s] - truth.logps[s]) <=
+              1e-6L * (truth.counts[s] + fabsl(truth.logps[s])),
+          "%s: sequence %zu: %.17g, not %.17Lg", what, s, result.logps[s], truth.logps[s]);
+    CHECK(fabsl(result.coefficients[s] - truth.coefficients[s]) <=
+              1e-5L * fabsl(truth.coefficients[s]) + 1e-12L,
+          "%s: coefficient of sequence %zu: %.17g, not %.17Lg", what, s, result.coefficients[s],
+          truth.coefficients[s]);
   }
   for (size_t i = 0; i < truth.losses.size(); i++)
-    CHECK(fabsl(result.losses[i] - truth.losses[i]) <= 1e-6L * std::max(Real(1), fabsl(truth.losses[i])), "%s: pair %zu: %.17g, not %.17Lg", what, i, result.losses[i], truth.losses[i]);
-  CHECK(fabsl(result.loss - truth.loss) <= 1e-6L * std::max(Real(1), fabsl(truth.loss)), "%s: loss %.17g, not %.17Lg", what, result.loss, truth.loss);
+    CHECK(fabsl(result.losses[i] - truth.losses[i]) <=
+              1e-6L * std::max(Real(1), fabsl(truth.losses[i])),
+          "%s: pair %zu: %.17g, not %.17Lg", what, i, result.losses[i], truth.losses[i]);
+  CHECK(fabsl(result.loss - truth.loss) <= 1e-6L * std::max(Real(1), fabsl(truth.loss)),
+        "%s: loss %.17g, not %.17Lg", what, result.loss, truth.loss);
   CHECK(result.metrics[nonfinite] == 0, "%s", what);
 }
 
-/// Every element of the gradient, given the sequences' coefficients, which check_numbers() has held against the truth. In the factored
-/// form the row's scale is checked, and the rest with a coefficient of 1.
-inline void check_gradient(const char* what, const Problem& p, const Truth& truth, const Result& result, Mode mode) {
+/// Every element of the gradient, given the sequences' coefficients, which check_numbers() has held
+/// against the truth. In the factored form the row's scale is checked, and the rest with a
+/// coefficient of 1.
+inline void check_gradient(const char* what, const Problem& p, const Truth& truth,
+                           const Result& result, Mode mode) {
   const Dtype d = p.shape.dtype;
   const bool factored = mode == Mode::factored;
   for (int64_t r = 0; r < p.rows; r++) {
     const int64_t s = p.sequence_of(r);
     const int32_t label = p.labels[size_t(r)];
-    const int32_t sft = s >= p.pairs() ? ignored : p.shape.sft_labels ? p.sft_labels[size_t(r)] : label;
+    const int32_t sft = s >= p.pairs()       ? ignored
+                        : p.shape.sft_labels ? p.sft_labels[size_t(r)]
+                                             : label;
     const bool scored = label != ignored || sft != ignored;
-    const double align = label == ignored ? 0 : result.coefficients[size_t(s)], likelihood = sft == ignored ? 0 : double(truth.likelihood[size_t(s)]);
+    const double align = label == ignored ? 0 : result.coefficients[size_t(s)],
+                 likelihood = sft == ignored ? 0 : double(truth.likelihood[size_t(s)]);
     const double scale = std::fabs(align) + std::fabs(likelihood);
     if (factored) {
       const double expected = scored ? align + likelihood : 0;
-      CHECK(std::fabs(double(result.row_scale[size_t(r)]) - expected) <= 1e-5 * std::fabs(expected) + 1e-12, "%s: scale of row %lld: %g, not %g", what, (long long)r, double(result.row_scale[size_t(r)]), expected);
+      CHECK(std::fabs(double(result.row_scale[size_t(r)]) - expected) <=
+                1e-5 * std::fabs(expected) + 1e-12,
+            "%s: scale of row %lld: %g, not %g", what, (long long)r,
+            double(result.row_scale[size_t(r)]), expected);
     }
     for (int64_t v = 0; v < p.stride && r * p.stride + v < p.elements; v++) {
       const double value = load(d, result.gradient.data(), r * p.stride + v);
       if (!scored || v >= p.shape.vocab) {
-        CHECK(value == 0 && !std::signbit(value), "%s: row %lld column %lld counts for nothing and has %g", what, (long long)r, (long long)v, value);
+        CHECK(value == 0 && !std::signbit(value),
+              "%s: row %lld column %lld counts for nothing and has %g", what, (long long)r,
+              (long long)v, value);
         continue;
       }
-      const Real probability = expl(load(d, p.logits.data(), r * p.stride + v) - truth.logsumexp[size_t(r)]), rest = 1 - probability;
-      double expected = double(align * (v == label ? rest : -probability) + likelihood * (v == sft ? rest : -probability));
+      const Real probability =
+                     expl(load(d, p.logits.data(), r * p.stride + v) - truth.logsumexp[size_t(r)]),
+                 rest = 1 - probability;
+      double expected = double(align * (v == label ? rest : -probability) +
+                               likelihood * (v == sft ? rest : -probability));
       // 1 - p in place of p for the entry of a label.
-      double bound = 1e-5 * (std::fabs(align) * double(v == label ? rest : probability) + std::fabs(likelihood) * double(v == sft ? rest : probability)) + 1e-9 * scale;
+      double bound = 1e-5 * (std::fabs(align) * double(v == label ? rest : probability) +
+                             std::fabs(likelihood) * double(v == sft ? rest : probability)) +
+                     1e-9 * scale;
       if (factored) {
         expected = double(v == label ? rest : -probability);
         bound = 1e-5 * std::fabs(expected) + 1e-9;
       }
-      CHECK(std::fabs(value - expected) <= bound + 0.51 * unit(d, expected), "%s: row %lld column %lld (label %d, %d): %.9g, not %.9g", what, (long long)r, (long long)v, label, sft, value, expected);
+      CHECK(std::fabs(value - expected) <= bound + 0.51 * unit(d, expected),
+            "%s: row %lld column %lld (label %d, %d): %.9g, not %.9g", what, (long long)r,
+            (long long)v, label, sft, value, expected);
     }
   }
 }
 
 inline std::string describe(const Problem& p, const Run& run) {
-  return check::text("%s %s %s%s%s%s%s V %lld stride %lld threads %d", p.objective.info().name, dtype_names[int(p.shape.dtype)],
-                     run.mode == Mode::dense ? "dense" : run.mode == Mode::factored ? "factored" : "none", run.in_place ? " in place" : "", run.zeroed ? " zeroed" : "",
-                     p.shape.packed ? " packed" : "", p.shape.sft_labels ? " sftLabels" : "", (long long)p.shape.vocab, (long long)p.stride, run.threads);
+  return check::text("%s %s %s%s%s%s%s V %lld stride %lld threads %d", p.objective.info().name,
+                     dtype_names[int(p.shape.dtype)],
+                     run.mode == Mode::dense      ? "dense"
+                     : run.mode == Mode::factored ? "factored"
+                                                  : "none",
+                     run.in_place ? " in place" : "", run.zeroed ? " zeroed" : "",
+                     p.shape.packed ? " packed" : "", p.shape.sft_labels ? " sftLabels" : "",
+                     (long long)p.shape.vocab, (long long)p.stride, run.threads);
 }
 
 }  // namespace problems

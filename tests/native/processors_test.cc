@@ -23,7 +23,8 @@ int quota(const Files& files) {
 constexpr const char* cgroup = "/proc/self/cgroup";
 constexpr const char* mountinfo = "/proc/self/mountinfo";
 
-const std::string v2_mount = "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+const std::string v2_mount =
+    "29 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 const std::string other_mounts =
     "23 28 0:21 / /sys rw shared:7 - sysfs sysfs rw\n"
     "28 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n"
@@ -31,17 +32,24 @@ const std::string other_mounts =
 /// Version 1 as Docker has it: the container's group is all that is mounted.
 const std::string v1_mounts =
     "41 40 0:35 /docker/0a1b /sys/fs/cgroup/cpuset ro - cgroup cgroup rw,cpuset\n"
-    "42 40 0:36 /docker/0a1b /sys/fs/cgroup/cpu,cpuacct ro,nosuid master:11 shared:3 - cgroup cgroup rw,cpu,cpuacct\n"
+    "42 40 0:36 /docker/0a1b /sys/fs/cgroup/cpu,cpuacct ro,nosuid master:11 shared:3 - cgroup "
+    "cgroup rw,cpu,cpuacct\n"
     "43 40 0:37 /docker/0a1b /sys/fs/cgroup/cpuacct ro - cgroup cgroup rw,cpuacct\n";
-const std::string v1_groups = "12:cpuset:/docker/0a1b\n3:cpu,cpuacct:/docker/0a1b\n1:name=systemd:/docker/0a1b\n0::/docker/0a1b\n";
+const std::string v1_groups =
+    "12:cpuset:/docker/0a1b\n3:cpu,cpuacct:/docker/0a1b\n1:name=systemd:/docker/0a1b\n0::/docker/"
+    "0a1b\n";
 
 Files v1(const std::string& quota_us, const std::string& period_us) {
   const std::string folder = "/sys/fs/cgroup/cpu,cpuacct";
-  return {{cgroup, v1_groups}, {mountinfo, other_mounts + v1_mounts}, {folder + "/cpu.cfs_quota_us", quota_us}, {folder + "/cpu.cfs_period_us", period_us}};
+  return {{cgroup, v1_groups},
+          {mountinfo, other_mounts + v1_mounts},
+          {folder + "/cpu.cfs_quota_us", quota_us},
+          {folder + "/cpu.cfs_period_us", period_us}};
 }
 
 Files v2(const std::string& max) {
-  return {{cgroup, "0::/\n"}, {mountinfo, other_mounts + v2_mount}, {"/sys/fs/cgroup/cpu.max", max}};
+  return {
+      {cgroup, "0::/\n"}, {mountinfo, other_mounts + v2_mount}, {"/sys/fs/cgroup/cpu.max", max}};
 }
 
 }  // namespace
@@ -93,8 +101,10 @@ TEST(processors_of_the_own_group) {
               {"/sys/fs/cgroup/cpu.max", "300000 100000\n"},
               {"/sys/fs/cgroup/inner/cpu.max", "200000 100000\n"}};
   CHECK(quota(files) == 2);
-  // A group beside what is mounted, one whose name only begins like that, and one outside of the namespace: theirs is not ours.
-  for (const char* group : {"0::/docker/ffff\n", "0::/docker/0a1bc\n", "0::/../0a1b\n", "0::/docker/0a1b/../../x\n"}) {
+  // A group beside what is mounted, one whose name only begins like that, and one outside of the
+  // namespace: theirs is not ours.
+  for (const char* group :
+       {"0::/docker/ffff\n", "0::/docker/0a1bc\n", "0::/../0a1b\n", "0::/docker/0a1b/../../x\n"}) {
     files[cgroup] = group;
     CHECK(quota(files) == 0, "%s", group);
   }
@@ -105,7 +115,8 @@ TEST(processors_of_the_own_group) {
 }
 
 TEST(processors_both_versions) {
-  // A hybrid system: the processor's controller is with one of them, or, on the way from one to the other, the least counts.
+  // A hybrid system: the processor's controller is with one of them, or, on the way from one to the
+  // other, the least counts.
   Files files = v1("400000\n", "100000\n");
   files[mountinfo] += "50 40 0:40 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
   CHECK(quota(files) == 4);
@@ -115,9 +126,11 @@ TEST(processors_both_versions) {
 
 TEST(processors_of_damaged_texts) {
   CHECK(quota({}) == 0);
-  for (const char* max : {"", "\n", "max", "100000", "-5 100000", "0 100000", "100000 0", "100000 -1", "a b", "99999999999999999999999 1"})
+  for (const char* max : {"", "\n", "max", "100000", "-5 100000", "0 100000", "100000 0",
+                          "100000 -1", "a b", "99999999999999999999999 1"})
     CHECK(quota(v2(max)) == 0, "'%s'", max);
-  for (const char* quota_us : {"", "0\n", "-2\n", "many\n"}) CHECK(quota(v1(quota_us, "100000\n")) == 0, "'%s'", quota_us);
+  for (const char* quota_us : {"", "0\n", "-2\n", "many\n"})
+    CHECK(quota(v1(quota_us, "100000\n")) == 0, "'%s'", quota_us);
   CHECK(quota(v1("100000\n", "")) == 0 && quota(v1("100000\n", "0\n")) == 0);
   Files files = v2("100000 100000\n");
   for (const char* groups : {"", "\n", "0", "0:", "0::", ":::", "nothing here\n", "0:cpu\n"}) {
@@ -125,7 +138,8 @@ TEST(processors_of_damaged_texts) {
     CHECK(quota(files) <= 1, "'%s'", groups);
   }
   files[cgroup] = "0::/\n";
-  for (const char* mounts : {"", "-", " - ", "- cgroup2 a b", "1 2 3 - cgroup2 a b\n", "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2\n"}) {
+  for (const char* mounts : {"", "-", " - ", "- cgroup2 a b", "1 2 3 - cgroup2 a b\n",
+                             "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2\n"}) {
     files[mountinfo] = mounts;
     CHECK(quota(files) == 0, "'%s'", mounts);
   }

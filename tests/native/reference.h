@@ -1,5 +1,6 @@
-// The objectives by definition, in long double and from the formulas of docs/methods.md alone: what the tests hold the library to.
-// Derivatives come from finite differences, so nothing here can share a mistake in a derivative with the code under test.
+// The objectives by definition, in long double and from the formulas of docs/methods.md alone: what
+// the tests hold the library to. Derivatives come from finite differences, so nothing here can
+// share a mistake in a derivative with the code under test.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -45,21 +46,29 @@ inline Real divergence_score(Real r, const diralign::Settings& o) {
 }
 
 /// The alignment term of a pair as a function of both sequences, `lambda` included.
-inline Real pair_loss(const std::string& method, const diralign::Settings& o, const Sequence& chosen, const Sequence& rejected) {
-  const Real beta = o.beta, e = o.label_smoothing, rw = log_ratio(chosen, o), rl = log_ratio(rejected, o), u = beta * (rw - rl);
+inline Real pair_loss(const std::string& method, const diralign::Settings& o,
+                      const Sequence& chosen, const Sequence& rejected) {
+  const Real beta = o.beta, e = o.label_smoothing, rw = log_ratio(chosen, o),
+             rl = log_ratio(rejected, o), u = beta * (rw - rl);
   auto smoothed = [&](Real x) { return (1 - e) * softplus(-x) + (e == 0 ? 0 : e * softplus(x)); };
-  const Real calibration = (rw - 1 / (2 * beta)) * (rw - 1 / (2 * beta)) + (rl + 1 / (2 * beta)) * (rl + 1 / (2 * beta));
+  const Real calibration =
+      (rw - 1 / (2 * beta)) * (rw - 1 / (2 * beta)) + (rl + 1 / (2 * beta)) * (rl + 1 / (2 * beta));
   if (method == "sft") return -rw;
   if (method == "dpo") return smoothed(beta * (divergence_score(rw, o) - divergence_score(rl, o)));
   if (method == "cpo" || method == "aot" || method == "aot_unpaired") return smoothed(u);
   if (method == "ipo") return (rw - rl - 1 / (2 * beta)) * (rw - rl - 1 / (2 * beta));
   if (method == "simpo") return smoothed(u - o.gamma);
-  if (method == "alphapo") return smoothed(beta * (box_cox(rw, o.alpha) - box_cox(rl, o.alpha)) - o.gamma);
-  if (method == "orpo") return o.lambda * softplus(-beta * (log_odds(chosen, o) - log_odds(rejected, o)));
-  if (method == "asft") return o.lambda * (softplus(-beta * log_odds(chosen, o)) + softplus(beta * log_odds(rejected, o)));
+  if (method == "alphapo")
+    return smoothed(beta * (box_cox(rw, o.alpha) - box_cox(rl, o.alpha)) - o.gamma);
+  if (method == "orpo")
+    return o.lambda * softplus(-beta * (log_odds(chosen, o) - log_odds(rejected, o)));
+  if (method == "asft")
+    return o.lambda *
+           (softplus(-beta * log_odds(chosen, o)) + softplus(beta * log_odds(rejected, o)));
   if (method == "apo_zero") return sigmoid(-beta * rw) + sigmoid(beta * rl);  // 1 - sg(x) = sg(-x)
   if (method == "apo_down") return sigmoid(beta * rw) + sigmoid(-u);
-  if (method == "nca") return softplus(-beta * rw) + softplus(beta * rw) / 2 + softplus(beta * rl) / 2;
+  if (method == "nca")
+    return softplus(-beta * rw) + softplus(beta * rw) / 2 + softplus(beta * rl) / 2;
   if (method == "cal_dpo") return softplus(-(rw - rl)) + o.calibration_weight * calibration;
   if (method == "sppo_hard") return calibration;
   if (method == "hinge") return std::max(Real(0), 1 - u);
@@ -87,8 +96,8 @@ struct Batch {
   std::vector<Real> logps, sft_logps, references;
   std::vector<int32_t> counts, sft_counts;
 
-  Batch(const diralign::Objective& o, std::vector<Real> logps_, std::vector<Real> sft_logps_, std::vector<int32_t> counts_, std::vector<int32_t> sft_counts_,
-        const double* references_)
+  Batch(const diralign::Objective& o, std::vector<Real> logps_, std::vector<Real> sft_logps_,
+        std::vector<int32_t> counts_, std::vector<int32_t> sft_counts_, const double* references_)
       : method(o.info().name),
         settings(o.settings),
         likelihood_only(o.likelihood_only()),
@@ -98,14 +107,17 @@ struct Batch {
         references(logps.size(), 0),
         counts(std::move(counts_)),
         sft_counts(std::move(sft_counts_)) {
-    if (references_ && o.uses_reference()) std::copy(references_, references_ + logps.size(), references.begin());
+    if (references_ && o.uses_reference())
+      std::copy(references_, references_ + logps.size(), references.begin());
   }
 
   size_t sequences() const { return logps.size(); }
   size_t pairs() const { return likelihood_only ? sequences() : sequences() / 2; }
   Sequence sequence(size_t s) const { return {logps[s], Real(counts[s]), references[s]}; }
 
-  Real nll(size_t pair) const { return -sft_logps[pair] / (settings.normalize != 0 ? std::max(1, sft_counts[pair]) : 1); }
+  Real nll(size_t pair) const {
+    return -sft_logps[pair] / (settings.normalize != 0 ? std::max(1, sft_counts[pair]) : 1);
+  }
   Real token_nll(const std::vector<Real>& from, const std::vector<int32_t>& tokens) const {
     Real sum = 0, n = 0;
     for (size_t i = 0; i < pairs(); i++) sum -= from[i], n += tokens[i];
@@ -117,15 +129,19 @@ struct Batch {
     const size_t n = pairs();
     std::vector<Real> terms;
     if (coupling == diralign::Coupling::none) {
-      for (size_t i = 0; i < n; i++) terms.push_back(pair_loss(method, settings, sequence(i), likelihood_only ? Sequence{0, 0, 0} : sequence(i + n)));
+      for (size_t i = 0; i < n; i++)
+        terms.push_back(pair_loss(method, settings, sequence(i),
+                                  likelihood_only ? Sequence{0, 0, 0} : sequence(i + n)));
       return terms;
     }
     std::vector<Real> upper, lower;
     for (size_t i = 0; i < n; i++) {
       const Sequence w = sequence(i), l = sequence(i + n);
       if (coupling == diralign::Coupling::margins) {
-        upper.push_back(log_ratio({w.logp, w.count, 0}, settings) - log_ratio({l.logp, l.count, 0}, settings));
-        lower.push_back(log_ratio({w.reference, w.count, 0}, settings) - log_ratio({l.reference, l.count, 0}, settings));
+        upper.push_back(log_ratio({w.logp, w.count, 0}, settings) -
+                        log_ratio({l.logp, l.count, 0}, settings));
+        lower.push_back(log_ratio({w.reference, w.count, 0}, settings) -
+                        log_ratio({l.reference, l.count, 0}, settings));
       } else {
         upper.push_back(log_ratio(w, settings));
         lower.push_back(log_ratio(l, settings));
@@ -135,15 +151,21 @@ struct Batch {
     std::sort(lower.begin(), lower.end());
     diralign::Settings plain = settings;
     plain.normalize = 0;
-    for (size_t i = 0; i < n; i++) terms.push_back(pair_loss(method, plain, {upper[i], 1, 0}, {lower[i], 1, 0}));
+    for (size_t i = 0; i < n; i++)
+      terms.push_back(pair_loss(method, plain, {upper[i], 1, 0}, {lower[i], 1, 0}));
     return terms;
   }
 
   std::vector<Real> losses() const {
     std::vector<Real> all = alignment();
     for (size_t i = 0; i < pairs(); i++) {
-      if (likelihood_only && settings.sft_reduction != 0) all[i] = counts[i] == 0 ? 0 : -logps[i] * Real(pairs()) / std::accumulate(counts.begin(), counts.end(), Real(0));
-      if (settings.sft_weight != 0) all[i] += settings.sft_weight * (settings.sft_reduction != 0 ? token_nll(sft_logps, sft_counts) : nll(i));
+      if (likelihood_only && settings.sft_reduction != 0)
+        all[i] = counts[i] == 0 ? 0
+                                : -logps[i] * Real(pairs()) /
+                                      std::accumulate(counts.begin(), counts.end(), Real(0));
+      if (settings.sft_weight != 0)
+        all[i] += settings.sft_weight *
+                  (settings.sft_reduction != 0 ? token_nll(sft_logps, sft_counts) : nll(i));
     }
     return all;
   }
@@ -193,7 +215,9 @@ inline diralign::Objective objective(int method, double beta) {
   }
   return {method, o};
 }
-inline diralign::Objective objective(const std::string& name, double beta) { return objective(method_named(name), beta); }
+inline diralign::Objective objective(const std::string& name, double beta) {
+  return objective(method_named(name), beta);
+}
 
 inline bool has_option(int method, diralign::Option option) {
   for (const diralign::OptionDefault& d : diralign::method_info(method).options)

@@ -11,7 +11,8 @@ struct Labels {
   std::vector<int32_t> labels, sft_labels, offsets;
   Batch batch;
 
-  Labels(std::vector<int32_t> y, int64_t sequences, int64_t vocab, std::vector<int32_t> packed = {}, std::vector<int32_t> sft = {})
+  Labels(std::vector<int32_t> y, int64_t sequences, int64_t vocab, std::vector<int32_t> packed = {},
+         std::vector<int32_t> sft = {})
       : labels(std::move(y)), sft_labels(std::move(sft)), offsets(std::move(packed)) {
     batch.rows = int64_t(labels.size());
     batch.vocab = batch.row_stride = vocab;
@@ -23,9 +24,11 @@ struct Labels {
   Labels(const Labels&) = delete;
 };
 
-void check_row(const ScoredRow& r, int64_t row, int64_t sequence, int32_t label, int32_t sft_label) {
-  CHECK(r.row == row && r.sequence == sequence && r.label == label && r.sft_label == sft_label, "row %lld of sequence %lld: %d, %d", (long long)r.row,
-        (long long)r.sequence, r.label, r.sft_label);
+void check_row(const ScoredRow& r, int64_t row, int64_t sequence, int32_t label,
+               int32_t sft_label) {
+  CHECK(r.row == row && r.sequence == sequence && r.label == label && r.sft_label == sft_label,
+        "row %lld of sequence %lld: %d, %d", (long long)r.row, (long long)r.sequence, r.label,
+        r.sft_label);
 }
 
 }  // namespace
@@ -58,7 +61,8 @@ TEST(rows_packed) {
   CHECK(rows.counts == Array<int32_t>({2, 0, 1, 2}));
   CHECK(rows.begin == Array<int64_t>({0, 3, 2, 3}));
   CHECK(rows.end == Array<int64_t>({2, 3, 3, 5}));
-  CHECK(rows.scored.size() == 5 && rows.scored[2].row == 3 && rows.scored[2].sequence == 2 && rows.scored[3].row == 4);
+  CHECK(rows.scored.size() == 5 && rows.scored[2].row == 3 && rows.scored[2].sequence == 2 &&
+        rows.scored[3].row == 4);
   CHECK(rows.ignored == Array<int64_t>({2, 6}));
 }
 
@@ -74,7 +78,8 @@ TEST(rows_likelihood_only) {
 }
 
 TEST(rows_separate_likelihood_labels) {
-  // Rows scored by both terms, by either, and by neither; on the rejected side the likelihood's labels mean nothing.
+  // Rows scored by both terms, by either, and by neither; on the rejected side the likelihood's
+  // labels mean nothing.
   Labels l({3, 3, -100, -100, 2, -100, -100, 2}, 2, 4, {}, {1, -100, 1, -100, 0, 0, -100, -100});
   RowList rows;
   CHECK(!list_rows(l.batch, 1, rows));
@@ -84,7 +89,8 @@ TEST(rows_separate_likelihood_labels) {
   check_row(rows.scored[2], 2, 0, -1, 1);
   check_row(rows.scored[3], 4, 1, 2, -1);
   check_row(rows.scored[4], 7, 1, 2, -1);
-  CHECK(rows.scored[0].primary() == 3 && rows.scored[2].primary() == 1 && !rows.scored[2].has_label());
+  CHECK(rows.scored[0].primary() == 3 && rows.scored[2].primary() == 1 &&
+        !rows.scored[2].has_label());
   CHECK(rows.counts == Array<int32_t>({2, 2}));
   CHECK(rows.sft_counts == Array<int32_t>({2, 0}));
   CHECK(rows.ignored == Array<int64_t>({3, 5, 6}));
@@ -95,7 +101,8 @@ TEST(rows_bad_labels) {
     int32_t label;
     bool bad;
   };
-  const Case cases[] = {{0, false}, {4, false}, {-100, false}, {5, true}, {-1, true}, {-99, true}, {-101, true}, {INT32_MAX, true}, {INT32_MIN, true}};
+  const Case cases[] = {{0, false},  {4, false},   {-100, false},     {5, true},        {-1, true},
+                        {-99, true}, {-101, true}, {INT32_MAX, true}, {INT32_MIN, true}};
   for (const Case& c : cases) {
     for (int64_t place = 0; place < 8; place++) {
       std::vector<int32_t> y(8, 2);
@@ -104,12 +111,16 @@ TEST(rows_bad_labels) {
       Labels l(y, 4, 5);
       const auto error = list_rows(l.batch, 2, rows);
       CHECK(error.has_value() == c.bad, "%d at %lld", c.label, (long long)place);
-      if (error) CHECK(!error->sft && error->row == place && error->label == c.label, "%d at %lld: row %lld", c.label, (long long)place, (long long)error->row);
+      if (error)
+        CHECK(!error->sft && error->row == place && error->label == c.label, "%d at %lld: row %lld",
+              c.label, (long long)place, (long long)error->row);
       // In the likelihood's labels as well, on either side.
       Labels s(std::vector<int32_t>(8, 2), 4, 5, {}, y);
       const auto sft_error = list_rows(s.batch, 2, sft_rows);
       CHECK(sft_error.has_value() == c.bad, "%d at %lld", c.label, (long long)place);
-      if (sft_error) CHECK(sft_error->sft && sft_error->row == place && sft_error->label == c.label, "%d at %lld", c.label, (long long)place);
+      if (sft_error)
+        CHECK(sft_error->sft && sft_error->row == place && sft_error->label == c.label,
+              "%d at %lld", c.label, (long long)place);
     }
   }
   // An ignore index inside the vocabulary wins over the class of that number.

@@ -18,7 +18,10 @@ struct InOrder {
   explicit InOrder(simt::Schedule schedule) { simt::set_schedule(schedule); }
   ~InOrder() { simt::set_schedule(before); }
 };
-constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0}, {simt::Schedule::reverse, 0}, {simt::Schedule::random, 1}, {simt::Schedule::random, 2}};
+constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0},
+                                     {simt::Schedule::reverse, 0},
+                                     {simt::Schedule::random, 1},
+                                     {simt::Schedule::random, 2}};
 
 /// An environment variable for the length of a scope.
 struct Environment {
@@ -31,14 +34,19 @@ template <class T>
 struct Buffer {
   T* data = nullptr;
   size_t count;
-  explicit Buffer(size_t count) : count(count) { CHECK(cudaMalloc(&data, count * sizeof(T)) == cudaSuccess); }
-  Buffer(size_t count, int byte) : Buffer(count) { CHECK(cudaMemset(data, byte, count * sizeof(T)) == cudaSuccess); }
+  explicit Buffer(size_t count) : count(count) {
+    CHECK(cudaMalloc(&data, count * sizeof(T)) == cudaSuccess);
+  }
+  Buffer(size_t count, int byte) : Buffer(count) {
+    CHECK(cudaMemset(data, byte, count * sizeof(T)) == cudaSuccess);
+  }
   ~Buffer() { CHECK(cudaFree(data) == cudaSuccess); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   std::vector<T> host() const {
     std::vector<T> values(count);
-    CHECK(cudaMemcpy(values.data(), data, count * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
+    CHECK(cudaMemcpy(values.data(), data, count * sizeof(T), cudaMemcpyDeviceToHost) ==
+          cudaSuccess);
     return values;
   }
 };
@@ -50,7 +58,8 @@ __global__ void call(Body body) {
 }
 template <class Body>
 cudaError_t run(unsigned threads, Body body, unsigned blocks = 1) {
-  if (const cudaError_t error = simt::launch(call<Body>, blocks, threads, 0, nullptr, body)) return error;
+  if (const cudaError_t error = simt::launch(call<Body>, blocks, threads, 0, nullptr, body))
+    return error;
   return cudaDeviceSynchronize();
 }
 
@@ -64,18 +73,23 @@ double half_value(unsigned bits) {
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
-/// Whether `rounded` is x to nearest even, among the values that consecutive bits from 0 on have; `infinity` is the first that is no number.
+/// Whether `rounded` is x to nearest even, among the values that consecutive bits from 0 on have;
+/// `infinity` is the first that is no number.
 template <class Value>
 bool nearest_even(double x, unsigned rounded, unsigned infinity, const Value& value) {
   if (std::signbit(x) != ((rounded & 0x8000) != 0)) return false;
   const unsigned bits = rounded & 0x7fff;
   x = std::fabs(x);
   // Past the largest number, rounding goes on as if the exponent had no end.
-  const auto at = [&](unsigned b) { return b == infinity ? 2 * value(infinity - 1) - value(infinity - 2) : value(b); };
+  const auto at = [&](unsigned b) {
+    return b == infinity ? 2 * value(infinity - 1) - value(infinity - 2) : value(b);
+  };
   if (bits > infinity) return false;
-  const double middle_above = bits == infinity ? INFINITY : (at(bits) + at(bits + 1)) / 2, middle_below = bits == 0 ? 0 : (at(bits) + at(bits - 1)) / 2;
+  const double middle_above = bits == infinity ? INFINITY : (at(bits) + at(bits + 1)) / 2,
+               middle_below = bits == 0 ? 0 : (at(bits) + at(bits - 1)) / 2;
   const bool even = (bits & 1) == 0;
-  return (x < middle_above || (even && x == middle_above)) && (x > middle_below || (even && x == middle_below));
+  return (x < middle_above || (even && x == middle_above)) &&
+         (x > middle_below || (even && x == middle_below));
 }
 
 }  // namespace
@@ -84,15 +98,22 @@ TEST(simt_half_conversions) {
   for (unsigned bits = 0; bits < 65536; ++bits) {
     const float value = __half2float(__ushort_as_half(uint16_t(bits)));
     const double expected = half_value(bits);
-    CHECK(std::isnan(expected) ? std::isnan(value) : double(value) == expected && std::signbit(value) == std::signbit(expected), "half %04x: %g", bits, value);
-    if (!std::isnan(expected)) CHECK(__half_as_ushort(__float2half_rn(value)) == bits, "half %04x", bits);
+    CHECK(std::isnan(expected)
+              ? std::isnan(value)
+              : double(value) == expected && std::signbit(value) == std::signbit(expected),
+          "half %04x: %g", bits, value);
+    if (!std::isnan(expected))
+      CHECK(__half_as_ushort(__float2half_rn(value)) == bits, "half %04x", bits);
     const float wide = __bfloat162float(__ushort_as_bfloat16(uint16_t(bits)));
-    if (!std::isnan(wide)) CHECK(__bfloat16_as_ushort(__float2bfloat16_rn(wide)) == bits, "bfloat16 %04x", bits);
+    if (!std::isnan(wide))
+      CHECK(__bfloat16_as_ushort(__float2bfloat16_rn(wide)) == bits, "bfloat16 %04x", bits);
   }
   CHECK(__half_as_ushort(__float2half_rn(NAN)) == 0x7fff);
   CHECK(__bfloat16_as_ushort(__float2bfloat16_rn(-NAN)) == 0x7fff);
   check::Random random(1);
-  const auto bfloat_value = [](unsigned bits) { return double(__bfloat162float(__ushort_as_bfloat16(uint16_t(bits)))); };
+  const auto bfloat_value = [](unsigned bits) {
+    return double(__bfloat162float(__ushort_as_bfloat16(uint16_t(bits))));
+  };
   for (int i = 0; i < 300000; ++i) {
     uint32_t bits = uint32_t(random.bits());
     // Ties, which random bits hardly ever meet.
@@ -100,7 +121,8 @@ TEST(simt_half_conversions) {
     if (i % 3 == 2) bits = (bits & ~0x1fffu) | 0x1000u;
     const float x = std::bit_cast<float>(bits);
     if (std::isnan(x)) continue;
-    const unsigned half = __half_as_ushort(__float2half_rn(x)), bfloat = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+    const unsigned half = __half_as_ushort(__float2half_rn(x)),
+                   bfloat = __bfloat16_as_ushort(__float2bfloat16_rn(x));
     CHECK(nearest_even(x, half, 0x7c00, half_value), "%a to half %04x", x, half);
     CHECK(nearest_even(x, bfloat, 0x7f80, bfloat_value), "%a to bfloat16 %04x", x, bfloat);
   }
@@ -114,13 +136,17 @@ TEST(simt_bits) {
   CHECK(__ffs(0) == 0 && __ffs(8) == 4 && __ffsll(1ll << 40) == 41);
   CHECK(__clz(0) == 32 && __clz(1) == 31 && __clz(-1) == 0 && __clzll(1) == 63);
   CHECK(__brev(1) == 0x80000000u && __brev(0x12345678u) == 0x1e6a2c48u);
-  CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 8) == 0x6789abcdu && __funnelshift_r(1, 2, 0) == 1 && __funnelshift_r(1, 2, 32) == 1);
-  CHECK(__funnelshift_l(0x89abcdefu, 0x01234567u, 8) == 0x23456789u && __funnelshift_l(1, 2, 0) == 2);
+  CHECK(__funnelshift_r(0x89abcdefu, 0x01234567u, 8) == 0x6789abcdu &&
+        __funnelshift_r(1, 2, 0) == 1 && __funnelshift_r(1, 2, 32) == 1);
+  CHECK(__funnelshift_l(0x89abcdefu, 0x01234567u, 8) == 0x23456789u &&
+        __funnelshift_l(1, 2, 0) == 2);
   CHECK(__byte_perm(0x33221100u, 0x77665544u, 0x5410) == 0x55441100u);
-  CHECK(__byte_perm(0x33221180u, 0x77665544u, 0x7698) == 0x776600ffu, "%08x", __byte_perm(0x33221180u, 0x77665544u, 0x7698));
+  CHECK(__byte_perm(0x33221180u, 0x77665544u, 0x7698) == 0x776600ffu, "%08x",
+        __byte_perm(0x33221180u, 0x77665544u, 0x7698));
   CHECK(__umulhi(0xffffffffu, 0xffffffffu) == 0xfffffffeu && __umul64hi(~0ull, ~0ull) == ~0ull - 1);
   CHECK(__hiloint2double(__double2hiint(-1.25), __double2loint(-1.25)) == -1.25);
-  CHECK(sizeof(float4) == 16 && alignof(float4) == 16 && alignof(double2) == 16 && sizeof(float3) == 12 && alignof(uint2) == 8);
+  CHECK(sizeof(float4) == 16 && alignof(float4) == 16 && alignof(double2) == 16 &&
+        sizeof(float3) == 12 && alignof(uint2) == 8);
 }
 
 namespace {
@@ -160,7 +186,8 @@ TEST(simt_collectives) {
       bad += __shfl_sync(~0u, int(t), 5) != int(t - lane + 5);
       bad += __shfl_sync(~0u, int(lane), 3, 8) != int((lane & 24) + 3);
       bad += __shfl_xor_sync(~0u, double(t), 16) != double(t ^ 16);
-      bad += __shfl_xor_sync(~0u, int(lane), 8, 8) != int(lane & 8 ? lane ^ 8 : lane);  // an earlier segment may be read, a later one not
+      bad += __shfl_xor_sync(~0u, int(lane), 8, 8) !=
+             int(lane & 8 ? lane ^ 8 : lane);  // an earlier segment may be read, a later one not
       bad += __shfl_down_sync(~0u, lane, 3) != (lane + 3 < 32 ? lane + 3 : lane);
       bad += __shfl_up_sync(~0u, lane, 3, 16) != (lane % 16 >= 3 ? lane - 3 : lane);
       bad += __shfl_sync(~0u, 1ull << 40 | lane, 31) != (1ull << 40 | 31);
@@ -168,9 +195,11 @@ TEST(simt_collectives) {
       bad += !__any_sync(~0u, lane == 7) || __any_sync(~0u, false);
       bad += __all_sync(~0u, lane == 7) || !__all_sync(~0u, true);
       bad += __reduce_add_sync(~0u, lane) != 496;
-      bad += __reduce_max_sync(~0u, int(lane) - 40) != -9 || __reduce_min_sync(~0u, int(lane) - 40) != -40;
+      bad += __reduce_max_sync(~0u, int(lane) - 40) != -9 ||
+             __reduce_min_sync(~0u, int(lane) - 40) != -40;
       bad += __reduce_max_sync(~0u, lane - 40u) != 0xfffffff7u;
-      bad += __reduce_or_sync(~0u, 1u << lane) != ~0u || __reduce_xor_sync(~0u, lane) != 0 || __reduce_and_sync(~0u, lane | 64u) != 64u;
+      bad += __reduce_or_sync(~0u, 1u << lane) != ~0u || __reduce_xor_sync(~0u, lane) != 0 ||
+             __reduce_and_sync(~0u, lane | 64u) != 64u;
       bad += __match_any_sync(~0u, lane % 2) != (lane % 2 ? 0xaaaaaaaau : 0x55555555u);
       // Two halves on their own.
       const unsigned half = lane < 16 ? 0xffffu : 0xffff0000u;
@@ -197,21 +226,28 @@ TEST(simt_atomics) {
     const InOrder in_order(order);
     Buffer<Sums> sums(1, 0);
     Sums* const s = sums.data;
-    CHECK(run(64, [s](unsigned t) {
-            atomicAdd(&s->i, -1);
-            atomicMin(&s->lowest, -int(t));
-            atomicMax(&s->u, t);
-            atomicOr(&s->bits, 1u << t % 32);
-            atomicExch(&s->exchanged, 7u);
-            unsigned expected = 0;
-            for (unsigned before; (before = atomicCAS(&s->swapped, expected, expected + 2)) != expected;) expected = before;
-            atomicAdd(&s->l, 1ull << 33);
-            atomicAdd(&s->f, 0.5f);
-            atomicAdd(&s->d, 0.25);
-          }, 50) == cudaSuccess);
+    CHECK(run(
+              64,
+              [s](unsigned t) {
+                atomicAdd(&s->i, -1);
+                atomicMin(&s->lowest, -int(t));
+                atomicMax(&s->u, t);
+                atomicOr(&s->bits, 1u << t % 32);
+                atomicExch(&s->exchanged, 7u);
+                unsigned expected = 0;
+                for (unsigned before;
+                     (before = atomicCAS(&s->swapped, expected, expected + 2)) != expected;)
+                  expected = before;
+                atomicAdd(&s->l, 1ull << 33);
+                atomicAdd(&s->f, 0.5f);
+                atomicAdd(&s->d, 0.25);
+              },
+              50) == cudaSuccess);
     const Sums result = sums.host()[0];
-    CHECK(result.i == -3200 && result.lowest == -63 && result.u == 63 && result.bits == ~0u && result.exchanged == 7);
-    CHECK(result.swapped == 6400 && result.l == 3200ull << 33 && result.f == 1600.0f && result.d == 800.0);
+    CHECK(result.i == -3200 && result.lowest == -63 && result.u == 63 && result.bits == ~0u &&
+          result.exchanged == 7);
+    CHECK(result.swapped == 6400 && result.l == 3200ull << 33 && result.f == 1600.0f &&
+          result.d == 800.0);
   }
 }
 
@@ -239,12 +275,14 @@ TEST(simt_shared_memory_of_each_block) {
     CHECK(simt::launch(shared_memory<1>, 100, 32, 128, nullptr, first.data) == cudaSuccess);
     CHECK(simt::launch(shared_memory<2>, 100, 32, 256, nullptr, second.data) == cudaSuccess);
     const auto a = first.host(), b = second.host();
-    for (unsigned i = 0; i < a.size(); ++i) CHECK(a[i] == (i & ~31u) + (31 - i % 32) + 1 && b[i] == a[i] + 1, "%u: %u %u", i, a[i], b[i]);
+    for (unsigned i = 0; i < a.size(); ++i)
+      CHECK(a[i] == (i & ~31u) + (31 - i % 32) + 1 && b[i] == a[i] + 1, "%u: %u %u", i, a[i], b[i]);
   }
 }
 
 namespace {
-/// Blocks take tickets, add up what those before them did, and pass it on: all orders of start are right.
+/// Blocks take tickets, add up what those before them did, and pass it on: all orders of start are
+/// right.
 __global__ void chain(unsigned* ticket, unsigned* sums, unsigned* ready) {
   GPU_SHARED(unsigned, mine);
   if (threadIdx.x == 0) mine = atomicAdd(ticket, 1u);
@@ -265,7 +303,8 @@ TEST(simt_blocks_that_wait_for_earlier_ones) {
     const InOrder in_order(order);
     constexpr unsigned blocks = 200;
     Buffer<unsigned> ticket(1, 0), sums(blocks), ready(blocks, 0);
-    CHECK(simt::launch(chain, blocks, 64, 0, nullptr, ticket.data, sums.data, ready.data) == cudaSuccess);
+    CHECK(simt::launch(chain, blocks, 64, 0, nullptr, ticket.data, sums.data, ready.data) ==
+          cudaSuccess);
     const auto result = sums.host();
     for (unsigned i = 0; i < blocks; ++i) CHECK(result[i] == i * (i + 1) / 2);
   }
@@ -284,9 +323,11 @@ std::vector<unsigned> order_of(simt::Schedule schedule) {
 }  // namespace
 
 TEST(simt_schedules) {
-  const auto forward = order_of({simt::Schedule::forward, 0}), reverse = order_of({simt::Schedule::reverse, 0});
+  const auto forward = order_of({simt::Schedule::forward, 0}),
+             reverse = order_of({simt::Schedule::reverse, 0});
   for (unsigned i = 0; i < 40; ++i) CHECK(forward[i] == i);
-  CHECK(std::is_sorted(reverse.begin(), reverse.begin() + 4, std::greater<>()) && reverse[0] % 4 == 3);
+  CHECK(std::is_sorted(reverse.begin(), reverse.begin() + 4, std::greater<>()) &&
+        reverse[0] % 4 == 3);
   std::set<std::vector<unsigned>> different;
   for (uint64_t seed = 0; seed < 8; ++seed) {
     const auto drawn = order_of({simt::Schedule::random, seed});
@@ -351,9 +392,11 @@ TEST(simt_devices) {
   CHECK(cudaGetDeviceCount(&count) == cudaSuccess && count == 2);
   CHECK(cudaDriverGetVersion(&version) == cudaSuccess && version == 13000);
   cudaDeviceProp a, b;
-  CHECK(cudaGetDeviceProperties(&a, 0) == cudaSuccess && cudaGetDeviceProperties(&b, 1) == cudaSuccess);
+  CHECK(cudaGetDeviceProperties(&a, 0) == cudaSuccess &&
+        cudaGetDeviceProperties(&b, 1) == cudaSuccess);
   CHECK(std::memcmp(&a.uuid, &b.uuid, sizeof(a.uuid)) != 0);
-  CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess && value == a.multiProcessorCount);
+  CHECK(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess &&
+        value == a.multiProcessorCount);
   CHECK(cudaSetDevice(2) == cudaErrorInvalidDevice);
   CHECK(cudaGetLastError() == cudaErrorInvalidDevice && cudaGetLastError() == cudaSuccess);
   CHECK(cudaSetDevice(1) == cudaSuccess);
@@ -364,7 +407,8 @@ TEST(simt_devices) {
   CHECK(cudaSetDevice(0) == cudaSuccess);
   CHECK(!std::strcmp(cudaGetErrorName(cudaErrorIllegalAddress), "cudaErrorIllegalAddress"));
   CHECK(!std::strcmp(cudaGetErrorString(cudaErrorMemoryAllocation), "out of memory"));
-  CHECK(cudaErrorIllegalAddress == 700 && cudaErrorLaunchFailure == 719 && cudaErrorInvalidResourceHandle == 400);
+  CHECK(cudaErrorIllegalAddress == 700 && cudaErrorLaunchFailure == 719 &&
+        cudaErrorInvalidResourceHandle == 400);
 }
 
 TEST(simt_memory) {
@@ -375,40 +419,55 @@ TEST(simt_memory) {
   CHECK(cudaMalloc(&data, 1000) == cudaSuccess && simt::live_allocations() == before + 1);
   CHECK(cudaMemGetInfo(&free_after, &total) == cudaSuccess && free_after == free - 1000);
   char byte = 0;
-  CHECK(cudaMemcpy(&byte, data + 999, 1, cudaMemcpyDeviceToHost) == cudaSuccess && byte == char(0xff));
+  CHECK(cudaMemcpy(&byte, data + 999, 1, cudaMemcpyDeviceToHost) == cudaSuccess &&
+        byte == char(0xff));
 
   cudaPointerAttributes attributes;
-  CHECK(cudaPointerGetAttributes(&attributes, data + 10) == cudaSuccess && attributes.type == cudaMemoryTypeDevice && attributes.device == 0);
-  CHECK(cudaPointerGetAttributes(&attributes, &byte) == cudaSuccess && attributes.type == cudaMemoryTypeUnregistered);
+  CHECK(cudaPointerGetAttributes(&attributes, data + 10) == cudaSuccess &&
+        attributes.type == cudaMemoryTypeDevice && attributes.device == 0);
+  CHECK(cudaPointerGetAttributes(&attributes, &byte) == cudaSuccess &&
+        attributes.type == cudaMemoryTypeUnregistered);
   void* function = nullptr;
-  CHECK(cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", &function, 12000, cudaEnableDefault) == cudaSuccess);
+  CHECK(cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", &function, 12000,
+                                         cudaEnableDefault) == cudaSuccess);
   const auto range = reinterpret_cast<CUresult (*)(CUdeviceptr*, size_t*, CUdeviceptr)>(function);
   CUdeviceptr base = 0;
   size_t bytes = 0;
-  CHECK(range(&base, &bytes, reinterpret_cast<uintptr_t>(data + 500)) == CUDA_SUCCESS && base == reinterpret_cast<uintptr_t>(data) && bytes == 1000);
+  CHECK(range(&base, &bytes, reinterpret_cast<uintptr_t>(data + 500)) == CUDA_SUCCESS &&
+        base == reinterpret_cast<uintptr_t>(data) && bytes == 1000);
   CHECK(range(&base, &bytes, reinterpret_cast<uintptr_t>(&byte)) != CUDA_SUCCESS);
 
   std::vector<char> host(1001);
-  CHECK(cudaMemcpy(data, host.data(), 1001, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);      // past the end
-  CHECK(cudaMemcpy(data, host.data(), 1000, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);      // the wrong way round
+  CHECK(cudaMemcpy(data, host.data(), 1001, cudaMemcpyHostToDevice) ==
+        cudaErrorInvalidValue);  // past the end
+  CHECK(cudaMemcpy(data, host.data(), 1000, cudaMemcpyDeviceToHost) ==
+        cudaErrorInvalidValue);  // the wrong way round
   CHECK(cudaMemset(data + 1, 0, 1000) == cudaErrorInvalidValue);
   CHECK(cudaFree(data + 1) == cudaErrorInvalidValue);
-  CHECK(cudaFree(data) == cudaSuccess && cudaFree(data) == cudaErrorInvalidValue && cudaFree(nullptr) == cudaSuccess);
+  CHECK(cudaFree(data) == cudaSuccess && cudaFree(data) == cudaErrorInvalidValue &&
+        cudaFree(nullptr) == cudaSuccess);
   CHECK(cudaMalloc(&data, total + 1) == cudaErrorMemoryAllocation && data == nullptr);
   CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
 
   // Another device's stream does not free.
   cudaStream_t other;
-  CHECK(cudaSetDevice(1) == cudaSuccess && cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess && cudaSetDevice(0) == cudaSuccess);
+  CHECK(cudaSetDevice(1) == cudaSuccess &&
+        cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking) == cudaSuccess &&
+        cudaSetDevice(0) == cudaSuccess);
   CHECK(cudaMallocAsync(&data, 64, nullptr) == cudaSuccess);
   CHECK(cudaFreeAsync(data, other) == cudaErrorInvalidValue);
-  CHECK(cudaFreeAsync(data, nullptr) == cudaSuccess && cudaFreeAsync(data, nullptr) == cudaErrorInvalidValue);
-  CHECK(cudaStreamDestroy(other) == cudaSuccess && cudaStreamDestroy(other) == cudaErrorInvalidResourceHandle);
+  CHECK(cudaFreeAsync(data, nullptr) == cudaSuccess &&
+        cudaFreeAsync(data, nullptr) == cudaErrorInvalidValue);
+  CHECK(cudaStreamDestroy(other) == cudaSuccess &&
+        cudaStreamDestroy(other) == cudaErrorInvalidResourceHandle);
 
   std::vector<char> page(4096);
-  CHECK(cudaHostRegister(page.data(), 4096, 0) == cudaSuccess && cudaHostRegister(page.data() + 100, 8, 0) == cudaErrorHostMemoryAlreadyRegistered);
-  CHECK(cudaPointerGetAttributes(&attributes, page.data() + 4095) == cudaSuccess && attributes.type == cudaMemoryTypeHost);
-  CHECK(cudaHostUnregister(page.data()) == cudaSuccess && cudaHostUnregister(page.data()) == cudaErrorHostMemoryNotRegistered);
+  CHECK(cudaHostRegister(page.data(), 4096, 0) == cudaSuccess &&
+        cudaHostRegister(page.data() + 100, 8, 0) == cudaErrorHostMemoryAlreadyRegistered);
+  CHECK(cudaPointerGetAttributes(&attributes, page.data() + 4095) == cudaSuccess &&
+        attributes.type == cudaMemoryTypeHost);
+  CHECK(cudaHostUnregister(page.data()) == cudaSuccess &&
+        cudaHostUnregister(page.data()) == cudaErrorHostMemoryNotRegistered);
   CHECK(simt::live_allocations() == before);
   cudaGetLastError();
 }
@@ -423,9 +482,12 @@ TEST(simt_memory_pools) {
   CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &value) == cudaSuccess);
   void* data;
   CHECK(cudaMallocFromPoolAsync(&data, 4096, pool, nullptr) == cudaSuccess);
-  CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &value) == cudaSuccess && value == 4096);
-  CHECK(cudaFreeAsync(data, nullptr) == cudaSuccess && cudaStreamSynchronize(nullptr) == cudaSuccess);
-  CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &value) == cudaSuccess && value == 0);
+  CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &value) == cudaSuccess &&
+        value == 4096);
+  CHECK(cudaFreeAsync(data, nullptr) == cudaSuccess &&
+        cudaStreamSynchronize(nullptr) == cudaSuccess);
+  CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &value) == cudaSuccess &&
+        value == 0);
   CHECK(cudaMemPoolTrimTo(pool, 0) == cudaSuccess && cudaMemPoolDestroy(pool) == cudaSuccess);
   CHECK(cudaMallocFromPoolAsync(&data, 4096, pool, nullptr) == cudaErrorInvalidValue);
   cudaGetLastError();
@@ -441,8 +503,11 @@ TEST(simt_copies) {
   CHECK(cudaMemcpyAsync(b.data, a.data, 80, cudaMemcpyDeviceToDevice) == cudaSuccess);
   const auto result = b.host();
   for (size_t i = 0; i < 80; ++i) CHECK(result[i] == (i % 10 < 6 ? char(i / 10 * 6 + i % 10) : 7));
-  CHECK(cudaMemcpy2DAsync(a.data, 5, host.data(), 6, 6, 8, cudaMemcpyHostToDevice) == cudaErrorInvalidPitchValue);
-  CHECK(cudaMemcpyAsync(a.data, b.data, 80, cudaMemcpyDefault, reinterpret_cast<cudaStream_t>(host.data())) == cudaErrorInvalidResourceHandle);
+  CHECK(cudaMemcpy2DAsync(a.data, 5, host.data(), 6, 6, 8, cudaMemcpyHostToDevice) ==
+        cudaErrorInvalidPitchValue);
+  CHECK(cudaMemcpyAsync(a.data, b.data, 80, cudaMemcpyDefault,
+                        reinterpret_cast<cudaStream_t>(host.data())) ==
+        cudaErrorInvalidResourceHandle);
   cudaGetLastError();
 }
 
@@ -458,40 +523,51 @@ struct Gate {
 TEST(simt_streams_and_events) {
   cudaStream_t blocking, independent;
   cudaEvent_t event, timed, later;
-  CHECK(cudaStreamCreate(&blocking) == cudaSuccess && cudaStreamCreateWithFlags(&independent, cudaStreamNonBlocking) == cudaSuccess);
+  CHECK(cudaStreamCreate(&blocking) == cudaSuccess &&
+        cudaStreamCreateWithFlags(&independent, cudaStreamNonBlocking) == cudaSuccess);
   CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess);
   CHECK(cudaEventCreate(&timed) == cudaSuccess && cudaEventCreate(&later) == cudaSuccess);
-  CHECK(cudaEventQuery(event) == cudaSuccess && cudaEventSynchronize(event) == cudaSuccess);  // never recorded
+  CHECK(cudaEventQuery(event) == cudaSuccess &&
+        cudaEventSynchronize(event) == cudaSuccess);  // never recorded
   Gate gate;
   CHECK(cudaLaunchHostFunc(blocking, Gate::wait, &gate) == cudaSuccess);
   CHECK(cudaEventRecord(event, blocking) == cudaSuccess);
-  CHECK(cudaStreamQuery(blocking) == cudaErrorNotReady && cudaEventQuery(event) == cudaErrorNotReady);
-  CHECK(cudaEventRecord(timed, blocking) == cudaSuccess && cudaEventRecord(later, blocking) == cudaSuccess);
+  CHECK(cudaStreamQuery(blocking) == cudaErrorNotReady &&
+        cudaEventQuery(event) == cudaErrorNotReady);
+  CHECK(cudaEventRecord(timed, blocking) == cudaSuccess &&
+        cudaEventRecord(later, blocking) == cudaSuccess);
   const auto before = std::chrono::steady_clock::now();
   float milliseconds = -1;
   CHECK(cudaEventElapsedTime(&milliseconds, timed, later) == cudaErrorNotReady);
-  CHECK(cudaStreamWaitEvent(independent, event) == cudaSuccess && cudaStreamQuery(independent) == cudaErrorNotReady);
+  CHECK(cudaStreamWaitEvent(independent, event) == cudaSuccess &&
+        cudaStreamQuery(independent) == cudaErrorNotReady);
   // The legacy stream waits for what was given to blocking streams before.
-  CHECK(cudaEventRecord(event, nullptr) == cudaSuccess && cudaStreamQuery(nullptr) == cudaErrorNotReady);
+  CHECK(cudaEventRecord(event, nullptr) == cudaSuccess &&
+        cudaStreamQuery(nullptr) == cudaErrorNotReady);
   gate.open = true;
   CHECK(cudaEventSynchronize(event) == cudaSuccess);
   CHECK(cudaStreamQuery(blocking) == cudaSuccess);
   CHECK(cudaStreamSynchronize(independent) == cudaSuccess);
   CHECK(cudaEventElapsedTime(&milliseconds, timed, later) == cudaSuccess);
   const std::chrono::duration<float, std::milli> passed = std::chrono::steady_clock::now() - before;
-  CHECK(milliseconds >= 0 && milliseconds <= passed.count(), "%g of %g ms", double(milliseconds), double(passed.count()));
-  CHECK(cudaEventElapsedTime(&milliseconds, event, later) == cudaErrorInvalidResourceHandle);  // without timing
+  CHECK(milliseconds >= 0 && milliseconds <= passed.count(), "%g of %g ms", double(milliseconds),
+        double(passed.count()));
+  CHECK(cudaEventElapsedTime(&milliseconds, event, later) ==
+        cudaErrorInvalidResourceHandle);  // without timing
   CHECK(cudaSetDevice(1) == cudaSuccess);
   CHECK(cudaEventRecord(event, nullptr) == cudaErrorInvalidResourceHandle);  // of another device
   CHECK(run(1, [](unsigned) {}) == cudaSuccess);
-  CHECK(simt::launch(who_was_first, 1, 32, 0, blocking, nullptr, nullptr) == cudaErrorInvalidResourceHandle);
+  CHECK(simt::launch(who_was_first, 1, 32, 0, blocking, nullptr, nullptr) ==
+        cudaErrorInvalidResourceHandle);
   int device = -1;
   CHECK(cudaStreamGetDevice(blocking, &device) == cudaSuccess && device == 0);
   CHECK(cudaStreamWaitEvent(nullptr, event) == cudaSuccess);  // of another device: allowed
   CHECK(cudaDeviceSynchronize() == cudaSuccess && cudaSetDevice(0) == cudaSuccess);
-  CHECK(cudaEventDestroy(event) == cudaSuccess && cudaEventQuery(event) == cudaErrorInvalidResourceHandle);
+  CHECK(cudaEventDestroy(event) == cudaSuccess &&
+        cudaEventQuery(event) == cudaErrorInvalidResourceHandle);
   CHECK(cudaEventDestroy(timed) == cudaSuccess && cudaEventDestroy(later) == cudaSuccess);
-  CHECK(cudaStreamDestroy(blocking) == cudaSuccess && cudaStreamDestroy(independent) == cudaSuccess);
+  CHECK(cudaStreamDestroy(blocking) == cudaSuccess &&
+        cudaStreamDestroy(independent) == cudaSuccess);
   cudaGetLastError();
 }
 
@@ -500,24 +576,36 @@ TEST(simt_callbacks) {
     cudaError_t status = cudaErrorUnknown, call = cudaSuccess;
     std::thread::id thread;
   } seen;
-  CHECK(cudaStreamAddCallback(nullptr, [](cudaStream_t, cudaError_t status, void* data) {
-          auto& s = *static_cast<Seen*>(data);
-          s.status = status;
-          s.thread = std::this_thread::get_id();
-          s.call = cudaDeviceSynchronize();
-        }, &seen, 0) == cudaSuccess);
+  CHECK(cudaStreamAddCallback(
+            nullptr,
+            [](cudaStream_t, cudaError_t status, void* data) {
+              auto& s = *static_cast<Seen*>(data);
+              s.status = status;
+              s.thread = std::this_thread::get_id();
+              s.call = cudaDeviceSynchronize();
+            },
+            &seen, 0) == cudaSuccess);
   CHECK(cudaStreamSynchronize(nullptr) == cudaSuccess);
-  CHECK(seen.status == cudaSuccess && seen.call == cudaErrorNotPermitted && seen.thread != std::this_thread::get_id());
+  CHECK(seen.status == cudaSuccess && seen.call == cudaErrorNotPermitted &&
+        seen.thread != std::this_thread::get_id());
 }
 
 TEST(simt_launch_errors) {
-  CHECK(simt::launch(who_was_first, 0, 32, 0, nullptr, nullptr, nullptr) == cudaErrorInvalidConfiguration);
-  CHECK(simt::launch(who_was_first, dim3(1, 65536), 32, 0, nullptr, nullptr, nullptr) == cudaErrorInvalidConfiguration);
-  CHECK(simt::launch(who_was_first, 1, dim3(1, 1, 65), 0, nullptr, nullptr, nullptr) == cudaErrorInvalidConfiguration);
-  CHECK(cudaFuncSetAttribute(who_was_first, cudaFuncAttributeMaxDynamicSharedMemorySize, (227 << 10) + 1) == cudaErrorInvalidValue);
+  CHECK(simt::launch(who_was_first, 0, 32, 0, nullptr, nullptr, nullptr) ==
+        cudaErrorInvalidConfiguration);
+  CHECK(simt::launch(who_was_first, dim3(1, 65536), 32, 0, nullptr, nullptr, nullptr) ==
+        cudaErrorInvalidConfiguration);
+  CHECK(simt::launch(who_was_first, 1, dim3(1, 1, 65), 0, nullptr, nullptr, nullptr) ==
+        cudaErrorInvalidConfiguration);
+  CHECK(cudaFuncSetAttribute(who_was_first, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             (227 << 10) + 1) == cudaErrorInvalidValue);
   int blocks = -1;
-  CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, who_was_first, 256, 0) == cudaSuccess && blocks == 4);
-  CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, who_was_first, 32, 100 << 10) == cudaSuccess && blocks == 2);
+  CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, who_was_first, 256, 0) ==
+            cudaSuccess &&
+        blocks == 4);
+  CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, who_was_first, 32, 100 << 10) ==
+            cudaSuccess &&
+        blocks == 2);
   cudaGetLastError();
 }
 
@@ -525,10 +613,13 @@ TEST(simt_failures_on_demand) {
   void* data;
   {
     const Environment fail("SIMT_FAIL", "cudaMallocAsync:2:1,cudaMemset:1:0:2");
-    CHECK(cudaMallocAsync(&data, 16, nullptr) == cudaSuccess && cudaFreeAsync(data, nullptr) == cudaSuccess);
+    CHECK(cudaMallocAsync(&data, 16, nullptr) == cudaSuccess &&
+          cudaFreeAsync(data, nullptr) == cudaSuccess);
     CHECK(cudaMallocAsync(&data, 16, nullptr) == cudaErrorMemoryAllocation);
     CHECK(cudaMallocAsync(&data, 16, nullptr) == cudaSuccess);
-    CHECK(cudaMemset(data, 0, 16) == cudaErrorInvalidValue && cudaMemset(data, 0, 16) == cudaErrorInvalidValue && cudaMemset(data, 0, 16) == cudaSuccess);
+    CHECK(cudaMemset(data, 0, 16) == cudaErrorInvalidValue &&
+          cudaMemset(data, 0, 16) == cudaErrorInvalidValue &&
+          cudaMemset(data, 0, 16) == cudaSuccess);
   }
   CHECK(cudaGetLastError() == cudaErrorInvalidValue);
   CHECK(cudaFreeAsync(data, nullptr) == cudaSuccess && cudaDeviceSynchronize() == cudaSuccess);

@@ -1,4 +1,5 @@
-// Runs in a project that has nothing but diralign installed; tests/package.test.ts reads what it prints.
+// Runs in a project that has nothing but diralign installed; tests/package.test.ts reads what it
+// prints.
 import { createRequire } from 'node:module';
 import * as esm from 'diralign';
 import { collatePairs } from 'diralign/data';
@@ -9,7 +10,9 @@ const require = createRequire(import.meta.url);
 const cjs = require('diralign');
 
 function tensorsReturn() {
-  writeSafetensors('weights.safetensors', { weight: { dtype: 'F32', shape: [1, 2], data: Float32Array.of(1, 2) } });
+  writeSafetensors('weights.safetensors', {
+    weight: { dtype: 'F32', shape: [1, 2], data: Float32Array.of(1, 2) },
+  });
   return readSafetensors('weights.safetensors').get('weight')?.data?.[1] === 2;
 }
 
@@ -25,6 +28,10 @@ try {
   const batch = { logits: new Float32Array(2), shape: [1, 1, 2], labels: Int32Array.of(0) };
   report.loss = esm.dirAlignLoss('sft')(batch).loss;
 } catch (error) {
-  report.error = { code: error.code, message: error.message, isDirAlignError: error instanceof esm.DirAlignError };
+  report.error = {
+    code: error.code,
+    message: error.message,
+    isDirAlignError: error instanceof esm.DirAlignError,
+  };
 }
 console.log(JSON.stringify(report));

@@ -1,17 +1,36 @@
-// Every door once, on whatever runtime runs this: Node, Bun, Deno. Prints what it tried and ends with 1 where a number is wrong.
+// Every door once, on whatever runtime runs this: Node, Bun, Deno. Prints what it tried and ends
+// with 1 where a number is wrong.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { cuda, DirAlignError, dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../../dist/index.js';
-import { cachedReference, collatePairs, fingerprint, readPreferences } from '../../dist/data/index.js';
-import { referenceHiddenLoss, referenceLayer, referenceLoss, referenceTokenLogps } from '../../dist/reference.js';
+import {
+  cuda,
+  DirAlignError,
+  dirAlignLoss,
+  methods,
+  sequenceLogps,
+  tokenLogps,
+} from '../../dist/index.js';
+import {
+  cachedReference,
+  collatePairs,
+  fingerprint,
+  readPreferences,
+} from '../../dist/data/index.js';
+import {
+  referenceHiddenLoss,
+  referenceLayer,
+  referenceLoss,
+  referenceTokenLogps,
+} from '../../dist/reference.js';
 import { readBatch, writeSafetensors } from '../../dist/safetensors.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-smoke-'));
 const [sequences, tokens, vocab, size] = [4, 3, 33, 5];
 const rows = sequences * tokens;
-const wave = (length, step) => Float32Array.from({ length }, (_, i) => 2 * Math.sin(step * (i + 1)));
+const wave = (length, step) =>
+  Float32Array.from({ length }, (_, i) => 2 * Math.sin(step * (i + 1)));
 const batch = {
   logits: wave(rows * vocab, 0.7),
   shape: [sequences, tokens, vocab],
@@ -19,14 +38,22 @@ const batch = {
   reference: Float64Array.of(-9, -8, -10, -9.5),
 };
 const { logits, ...scored } = batch;
-const layer = { ...scored, hidden: wave(rows * size, 0.3), weight: wave(vocab * size, 0.11), bias: wave(vocab, 0.9) };
+const layer = {
+  ...scored,
+  hidden: wave(rows * size, 0.3),
+  weight: wave(vocab * size, 0.11),
+  bias: wave(vocab, 0.9),
+};
 
 /** Within a millionth of the largest. */
 function near(actual, expected, what) {
   assert.equal(actual.length, expected.length, what);
   const bound = 1e-6 * Math.max(1, ...Array.from(expected, Math.abs));
   for (let i = 0; i < expected.length; i++) {
-    assert.ok(Math.abs(actual[i] - expected[i]) <= bound, `${what}[${i}]: ${actual[i]}, expected ${expected[i]}`);
+    assert.ok(
+      Math.abs(actual[i] - expected[i]) <= bound,
+      `${what}[${i}]: ${actual[i]}, expected ${expected[i]}`,
+    );
   }
 }
 const sameBytes = (a, b, what) =>
@@ -69,35 +96,49 @@ const checks = {
     if (typeof Float16Array !== 'function') return;
     const floats = Float16Array.from(logits);
     const { loss, gradLogits } = dpo({ ...batch, logits: floats });
-    near([loss], [referenceLoss(config, { ...batch, logits: Float32Array.from(floats) }).loss], 'float16 loss');
+    near(
+      [loss],
+      [referenceLoss(config, { ...batch, logits: Float32Array.from(floats) }).loss],
+      'float16 loss',
+    );
     assert.ok(gradLogits instanceof Float16Array);
   },
   'off the event loop, and aborted': async () => {
     const [now, later] = [dpo(batch), await dpo.async(batch)];
     assert.equal(later.loss, now.loss);
     sameBytes(later.gradLogits, now.gradLogits, 'gradLogits');
-    const many = await Promise.all(Array.from({ length: 50 }, () => dpo.async(batch, { gradient: 'none' })));
+    const many = await Promise.all(
+      Array.from({ length: 50 }, () => dpo.async(batch, { gradient: 'none' })),
+    );
     for (const { loss } of many) assert.equal(loss, now.loss);
-    await assert.rejects(dpo.async(batch, { signal: AbortSignal.abort() }), { code: 'ERR_DIRALIGN_ABORTED' });
+    await assert.rejects(dpo.async(batch, { signal: AbortSignal.abort() }), {
+      code: 'ERR_DIRALIGN_ABORTED',
+    });
   },
   'from hidden states': async () => {
     const expected = referenceHiddenLoss(config, layer);
     for (const actual of [dpo.fromHidden(layer), await dpo.fromHidden.async(layer)]) {
       near([actual.loss], [expected.loss], 'loss');
-      for (const key of ['gradHidden', 'gradWeight', 'gradBias']) near(actual[key], expected[key], key);
+      for (const key of ['gradHidden', 'gradWeight', 'gradBias'])
+        near(actual[key], expected[key], key);
     }
   },
   'log-probabilities': () => {
     const expected = referenceTokenLogps(batch);
     const actual = tokenLogps(batch);
     for (const key of ['logps', 'logsumexp', 'entropy']) near(actual[key], expected[key], key);
-    near(tokenLogps(layer).logps, referenceTokenLogps(referenceLayer(layer).batch).logps, 'of hidden states');
+    near(
+      tokenLogps(layer).logps,
+      referenceTokenLogps(referenceLayer(layer).batch).logps,
+      'of hidden states',
+    );
     const { logps, counts } = sequenceLogps(batch);
     // A policy that is its reference.
     assert.equal(dpo.fromLogps({ logps, counts, reference: logps }).loss, Math.LN2);
   },
   'what is refused': () => {
-    const refused = (code) => (error) => error instanceof DirAlignError && error.code === `ERR_DIRALIGN_${code}`;
+    const refused = (code) => (error) =>
+      error instanceof DirAlignError && error.code === `ERR_DIRALIGN_${code}`;
     assert.throws(() => dpo({ ...batch, labels: batch.labels.map(() => vocab) }), refused('LABEL'));
     assert.throws(() => dirAlignLoss('dop', 1), refused('OPTION'));
     assert.throws(() => dpo({ ...batch, logits: [1, 2] }), refused('DTYPE'));
@@ -109,7 +150,9 @@ const checks = {
     const records = [];
     for await (const record of readPreferences(file)) records.push(record);
     assert.equal(records.length, 1);
-    const { labels } = collatePairs([{ prompt: [1, 2], chosen: [3], rejected: [4, 5] }], { pad: 0 });
+    const { labels } = collatePairs([{ prompt: [1, 2], chosen: [3], rejected: [4, 5] }], {
+      pad: 0,
+    });
     assert.ok(labels.includes(5));
     const kept = { logps: Float64Array.of(-1), counts: Int32Array.of(2) };
     const options = { fingerprint: await fingerprint('data', { file }) };

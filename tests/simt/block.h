@@ -1,4 +1,5 @@
-// The state of the emulated multiprocessors: threads, warps, blocks. For execution.cc and memory.cc.
+// The state of the emulated multiprocessors: threads, warps, blocks. For execution.cc and
+// memory.cc.
 #pragma once
 #include <cstdint>
 #include <cstdio>
@@ -38,9 +39,9 @@ struct Thread : Self, Fiber {
 /// Lanes as bits; which of them run, and what the others wait for.
 struct Warp {
   Block* block = nullptr;
-  unsigned index = 0;       ///< within the block
+  unsigned index = 0;  ///< within the block
   Thread** lanes = nullptr;
-  uint32_t all = 0;         ///< lanes that exist
+  uint32_t all = 0;  ///< lanes that exist
   uint32_t ready = 0, polling = 0, at_barrier = 0, at_collective = 0, ended = 0;
   // Of the collective that a lane is at, and its result.
   Collective kind[warp_size] = {};
@@ -67,7 +68,8 @@ struct MbarrierState {
   char issued = 0, completed = 0;  // for the race detector
 };
 
-/// A block in one of the places of the device. Its index is that of the blocks that took the place, one after another.
+/// A block in one of the places of the device. Its index is that of the blocks that took the place,
+/// one after another.
 struct Block {
   Machine* machine = nullptr;
   unsigned place = 0;

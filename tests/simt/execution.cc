@@ -22,9 +22,11 @@ namespace {
 size_t stack_bytes() { return address_sanitizer() || thread_sanitizer() ? 256 << 10 : 64 << 10; }
 constexpr size_t page = 4096;
 constexpr unsigned stacks_per_mapping = 64;
-// A warp that goes on by itself, through collectives in a loop, lets others run after so many turns.
+// A warp that goes on by itself, through collectives in a loop, lets others run after so many
+// turns.
 constexpr unsigned turns_per_warp = 1 << 14;
-// When nothing but polling happened for so many rounds and calls, whoever is polled for will not come.
+// When nothing but polling happened for so many rounds and calls, whoever is polled for will not
+// come.
 constexpr uint64_t idle_rounds_limit = 1000, idle_yields_limit = 500'000;
 
 /// The set bit that follows bit `after` in the order of the schedule, around the end.
@@ -116,8 +118,8 @@ void fail(const char* file, int line, const char* format, ...) {
   va_end(arguments);
   if (self) {
     const Thread& t = current_thread();
-    std::fprintf(stderr, "\n  in thread %u,%u,%u (warp %u, lane %u) of block %u,%u,%u", t.thread.x, t.thread.y, t.thread.z, t.warp->index, t.lane,
-                 t.block.x, t.block.y, t.block.z);
+    std::fprintf(stderr, "\n  in thread %u,%u,%u (warp %u, lane %u) of block %u,%u,%u", t.thread.x,
+                 t.thread.y, t.thread.z, t.warp->index, t.lane, t.block.x, t.block.y, t.block.z);
   }
   if (file) std::fprintf(stderr, " at %s:%d", file, line);
   std::fputc('\n', stderr);
@@ -140,7 +142,8 @@ Votes barrier(bool vote, const char* file, int line) {
   return Machine::block_of(t).machine->barrier(vote);
 }
 
-uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source, const char* file, int line) {
+uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source,
+                    const char* file, int line) {
   Thread& t = current_thread();
   t.file = file;
   t.line = line;
@@ -149,8 +152,11 @@ uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned sou
 
 unsigned blocks_per_multiprocessor(unsigned threads, size_t dynamic_shared_bytes) {
   const unsigned warps = (threads + warp_size - 1) / warp_size;
-  const size_t by_memory = shared_memory_per_multiprocessor / (dynamic_shared_bytes + reserved_shared_memory_per_block);
-  return unsigned(std::min<size_t>({max_blocks_per_multiprocessor, max_threads_per_multiprocessor / (warps * warp_size), by_memory}));
+  const size_t by_memory =
+      shared_memory_per_multiprocessor / (dynamic_shared_bytes + reserved_shared_memory_per_block);
+  return unsigned(
+      std::min<size_t>({max_blocks_per_multiprocessor,
+                        max_threads_per_multiprocessor / (warps * warp_size), by_memory}));
 }
 
 Machine* create_machine(unsigned multiprocessors) { return new Machine(multiprocessors); }
@@ -175,14 +181,17 @@ void Machine::add_fibers(unsigned count) {
   while (threads_.size() < count) {
     const size_t i = threads_.size() % stacks_per_mapping;
     if (i == 0) {
-      void* const mapping = mmap(nullptr, stacks_per_mapping * each, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* const mapping = mmap(nullptr, stacks_per_mapping * each, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (mapping == MAP_FAILED) fail(nullptr, 0, "no memory for the stacks of %u threads", count);
       stacks_.push_back(static_cast<char*>(mapping));
-      for (size_t k = 0; k < stacks_per_mapping; ++k) mprotect(stacks_.back() + k * each, page, PROT_NONE);
+      for (size_t k = 0; k < stacks_per_mapping; ++k)
+        mprotect(stacks_.back() + k * each, page, PROT_NONE);
     }
     auto thread = std::make_unique<Thread>();
     // The first frames of neighbours start in different sets of the cache.
-    prepare(*thread, stacks_.back() + i * each + page, stack_bytes(), threads_.size() * 192 % page, fiber);
+    prepare(*thread, stacks_.back() + i * each + page, stack_bytes(), threads_.size() * 192 % page,
+            fiber);
     threads_.push_back(std::move(thread));
   }
 }
@@ -222,7 +231,9 @@ void Machine::take_places(unsigned places, unsigned threads) {
 
 /// What the threads of the places know of the launch.
 void Machine::shape(unsigned places, const dim3& grid, const dim3& block) {
-  const auto equal = [](const dim3& a, const dim3& b) { return a.x == b.x && a.y == b.y && a.z == b.z; };
+  const auto equal = [](const dim3& a, const dim3& b) {
+    return a.x == b.x && a.y == b.y && a.z == b.z;
+  };
   if (places <= shaped_places_ && equal(grid, shaped_grid_) && equal(block, shaped_block_)) return;
   shaped_places_ = places;
   shaped_grid_ = grid;
@@ -260,7 +271,8 @@ void Machine::run(const Launch& launch) {
       block_step_ = 1 + draw() % blocks_total_;
     } while (std::gcd(block_step_, blocks_total_) != 1);
   }
-  const unsigned resident = multiprocessors_ * blocks_per_multiprocessor(unsigned(threads), copy.shared_bytes);
+  const unsigned resident =
+      multiprocessors_ * blocks_per_multiprocessor(unsigned(threads), copy.shared_bytes);
   const unsigned places = unsigned(std::min<uint64_t>(blocks_total_, resident));
   take_places(places, unsigned(threads));
   shape(places, copy.grid, copy.block);
@@ -288,10 +300,12 @@ void Machine::run(const Launch& launch) {
 }
 
 void Machine::start_block(Block& block) {
-  const uint64_t i = (first_block_ + (blocks_started_ % blocks_total_) * block_step_) % blocks_total_;
+  const uint64_t i =
+      (first_block_ + (blocks_started_ % blocks_total_) * block_step_) % blocks_total_;
   ++blocks_started_;
   const dim3& grid = launch_->grid;
-  block.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)};
+  block.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
+                 unsigned(i / grid.x / grid.y)};
   block.serial = ++serial_;
   block.live = threads_per_block_;
   block.arrived = block.votes = 0;
@@ -332,7 +346,8 @@ void Machine::end(Thread& thread) {
     const unsigned lane = unsigned(std::countr_zero(waiting));
     if (warp.mask[lane] & bit) {
       const Thread& other = *warp.lanes[lane];
-      fail(other.file, other.line, "a lane ended that the mask %08x of a warp collective names", warp.mask[lane]);
+      fail(other.file, other.line, "a lane ended that the mask %08x of a warp collective names",
+           warp.mask[lane]);
     }
   }
   idle_rounds_ = idle_yields_ = 0;
@@ -386,21 +401,26 @@ Thread& Machine::next() {
   if (ready_ == 0) {
     if (!wake_pollers()) {
       const Thread* const t = current_;
-      fail(t ? t->file : nullptr, t ? t->line : 0, "deadlock: every thread waits for threads that do not come");
+      fail(t ? t->file : nullptr, t ? t->line : 0,
+           "deadlock: every thread waits for threads that do not come");
     }
     if (++idle_rounds_ > idle_rounds_limit && idle_yields_ > idle_yields_limit) {
-      fail(current_->file, current_->line, "deadlock: nothing but polling happens, and nobody is left who could end it");
+      fail(current_->file, current_->line,
+           "deadlock: nothing but polling happens, and nobody is left who could end it");
     }
   }
   if (launch_->schedule.order == Schedule::random) return next_at_random();
   const bool reverse = launch_->schedule.order == Schedule::reverse;
   Warp* warp = current_ ? current_->warp : nullptr;
-  if (warp && warp->ready && --turns_left_) return *warp->lanes[following(warp->ready, current_->lane, reverse)];
+  if (warp && warp->ready && --turns_left_)
+    return *warp->lanes[following(warp->ready, current_->lane, reverse)];
   turns_left_ = turns_per_warp;
-  // On to the next warp of the block while that has one, unless this one used up its turns; then to the next block.
+  // On to the next warp of the block while that has one, unless this one used up its turns; then to
+  // the next block.
   Block* block = warp ? warp->block : nullptr;
   const unsigned last = reverse ? 0 : 63;
-  if (!block || !block->ready || warp->ready) block = blocks_[following(ready_, block ? block->place : last, reverse)].get();
+  if (!block || !block->ready || warp->ready)
+    block = blocks_[following(ready_, block ? block->place : last, reverse)].get();
   block->turn = following(block->ready, block->turn, reverse);
   warp = &block->warps[block->turn];
   return *warp->lanes[following(warp->ready, last, reverse)];
@@ -457,8 +477,11 @@ Votes Machine::barrier(bool vote) {
   if (block.arrived == 0) {
     block.barrier_file = t.file;
     block.barrier_line = t.line;
-  } else if (block.barrier_line != t.line || (block.barrier_file != t.file && std::strcmp(block.barrier_file, t.file))) {
-    fail(t.file, t.line, "divergent barrier: threads of the block are at the __syncthreads of %s:%d", block.barrier_file, block.barrier_line);
+  } else if (block.barrier_line != t.line ||
+             (block.barrier_file != t.file && std::strcmp(block.barrier_file, t.file))) {
+    fail(t.file, t.line,
+         "divergent barrier: threads of the block are at the __syncthreads of %s:%d",
+         block.barrier_file, block.barrier_line);
   }
   char* const order = &block.order[block.parity];
   release(order);
@@ -490,9 +513,11 @@ uint64_t Machine::collective(Collective kind, uint32_t mask, uint64_t value, uns
   Warp& warp = *t.warp;
   const unsigned lane = t.lane;
   const uint32_t bit = 1u << lane;
-  if (!(mask & bit)) fail(t.file, t.line, "a lane calls %s whose mask %08x leaves it out", name(kind), mask);
+  if (!(mask & bit))
+    fail(t.file, t.line, "a lane calls %s whose mask %08x leaves it out", name(kind), mask);
   if (const uint32_t missing = mask & ~(warp.all & ~warp.ended)) {
-    fail(t.file, t.line, "the mask %08x of %s names lanes that %s: %08x", mask, name(kind), missing & warp.all ? "have ended" : "do not exist", missing);
+    fail(t.file, t.line, "the mask %08x of %s names lanes that %s: %08x", mask, name(kind),
+         missing & warp.all ? "have ended" : "do not exist", missing);
   }
   if (kind == Collective::shuffle && !(mask >> (source & 31) & 1)) {
     fail(t.file, t.line, "a shuffle reads lane %u, which is outside its mask %08x", source, mask);
@@ -505,7 +530,8 @@ uint64_t Machine::collective(Collective kind, uint32_t mask, uint64_t value, uns
   make_waiting(t);
   if ((warp.at_collective & mask) == mask) {
     bool agreed = true;
-    for (uint32_t lanes = mask; lanes; lanes &= lanes - 1) agreed &= warp.mask[std::countr_zero(lanes)] == mask;
+    for (uint32_t lanes = mask; lanes; lanes &= lanes - 1)
+      agreed &= warp.mask[std::countr_zero(lanes)] == mask;
     if (agreed) complete(warp, mask);
   }
   go_on();
@@ -522,10 +548,14 @@ void Machine::complete(Warp& warp, uint32_t mask) {
   each([&](unsigned lane) {
     if (warp.kind[lane] == kind) return;
     const Thread &a = *warp.lanes[lowest], &b = *warp.lanes[lane];
-    fail(a.file, a.line, "lanes of one mask are at different collectives: lane %u at %s (%s:%d), lane %u at %s (%s:%d)", lowest, name(kind), a.file,
-         a.line, lane, name(warp.kind[lane]), b.file, b.line);
+    fail(a.file, a.line,
+         "lanes of one mask are at different collectives: lane %u at %s (%s:%d), lane %u at %s "
+         "(%s:%d)",
+         lowest, name(kind), a.file, a.line, lane, name(warp.kind[lane]), b.file, b.line);
   });
-  const auto all = [&](uint64_t result) { each([&](unsigned lane) { warp.result[lane] = result; }); };
+  const auto all = [&](uint64_t result) {
+    each([&](unsigned lane) { warp.result[lane] = result; });
+  };
   const auto fold = [&](const auto& join) {
     uint32_t sum = uint32_t(warp.value[lowest]);
     each([&](unsigned lane) {
@@ -535,7 +565,8 @@ void Machine::complete(Warp& warp, uint32_t mask) {
   };
   switch (kind) {
     case Collective::sync:
-      // A waiting lane does nothing, so what it did until now can be released, and what others did be acquired, on its behalf.
+      // A waiting lane does nothing, so what it did until now can be released, and what others did
+      // be acquired, on its behalf.
       if (thread_sanitizer()) {
         void* const before = __tsan_get_current_fiber();
         char* const order = &warp.order[lowest];
@@ -561,15 +592,25 @@ void Machine::complete(Warp& warp, uint32_t mask) {
     case Collective::match_any:
       each([&](unsigned lane) {
         uint32_t equal = 0;
-        each([&](unsigned other) { equal |= uint32_t(warp.value[other] == warp.value[lane]) << other; });
+        each([&](unsigned other) {
+          equal |= uint32_t(warp.value[other] == warp.value[lane]) << other;
+        });
         warp.result[lane] = equal;
       });
       break;
     case Collective::reduce_add: fold([](uint32_t a, uint32_t b) { return a + b; }); break;
-    case Collective::reduce_min_signed: fold([](uint32_t a, uint32_t b) { return uint32_t(std::min(int32_t(a), int32_t(b))); }); break;
-    case Collective::reduce_max_signed: fold([](uint32_t a, uint32_t b) { return uint32_t(std::max(int32_t(a), int32_t(b))); }); break;
-    case Collective::reduce_min_unsigned: fold([](uint32_t a, uint32_t b) { return std::min(a, b); }); break;
-    case Collective::reduce_max_unsigned: fold([](uint32_t a, uint32_t b) { return std::max(a, b); }); break;
+    case Collective::reduce_min_signed:
+      fold([](uint32_t a, uint32_t b) { return uint32_t(std::min(int32_t(a), int32_t(b))); });
+      break;
+    case Collective::reduce_max_signed:
+      fold([](uint32_t a, uint32_t b) { return uint32_t(std::max(int32_t(a), int32_t(b))); });
+      break;
+    case Collective::reduce_min_unsigned:
+      fold([](uint32_t a, uint32_t b) { return std::min(a, b); });
+      break;
+    case Collective::reduce_max_unsigned:
+      fold([](uint32_t a, uint32_t b) { return std::max(a, b); });
+      break;
     case Collective::reduce_and: fold([](uint32_t a, uint32_t b) { return a & b; }); break;
     case Collective::reduce_or: fold([](uint32_t a, uint32_t b) { return a | b; }); break;
     case Collective::reduce_xor: fold([](uint32_t a, uint32_t b) { return a ^ b; }); break;
@@ -599,10 +640,13 @@ void Machine::report(FILE* out) {
         for (uint32_t others = left; others; others &= others - 1) {
           const unsigned i = unsigned(std::countr_zero(others));
           const Thread& other = *warp.lanes[i];
-          if (state(i) == state(lane) && other.file == t.file && other.line == t.line && warp.mask[i] == warp.mask[lane]) same |= 1u << i;
+          if (state(i) == state(lane) && other.file == t.file && other.line == t.line &&
+              warp.mask[i] == warp.mask[lane])
+            same |= 1u << i;
         }
         left &= ~same;
-        std::fprintf(out, "  block %u,%u,%u warp %u lanes %08x: %s", block.index.x, block.index.y, block.index.z, warp.index, same, state(lane));
+        std::fprintf(out, "  block %u,%u,%u warp %u lanes %08x: %s", block.index.x, block.index.y,
+                     block.index.z, warp.index, same, state(lane));
         if (warp.at_collective >> lane & 1) std::fprintf(out, " with mask %08x", warp.mask[lane]);
         if (t.file) std::fprintf(out, ", %s:%d\n", t.file, t.line);
         else std::fprintf(out, ", from the kernel's start\n");

@@ -1,8 +1,10 @@
-// The execution model: every CUDA thread is a fiber, and the blocks of a launch that fit the emulated device are resident together.
+// The execution model: every CUDA thread is a fiber, and the blocks of a launch that fit the
+// emulated device are resident together.
 //
-// A thread runs until it waits (a barrier, a warp collective, `yield`) or ends; then another one of any resident block is entered. The
-// order is that of the launch's `Schedule`. A thread that nobody can wake is a deadlock, and is reported with what every thread waits
-// for. All misuse that is found ends the process with a message on standard error.
+// A thread runs until it waits (a barrier, a warp collective, `yield`) or ends; then another one of
+// any resident block is entered. The order is that of the launch's `Schedule`. A thread that nobody
+// can wake is a deadlock, and is reported with what every thread waits for. All misuse that is
+// found ends the process with a message on standard error.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -23,9 +25,10 @@ constexpr int warp_size = 32;
 constexpr unsigned max_threads_per_block = 1024;
 /// Of an emulated multiprocessor: what decides how many blocks are resident together.
 constexpr unsigned max_threads_per_multiprocessor = 1024, max_blocks_per_multiprocessor = 16;
-constexpr size_t max_static_shared_memory = 48 << 10;           ///< bytes of a block, as nvcc limits them
-constexpr size_t max_shared_memory = 227 << 10;                 ///< bytes of a block, opted in
-constexpr size_t shared_memory_per_multiprocessor = 228 << 10;  ///< bytes; every block takes 1 KiB for itself
+constexpr size_t max_static_shared_memory = 48 << 10;  ///< bytes of a block, as nvcc limits them
+constexpr size_t max_shared_memory = 227 << 10;        ///< bytes of a block, opted in
+constexpr size_t shared_memory_per_multiprocessor =
+    228 << 10;  ///< bytes; every block takes 1 KiB for itself
 constexpr size_t reserved_shared_memory_per_block = 1 << 10;
 
 /// In which order waiting threads, warps and blocks go on.
@@ -33,7 +36,8 @@ struct Schedule {
   enum Order { forward, reverse, random } order = forward;
   uint64_t seed = 0;
 };
-/// What later launches use. Until the first call: the environment's SIMT_ORDER = forward | reverse | a seed.
+/// What later launches use. Until the first call: the environment's SIMT_ORDER = forward | reverse
+/// | a seed.
 void set_schedule(Schedule schedule);
 Schedule schedule();
 
@@ -43,14 +47,16 @@ struct Self {
   dim3 block_size, grid_size;
   unsigned lane = 0;
 };
-// The first-exec model costs one load; the little room it needs is left by the loader for libraries loaded late, too.
+// The first-exec model costs one load; the little room it needs is left by the loader for libraries
+// loaded late, too.
 extern __thread Self* self __attribute__((tls_model("initial-exec")));
 
-/// Lets all other threads go on before this one: what a thread does that polls for another one. When nobody but pollers is left for
-/// long it is a deadlock.
+/// Lets all other threads go on before this one: what a thread does that polls for another one.
+/// When nobody but pollers is left for long it is a deadlock.
 void yield(SIMT_SITE);
 
-/// Waits for all threads of the block that have not ended. `vote` of all of them is known afterwards.
+/// Waits for all threads of the block that have not ended. `vote` of all of them is known
+/// afterwards.
 struct Votes {
   bool any, all;
   int count;
@@ -58,25 +64,37 @@ struct Votes {
 Votes barrier(bool vote, SIMT_SITE);
 
 enum class Collective : uint8_t {
-  sync, ballot, shuffle, match_any,
-  reduce_add, reduce_min_signed, reduce_max_signed, reduce_min_unsigned, reduce_max_unsigned, reduce_and, reduce_or, reduce_xor
+  sync,
+  ballot,
+  shuffle,
+  match_any,
+  reduce_add,
+  reduce_min_signed,
+  reduce_max_signed,
+  reduce_min_unsigned,
+  reduce_max_unsigned,
+  reduce_and,
+  reduce_or,
+  reduce_xor
 };
 /// Waits until all lanes of the mask are at it. `source` is a lane, for shuffles only.
 uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source, SIMT_SITE);
 
-/// The calling block's variable of this declaration: 0xff bytes when first seen by the block, allocated by itself so that
-/// AddressSanitizer knows its bounds.
+/// The calling block's variable of this declaration: 0xff bytes when first seen by the block,
+/// allocated by itself so that AddressSanitizer knows its bounds.
 void* static_shared(const void* declaration, size_t bytes, size_t alignment, SIMT_SITE);
 /// The calling block's dynamic shared memory, 0xff bytes at its start.
 void* dynamic_shared();
 
-/// For the race detector: what this thread did before `release` comes before what another thread does after an `acquire` of the same
-/// address. To stand where CUDA orders memory between blocks. Without ThreadSanitizer they do nothing.
+/// For the race detector: what this thread did before `release` comes before what another thread
+/// does after an `acquire` of the same address. To stand where CUDA orders memory between blocks.
+/// Without ThreadSanitizer they do nothing.
 void release(const void* address);
 void acquire(const void* address);
 
 /// Ends the process; says where the calling thread is and what the others wait for.
-[[noreturn]] void fail(const char* file, int line, const char* format, ...) __attribute__((format(printf, 3, 4)));
+[[noreturn]] void fail(const char* file, int line, const char* format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /// A kernel with its arguments.
 struct Body {
@@ -84,20 +102,24 @@ struct Body {
   virtual void run() const = 0;
 };
 /// Takes `body`. Enqueued on the stream; the error is that of the launch.
-cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, Body* body);
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, Body* body);
 /// Whether a cooperative launch of so many blocks would be taken.
 cudaError_t may_launch_together(dim3 grid, dim3 block, size_t shared_bytes);
 
 /// kernel<<<grid, block, shared_bytes, stream>>>(arguments...)
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, Arguments... arguments) {
   struct Call : Body {
     void (*kernel)(Parameters...);
     std::tuple<Parameters...> arguments;
-    Call(void (*kernel)(Parameters...), Arguments... arguments) : kernel(kernel), arguments(static_cast<Parameters>(arguments)...) {}
+    Call(void (*kernel)(Parameters...), Arguments... arguments)
+        : kernel(kernel), arguments(static_cast<Parameters>(arguments)...) {}
     void run() const override { std::apply(kernel, arguments); }
   };
-  return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream, static_cast<Body*>(new Call(kernel, arguments...)));
+  return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
+                static_cast<Body*>(new Call(kernel, arguments...)));
 }
 
 /// cudaLaunchCooperativeKernel.
@@ -112,11 +134,12 @@ cudaError_t launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block
 
 }  // namespace simt
 
-/// A variable of the block: `__shared__ Type name`. Arrays are declared through an alias of their type.
-#define GPU_SHARED(Type, name)                    \
-  using simt_type_of_##name = Type;               \
-  static const char simt_declaration_of_##name{}; \
-  simt_type_of_##name& name =                     \
-      *static_cast<simt_type_of_##name*>(simt::static_shared(&simt_declaration_of_##name, sizeof(simt_type_of_##name), alignof(simt_type_of_##name)))
+/// A variable of the block: `__shared__ Type name`. Arrays are declared through an alias of their
+/// type.
+#define GPU_SHARED(Type, name)                                                        \
+  using simt_type_of_##name = Type;                                                   \
+  static const char simt_declaration_of_##name{};                                     \
+  simt_type_of_##name& name = *static_cast<simt_type_of_##name*>(simt::static_shared( \
+      &simt_declaration_of_##name, sizeof(simt_type_of_##name), alignof(simt_type_of_##name)))
 /// The block's dynamic shared memory as a pointer to T.
 #define GPU_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(simt::dynamic_shared())

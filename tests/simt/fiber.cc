@@ -73,7 +73,8 @@ namespace simt {
 void prepare(Fiber& fiber, char* stack, size_t stack_bytes, size_t colour, void (*entry)()) {
   fiber.stack = stack;
   fiber.stack_bytes = stack_bytes;
-  const uintptr_t top = (reinterpret_cast<uintptr_t>(stack) + stack_bytes - colour) & ~uintptr_t(15);
+  const uintptr_t top =
+      (reinterpret_cast<uintptr_t>(stack) + stack_bytes - colour) & ~uintptr_t(15);
 #if defined(__x86_64__)
   // As if `entry` had been called: above its return address the stack is aligned to 16.
   void** const frame = reinterpret_cast<void**>(top) - 8;
@@ -89,7 +90,8 @@ void prepare(Fiber& fiber, char* stack, size_t stack_bytes, size_t colour, void 
 }
 
 void switch_fiber(Fiber& from, Fiber& to) {
-  if (address_sanitizer()) __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
+  if (address_sanitizer())
+    __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
   if (thread_sanitizer()) __tsan_switch_to_fiber(to.timeline, tsan_no_sync);
   diralign_simt_switch(&from.stack_pointer, to.stack_pointer);
   if (address_sanitizer()) __sanitizer_finish_switch_fiber(from.fake_stack, nullptr, nullptr);

@@ -1,4 +1,5 @@
-// Stacks that take turns on one thread. A switch saves what a called function must preserve, and nothing else.
+// Stacks that take turns on one thread. A switch saves what a called function must preserve, and
+// nothing else.
 #pragma once
 #include <cstddef>
 
@@ -13,7 +14,8 @@ struct Fiber {
   void* timeline = nullptr;    ///< ThreadSanitizer's fiber
 };
 
-/// Makes a fiber that calls `entry` when first switched to; it must never return. `colour` moves its first frame within the stack.
+/// Makes a fiber that calls `entry` when first switched to; it must never return. `colour` moves
+/// its first frame within the stack.
 void prepare(Fiber& fiber, char* stack, size_t stack_bytes, size_t colour, void (*entry)());
 /// Leaves `from`, which is running, for `to`; returns when somebody switches back.
 void switch_fiber(Fiber& from, Fiber& to);

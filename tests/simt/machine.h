@@ -25,8 +25,9 @@ void destroy_machine(Machine* machine);
 /// Runs the kernel to its end on the calling thread.
 void run(Machine& machine, const Launch& launch);
 
-/// A line of execution of its own for the race detector: what runs in it is ordered against other threads by `release` and `acquire`
-/// only, whichever thread runs it. Without ThreadSanitizer it is nothing.
+/// A line of execution of its own for the race detector: what runs in it is ordered against other
+/// threads by `release` and `acquire` only, whichever thread runs it. Without ThreadSanitizer it is
+/// nothing.
 class Timeline {
  public:
   Timeline();

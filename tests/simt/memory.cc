@@ -13,11 +13,13 @@ constexpr size_t dynamic_alignment = 128;
 
 char* allocate(size_t bytes, size_t alignment) {
   void* data;
-  if (posix_memalign(&data, std::max(alignment, sizeof(void*)), bytes)) fail(nullptr, 0, "no memory for %zu bytes of shared memory", bytes);
+  if (posix_memalign(&data, std::max(alignment, sizeof(void*)), bytes))
+    fail(nullptr, 0, "no memory for %zu bytes of shared memory", bytes);
   return static_cast<char*>(data);
 }
 
-/// Memory that a block finds undefined. For the race detector it is new: it knows nothing of the block that had it before.
+/// Memory that a block finds undefined. For the race detector it is new: it knows nothing of the
+/// block that had it before.
 void renew(char*& data, size_t bytes, size_t alignment) {
   if (thread_sanitizer() && data) {
     std::free(data);
@@ -35,10 +37,13 @@ bool within(const char* data, size_t size, const void* address, size_t bytes) {
 }
 bool is_shared(const Block& block, const void* address, size_t bytes) {
   if (block.dynamic && within(block.dynamic, block.dynamic_bytes, address, bytes)) return true;
-  return std::any_of(block.variables.begin(), block.variables.end(), [&](const SharedVariable& v) { return within(v.data, v.bytes, address, bytes); });
+  return std::any_of(block.variables.begin(), block.variables.end(), [&](const SharedVariable& v) {
+    return within(v.data, v.bytes, address, bytes);
+  });
 }
 
-void check_aligned(const void* a, const void* b, size_t alignment, const char* what, const char* file, int line) {
+void check_aligned(const void* a, const void* b, size_t alignment, const char* what,
+                   const char* file, int line) {
   if (((reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) & (alignment - 1)) != 0) {
     fail(file, line, "%s of an address that is not a multiple of %zu", what, alignment);
   }
@@ -54,10 +59,14 @@ void perform_before(Copies& copies, unsigned end) {
   while (n < copies.pending.size() && copies.pending[n].group < end) perform(copies.pending[n++]);
   copies.pending.erase(copies.pending.begin(), copies.pending.begin() + ptrdiff_t(n));
 }
-unsigned groups_before(const Copies& copies, unsigned pending) { return copies.group > pending ? copies.group - pending : 0; }
+unsigned groups_before(const Copies& copies, unsigned pending) {
+  return copies.group > pending ? copies.group - pending : 0;
+}
 
 /// Whether a copy of a random schedule happens at once.
-bool at_once(Machine& machine) { return machine.launch().schedule.order == Schedule::random && (machine.draw() & 1) == 0; }
+bool at_once(Machine& machine) {
+  return machine.launch().schedule.order == Schedule::random && (machine.draw() & 1) == 0;
+}
 
 MbarrierState& state_of(Mbarrier* barrier, const char* file, int line) {
   for (auto& state : current_block().mbarriers) {
@@ -66,8 +75,9 @@ MbarrierState& state_of(Mbarrier* barrier, const char* file, int line) {
   fail(file, line, "an mbarrier that was not initialised, or not yet");
 }
 
-/// Ends the phase if all that it waits for has come. The copies happen on a timeline of their own, ordered after their issue only:
-/// that the waiting thread is done with their target is for barriers to see to, not for the wait.
+/// Ends the phase if all that it waits for has come. The copies happen on a timeline of their own,
+/// ordered after their issue only: that the waiting thread is done with their target is for
+/// barriers to see to, not for the wait.
 bool end_phase(MbarrierState& state) {
   if (state.arrivals_left != 0 || state.bytes_issued != state.bytes_expected) return false;
   if (!state.copies.empty()) {
@@ -90,8 +100,11 @@ void arrive(Mbarrier* barrier, unsigned bytes, bool counts, const char* file, in
   Quiet quiet;
   MbarrierState& state = state_of(barrier, file, line);
   if (state.arrivals_left == 0 && !end_phase(state)) {
-    fail(file, line, "an arrival at an mbarrier whose phase has all its %u arrivals but not yet its bytes (%llu of %llu issued)", state.count,
-         (unsigned long long)state.bytes_issued, (unsigned long long)state.bytes_expected);
+    fail(file, line,
+         "an arrival at an mbarrier whose phase has all its %u arrivals but not yet its bytes "
+         "(%llu of %llu issued)",
+         state.count, (unsigned long long)state.bytes_issued,
+         (unsigned long long)state.bytes_expected);
   }
   state.bytes_expected += bytes;
   if (!counts) return;
@@ -135,20 +148,29 @@ void check_copies_at_end(Block& block) {
   for (const auto& state : block.mbarriers) {
     if (state->copies.empty()) continue;
     const Copy& copy = state->copies.front();
-    fail(copy.file, copy.line, "a block ends before a bulk copy into its shared memory: nobody waited for it");
+    fail(copy.file, copy.line,
+         "a block ends before a bulk copy into its shared memory: nobody waited for it");
   }
 }
 
-void* static_shared(const void* declaration, size_t bytes, size_t alignment, const char* file, int line) {
+void* static_shared(const void* declaration, size_t bytes, size_t alignment, const char* file,
+                    int line) {
   Block& block = current_block();
-  const auto found = std::find_if(block.variables.begin(), block.variables.end(), [=](const SharedVariable& v) { return v.declaration == declaration; });
+  const auto found =
+      std::find_if(block.variables.begin(), block.variables.end(),
+                   [=](const SharedVariable& v) { return v.declaration == declaration; });
   if (found != block.variables.end() && found->seen_by == block.serial) return found->data;
   Quiet quiet;
   block.static_bytes += bytes;
-  if (block.static_bytes > max_static_shared_memory || block.static_bytes + block.dynamic_bytes > max_shared_memory) {
-    fail(file, line, "too much shared memory: %zu bytes of variables and %zu dynamic", block.static_bytes, block.dynamic_bytes);
+  if (block.static_bytes > max_static_shared_memory ||
+      block.static_bytes + block.dynamic_bytes > max_shared_memory) {
+    fail(file, line, "too much shared memory: %zu bytes of variables and %zu dynamic",
+         block.static_bytes, block.dynamic_bytes);
   }
-  SharedVariable& variable = found != block.variables.end() ? *found : block.variables.emplace_back(SharedVariable{declaration, nullptr, bytes, alignment, 0});
+  SharedVariable& variable =
+      found != block.variables.end()
+          ? *found
+          : block.variables.emplace_back(SharedVariable{declaration, nullptr, bytes, alignment, 0});
   renew(variable.data, bytes, alignment);
   variable.seen_by = block.serial;
   return variable.data;
@@ -156,12 +178,15 @@ void* static_shared(const void* declaration, size_t bytes, size_t alignment, con
 
 void* dynamic_shared() { return current_block().dynamic; }
 
-void copy_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes, const char* file, int line) {
+void copy_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes,
+                const char* file, int line) {
   Thread& thread = current_thread();
   Block& block = current_block();
-  if ((bytes != 4 && bytes != 8 && bytes != 16) || source_bytes > bytes) fail(file, line, "cp.async of %u bytes, %u of them read", bytes, source_bytes);
+  if ((bytes != 4 && bytes != 8 && bytes != 16) || source_bytes > bytes)
+    fail(file, line, "cp.async of %u bytes, %u of them read", bytes, source_bytes);
   check_aligned(shared, global, bytes, "cp.async", file, line);
-  if (!is_shared(block, shared, bytes)) fail(file, line, "cp.async to an address outside the block's shared memory");
+  if (!is_shared(block, shared, bytes))
+    fail(file, line, "cp.async to an address outside the block's shared memory");
   if (is_shared(block, global, 1)) fail(file, line, "cp.async from shared memory");
   const Copy copy{shared, global, bytes, source_bytes, thread.async.group, file, line};
   if (at_once(*block.machine)) {
@@ -184,20 +209,30 @@ void mbarrier_init(Mbarrier* barrier, unsigned count, const char* file, int line
   Quiet quiet;
   Block& block = current_block();
   check_aligned(barrier, barrier, 8, "mbarrier.init", file, line);
-  if (!is_shared(block, barrier, sizeof(Mbarrier))) fail(file, line, "an mbarrier outside the block's shared memory");
+  if (!is_shared(block, barrier, sizeof(Mbarrier)))
+    fail(file, line, "an mbarrier outside the block's shared memory");
   if (count == 0) fail(file, line, "an mbarrier for no arrivals");
-  auto found = std::find_if(block.mbarriers.begin(), block.mbarriers.end(), [=](const auto& s) { return s->address == barrier; });
-  if (found == block.mbarriers.end()) found = block.mbarriers.insert(found, std::make_unique<MbarrierState>());
+  auto found = std::find_if(block.mbarriers.begin(), block.mbarriers.end(),
+                            [=](const auto& s) { return s->address == barrier; });
+  if (found == block.mbarriers.end())
+    found = block.mbarriers.insert(found, std::make_unique<MbarrierState>());
   MbarrierState& state = **found;
-  if (!state.copies.empty()) fail(file, line, "an mbarrier is initialised again while copies are under way");
+  if (!state.copies.empty())
+    fail(file, line, "an mbarrier is initialised again while copies are under way");
   state.address = barrier;
   state.count = state.arrivals_left = count;
   state.bytes_expected = state.bytes_issued = state.parity = 0;
   *barrier = 0;
 }
-void mbarrier_arrive(Mbarrier* barrier, const char* file, int line) { arrive(barrier, 0, true, file, line); }
-void mbarrier_arrive_expect_tx(Mbarrier* barrier, unsigned bytes, const char* file, int line) { arrive(barrier, bytes, true, file, line); }
-void mbarrier_expect_tx(Mbarrier* barrier, unsigned bytes, const char* file, int line) { arrive(barrier, bytes, false, file, line); }
+void mbarrier_arrive(Mbarrier* barrier, const char* file, int line) {
+  arrive(barrier, 0, true, file, line);
+}
+void mbarrier_arrive_expect_tx(Mbarrier* barrier, unsigned bytes, const char* file, int line) {
+  arrive(barrier, bytes, true, file, line);
+}
+void mbarrier_expect_tx(Mbarrier* barrier, unsigned bytes, const char* file, int line) {
+  arrive(barrier, bytes, false, file, line);
+}
 
 bool mbarrier_test_wait(Mbarrier* barrier, unsigned parity, const char* file, int line) {
   MbarrierState& state = state_of(barrier, file, line);
@@ -209,12 +244,15 @@ void mbarrier_wait(Mbarrier* barrier, unsigned parity, const char* file, int lin
   while (!mbarrier_test_wait(barrier, parity, file, line)) yield(file, line);
 }
 
-void bulk_copy_to_shared(void* shared, const void* global, unsigned bytes, Mbarrier* barrier, const char* file, int line) {
+void bulk_copy_to_shared(void* shared, const void* global, unsigned bytes, Mbarrier* barrier,
+                         const char* file, int line) {
   Block& block = current_block();
   MbarrierState& state = state_of(barrier, file, line);
-  if (bytes == 0 || bytes % 16 != 0) fail(file, line, "a bulk copy of %u bytes, which is not a multiple of 16", bytes);
+  if (bytes == 0 || bytes % 16 != 0)
+    fail(file, line, "a bulk copy of %u bytes, which is not a multiple of 16", bytes);
   check_aligned(shared, global, 16, "a bulk copy", file, line);
-  if (!is_shared(block, shared, bytes)) fail(file, line, "a bulk copy to an address outside the block's shared memory");
+  if (!is_shared(block, shared, bytes))
+    fail(file, line, "a bulk copy to an address outside the block's shared memory");
   if (is_shared(block, global, 1)) fail(file, line, "a bulk copy from shared memory");
   state.bytes_issued += bytes;
   release(&state.issued);
@@ -232,12 +270,15 @@ void bulk_copy_to_shared(void* shared, const void* global, unsigned bytes, Mbarr
   }
 }
 
-void bulk_copy_to_global(void* global, const void* shared, unsigned bytes, const char* file, int line) {
+void bulk_copy_to_global(void* global, const void* shared, unsigned bytes, const char* file,
+                         int line) {
   Thread& thread = current_thread();
   Block& block = current_block();
-  if (bytes == 0 || bytes % 16 != 0) fail(file, line, "a bulk copy of %u bytes, which is not a multiple of 16", bytes);
+  if (bytes == 0 || bytes % 16 != 0)
+    fail(file, line, "a bulk copy of %u bytes, which is not a multiple of 16", bytes);
   check_aligned(shared, global, 16, "a bulk copy", file, line);
-  if (!is_shared(block, shared, bytes)) fail(file, line, "a bulk copy from an address outside the block's shared memory");
+  if (!is_shared(block, shared, bytes))
+    fail(file, line, "a bulk copy from an address outside the block's shared memory");
   const Copy copy{global, shared, bytes, bytes, thread.bulk.group, file, line};
   if (at_once(*block.machine)) {
     perform(copy);

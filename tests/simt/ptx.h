@@ -1,5 +1,5 @@
-// What PTX instructions compute: the run time of kernels that scripts/ptx translates from nvcc's PTX
-// to C++.
+// What PTX instructions compute: the run time of kernels that scripts/ptx translates from nvcc's
+// PTX to C++.
 #pragma once
 #include <cstdio>
 #include <cstdlib>

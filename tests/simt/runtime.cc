@@ -26,18 +26,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// --- Work -----------------------------------------------------------------------------------------------------------------------
+// --- Work
+// -----------------------------------------------------------------------------------------------------------------------
 
 /// One piece of work of a stream.
 struct Operation {
   virtual ~Operation() = default;
-  // With the runtime locked: whether it can run, and what is to do right before and right after. An error of `begin` takes the place
-  // of running.
+  // With the runtime locked: whether it can run, and what is to do right before and right after. An
+  // error of `begin` takes the place of running.
   virtual bool ready() const { return true; }
   virtual cudaError_t begin() { return cudaSuccess; }
   virtual void end() {}
-  /// Carries it out, on the device's thread and the stream's timeline; `status` is the device's. An error is the device's from then on.
-  /// Takes no lock: a lock would order the work against that of other threads, which streams do not.
+  /// Carries it out, on the device's thread and the stream's timeline; `status` is the device's. An
+  /// error is the device's from then on. Takes no lock: a lock would order the work against that of
+  /// other threads, which streams do not.
   virtual cudaError_t run(cudaError_t status) = 0;
   bool despite_errors = false;
   uint64_t sequence = 0;  ///< the order in which work was given to the device
@@ -82,7 +84,8 @@ struct Device {
   int index = 0;
   int multiprocessors = 0, l2_bytes = 0;
   CUstream_st legacy;
-  std::vector<CUstream_st*> streams;  // and the legacy one; those destroyed until their work is done
+  std::vector<CUstream_st*>
+      streams;  // and the legacy one; those destroyed until their work is done
   size_t next_stream = 0;
   uint64_t sequence = 0;
   cudaError_t failed = cudaSuccess;
@@ -91,7 +94,8 @@ struct Device {
   std::map<const void*, int> dynamic_shared_limits;
   std::thread thread;
   bool thread_ended = false;
-  // For the race detector: the start of the thread, and what was done by blocking streams, by the legacy one, by all.
+  // For the race detector: the start of the thread, and what was done by blocking streams, by the
+  // legacy one, by all.
   char started = 0, blocking_order = 0, legacy_order = 0, order = 0;
 };
 
@@ -117,7 +121,8 @@ long long number(const char* variable, long long otherwise) {
   return value;
 }
 
-/// Of a variable that has one number for all devices, or one for each, separated by commas; the last stands for those that follow.
+/// Of a variable that has one number for all devices, or one for each, separated by commas; the
+/// last stands for those that follow.
 long long number_of(const char* variable, int device, long long otherwise) {
   const char* text = std::getenv(variable);
   if (!text || !*text) return otherwise;
@@ -164,7 +169,8 @@ struct Runtime {
       device->index = i;
       device->multiprocessors = int(number_of("SIMT_MULTIPROCESSORS", i, 2));
       if (device->multiprocessors < 1 || device->multiprocessors > int(simt::max_multiprocessors)) {
-        std::fprintf(stderr, "simt: SIMT_MULTIPROCESSORS is 1 to %u of them\n", simt::max_multiprocessors);
+        std::fprintf(stderr, "simt: SIMT_MULTIPROCESSORS is 1 to %u of them\n",
+                     simt::max_multiprocessors);
         std::abort();
       }
       device->l2_bytes = int(number_of("SIMT_L2", i, 64 << 10));
@@ -178,7 +184,8 @@ struct Runtime {
     }
   }
 
-  /// Ends the threads of the devices. Work that has not started is dropped, as by a process that exits.
+  /// Ends the threads of the devices. Work that has not started is dropped, as by a process that
+  /// exits.
   void stop() {
     std::unique_lock<std::mutex> lock(mutex);
     stopping = true;
@@ -187,7 +194,8 @@ struct Runtime {
     for (auto& device : devices) {
       if (!device->thread.joinable()) continue;
       // A callback that waits for the thread that exits would never end.
-      const bool ended = progress.wait_for(lock, std::chrono::seconds(5), [&] { return device->thread_ended; });
+      const bool ended =
+          progress.wait_for(lock, std::chrono::seconds(5), [&] { return device->thread_ended; });
       lock.unlock();
       if (ended) device->thread.join();
       else device->thread.detach();
@@ -210,7 +218,8 @@ Runtime& runtime() {
   return *instance;
 }
 
-// --- Calls ----------------------------------------------------------------------------------------------------------------------
+// --- Calls
+// ----------------------------------------------------------------------------------------------------------------------
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -258,7 +267,8 @@ cudaError_t injected(const char* name) {
   }
   for (Failure& failure : failures) {
     // What is stream-ordered goes by one name, whichever pool it comes from.
-    const bool same = failure.name == name || (failure.name == "cudaMallocAsync" && !std::strcmp(name, "cudaMallocFromPoolAsync"));
+    const bool same = failure.name == name || (failure.name == "cudaMallocAsync" &&
+                                               !std::strcmp(name, "cudaMallocFromPoolAsync"));
     if (!same || failure.times == 0) continue;
     if (failure.after > 0) {
       --failure.after;
@@ -275,7 +285,8 @@ cudaError_t enter(const char* name, int device = -1) {
   if (unloading) return cudaErrorCudartUnloading;
   if (in_callback.load(std::memory_order_relaxed)) return cudaErrorNotPermitted;
   Runtime& r = runtime();
-  if (r.devices.empty()) return r.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : cudaErrorNoDevice;
+  if (r.devices.empty())
+    return r.driver < CUDART_VERSION ? cudaErrorInsufficientDriver : cudaErrorNoDevice;
   if (const cudaError_t error = injected(name)) return error;
   if (device < 0) return cudaSuccess;
   std::lock_guard<std::mutex> lock(r.mutex);
@@ -314,7 +325,8 @@ int device_of(cudaStream_t handle) {
 #define SIMT_ENTER_STREAM(stream) SIMT_ENTER(device_of(stream))
 
 bool idle(const Device& device) {
-  return std::all_of(device.streams.begin(), device.streams.end(), [](const CUstream_st* s) { return s->queue.empty(); });
+  return std::all_of(device.streams.begin(), device.streams.end(),
+                     [](const CUstream_st* s) { return s->queue.empty(); });
 }
 
 cudaError_t wait_for_device(Device& device, Lock& lock) {
@@ -332,7 +344,8 @@ cudaError_t wait_for_stream(CUstream_st& stream, Lock& lock) {
   return r.stopping ? cudaErrorCudartUnloading : device.failed;
 }
 
-// --- The threads of the devices -------------------------------------------------------------------------------------------------
+// --- The threads of the devices
+// -------------------------------------------------------------------------------------------------
 
 /// The stream whose turn it is, of those whose first piece of work can run.
 CUstream_st* choose(Device& device) {
@@ -344,7 +357,10 @@ CUstream_st* choose(Device& device) {
     if (s.blocking) return legacy.queue.empty() || legacy.queue.front()->sequence > sequence;
     if (!s.legacy) return true;
     return std::none_of(device.streams.begin(), device.streams.end(),
-                        [&](const CUstream_st* other) { return other->blocking && !other->queue.empty() && other->queue.front()->sequence < sequence; });
+                        [&](const CUstream_st* other) {
+                          return other->blocking && !other->queue.empty() &&
+                                 other->queue.front()->sequence < sequence;
+                        });
   };
   for (size_t k = 0; k < n; ++k) {
     const size_t i = (device.next_stream + k) % n;
@@ -390,7 +406,8 @@ void work(Device& device) {
     if (error && !device.failed) device.failed = error;
     if (runs) operation->end();
     {
-      simt::Quiet quiet;  // its memory was last read on the stream's timeline, which nothing orders before this
+      simt::Quiet quiet;  // its memory was last read on the stream's timeline, which nothing orders
+                          // before this
       stream->queue.pop_front();
     }
     ++stream->completed;
@@ -410,7 +427,8 @@ void work(Device& device) {
 void submit(CUstream_st& stream, std::unique_ptr<Operation> operation, Lock&) {
   Runtime& r = runtime();
   Device& device = *stream.device;
-  if (!device.thread.joinable() && !r.stopping) device.thread = std::thread([&device] { work(device); });
+  if (!device.thread.joinable() && !r.stopping)
+    device.thread = std::thread([&device] { work(device); });
   operation->sequence = ++device.sequence;
   release(operation.get());
   stream.queue.push_back(std::move(operation));
@@ -418,7 +436,8 @@ void submit(CUstream_st& stream, std::unique_ptr<Operation> operation, Lock&) {
   r.work.notify_all();
 }
 
-// --- Memory ---------------------------------------------------------------------------------------------------------------------
+// --- Memory
+// ---------------------------------------------------------------------------------------------------------------------
 
 /// The allocation around an address, or null.
 std::pair<const uintptr_t, Allocation>* find(const void* pointer) {
@@ -430,7 +449,8 @@ std::pair<const uintptr_t, Allocation>* find(const void* pointer) {
   return address - it->first < it->second.bytes ? &*it : nullptr;
 }
 
-cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemPoolHandle_st* pool, Lock& lock) {
+cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemPoolHandle_st* pool,
+                            Lock& lock) {
   Runtime& r = runtime();
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
@@ -448,7 +468,8 @@ cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemP
     pool->used += bytes;
     pool->high = std::max(pool->high, pool->used);
   }
-  r.allocations[reinterpret_cast<uintptr_t>(data)] = {Allocation::device, device.index, bytes, pool, false};
+  r.allocations[reinterpret_cast<uintptr_t>(data)] = {Allocation::device, device.index, bytes, pool,
+                                                      false};
   *pointer = data;
   return cudaSuccess;
 }
@@ -480,7 +501,8 @@ struct Copy : Operation {
   size_t to_pitch, from_pitch, width, height;
   std::unique_ptr<char[]> stage;
   cudaError_t run(cudaError_t) override {
-    for (size_t y = 0; y < height; ++y) std::memcpy(to + y * to_pitch, from + y * from_pitch, width);
+    for (size_t y = 0; y < height; ++y)
+      std::memcpy(to + y * to_pitch, from + y * from_pitch, width);
     return cudaSuccess;
   }
 };
@@ -499,14 +521,16 @@ bool locate(const void* pointer, size_t bytes, bool& device, bool& pinned) {
   device = pinned = false;
   const auto* const found = find(pointer);
   if (!found) return true;
-  if (found->second.freeing || reinterpret_cast<uintptr_t>(pointer) + bytes > found->first + found->second.bytes) return false;
+  if (found->second.freeing ||
+      reinterpret_cast<uintptr_t>(pointer) + bytes > found->first + found->second.bytes)
+    return false;
   device = found->second.kind == Allocation::device;
   pinned = !device;
   return true;
 }
 
-cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t handle,
-                 bool synchronous) {
+cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                 size_t height, cudaMemcpyKind kind, cudaStream_t handle, bool synchronous) {
   if (width == 0 || height == 0) return cudaSuccess;
   if (height > 1 && (width > to_pitch || width > from_pitch)) return cudaErrorInvalidPitchValue;
   if (!to || !from) return cudaErrorInvalidValue;
@@ -515,12 +539,16 @@ cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch,
   CUstream_st* const stream = resolve(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   bool to_device, to_pinned, from_device, from_pinned;
-  if (!locate(to, (height - 1) * to_pitch + width, to_device, to_pinned)) return cudaErrorInvalidValue;
-  if (!locate(from, (height - 1) * from_pitch + width, from_device, from_pinned)) return cudaErrorInvalidValue;
+  if (!locate(to, (height - 1) * to_pitch + width, to_device, to_pinned))
+    return cudaErrorInvalidValue;
+  if (!locate(from, (height - 1) * from_pitch + width, from_device, from_pinned))
+    return cudaErrorInvalidValue;
   if (kind != cudaMemcpyDefault) {
     const bool wants_to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    const bool wants_from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (to_device != wants_to_device || from_device != wants_from_device) return cudaErrorInvalidValue;
+    const bool wants_from_device =
+        kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (to_device != wants_to_device || from_device != wants_from_device)
+      return cudaErrorInvalidValue;
   }
   auto operation = std::make_unique<Copy>();
   operation->to = static_cast<char*>(to);
@@ -532,7 +560,8 @@ cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch,
   if (to_device && !from_device && !from_pinned) {
     // Pageable memory is read before the call returns.
     operation->stage.reset(new char[width * height]);
-    for (size_t y = 0; y < height; ++y) std::memcpy(operation->stage.get() + y * width, operation->from + y * from_pitch, width);
+    for (size_t y = 0; y < height; ++y)
+      std::memcpy(operation->stage.get() + y * width, operation->from + y * from_pitch, width);
     operation->from = operation->stage.get();
     operation->from_pitch = width;
   }
@@ -541,14 +570,16 @@ cudaError_t copy(void* to, size_t to_pitch, const void* from, size_t from_pitch,
   return wait ? wait_for_stream(*stream, lock) : cudaSuccess;
 }
 
-cudaError_t fill(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t handle) {
+cudaError_t fill(void* to, size_t pitch, int value, size_t width, size_t height,
+                 cudaStream_t handle) {
   if (width == 0 || height == 0) return cudaSuccess;
   if (height > 1 && width > pitch) return cudaErrorInvalidPitchValue;
   Lock lock(runtime().mutex);
   CUstream_st* const stream = resolve(handle);
   if (!stream) return cudaErrorInvalidResourceHandle;
   bool device, pinned;
-  if (!locate(to, (height - 1) * pitch + width, device, pinned) || !(device || pinned)) return cudaErrorInvalidValue;
+  if (!locate(to, (height - 1) * pitch + width, device, pinned) || !(device || pinned))
+    return cudaErrorInvalidValue;
   auto operation = std::make_unique<Fill>();
   operation->to = static_cast<char*>(to);
   operation->value = value;
@@ -563,7 +594,8 @@ bool valid(int device) { return device >= 0 && size_t(device) < runtime().device
 
 }  // namespace
 
-// --- Errors ---------------------------------------------------------------------------------------------------------------------
+// --- Errors
+// ---------------------------------------------------------------------------------------------------------------------
 
 namespace {
 struct ErrorText {
@@ -619,7 +651,8 @@ constexpr ErrorText error_texts[] = {
     SIMT_ERROR(cudaErrorUnknown, "unknown error"),
 };
 const ErrorText* text_of(cudaError_t error) {
-  const auto* const found = std::find_if(std::begin(error_texts), std::end(error_texts), [=](const ErrorText& e) { return e.error == error; });
+  const auto* const found = std::find_if(std::begin(error_texts), std::end(error_texts),
+                                         [=](const ErrorText& e) { return e.error == error; });
   return found == std::end(error_texts) ? nullptr : found;
 }
 /// The error of the current device, which stays.
@@ -648,7 +681,8 @@ cudaError_t cudaGetLastError() {
   return error;
 }
 
-// --- Devices --------------------------------------------------------------------------------------------------------------------
+// --- Devices
+// --------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaDriverGetVersion(int* version) {
   if (unloading) return cudaErrorCudartUnloading;
@@ -726,20 +760,26 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMemoryClockRate: *value = 2'619'000; return cudaSuccess;
     case cudaDevAttrGlobalMemoryBusWidth: *value = p.memoryBusWidth; return cudaSuccess;
     case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; return cudaSuccess;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = p.maxThreadsPerMultiProcessor; return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+      *value = p.maxThreadsPerMultiProcessor;
+      return cudaSuccess;
     case cudaDevAttrUnifiedAddressing: *value = p.unifiedAddressing; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor: *value = p.major; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: *value = p.minor; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = int(p.sharedMemPerMultiprocessor); return cudaSuccess;
-    case cudaDevAttrCooperativeLaunch:
-      *value = runtime().cooperative;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = int(p.sharedMemPerMultiprocessor);
       return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(p.sharedMemPerBlockOptin); return cudaSuccess;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = p.maxBlocksPerMultiProcessor; return cudaSuccess;
-    case cudaDevAttrReservedSharedMemoryPerBlock: *value = int(p.reservedSharedMemPerBlock); return cudaSuccess;
-    case cudaDevAttrMemoryPoolsSupported:
-      *value = runtime().pools_supported;
+    case cudaDevAttrCooperativeLaunch: *value = runtime().cooperative; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = int(p.sharedMemPerBlockOptin);
       return cudaSuccess;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+      *value = p.maxBlocksPerMultiProcessor;
+      return cudaSuccess;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      *value = int(p.reservedSharedMemPerBlock);
+      return cudaSuccess;
+    case cudaDevAttrMemoryPoolsSupported: *value = runtime().pools_supported; return cudaSuccess;
   }
   return note(cudaErrorInvalidValue);
 }
@@ -764,24 +804,28 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   return cudaSuccess;
 }
 
-// --- Memory ---------------------------------------------------------------------------------------------------------------------
+// --- Memory
+// ---------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   SIMT_ENTER(current_device);
   if (!pointer) return note(cudaErrorInvalidValue);
   Lock lock(runtime().mutex);
-  return note(allocate_device(pointer, bytes, *runtime().devices[size_t(current_device)], nullptr, lock));
+  return note(
+      allocate_device(pointer, bytes, *runtime().devices[size_t(current_device)], nullptr, lock));
 }
 cudaError_t cudaFree(void* pointer) {
   SIMT_ENTER(current_device);
   if (!pointer) return cudaSuccess;
   Lock lock(runtime().mutex);
   const auto* const found = find(pointer);
-  if (!found || found->first != reinterpret_cast<uintptr_t>(pointer) || found->second.kind != Allocation::device || found->second.freeing) {
+  if (!found || found->first != reinterpret_cast<uintptr_t>(pointer) ||
+      found->second.kind != Allocation::device || found->second.freeing) {
     return note(cudaErrorInvalidValue);
   }
   // It waits for the whole device, as CUDA does.
-  const cudaError_t error = wait_for_device(*runtime().devices[size_t(found->second.device_index)], lock);
+  const cudaError_t error =
+      wait_for_device(*runtime().devices[size_t(found->second.device_index)], lock);
   if (error == cudaErrorCudartUnloading) return note(error);
   forget(pointer);
   std::free(pointer);
@@ -797,17 +841,21 @@ cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
   if (posix_memalign(&data, 256, bytes)) return note(cudaErrorMemoryAllocation);
   std::memset(data, 0xff, bytes);
   Lock lock(runtime().mutex);
-  runtime().allocations[reinterpret_cast<uintptr_t>(data)] = {Allocation::host, current_device, bytes, nullptr, false};
+  runtime().allocations[reinterpret_cast<uintptr_t>(data)] = {Allocation::host, current_device,
+                                                              bytes, nullptr, false};
   *pointer = data;
   return cudaSuccess;
 }
-cudaError_t cudaMallocHost(void** pointer, size_t bytes, unsigned flags) { return cudaHostAlloc(pointer, bytes, flags); }
+cudaError_t cudaMallocHost(void** pointer, size_t bytes, unsigned flags) {
+  return cudaHostAlloc(pointer, bytes, flags);
+}
 cudaError_t cudaFreeHost(void* pointer) {
   SIMT_ENTER(current_device);
   if (!pointer) return cudaSuccess;
   Lock lock(runtime().mutex);
   const auto it = runtime().allocations.find(reinterpret_cast<uintptr_t>(pointer));
-  if (it == runtime().allocations.end() || it->second.kind != Allocation::host) return note(cudaErrorInvalidValue);
+  if (it == runtime().allocations.end() || it->second.kind != Allocation::host)
+    return note(cudaErrorInvalidValue);
   runtime().allocations.erase(it);
   lock.unlock();
   std::free(pointer);
@@ -820,7 +868,8 @@ cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned) {
   auto& allocations = runtime().allocations;
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   const auto after = allocations.lower_bound(address);
-  if (find(pointer) || (after != allocations.end() && after->first < address + bytes)) return note(cudaErrorHostMemoryAlreadyRegistered);
+  if (find(pointer) || (after != allocations.end() && after->first < address + bytes))
+    return note(cudaErrorHostMemoryAlreadyRegistered);
   allocations[address] = {Allocation::registered, current_device, bytes, nullptr, false};
   return cudaSuccess;
 }
@@ -828,7 +877,8 @@ cudaError_t cudaHostUnregister(void* pointer) {
   SIMT_ENTER(current_device);
   Lock lock(runtime().mutex);
   const auto it = runtime().allocations.find(reinterpret_cast<uintptr_t>(pointer));
-  if (it == runtime().allocations.end() || it->second.kind != Allocation::registered) return note(cudaErrorHostMemoryNotRegistered);
+  if (it == runtime().allocations.end() || it->second.kind != Allocation::registered)
+    return note(cudaErrorHostMemoryNotRegistered);
   runtime().allocations.erase(it);
   return cudaSuccess;
 }
@@ -848,13 +898,15 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocFromPoolAsync(void** pointer, size_t bytes, cudaMemPool_t pool, cudaStream_t handle) {
+cudaError_t cudaMallocFromPoolAsync(void** pointer, size_t bytes, cudaMemPool_t pool,
+                                    cudaStream_t handle) {
   SIMT_ENTER_STREAM(handle);
   if (!pointer) return note(cudaErrorInvalidValue);
   Lock lock(runtime().mutex);
   CUstream_st* const stream = resolve(handle);
   if (!stream) return note(cudaErrorInvalidResourceHandle);
-  if (!runtime().pools.count(pool) || pool->device != stream->device->index) return note(cudaErrorInvalidValue);
+  if (!runtime().pools.count(pool) || pool->device != stream->device->index)
+    return note(cudaErrorInvalidValue);
   return note(allocate_device(pointer, bytes, *stream->device, pool, lock));
 }
 cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t handle) {
@@ -863,7 +915,8 @@ cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t handle) {
   Lock lock(runtime().mutex);
   CUstream_st* const stream = resolve(handle);
   if (!stream) return note(cudaErrorInvalidResourceHandle);
-  return note(allocate_device(pointer, bytes, *stream->device, &stream->device->default_pool, lock));
+  return note(
+      allocate_device(pointer, bytes, *stream->device, &stream->device->default_pool, lock));
 }
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
   SIMT_ENTER_STREAM(handle);
@@ -872,7 +925,8 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
   CUstream_st* const stream = resolve(handle);
   if (!stream) return note(cudaErrorInvalidResourceHandle);
   auto* const found = find(pointer);
-  if (!found || found->first != reinterpret_cast<uintptr_t>(pointer) || found->second.kind != Allocation::device || found->second.freeing ||
+  if (!found || found->first != reinterpret_cast<uintptr_t>(pointer) ||
+      found->second.kind != Allocation::device || found->second.freeing ||
       found->second.device_index != stream->device->index) {
     return note(cudaErrorInvalidValue);
   }
@@ -883,7 +937,8 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t handle) {
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
   SIMT_ENTER();
   if (!runtime().pools_supported) return note(cudaErrorNotSupported);
-  if (!pool || !properties || properties->allocType != cudaMemAllocationTypePinned || properties->location.type != cudaMemLocationTypeDevice) {
+  if (!pool || !properties || properties->allocType != cudaMemAllocationTypePinned ||
+      properties->location.type != cudaMemLocationTypeDevice) {
     return note(cudaErrorInvalidValue);
   }
   if (!valid(properties->location.id)) return note(cudaErrorInvalidDevice);
@@ -897,9 +952,12 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
   Lock lock(runtime().mutex);
   if (!runtime().pools.count(pool) || pool->is_default) return note(cudaErrorInvalidValue);
   if (pool->used) {
-    // CUDA destroys it once its memory is freed; whoever keeps memory of it has lost the pool's handle.
-    if (const cudaError_t error = wait_for_device(*runtime().devices[size_t(pool->device)], lock)) return note(error);
-    if (pool->used) simt::fail(nullptr, 0, "a memory pool is destroyed with %zu bytes in use", pool->used);
+    // CUDA destroys it once its memory is freed; whoever keeps memory of it has lost the pool's
+    // handle.
+    if (const cudaError_t error = wait_for_device(*runtime().devices[size_t(pool->device)], lock))
+      return note(error);
+    if (pool->used)
+      simt::fail(nullptr, 0, "a memory pool is destroyed with %zu bytes in use", pool->used);
   }
   runtime().pools.erase(pool);
   delete pool;
@@ -912,8 +970,12 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribut
   switch (attribute) {
     case cudaMemPoolReuseFollowEventDependencies:
     case cudaMemPoolReuseAllowOpportunistic:
-    case cudaMemPoolReuseAllowInternalDependencies: pool->reuse[attribute - 1] = *static_cast<int*>(value); return cudaSuccess;
-    case cudaMemPoolAttrReleaseThreshold: pool->threshold = *static_cast<uint64_t*>(value); return cudaSuccess;
+    case cudaMemPoolReuseAllowInternalDependencies:
+      pool->reuse[attribute - 1] = *static_cast<int*>(value);
+      return cudaSuccess;
+    case cudaMemPoolAttrReleaseThreshold:
+      pool->threshold = *static_cast<uint64_t*>(value);
+      return cudaSuccess;
     case cudaMemPoolAttrUsedMemHigh:
     case cudaMemPoolAttrReservedMemHigh:
       if (*static_cast<uint64_t*>(value) != 0) return note(cudaErrorInvalidValue);
@@ -930,7 +992,9 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribut
   switch (attribute) {
     case cudaMemPoolReuseFollowEventDependencies:
     case cudaMemPoolReuseAllowOpportunistic:
-    case cudaMemPoolReuseAllowInternalDependencies: *static_cast<int*>(value) = pool->reuse[attribute - 1]; return cudaSuccess;
+    case cudaMemPoolReuseAllowInternalDependencies:
+      *static_cast<int*>(value) = pool->reuse[attribute - 1];
+      return cudaSuccess;
     case cudaMemPoolAttrReleaseThreshold: number = pool->threshold; return cudaSuccess;
     // What is freed goes back to the process at once: reserved is what is used.
     case cudaMemPoolAttrReservedMemCurrent:
@@ -957,11 +1021,13 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
   SIMT_ENTER(current_device);
   return note(copy(to, bytes, from, bytes, bytes, 1, kind, nullptr, true));
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
   SIMT_ENTER_STREAM(stream);
   return note(copy(to, bytes, from, bytes, bytes, 1, kind, stream, false));
 }
-cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind,
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                              size_t width, size_t height, cudaMemcpyKind kind,
                               cudaStream_t stream) {
   SIMT_ENTER_STREAM(stream);
   return note(copy(to, to_pitch, from, from_pitch, width, height, kind, stream, false));
@@ -974,12 +1040,14 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
   SIMT_ENTER_STREAM(stream);
   return note(fill(to, bytes, value, bytes, 1, stream));
 }
-cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height, cudaStream_t stream) {
+cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, size_t height,
+                              cudaStream_t stream) {
   SIMT_ENTER_STREAM(stream);
   return note(fill(to, pitch, value, width, height, stream));
 }
 
-// --- Streams and events ---------------------------------------------------------------------------------------------------------
+// --- Streams and events
+// ---------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   SIMT_ENTER(current_device);
@@ -993,8 +1061,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   runtime().streams.insert(*stream);
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, cudaStreamDefault); }
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) { return cudaStreamCreateWithFlags(stream, flags); }
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
+  return cudaStreamCreateWithFlags(stream, flags);
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
@@ -1047,7 +1119,9 @@ namespace {
 
 struct RecordEvent : Operation {
   std::shared_ptr<Record> record;
-  explicit RecordEvent(std::shared_ptr<Record> record) : record(std::move(record)) { despite_errors = true; }
+  explicit RecordEvent(std::shared_ptr<Record> record) : record(std::move(record)) {
+    despite_errors = true;
+  }
   cudaError_t run(cudaError_t) override {
     release(record.get());
     return cudaSuccess;
@@ -1059,7 +1133,9 @@ struct RecordEvent : Operation {
 };
 struct WaitEvent : Operation {
   std::shared_ptr<Record> record;
-  explicit WaitEvent(std::shared_ptr<Record> record) : record(std::move(record)) { despite_errors = true; }
+  explicit WaitEvent(std::shared_ptr<Record> record) : record(std::move(record)) {
+    despite_errors = true;
+  }
   bool ready() const override { return record->ended; }
   cudaError_t run(cudaError_t) override {
     acquire(record.get());
@@ -1094,13 +1170,16 @@ struct Kernel : Operation {
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   SIMT_ENTER(current_device);
-  if (!event || flags > (cudaEventBlockingSync | cudaEventDisableTiming)) return note(cudaErrorInvalidValue);
+  if (!event || flags > (cudaEventBlockingSync | cudaEventDisableTiming))
+    return note(cudaErrorInvalidValue);
   Lock lock(runtime().mutex);
   *event = new CUevent_st{current_device, !(flags & cudaEventDisableTiming), nullptr};
   runtime().events.insert(*event);
   return cudaSuccess;
 }
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, cudaEventDefault); }
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  return cudaEventCreateWithFlags(event, cudaEventDefault);
+}
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
@@ -1112,7 +1191,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   SIMT_ENTER_STREAM(handle);
   Lock lock(runtime().mutex);
   CUstream_st* const stream = resolve(handle);
-  if (!stream || !runtime().events.count(event) || event->device != stream->device->index) return note(cudaErrorInvalidResourceHandle);
+  if (!stream || !runtime().events.count(event) || event->device != stream->device->index)
+    return note(cudaErrorInvalidResourceHandle);
   event->record = std::make_shared<Record>();
   submit(*stream, std::make_unique<RecordEvent>(event->record), lock);
   return cudaSuccess;
@@ -1121,7 +1201,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
   if (!runtime().events.count(event)) return note(cudaErrorInvalidResourceHandle);
-  if (const cudaError_t failed = runtime().devices[size_t(event->device)]->failed) return note(failed);
+  if (const cudaError_t failed = runtime().devices[size_t(event->device)]->failed)
+    return note(failed);
   if (event->record && !event->record->ended) return note(cudaErrorNotReady);
   if (event->record) acquire(event->record.get());
   return cudaSuccess;
@@ -1145,11 +1226,13 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEven
   Lock lock(runtime().mutex);
   const auto& events = runtime().events;
   if (!milliseconds) return note(cudaErrorInvalidValue);
-  if (!events.count(from) || !events.count(to) || !from->timing || !to->timing || !from->record || !to->record || from->device != to->device) {
+  if (!events.count(from) || !events.count(to) || !from->timing || !to->timing || !from->record ||
+      !to->record || from->device != to->device) {
     return note(cudaErrorInvalidResourceHandle);
   }
   if (!from->record->ended || !to->record->ended) return note(cudaErrorNotReady);
-  *milliseconds = std::chrono::duration<float, std::milli>(to->record->time - from->record->time).count();
+  *milliseconds =
+      std::chrono::duration<float, std::milli>(to->record->time - from->record->time).count();
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
@@ -1161,7 +1244,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t callback, void* data, unsigned flags) {
+cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t callback, void* data,
+                                  unsigned flags) {
   // Not refused for an error of the device: the callback is how the caller hears of it.
   SIMT_ENTER();
   if (!callback || flags != 0) return note(cudaErrorInvalidValue);
@@ -1190,22 +1274,30 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
   return cudaSuccess;
 }
 
-// --- Kernels --------------------------------------------------------------------------------------------------------------------
+// --- Kernels
+// --------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   SIMT_ENTER(current_device);
   if (!kernel) return note(cudaErrorInvalidDeviceFunction);
-  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return value >= -1 && value <= 100 ? cudaSuccess : note(cudaErrorInvalidValue);
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 || size_t(value) > simt::max_shared_memory) return note(cudaErrorInvalidValue);
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout)
+    return value >= -1 && value <= 100 ? cudaSuccess : note(cudaErrorInvalidValue);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+      size_t(value) > simt::max_shared_memory)
+    return note(cudaErrorInvalidValue);
   Lock lock(runtime().mutex);
   runtime().devices[size_t(current_device)]->dynamic_shared_limits[kernel] = value;
   return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel, int block_size, size_t dynamic_shared_bytes) {
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int block_size,
+                                                          size_t dynamic_shared_bytes) {
   SIMT_ENTER(current_device);
   if (!blocks || block_size <= 0) return note(cudaErrorInvalidValue);
   if (!kernel) return note(cudaErrorInvalidDeviceFunction);
-  *blocks = block_size > int(simt::max_threads_per_block) ? 0 : int(simt::blocks_per_multiprocessor(unsigned(block_size), dynamic_shared_bytes));
+  *blocks = block_size > int(simt::max_threads_per_block)
+                ? 0
+                : int(simt::blocks_per_multiprocessor(unsigned(block_size), dynamic_shared_bytes));
   *blocks = int(number("SIMT_OCCUPANCY", *blocks));
   return cudaSuccess;
 }
@@ -1224,27 +1316,35 @@ cudaError_t simt::may_launch_together(dim3 grid, dim3 block, size_t shared_bytes
   return blocks <= fit ? cudaSuccess : note(cudaErrorCooperativeLaunchTooLarge);
 }
 
-cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t handle, Body* body) {
+cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                         cudaStream_t handle, Body* body) {
   std::unique_ptr<Body> owned(body);
   if (const cudaError_t error = enter("cudaLaunchKernel", device_of(handle))) return note(error);
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
-  if (threads == 0 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.z > 64) {
+  if (threads == 0 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu ||
+      grid.y > 65535 || grid.z > 65535 || block.z > 64) {
     return note(cudaErrorInvalidConfiguration);
   }
   if (threads > max_threads_per_block) {
-    fail(nullptr, 0, "a launch of blocks of %llu threads; %u is the most", (unsigned long long)threads, max_threads_per_block);
+    fail(nullptr, 0, "a launch of blocks of %llu threads; %u is the most",
+         (unsigned long long)threads, max_threads_per_block);
   }
-  if (shared_bytes > max_shared_memory) fail(nullptr, 0, "a launch with %zu bytes of shared memory; %zu is the most", shared_bytes, max_shared_memory);
+  if (shared_bytes > max_shared_memory)
+    fail(nullptr, 0, "a launch with %zu bytes of shared memory; %zu is the most", shared_bytes,
+         max_shared_memory);
   const Schedule order = schedule();
   Lock lock(runtime().mutex);
   CUstream_st* const stream = resolve(handle);
-  if (!stream || stream->device->index != current_device) return note(cudaErrorInvalidResourceHandle);
+  if (!stream || stream->device->index != current_device)
+    return note(cudaErrorInvalidResourceHandle);
   if (shared_bytes > max_static_shared_memory) {
     const auto& limits = stream->device->dynamic_shared_limits;
     const auto limit = limits.find(kernel);
     if (limit == limits.end() || size_t(limit->second) < shared_bytes) {
-      fail(nullptr, 0, "a launch with %zu bytes of shared memory, more than %zu, without cudaFuncSetAttribute on this device", shared_bytes,
-           max_static_shared_memory);
+      fail(nullptr, 0,
+           "a launch with %zu bytes of shared memory, more than %zu, without cudaFuncSetAttribute "
+           "on this device",
+           shared_bytes, max_static_shared_memory);
     }
   }
   auto operation = std::make_unique<Kernel>();
@@ -1254,14 +1354,17 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
   return cudaSuccess;
 }
 
-// --- The driver -----------------------------------------------------------------------------------------------------------------
+// --- The driver
+// -----------------------------------------------------------------------------------------------------------------
 
 namespace {
 CUresult get_address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {
-  if (unloading || in_callback.load(std::memory_order_relaxed) || runtime().devices.empty()) return CUDA_ERROR_INVALID_VALUE;
+  if (unloading || in_callback.load(std::memory_order_relaxed) || runtime().devices.empty())
+    return CUDA_ERROR_INVALID_VALUE;
   Lock lock(runtime().mutex);
   const auto* const found = find(reinterpret_cast<const void*>(uintptr_t(pointer)));
-  if (!found || found->second.kind != Allocation::device || found->second.freeing) return CUDA_ERROR_NOT_FOUND;
+  if (!found || found->second.kind != Allocation::device || found->second.freeing)
+    return CUDA_ERROR_NOT_FOUND;
   if (base) *base = found->first;
   if (bytes) *bytes = found->second.bytes;
   return CUDA_SUCCESS;
@@ -1281,7 +1384,9 @@ CUresult release_allocation_handle(CUmemGenericAllocationHandle) {
 }
 }  // namespace
 
-cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned, unsigned long long, cudaDriverEntryPointQueryResult* status) {
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* status) {
   SIMT_ENTER();
   if (!symbol || !function) return note(cudaErrorInvalidValue);
   const std::string name = symbol;
@@ -1296,7 +1401,8 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
   return known || status ? cudaSuccess : note(cudaErrorSymbolNotFound);
 }
 
-// --- Libraries over the runtime ---------------------------------------------------------------------------------------------------
+// --- Libraries over the runtime
+// ---------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -1309,7 +1415,8 @@ struct External : Operation {
   cudaError_t run(cudaError_t) override { return work(data); }
 };
 
-cudaError_t enqueue_external(cudaStream_t handle, cudaError_t (*work)(const void* data), void* data, void (*release)(void* data)) {
+cudaError_t enqueue_external(cudaStream_t handle, cudaError_t (*work)(const void* data), void* data,
+                             void (*release)(void* data)) {
   auto operation = std::make_unique<External>();
   operation->work = work;
   operation->data = data;
@@ -1325,21 +1432,25 @@ cudaError_t enqueue_external(cudaStream_t handle, cudaError_t (*work)(const void
 bool on_current_device(const void* pointer, size_t bytes) {
   Lock lock(runtime().mutex);
   const auto* const found = find(pointer);
-  return found && found->second.kind == Allocation::device && !found->second.freeing && found->second.device_index == current_device &&
+  return found && found->second.kind == Allocation::device && !found->second.freeing &&
+         found->second.device_index == current_device &&
          reinterpret_cast<uintptr_t>(pointer) + bytes <= found->first + found->second.bytes;
 }
 
 }  // namespace
 
 void* simt::load_library(const char* path) {
-  static const Access access{enqueue_external, on_current_device, [](const char* name) { return int(injected(name)); }};
+  static const Access access{enqueue_external, on_current_device,
+                             [](const char* name) { return int(injected(name)); }};
   void* const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!library) return nullptr;
-  if (const auto attach = reinterpret_cast<void (*)(const Access*)>(dlsym(library, "simt_attach"))) attach(&access);
+  if (const auto attach = reinterpret_cast<void (*)(const Access*)>(dlsym(library, "simt_attach")))
+    attach(&access);
   return library;
 }
 
-// --- What tests ask -------------------------------------------------------------------------------------------------------------
+// --- What tests ask
+// -------------------------------------------------------------------------------------------------------------
 
 void simt::map_in_pieces(void* pointer, size_t piece) {
   Lock lock(runtime().mutex);
@@ -1378,7 +1489,9 @@ size_t simt::live_allocations() {
   Runtime& r = runtime();
   Lock lock(r.mutex);
   for (auto& device : r.devices) wait_for_device(*device, lock);
-  return size_t(std::count_if(r.allocations.begin(), r.allocations.end(), [](const auto& entry) { return entry.second.kind == Allocation::device; }));
+  return size_t(std::count_if(r.allocations.begin(), r.allocations.end(), [](const auto& entry) {
+    return entry.second.kind == Allocation::device;
+  }));
 }
 
 uint64_t simt::kernels_run() { return unloading ? 0 : runtime().kernels.load(); }

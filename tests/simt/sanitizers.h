@@ -1,11 +1,14 @@
-// The sanitizers' interfaces for fibers, as weak references: null where the process runs without that sanitizer. The sources that
-// switch fibers are themselves compiled without sanitizers (CMakeLists.txt), so the usual macros tell them nothing.
+// The sanitizers' interfaces for fibers, as weak references: null where the process runs without
+// that sanitizer. The sources that switch fibers are themselves compiled without sanitizers
+// (CMakeLists.txt), so the usual macros tell them nothing.
 #pragma once
 #include <cstddef>
 
 extern "C" {
-void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size) __attribute__((weak));
-void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom, size_t* size) __attribute__((weak));
+void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom, size_t size)
+    __attribute__((weak));
+void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom, size_t* size)
+    __attribute__((weak));
 void __tsan_acquire(void* address) __attribute__((weak));
 void __tsan_release(void* address) __attribute__((weak));
 void* __tsan_get_current_fiber() __attribute__((weak));
@@ -24,7 +27,8 @@ inline bool address_sanitizer() { return __sanitizer_start_switch_fiber && !__ts
 inline bool thread_sanitizer() { return __tsan_create_fiber; }
 constexpr unsigned tsan_no_sync = 1;  // __tsan_switch_to_fiber_no_sync
 
-/// Hides what the emulator does itself from ThreadSanitizer, which sees it through memory functions of the C library.
+/// Hides what the emulator does itself from ThreadSanitizer, which sees it through memory functions
+/// of the C library.
 class Quiet {
  public:
   Quiet() {

@@ -1,12 +1,13 @@
-// Tests that the emulation finds bugs. Every kernel here comes in two versions: a right one, which must run clean in every order, and
-// one with a bug planted, which must be found.
+// Tests that the emulation finds bugs. Every kernel here comes in two versions: a right one, which
+// must run clean in every order, and one with a bug planted, which must be found.
 //
 //   simt_test               all of them; exit status 0 when all is as it should be
 //   simt_test NAME ...      those whose name contains one of the arguments
-//   simt_test bug NAME      runs one bug in this process: what the first does, in processes of their own
+//   simt_test bug NAME      runs one bug in this process: what the first does, in processes of
+//   their own
 //
-// What finds a bug depends on the build: AddressSanitizer, ThreadSanitizer, UndefinedBehaviorSanitizer, a wrong result, or the
-// emulation itself.
+// What finds a bug depends on the build: AddressSanitizer, ThreadSanitizer,
+// UndefinedBehaviorSanitizer, a wrong result, or the emulation itself.
 #include "simt.h"
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -19,12 +20,12 @@
 namespace {
 
 constexpr int threads = 64;
-#define CHECKED(call)                                                                                          \
-  do {                                                                                                         \
-    if (const cudaError_t error = (call)) {                                                                    \
-      std::printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorName(error));                      \
-      std::exit(3);                                                                                            \
-    }                                                                                                          \
+#define CHECKED(call)                                                                     \
+  do {                                                                                    \
+    if (const cudaError_t error = (call)) {                                               \
+      std::printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorName(error)); \
+      std::exit(3);                                                                       \
+    }                                                                                     \
   } while (0)
 
 /// Device memory for one test.
@@ -61,7 +62,8 @@ bool all_are(const std::vector<T>& values, T expected) {
 
 using Threads = float[threads];
 
-// --- Barriers -------------------------------------------------------------------------------------------------------------------
+// --- Barriers
+// -------------------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void read_after_write(float* out) {
@@ -131,7 +133,8 @@ bool zeros() {
   return all_are(out.host(), 0.0f);
 }
 
-// --- Bounds and alignment -------------------------------------------------------------------------------------------------------
+// --- Bounds and alignment
+// -------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void read_past_the_end(const float* in, int n, float* out) {
@@ -142,12 +145,15 @@ template <bool broken>
 bool run_read_past_the_end() {
   Buffer<float> in(ramp(threads - 1)), out(threads);
   CHECKED(cudaMemset(out.data, 0, sizeof(Threads)));
-  CHECKED(simt::launch(read_past_the_end<broken>, 1, threads, 0, nullptr, in.data, threads - 1, out.data));
+  CHECKED(simt::launch(read_past_the_end<broken>, 1, threads, 0, nullptr, in.data, threads - 1,
+                       out.data));
   return all_are(out.host(), 0.0f);
 }
 
 template <bool broken>
-__global__ void write_past_the_end(float* out) { out[threadIdx.x + (broken ? 1 : 0)] = 0; }
+__global__ void write_past_the_end(float* out) {
+  out[threadIdx.x + (broken ? 1 : 0)] = 0;
+}
 
 template <bool broken>
 __global__ void past_static_shared(float* out) {
@@ -170,7 +176,8 @@ __global__ void past_dynamic_shared(float* out) {
 template <bool broken>
 bool run_past_dynamic_shared() {
   Buffer<float> out(threads);
-  CHECKED(simt::launch(past_dynamic_shared<broken>, 1, threads, sizeof(Threads), nullptr, out.data));
+  CHECKED(
+      simt::launch(past_dynamic_shared<broken>, 1, threads, sizeof(Threads), nullptr, out.data));
   return all_are(out.host(), 0.0f);
 }
 
@@ -186,7 +193,8 @@ bool run_misaligned() {
   return all_are(out.host(), 0.0f);
 }
 
-// --- Copies that end later ------------------------------------------------------------------------------------------------------
+// --- Copies that end later
+// ------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void async_without_wait(const float* in, float* out) {
@@ -228,7 +236,14 @@ __global__ void async_wait_for_too_few(const float* in, float* out) {
   out[t] = difference;
 }
 
-enum BulkBug { none, read_before_wait, nobody_waits, buffer_in_use, not_initialised, too_many_arrivals };
+enum BulkBug {
+  none,
+  read_before_wait,
+  nobody_waits,
+  buffer_in_use,
+  not_initialised,
+  too_many_arrivals
+};
 template <BulkBug bug>
 __global__ void bulk(const float* in, float* out) {
   GPU_SHARED(Threads, shared);
@@ -277,9 +292,16 @@ bool zeros_from_ramp() {
   return all_are(out.host(), 0.0f);
 }
 
-// --- Warp collectives -----------------------------------------------------------------------------------------------------------
+// --- Warp collectives
+// -----------------------------------------------------------------------------------------------------------
 
-enum LaneBug { fine, caller_not_in_mask, reads_outside_mask, names_an_ended_lane, different_collectives };
+enum LaneBug {
+  fine,
+  caller_not_in_mask,
+  reads_outside_mask,
+  names_an_ended_lane,
+  different_collectives
+};
 template <LaneBug bug>
 __global__ void lanes(float* out) {
   const unsigned lane = threadIdx.x % 32;
@@ -305,7 +327,8 @@ bool run_lanes_that_do_not_exist() {
   return all_are(out.host(), 0.0f);
 }
 
-// --- Between blocks -------------------------------------------------------------------------------------------------------------
+// --- Between blocks
+// -------------------------------------------------------------------------------------------------------------
 
 enum BlockBug { ordered, no_release_acquire, no_barrier_before, no_barrier_after };
 /// Block 0 writes, all others wait for it and read.
@@ -354,15 +377,18 @@ __global__ void wait_for_all_blocks(unsigned* count, float* out) {
 template <bool broken>
 bool run_wait_for_all_blocks() {
   constexpr int shared_bytes = 100 << 10;  // leaves few places
-  CHECKED(cudaFuncSetAttribute(wait_for_all_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  CHECKED(cudaFuncSetAttribute(wait_for_all_blocks, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               shared_bytes));
   int resident;
-  CHECKED(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, wait_for_all_blocks, threads, shared_bytes));
+  CHECKED(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, wait_for_all_blocks, threads,
+                                                        shared_bytes));
   cudaDeviceProp properties;
   CHECKED(cudaGetDeviceProperties(&properties, 0));
   const unsigned blocks = unsigned(resident * properties.multiProcessorCount) + (broken ? 1 : 0);
   Buffer<float> out(threads);
   Buffer<unsigned> count(std::vector<unsigned>(1, 0));
-  CHECKED(simt::launch(wait_for_all_blocks, blocks, threads, shared_bytes, nullptr, count.data, out.data));
+  CHECKED(simt::launch(wait_for_all_blocks, blocks, threads, shared_bytes, nullptr, count.data,
+                       out.data));
   return all_are(out.host(), 0.0f);
 }
 
@@ -374,11 +400,13 @@ __global__ void count_threads(unsigned* count) {
 template <bool broken, unsigned blocks>
 bool run_count_threads() {
   Buffer<unsigned> count(std::vector<unsigned>(1, 0));
-  CHECKED(simt::launch(count_threads<broken>, blocks, broken && blocks > 1 ? 1 : threads, 0, nullptr, count.data));
+  CHECKED(simt::launch(count_threads<broken>, blocks, broken && blocks > 1 ? 1 : threads, 0,
+                       nullptr, count.data));
   return count.host()[0] == (broken && blocks > 1 ? blocks : blocks * threads);
 }
 
-// --- Launches -------------------------------------------------------------------------------------------------------------------
+// --- Launches
+// -------------------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 bool run_too_many_threads() {
@@ -390,7 +418,9 @@ bool run_too_many_threads() {
 template <bool opt_in, size_t bytes>
 bool run_dynamic_shared() {
   Buffer<float> out(threads);
-  if (opt_in) CHECKED(cudaFuncSetAttribute(past_dynamic_shared<false>, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10));
+  if (opt_in)
+    CHECKED(cudaFuncSetAttribute(past_dynamic_shared<false>,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10));
   CHECKED(simt::launch(past_dynamic_shared<false>, 1, threads, bytes, nullptr, out.data));
   return all_are(out.host(), 0.0f);
 }
@@ -402,7 +432,8 @@ __global__ void static_shared_of(float* out) {
   out[threadIdx.x] = float(shared[threadIdx.x]);
 }
 
-// --- Streams --------------------------------------------------------------------------------------------------------------------
+// --- Streams
+// --------------------------------------------------------------------------------------------------------------------
 
 struct Pinned {
   float* data;
@@ -424,7 +455,8 @@ bool run_result_read_too_early() {
   Pinned result;
   Stream stream;
   CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, stream.handle, out.data));
-  CHECKED(cudaMemcpyAsync(result.data, out.data, sizeof(Threads), cudaMemcpyDeviceToHost, stream.handle));
+  CHECKED(cudaMemcpyAsync(result.data, out.data, sizeof(Threads), cudaMemcpyDeviceToHost,
+                          stream.handle));
   if (!broken) CHECKED(cudaStreamSynchronize(stream.handle));
   return all_are(std::vector<float>(result.data, result.data + threads), 0.0f);
 }
@@ -435,7 +467,8 @@ bool run_source_reused_too_early() {
   Pinned source;
   Stream stream;
   std::memset(source.data, 0, sizeof(Threads));
-  CHECKED(cudaMemcpyAsync(in.data, source.data, sizeof(Threads), cudaMemcpyHostToDevice, stream.handle));
+  CHECKED(cudaMemcpyAsync(in.data, source.data, sizeof(Threads), cudaMemcpyHostToDevice,
+                          stream.handle));
   if (!broken) CHECKED(cudaStreamSynchronize(stream.handle));
   for (int t = 0; t < threads; ++t) source.data[t] = 1;
   CHECKED(cudaStreamSynchronize(stream.handle));
@@ -451,7 +484,8 @@ bool run_streams_without_event() {
   CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, first.handle, out.data));
   CHECKED(cudaEventRecord(written, first.handle));
   if (!broken) CHECKED(cudaStreamWaitEvent(second.handle, written));
-  CHECKED(cudaMemcpyAsync(copy.data, out.data, sizeof(Threads), cudaMemcpyDeviceToDevice, second.handle));
+  CHECKED(cudaMemcpyAsync(copy.data, out.data, sizeof(Threads), cudaMemcpyDeviceToDevice,
+                          second.handle));
   CHECKED(cudaEventDestroy(written));
   CHECKED(cudaStreamSynchronize(first.handle));
   CHECKED(cudaStreamSynchronize(second.handle));
@@ -470,9 +504,11 @@ bool run_use_after_free() {
   return true;
 }
 
-// --- Failures of the device, on demand ------------------------------------------------------------------------------------------
+// --- Failures of the device, on demand
+// ------------------------------------------------------------------------------------------
 
-/// With SIMT_FAIL=kernel:700:1 the second kernel fails: later, and for good, and not for the other device.
+/// With SIMT_FAIL=kernel:700:1 the second kernel fails: later, and for good, and not for the other
+/// device.
 bool run_failing_kernel() {
   float* out;
   struct Calls {
@@ -483,19 +519,27 @@ bool run_failing_kernel() {
   CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, nullptr, out));
   CHECKED(cudaDeviceSynchronize());
   CHECKED(simt::launch(read_after_write<false>, 1, threads, 0, nullptr, out));
-  CHECKED(cudaStreamAddCallback(nullptr, [](cudaStream_t, cudaError_t status, void* data) { static_cast<Calls*>(data)->status = status; }, &calls, 0));
-  cudaLaunchHostFunc(nullptr, [](void* data) { static_cast<Calls*>(data)->function = true; }, &calls);
+  CHECKED(cudaStreamAddCallback(
+      nullptr,
+      [](cudaStream_t, cudaError_t status, void* data) {
+        static_cast<Calls*>(data)->status = status;
+      },
+      &calls, 0));
+  cudaLaunchHostFunc(
+      nullptr, [](void* data) { static_cast<Calls*>(data)->function = true; }, &calls);
   bool as_documented = cudaDeviceSynchronize() == cudaErrorIllegalAddress;
   as_documented &= calls.status == cudaErrorIllegalAddress && !calls.function;
   as_documented &= cudaMemset(out, 0, 4) == cudaErrorIllegalAddress;
-  as_documented &= cudaGetLastError() == cudaErrorIllegalAddress && cudaGetLastError() == cudaErrorIllegalAddress;
+  as_documented &= cudaGetLastError() == cudaErrorIllegalAddress &&
+                   cudaGetLastError() == cudaErrorIllegalAddress;
   CHECKED(cudaSetDevice(1));
   as_documented &= zeros<read_after_write<false>>();
   if (as_documented) std::printf("the device failed as documented\n");
   return false;
 }
 
-// --- What is to be found, and by what -------------------------------------------------------------------------------------------
+// --- What is to be found, and by what
+// -------------------------------------------------------------------------------------------
 
 enum Build : unsigned { plain = 1, addresses = 2, races = 4, every = 7 };
 #if defined(__has_feature)
@@ -525,7 +569,7 @@ struct Expectation {
 };
 struct Bug {
   const char* name;
-  bool (*right)();   // null: there is nothing to compare with
+  bool (*right)();  // null: there is nothing to compare with
   bool (*broken)();
   std::vector<Expectation> found;
   const char* environment = "";
@@ -533,72 +577,201 @@ struct Bug {
 
 const std::vector<Bug>& bugs() {
   static const std::vector<Bug> all = {
-      {"missing barrier, read after write", zeros<read_after_write<false>>, zeros<read_after_write<true>>,
-       {{plain | addresses, "forward", wrong}, {plain | addresses, "3", wrong}, {races, "forward", race}}},
-      {"missing barrier, write after read", zeros<write_after_read<false>>, zeros<write_after_read<true>>,
-       {{plain | addresses, "reverse", wrong}, {plain | addresses, any_seed, wrong}, {races, "forward", race}}},
-      {"missing __syncwarp", zeros<within_warp<false>>, zeros<within_warp<true>>, {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
-      {"a shuffle taken for a fence", zeros<shuffle_is_no_fence<false>>, zeros<shuffle_is_no_fence<true>>, {{races, "forward", race}}},
-      {"divergent barrier", zeros<divergent_barrier<false>>, zeros<divergent_barrier<true>>, {{every, "forward", "divergent barrier"}}},
-      {"barrier against collective", zeros<barrier_against_collective<false>>, zeros<barrier_against_collective<true>>,
-       {{every, "forward", "deadlock: every thread waits"}, {every, "4", "deadlock: every thread waits"}}},
+      {"missing barrier, read after write",
+       zeros<read_after_write<false>>,
+       zeros<read_after_write<true>>,
+       {{plain | addresses, "forward", wrong},
+        {plain | addresses, "3", wrong},
+        {races, "forward", race}}},
+      {"missing barrier, write after read",
+       zeros<write_after_read<false>>,
+       zeros<write_after_read<true>>,
+       {{plain | addresses, "reverse", wrong},
+        {plain | addresses, any_seed, wrong},
+        {races, "forward", race}}},
+      {"missing __syncwarp",
+       zeros<within_warp<false>>,
+       zeros<within_warp<true>>,
+       {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
+      {"a shuffle taken for a fence",
+       zeros<shuffle_is_no_fence<false>>,
+       zeros<shuffle_is_no_fence<true>>,
+       {{races, "forward", race}}},
+      {"divergent barrier",
+       zeros<divergent_barrier<false>>,
+       zeros<divergent_barrier<true>>,
+       {{every, "forward", "divergent barrier"}}},
+      {"barrier against collective",
+       zeros<barrier_against_collective<false>>,
+       zeros<barrier_against_collective<true>>,
+       {{every, "forward", "deadlock: every thread waits"},
+        {every, "4", "deadlock: every thread waits"}}},
 
-      {"read past the end", run_read_past_the_end<false>, run_read_past_the_end<true>, {{addresses, "forward", "heap-buffer-overflow"}}},
-      {"write past the end", zeros<write_past_the_end<false>>, zeros<write_past_the_end<true>>, {{addresses, "forward", "heap-buffer-overflow"}}},
-      {"past a shared variable", zeros<past_static_shared<false>>, zeros<past_static_shared<true>>, {{addresses, "forward", "simt_test.cc"}}},
-      {"past dynamic shared memory", run_past_dynamic_shared<false>, run_past_dynamic_shared<true>, {{addresses, "forward", "heap-buffer-overflow"}}},
-      {"misaligned vector", run_misaligned<false, false>, run_misaligned<true, false>, {{addresses, "forward", "misaligned address"}}},
-      {"misaligned vector, streamed", run_misaligned<false, true>, run_misaligned<true, true>, {{every, "forward", "misaligned address"}}},
-      {"use after free", run_use_after_free<false>, run_use_after_free<true>, {{addresses, "forward", "heap-use-after-free"}}},
+      {"read past the end",
+       run_read_past_the_end<false>,
+       run_read_past_the_end<true>,
+       {{addresses, "forward", "heap-buffer-overflow"}}},
+      {"write past the end",
+       zeros<write_past_the_end<false>>,
+       zeros<write_past_the_end<true>>,
+       {{addresses, "forward", "heap-buffer-overflow"}}},
+      {"past a shared variable",
+       zeros<past_static_shared<false>>,
+       zeros<past_static_shared<true>>,
+       {{addresses, "forward", "simt_test.cc"}}},
+      {"past dynamic shared memory",
+       run_past_dynamic_shared<false>,
+       run_past_dynamic_shared<true>,
+       {{addresses, "forward", "heap-buffer-overflow"}}},
+      {"misaligned vector",
+       run_misaligned<false, false>,
+       run_misaligned<true, false>,
+       {{addresses, "forward", "misaligned address"}}},
+      {"misaligned vector, streamed",
+       run_misaligned<false, true>,
+       run_misaligned<true, true>,
+       {{every, "forward", "misaligned address"}}},
+      {"use after free",
+       run_use_after_free<false>,
+       run_use_after_free<true>,
+       {{addresses, "forward", "heap-use-after-free"}}},
 
-      {"cp.async without wait", zeros_from_ramp<async_without_wait<false>>, zeros_from_ramp<async_without_wait<true>>,
+      {"cp.async without wait",
+       zeros_from_ramp<async_without_wait<false>>,
+       zeros_from_ramp<async_without_wait<true>>,
        {{every, "forward", wrong}, {plain, "7", wrong}}},
-      {"cp.async without barrier", zeros_from_ramp<async_without_barrier<false>>, zeros_from_ramp<async_without_barrier<true>>,
+      {"cp.async without barrier",
+       zeros_from_ramp<async_without_barrier<false>>,
+       zeros_from_ramp<async_without_barrier<true>>,
        {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
-      {"cp.async, wait for too few", zeros_from_ramp<async_wait_for_too_few<false>>, zeros_from_ramp<async_wait_for_too_few<true>>,
+      {"cp.async, wait for too few",
+       zeros_from_ramp<async_wait_for_too_few<false>>,
+       zeros_from_ramp<async_wait_for_too_few<true>>,
        {{every, "forward", wrong}}},
-      {"bulk copy, read before the wait", zeros_from_ramp<bulk<none>>, zeros_from_ramp<bulk<read_before_wait>>,
+      {"bulk copy, read before the wait",
+       zeros_from_ramp<bulk<none>>,
+       zeros_from_ramp<bulk<read_before_wait>>,
        {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
-      {"bulk copy nobody waits for", nullptr, zeros_from_ramp<bulk<nobody_waits>>, {{every, "forward", "nobody waited"}}},
-      {"bulk copy into a buffer in use", nullptr, zeros_from_ramp<bulk<buffer_in_use>>,
+      {"bulk copy nobody waits for",
+       nullptr,
+       zeros_from_ramp<bulk<nobody_waits>>,
+       {{every, "forward", "nobody waited"}}},
+      {"bulk copy into a buffer in use",
+       nullptr,
+       zeros_from_ramp<bulk<buffer_in_use>>,
        {{plain | addresses, any_seed, wrong}, {races, "forward", race}, {races, "2", race}}},
-      {"mbarrier not initialised", nullptr, zeros_from_ramp<bulk<not_initialised>>, {{every, "forward", "not initialised"}}},
-      {"mbarrier with too many arrivals", nullptr, zeros_from_ramp<bulk<too_many_arrivals>>, {{every, "forward", "has all its 1 arrivals"}}},
-      {"bulk store nobody waits for", zeros<bulk_store<false>>, zeros<bulk_store<true>>, {{every, "forward", "ends before a bulk copy"}}},
+      {"mbarrier not initialised",
+       nullptr,
+       zeros_from_ramp<bulk<not_initialised>>,
+       {{every, "forward", "not initialised"}}},
+      {"mbarrier with too many arrivals",
+       nullptr,
+       zeros_from_ramp<bulk<too_many_arrivals>>,
+       {{every, "forward", "has all its 1 arrivals"}}},
+      {"bulk store nobody waits for",
+       zeros<bulk_store<false>>,
+       zeros<bulk_store<true>>,
+       {{every, "forward", "ends before a bulk copy"}}},
 
-      {"lane not in its mask", zeros<lanes<fine>>, zeros<lanes<caller_not_in_mask>>, {{every, "forward", "whose mask 0000ffff leaves it out"}}},
-      {"shuffle from outside the mask", nullptr, zeros<lanes<reads_outside_mask>>, {{every, "forward", "reads lane 16, which is outside its mask"}}},
-      {"mask with a lane that ended", nullptr, zeros<lanes<names_an_ended_lane>>,
-       {{every, "forward", "a lane ended that the mask"}, {every, "reverse", "names lanes that have ended"}}},
-      {"lanes at different collectives", nullptr, zeros<lanes<different_collectives>>, {{every, "forward", "are at different collectives"}}},
-      {"mask with lanes that do not exist", run_lanes_that_do_not_exist<false>, run_lanes_that_do_not_exist<true>,
+      {"lane not in its mask",
+       zeros<lanes<fine>>,
+       zeros<lanes<caller_not_in_mask>>,
+       {{every, "forward", "whose mask 0000ffff leaves it out"}}},
+      {"shuffle from outside the mask",
+       nullptr,
+       zeros<lanes<reads_outside_mask>>,
+       {{every, "forward", "reads lane 16, which is outside its mask"}}},
+      {"mask with a lane that ended",
+       nullptr,
+       zeros<lanes<names_an_ended_lane>>,
+       {{every, "forward", "a lane ended that the mask"},
+        {every, "reverse", "names lanes that have ended"}}},
+      {"lanes at different collectives",
+       nullptr,
+       zeros<lanes<different_collectives>>,
+       {{every, "forward", "are at different collectives"}}},
+      {"mask with lanes that do not exist",
+       run_lanes_that_do_not_exist<false>,
+       run_lanes_that_do_not_exist<true>,
        {{every, "forward", "names lanes that do not exist: ffff0000"}}},
 
-      {"blocks without release and acquire", run_publish<ordered>, run_publish<no_release_acquire>, {{races, "forward", race}, {races, "5", race}}},
-      {"publication without a barrier before", nullptr, run_publish<no_barrier_before>, {{races, "forward", race}}},
-      {"publication without a barrier after", nullptr, run_publish<no_barrier_after>, {{races, "forward", race}}},
-      {"wait for a block that never starts", run_wait_for_all_blocks<false>, run_wait_for_all_blocks<true>,
-       {{every, "forward", "deadlock: nothing but polling"}, {every, "2", "deadlock: nothing but polling"}}},
-      {"counter without atomics, one block", run_count_threads<false, 1>, run_count_threads<true, 1>, {{races, "forward", race}}},
-      {"counter without atomics, many blocks", run_count_threads<false, 100>, run_count_threads<true, 100>, {{races, "forward", race}}},
+      {"blocks without release and acquire",
+       run_publish<ordered>,
+       run_publish<no_release_acquire>,
+       {{races, "forward", race}, {races, "5", race}}},
+      {"publication without a barrier before",
+       nullptr,
+       run_publish<no_barrier_before>,
+       {{races, "forward", race}}},
+      {"publication without a barrier after",
+       nullptr,
+       run_publish<no_barrier_after>,
+       {{races, "forward", race}}},
+      {"wait for a block that never starts",
+       run_wait_for_all_blocks<false>,
+       run_wait_for_all_blocks<true>,
+       {{every, "forward", "deadlock: nothing but polling"},
+        {every, "2", "deadlock: nothing but polling"}}},
+      {"counter without atomics, one block",
+       run_count_threads<false, 1>,
+       run_count_threads<true, 1>,
+       {{races, "forward", race}}},
+      {"counter without atomics, many blocks",
+       run_count_threads<false, 100>,
+       run_count_threads<true, 100>,
+       {{races, "forward", race}}},
 
-      {"too many threads", run_too_many_threads<false>, run_too_many_threads<true>, {{every, "forward", "blocks of 1025 threads"}}},
-      {"too much dynamic shared memory", run_dynamic_shared<true, (227 << 10)>, run_dynamic_shared<true, (227 << 10) + 1>,
+      {"too many threads",
+       run_too_many_threads<false>,
+       run_too_many_threads<true>,
+       {{every, "forward", "blocks of 1025 threads"}}},
+      {"too much dynamic shared memory",
+       run_dynamic_shared<true, (227 << 10)>,
+       run_dynamic_shared<true, (227 << 10) + 1>,
        {{every, "forward", "232448 is the most"}}},
-      {"dynamic shared memory without opting in", run_dynamic_shared<true, (48 << 10) + 1>, run_dynamic_shared<false, (48 << 10) + 1>,
+      {"dynamic shared memory without opting in",
+       run_dynamic_shared<true, (48 << 10) + 1>,
+       run_dynamic_shared<false, (48 << 10) + 1>,
        {{every, "forward", "without cudaFuncSetAttribute"}}},
-      {"too much static shared memory", zeros<static_shared_of<(48 << 10)>>, zeros<static_shared_of<(48 << 10) + 1>>,
+      {"too much static shared memory",
+       zeros<static_shared_of<(48 << 10)>>,
+       zeros<static_shared_of<(48 << 10) + 1>>,
        {{every, "forward", "too much shared memory"}}},
 
-      {"result read too early", run_result_read_too_early<false>, run_result_read_too_early<true>,
-       {{plain | addresses, "forward", wrong}, {races, "forward", race}}, "SIMT_DELAY=20000"},
-      {"source reused too early", run_source_reused_too_early<false>, run_source_reused_too_early<true>,
-       {{plain | addresses, "forward", wrong}, {races, "forward", race}}, "SIMT_DELAY=20000"},
-      {"a kernel that fails", nullptr, run_failing_kernel, {{every, "forward", "the device failed as documented"}}, "SIMT_FAIL=kernel:700:1"},
-      {"no device", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorNoDevice"}}, "SIMT_DEVICES=0"},
-      {"an old driver", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorInsufficientDriver"}}, "SIMT_DRIVER=12040"},
-      {"too little memory", nullptr, zeros<read_after_write<false>>, {{every, "forward", "cudaErrorMemoryAllocation"}}, "SIMT_MEMORY=100"},
-      {"streams without an event", run_streams_without_event<false>, run_streams_without_event<true>, {{races, "forward", race}}},
+      {"result read too early",
+       run_result_read_too_early<false>,
+       run_result_read_too_early<true>,
+       {{plain | addresses, "forward", wrong}, {races, "forward", race}},
+       "SIMT_DELAY=20000"},
+      {"source reused too early",
+       run_source_reused_too_early<false>,
+       run_source_reused_too_early<true>,
+       {{plain | addresses, "forward", wrong}, {races, "forward", race}},
+       "SIMT_DELAY=20000"},
+      {"a kernel that fails",
+       nullptr,
+       run_failing_kernel,
+       {{every, "forward", "the device failed as documented"}},
+       "SIMT_FAIL=kernel:700:1"},
+      {"no device",
+       nullptr,
+       zeros<read_after_write<false>>,
+       {{every, "forward", "cudaErrorNoDevice"}},
+       "SIMT_DEVICES=0"},
+      {"an old driver",
+       nullptr,
+       zeros<read_after_write<false>>,
+       {{every, "forward", "cudaErrorInsufficientDriver"}},
+       "SIMT_DRIVER=12040"},
+      {"too little memory",
+       nullptr,
+       zeros<read_after_write<false>>,
+       {{every, "forward", "cudaErrorMemoryAllocation"}},
+       "SIMT_MEMORY=100"},
+      {"streams without an event",
+       run_streams_without_event<false>,
+       run_streams_without_event<true>,
+       {{races, "forward", race}}},
   };
   return all;
 }
@@ -620,10 +793,13 @@ int run_bug(const char* name) {
 }
 
 /// Runs the bug in a process of its own; whether it was found.
-bool found(const char* program, const Bug& bug, const char* order, const char* text, std::string& output) {
+bool found(const char* program, const Bug& bug, const char* order, const char* text,
+           std::string& output) {
   // ThreadSanitizer would sleep for a second before it exits.
-  const std::string environment = std::string("TSAN_OPTIONS=\"$TSAN_OPTIONS atexit_sleep_ms=0\" ") + bug.environment + " SIMT_ORDER=" + order;
-  const std::string command = "env " + environment + " '" + program + "' bug '" + bug.name + "' 2>&1";
+  const std::string environment = std::string("TSAN_OPTIONS=\"$TSAN_OPTIONS atexit_sleep_ms=0\" ") +
+                                  bug.environment + " SIMT_ORDER=" + order;
+  const std::string command =
+      "env " + environment + " '" + program + "' bug '" + bug.name + "' 2>&1";
   FILE* const pipe = popen(command.c_str(), "r");
   if (!pipe) return false;
   output.clear();
@@ -643,7 +819,8 @@ int main(int argc, char** argv) {
     bool wanted = argc < 2;
     for (int i = 1; i < argc; ++i) wanted |= std::strstr(bug.name, argv[i]) != nullptr;
     if (!wanted) continue;
-    // In every order nothing must be wrong, and nothing be reported: a report by a sanitizer is the process's exit status.
+    // In every order nothing must be wrong, and nothing be reported: a report by a sanitizer is the
+    // process's exit status.
     for (int order = -2; bug.right && order < (build == plain ? 10 : 2); ++order) {
       simt::set_schedule(order == -2   ? simt::Schedule{simt::Schedule::forward, 0}
                          : order == -1 ? simt::Schedule{simt::Schedule::reverse, 0}
@@ -660,7 +837,8 @@ int main(int argc, char** argv) {
       std::string output;
       bool caught = false;
       if (e.order == any_seed) {
-        for (int seed = 1; seed <= 10 && !caught; ++seed) caught = found(argv[0], bug, std::to_string(seed).c_str(), e.text, output);
+        for (int seed = 1; seed <= 10 && !caught; ++seed)
+          caught = found(argv[0], bug, std::to_string(seed).c_str(), e.text, output);
       } else {
         caught = found(argv[0], bug, e.order, e.text, output);
       }
@@ -669,7 +847,8 @@ int main(int argc, char** argv) {
         continue;
       }
       ++failures;
-      std::printf("FAIL  %s: not found in order %s, expected \"%s\", got:\n%s\n", bug.name, e.order, e.text, output.c_str());
+      std::printf("FAIL  %s: not found in order %s, expected \"%s\", got:\n%s\n", bug.name, e.order,
+                  e.text, output.c_str());
     }
     not_here += expected == 0;
   }
@@ -677,7 +856,8 @@ int main(int argc, char** argv) {
     ++failures;
     std::printf("FAIL  %zu device allocations were not freed\n", left);
   }
-  std::printf("%d bugs found, %d clean runs, %d bugs that this build cannot find, %d failures\n", bugs_found, clean_runs, not_here, failures);
+  std::printf("%d bugs found, %d clean runs, %d bugs that this build cannot find, %d failures\n",
+              bugs_found, clean_runs, not_here, failures);
   if (bugs_found == 0) {
     std::printf("FAIL  nothing was tested\n");
     ++failures;

@@ -2,7 +2,15 @@
 import type { LogitsBatch, Method, Objective, WithReference } from '../../ts/index.js';
 import { dirAlignLoss } from '../../ts/index.js';
 import type { ReferenceConfig } from '../../ts/reference.js';
-import { at, encodeHalf, generator, integer, normal, type HalfDtype, type Random } from './numbers.js';
+import {
+  at,
+  encodeHalf,
+  generator,
+  integer,
+  normal,
+  type HalfDtype,
+  type Random,
+} from './numbers.js';
 
 export type Dtype = 'float32' | HalfDtype;
 export const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
@@ -19,19 +27,27 @@ export interface BatchSpec {
   readonly ignored?: number;
 }
 
-export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> & WithReference;
+export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> &
+  WithReference;
 
-/** Padded; every sequence has a scored row where it has a row at all; the reference is near what the policy would be. */
+/**
+ * Padded; every sequence has a scored row where it has a row at all; the reference is near what the
+ * policy would be.
+ */
 export function randomBatch(spec: BatchSpec): HostBatch {
   const { seed, sequences, tokens, vocab, dtype = 'float32', scale = 2, ignored = 0.3 } = spec;
   const random = generator(seed);
   const rows = sequences * tokens;
   const values = Float32Array.from({ length: rows * vocab }, () => scale * normal(random));
-  const labels = Int32Array.from({ length: rows }, () => (random() < ignored ? -100 : integer(random, 0, vocab - 1)));
+  const labels = Int32Array.from({ length: rows }, () =>
+    random() < ignored ? -100 : integer(random, 0, vocab - 1),
+  );
   for (let b = 0; b < sequences && tokens > 0; b++)
     labels[b * tokens + integer(random, 0, tokens - 1)] = integer(random, 0, vocab - 1);
   const reference = Float64Array.from({ length: sequences }, (_, b) => {
-    const scored = labels.subarray(b * tokens, (b + 1) * tokens).filter((label) => label !== -100).length;
+    const scored = labels
+      .subarray(b * tokens, (b + 1) * tokens)
+      .filter((label) => label !== -100).length;
     return -scored * (Math.log(vocab) + 0.3 * normal(random)) - 0.1;
   });
   return {
@@ -57,8 +73,32 @@ export function randomLogps(random: Random, pairs: number) {
 }
 
 export const everyMethod: readonly Method[] = [
-  ...(['sft', 'dpo', 'ipo', 'simpo', 'orpo', 'asft', 'apo_zero', 'nca', 'cal_dpo', 'hinge', 'robust', 'exo_pair'] as const),
-  ...(['bco_pair', 'sppo_hard', 'aot', 'aot_unpaired', 'discopop', 'apo_down', 'cpo', 'alphapo', 'r_dpo', 'dpop'] as const),
+  ...([
+    'sft',
+    'dpo',
+    'ipo',
+    'simpo',
+    'orpo',
+    'asft',
+    'apo_zero',
+    'nca',
+    'cal_dpo',
+    'hinge',
+    'robust',
+    'exo_pair',
+  ] as const),
+  ...([
+    'bco_pair',
+    'sppo_hard',
+    'aot',
+    'aot_unpaired',
+    'discopop',
+    'apo_down',
+    'cpo',
+    'alphapo',
+    'r_dpo',
+    'dpop',
+  ] as const),
 ];
 export const coupled: readonly Method[] = ['aot', 'aot_unpaired'];
 
@@ -95,10 +135,22 @@ export function everyConfig(beta = 0.4): ReferenceConfig[] {
     const shared: Partial<ReferenceConfig>[] =
       method === 'sft'
         ? [{}, { sftReduction: 'token' }]
-        : [{}, { sftWeight: 0.7 }, { sftWeight: 0.7, sftReduction: 'token' }, { sftReduction: 'token' }];
-    const free: Partial<ReferenceConfig>[] = noReference.includes(method) ? [] : [{ referenceFree: true }];
+        : [
+            {},
+            { sftWeight: 0.7 },
+            { sftWeight: 0.7, sftReduction: 'token' },
+            { sftReduction: 'token' },
+          ];
+    const free: Partial<ReferenceConfig>[] = noReference.includes(method)
+      ? []
+      : [{ referenceFree: true }];
     return [...shared, ...free, ...(ownOptions[method] ?? [])].flatMap((options) =>
-      [false, true].map((normalize) => ({ method, ...(method === 'sft' ? {} : { beta }), normalize, ...options })),
+      [false, true].map((normalize) => ({
+        method,
+        ...(method === 'sft' ? {} : { beta }),
+        normalize,
+        ...options,
+      })),
     );
   });
 }
@@ -132,6 +184,9 @@ export function softplus(x: number): number {
 }
 
 /** Mean log-probability of sequence b. */
-export function meanLogp(batch: { readonly logps: ArrayLike<number>; readonly counts: ArrayLike<number> }, b: number): number {
+export function meanLogp(
+  batch: { readonly logps: ArrayLike<number>; readonly counts: ArrayLike<number> },
+  b: number,
+): number {
   return at(batch.logps, b) / at(batch.counts, b);
 }

@@ -1,7 +1,13 @@
 // The bounds are those of `diralign verify`; what collects the misses is the tests' own.
 import { at } from './numbers.js';
 
-export { gradientBound, halfGradientBound as halfBound, logpBound, lossBound, rowSumBound } from '../../ts/verification.js';
+export {
+  gradientBound,
+  halfGradientBound as halfBound,
+  logpBound,
+  lossBound,
+  rowSumBound,
+} from '../../ts/verification.js';
 
 /** What was looked at; a function where saying it costs more than looking. */
 type What = string | (() => string);
@@ -20,7 +26,10 @@ export class Misses {
     if (actual === expected) return;
     const error = Math.abs((actual ?? NaN) - expected) / bound;
     if (error > this.worst) this.worst = error;
-    if (!(error <= 1)) this.add(`${say(what)}: ${String(actual)}, expected ${String(expected)} within ${String(bound)}`);
+    if (!(error <= 1))
+      this.add(
+        `${say(what)}: ${String(actual)}, expected ${String(expected)} within ${String(bound)}`,
+      );
   }
 
   each(
@@ -29,9 +38,15 @@ export class Misses {
     expected: ArrayLike<number>,
     bound: (expected: number, index: number) => number,
   ): void {
-    if (actual.length !== expected.length) this.add(`${what}: ${String(actual.length)} of ${String(expected.length)}`);
+    if (actual.length !== expected.length)
+      this.add(`${what}: ${String(actual.length)} of ${String(expected.length)}`);
     for (let i = 0; i < expected.length; i++) {
-      this.near(() => `${what}[${String(i)}]`, actual[i], at(expected, i), bound(at(expected, i), i));
+      this.near(
+        () => `${what}[${String(i)}]`,
+        actual[i],
+        at(expected, i),
+        bound(at(expected, i), i),
+      );
     }
   }
 

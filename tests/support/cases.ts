@@ -32,13 +32,18 @@ export function expectedScales(c: VectorCase): number[] {
   });
 }
 
-/** A sequence's coefficient without what the likelihood term adds to it; what is expected where its labels are the same. */
+/**
+ * A sequence's coefficient without what the likelihood term adds to it; what is expected where its
+ * labels are the same.
+ */
 export function coefficient(c: VectorCase, b: number): number {
   const dseq = c.dseq?.[b] ?? 0;
   if (isSft(c)) return dseq + c.dnll;
   const { sftWeight = 0, sftReduction = 'sequence', normalize } = c.call;
   if (b >= c.input.B || sftReduction !== 'sequence') return dseq;
-  return dseq + (sftWeight as number) / c.input.B / (normalize === true ? at(c.input.counts, b) : 1);
+  return (
+    dseq + (sftWeight as number) / c.input.B / (normalize === true ? at(c.input.counts, b) : 1)
+  );
 }
 
 /** The expected gradient, and |coefficient| * probability of every element. */
@@ -58,38 +63,61 @@ export function expectedGradient(c: VectorCase): {
     const alignmentPart = own * at(residual, i);
     const likelihoodPart = likelihood * at(nllResidual, i);
     gradient[i] = alignmentPart + likelihoodPart;
-    scale[i] = nllLabels ? Math.abs(alignmentPart) + Math.abs(likelihoodPart) : Math.abs(at(gradient, i));
+    scale[i] = nllLabels
+      ? Math.abs(alignmentPart) + Math.abs(likelihoodPart)
+      : Math.abs(at(gradient, i));
     largest = Math.max(largest, Math.abs(at(gradient, i)));
   }
   return { gradient: c.gradient?.subarray(0, gradient.length) ?? gradient, scale, largest };
 }
 
 /** Everything of a result but its gradient. */
-export function checkNumbers(misses: Misses, c: VectorCase, result: LossResult<Logits>, backend: 'cpu' | 'cuda' = 'cpu'): void {
+export function checkNumbers(
+  misses: Misses,
+  c: VectorCase,
+  result: LossResult<Logits>,
+  backend: 'cpu' | 'cuda' = 'cpu',
+): void {
   const { input, id, call } = c;
   const n = sequences(c);
   const beta = isSft(c) ? 1 : (call.beta as number);
-  const divisor = (b: number): number => (call.normalize === true ? Math.max(1, at(input.counts, b)) : 1);
+  const divisor = (b: number): number =>
+    call.normalize === true ? Math.max(1, at(input.counts, b)) : 1;
   misses.near(`${id} loss`, result.loss, c.loss, lossBound(c.loss));
   if (c.losses) misses.each(`${id} losses`, result.losses, c.losses, lossBound);
-  misses.each(`${id} logps`, result.logps, input.logps.subarray(0, n), (x, b) => logpBound(x, at(input.counts, b)));
+  misses.each(`${id} logps`, result.logps, input.logps.subarray(0, n), (x, b) =>
+    logpBound(x, at(input.counts, b)),
+  );
   misses.require(sameBits(result.counts, input.counts.subarray(0, n)), `${id} counts`);
   // The rewards of `sft` have no temperature, whatever the case was named after.
-  const rewards = isSft(c) ? Array.from({ length: n }, (_, b) => at(input.logps, b) / divisor(b)) : c.rewards;
-  const rewardBound = (_: number, b: number): number => (beta * logpBound(at(input.logps, b), at(input.counts, b))) / divisor(b);
+  const rewards = isSft(c)
+    ? Array.from({ length: n }, (_, b) => at(input.logps, b) / divisor(b))
+    : c.rewards;
+  const rewardBound = (_: number, b: number): number =>
+    (beta * logpBound(at(input.logps, b), at(input.counts, b))) / divisor(b);
   if (rewards) misses.each(`${id} rewards`, result.rewards, rewards, rewardBound);
   if (c.dseq) {
     const coefficients = Array.from({ length: n }, (_, b) => coefficient(c, b));
-    const size = (b: number): number => Math.max(Math.abs(c.dseq?.[b] ?? 0), Math.abs(at(coefficients, b)));
-    misses.each(`${id} coefficients`, result.coefficients, coefficients, (_, b) => gradientBound(size(b), 0));
+    const size = (b: number): number =>
+      Math.max(Math.abs(c.dseq?.[b] ?? 0), Math.abs(at(coefficients, b)));
+    misses.each(`${id} coefficients`, result.coefficients, coefficients, (_, b) =>
+      gradientBound(size(b), 0),
+    );
   }
   misses.require(result.metrics.nonfinite === 0, `${id} metrics.nonfinite`);
   misses.require(result.metrics.empty_sequences === 0, `${id} metrics.empty_sequences`);
   misses.require(result.backend === backend, `${id} backend`);
 }
 
-/** The label's entry, the others, the sum of a row, and rows that no term scores, each by itself. */
-export function checkGradient(misses: Misses, c: VectorCase, gradient: ArrayLike<number>, dtype?: HalfDtype): void {
+/**
+ * The label's entry, the others, the sum of a row, and rows that no term scores, each by itself.
+ */
+export function checkGradient(
+  misses: Misses,
+  c: VectorCase,
+  gradient: ArrayLike<number>,
+  dtype?: HalfDtype,
+): void {
   const { V, labels, nllLabels, digest } = c.input;
   const expected = expectedGradient(c);
   misses.require(gradient.length === expected.gradient.length, `${c.id}: length of the gradient`);
@@ -103,17 +131,27 @@ export function checkGradient(misses: Misses, c: VectorCase, gradient: ArrayLike
       const value = at(gradient, i);
       const want = at(expected.gradient, i);
       if (ignored) {
-        misses.require(Object.is(value, 0), () => `${c.id}: ignored row ${String(row)} holds ${String(value)}`);
+        misses.require(
+          Object.is(value, 0),
+          () => `${c.id}: ignored row ${String(row)} holds ${String(value)}`,
+        );
         continue;
       }
       const kind = v === label || v === nllLabel ? 'label' : 'other';
-      const bound = dtype ? halfBound(want, dtype) : gradientBound(at(expected.scale, i), expected.largest);
+      const bound = dtype
+        ? halfBound(want, dtype)
+        : gradientBound(at(expected.scale, i), expected.largest);
       misses.near(() => `${c.id} ${kind} entry [${String(row)}, ${String(v)}]`, value, want, bound);
       sum += value;
       size += Math.abs(value);
     }
     if (!dtype)
-      misses.near(`${c.id}: sum of row ${String(row)}`, sum, 0, rowSumBound(size, 1e-9 * expected.largest + V * 2 ** -149));
+      misses.near(
+        `${c.id}: sum of row ${String(row)}`,
+        sum,
+        0,
+        rowSumBound(size, 1e-9 * expected.largest + V * 2 ** -149),
+      );
   }
   if (!c.digest || !digest || dtype) return;
   const { val, row_l1, row_l2, abs_max } = c.digest;
@@ -127,28 +165,54 @@ export function checkGradient(misses: Misses, c: VectorCase, gradient: ArrayLike
       l1 += Math.abs(gradient[i] ?? 0);
       squares += (gradient[i] ?? 0) ** 2;
     }
-    misses.near(`${c.id} row_l1 [${String(row)}]`, l1, at(row_l1, k), gradientBound(at(row_l1, k), abs_max));
-    misses.near(`${c.id} row_l2 [${String(row)}]`, Math.sqrt(squares), at(row_l2, k), gradientBound(at(row_l2, k), abs_max));
+    misses.near(
+      `${c.id} row_l1 [${String(row)}]`,
+      l1,
+      at(row_l1, k),
+      gradientBound(at(row_l1, k), abs_max),
+    );
+    misses.near(
+      `${c.id} row_l2 [${String(row)}]`,
+      Math.sqrt(squares),
+      at(row_l2, k),
+      gradientBound(at(row_l2, k), abs_max),
+    );
   });
 }
 
 /** rowScale * gradLogits, as the consumer of a factored gradient forms it. */
-export function unfactored(result: LossResult<Logits>, gradient: ArrayLike<number>, V: number): Float64Array {
-  return Float64Array.from({ length: gradient.length }, (_, i) => at(result.rowScale ?? [], Math.floor(i / V)) * at(gradient, i));
+export function unfactored(
+  result: LossResult<Logits>,
+  gradient: ArrayLike<number>,
+  V: number,
+): Float64Array {
+  return Float64Array.from(
+    { length: gradient.length },
+    (_, i) => at(result.rowScale ?? [], Math.floor(i / V)) * at(gradient, i),
+  );
 }
 
 /** Cases with numbers to reach; the robustness ones have a block of their own. */
 export const exact = (c: VectorCase): boolean => !c.robustnessOnly;
 export const oneSetOfLabels = (c: VectorCase): boolean => c.input.nllLabels === undefined;
 
-/** The metrics, without those that a dense gradient has to itself where the other result has none. */
+/**
+ * The metrics, without those that a dense gradient has to itself where the other result has none.
+ */
 function metricsOf(result: LossResult<Logits>, other: LossResult<Logits>): string {
-  const dense = [result, other].every(({ gradLogits, rowScale }) => gradLogits !== undefined && rowScale === undefined);
+  const dense = [result, other].every(
+    ({ gradLogits, rowScale }) => gradLogits !== undefined && rowScale === undefined,
+  );
   const { underflow, ...metrics } = result.metrics;
   return JSON.stringify(dense ? { underflow, ...metrics } : metrics);
 }
 
-export function sameResult(misses: Misses, what: string, actual: LossResult<Logits>, expected: LossResult<Logits>): void {
+export function sameResult(
+  misses: Misses,
+  what: string,
+  actual: LossResult<Logits>,
+  expected: LossResult<Logits>,
+): void {
   for (const key of ['losses', 'logps', 'counts', 'rewards', 'coefficients'] as const) {
     misses.require(sameBits(actual[key], expected[key]), `${what}: ${key}`);
   }
@@ -156,8 +220,14 @@ export function sameResult(misses: Misses, what: string, actual: LossResult<Logi
   misses.require(metricsOf(actual, expected) === metricsOf(expected, actual), `${what}: metrics`);
 }
 
-/** The same rows without those that no term scores: sequences of different lengths, one after the other. */
-export function pack(c: VectorCase): { readonly batch: LogitsBatch<Float32Array>; readonly rows: readonly number[] } {
+/**
+ * The same rows without those that no term scores: sequences of different lengths, one after the
+ * other.
+ */
+export function pack(c: VectorCase): {
+  readonly batch: LogitsBatch<Float32Array>;
+  readonly rows: readonly number[];
+} {
   const { input } = c;
   const { T, V, labels, nllLabels } = input;
   const offsets = [0];
@@ -182,7 +252,10 @@ export function pack(c: VectorCase): { readonly batch: LogitsBatch<Float32Array>
   return { batch, rows };
 }
 
-/** The rows of an array, `from` elements apart, set `to` elements apart into one filled with `filler`. */
+/**
+ * The rows of an array, `from` elements apart, set `to` elements apart into one filled with
+ * `filler`.
+ */
 export function restride(
   array: Float32Array,
   vocab: number,
@@ -192,7 +265,8 @@ export function restride(
 ): Float32Array<ArrayBuffer> {
   const rows = Math.ceil(array.length / from);
   const result = new Float32Array(rows * to).fill(filler);
-  for (let row = 0; row < rows; row++) result.set(array.subarray(row * from, row * from + vocab), row * to);
+  for (let row = 0; row < rows; row++)
+    result.set(array.subarray(row * from, row * from + vocab), row * to);
   return result;
 }
 

@@ -22,7 +22,10 @@ interface Surroundings {
   readonly uid?: number | undefined;
 }
 
-export function diralign(args: readonly string[], { env = {}, node = [], cwd = root, uid }: Surroundings = {}): Ended {
+export function diralign(
+  args: readonly string[],
+  { env = {}, node = [], cwd = root, uid }: Surroundings = {},
+): Ended {
   const { status, stdout, stderr } = spawnSync(process.execPath, [...node, program, ...args], {
     cwd,
     encoding: 'utf8',
@@ -57,8 +60,12 @@ function newest(directory: string): number {
 
 /** Compiles the program where it is older than its sources. */
 export function compileProgram(): void {
-  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts'))) return;
+  if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts')))
+    return;
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], {
+    cwd: root,
+    encoding: 'utf8',
+  });
   if (status !== 0) throw new Error(stdout);
 }

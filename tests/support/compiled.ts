@@ -1,5 +1,6 @@
-// The package as JavaScript, for child processes and workers: compiled from ts/ as it is now, into a folder of its own beside links
-// to the addon and to node_modules, so that a stale dist/ is never what is tested.
+// The package as JavaScript, for child processes and workers: compiled from ts/ as it is now, into
+// a folder of its own beside links to the addon and to node_modules, so that a stale dist/ is never
+// what is tested.
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -16,7 +17,11 @@ export interface Compiled {
 
 export function compilePackage(): Compiled {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-compiled-'));
-  const compilerOptions = { module: ts.ModuleKind.ES2022, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
+  const compilerOptions = {
+    module: ts.ModuleKind.ES2022,
+    target: ts.ScriptTarget.ES2022,
+    verbatimModuleSyntax: true,
+  };
   const sources = fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' });
   for (const name of sources.filter((file) => file.endsWith('.ts'))) {
     const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
@@ -26,7 +31,8 @@ export function compilePackage(): Compiled {
     fs.writeFileSync(target, outputText);
   }
   for (const name of ['build', 'prebuilds', 'node_modules']) {
-    if (fs.existsSync(path.join(root, name))) fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
+    if (fs.existsSync(path.join(root, name)))
+      fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
   }
   fs.copyFileSync(path.join(root, 'package.json'), path.join(folder, 'package.json'));
   return {

@@ -13,7 +13,10 @@ export interface Computed {
   readonly gradient: Elements;
 }
 
-/** One call on a copy of the batch on the device, with its gradient in fresh memory, in place or in memory of the caller. */
+/**
+ * One call on a copy of the batch on the device, with its gradient in fresh memory, in place or in
+ * memory of the caller.
+ */
 export function compute(
   c: VectorCase,
   batch: HostBatch,
@@ -23,7 +26,8 @@ export function compute(
 ): Computed {
   const { logits, dtype } = batch;
   const copy = new Copy(logits, dtype, { shift });
-  const target = where === 'out' ? new Copy(logits.slice().fill(0x7c01), dtype, { shift }) : undefined;
+  const target =
+    where === 'out' ? new Copy(logits.slice().fill(0x7c01), dtype, { shift }) : undefined;
   try {
     const run = where === 'in place' ? { inPlace: true } : target ? { out: target.tensor } : {};
     const result = build(c)({ ...batch, logits: copy.tensor }, { ...run, gradient });
@@ -43,7 +47,12 @@ export function compute(
 }
 
 /** The gradient of a padded batch, from that of the same without the rows that nothing scores. */
-export function unpacked(gradient: Elements, rows: readonly number[], length: number, vocab: number): Float32Array<ArrayBuffer> {
+export function unpacked(
+  gradient: Elements,
+  rows: readonly number[],
+  length: number,
+  vocab: number,
+): Float32Array<ArrayBuffer> {
   const all = new Float32Array(length);
   rows.forEach((row, i) => {
     all.set(gradient.subarray(i * vocab, (i + 1) * vocab), row * vocab);

@@ -10,7 +10,10 @@ import {
 } from '../../ts/index.js';
 import type { Dtype } from './batches.js';
 
-/** To be registered by every suite that needs a device: where one must be there, being without is a failure and not a skip. */
+/**
+ * To be registered by every suite that needs a device: where one must be there, being without is a
+ * failure and not a skip.
+ */
 export function expectDevice(): void {
   test('CUDA is available where it is expected', () => {
     if (process.env.DIRALIGN_EXPECT_CUDA === '1') expect(cuda.reason).toBeUndefined();
@@ -24,14 +27,21 @@ export type DeviceBatch = LogitsBatch<DeviceTensor> & WithReference;
 const guard = 256;
 const guardByte = 0xa5;
 
-/** A copy of an array in device memory, `shift` elements behind an aligned address, between bytes that nobody may touch. */
+/**
+ * A copy of an array in device memory, `shift` elements behind an aligned address, between bytes
+ * that nobody may touch.
+ */
 export class Copy<A extends Elements = Elements> implements Disposable {
   readonly tensor: DeviceTensor;
   readonly buffer: DeviceBuffer;
   readonly #array: A;
   readonly #begin: number;
 
-  constructor(array: A, dtype: Dtype = 'float32', options: { readonly shift?: number; readonly stream?: StreamLike } = {}) {
+  constructor(
+    array: A,
+    dtype: Dtype = 'float32',
+    options: { readonly shift?: number; readonly stream?: StreamLike } = {},
+  ) {
     const { shift = 0, stream = 0n } = options;
     this.#array = array;
     this.#begin = guard + shift * array.BYTES_PER_ELEMENT;
@@ -53,7 +63,8 @@ export class Copy<A extends Elements = Elements> implements Disposable {
     this.buffer.copyTo(all);
     const end = this.#begin + this.#array.byteLength;
     const touched = all.findIndex((byte, i) => (i < this.#begin || i >= end) && byte !== guardByte);
-    if (touched >= 0) throw new Error(`byte ${touched - this.#begin} of ${this.#array.byteLength} was written`);
+    if (touched >= 0)
+      throw new Error(`byte ${touched - this.#begin} of ${this.#array.byteLength} was written`);
     const make = this.#array.constructor as new (buffer: ArrayBuffer) => A;
     return new make(all.buffer.slice(this.#begin, end));
   }

@@ -1,9 +1,11 @@
-// Every reference case, for suites that go through all of them in several ways and show that they did.
+// Every reference case, for suites that go through all of them in several ways and show that they
+// did.
 import { exact } from './cases.js';
 import { loadVectors, type VectorCase, type VectorInput } from './vectors.js';
 
 /**
- * 1482 cases exist. These are the 1447 of logits; the 35 of the fused output layer are those of hidden.test.ts and cuda-hidden.test.ts.
+ * 1482 cases exist. These are the 1447 of logits; the 35 of the fused output layer are those of
+ * hidden.test.ts and cuda-hidden.test.ts.
  */
 export const total = 1447;
 
@@ -16,7 +18,11 @@ export class Coverage {
   private readonly ways = new Map<string, Set<string>>();
 
   /** Those of an input that are to be tried, counted as such. */
-  cases(input: VectorInput, way: string, which: (c: VectorCase) => boolean = exact): readonly VectorCase[] {
+  cases(
+    input: VectorInput,
+    way: string,
+    which: (c: VectorCase) => boolean = exact,
+  ): readonly VectorCase[] {
     const found = (vectors.get(input) ?? []).filter(which);
     const ids = this.ways.get(way) ?? new Set();
     for (const c of found) ids.add(c.id);

@@ -1,4 +1,5 @@
-// Batches of hidden states, the reference cases of the output layer, and results held to float64 stage by stage.
+// Batches of hidden states, the reference cases of the output layer, and results held to float64
+// stage by stage.
 import fs from 'node:fs';
 import { brotliDecompressSync } from 'node:zlib';
 import { expect } from 'vitest';
@@ -12,7 +13,12 @@ import {
 } from '../../ts/index.js';
 import { referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
 import { expectation, logpBound, lossBound, scaled, Tally } from '../../ts/verification.js';
-import { checkLayerGradients, layerGradients, termsAt, type PreparedHidden } from '../../ts/verification-hidden.js';
+import {
+  checkLayerGradients,
+  layerGradients,
+  termsAt,
+  type PreparedHidden,
+} from '../../ts/verification-hidden.js';
 import type { Dtype } from './batches.js';
 import { gradientBound, type Misses } from './bounds.js';
 import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';
@@ -39,19 +45,38 @@ export interface HiddenSpec {
 export const store = (values: Float32Array<ArrayBuffer>, dtype: Dtype): HostArray =>
   dtype === 'float32' ? values : encodeHalf(values, dtype);
 
-/** Padded; every sequence has a scored row where it has a row at all; the reference is near what the policy would be. */
+/**
+ * Padded; every sequence has a scored row where it has a row at all; the reference is near what the
+ * policy would be.
+ */
 export function randomHidden(spec: HiddenSpec): HostHidden {
-  const { seed, sequences, tokens, vocab, size, dtype = 'float32', bias = true, scale = 2, ignored = 0.3 } = spec;
+  const {
+    seed,
+    sequences,
+    tokens,
+    vocab,
+    size,
+    dtype = 'float32',
+    bias = true,
+    scale = 2,
+    ignored = 0.3,
+  } = spec;
   const random = generator(seed);
   const rows = sequences * tokens;
-  const labels = Int32Array.from({ length: rows }, () => (random() < ignored ? -100 : integer(random, 0, vocab - 1)));
+  const labels = Int32Array.from({ length: rows }, () =>
+    random() < ignored ? -100 : integer(random, 0, vocab - 1),
+  );
   for (let b = 0; b < sequences && tokens > 0; b++)
     labels[b * tokens + integer(random, 0, tokens - 1)] = integer(random, 0, vocab - 1);
   const numbers = (length: number, deviation: number): Float32Array<ArrayBuffer> =>
     Float32Array.from({ length }, () => deviation * normal(random));
-  const hidden = numbers(rows * size, 1).map((x, i) => (at(labels, Math.floor(i / size)) === -100 ? NaN : x));
+  const hidden = numbers(rows * size, 1).map((x, i) =>
+    at(labels, Math.floor(i / size)) === -100 ? NaN : x,
+  );
   const reference = Float64Array.from({ length: sequences }, (_, b) => {
-    const scored = labels.subarray(b * tokens, (b + 1) * tokens).filter((label) => label !== -100).length;
+    const scored = labels
+      .subarray(b * tokens, (b + 1) * tokens)
+      .filter((label) => label !== -100).length;
     return -scored * (Math.log(vocab) + 0.3 * normal(random)) - 0.1;
   });
   return {
@@ -66,7 +91,11 @@ export function randomHidden(spec: HiddenSpec): HostHidden {
 }
 
 /** The least `memory` that a call takes, by its own word. */
-export function leastMemory(batch: HostHidden, config: ReferenceConfig = { method: 'dpo', beta: 0.1 }, run: object = {}): number {
+export function leastMemory(
+  batch: HostHidden,
+  config: ReferenceConfig = { method: 'dpo', beta: 0.1 },
+  run: object = {},
+): number {
   try {
     dirAlignLoss(config as never).fromHidden(batch, { ...run, memory: 1 });
   } catch (error) {
@@ -77,8 +106,15 @@ export function leastMemory(batch: HostHidden, config: ReferenceConfig = { metho
   throw new Error('one byte was enough');
 }
 
-/** From one row of logits at a time to everything at once; steps of a row of `vocab` logits and a hidden state. */
-export function memories(batch: HostHidden, config: ReferenceConfig, rows: readonly number[]): number[] {
+/**
+ * From one row of logits at a time to everything at once; steps of a row of `vocab` logits and a
+ * hidden state.
+ */
+export function memories(
+  batch: HostHidden,
+  config: ReferenceConfig,
+  rows: readonly number[],
+): number[] {
   const least = leastMemory(batch, config);
   const vocab = batch.shape.at(-1) ?? NaN;
   const row = 4 * (vocab + batch.weight.length / vocab);
@@ -91,19 +127,27 @@ type Values = Pick<HiddenLossResult<Logits>, (typeof values)[number] | 'loss' | 
 
 /** Everything but gradients, to the bit. */
 export function sameValues(actual: Values, expected: Values, what: string): void {
-  for (const key of values) expect(sameBits(actual[key], expected[key]), `${what}: ${key}`).toBe(true);
+  for (const key of values)
+    expect(sameBits(actual[key], expected[key]), `${what}: ${key}`).toBe(true);
   expect(Object.is(actual.loss, expected.loss), what).toBe(true);
   expect(actual.metrics, what).toStrictEqual(expected.metrics);
 }
 
-export function sameGradients(actual: HiddenLossResult, expected: HiddenLossResult, what: string): void {
+export function sameGradients(
+  actual: HiddenLossResult,
+  expected: HiddenLossResult,
+  what: string,
+): void {
   for (const key of gradients) {
     expect(actual[key] === undefined, `${what}: ${key}`).toBe(expected[key] === undefined);
-    if (expected[key]) expect(sameBits(present(actual[key]), expected[key]), `${what}: ${key}`).toBe(true);
+    if (expected[key])
+      expect(sameBits(present(actual[key]), expected[key]), `${what}: ${key}`).toBe(true);
   }
 }
 
-/** A result against float64, stage by stage: see stages.ts. `scale` is the run's `gradientScale`. */
+/**
+ * A result against float64, stage by stage: see stages.ts. `scale` is the run's `gradientScale`.
+ */
 export function checkStages(
   tally: Tally,
   config: ReferenceConfig,
@@ -113,11 +157,14 @@ export function checkStages(
 ): void {
   checkValueStages(tally, config, prepared.prepared, result);
   const expected = expectation(config, prepared.prepared);
-  const { terms } = scaled({ ...expected, terms: termsAt(config, prepared, expected, result) }, scale);
+  const { terms } = scaled(
+    { ...expected, terms: termsAt(config, prepared, expected, result) },
+    scale,
+  );
   checkLayerGradients(tally, prepared, layerGradients(prepared, terms), result);
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // The reference cases
 
 interface LayerArrays {
@@ -153,14 +200,27 @@ interface Lengths {
 }
 interface Packed {
   readonly inputs: Readonly<
-    Record<string, Omit<LayerInput, 'reference' | 'labels'> & { reference: number[]; labels: number[]; lengths: Lengths }>
+    Record<
+      string,
+      Omit<LayerInput, 'reference' | 'labels'> & {
+        reference: number[];
+        labels: number[];
+        lengths: Lengths;
+      }
+    >
   >;
-  readonly cases: readonly (Omit<LayerCase, 'input' | 'gradients'> & { readonly input: string; readonly lengths: Lengths })[];
+  readonly cases: readonly (Omit<LayerCase, 'input' | 'gradients'> & {
+    readonly input: string;
+    readonly lengths: Lengths;
+  })[];
 }
 
 /** The cases of the fused output layer that scripts/pack-vectors.mjs packed. */
-export function loadLayerCases(folder = new URL('../fixtures/vectors/', import.meta.url)): LayerCase[] {
-  const unpack = (name: string): Buffer => brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
+export function loadLayerCases(
+  folder = new URL('../fixtures/vectors/', import.meta.url),
+): LayerCase[] {
+  const unpack = (name: string): Buffer =>
+    brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
   const packed = JSON.parse(unpack('layer-cases.json.br').toString()) as Packed;
   const data = new Float32Array(Uint8Array.from(fromPlanes(unpack('layer.f32.br'), 4)).buffer);
   let read = 0;
@@ -199,7 +259,10 @@ export function layerBatch({ input, call }: LayerCase): HostHidden {
 }
 
 /** Per element of a gradient, the sum of the magnitudes of its terms. */
-function layerTerms(batch: HostHidden, config: ReferenceConfig): Record<(typeof gradients)[number], Float64Array> {
+function layerTerms(
+  batch: HostHidden,
+  config: ReferenceConfig,
+): Record<(typeof gradients)[number], Float64Array> {
   const { gradLogits } = referenceHiddenLoss(config, batch);
   const { hidden, weight, hiddenSize, isScored } = referenceLayer(batch);
   const vocab = weight.length / hiddenSize;
@@ -227,8 +290,16 @@ function layerTerms(batch: HostHidden, config: ReferenceConfig): Record<(typeof 
 
 const termsOfCases = new WeakMap<LayerCase, ReturnType<typeof layerTerms>>();
 
-/** A result against the reference values of a case; gradients to what the sum of the magnitudes of an element's terms allows. */
-export function checkLayerCase(misses: Misses, what: string, c: LayerCase, result: HiddenLossResult<HostArray>): void {
+/**
+ * A result against the reference values of a case; gradients to what the sum of the magnitudes of
+ * an element's terms allows.
+ */
+export function checkLayerCase(
+  misses: Misses,
+  what: string,
+  c: LayerCase,
+  result: HiddenLossResult<HostArray>,
+): void {
   const terms = termsOfCases.get(c) ?? layerTerms(layerBatch(c), c.call);
   termsOfCases.set(c, terms);
   misses.near(`${what} loss`, result.loss, c.loss, lossBound(c.loss));
@@ -242,7 +313,10 @@ export function checkLayerCase(misses: Misses, what: string, c: LayerCase, resul
   ] as const) {
     // `sft` has no rejected sequences.
     const expected = c.gradients[key]?.subarray(0, result[name]?.length);
-    misses.require((expected === undefined) === (result[name] === undefined), `${what} ${name} is there`);
+    misses.require(
+      (expected === undefined) === (result[name] === undefined),
+      `${what} ${name} is there`,
+    );
     if (!expected || !result[name]) continue;
     const largest = expected.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
     misses.each(

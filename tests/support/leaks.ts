@@ -11,7 +11,11 @@ export interface Windows {
 }
 /** AddressSanitizer, where it is in the process, keeps freed memory for a while otherwise. */
 export const leakEnvironment = {
-  ASAN_OPTIONS: [process.env.ASAN_OPTIONS, 'quarantine_size_mb=0', 'thread_local_quarantine_size_kb=0'].join(':'),
+  ASAN_OPTIONS: [
+    process.env.ASAN_OPTIONS,
+    'quarantine_size_mb=0',
+    'thread_local_quarantine_size_kb=0',
+  ].join(':'),
 };
 
 export type LeakReport = Readonly<Record<string, Windows>>;
@@ -19,12 +23,15 @@ export type LeakReport = Readonly<Record<string, Windows>>;
 function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
-  return sorted.length % 2 ? (sorted[middle] as number) : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
+  return sorted.length % 2
+    ? (sorted[middle] as number)
+    : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
 /**
- * What every window adds: the lesser of two medians, that of the steps between neighbours, which a few jumps of the level leave alone,
- * and that of the slopes between all of them (Theil and Sen), which ups and downs leave alone. A leak is in both in full.
+ * What every window adds: the lesser of two medians, that of the steps between neighbours, which a
+ * few jumps of the level leave alone, and that of the slopes between all of them (Theil and Sen),
+ * which ups and downs leave alone. A leak is in both in full.
  */
 export function growthPerWindow(samples: readonly number[]): number {
   const slopes = samples.flatMap((from, i) =>
@@ -36,7 +43,9 @@ export function growthPerWindow(samples: readonly number[]): number {
 
 /** Growth a call, as a share of what a call would keep. */
 export function leakOf({ calls, kept, samples }: Windows): Readonly<Record<string, number>> {
-  return Object.fromEntries(Object.entries(samples).map(([name, bytes]) => [name, growthPerWindow(bytes) / calls / kept]));
+  return Object.fromEntries(
+    Object.entries(samples).map(([name, bytes]) => [name, growthPerWindow(bytes) / calls / kept]),
+  );
 }
 
 /** Resident memory wavers; what is counted does not. */
@@ -47,7 +56,9 @@ export function expectFlat({ leaking, ...report }: LeakReport): void {
   expect(leaking && leakOf(leaking).rss).toBeGreaterThan(0.9);
   for (const [kind, windows] of Object.entries(report)) {
     for (const [name, share] of Object.entries(leakOf(windows))) {
-      expect(share, `${kind}: ${name}, ${JSON.stringify(windows.samples[name])}`).toBeLessThan(most(name));
+      expect(share, `${kind}: ${name}, ${JSON.stringify(windows.samples[name])}`).toBeLessThan(
+        most(name),
+      );
     }
   }
 }

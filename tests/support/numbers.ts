@@ -46,7 +46,8 @@ export function decodeHalf(bits: ArrayLike<number>, dtype: HalfDtype): Float64Ar
 
 /** Whether two arrays hold the same bits: NaN payloads and signs of zero count. */
 export function sameBits(a: ArrayBufferView, b: ArrayBufferView): boolean {
-  const raw = (view: ArrayBufferView): Buffer => Buffer.from(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+  const raw = (view: ArrayBufferView): Buffer =>
+    Buffer.from(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
   // Empty ones may be detached.
   return a.byteLength === b.byteLength && (a.byteLength === 0 || raw(a).equals(raw(b)));
 }

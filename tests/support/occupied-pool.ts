@@ -1,10 +1,14 @@
-// A pool whose threads are all at work, for tests of what must not wait for them. The tests judge by what is over first: they need no clock.
+// A pool whose threads are all at work, for tests of what must not wait for them. The tests judge
+// by what is over first: they need no clock.
 import os from 'node:os';
 import { dirAlignLoss, type HiddenBatch } from '../../ts/index.js';
 
 const objective = dirAlignLoss('sft');
 
-/** 10^12 multiplications, ten seconds or more of any processor, in little memory: pages of zeros that nobody writes to are one page. */
+/**
+ * 10^12 multiplications, ten seconds or more of any processor, in little memory: pages of zeros
+ * that nobody writes to are one page.
+ */
 export function longLayer(): HiddenBatch<Float32Array<ArrayBuffer>> {
   const [sequences, tokens, vocab, size] = [64, 512, 32_768, 1024];
   return {

@@ -1,5 +1,6 @@
-// A device that is none: buffers are arrays, and the losses are computed on the CPU. So that the scripts for machines with a GPU can be
-// run, and shown errors, where there is neither a GPU nor an emulation of one.
+// A device that is none: buffers are arrays, and the losses are computed on the CPU. So that the
+// scripts for machines with a GPU can be run, and shown errors, where there is neither a GPU nor an
+// emulation of one.
 import { dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
 import type { LogitsBatch, LossResult, RunOptions } from '../../ts/index.js';
 
@@ -79,7 +80,14 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
     const values = result.gradLogits;
     const fresh = alloc(values.byteLength);
     fresh.copyFrom(values);
-    return { ...result, gradLogits: { ...fresh.tensor(batch.logits.dtype), copyTo: fresh.copyTo, dispose: fresh.dispose } };
+    return {
+      ...result,
+      gradLogits: {
+        ...fresh.tensor(batch.logits.dtype),
+        copyTo: fresh.copyTo,
+        dispose: fresh.dispose,
+      },
+    };
   }
 
   return {
@@ -91,9 +99,13 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
       devices: () => [{ index: 0, name: 'pretended', memory: 2 ** 30, freeMemory: 2 ** 30 }],
     },
     dirAlignLoss: (...settings: unknown[]) => {
-      const objective = (dirAlignLoss as (...all: unknown[]) => ReturnType<typeof dirAlignLoss>)(...settings);
+      const objective = (dirAlignLoss as (...all: unknown[]) => ReturnType<typeof dirAlignLoss>)(
+        ...settings,
+      );
       const call = (batch: Batch, run: Run = {}) => loss(objective, batch, run);
-      return Object.assign(call, { async: (batch: Batch, run?: Run) => Promise.resolve(call(batch, run)) });
+      return Object.assign(call, {
+        async: (batch: Batch, run?: Run) => Promise.resolve(call(batch, run)),
+      });
     },
     sequenceLogps: (batch: Batch) => sequenceLogps(host(batch)),
     tokenLogps: (batch: Batch) => {

@@ -18,14 +18,24 @@ export async function runScript(
   environment: NodeJS.ProcessEnv = {},
 ): Promise<Ended> {
   // For what hangs; a busy machine takes its time.
-  const options = { timeout: 1_000_000, killSignal: 'SIGKILL', env: { ...process.env, ...environment } } as const;
+  const options = {
+    timeout: 1_000_000,
+    killSignal: 'SIGKILL',
+    env: { ...process.env, ...environment },
+  } as const;
   const command = [...flags, script(name), compiled.url, ...args];
   try {
     const { stdout, stderr } = await promisify(execFile)(process.execPath, command, options);
     return { stdout: stdout.trim(), stderr: stderr.trim(), code: 0 };
   } catch (error) {
-    const { code, signal, stdout, stderr } = error as { code: unknown; signal: unknown; stdout: string; stderr: string };
-    if (typeof code !== 'number') throw new Error(`${name} ended by ${String(signal)}: ${stderr}`, { cause: error });
+    const { code, signal, stdout, stderr } = error as {
+      code: unknown;
+      signal: unknown;
+      stdout: string;
+      stderr: string;
+    };
+    if (typeof code !== 'number')
+      throw new Error(`${name} ended by ${String(signal)}: ${stderr}`, { cause: error });
     return { stdout: stdout.trim(), stderr: stderr.trim(), code };
   }
 }

@@ -4,12 +4,20 @@ import { DirAlignError } from '../../ts/index.js';
 
 export type Kind = typeof TypeError | typeof RangeError;
 
-export function expectRefusal(error: unknown, kind: Kind, code: string, words: readonly (string | RegExp)[]): void {
+export function expectRefusal(
+  error: unknown,
+  kind: Kind,
+  code: string,
+  words: readonly (string | RegExp)[],
+): void {
   expect(error).toBeInstanceOf(DirAlignError);
   expect(error).toBeInstanceOf(kind);
   expect(error).toBeInstanceOf(Error);
   expect(error).toMatchObject({ name: 'DirAlignError', code: `ERR_DIRALIGN_${code}` });
-  for (const word of words) expect((error as Error).message).toMatch(word instanceof RegExp ? word : new RegExp(escape(word)));
+  for (const word of words)
+    expect((error as Error).message).toMatch(
+      word instanceof RegExp ? word : new RegExp(escape(word)),
+    );
 }
 const escape = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
@@ -26,7 +34,9 @@ export function thrownBy(action: () => unknown): unknown {
 export function arraysIn(value: unknown): [ArrayBufferView, Buffer][] {
   if (ArrayBuffer.isView(value)) {
     const bytes =
-      value.byteLength === 0 ? Buffer.alloc(0) : Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength);
+      value.byteLength === 0
+        ? Buffer.alloc(0)
+        : Buffer.from(value.buffer as ArrayBuffer, value.byteOffset, value.byteLength);
     return [[value, Buffer.from(bytes)]];
   }
   return typeof value === 'object' && value !== null ? Object.values(value).flatMap(arraysIn) : [];

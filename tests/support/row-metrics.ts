@@ -5,7 +5,12 @@ import { decoder, rowsOf } from '../../ts/verification.js';
 import { Misses } from './bounds.js';
 import { at } from './numbers.js';
 
-export const rowMetricNames = ['entropy', 'mean_token_accuracy', 'logits/chosen', 'logits/rejected'] as const;
+export const rowMetricNames = [
+  'entropy',
+  'mean_token_accuracy',
+  'logits/chosen',
+  'logits/rejected',
+] as const;
 
 type Rows = Omit<LogitsBatch, 'logits'> & { readonly logits: LogitsArray | Float64Array };
 
@@ -18,7 +23,8 @@ interface Expected {
 /** Of a batch, padded or packed, with any stride; the first `chosen` sequences are the chosen. */
 function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expected> {
   const { sequences, vocab, stride, offset, ignoreIndex } = rowsOf(batch);
-  const decode = batch.logits instanceof Float64Array ? (x: number) => x : decoder(batch.dtype ?? 'float32');
+  const decode =
+    batch.logits instanceof Float64Array ? (x: number) => x : decoder(batch.dtype ?? 'float32');
   const elements = batch.logits as ArrayLike<number>;
   const side = () => ({ rows: 0, logits: 0, sizes: 0, entropy: 0, hits: 0 });
   const sides = [side(), side()] as const;
@@ -34,7 +40,10 @@ function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expe
       sums.rows++;
       sums.logits += own.reduce((x, y) => x + y, 0) / vocab;
       sums.sizes += own.reduce((x, y) => x + Math.abs(y), 0) / vocab;
-      sums.entropy -= logps.reduce((sum, logp) => sum + (logp === -Infinity ? 0 : Math.exp(logp) * logp), 0);
+      sums.entropy -= logps.reduce(
+        (sum, logp) => sum + (logp === -Infinity ? 0 : Math.exp(logp) * logp),
+        0,
+      );
       sums.hits += own.every((x, v) => v === label || x < at(own, label)) ? 1 : 0;
     }
   }
@@ -49,7 +58,10 @@ function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expe
   };
 }
 
-/** How the metrics that were asked for miss what the rows make of them; `error` of a logit of size 1. */
+/**
+ * How the metrics that were asked for miss what the rows make of them; `error` of a logit of size
+ * 1.
+ */
 export function rowMetricMisses(
   batch: Rows,
   actual: Readonly<Partial<Record<RowMetric, number>>>,

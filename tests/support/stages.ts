@@ -1,8 +1,21 @@
-// A result against float64, stage by stage: log-probabilities of the rows, the pair stage of those log-probabilities, the gradient of
-// its coefficients. A stage is held to what it adds, however an objective magnifies the stage before.
+// A result against float64, stage by stage: log-probabilities of the rows, the pair stage of those
+// log-probabilities, the gradient of its coefficients. A stage is held to what it adds, however an
+// objective magnifies the stage before.
 import type { LogitsArray, LogitsBatch, LossResult } from '../../ts/index.js';
-import { referenceFromLogps, type ReferenceBatch, type ReferenceConfig } from '../../ts/reference.js';
-import { checkGradient, expectation, logpBound, prepare, scaled, type Prepared, type Tally } from '../../ts/verification.js';
+import {
+  referenceFromLogps,
+  type ReferenceBatch,
+  type ReferenceConfig,
+} from '../../ts/reference.js';
+import {
+  checkGradient,
+  expectation,
+  logpBound,
+  prepare,
+  scaled,
+  type Prepared,
+  type Tally,
+} from '../../ts/verification.js';
 import { termsAt } from '../../ts/verification-hidden.js';
 import { at } from './numbers.js';
 
@@ -21,13 +34,24 @@ export function checkValueStages(
   const { reference, sftLabels } = batch;
   const { logps, counts } = alignment;
   logps.forEach((logp, b) => {
-    tally.near('logps', at(result.logps, b), logp, logpBound(logp, at(counts, b)), () => `logps[${b}]`);
+    tally.near(
+      'logps',
+      at(result.logps, b),
+      logp,
+      logpBound(logp, at(counts, b)),
+      () => `logps[${b}]`,
+    );
     tally.near('logps', at(result.counts, b), at(counts, b), 0, () => `counts[${b}]`);
-    if (!(at(result.logps, b) <= 0)) tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
+    if (!(at(result.logps, b) <= 0))
+      tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
   });
   // The loss then holds two kinds of log-probabilities, one of which no result has.
   if (sftLabels && config.sftWeight) return;
-  const own = referenceFromLogps(config, { logps: result.logps, counts: result.counts, ...(reference && { reference }) });
+  const own = referenceFromLogps(config, {
+    logps: result.logps,
+    counts: result.counts,
+    ...(reference && { reference }),
+  });
   tally.near('loss', result.loss, own.loss, float64Bound(own.loss), () => 'loss');
   own.losses.forEach((loss, i) => {
     tally.near('loss', at(result.losses, i), loss, float64Bound(loss), () => `losses[${i}]`);
@@ -37,7 +61,10 @@ export function checkValueStages(
   });
 }
 
-/** Of a batch of logits, padded or packed, with any stride; 16-bit arrays by their bits; `scale` is the run's `gradientScale`. */
+/**
+ * Of a batch of logits, padded or packed, with any stride; 16-bit arrays by their bits; `scale` is
+ * the run's `gradientScale`.
+ */
 export function checkLogitsStages(
   tally: Tally,
   config: ReferenceConfig,

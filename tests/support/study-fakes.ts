@@ -1,13 +1,23 @@
 // A study whose stages are formulas: what the experiments conclude can be told beforehand.
 import { createHash } from 'node:crypto';
-import type { AlignParams, AlignResult, Evaluation, SftParams, SftResult } from '../../examples/study/model/tasks.js';
+import type {
+  AlignParams,
+  AlignResult,
+  Evaluation,
+  SftParams,
+  SftResult,
+} from '../../examples/study/model/tasks.js';
 import type { Scale, Study, Task } from '../../examples/study/study.js';
 import { taskKey } from '../../examples/study/task-store.js';
 
 export interface FakeModel {
   /** Quality after SFT. */
   readonly sft: (params: SftParams) => number;
-  readonly align: (params: AlignParams) => { readonly quality: number; readonly kl: number; readonly diverged?: boolean };
+  readonly align: (params: AlignParams) => {
+    readonly quality: number;
+    readonly kl: number;
+    readonly diverged?: boolean;
+  };
 }
 
 export interface FakeStudy extends Study {
@@ -27,7 +37,10 @@ function compute({ stage, params }: Task, model: FakeModel): unknown {
   const rest = { losses: [1, 0.5], seconds: 0 };
   if (stage === 'pretrain') return { ...rest, evaluation: evaluationOf(0.3) } satisfies SftResult;
   if (stage === 'sft')
-    return { ...rest, evaluation: evaluationOf(model.sft(params as unknown as SftParams)) } satisfies SftResult;
+    return {
+      ...rest,
+      evaluation: evaluationOf(model.sft(params as unknown as SftParams)),
+    } satisfies SftResult;
   if (stage !== 'align') throw new Error(`no fake stage '${stage}'`);
   const { quality, kl, diverged = false } = model.align(params as unknown as AlignParams);
   const [win, tie, lose] = [quality, (1 - quality) / 2, (1 - quality) / 2];
@@ -51,7 +64,10 @@ function requirements({ stage, params }: Task): string[] {
   if (stage !== 'align') return [];
   const { init } = params as unknown as AlignParams;
   const shares = [100, ...(init === 'base' ? [] : [init.share])];
-  return [pretrained, ...shares.map((share) => taskKey({ stage: 'sft', params: { scale, seed, share } }))];
+  return [
+    pretrained,
+    ...shares.map((share) => taskKey({ stage: 'sft', params: { scale, seed, share } })),
+  ];
 }
 
 export function fakeStudy(scale: Scale, model: FakeModel): FakeStudy {

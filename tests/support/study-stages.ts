@@ -1,4 +1,5 @@
-// Stages that are quick, slow, wrong or fatal, for tests of the study's runner. Each computation leaves a line in a log.
+// Stages that are quick, slow, wrong or fatal, for tests of the study's runner. Each computation
+// leaves a line in a log.
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +13,10 @@ export interface StageParams {
 }
 
 const logged =
-  (name: string, stage: (params: StageParams, context: StageContext) => unknown): Stage<StageParams> =>
+  (
+    name: string,
+    stage: (params: StageParams, context: StageContext) => unknown,
+  ): Stage<StageParams> =>
   async (params, context) => {
     fs.appendFileSync(params.log, `${name} ${params.n} begins\n`);
     const result = await stage(params, context);
@@ -38,7 +42,10 @@ export const stages = {
     return fs.readdirSync(context.directory);
   }),
   reads: logged('reads', ({ n, log }, context) =>
-    fs.readFileSync(path.join(context.directoryOf({ stage: 'keeps', params: { log, n } }), 'kept.txt'), 'utf8'),
+    fs.readFileSync(
+      path.join(context.directoryOf({ stage: 'keeps', params: { log, n } }), 'kept.txt'),
+      'utf8',
+    ),
   ),
   throws: logged('throws', ({ n }) => {
     throw new RangeError(`no luck with ${n}`);

@@ -22,7 +22,8 @@ export interface VectorInput {
   readonly residual: Float64Array;
   /** onehot(nll label) - softmax likewise. */
   readonly nllResidual: Float64Array;
-  readonly digest: { readonly idx: readonly number[]; readonly rows: readonly number[] } | undefined;
+  readonly digest:
+    { readonly idx: readonly number[]; readonly rows: readonly number[] } | undefined;
 }
 
 export interface VectorCase {
@@ -53,12 +54,19 @@ export interface VectorCase {
 export function fromPlanes(planes: Buffer, size: number): Buffer {
   const count = planes.length / size;
   const data = Buffer.alloc(planes.length);
-  for (let i = 0; i < count; i++) for (let b = 0; b < size; b++) data[i * size + b] = at(planes, b * count + i);
+  for (let i = 0; i < count; i++)
+    for (let b = 0; b < size; b++) data[i * size + b] = at(planes, b * count + i);
   return data;
 }
 
 /** onehot - softmax of one row, the label's entry as the sum of the others over the total. */
-export function rowResidual(logits: ArrayLike<number>, offset: number, vocab: number, label: number, out: Float64Array): void {
+export function rowResidual(
+  logits: ArrayLike<number>,
+  offset: number,
+  vocab: number,
+  label: number,
+  out: Float64Array,
+): void {
   let max = -Infinity;
   for (let v = 0; v < vocab; v++) max = Math.max(max, at(logits, offset + v));
   let rest = 0;
@@ -94,14 +102,22 @@ interface PackedCase {
     readonly rewards?: number[];
     readonly dseq?: (number | string)[];
     readonly dnll?: number;
-    readonly digest?: { readonly val: number[]; readonly row_l1: number[]; readonly row_l2: number[]; readonly abs_max: number };
+    readonly digest?: {
+      readonly val: number[];
+      readonly row_l1: number[];
+      readonly row_l2: number[];
+      readonly abs_max: number;
+    };
   };
   readonly robustnessOnly?: true;
 }
 
 /** All cases, by input. */
-export function loadVectors(folder = new URL('../fixtures/vectors/', import.meta.url)): Map<VectorInput, VectorCase[]> {
-  const unpack = (name: string): Buffer => brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
+export function loadVectors(
+  folder = new URL('../fixtures/vectors/', import.meta.url),
+): Map<VectorInput, VectorCase[]> {
+  const unpack = (name: string): Buffer =>
+    brotliDecompressSync(fs.readFileSync(new URL(name, folder)));
   const packed = JSON.parse(unpack('cases.json.br').toString()) as {
     readonly inputs: Readonly<Record<string, PackedInput>>;
     readonly cases: readonly PackedCase[];
@@ -120,7 +136,8 @@ export function loadVectors(folder = new URL('../fixtures/vectors/', import.meta
       const nllLabel = p.nllLabels ? at(p.nllLabels, row) : label;
       if (label === -100 && nllLabel === -100) continue;
       scored.add(row);
-      for (let v = 0; v < p.V; v++) logits[row * p.V + v] = logitBytes.readFloatLE(4 * logitsRead++);
+      for (let v = 0; v < p.V; v++)
+        logits[row * p.V + v] = logitBytes.readFloatLE(4 * logitsRead++);
       if (label !== -100) rowResidual(logits, row * p.V, p.V, label, residual);
       if (nllLabel !== -100) rowResidual(logits, row * p.V, p.V, nllLabel, nllResidual);
     }
@@ -143,16 +160,21 @@ export function loadVectors(folder = new URL('../fixtures/vectors/', import.meta
     inputs.set(name, { input, scored });
   }
 
-  const gradientBytes = Buffer.concat([0, 1, 2].map((part) => fromPlanes(unpack(`gradients.${String(part)}.f64.br`), 8)));
+  const gradientBytes = Buffer.concat(
+    [0, 1, 2].map((part) => fromPlanes(unpack(`gradients.${String(part)}.f64.br`), 8)),
+  );
   let gradientsRead = 0;
-  const vectors = new Map<VectorInput, VectorCase[]>(Array.from(inputs.values(), ({ input }) => [input, []]));
+  const vectors = new Map<VectorInput, VectorCase[]>(
+    Array.from(inputs.values(), ({ input }) => [input, []]),
+  );
   for (const { id, input: name, call, expected, robustnessOnly } of packed.cases) {
     const { input, scored } = inputs.get(name) as { input: VectorInput; scored: Set<number> };
     let gradient: Float64Array | undefined;
     if (!expected.digest) {
       gradient = new Float64Array(input.logits.length);
       for (const row of scored) {
-        for (let v = 0; v < input.V; v++) gradient[row * input.V + v] = gradientBytes.readDoubleLE(8 * gradientsRead++);
+        for (let v = 0; v < input.V; v++)
+          gradient[row * input.V + v] = gradientBytes.readDoubleLE(8 * gradientsRead++);
       }
     }
     vectors.get(input)?.push({
@@ -169,6 +191,7 @@ export function loadVectors(folder = new URL('../fixtures/vectors/', import.meta
       robustnessOnly: robustnessOnly ?? false,
     });
   }
-  if (8 * gradientsRead !== gradientBytes.length) throw new Error('the gradients do not fit the cases');
+  if (8 * gradientsRead !== gradientBytes.length)
+    throw new Error('the gradients do not fit the cases');
   return vectors;
 }

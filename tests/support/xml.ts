@@ -7,11 +7,18 @@ export interface Element {
   readonly text: string;
 }
 
-const entities: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" };
+const entities: Readonly<Record<string, string>> = {
+  amp: '&',
+  lt: '<',
+  gt: '>',
+  quot: '"',
+  apos: "'",
+};
 
 function decode(raw: string): string {
   // eslint-disable-next-line no-control-regex -- these are what XML has no place for.
-  if (/[<\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(raw)) throw new Error(`not allowed in XML: ${JSON.stringify(raw)}`);
+  if (/[<\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(raw))
+    throw new Error(`not allowed in XML: ${JSON.stringify(raw)}`);
   return raw.replace(/&([^;]*)(;?)/g, (whole, name: string, end: string) => {
     const value = end === ';' ? entities[name] : undefined;
     if (value === undefined) throw new Error(`no entity: ${whole}`);
@@ -20,7 +27,8 @@ function decode(raw: string): string {
 }
 
 /**
- * Elements, attributes and text of an XML document without declarations, comments, or entities of its own.
+ * Elements, attributes and text of an XML document without declarations, comments, or entities of
+ * its own.
  *
  * @throws Error where it is not well-formed
  */
@@ -37,7 +45,8 @@ export function parseXml(source: string): Element {
     if (text !== undefined) {
       current.text += decode(text);
     } else if (closing) {
-      if (open.pop()?.name !== name || attributeText !== '' || open.length === 0) throw new Error(`</${name}> closes nothing`);
+      if (open.pop()?.name !== name || attributeText !== '' || open.length === 0)
+        throw new Error(`</${name}> closes nothing`);
     } else {
       const attributes: Record<string, string> = {};
       for (const [, key = '', value = ''] of attributeText.matchAll(/([\w:-]+)="([^"]*)"/g)) {
@@ -51,6 +60,7 @@ export function parseXml(source: string): Element {
   }
   const [root, ...others] = top.children;
   if (end !== source.length) throw new Error(`not XML: ${source.slice(end, end + 40)}`);
-  if (!root || others.length > 0 || open.length !== 1 || top.text.trim() !== '') throw new Error('not one complete element');
+  if (!root || others.length > 0 || open.length !== 1 || top.text.trim() !== '')
+    throw new Error('not one complete element');
   return root;
 }

@@ -6,8 +6,8 @@ import { dirAlignLoss } from '../objective.js';
 import { makeBatch, rowsOf, toBfloat16, toFloat16, type BenchBatch } from './data.js';
 
 /**
- * The arrays that all cases and loops of a run work on. `work` starts each case as a copy of the batch's logits; every case
- * starts with these arrays out of the caches.
+ * The arrays that all cases and loops of a run work on. `work` starts each case as a copy of the
+ * batch's logits; every case starts with these arrays out of the caches.
  */
 export class Buffers {
   readonly work: Float32Array;
@@ -43,7 +43,10 @@ export class Buffers {
     let found = this.#halves.get(kind);
     if (!found) {
       const { logits } = this.batch;
-      found = kind === 'out' ? new Uint16Array(logits.length).fill(1) : (kind === 'bfloat16' ? toBfloat16 : toFloat16)(logits);
+      found =
+        kind === 'out'
+          ? new Uint16Array(logits.length).fill(1)
+          : (kind === 'bfloat16' ? toBfloat16 : toFloat16)(logits);
       this.#halves.set(kind, found);
     }
     return found;
@@ -65,8 +68,9 @@ export class Buffers {
   }
 
   /**
-   * The logits leave the caches; the code of a call, a tenth of a millisecond, is brought back by a call on other, small data, as
-   * the code of the loops is by the reading. Garbage is collected here and not while another case is timed.
+   * The logits leave the caches; the code of a call, a tenth of a millisecond, is brought back by a
+   * call on other, small data, as the code of the loops is by the reading. Garbage is collected
+   * here and not while another case is timed.
    */
   makeCold(): void {
     this.refill();
@@ -78,7 +82,12 @@ export class Buffers {
 
   loop(kind: 0 | 1 | 2, elements = rowsOf(this.batch) * this.batch.shape[2]): void {
     const source = this.work.subarray(0, elements);
-    native().memoryLoop(kind, source, kind === 1 ? source : this.out.subarray(0, elements), this.threads);
+    native().memoryLoop(
+      kind,
+      source,
+      kind === 1 ? source : this.out.subarray(0, elements),
+      this.threads,
+    );
   }
 }
 

@@ -1,6 +1,9 @@
 import { sequenceLogps } from '../objective.js';
 
-/** Preference pairs in the layout of the public calls: the first half of the sequences chosen, the second half rejected. */
+/**
+ * Preference pairs in the layout of the public calls: the first half of the sequences chosen, the
+ * second half rejected.
+ */
 export interface BenchBatch {
   readonly logits: Float32Array;
   readonly shape: readonly [sequences: number, tokens: number, vocab: number];
@@ -26,16 +29,21 @@ function normalNumbers(random: () => number): () => number {
 }
 
 /**
- * Logits as a trained head makes them: a smooth part shared by all rows (frequent tokens score higher), noise, and a few tokens
- * per row far above the rest; standard deviation about 2.5. A row of zeros would be a different problem: its maximum never moves.
+ * Logits as a trained head makes them: a smooth part shared by all rows (frequent tokens score
+ * higher), noise, and a few tokens per row far above the rest; standard deviation about 2.5. A row
+ * of zeros would be a different problem: its maximum never moves.
  */
 export function makeBatch(pairs: number, tokens: number, vocab: number, seed = 1): BenchBatch {
   const random = randomNumbers(seed);
   const normal = normalNumbers(random);
   const sequences = 2 * pairs;
   const rows = sequences * tokens;
-  const prior = Float32Array.from({ length: vocab }, (_, v) => 2 * Math.cos((7 * v) / vocab) - Math.log1p((20 * v) / vocab));
-  // Each row reads a stretch of one table of noise from a place of its own: a normal number for every logit would take seconds.
+  const prior = Float32Array.from(
+    { length: vocab },
+    (_, v) => 2 * Math.cos((7 * v) / vocab) - Math.log1p((20 * v) / vocab),
+  );
+  // Each row reads a stretch of one table of noise from a place of its own: a normal number for
+  // every logit would take seconds.
   const noise = Float32Array.from({ length: vocab + (1 << 18) }, () => 2 * normal());
   const logits = new Float32Array(rows * vocab);
   const labels = new Int32Array(rows);
@@ -61,7 +69,10 @@ function likelyToken(line: Float32Array, random: () => number): number {
   return best;
 }
 
-/** Labels with the first tokens of every sequence ignored, as a prompt is, so that `fraction` of the rows stay scored. */
+/**
+ * Labels with the first tokens of every sequence ignored, as a prompt is, so that `fraction` of the
+ * rows stay scored.
+ */
 export function withPrompt(batch: BenchBatch, fraction: number): Int32Array {
   const tokens = batch.shape[1];
   const prompt = tokens - Math.max(1, Math.round(tokens * fraction));
@@ -84,7 +95,9 @@ export function roundedToBfloat16(values: Float32Array): Float32Array {
   return new Float32Array(Uint32Array.from(toBfloat16(values), (bits) => bits << 16).buffer);
 }
 
-/** Bits of the nearest float16 of each number, ties to even. All are finite and below 65504 in size. */
+/**
+ * Bits of the nearest float16 of each number, ties to even. All are finite and below 65504 in size.
+ */
 export function toFloat16(values: Float32Array): Uint16Array {
   const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const halves = new Uint16Array(values.length);

@@ -27,7 +27,8 @@ summary { margin-top: 2.5rem; cursor: pointer }
 table { white-space: nowrap }
 `;
 
-const key = (kind: '' | ' pale', text: string): string => `<i class="key${kind}"></i><span>${escapeMarkup(text)}</span>`;
+const key = (kind: '' | ' pale', text: string): string =>
+  `<i class="key${kind}"></i><span>${escapeMarkup(text)}</span>`;
 
 function modeChart({ modes }: BenchResult): string {
   const longest = Math.max(...modes.map(({ ms }) => ms.q3));
@@ -46,9 +47,12 @@ function modeChart({ modes }: BenchResult): string {
 }
 
 function peerChart({ peers }: BenchResult): string {
-  const decades = Math.max(1, ...peers.map(({ ratio }) => Math.log10(Math.max(ratio.value, ratio.q3)))) * 1.04;
+  const decades =
+    Math.max(1, ...peers.map(({ ratio }) => Math.log10(Math.max(ratio.value, ratio.q3)))) * 1.04;
   const at = (ratio: number): number => Math.max(0, Math.log10(ratio) / decades);
-  const grid = [1, 10, 100, 1000, 10000].filter((ratio) => at(ratio) <= 1).map((ratio) => [at(ratio), `${ratio} x`] as const);
+  const grid = [1, 10, 100, 1000, 10000]
+    .filter((ratio) => at(ratio) <= 1)
+    .map((ratio) => [at(ratio), `${ratio} x`] as const);
   return bars(
     'Time of each peer over ours with quartiles, on a logarithmic scale',
     [...peers]
@@ -68,16 +72,38 @@ function peerChart({ peers }: BenchResult): string {
 const short = (n: number): string => (n >= 1000 ? `${Number((n / 1000).toFixed(1))}k` : String(n));
 
 /** One row of the figure: medians and quartiles over numbers that double from one to the next. */
-function sweepRow(points: readonly SweepPoint[], along: 'vocab' | 'rows', axis: string): PanelRow[] {
+function sweepRow(
+  points: readonly SweepPoint[],
+  along: 'vocab' | 'rows',
+  axis: string,
+): PanelRow[] {
   if (points.length === 0) return [];
   const x = points.map((point) => Math.log2(point[along]));
   const line = (index: number, field: 'forward' | 'inPlace'): Line => {
     const all = points.map((point) => point[field]);
-    return { index, x, y: all.map(({ median }) => median), low: all.map(({ q1 }) => q1), high: all.map(({ q3 }) => q3) };
+    return {
+      index,
+      x,
+      y: all.map(({ median }) => median),
+      low: all.map(({ q1 }) => q1),
+      high: all.map(({ q3 }) => q3),
+    };
   };
   const range = [Math.min(...x) - 0.5, Math.max(...x) + 0.5] as const;
-  const across = { from: range[0], to: range[1], values: x, labels: points.map((point) => short(point[along])) };
-  return [{ axis, range, across, panels: [{ title: 'nanoseconds per logit', lines: [line(0, 'forward'), line(1, 'inPlace')] }] }];
+  const across = {
+    from: range[0],
+    to: range[1],
+    values: x,
+    labels: points.map((point) => short(point[along])),
+  };
+  return [
+    {
+      axis,
+      range,
+      across,
+      panels: [{ title: 'nanoseconds per logit', lines: [line(0, 'forward'), line(1, 'inPlace')] }],
+    },
+  ];
 }
 
 function sweepChart({ setting }: BenchResult, { overVocab, overRows }: Sweep): string {
@@ -86,7 +112,9 @@ function sweepChart({ setting }: BenchResult, { overVocab, overRows }: Sweep): s
     ...sweepRow(overRows, 'rows', `rows, with a vocabulary of ${setting.vocab}`),
   ];
   const figure = { title: 'Nanoseconds per logit', subtitle: 'medians and quartiles' };
-  return inlineSvg(toSvg({ ...figure, blocks: [{ legend: ['loss only', 'gradient in place'], rows }] }));
+  return inlineSvg(
+    toSvg({ ...figure, blocks: [{ legend: ['loss only', 'gradient in place'], rows }] }),
+  );
 }
 
 /** One page with charts and tables that needs nothing else. */
@@ -106,13 +134,21 @@ export function htmlReport(result: BenchResult): string {
     ),
   ];
   if (peers.length > 0) {
-    const notes = ['Their time over ours for the same work, on a logarithmic scale. Losses and gradients agree.'];
+    const notes = [
+      'Their time over ours for the same work, on a logarithmic scale. Losses and gradients agree.',
+    ];
     notes.push(inconclusiveNote(peers.map(({ ratio }) => ratio)));
     sections.push(section('Other implementations', notes, peerChart(result)));
   }
   if (sweep) {
     const points = [...sweep.overVocab, ...sweep.overRows].map(({ forward }) => forward);
-    sections.push(section('Linearity', [inconclusiveNote(points)], `<div class="wide">${sweepChart(result, sweep)}</div>`));
+    sections.push(
+      section(
+        'Linearity',
+        [inconclusiveNote(points)],
+        `<div class="wide">${sweepChart(result, sweep)}</div>`,
+      ),
+    );
   }
   const cells = (tag: 'th' | 'td', texts: readonly string[]): string =>
     texts.map((text) => `<${tag}>${escapeMarkup(text)}</${tag}>`).join('');

@@ -26,7 +26,8 @@ const small = makeBatch(1, 2, 100);
 // Loads the addon, starts its threads, compiles the calls.
 for (let i = 0; i < 200; i++) dpo(small, run);
 const batch = makeBatch(...shape);
-// What is collected is given back by other threads, a little later; memory freed during the call would hide what it takes.
+// What is collected is given back by other threads, a little later; memory freed during the call
+// would hide what it takes.
 for (let i = 0; i < 2; i++) {
   (globalThis as unknown as { gc: () => void }).gc();
   await setTimeout(50);
@@ -46,7 +47,9 @@ const answer: ExtraMemory = {
 console.log(JSON.stringify(answer));
 
 function megabytes(field: string): number {
-  const found = new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(readFileSync('/proc/self/status', 'utf8'));
+  const found = new RegExp(`^${field}:\\s*(\\d+) kB`, 'm').exec(
+    readFileSync('/proc/self/status', 'utf8'),
+  );
   if (!found) throw new Error(`/proc/self/status has no ${field}`);
   return Number(found[1]) / 1024;
 }

@@ -14,8 +14,8 @@ export interface ExtraMemory {
 const child = fileURLToPath(new URL('../../dist/bench/memory-child.js', import.meta.url));
 
 /**
- * The extra memory of one call in a process of its own, where nothing was computed or freed before; undefined where the
- * system does not tell (only Linux does).
+ * The extra memory of one call in a process of its own, where nothing was computed or freed before;
+ * undefined where the system does not tell (only Linux does).
  */
 export async function extraMemory(
   mode: string,

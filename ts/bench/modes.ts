@@ -4,7 +4,10 @@ import type { Buffers } from './buffers.js';
 import { withPrompt } from './data.js';
 import { timeOf, type TimedCase } from './rounds.js';
 
-/** What a mode must at least do to memory, as loops over the float32 logits of the scored rows: read, scaled in place, copied. */
+/**
+ * What a mode must at least do to memory, as loops over the float32 logits of the scored rows:
+ * read, scaled in place, copied.
+ */
 export interface Floor {
   readonly read: number;
   readonly scale: number;
@@ -20,7 +23,10 @@ export interface Mode {
   readonly writesZeros: boolean;
   /** Also measured with part of the rows ignored. */
   readonly fractions: boolean;
-  /** The work on the given labels, as a user would call it; the loss, or undefined where none is computed. */
+  /**
+   * The work on the given labels, as a user would call it; the loss, or undefined where none is
+   * computed.
+   */
   run(buffers: Buffers, labels: Int32Array): LossResult | undefined;
 }
 
@@ -59,7 +65,8 @@ export const modes: readonly Mode[] = [
     floor: read,
     writesZeros: false,
     fractions: false,
-    run: (b, labels) => dpo(halves(b, labels, 'bfloat16'), { gradient: 'none', threads: b.threads }),
+    run: (b, labels) =>
+      dpo(halves(b, labels, 'bfloat16'), { gradient: 'none', threads: b.threads }),
   },
   {
     name: 'forward-f16',
@@ -110,7 +117,8 @@ export const modes: readonly Mode[] = [
     floor: readCopy,
     writesZeros: true,
     fractions: false,
-    run: (b, labels) => dpo(halves(b, labels, 'bfloat16'), { out: b.halves('out'), threads: b.threads }),
+    run: (b, labels) =>
+      dpo(halves(b, labels, 'bfloat16'), { out: b.halves('out'), threads: b.threads }),
   },
   {
     name: 'fresh',
@@ -178,7 +186,10 @@ export function loopCases(buffers: Buffers): TimedCase[] {
   }));
 }
 
-/** Milliseconds that memory alone needs for a mode, from the loops' milliseconds over all float32 logits of the same run. */
+/**
+ * Milliseconds that memory alone needs for a mode, from the loops' milliseconds over all float32
+ * logits of the same run.
+ */
 export function floorTime(mode: Mode, fraction: number, loops: Floor): number {
   const { read: r, scale: s, copy: c } = mode.floor;
   const scored = fraction * (r * loops.read + s * loops.scale + c * loops.copy);

@@ -6,14 +6,28 @@
 export function onnxLogProbabilities(): Uint8Array {
   const axis1 = message(text(1, 'axis'), integer(3, 1), integer(20, 2));
   const node = (type: string, inputs: readonly string[], output: string): Uint8Array =>
-    message(...inputs.map((input) => text(1, input)), text(2, output), text(4, type), nested(5, axis1));
+    message(
+      ...inputs.map((input) => text(1, input)),
+      text(2, output),
+      text(4, type),
+      nested(5, axis1),
+    );
   const float = 1;
   const int64 = 7;
-  const value = (name: string, type: number, dimensions: readonly (string | number)[]): Uint8Array => {
+  const value = (
+    name: string,
+    type: number,
+    dimensions: readonly (string | number)[],
+  ): Uint8Array => {
     const shape = message(
-      ...dimensions.map((d) => nested(1, typeof d === 'string' ? message(text(2, d)) : message(integer(1, d)))),
+      ...dimensions.map((d) =>
+        nested(1, typeof d === 'string' ? message(text(2, d)) : message(integer(1, d))),
+      ),
     );
-    return message(text(1, name), nested(2, message(nested(1, message(integer(1, type), nested(2, shape))))));
+    return message(
+      text(1, name),
+      nested(2, message(nested(1, message(integer(1, type), nested(2, shape))))),
+    );
   };
   const graph = message(
     nested(1, node('LogSoftmax', ['logits'], 'all')),

@@ -9,7 +9,10 @@ export interface CallCost {
   readonly microseconds: number;
 }
 
-/** What a call costs whose kernel has next to nothing to do: arguments, checks, results, and threads where there are any. */
+/**
+ * What a call costs whose kernel has next to nothing to do: arguments, checks, results, and threads
+ * where there are any.
+ */
 export async function callCosts(threads: number): Promise<CallCost[]> {
   const dpo = dirAlignLoss('dpo', beta);
   const { logits, shape, labels, reference } = makeBatch(1, 1, 16);
@@ -24,11 +27,15 @@ export async function callCosts(threads: number): Promise<CallCost[]> {
     [
       `async, ${inFlight} at once`,
       inFlight,
-      () => Promise.all(Array.from({ length: inFlight }, () => dpo.async(batch, { gradient: 'none', threads }))),
+      () =>
+        Promise.all(
+          Array.from({ length: inFlight }, () => dpo.async(batch, { gradient: 'none', threads })),
+        ),
     ],
   ];
   const costs: CallCost[] = [];
-  for (const [title, calls, work] of cases) costs.push({ title, microseconds: (await medianTime(work)) / calls });
+  for (const [title, calls, work] of cases)
+    costs.push({ title, microseconds: (await medianTime(work)) / calls });
   return costs;
 }
 

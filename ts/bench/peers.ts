@@ -46,7 +46,10 @@ export const sumOfSizes = (values: Float32Array): number => {
 };
 
 /** The mean DPO loss from log-probabilities of sequences, and its derivative by each of them. */
-function pairLoss(logps: Float64Array, reference: Float64Array): { loss: number; coefficients: Float64Array } {
+function pairLoss(
+  logps: Float64Array,
+  reference: Float64Array,
+): { loss: number; coefficients: Float64Array } {
   const pairs = logps.length / 2;
   const coefficients = new Float64Array(logps.length);
   const margin = (i: number): number => (logps[i] as number) - (reference[i] as number);
@@ -62,7 +65,10 @@ function pairLoss(logps: Float64Array, reference: Float64Array): { loss: number;
   return { loss, coefficients };
 }
 
-/** The same loss and gradient in plain loops over typed arrays: what one writes without a native addon. */
+/**
+ * The same loss and gradient in plain loops over typed arrays: what one writes without a native
+ * addon.
+ */
 const plainJavaScript: Peer = {
   name: 'js',
   title: 'plain JavaScript',
@@ -80,7 +86,10 @@ const plainJavaScript: Peer = {
   },
 };
 
-function plainDpo({ logits, shape, labels, reference }: BenchBatch, gradient: Float32Array): number {
+function plainDpo(
+  { logits, shape, labels, reference }: BenchBatch,
+  gradient: Float32Array,
+): number {
   const [sequences, tokens, vocab] = shape;
   const maxima = new Float32Array(labels.length);
   const sums = new Float64Array(labels.length);
@@ -98,7 +107,11 @@ function plainDpo({ logits, shape, labels, reference }: BenchBatch, gradient: Fl
     maxima[row] = max;
     sums[row] = sum;
     const s = Math.floor(row / tokens);
-    logps[s] = (logps[s] as number) + (logits[from + (labels[row] as number)] as number) - max - Math.log(sum);
+    logps[s] =
+      (logps[s] as number) +
+      (logits[from + (labels[row] as number)] as number) -
+      max -
+      Math.log(sum);
   }
   const { loss, coefficients } = pairLoss(logps, reference);
   for (let row = 0; row < labels.length; row++) {
@@ -200,7 +213,10 @@ const tfjsWasm = (resolve: (name: string) => unknown): Peer => ({
       },
       result: () => {
         if (!last) throw new Error('tfjs-wasm: has not run');
-        return { loss: last.value.dataSync()[0] as number, gradientSum: sumOfSizes(last.grad.dataSync()) };
+        return {
+          loss: last.value.dataSync()[0] as number,
+          gradientSum: sumOfSizes(last.grad.dataSync()),
+        };
       },
       close: () => {
         clear();
@@ -216,7 +232,11 @@ interface OnnxTensor {
 }
 interface Onnx {
   readonly env: { readonly versions: { readonly node?: string; readonly common: string } };
-  readonly Tensor: new (type: string, data: Float32Array | BigInt64Array, dims: readonly number[]) => OnnxTensor;
+  readonly Tensor: new (
+    type: string,
+    data: Float32Array | BigInt64Array,
+    dims: readonly number[],
+  ) => OnnxTensor;
   readonly InferenceSession: {
     create(model: Uint8Array, options: object): Promise<OnnxSession>;
   };
@@ -237,7 +257,9 @@ const onnxRuntime = (resolve: (name: string) => unknown): Peer => ({
   load: async ({ logits, shape, labels, reference }, threads) => {
     const onnx = resolve('onnxruntime-node') as Onnx | undefined;
     if (!onnx) return undefined;
-    const session = await onnx.InferenceSession.create(onnxLogProbabilities(), { intraOpNumThreads: threads });
+    const session = await onnx.InferenceSession.create(onnxLogProbabilities(), {
+      intraOpNumThreads: threads,
+    });
     const [sequences, tokens, vocab] = shape;
     const feeds = {
       logits: new onnx.Tensor('float32', logits, [labels.length, vocab]),

@@ -15,7 +15,9 @@ export function machineLine({ cpu, cores, isa, system, node, diralign, date }: M
   return `${cpu}, ${cores} cores (${isa}), ${system}, Node ${node}, diralign ${diralign}, ${date.slice(0, 10)}`;
 }
 
-export function settingLine({ setting: { pairs, tokens, vocab, rows, threads, rounds } }: BenchResult): string {
+export function settingLine({
+  setting: { pairs, tokens, vocab, rows, threads, rounds },
+}: BenchResult): string {
   return (
     `DPO, ${pairs} ${pairs === 1 ? 'pair' : 'pairs'} of 2 x ${tokens} tokens, vocabulary ${vocab}: ${rows} rows; ` +
     `${threads} ${threads === 1 ? 'thread' : 'threads'}, ${rounds} interleaved rounds, caches cold`
@@ -23,14 +25,20 @@ export function settingLine({ setting: { pairs, tokens, vocab, rows, threads, ro
 }
 
 export const bandwidthLine = ({ loops }: BenchResult): string =>
-  loops.map(({ name, gigabytesPerSecond }) => `${name.slice('loop-'.length)} ${digits(gigabytesPerSecond)} GB/s`).join(', ');
+  loops
+    .map(
+      ({ name, gigabytesPerSecond }) =>
+        `${name.slice('loop-'.length)} ${digits(gigabytesPerSecond)} GB/s`,
+    )
+    .join(', ');
 
 export const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
 /** Whether anything is concluded from so many rounds. */
 export const isConclusive = ({ n }: { readonly n: number }): boolean => n >= fewestRounds;
 
-export const quartiles = ({ q1, q3 }: Pick<Spread, 'q1' | 'q3'>, write = digits): string => `${write(q1)} - ${write(q3)}`;
+export const quartiles = ({ q1, q3 }: Pick<Spread, 'q1' | 'q3'>, write = digits): string =>
+  `${write(q1)} - ${write(q3)}`;
 
 /** A ratio with its quartiles, or these alone where nothing is concluded. */
 export function ratioText(found: Ratio, write = digits): string {
@@ -39,7 +47,9 @@ export function ratioText(found: Ratio, write = digits): string {
 
 /** Said where figures are left out. */
 export function inconclusiveNote(all: readonly { readonly n: number }[]): string {
-  return all.every(isConclusive) ? '' : `Of fewer than ${fewestRounds} rounds there are quartiles, and no conclusion.`;
+  return all.every(isConclusive)
+    ? ''
+    : `Of fewer than ${fewestRounds} rounds there are quartiles, and no conclusion.`;
 }
 
 /** A table for people: a heading and rows of cells. */
@@ -57,7 +67,17 @@ export function tablesOf(result: BenchResult): Table[] {
   const tables: Table[] = [
     {
       title: 'Modes',
-      head: ['mode', 'logits', 'rows scored', 'median ms', 'min', 'quartiles', 'ns/logit', 'GB/s', 'of bandwidth'],
+      head: [
+        'mode',
+        'logits',
+        'rows scored',
+        'median ms',
+        'min',
+        'quartiles',
+        'ns/logit',
+        'GB/s',
+        'of bandwidth',
+      ],
       rows: [
         ...result.loops.map(({ name, ms, gigabytesPerSecond }) => [
           `memory loop: ${name.slice('loop-'.length)}`,
@@ -101,7 +121,16 @@ export function tablesOf(result: BenchResult): Table[] {
   if (result.peers.length > 0) {
     tables.push({
       title: 'Peers',
-      head: ['peer', 'version', 'work', 'median ms', 'ours', 'times slower', 'quartiles', 'extra MiB'],
+      head: [
+        'peer',
+        'version',
+        'work',
+        'median ms',
+        'ours',
+        'times slower',
+        'quartiles',
+        'extra MiB',
+      ],
       rows: result.peers.map((peer) => [
         peer.title,
         peer.version,
@@ -112,7 +141,10 @@ export function tablesOf(result: BenchResult): Table[] {
         quartiles(peer.ratio),
         peer.extraMiB === undefined ? '' : digits(peer.extraMiB),
       ]),
-      note: sentences('Their losses and gradients agree with ours.', inconclusiveNote(result.peers.map((peer) => peer.ratio))),
+      note: sentences(
+        'Their losses and gradients agree with ours.',
+        inconclusiveNote(result.peers.map((peer) => peer.ratio)),
+      ),
     });
   }
   if (result.missingPeers.length > 0) {
@@ -156,23 +188,46 @@ export function tablesOf(result: BenchResult): Table[] {
 
 /** Everything as text. */
 export function textReport(result: BenchResult): string {
-  const parts = [machineLine(result.machine), settingLine(result), `Memory: ${bandwidthLine(result)}`];
+  const parts = [
+    machineLine(result.machine),
+    settingLine(result),
+    `Memory: ${bandwidthLine(result)}`,
+  ];
   for (const { title, head, rows, note } of tablesOf(result)) {
     const columns = head.map((name, i): Column => {
       const numeric = rows.every((row) => /^[\d.\- %]*$/.test(row[i] ?? ''));
       return { title: name, align: numeric ? 'right' : 'left' };
     });
-    parts.push('', paint('bold', title), table(columns, rows), ...(note ? [paint('dim', note)] : []));
+    parts.push(
+      '',
+      paint('bold', title),
+      table(columns, rows),
+      ...(note ? [paint('dim', note)] : []),
+    );
   }
   return parts.join('\n');
 }
 
 /** The tables in Markdown. */
 export function markdownReport(result: BenchResult): string {
-  const parts = [machineLine(result.machine), '', `${settingLine(result)}.`, '', `Memory: ${bandwidthLine(result)}.`];
+  const parts = [
+    machineLine(result.machine),
+    '',
+    `${settingLine(result)}.`,
+    '',
+    `Memory: ${bandwidthLine(result)}.`,
+  ];
   for (const { title, head, rows, note } of tablesOf(result)) {
     const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-    parts.push('', `### ${title}`, '', line(head), line(head.map(() => '---')), ...rows.map(line), ...(note ? ['', note] : []));
+    parts.push(
+      '',
+      `### ${title}`,
+      '',
+      line(head),
+      line(head.map(() => '---')),
+      ...rows.map(line),
+      ...(note ? ['', note] : []),
+    );
   }
   return `${parts.join('\n')}\n`;
 }

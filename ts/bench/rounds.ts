@@ -8,15 +8,19 @@ export interface TimedCase {
   readonly most?: number;
 }
 
-/** Of fewer rounds nothing is concluded: their quartiles are hardly more than the extremes of what a machine does. */
+/**
+ * Of fewer rounds nothing is concluded: their quartiles are hardly more than the extremes of what a
+ * machine does.
+ */
 export const fewestRounds = 9;
 
 /** Milliseconds by round; undefined where the case did not run. */
 export type Times = ReadonlyMap<string, readonly (number | undefined)[]>;
 
 /**
- * Runs every case once a round, each round in another order. The bandwidth of a machine wanders over minutes, so only times of
- * the same rounds compare; and no case may always follow the same one. A round before the first is not recorded.
+ * Runs every case once a round, each round in another order. The bandwidth of a machine wanders
+ * over minutes, so only times of the same rounds compare; and no case may always follow the same
+ * one. A round before the first is not recorded.
  *
  * @param before runs untimed before every case
  * @param progress is told after every case what share is done
@@ -77,7 +81,13 @@ export function spread(values: readonly (number | undefined)[]): Spread {
     const low = sorted[Math.floor(at)] as number;
     return low + (at % 1) * ((sorted[Math.ceil(at)] as number) - low);
   };
-  return { median: quantile(0.5), min: sorted[0] as number, q1: quantile(0.25), q3: quantile(0.75), n: sorted.length };
+  return {
+    median: quantile(0.5),
+    min: sorted[0] as number,
+    q1: quantile(0.25),
+    q3: quantile(0.75),
+    n: sorted.length,
+  };
 }
 
 export interface Ratio {
@@ -102,7 +112,8 @@ export function ratio(times: Times, over: string, under: readonly string[]): Rat
     const [ms, ...others] = all.flatMap((times) => times[round] ?? []);
     return ms !== undefined && others.length === under.length ? [{ ms, others }] : [];
   });
-  const sum = (numbers: readonly number[]): number => numbers.reduce((total, each) => total + each, 0);
+  const sum = (numbers: readonly number[]): number =>
+    numbers.reduce((total, each) => total + each, 0);
   const { q1, q3, n } = spread(rounds.map(({ ms, others }) => ms / sum(others)));
   const medians = under.map((_, i) => spread(rounds.map(({ others }) => others[i])).median);
   return { value: spread(rounds.map(({ ms }) => ms)).median / sum(medians), q1, q3, n };

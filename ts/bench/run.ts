@@ -16,7 +16,16 @@ import {
 } from './modes.js';
 import { callCosts, type CallCost } from './overhead.js';
 import { sumOfSizes, type LoadedPeer, type Peer, type PeerResult } from './peers.js';
-import { fewestRounds, interleave, ratio, spread, type Ratio, type Spread, type TimedCase, type Times } from './rounds.js';
+import {
+  fewestRounds,
+  interleave,
+  ratio,
+  spread,
+  type Ratio,
+  type Spread,
+  type TimedCase,
+  type Times,
+} from './rounds.js';
 import { sweep, type Sweep } from './sweep.js';
 
 export interface BenchOptions {
@@ -92,7 +101,11 @@ export interface BenchResult {
   readonly modes: readonly ModeFigures[];
   readonly ratios: readonly RatioFigures[];
   readonly peers: readonly PeerFigures[];
-  readonly missingPeers: readonly { readonly name: string; readonly title: string; readonly install: string }[];
+  readonly missingPeers: readonly {
+    readonly name: string;
+    readonly title: string;
+    readonly install: string;
+  }[];
   readonly calls: readonly CallCost[];
   readonly memory: readonly ExtraMemory[];
   readonly sweep?: Sweep;
@@ -204,7 +217,9 @@ async function loadPeers(
     for (const [i, peer] of peers.entries()) {
       progress(`making ${peer.name} ready`, i / peers.length);
       const { bfloat16 = false } = peer;
-      const expected = results.get(bfloat16) ?? ours(bfloat16 ? { ...batch, logits: roundedToBfloat16(batch.logits) } : batch);
+      const expected =
+        results.get(bfloat16) ??
+        ours(bfloat16 ? { ...batch, logits: roundedToBfloat16(batch.logits) } : batch);
       results.set(bfloat16, expected);
       const run = await started(peer, () => peer.load(batch, threads));
       if (!run) continue;
@@ -225,7 +240,10 @@ async function started<T>({ name }: Peer, start: () => T | Promise<T>): Promise<
   try {
     return await start();
   } catch (cause) {
-    throw new PeerProblem(`${name} does not run here: ${(cause as Error).message}; leave it out with --peers`, { cause });
+    throw new PeerProblem(
+      `${name} does not run here: ${(cause as Error).message}; leave it out with --peers`,
+      { cause },
+    );
   }
 }
 
@@ -234,19 +252,28 @@ function ours(batch: BenchBatch): Required<PeerResult> {
   return { loss, gradientSum: sumOfSizes(gradLogits) };
 }
 
-/** All must have done the same work: the loss to 1e-4, and the size of the gradient (16-bit ones are rounded) to 1e-2. */
+/**
+ * All must have done the same work: the loss to 1e-4, and the size of the gradient (16-bit ones are
+ * rounded) to 1e-2.
+ */
 async function checkPeer({ peer, run, expected }: ReadyPeer): Promise<number> {
   const { loss, gradientSum } = await run.result();
   const check = (what: string, got: number | undefined, want: number, tolerance: number): void => {
     if (got !== undefined && Math.abs(got - want) <= tolerance * Math.abs(want)) return;
-    throw new PeerProblem(`${peer.name}: its ${what} is ${got}, ours ${want}: it did not do the same work`);
+    throw new PeerProblem(
+      `${peer.name}: its ${what} is ${got}, ours ${want}: it did not do the same work`,
+    );
   };
   check('loss', loss, expected.loss, 1e-4);
-  if (peer.work !== 'loss') check('gradient (sum of sizes)', gradientSum, expected.gradientSum, 1e-2);
+  if (peer.work !== 'loss')
+    check('gradient (sum of sizes)', gradientSum, expected.gradientSum, 1e-2);
   return loss;
 }
 
-/** The modes agree among each other: every bit in float32; 16-bit logits are other numbers, close by. */
+/**
+ * The modes agree among each other: every bit in float32; 16-bit logits are other numbers, close
+ * by.
+ */
 function checkModes(cases: readonly ModeCase[], tokens: number): void {
   // bfloat16 moves logits of about 4 by 2^-8 of them, at random in each row of a pair.
   const rounding = 0.05 + beta * 4 * 2 ** -8 * Math.sqrt(2 * tokens);
@@ -257,7 +284,8 @@ function checkModes(cases: readonly ModeCase[], tokens: number): void {
     const want = first.get(each.fraction) ?? loss;
     first.set(each.fraction, want);
     const tolerance = each.mode.dtype === 'float32' ? 0 : rounding;
-    if (!(Math.abs(loss - want) <= tolerance * want)) throw new Error(`${each.name}: loss ${loss}, other modes have ${want}`);
+    if (!(Math.abs(loss - want) <= tolerance * want))
+      throw new Error(`${each.name}: loss ${loss}, other modes have ${want}`);
   }
 }
 
@@ -281,13 +309,21 @@ const loopPasses = { 'loop-read': 1, 'loop-scale': 2, 'loop-copy': 2 } as const;
 function loopFigures(times: Times, batch: BenchBatch): LoopFigures[] {
   return loopNames.map((name) => {
     const ms = spread(times.get(name) ?? []);
-    return { name, ms, gigabytesPerSecond: (loopPasses[name] * batch.logits.byteLength) / ms.median / 1e6 };
+    return {
+      name,
+      ms,
+      gigabytesPerSecond: (loopPasses[name] * batch.logits.byteLength) / ms.median / 1e6,
+    };
   });
 }
 
 function modeFigures(cases: readonly ModeCase[], times: Times, batch: BenchBatch): ModeFigures[] {
   const median = (name: string): number => spread(times.get(name) ?? []).median;
-  const loops: Floor = { read: median('loop-read'), scale: median('loop-scale'), copy: median('loop-copy') };
+  const loops: Floor = {
+    read: median('loop-read'),
+    scale: median('loop-scale'),
+    copy: median('loop-copy'),
+  };
   const logits = batch.logits.length;
   return cases.map((each) => {
     const { mode, fraction, name } = each;

@@ -13,22 +13,32 @@ export interface SweepPoint {
 }
 
 export interface Sweep {
-  /** Over the vocabulary, with the same number of logits throughout (as near as whole rows come). */
+  /**
+   * Over the vocabulary, with the same number of logits throughout (as near as whole rows come).
+   */
   readonly overVocab: readonly SweepPoint[];
   /** Over the rows, with the vocabulary of the run. */
   readonly overRows: readonly SweepPoint[];
 }
 
 /** Is the cost linear? The same logits cut into rows of other lengths, and more and more rows. */
-export async function sweep(buffers: Buffers, rounds: number, progress: (done: number) => void): Promise<Sweep> {
+export async function sweep(
+  buffers: Buffers,
+  rounds: number,
+  progress: (done: number) => void,
+): Promise<Sweep> {
   const logits = buffers.work.length;
-  const vocabs = Array.from({ length: 9 }, (_, i) => 1000 * 2 ** i).filter((vocab) => 2 * vocab <= logits);
+  const vocabs = Array.from({ length: 9 }, (_, i) => 1000 * 2 ** i).filter(
+    (vocab) => 2 * vocab <= logits,
+  );
   const shapes = vocabs.map((vocab) => ({ vocab, rows: 2 * Math.floor(logits / vocab / 2) }));
   const [sequences, tokens, vocab] = buffers.batch.shape;
   const all = sequences * tokens;
   const more: { vocab: number; rows: number }[] = [];
   for (let rows = all; rows >= 2; rows = 2 * Math.floor(rows / 4)) more.unshift({ vocab, rows });
-  const cases = [...shapes, ...more].map((shape) => [pointCase(buffers, shape, false), pointCase(buffers, shape, true)] as const);
+  const cases = [...shapes, ...more].map(
+    (shape) => [pointCase(buffers, shape, false), pointCase(buffers, shape, true)] as const,
+  );
   const times = await interleave(
     cases.flat(),
     rounds,
@@ -46,7 +56,11 @@ export async function sweep(buffers: Buffers, rounds: number, progress: (done: n
   return { overVocab: points.slice(0, shapes.length), overRows: points.slice(shapes.length) };
 }
 
-function pointCase(buffers: Buffers, { rows, vocab }: { rows: number; vocab: number }, inPlace: boolean): TimedCase {
+function pointCase(
+  buffers: Buffers,
+  { rows, vocab }: { rows: number; vocab: number },
+  inPlace: boolean,
+): TimedCase {
   const dpo = dirAlignLoss('dpo', beta, undefined, { referenceFree: true });
   const random = randomNumbers(rows);
   const batch = {
@@ -59,7 +73,9 @@ function pointCase(buffers: Buffers, { rows, vocab }: { rows: number; vocab: num
     name: `${vocab} ${rows} ${inPlace ? 'in place' : 'forward'}`,
     run: () => {
       if (inPlace) buffers.overwritten();
-      return timeOf(() => dpo(batch, inPlace ? { inPlace, threads } : { gradient: 'none', threads }));
+      return timeOf(() =>
+        dpo(batch, inPlace ? { inPlace, threads } : { gradient: 'none', threads }),
+      );
     },
   };
 }

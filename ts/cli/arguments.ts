@@ -15,20 +15,31 @@ export function kebab(name: string): string {
 }
 
 /**
- * Node's own parser, strict, with what people type besides: names as in the library (`--labelSmoothing`), and a negative number as
- * a value of its own (`--alpha -0.5`).
+ * Node's own parser, strict, with what people type besides: names as in the library
+ * (`--labelSmoothing`), and a negative number as a value of its own (`--alpha -0.5`).
  *
  * @param types the long options, named as in the library.
  * @param positionals how many arguments may be no options.
  */
-export function parse<T extends OptionTypes>(command: string, args: readonly string[], types: T, positionals: number): Parsed<T> {
+export function parse<T extends OptionTypes>(
+  command: string,
+  args: readonly string[],
+  types: T,
+  positionals: number,
+): Parsed<T> {
   const names = Object.keys(types);
   const options: ParseArgsConfig['options'] = Object.fromEntries(
     Object.entries(types).map(([name, type]) => [kebab(name), { type }]),
   );
   let parsed;
   try {
-    parsed = parseArgs({ args: normalized(args, types), options, allowPositionals: true, strict: true, tokens: true });
+    parsed = parseArgs({
+      args: normalized(args, types),
+      options,
+      allowPositionals: true,
+      strict: true,
+      tokens: true,
+    });
   } catch (error) {
     throw new UsageError(explain(error as NodeJS.ErrnoException, names, args));
   }
@@ -37,9 +48,11 @@ export function parse<T extends OptionTypes>(command: string, args: readonly str
   // Which of them is meant nobody knows.
   if (twice !== undefined) throw new UsageError(`option '--${twice}' is given twice`);
   const extra = parsed.positionals[positionals];
-  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for ${command}`);
+  if (extra !== undefined)
+    throw new UsageError(`'${extra}' is one argument too many for ${command}`);
   const values: Record<string, unknown> = {};
-  for (const name of names) if (kebab(name) in parsed.values) values[name] = parsed.values[kebab(name)];
+  for (const name of names)
+    if (kebab(name) in parsed.values) values[name] = parsed.values[kebab(name)];
   return { values: values as OptionValues<T>, positionals: parsed.positionals };
 }
 
@@ -53,16 +66,22 @@ function normalized(args: readonly string[], types: OptionTypes): string[] {
   for (const [i, arg] of args.entries()) {
     if (arg === '--') return [...result, ...args.slice(i)];
     const previous = result.at(-1) ?? '';
-    if (takesValue.has(previous) && /^-\.?\d/.test(arg)) result[result.length - 1] = `${previous}=${arg}`;
+    if (takesValue.has(previous) && /^-\.?\d/.test(arg))
+      result[result.length - 1] = `${previous}=${arg}`;
     else result.push(arg.replace(/^--[^=]*/, kebab));
   }
   return result;
 }
 
-function explain({ code, message }: NodeJS.ErrnoException, names: readonly string[], args: readonly string[]): string {
+function explain(
+  { code, message }: NodeJS.ErrnoException,
+  names: readonly string[],
+  args: readonly string[],
+): string {
   const parsed = /'(-[^' ]+)/.exec(message)?.[1] ?? '';
   // As it was typed.
-  const option = args.map((arg) => arg.replace(/=.*/s, '')).find((arg) => kebab(arg) === parsed) ?? parsed;
+  const option =
+    args.map((arg) => arg.replace(/=.*/s, '')).find((arg) => kebab(arg) === parsed) ?? parsed;
   switch (code) {
     case 'ERR_PARSE_ARGS_UNKNOWN_OPTION': {
       const near = closest(kebab(option).replace(/^-+/, ''), names.map(kebab));
@@ -75,10 +94,14 @@ function explain({ code, message }: NodeJS.ErrnoException, names: readonly strin
   }
 }
 
-/** @throws UsageError where the text is not a number; whether the number may be used is the library's to say. */
+/**
+ * @throws UsageError where the text is not a number; whether the number may be used is the
+ * library's to say.
+ */
 export function number(option: string, text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || Number.isNaN(value)) throw new UsageError(`--${kebab(option)}: '${text}' is not a number`);
+  if (text.trim() === '' || Number.isNaN(value))
+    throw new UsageError(`--${kebab(option)}: '${text}' is not a number`);
   return value;
 }
 
@@ -104,7 +127,9 @@ export function oneOf<T extends string>(option: string, text: string, values: re
 
 /** The word that was probably meant, if one is near. */
 export function closest(word: string, words: readonly string[]): string | undefined {
-  const [best] = words.map((w) => ({ w, distance: editDistance(word, w) })).sort((a, b) => a.distance - b.distance);
+  const [best] = words
+    .map((w) => ({ w, distance: editDistance(word, w) }))
+    .sort((a, b) => a.distance - b.distance);
   const tolerated = Math.max(1, Math.floor(word.length / 3));
   if (best && best.distance <= tolerated) return best.w;
   return word.length < 3 ? undefined : words.find((w) => w.startsWith(word));
@@ -118,8 +143,13 @@ function editDistance(a: string, b: string): number {
     const current = [i];
     for (let j = 1; j <= b.length; j++) {
       const cost = a[i - 1] === b[j - 1] ? 0 : 1;
-      let best = Math.min((previous[j] ?? 0) + 1, (current[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + cost);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) best = Math.min(best, (before[j - 2] ?? 0) + 1);
+      let best = Math.min(
+        (previous[j] ?? 0) + 1,
+        (current[j - 1] ?? 0) + 1,
+        (previous[j - 1] ?? 0) + cost,
+      );
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        best = Math.min(best, (before[j - 2] ?? 0) + 1);
       current.push(best);
     }
     before = previous;

@@ -18,14 +18,27 @@ export interface Way {
   readonly hidden: HiddenLibrary | undefined;
 }
 
-/** Everything that can compute here. CUDA is two: on data that is on the device, and on host arrays that travel there. */
+/**
+ * Everything that can compute here. CUDA is two: on data that is on the device, and on host arrays
+ * that travel there.
+ */
 export function availableWays(): Way[] {
   const cpu: Way = { name: 'cpu', backend: 'cpu', library, hidden: hiddenLibrary };
   if (!cuda.available) return [cpu];
   const canLayer = cuda.hiddenReason === undefined;
   return [
     cpu,
-    { name: 'cuda', backend: 'cuda', library: deviceLibrary, hidden: canLayer ? deviceHiddenLibrary : undefined },
-    { name: 'cuda, host arrays', backend: 'cuda', library, hidden: canLayer ? hiddenLibrary : undefined },
+    {
+      name: 'cuda',
+      backend: 'cuda',
+      library: deviceLibrary,
+      hidden: canLayer ? deviceHiddenLibrary : undefined,
+    },
+    {
+      name: 'cuda, host arrays',
+      backend: 'cuda',
+      library,
+      hidden: canLayer ? hiddenLibrary : undefined,
+    },
   ];
 }

@@ -42,9 +42,19 @@ export const benchCommand: Command = {
   },
 };
 
-async function measureAndTell(options: BenchArguments, output: Output | undefined): Promise<number> {
+async function measureAndTell(
+  options: BenchArguments,
+  output: Output | undefined,
+): Promise<number> {
   // Here, so that `diralign --help` need not read them.
-  const [{ native }, { modes }, { nodePeers }, { PeerProblem, runBench }, { textReport }, { htmlReport }] = await Promise.all([
+  const [
+    { native },
+    { modes },
+    { nodePeers },
+    { PeerProblem, runBench },
+    { textReport },
+    { htmlReport },
+  ] = await Promise.all([
     import('../native.js'),
     import('../bench/modes.js'),
     import('../bench/peers.js'),
@@ -60,7 +70,8 @@ async function measureAndTell(options: BenchArguments, output: Output | undefine
       threads: options.threads ?? native().cpuInfo().threads,
       rounds: options.rounds,
       modes: named('modes', options.modes, modes).map(({ name }) => name),
-      peers: options.peers === 'none' ? [] : named('peers', options.peers, nodePeers([process.cwd()])),
+      peers:
+        options.peers === 'none' ? [] : named('peers', options.peers, nodePeers([process.cwd()])),
       fractions: options.fractions,
       sweep: options.sweep,
       progress: (doing, done) => {
@@ -68,7 +79,9 @@ async function measureAndTell(options: BenchArguments, output: Output | undefine
       },
     });
   } catch (error) {
-    throw error instanceof PeerProblem ? new CommandError(error.message, { code: 'ERR_DIRALIGN_BACKEND' }) : error;
+    throw error instanceof PeerProblem
+      ? new CommandError(error.message, { code: 'ERR_DIRALIGN_BACKEND' })
+      : error;
   } finally {
     bar.end();
   }
@@ -116,7 +129,10 @@ function readOptions(args: string[]): BenchArguments {
   return {
     shape: shapeOf(values.shape ?? '2,256,32000'),
     // More would wait for each other, and be measured doing it.
-    threads: values.threads === undefined ? undefined : whole('threads', values.threads, 1, os.cpus().length || 1),
+    threads:
+      values.threads === undefined
+        ? undefined
+        : whole('threads', values.threads, 1, os.cpus().length || 1),
     rounds: whole('rounds', values.rounds ?? '15', 1, mostRounds),
     modes: values.modes,
     peers: values.peers,
@@ -136,9 +152,15 @@ function readOptions(args: string[]): BenchArguments {
 function shapeOf(text: string): BenchArguments['shape'] {
   const [pairs, tokens, vocab, ...rest] = text.split(',');
   if (pairs === undefined || tokens === undefined || vocab === undefined || rest.length > 0) {
-    throw new UsageError(`--shape: '${text}' is not pairs,tokens,vocabulary; for instance 2,256,32000`);
+    throw new UsageError(
+      `--shape: '${text}' is not pairs,tokens,vocabulary; for instance 2,256,32000`,
+    );
   }
-  const shape = [whole('shape', pairs, 1), whole('shape', tokens, 1), whole('shape', vocab, 2)] as const;
+  const shape = [
+    whole('shape', pairs, 1),
+    whole('shape', tokens, 1),
+    whole('shape', vocab, 2),
+  ] as const;
   // The logits, a copy to work on, and a gradient.
   const bytes = 3 * 4 * 2 * shape.reduce((product, size) => product * size, 1);
   if (bytes > os.totalmem()) {
@@ -152,7 +174,11 @@ function shapeOf(text: string): BenchArguments['shape'] {
 }
 
 /** Those of a list separated by commas; all when there is none. */
-function named<T extends { readonly name: string }>(option: string, list: string | undefined, all: readonly T[]): readonly T[] {
+function named<T extends { readonly name: string }>(
+  option: string,
+  list: string | undefined,
+  all: readonly T[],
+): readonly T[] {
   if (list === undefined) return all;
   const names = all.map(({ name }) => name);
   const chosen = list.split(',').map((name) => oneOf(option, name, names));

@@ -9,14 +9,21 @@ interface Ended {
   readonly output: string;
 }
 
-/** The script does all of it, the check of its arguments included; the library is not touched, for it may not load yet. */
+/**
+ * The script does all of it, the check of its arguments included; the library is not touched, for
+ * it may not load yet.
+ */
 async function runScript(args: readonly string[], captured: boolean): Promise<Ended> {
   const script = path.join(packageRoot, 'scripts', 'build-native.mjs');
   const child = spawn(process.execPath, [script, ...args], {
-    stdio: ['ignore', ...(captured ? (['pipe', 'pipe'] as const) : (['inherit', 'inherit'] as const))],
+    stdio: [
+      'ignore',
+      ...(captured ? (['pipe', 'pipe'] as const) : (['inherit', 'inherit'] as const)),
+    ],
   });
   // The script ends its compilers; the terminal's own signal reaches it as well.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => child.kill(signal));
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (text: string) => {

@@ -9,7 +9,10 @@ import { methodNamed } from './methods.js';
 
 const perToken = ['mean log-prob', 'alpha log-prob'];
 
-/** The beta with which a method is commonly used: by what it multiplies, whole sequences, log-odds, or nats per token. */
+/**
+ * The beta with which a method is commonly used: by what it multiplies, whole sequences, log-odds,
+ * or nats per token.
+ */
 export function usualBeta({ score }: MethodInfo): number {
   return score === 'log-odds' ? 1 : perToken.includes(score) ? 2 : 0.1;
 }
@@ -21,7 +24,12 @@ type Value = number | string | boolean;
 /** Every option of any method, by its name in the library. */
 function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
   const options = methods().flatMap((info) => Object.entries(info.options));
-  return new Map(options.map(([name, option]) => [name, typeof option.default as 'number' | 'string' | 'boolean']));
+  return new Map(
+    options.map(([name, option]) => [
+      name,
+      typeof option.default as 'number' | 'string' | 'boolean',
+    ]),
+  );
 }
 
 /** What is to be computed, as `loss` and `plot` are told. */
@@ -40,17 +48,24 @@ export interface Choice {
 
 /** The options of the methods as the parser takes them. */
 export function optionTypes(): Record<string, 'string' | 'boolean'> {
-  return Object.fromEntries([...methodOptions()].map(([name, type]) => [name, type === 'boolean' ? 'boolean' : 'string']));
+  return Object.fromEntries(
+    [...methodOptions()].map(([name, type]) => [name, type === 'boolean' ? 'boolean' : 'string']),
+  );
 }
 
 const setups = Object.keys(presets.best) as PresetSetup[];
 
 /**
  * @param list names with commas between them, or `all`.
- * @param values what was typed: `beta`, `preset`, `normalize`, `noNormalize` and the options of the methods.
- * @throws UsageError for names and numbers that are none, and for options that none of the methods has.
+ * @param values what was typed: `beta`, `preset`, `normalize`, `noNormalize` and the options of the
+ *   methods.
+ * @throws UsageError for names and numbers that are none, and for options that none of the methods
+ *   has.
  */
-export function readChoice(list: string, values: Readonly<Record<string, string | boolean | undefined>>): Choice {
+export function readChoice(
+  list: string,
+  values: Readonly<Record<string, string | boolean | undefined>>,
+): Choice {
   const names = [...new Set(list.split(',').map((name) => name.trim()))];
   const all = names.includes('all');
   const chosen = all ? methods() : names.map(methodNamed);
@@ -59,25 +74,37 @@ export function readChoice(list: string, values: Readonly<Record<string, string 
     const given = values[name];
     if (given === undefined) continue;
     for (const [info, value] of assigned(name, given, chosen)) {
-      (options.get(info.name) as Record<string, Value>)[name] = type === 'number' ? number(name, String(value)) : value;
+      (options.get(info.name) as Record<string, Value>)[name] =
+        type === 'number' ? number(name, String(value)) : value;
     }
   }
-  if (values.normalize && values.noNormalize) throw new UsageError('--normalize and --no-normalize exclude each other');
+  if (values.normalize && values.noNormalize)
+    throw new UsageError('--normalize and --no-normalize exclude each other');
   if (values.beta !== undefined && values.preset !== undefined) {
-    throw new UsageError('--beta and --preset exclude each other: a preset is the betas of a setup');
+    throw new UsageError(
+      '--beta and --preset exclude each other: a preset is the betas of a setup',
+    );
   }
   return {
     chosen,
     all,
     beta: values.beta === undefined ? undefined : number('beta', String(values.beta)),
-    preset: values.preset === undefined ? undefined : oneOf('preset', String(values.preset), setups),
+    preset:
+      values.preset === undefined ? undefined : oneOf('preset', String(values.preset), setups),
     normalize: values.normalize ? true : values.noNormalize ? false : undefined,
     options,
   };
 }
 
-/** Which methods an option goes to: those that have it, or that it names, as in `alphapo=0.25,r_dpo=0.01`. */
-function assigned(name: string, given: string | boolean, chosen: readonly MethodInfo[]): [MethodInfo, string | boolean][] {
+/**
+ * Which methods an option goes to: those that have it, or that it names, as in
+ * `alphapo=0.25,r_dpo=0.01`.
+ */
+function assigned(
+  name: string,
+  given: string | boolean,
+  chosen: readonly MethodInfo[],
+): [MethodInfo, string | boolean][] {
   const option = `--${kebab(name)}`;
   const having = chosen.filter((info) => Object.hasOwn(info.options, name));
   const [first] = having;
@@ -100,9 +127,13 @@ function assigned(name: string, given: string | boolean, chosen: readonly Method
   const meanings = new Set(having.map((info) => info.options[name]?.meaning ?? ''));
   if (meanings.size > 1) {
     const owners = (meaning: string): string =>
-      having.flatMap((info) => (info.options[name]?.meaning === meaning ? [info.name] : [])).join(', ');
+      having
+        .flatMap((info) => (info.options[name]?.meaning === meaning ? [info.name] : []))
+        .join(', ');
     const told = [...meanings].map((meaning) => `${meaning} (${owners(meaning)})`).join(' or ');
-    throw new UsageError(`${option}: ${told}? Name the method, as in ${option} ${having.at(-1)?.name ?? ''}=${String(given)}`);
+    throw new UsageError(
+      `${option}: ${told}? Name the method, as in ${option} ${having.at(-1)?.name ?? ''}=${String(given)}`,
+    );
   }
   return having.map((info) => [info, given]);
 }
@@ -116,10 +147,14 @@ export interface Built {
   readonly betaSource: BetaSource | undefined;
 }
 
-/** The objective of a method with what the command line says. @throws DirAlignError where it has no meaning. */
+/**
+ * The objective of a method with what the command line says. @throws DirAlignError where it has no
+ * meaning.
+ */
 export function build(info: MethodInfo, { beta, preset, normalize, options }: Choice): Built {
   const best = preset && presets.best[preset][info.name]?.beta;
-  const betaSource: BetaSource = beta !== undefined ? 'given' : best !== undefined ? (preset as PresetSetup) : 'usual';
+  const betaSource: BetaSource =
+    beta !== undefined ? 'given' : best !== undefined ? (preset as PresetSetup) : 'usual';
   // Not every divergence has an alpha; only dirAlignLoss knows which combinations have a meaning.
   const objective = dirAlignLoss({
     method: info.name,
@@ -136,9 +171,14 @@ export function usesReference({ info, objective }: Built): boolean {
 
 const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps', 'fromHidden']);
 
-/** The options of an objective; those the user did not give are worth showing only where they do something. */
+/**
+ * The options of an objective; those the user did not give are worth showing only where they do
+ * something.
+ */
 export function optionsOf(objective: Objective): Record<string, Value> {
-  const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(([name]) => !settingNames.has(name));
+  const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(
+    ([name]) => !settingNames.has(name),
+  );
   return Object.fromEntries(entries) as Record<string, Value>;
 }
 
@@ -158,7 +198,8 @@ export function optionHelp(): string {
     }
   }
   const whose = (owners: readonly MethodInfo[]): string => {
-    if (owners.length >= methods().length - 1) return owners.length === methods().length ? 'all' : 'all but sft';
+    if (owners.length >= methods().length - 1)
+      return owners.length === methods().length ? 'all' : 'all but sft';
     if (owners.length > 8) return 'those with a reference';
     return owners.map(({ name }) => name).join(', ');
   };

@@ -11,7 +11,10 @@ export interface ExpectedCase {
   readonly loss: number;
   readonly losses?: readonly number[];
   /** Elements of dLoss/dlogits by their indices in the shape of the logits. */
-  readonly gradient?: { readonly at: readonly (readonly number[])[]; readonly value: readonly number[] };
+  readonly gradient?: {
+    readonly at: readonly (readonly number[])[];
+    readonly value: readonly number[];
+  };
 }
 export interface ExpectedValues {
   readonly path: string;
@@ -21,14 +24,17 @@ export interface ExpectedValues {
 }
 
 type Json = Readonly<Record<string, unknown>>;
-const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 /** A number, or its name where JSON has none. */
 function numberFrom(value: unknown, where: string): number {
   const named: Readonly<Record<string, number>> = { NaN, Infinity, '-Infinity': -Infinity };
   const number = typeof value === 'string' ? named[value] : value;
   if (typeof number !== 'number')
-    throw new CommandError(`${where}: ${value === undefined ? 'nothing' : JSON.stringify(value)} is not a number`);
+    throw new CommandError(
+      `${where}: ${value === undefined ? 'nothing' : JSON.stringify(value)} is not a number`,
+    );
   return number;
 }
 
@@ -54,18 +60,31 @@ function parseCase(value: unknown, where: string, { shape, offsets }: LogitsBatc
     call: call as unknown as ReferenceConfig,
     loss: numberFrom(loss, `${where}.loss`),
     ...(losses !== undefined && { losses: numbers(losses, `${where}.losses`, units) }),
-    ...(gradient !== undefined && { gradient: parseGradient(gradient, `${where}.gradient`, shape) }),
+    ...(gradient !== undefined && {
+      gradient: parseGradient(gradient, `${where}.gradient`, shape),
+    }),
   };
 }
 
-function parseGradient(gradient: unknown, where: string, shape: readonly number[]): NonNullable<ExpectedCase['gradient']> {
+function parseGradient(
+  gradient: unknown,
+  where: string,
+  shape: readonly number[],
+): NonNullable<ExpectedCase['gradient']> {
   if (!isObject(gradient) || !Array.isArray(gradient.at)) {
     throw new CommandError(`${where}: expected { at: [[...indices]], value: [...] }`);
   }
   const at = (gradient.at as unknown[]).map((item, i) => {
     const indices = numbers(item, `${where}.at[${i}]`, shape.length);
-    if (indices.every((index, axis) => Number.isInteger(index) && index >= 0 && index < (shape[axis] ?? 0))) return indices;
-    throw new CommandError(`${where}.at[${i}]: [${indices.join(', ')}] is not in the shape of the logits, [${shape.join(', ')}]`);
+    if (
+      indices.every(
+        (index, axis) => Number.isInteger(index) && index >= 0 && index < (shape[axis] ?? 0),
+      )
+    )
+      return indices;
+    throw new CommandError(
+      `${where}.at[${i}]: [${indices.join(', ')}] is not in the shape of the logits, [${shape.join(', ')}]`,
+    );
   });
   return { at, value: numbers(gradient.value, `${where}.value`, at.length) };
 }
@@ -75,7 +94,8 @@ function sequencesOf(shape: readonly number[], offsets: LogitsBatch['offsets']):
 }
 
 /**
- * Of NAME.safetensors: NAME.expected.json, or an expected.json whose `file` names it. Nothing where there is neither.
+ * Of NAME.safetensors: NAME.expected.json, or an expected.json whose `file` names it. Nothing where
+ * there is neither.
  * @throws CommandError where such a file is there and is not what it should be
  */
 export function expectedValuesOf(file: string, batch: LogitsBatch): ExpectedValues | undefined {
@@ -90,14 +110,17 @@ export function expectedValuesOf(file: string, batch: LogitsBatch): ExpectedValu
     } catch (error) {
       throw new CommandError(`${candidate}: ${(error as Error).message}`);
     }
-    if (!isObject(json) || !Array.isArray(json.cases)) throw new CommandError(`${candidate}: expected { cases: [...] }`);
+    if (!isObject(json) || !Array.isArray(json.cases))
+      throw new CommandError(`${candidate}: expected { cases: [...] }`);
     if (candidate === shared && json.file !== path.basename(file)) continue;
     const { logps, counts, cases } = json;
     return {
       path: candidate,
       ...(logps !== undefined && { logps: numbers(logps, `${candidate}: logps`, sequences) }),
       ...(counts !== undefined && { counts: numbers(counts, `${candidate}: counts`, sequences) }),
-      cases: (cases as unknown[]).map((value, i) => parseCase(value, `${candidate}: cases[${i}]`, batch)),
+      cases: (cases as unknown[]).map((value, i) =>
+        parseCase(value, `${candidate}: cases[${i}]`, batch),
+      ),
     };
   }
   return undefined;

@@ -34,7 +34,8 @@ const isaNames: Readonly<Record<string, string>> = {
 };
 
 const gigabytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-const cudaVersion = (number: number): string => `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
+const cudaVersion = (number: number): string =>
+  `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
 
 interface CudaInfo {
   readonly available: boolean;
@@ -52,7 +53,9 @@ interface CudaInfo {
 
 /** `90` is machine code; `90 PTX` is for later devices, which translate it. */
 const codeOf = ({ architectures, ptx }: CudaStatus): string[] =>
-  [...architectures.split(','), ...ptx.split(',').map((name) => name && `${name} PTX`)].filter((name) => name !== '');
+  [...architectures.split(','), ...ptx.split(',').map((name) => name && `${name} PTX`)].filter(
+    (name) => name !== '',
+  );
 
 function gatherCuda(): CudaInfo {
   const { status } = availability();
@@ -67,10 +70,16 @@ function gatherCuda(): CudaInfo {
   if (reason !== undefined) return { available: false, reason, ...build };
   try {
     const { hiddenReason } = cuda;
-    return { available: true, ...build, ...(hiddenReason !== undefined && { hiddenReason }), devices: cuda.devices() };
+    return {
+      available: true,
+      ...build,
+      ...(hiddenReason !== undefined && { hiddenReason }),
+      devices: cuda.devices(),
+    };
   } catch (error) {
     // A device that is there and does not answer is what this command is asked about.
-    if (error instanceof DirAlignError) return { available: true, ...build, devices: [], error: error.message };
+    if (error instanceof DirAlignError)
+      return { available: true, ...build, devices: [], error: error.message };
     throw error;
   }
 }
@@ -111,7 +120,9 @@ function run(args: string[]): Promise<number> {
   }
   const backend = (name: keyof typeof backends, details: string): string => {
     const { available } = backends[name];
-    return available ? `${paint('green', 'on')}   ${details}` : `${paint('yellow', 'off')}  ${details}`;
+    return available
+      ? `${paint('green', 'on')}   ${details}`
+      : `${paint('yellow', 'off')}  ${details}`;
   };
   const { cuda: gpu } = backends;
   const built = gpu.architectures ? paint('dim', `for ${gpu.architectures.join(', ')}`) : '';
@@ -134,10 +145,18 @@ function run(args: string[]): Promise<number> {
       ['addon', 'error' in addon ? paint('red', addon.error) : shortPath(addon.path)],
       ['node', `${info.node}, Node-API ${info.napi ?? 'unknown'}, ${info.platform}`],
       ['system', info.system],
-      ['processor', `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`],
-      ['cpu', backend('cpu', 'error' in addon ? 'the addon is not loaded' : `${vectors}${threads}`)],
+      [
+        'processor',
+        `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`,
+      ],
+      [
+        'cpu',
+        backend('cpu', 'error' in addon ? 'the addon is not loaded' : `${vectors}${threads}`),
+      ],
       ['cuda', backend('cuda', cudaDetails)],
-      ...(gpu.hiddenReason === undefined ? [] : [['fromHidden', `not on a device: ${gpu.hiddenReason}`] as [string, string]]),
+      ...(gpu.hiddenReason === undefined
+        ? []
+        : [['fromHidden', `not on a device: ${gpu.hiddenReason}`] as [string, string]]),
       ...devices,
     ]),
   );

@@ -32,7 +32,11 @@ export function junit(name: string, suites: readonly JUnitSuite[]): string {
       if (failure === undefined) lines.push(`${head}/>`);
       else {
         const [first = ''] = failure.split('\n');
-        lines.push(`${head}>`, `      <failure message="${escaped(first)}">${escaped(failure)}</failure>`, '    </testcase>');
+        lines.push(
+          `${head}>`,
+          `      <failure message="${escaped(first)}">${escaped(failure)}</failure>`,
+          '    </testcase>',
+        );
       }
     }
     lines.push('  </testsuite>');

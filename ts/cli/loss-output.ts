@@ -48,10 +48,16 @@ function betaNote(source: BetaSource | undefined): string {
 
 export function showOne(outcome: Outcome, scoredTokens: string): string {
   const { info, objective, betaSource, result, gradientNorm } = outcome;
-  const settings = [...Object.entries(optionsOf(objective))].filter(([name, value]) => value !== info.options[name]?.default);
+  const settings = [...Object.entries(optionsOf(objective))].filter(
+    ([name, value]) => value !== info.options[name]?.default,
+  );
   const beta = objective.beta === undefined ? '' : `beta ${String(objective.beta)}`;
   const note = betaNote(betaSource);
-  const chosen = [beta, objective.normalize ? 'normalised' : 'not normalised', ...settings.map(([k, v]) => `${k} ${String(v)}`)];
+  const chosen = [
+    beta,
+    objective.normalize ? 'normalised' : 'not normalised',
+    ...settings.map(([k, v]) => `${k} ${String(v)}`),
+  ];
   const metrics = Object.entries(result.metrics).filter(
     ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences', 'underflow'].includes(name),
   );
@@ -120,7 +126,13 @@ function showSequences({ info, result }: Outcome): string {
           number('logp'),
           number('dloss/dlogp'),
         ],
-        indices.map((i) => [String(i), value(losses, i), String(counts[i]), value(logps, i), value(coefficients, i)]),
+        indices.map((i) => [
+          String(i),
+          value(losses, i),
+          String(counts[i]),
+          value(logps, i),
+          value(coefficients, i),
+        ]),
       );
   const rest = losses.length - shown;
   return rest > 0
@@ -128,7 +140,12 @@ function showSequences({ info, result }: Outcome): string {
     : text;
 }
 
-export function showMany(outcomes: readonly Outcome[], skipped: readonly string[], mode: GradientMode, request: Choice): string {
+export function showMany(
+  outcomes: readonly Outcome[],
+  skipped: readonly string[],
+  mode: GradientMode,
+  request: Choice,
+): string {
   const metric = (outcome: Outcome, name: string): string => {
     const value = (outcome.result.metrics as Readonly<Record<string, number | undefined>>)[name];
     return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 4);
@@ -149,17 +166,27 @@ export function showMany(outcomes: readonly Outcome[], skipped: readonly string[
   const titles = ['beta', 'per token', 'loss', 'accuracy', 'margin', 'chosen', 'rejected'];
   const columns = [
     { title: 'method' },
-    ...titles.map((title) => ({ title, align: title === 'per token' ? ('left' as const) : ('point' as const) })),
+    ...titles.map((title) => ({
+      title,
+      align: title === 'per token' ? ('left' as const) : ('point' as const),
+    })),
     ...(mode === 'none' ? [] : [{ title: 'gradient', align: 'point' as const }]),
   ];
   const notes = ['margin, chosen, rejected: mean rewards; gradient: its Euclidean norm.'];
   if (request.preset !== undefined)
-    notes.push(`* the best beta of the paper's ${request.preset} setup; the usual one where it has none.`);
+    notes.push(
+      `* the best beta of the paper's ${request.preset} setup; the usual one where it has none.`,
+    );
   else if (request.beta === undefined) {
-    notes.push(`beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`);
+    notes.push(
+      `beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`,
+    );
   }
-  if (outcomes.some(({ info }) => info.name === 'sft')) notes.push('sft takes every sequence as chosen.');
-  const optional = new Set([...request.options.values()].flatMap((options) => Object.keys(options)));
+  if (outcomes.some(({ info }) => info.name === 'sft'))
+    notes.push('sft takes every sequence as chosen.');
+  const optional = new Set(
+    [...request.options.values()].flatMap((options) => Object.keys(options)),
+  );
   for (const name of optional) {
     const having = outcomes
       .filter(({ info }) => Object.hasOwn(request.options.get(info.name) ?? {}, name))
@@ -167,9 +194,13 @@ export function showMany(outcomes: readonly Outcome[], skipped: readonly string[
     if (having.length < outcomes.length) notes.push(`${name} goes to ${having.join(', ')}.`);
   }
   if (skipped.length > 0)
-    notes.push(`Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`);
+    notes.push(
+      `Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`,
+    );
   if (outcomes.some(({ result }) => result.metrics.nonfinite > 0)) {
-    notes.push('Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.');
+    notes.push(
+      'Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.',
+    );
   }
   return [table(columns, rows), '', ...notes.map((note) => paint('dim', wrap(note)))].join('\n');
 }

@@ -47,7 +47,10 @@ interface Request extends Choice {
   readonly json: boolean;
 }
 
-/** Methods and a file in any order: `dpo batch.safetensors`. What has the name of a method is one; `./dpo` is a file. */
+/**
+ * Methods and a file in any order: `dpo batch.safetensors`. What has the name of a method is one;
+ * `./dpo` is a file.
+ */
 function sortOut(
   positionals: readonly string[],
   method: string | undefined,
@@ -60,13 +63,20 @@ function sortOut(
   if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for loss`);
   if (file !== undefined && /^[\w,]+$/.test(file) && !fs.existsSync(file)) {
     const near = closest(file, [...known]);
-    throw new UsageError(`'${file}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`);
+    throw new UsageError(
+      `'${file}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`,
+    );
   }
   return { list: lists[0], file };
 }
 
 function parseRequest(args: readonly string[]): Request {
-  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>('loss', args, { ...types, ...optionTypes() }, 2);
+  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>(
+    'loss',
+    args,
+    { ...types, ...optionTypes() },
+    2,
+  );
   const text = (name: string): string | undefined => values[name] as string | undefined;
   const { list, file } = sortOut(positionals, text('method'));
   const choice = readChoice(list ?? 'all', values);
@@ -83,8 +93,10 @@ function parseRequest(args: readonly string[]): Request {
     json: Boolean(values.json),
   };
   if (request.out !== undefined) {
-    if (choice.chosen.length !== 1) throw new UsageError('--out: takes the gradient of one method; name it with --method');
-    if (request.gradient === 'none') throw new UsageError('--out: there is nothing to write with --gradient none; leave it out');
+    if (choice.chosen.length !== 1)
+      throw new UsageError('--out: takes the gradient of one method; name it with --method');
+    if (request.gradient === 'none')
+      throw new UsageError('--out: there is nothing to write with --gradient none; leave it out');
   }
   return request;
 }
@@ -93,7 +105,10 @@ function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
   // One set of labels is all that `sft` has.
   const { sftLabels, ...withoutSftLabels } = batch;
   const start = performance.now();
-  const result = built.objective(built.info.name === 'sft' && sftLabels ? withoutSftLabels : batch, run);
+  const result = built.objective(
+    built.info.name === 'sft' && sftLabels ? withoutSftLabels : batch,
+    run,
+  );
   const milliseconds = performance.now() - start;
   return { ...built, result, milliseconds, gradientNorm: result.gradLogits && norm(result, batch) };
 }
@@ -118,9 +133,14 @@ function run(args: string[]): Promise<number> {
   return withOutput('out', request.out, (output) => computeAndTell(request, built, output));
 }
 
-function computeAndTell(request: Request, built: readonly Built[], output: Output | undefined): number {
+function computeAndTell(
+  request: Request,
+  built: readonly Built[],
+  output: Output | undefined,
+): number {
   const read = readBatch(request.file);
-  const batch: LogitsBatch = request.ignoreIndex === undefined ? read : { ...read, ignoreIndex: request.ignoreIndex };
+  const batch: LogitsBatch =
+    request.ignoreIndex === undefined ? read : { ...read, ignoreIndex: request.ignoreIndex };
   const file = shortPath(request.file);
 
   const lacking = batch.reference ? [] : built.filter(usesReference);
@@ -132,10 +152,12 @@ function computeAndTell(request: Request, built: readonly Built[], output: Outpu
     );
   }
   const { gradient, threads } = request;
-  // The logits of a single method are not needed again: their array takes the gradient. Of several, one array takes them all.
+  // The logits of a single method are not needed again: their array takes the gradient. Of several,
+  // one array takes them all.
   const possible = built.filter((candidate) => !lacking.includes(candidate));
   const single = possible.length === 1;
-  const target = gradient === 'none' ? {} : single ? { inPlace: true } : { out: alike(batch.logits) };
+  const target =
+    gradient === 'none' ? {} : single ? { inPlace: true } : { out: alike(batch.logits) };
   const runOptions: RunOptions = { gradient, ...target, ...(threads !== undefined && { threads }) };
   // Loaded before the clock starts.
   const { isa, threads: available } = native().cpuInfo();
@@ -158,12 +180,18 @@ function computeAndTell(request: Request, built: readonly Built[], output: Outpu
       backend: outcome.result.backend,
       gradient,
       results: outcomes.map(jsonOf),
-      skipped: lacking.map(({ info }) => ({ method: info.name, reason: 'the batch has no reference' })),
+      skipped: lacking.map(({ info }) => ({
+        method: info.name,
+        reason: 'the batch has no reference',
+      })),
       ...outcomeOf(output, failure),
     });
     return statusOf('loss', failure);
   }
-  const count = about.sequences % 2 === 0 ? plural(about.sequences / 2, 'pair') : plural(about.sequences, 'sequence');
+  const count =
+    about.sequences % 2 === 0
+      ? plural(about.sequences / 2, 'pair')
+      : plural(about.sequences, 'sequence');
   const tokens = `${scored.toLocaleString('en')} scored tokens of ${about.rows.toLocaleString('en')}`;
   const layout = `vocabulary ${about.vocab.toLocaleString('en')}, ${about.dtype}${about.packed ? ', packed' : ''}`;
   const hint = request.isExample ? paint('dim', '  the example that comes with diralign') : '';
@@ -185,21 +213,37 @@ function computeAndTell(request: Request, built: readonly Built[], output: Outpu
 }
 
 function alike(logits: LogitsArray): LogitsArray {
-  return logits instanceof Float32Array ? new Float32Array(logits.length) : new Uint16Array(logits.length);
+  return logits instanceof Float32Array
+    ? new Float32Array(logits.length)
+    : new Uint16Array(logits.length);
 }
 
-function writeGradient(path: string, { objective, result }: Outcome, batch: LogitsBatch, gradient: GradientMode): void {
+function writeGradient(
+  path: string,
+  { objective, result }: Outcome,
+  batch: LogitsBatch,
+  gradient: GradientMode,
+): void {
   const { shape, dtype = 'float32', offsets } = batch;
   const { gradLogits, rowScale, loss } = result;
   if (!gradLogits) return;
   const dtypes = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
-  const settings = { method: objective.method, beta: objective.beta, normalize: objective.normalize, ...optionsOf(objective) };
+  const settings = {
+    method: objective.method,
+    beta: objective.beta,
+    normalize: objective.normalize,
+    ...optionsOf(objective),
+  };
   writeSafetensors(
     path,
     {
       gradLogits: { dtype: dtypes[dtype], shape, data: gradLogits },
       ...(rowScale && {
-        rowScale: { dtype: 'F32' as const, shape: offsets ? shape.slice(0, 1) : shape.slice(0, 2), data: rowScale },
+        rowScale: {
+          dtype: 'F32' as const,
+          shape: offsets ? shape.slice(0, 1) : shape.slice(0, 2),
+          data: rowScale,
+        },
       }),
     },
     { objective: JSON.stringify(settings), gradient, loss: String(loss) },

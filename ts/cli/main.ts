@@ -56,7 +56,9 @@ async function main([name, ...args]: string[]): Promise<number> {
   }
   if (!Object.hasOwn(commands, name)) {
     const near = closest(name, Object.keys(commands));
-    throw new UsageError(`'${name}' is no command${near === undefined ? '' : `; did you mean '${near}'?`}`);
+    throw new UsageError(
+      `'${name}' is no command${near === undefined ? '' : `; did you mean '${near}'?`}`,
+    );
   }
   const command = await commands[name]?.();
   if (command === undefined) return misused;
@@ -73,7 +75,10 @@ function optionsIn(args: readonly string[]): readonly string[] {
   return end < 0 ? args : args.slice(0, end);
 }
 
-/** What an error comes to: its code, a line that says what is wrong and where to read on, and the exit status. */
+/**
+ * What an error comes to: its code, a line that says what is wrong and where to read on, and the
+ * exit status.
+ */
 interface Verdict {
   readonly code: string;
   readonly message: string;
@@ -87,15 +92,28 @@ function judge(error: unknown, who: string): Verdict {
   if (error instanceof CommandError) return { code, message, status: failed };
   if (error instanceof UsageError || error instanceof DirAlignError) {
     const status = code === 'ERR_DIRALIGN_OPTION' ? misused : failed;
-    if (['ERR_DIRALIGN_LOAD', 'ERR_DIRALIGN_FILE', 'ERR_DIRALIGN_MEMORY'].includes(code)) return { code, message, status };
+    if (['ERR_DIRALIGN_LOAD', 'ERR_DIRALIGN_FILE', 'ERR_DIRALIGN_MEMORY'].includes(code))
+      return { code, message, status };
     if (code === 'ERR_DIRALIGN_REFERENCE') {
-      return { code, message: `${message}; mend the tensor "reference" or pass --reference-free`, status };
+      return {
+        code,
+        message: `${message}; mend the tensor "reference" or pass --reference-free`,
+        status,
+      };
     }
-    return { code, message: `${message}${message.endsWith('?') ? ' See' : '; see'}: ${who} --help`, status };
+    return {
+      code,
+      message: `${message}${message.endsWith('?') ? ' See' : '; see'}: ${who} --help`,
+      status,
+    };
   }
   if (isSystemError(error)) return { code, message, status: failed };
   if (isOutOfMemory(error)) {
-    return { code: 'ERR_DIRALIGN_MEMORY', message: `this takes more memory than there is (${message})`, status: failed };
+    return {
+      code: 'ERR_DIRALIGN_MEMORY',
+      message: `this takes more memory than there is (${message})`,
+      status: failed,
+    };
   }
   return { code, message: `${message} (this should not happen: please report it)`, status: failed };
 }
@@ -111,7 +129,8 @@ function isOutOfMemory(error: unknown): boolean {
   return (
     code === 'ERR_STRING_TOO_LONG' ||
     /allocation failed|bad_alloc/.test(message) ||
-    (error instanceof RangeError && /^Invalid (?:typed array|array|string|array buffer) length/i.test(message))
+    (error instanceof RangeError &&
+      /^Invalid (?:typed array|array|string|array buffer) length/i.test(message))
   );
 }
 

@@ -52,16 +52,22 @@ function range({ values, min, above, max, below, default: initial }: OptionInfo)
 }
 
 function betaMeaning({ formula }: MethodInfo): string {
-  return formula.includes('1 / (2 beta)') ? 'sets the target of the score, 1 / (2 beta)' : 'temperature on the score';
+  return formula.includes('1 / (2 beta)')
+    ? 'sets the target of the score, 1 / (2 beta)'
+    : 'temperature on the score';
 }
 
 function detail(info: MethodInfo): string {
-  const section = (title: string, body: string): string => `\n\n${paint('bold', title)}\n${body.replace(/^(?=.)/gm, '  ')}`;
+  const section = (title: string, body: string): string =>
+    `\n\n${paint('bold', title)}\n${body.replace(/^(?=.)/gm, '  ')}`;
   const facts = list([
     ['loss of a pair', info.formula],
     ['ranks', `${info.score}, ${info.ranking}${info.batchCoupled ? ', over the whole batch' : ''}`],
     ['reference', info.reference ? 'needed, unless --reference-free' : 'not used'],
-    ['normalize', info.normalize ? 'yes by default: per scored token' : 'no by default: whole sequences'],
+    [
+      'normalize',
+      info.normalize ? 'yes by default: per scored token' : 'no by default: whole sequences',
+    ],
     ['source', info.source],
   ]);
   const beta = info.name === 'sft' ? [] : [['--beta', '-', '> 0', betaMeaning(info)]];
@@ -74,7 +80,10 @@ function detail(info: MethodInfo): string {
   let text = `${paint('bold', info.name)}\n${facts.replace(/^/gm, '  ')}`;
   text += section(
     'Options',
-    table([{ title: 'option' }, { title: 'default' }, { title: 'values' }, { title: 'meaning' }], [...beta, ...options]),
+    table(
+      [{ title: 'option' }, { title: 'default' }, { title: 'values' }, { title: 'meaning' }],
+      [...beta, ...options],
+    ),
   );
   const best = Object.entries(info.best).map(([setup, { beta, learningRate }]) => [
     setup,
@@ -82,7 +91,11 @@ function detail(info: MethodInfo): string {
     learningRate.toExponential(),
   ]);
   if (best.length > 0) {
-    const columns = [{ title: 'setup' }, { title: 'beta', align: 'point' }, { title: 'learning rate' }] as const;
+    const columns = [
+      { title: 'setup' },
+      { title: 'beta', align: 'point' },
+      { title: 'learning rate' },
+    ] as const;
     text += section('Best settings of arXiv 2502.01237', table(columns, best));
     text += section('Its grid of beta', info.betaGrid.join(', '));
   }

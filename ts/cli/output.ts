@@ -1,4 +1,7 @@
-/** Files that commands write: opened before the work, replaced when it is done, and as they were where it fails. */
+/**
+ * Files that commands write: opened before the work, replaced when it is done, and as they were
+ * where it fails.
+ */
 import fs from 'node:fs';
 import path from 'node:path';
 import { complain } from '../text/terminal.js';
@@ -7,15 +10,18 @@ import { CommandError, failed, ok, UsageError } from './command.js';
 export interface Output {
   readonly file: string;
   /**
-   * Puts the content, or what the function writes to the file that it is given, in the place of what was there.
+   * Puts the content, or what the function writes to the file that it is given, in the place of
+   * what was there.
    *
-   * @returns what went wrong: the numbers that were computed are still worth printing. The file is as it was, then, if there was one.
+   * @returns what went wrong: the numbers that were computed are still worth printing. The file is
+   *   as it was, then, if there was one.
    */
   write(content: string | Uint8Array | ((file: string) => void)): CommandError | undefined;
 }
 
 /**
- * Opens the file, lets `work` write it, and removes what was made for it where `work` does not get that far.
+ * Opens the file, lets `work` write it, and removes what was made for it where `work` does not get
+ * that far.
  *
  * @param option that named it, for messages.
  * @param file undefined where none was named; `work` is not given any then.
@@ -37,7 +43,8 @@ export async function withOutput<T>(
         else fs.writeFileSync(to, content);
       };
       try {
-        if (!(before?.isFile() === true && before.size > 0 && replace(file, before, save))) save(file);
+        if (!(before?.isFile() === true && before.size > 0 && replace(file, before, save)))
+          save(file);
         made = [];
         return undefined;
       } catch (error) {
@@ -55,11 +62,13 @@ export async function withOutput<T>(
 /** Makes the file where there is none, and changes none that is there. */
 function open(option: string, file: string): fs.Stats | undefined {
   if (file === '') throw new UsageError(`--${option}: '' names no file`);
-  if (file === '-') throw new UsageError(`--${option}: the standard output has the numbers; name a file`);
+  if (file === '-')
+    throw new UsageError(`--${option}: the standard output has the numbers; name a file`);
   try {
     const before = fs.statSync(file, { throwIfNoEntry: false });
     // Opening a pipe would wait for its reader, and closing it would leave the reader with nothing.
-    if (before?.isFIFO() === true || before?.isSocket() === true) fs.accessSync(file, fs.constants.W_OK);
+    if (before?.isFIFO() === true || before?.isSocket() === true)
+      fs.accessSync(file, fs.constants.W_OK);
     else fs.closeSync(fs.openSync(file, fs.constants.O_WRONLY | fs.constants.O_CREAT, 0o666));
     return before;
   } catch (error) {
@@ -73,7 +82,8 @@ function unwritable(option: string, file: string, error: unknown): CommandError 
 }
 
 /**
- * Writes beside the file, and then over it: a disk that is full half way through leaves what was there.
+ * Writes beside the file, and then over it: a disk that is full half way through leaves what was
+ * there.
  *
  * @returns false where its folder takes no other file
  */

@@ -7,7 +7,9 @@ export const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.u
 export const exampleFile = path.join(packageRoot, 'examples', 'preference-batch.safetensors');
 
 export function packageVersion(): string {
-  return (JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version;
+  return (
+    JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string }
+  ).version;
 }
 
 /** As a user would type it: relative where that is shorter. */

@@ -3,7 +3,15 @@ import { labelsOf, plot, type FigureOptions, type Plot } from '../plot/figure.js
 import { toPng, type PngOptions } from './png.js';
 import { kebab, number, oneOf, parse, whole } from './arguments.js';
 import { ok, UsageError, type Command, type CommandError } from './command.js';
-import { build, optionHelp, optionsOf, optionTypes, readChoice, usesReference, usualBetas } from './choice.js';
+import {
+  build,
+  optionHelp,
+  optionsOf,
+  optionTypes,
+  readChoice,
+  usesReference,
+  usualBetas,
+} from './choice.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { shortPath } from './package.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
@@ -36,7 +44,9 @@ function combinations(values: Values, names: readonly string[]): Values[] {
     (all, name) => {
       const given = values[name];
       if (typeof given !== 'string') return all;
-      return all.flatMap((each) => given.split(',').map((one) => ({ ...each, [name]: one.trim() })));
+      return all.flatMap((each) =>
+        given.split(',').map((one) => ({ ...each, [name]: one.trim() })),
+      );
     },
     [values],
   );
@@ -63,9 +73,13 @@ function pair(option: string, text: string, meaning: string): readonly [string, 
 
 function readRange(option: 'range' | 'yRange', text: string): readonly [from: number, to: number] {
   const name = kebab(option);
-  const [from, to] = pair(name, text, 'two numbers; for instance -10,10').map((one) => number(option, one)) as [number, number];
+  const [from, to] = pair(name, text, 'two numbers; for instance -10,10').map((one) =>
+    number(option, one),
+  ) as [number, number];
   if (!(Number.isFinite(from) && Number.isFinite(to) && from < to)) {
-    throw new UsageError(`--${name}: '${text}' does not go from a number to a greater one; for instance -10,10`);
+    throw new UsageError(
+      `--${name}: '${text}' does not go from a number to a greater one; for instance -10,10`,
+    );
   }
   if (!Number.isFinite(to - from))
     throw new UsageError(`--${name}: '${text}' is wider than a number can be; for instance -10,10`);
@@ -73,7 +87,10 @@ function readRange(option: 'range' | 'yRange', text: string): readonly [from: nu
 }
 
 /** Every method with every combination of the settings, once. */
-function readSeries(list: string, values: Values): { readonly all: boolean; readonly series: readonly Series[] } {
+function readSeries(
+  list: string,
+  values: Values,
+): { readonly all: boolean; readonly series: readonly Series[] } {
   const listed = ['beta', ...Object.keys(optionTypes())];
   const choices = combinations(values, listed).map((each) => readChoice(list, each));
   const series = new Map<string, Series>();
@@ -82,22 +99,39 @@ function readSeries(list: string, values: Values): { readonly all: boolean; read
       const built = build(info, choice);
       const { objective } = built;
       // What the method does not have makes no difference to it.
-      const key = JSON.stringify([info.name, objective.beta, objective.normalize, optionsOf(objective)]);
-      if (!series.has(key)) series.set(key, { info, objective, usesReference: usesReference(built) });
+      const key = JSON.stringify([
+        info.name,
+        objective.beta,
+        objective.normalize,
+        optionsOf(objective),
+      ]);
+      if (!series.has(key))
+        series.set(key, { info, objective, usesReference: usesReference(built) });
     }
   }
   return { all: choices[0]?.all ?? false, series: [...series.values()] };
 }
 
 function parseRequest(args: readonly string[]): Request {
-  const parsed = parse<Record<string, 'string' | 'boolean'>>('plot', args, { ...types, ...optionTypes() }, 1);
-  const text = (name: keyof typeof types): string | undefined => parsed.values[name] as string | undefined;
+  const parsed = parse<Record<string, 'string' | 'boolean'>>(
+    'plot',
+    args,
+    { ...types, ...optionTypes() },
+    1,
+  );
+  const text = (name: keyof typeof types): string | undefined =>
+    parsed.values[name] as string | undefined;
   const { all, series } = readSeries(parsed.positionals[0] ?? 'all', parsed.values);
-  const over: Axis | undefined = text('over') === undefined ? undefined : oneOf('over', text('over') ?? '', axes);
+  const over: Axis | undefined =
+    text('over') === undefined ? undefined : oneOf('over', text('over') ?? '', axes);
   const drawn = series.filter((each) => over === undefined || hasAxis(each, over));
-  const leftOut = [...new Set(series.filter((each) => !drawn.includes(each)).map(({ info }) => info.name))];
+  const leftOut = [
+    ...new Set(series.filter((each) => !drawn.includes(each)).map(({ info }) => info.name)),
+  ];
   if (leftOut.length > 0 && !all) {
-    throw new UsageError(`--over: ${leftOut.join(', ')} has no ${String(over)}, only chosen sequences; use --over chosen`);
+    throw new UsageError(
+      `--over: ${leftOut.join(', ')} has no ${String(over)}, only chosen sequences; use --over chosen`,
+    );
   }
   const at = text('at');
   const range = text('range');
@@ -106,17 +140,26 @@ function parseRequest(args: readonly string[]): Request {
   const out = text('out');
   const json = Boolean(parsed.values.json);
   if (out !== undefined && out !== '-' && !/\.(svg|png)$/.test(out)) {
-    throw new UsageError(`--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`);
+    throw new UsageError(
+      `--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`,
+    );
   }
-  if (out === '-' && json) throw new UsageError('--out - and --json exclude each other: there is one standard output');
+  if (out === '-' && json)
+    throw new UsageError('--out - and --json exclude each other: there is one standard output');
   const log = parsed.values.log === true;
   const yRange = text('yRange');
   const vertical = yRange === undefined ? undefined : readRange('yRange', yRange);
   if (log && vertical && vertical[0] <= 0)
-    throw new UsageError(`--y-range: '${String(yRange)}' begins below what --log can draw; begin above 0`);
+    throw new UsageError(
+      `--y-range: '${String(yRange)}' begins below what --log can draw; begin above 0`,
+    );
   const held = at === undefined ? undefined : number('at', at);
-  if (held !== undefined && !Number.isFinite(held)) throw new UsageError(`--at: '${String(at)}' is not a finite number`);
-  const counts = tokens === undefined ? undefined : pair('tokens', tokens, 'two numbers of tokens; for instance 120,80');
+  if (held !== undefined && !Number.isFinite(held))
+    throw new UsageError(`--at: '${String(at)}' is not a finite number`);
+  const counts =
+    tokens === undefined
+      ? undefined
+      : pair('tokens', tokens, 'two numbers of tokens; for instance 120,80');
   return {
     series: drawn,
     leftOut,
@@ -126,7 +169,10 @@ function parseRequest(args: readonly string[]): Request {
       yRange: vertical,
       log,
       at: held,
-      counts: counts && [whole('tokens', counts[0], 1, mostTokens), whole('tokens', counts[1], 1, mostTokens)],
+      counts: counts && [
+        whole('tokens', counts[0], 1, mostTokens),
+        whole('tokens', counts[1], 1, mostTokens),
+      ],
       points: points === undefined ? undefined : whole('points', points, 2, mostPoints),
       facets: parsed.values.facets === true ? true : undefined,
     },
@@ -146,7 +192,11 @@ const defaultScale = 2;
 /** 16800 pixels across. */
 const largestScale = 20;
 
-function readPng(out: string | undefined, scaleText: string | undefined, font: string | undefined): PngOptions | undefined {
+function readPng(
+  out: string | undefined,
+  scaleText: string | undefined,
+  font: string | undefined,
+): PngOptions | undefined {
   if (out?.endsWith('.png') !== true) {
     for (const [name, value] of Object.entries({ scale: scaleText, font })) {
       if (value !== undefined) throw new UsageError(`--${name}: is for PNG; give --out FILE.png`);
@@ -155,7 +205,9 @@ function readPng(out: string | undefined, scaleText: string | undefined, font: s
   }
   const scale = scaleText === undefined ? defaultScale : number('scale', scaleText);
   if (!(scale >= 0.1 && scale <= largestScale)) {
-    throw new UsageError(`--scale: '${String(scaleText)}' is not a number from 0.1 to ${largestScale}`);
+    throw new UsageError(
+      `--scale: '${String(scaleText)}' is not a number from 0.1 to ${largestScale}`,
+    );
   }
   return { scale, font };
 }
@@ -197,9 +249,16 @@ function summary({ groups }: Plot, { series, leftOut, out }: Request): string {
       const { over, perToken, x, loss, gradChosen, gradRejected } = curve;
       const label = labels[series.indexOf(curve.series)] ?? '';
       const middle = (x.length - 1) >> 1;
-      const at = (values: Float64Array | undefined, i: number): string => (values ? digits(values[i] ?? NaN, 4) : '-');
+      const at = (values: Float64Array | undefined, i: number): string =>
+        values ? digits(values[i] ?? NaN, 4) : '-';
       return [
-        { text: manyMethods || label === curve.series.info.name ? label : `${curve.series.info.name}, ${label}`, style: 'bold' },
+        {
+          text:
+            manyMethods || label === curve.series.info.name
+              ? label
+              : `${curve.series.info.name}, ${label}`,
+          style: 'bold',
+        },
         `${over}${perToken ? ' per token' : ''}`,
         at(x, 0),
         at(x, x.length - 1),
@@ -215,14 +274,26 @@ function summary({ groups }: Plot, { series, leftOut, out }: Request): string {
   const point = (title: string) => ({ title, align: 'point' as const });
   const columns = [
     ...[{ title: 'objective' }, { title: 'over' }, point('from'), point('to'), { title: 'loss' }],
-    ...[point('first'), point('middle'), point('last'), point('dloss/dchosen, middle'), point('dloss/drejected')],
+    ...[
+      point('first'),
+      point('middle'),
+      point('last'),
+      point('dloss/dchosen, middle'),
+      point('dloss/drejected'),
+    ],
   ];
   const notes = [
     common,
     leftOut.length > 0 ? `Left out, for it has chosen sequences only: ${leftOut.join(', ')}.` : '',
     out === undefined ? 'Nothing was written; --out FILE.svg or FILE.png draws the figure.' : '',
   ];
-  return [table(columns, rows), '', ...notes.filter(Boolean).map((note) => paint('dim', wrap(note)))].join('\n').trimEnd();
+  return [
+    table(columns, rows),
+    '',
+    ...notes.filter(Boolean).map((note) => paint('dim', wrap(note))),
+  ]
+    .join('\n')
+    .trimEnd();
 }
 
 async function run(args: string[]): Promise<number> {
@@ -243,7 +314,12 @@ async function drawAndTell(request: Request, output: Output | undefined): Promis
   if (json) {
     const failure = write();
     const { title } = result;
-    printJson({ title, curves: curves.map(jsonOf), leftOut: request.leftOut, ...outcomeOf(output, failure) });
+    printJson({
+      title,
+      curves: curves.map(jsonOf),
+      leftOut: request.leftOut,
+      ...outcomeOf(output, failure),
+    });
     return statusOf('plot', failure);
   }
   print(summary(result, request));

@@ -28,7 +28,8 @@ const word =
  * A figure as PNG, in its light scheme.
  *
  * @param load brings the renderer, an optional dependency
- * @throws CommandError if the renderer is not installed, or there is no font: words would be missing without a word
+ * @throws CommandError if the renderer is not installed, or there is no font: words would be
+ *   missing without a word
  */
 export async function toPng(
   svg: string,
@@ -36,7 +37,8 @@ export async function toPng(
   load: () => Promise<Renderer> = () => import('@resvg/resvg-js'),
 ): Promise<Buffer> {
   const { Resvg } = await loadRenderer(load);
-  const fonts = font === undefined ? { loadSystemFonts: true } : { loadSystemFonts: false, fontFiles: [font] };
+  const fonts =
+    font === undefined ? { loadSystemFonts: true } : { loadSystemFonts: false, fontFiles: [font] };
   if (!new Resvg(word, { font: fonts }).getBBox()) {
     throw new CommandError(
       font === undefined

@@ -39,7 +39,13 @@ function summarize(outcomes: readonly Outcome[]): Summary[] {
   const summaries = new Map<string, Summary>();
   for (const { config, backend, tally } of outcomes) {
     const key = `${config.method} ${backend}`;
-    const summary = summaries.get(key) ?? { method: config.method, backend, cases: 0, misses: 0, tally: new Tally() };
+    const summary = summaries.get(key) ?? {
+      method: config.method,
+      backend,
+      cases: 0,
+      misses: 0,
+      tally: new Tally(),
+    };
     summaries.set(key, summary);
     summary.cases++;
     if (tally.count > 0) summary.misses++;
@@ -50,9 +56,12 @@ function summarize(outcomes: readonly Outcome[]): Summary[] {
 
 /** An error as a share of its bound. */
 function share(value: number): Cell {
-  if (value > 1) return { text: value === Infinity ? 'FAIL' : `${digits(value, 3)} x`, style: 'red' };
+  if (value > 1)
+    return { text: value === Infinity ? 'FAIL' : `${digits(value, 3)} x`, style: 'red' };
   if (value === 0) return { text: '0', style: 'dim' };
-  return value < 0.0001 ? { text: '<0.01 %', style: 'dim' } : `${(100 * value).toFixed(value < 0.01 ? 2 : 1)} %`;
+  return value < 0.0001
+    ? { text: '<0.01 %', style: 'dim' }
+    : `${(100 * value).toFixed(value < 0.01 ? 2 : 1)} %`;
 }
 
 const titles: Readonly<Record<Kind, string>> = {
@@ -96,8 +105,15 @@ export function toJUnit(outcomes: readonly Outcome[]): string {
     const entry = suites.get(suite) ?? { name: suite, cases: [] };
     suites.set(suite, entry);
     const failure =
-      tally.count === 0 ? undefined : `${plural(tally.count, 'value')} out of bounds\n${tally.misses.map(missText).join('\n')}`;
-    entry.cases.push({ name: `${label} (${backend})`, className: `diralign.${config.method}`, seconds, failure });
+      tally.count === 0
+        ? undefined
+        : `${plural(tally.count, 'value')} out of bounds\n${tally.misses.map(missText).join('\n')}`;
+    entry.cases.push({
+      name: `${label} (${backend})`,
+      className: `diralign.${config.method}`,
+      seconds,
+      failure,
+    });
   }
   return junit('diralign verify', [...suites.values()]);
 }
@@ -132,13 +148,20 @@ export function toText(checked: Checked): string {
   ];
   const missed = missesOf(checked);
   for (const { suite, backend, label, tally } of missed.slice(0, shownMisses)) {
-    lines.push(`\n${paint('red', 'FAIL')} ${label} on ${suite}, ${backend}: ${plural(tally.count, 'value')} out of bounds`);
+    lines.push(
+      `\n${paint('red', 'FAIL')} ${label} on ${suite}, ${backend}: ${plural(tally.count, 'value')} out of bounds`,
+    );
     for (const miss of tally.misses) lines.push(`     ${missText(miss)}`);
   }
-  if (missed.length > shownMisses) lines.push(`\nand ${plural(missed.length - shownMisses, 'more case')}; --json has all`);
+  if (missed.length > shownMisses)
+    lines.push(`\nand ${plural(missed.length - shownMisses, 'more case')}; --json has all`);
   const verdict =
-    missed.length === 0 ? paint('green', 'all within bounds') : paint('red', `${missed.length.toLocaleString('en')} failed`);
+    missed.length === 0
+      ? paint('green', 'all within bounds')
+      : paint('red', `${missed.length.toLocaleString('en')} failed`);
   const where = plural(batches, 'batch').replace(/batchs$/, 'batches');
-  lines.push(`\n${plural(outcomes.length, 'case')} on ${where} in ${seconds.toFixed(1)} s: ${verdict}`);
+  lines.push(
+    `\n${plural(outcomes.length, 'case')} on ${where} in ${seconds.toFixed(1)} s: ${verdict}`,
+  );
   return lines.join('\n');
 }

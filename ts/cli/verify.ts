@@ -19,7 +19,13 @@ import {
   type NamedBatch,
 } from '../verification-cases.js';
 import { checkHiddenObjective, prepareHidden } from '../verification-hidden.js';
-import { checkDifferences, checkExpected, checkObjective, prepare, type Tally } from '../verification.js';
+import {
+  checkDifferences,
+  checkExpected,
+  checkObjective,
+  prepare,
+  type Tally,
+} from '../verification.js';
 import { parse } from './arguments.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
 import { CommandError, failed, type Command } from './command.js';
@@ -62,7 +68,10 @@ function makePlans(
   const given = batch.dtype ?? 'float32';
   const elements = batch.logits.length;
   let configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
-  if (elements > largeBatch) configs = configs.filter(({ method }, i) => configs.findIndex((c) => c.method === method) === i);
+  if (elements > largeBatch)
+    configs = configs.filter(
+      ({ method }, i) => configs.findIndex((c) => c.method === method) === i,
+    );
   const plan = (dtype: Dtype, layout: string, form: LogitsBatch): Plan => {
     const isGiven = dtype === given && form.shape === batch.shape;
     return {
@@ -71,7 +80,9 @@ function makePlans(
       configs,
       isSmooth: isGiven ? isSmooth : () => false,
       expected:
-        isGiven && expected ? { ...expected, cases: expected.cases.filter(({ call }) => chosen.has(call.method)) } : undefined,
+        isGiven && expected
+          ? { ...expected, cases: expected.cases.filter(({ call }) => chosen.has(call.method)) }
+          : undefined,
       work: (elements + 2000) * (configs.length + 4),
     };
   };
@@ -88,7 +99,8 @@ function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
   return syntheticHiddenBatches().flatMap(({ name, batch, isChecked }) => {
     const configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
     const { hidden, weight, labels } = batch;
-    const work = ((4 * labels.length * weight.length) / (hidden.length || 1) + 2000) * (configs.length + 4);
+    const work =
+      ((4 * labels.length * weight.length) / (hidden.length || 1) + 2000) * (configs.length + 4);
     return dtypes.map((dtype) => ({
       suite: `${name}, ${dtype}`,
       hidden: dtype === 'float32' ? batch : convertedHidden(batch, dtype),
@@ -111,9 +123,13 @@ function listFiles(names: readonly string[]): string[] {
     const shards = new Set(indexes.flatMap(shardsOfIndex).map(({ file }) => file));
     const files = entries.filter((file) => file.endsWith('.safetensors') && !shards.has(file));
     // A folder may hold other tensors, too; what is named must be a batch.
-    const batches = [...files, ...indexes].filter((file) => readSafetensors(file, []).has('logits'));
+    const batches = [...files, ...indexes].filter((file) =>
+      readSafetensors(file, []).has('logits'),
+    );
     if (batches.length === 0)
-      throw new CommandError(`${name}: holds no *.safetensors with logits; name a file or another folder`);
+      throw new CommandError(
+        `${name}: holds no *.safetensors with logits; name a file or another folder`,
+      );
     return batches;
   });
 }
@@ -138,7 +154,11 @@ function fileBatch(file: string): NamedBatch {
     isSmooth: () => sequences <= 64,
     isChecked: (config) => {
       if (config.method === 'sft') return batch.sftLabels === undefined;
-      return sequences >= 2 && sequences % 2 === 0 && (!lacksReference.has(config.method) || config.referenceFree === true);
+      return (
+        sequences >= 2 &&
+        sequences % 2 === 0 &&
+        (!lacksReference.has(config.method) || config.referenceFree === true)
+      );
     },
   };
 }
@@ -150,7 +170,14 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
     const timed = (config: ReferenceConfig, label: string, check: () => Tally): Outcome => {
       const start = performance.now();
       const tally = check();
-      return { suite, backend: name, config, label, tally, seconds: (performance.now() - start) / 1000 };
+      return {
+        suite,
+        backend: name,
+        config,
+        label,
+        tally,
+        seconds: (performance.now() - start) / 1000,
+      };
     };
     for (const config of configs) {
       yield timed(config, nameOf(config), () => {
@@ -162,26 +189,46 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
     }
     for (const [i, wanted] of (expected?.cases ?? []).entries()) {
       yield timed(wanted.call, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
-        checkExpected(lib, plan.batch, { ...wanted, logps: expected?.logps, counts: expected?.counts }, backend),
+        checkExpected(
+          lib,
+          plan.batch,
+          { ...wanted, logps: expected?.logps, counts: expected?.counts },
+          backend,
+        ),
       );
     }
   }
 }
 
-function* executeHidden({ suite, hidden, configs }: HiddenPlan, ways: readonly Way[]): Generator<Outcome> {
+function* executeHidden(
+  { suite, hidden, configs }: HiddenPlan,
+  ways: readonly Way[],
+): Generator<Outcome> {
   const prepared = prepareHidden(hidden);
   for (const { name, backend, hidden: lib } of ways) {
     if (!lib) continue;
     for (const config of configs) {
       const start = performance.now();
       const tally = checkHiddenObjective(lib, config, prepared, backend);
-      yield { suite, backend: name, config, label: nameOf(config), tally, seconds: (performance.now() - start) / 1000 };
+      yield {
+        suite,
+        backend: name,
+        config,
+        label: nameOf(config),
+        tally,
+        seconds: (performance.now() - start) / 1000,
+      };
     }
   }
 }
 
 function run(args: string[]): Promise<number> {
-  const { values, positionals } = parse('verify', args, { method: 'string', json: 'boolean', junit: 'string' }, Infinity);
+  const { values, positionals } = parse(
+    'verify',
+    args,
+    { method: 'string', json: 'boolean', junit: 'string' },
+    Infinity,
+  );
   const names = values.method?.split(',').map((name) => methodNamed(name.trim())) ?? methods();
   const chosen = new Set<string>(names.map((info) => info.name));
   return withOutput('junit', values.junit, (output) => {
@@ -206,7 +253,9 @@ function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
   const { isa, threads } = native().cpuInfo();
   const ways = availableWays();
   const files = listFiles(given);
-  const plans: (Plan | HiddenPlan)[] = syntheticBatches().flatMap((batch) => makePlans(batch, chosen));
+  const plans: (Plan | HiddenPlan)[] = syntheticBatches().flatMap((batch) =>
+    makePlans(batch, chosen),
+  );
   plans.push(...makeHiddenPlans(chosen));
   for (const file of [exampleFile, ...files]) {
     const named = fileBatch(file);
@@ -241,7 +290,8 @@ function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
 
 export const verifyCommand: Command = {
   name: 'verify',
-  summary: 'losses and gradients of every method against a float64 reference and finite differences',
+  summary:
+    'losses and gradients of every method against a float64 reference and finite differences',
   usage: `diralign verify: losses and gradients of every method against a float64 reference and finite
 differences
 

@@ -6,7 +6,10 @@ import { checkObject, describe, readAll, readProperties } from '../given.js';
 /** Whole numbers from 0 to 2147483647. */
 export type TokenIds = readonly number[] | Int32Array;
 
-/** One prompt with the completion that was preferred and the one that was not. End-of-sequence tokens are the tokenizer's to add. */
+/**
+ * One prompt with the completion that was preferred and the one that was not. End-of-sequence
+ * tokens are the tokenizer's to add.
+ */
 export interface PreferencePair {
   /** May be empty; the first token of the completions is then their context, and not scored. */
   readonly prompt: TokenIds;
@@ -17,37 +20,53 @@ export interface PreferencePair {
 }
 
 /**
- * Which tokens of a sequence longer than `maxLength` are kept: its first (`'keep_start'`) or its last (`'keep_end'`). With
- * `maxPromptLength`, which end of the prompt.
+ * Which tokens of a sequence longer than `maxLength` are kept: its first (`'keep_start'`) or its
+ * last (`'keep_end'`). With `maxPromptLength`, which end of the prompt.
  */
 export type Truncation = 'keep_start' | 'keep_end';
 
 /** How sequences are cut and laid out. */
 export interface CollateOptions {
-  /** `'padded'` (default): [sequences, tokens], padded on the right. `'packed'`: rows without padding, and `offsets`. */
+  /**
+   * `'padded'` (default): [sequences, tokens], padded on the right. `'packed'`: rows without
+   * padding, and `offsets`.
+   */
   readonly layout?: 'padded' | 'packed';
-  /** The id that padding gets in `inputIds`; required for the padded layout, without effect on the packed one. */
+  /**
+   * The id that padding gets in `inputIds`; required for the padded layout, without effect on the
+   * packed one.
+   */
   readonly pad?: number;
   /** Most tokens of a sequence, prompt and completion together, at least 2. Default: no limit. */
   readonly maxLength?: number;
-  /** Default `'keep_start'`, as in TRL. Without effect on sequences that are not longer than `maxLength`. */
+  /**
+   * Default `'keep_start'`, as in TRL. Without effect on sequences that are not longer than
+   * `maxLength`.
+   */
   readonly truncation?: Truncation;
   /**
-   * Truncates the prompt first, as older trainers do: where the prompt and the longer completion of a pair have more than `maxLength`
-   * tokens, the prompt of both is cut to this many, at the end that `truncation` does not keep; where that is not enough, both
-   * completions keep their first `maxLength - maxPromptLength` tokens. From 1 to `maxLength - 1`; needs `maxLength`. Default: prompt
-   * and completion are cut as one sequence.
+   * Truncates the prompt first, as older trainers do: where the prompt and the longer completion of
+   * a pair have more than `maxLength` tokens, the prompt of both is cut to this many, at the end
+   * that `truncation` does not keep; where that is not enough, both completions keep their first
+   * `maxLength - maxPromptLength` tokens. From 1 to `maxLength - 1`; needs `maxLength`. Default:
+   * prompt and completion are cut as one sequence.
    */
   readonly maxPromptLength?: number;
 }
 
-/** What both layouts have. Arrays are fresh, one element per row; the first half of the sequences are the chosen. */
+/**
+ * What both layouts have. Arrays are fresh, one element per row; the first half of the sequences
+ * are the chosen.
+ */
 interface CollatedRows {
   /** Twice the number of pairs; pair i is sequences i and i + sequences / 2. */
   readonly sequences: number;
   /** Token ids, for the model. */
   readonly inputIds: Int32Array;
-  /** Row t scores the token after it: `inputIds[t + 1]` where that is of the completion; -100 in every other row, the last included. */
+  /**
+   * Row t scores the token after it: `inputIds[t + 1]` where that is of the completion; -100 in
+   * every other row, the last included.
+   */
   readonly labels: Int32Array;
   /** 1 for tokens, 0 for padding. */
   readonly attentionMask: Int32Array;
@@ -72,7 +91,10 @@ const maxInt32 = 0x7fffffff;
 
 type Completion = 'chosen' | 'rejected';
 
-/** A sequence to be: ids of the prompt from `promptStart` to `promptEnd`, then of the completion, likewise. */
+/**
+ * A sequence to be: ids of the prompt from `promptStart` to `promptEnd`, then of the completion,
+ * likewise.
+ */
 interface Sequence {
   readonly prompt: TokenIds;
   readonly promptStart: number;
@@ -94,28 +116,46 @@ const optionNames = ['layout', 'pad', 'maxLength', 'truncation', 'maxPromptLengt
 
 function checkWhole(name: string, value: unknown, low: number, high: number): number {
   if (typeof value !== 'number') {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: expected a whole number from ${low} to ${high}, not ${describe(value)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: expected a whole number from ${low} to ${high}, not ${describe(value)}`,
+    );
   }
   if (!Number.isInteger(value) || value < low || value > high) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${value} is not a whole number from ${low} to ${high}`);
+    throw rangeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: ${value} is not a whole number from ${low} to ${high}`,
+    );
   }
   return value;
 }
 
 function checkChoice<T extends string>(name: string, value: unknown, choices: readonly T[]): T {
   if (choices.includes(value as T)) return value as T;
-  throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} is not one of ${choices.map((c) => `'${c}'`).join(', ')}`);
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `${name}: ${describe(value)} is not one of ${choices.map((c) => `'${c}'`).join(', ')}`,
+  );
 }
 
 function checkOptions(options: unknown): Settings {
   checkObject('options', options);
   const given = readProperties('options', options, optionNames);
   const layout = checkChoice('layout', given.layout ?? 'padded', ['padded', 'packed']);
-  // Padding is needed as soon as two lengths differ: better refused in the first batch than in some later one.
-  const pad = layout === 'packed' && given.pad === undefined ? 0 : checkWhole('pad', given.pad, 0, maxInt32);
-  const maxLength = given.maxLength === undefined ? maxInt32 : checkWhole('maxLength', given.maxLength, 2, maxInt32);
-  const truncation = checkChoice('truncation', given.truncation ?? 'keep_start', ['keep_start', 'keep_end']);
-  if (given.maxPromptLength === undefined) return { layout, pad, maxLength, truncation, maxPromptLength: undefined };
+  // Padding is needed as soon as two lengths differ: better refused in the first batch than in some
+  // later one.
+  const pad =
+    layout === 'packed' && given.pad === undefined ? 0 : checkWhole('pad', given.pad, 0, maxInt32);
+  const maxLength =
+    given.maxLength === undefined
+      ? maxInt32
+      : checkWhole('maxLength', given.maxLength, 2, maxInt32);
+  const truncation = checkChoice('truncation', given.truncation ?? 'keep_start', [
+    'keep_start',
+    'keep_end',
+  ]);
+  if (given.maxPromptLength === undefined)
+    return { layout, pad, maxLength, truncation, maxPromptLength: undefined };
   if (given.maxLength === undefined) {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
@@ -128,7 +168,10 @@ function checkOptions(options: unknown): Settings {
 
 function checkIds(name: string, value: unknown): TokenIds {
   if (!Array.isArray(value) && tagOf(value) !== 'Int32Array') {
-    throw typeError('ERR_DIRALIGN_LABEL', `${name}: expected an array or an Int32Array of token ids, not ${describe(value)}`);
+    throw typeError(
+      'ERR_DIRALIGN_LABEL',
+      `${name}: expected an array or an Int32Array of token ids, not ${describe(value)}`,
+    );
   }
   const ids: TokenIds = Array.isArray(value)
     ? (value as readonly number[])
@@ -136,10 +179,16 @@ function checkIds(name: string, value: unknown): TokenIds {
   for (let i = 0; i < ids.length; i++) {
     const id: unknown = ids[i];
     if (typeof id !== 'number') {
-      throw typeError('ERR_DIRALIGN_LABEL', `${name}[${i}]: expected a token id, not ${describe(id)}`);
+      throw typeError(
+        'ERR_DIRALIGN_LABEL',
+        `${name}[${i}]: expected a token id, not ${describe(id)}`,
+      );
     }
     if (!Number.isInteger(id) || id < 0 || id > maxInt32) {
-      throw rangeError('ERR_DIRALIGN_LABEL', `${name}[${i}]: ${id} is not a whole number from 0 to ${maxInt32}`);
+      throw rangeError(
+        'ERR_DIRALIGN_LABEL',
+        `${name}[${i}]: ${id} is not a whole number from 0 to ${maxInt32}`,
+      );
     }
   }
   return ids;
@@ -148,7 +197,10 @@ function checkIds(name: string, value: unknown): TokenIds {
 function checkPair(index: number, value: unknown): PreferencePair {
   const name = `examples[${index}]`;
   if (typeof value !== 'object' || value === null) {
-    throw typeError('ERR_DIRALIGN_LABEL', `${name}: expected { prompt, chosen, rejected }, not ${describe(value)}`);
+    throw typeError(
+      'ERR_DIRALIGN_LABEL',
+      `${name}: expected { prompt, chosen, rejected }, not ${describe(value)}`,
+    );
   }
   const { prompt, chosen, rejected } = readAll(value, ['prompt', 'chosen', 'rejected']);
   const pair = {
@@ -158,7 +210,10 @@ function checkPair(index: number, value: unknown): PreferencePair {
   };
   for (const key of ['chosen', 'rejected'] as const) {
     if (pair[key].length === 0) {
-      throw rangeError('ERR_DIRALIGN_LABEL', `${name}.${key}: has no tokens; expected at least one, such as the end of sequence`);
+      throw rangeError(
+        'ERR_DIRALIGN_LABEL',
+        `${name}.${key}: has no tokens; expected at least one, such as the end of sequence`,
+      );
     }
     if (pair.prompt.length === 0 && pair[key].length === 1) {
       throw rangeError(
@@ -216,9 +271,14 @@ function lengthOf({ promptStart, promptEnd, completionStart, completionEnd }: Se
 }
 
 /** Writes the ids of a sequence and the labels of its rows, from row `start`. */
-function write(sequence: Sequence, start: number, { inputIds, labels, attentionMask }: CollatedRows): void {
+function write(
+  sequence: Sequence,
+  start: number,
+  { inputIds, labels, attentionMask }: CollatedRows,
+): void {
   let row = start;
-  for (let i = sequence.promptStart; i < sequence.promptEnd; i++) inputIds[row++] = sequence.prompt[i] as number;
+  for (let i = sequence.promptStart; i < sequence.promptEnd; i++)
+    inputIds[row++] = sequence.prompt[i] as number;
   for (let i = sequence.completionStart; i < sequence.completionEnd; i++) {
     const id = sequence.completion[i] as number;
     if (row > start) labels[row - 1] = id;
@@ -228,18 +288,21 @@ function write(sequence: Sequence, start: number, { inputIds, labels, attentionM
 }
 
 /**
- * A batch of preference pairs, in memory of its own: the chosen sequences (prompt, then completion) in the order of the examples, then
- * the rejected. It can be spread into the batch of a loss beside its logits:
+ * A batch of preference pairs, in memory of its own: the chosen sequences (prompt, then completion)
+ * in the order of the examples, then the rejected. It can be spread into the batch of a loss beside
+ * its logits:
  *
  *     const pairs = collatePairs(examples, { pad: 0, maxLength: 512 });
  *     const logits = model.forward(pairs.inputIds, pairs.attentionMask);
  *     dpo({ ...pairs, logits, shape: [pairs.sequences, pairs.tokens, vocab], reference });
  *
- * Every sequence has at least one scored row. The first token of a sequence is context only, also where truncation leaves no prompt.
+ * Every sequence has at least one scored row. The first token of a sequence is context only, also
+ * where truncation leaves no prompt.
  *
- * @throws DirAlignError with code ERR_DIRALIGN_OPTION for options; ERR_DIRALIGN_LABEL for token ids that are no token ids, an empty
- * completion and one of which truncation leaves nothing to score; ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more;
- * ERR_DIRALIGN_MEMORY where the batch does not fit memory.
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION for options; ERR_DIRALIGN_LABEL for token ids
+ *   that are no token ids, an empty completion and one of which truncation leaves nothing to score;
+ *   ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more; ERR_DIRALIGN_MEMORY where the batch
+ *   does not fit memory.
  */
 export function collatePairs(
   examples: readonly PreferencePair[],
@@ -249,20 +312,36 @@ export function collatePairs(
   examples: readonly PreferencePair[],
   options: CollateOptions & { readonly layout?: 'padded'; readonly pad: number },
 ): PaddedPairs;
-export function collatePairs(examples: readonly PreferencePair[], options: CollateOptions): PaddedPairs | PackedPairs;
-export function collatePairs(examples: readonly PreferencePair[], options: CollateOptions): PaddedPairs | PackedPairs {
+export function collatePairs(
+  examples: readonly PreferencePair[],
+  options: CollateOptions,
+): PaddedPairs | PackedPairs;
+export function collatePairs(
+  examples: readonly PreferencePair[],
+  options: CollateOptions,
+): PaddedPairs | PackedPairs {
   const settings = checkOptions(options);
   if (!Array.isArray(examples)) {
-    throw typeError('ERR_DIRALIGN_SHAPE', `examples: expected an array of pairs, not ${describe(examples)}`);
+    throw typeError(
+      'ERR_DIRALIGN_SHAPE',
+      `examples: expected an array of pairs, not ${describe(examples)}`,
+    );
   }
-  if (examples.length === 0) throw rangeError('ERR_DIRALIGN_SHAPE', 'examples: has no pairs; expected at least one');
+  if (examples.length === 0)
+    throw rangeError('ERR_DIRALIGN_SHAPE', 'examples: has no pairs; expected at least one');
   const pairs = Array.from(examples as readonly unknown[], (value, i) => checkPair(i, value));
-  const cuts = (['chosen', 'rejected'] as const).flatMap((key) => pairs.map((pair, i) => cut(i, pair, key, settings)));
+  const cuts = (['chosen', 'rejected'] as const).flatMap((key) =>
+    pairs.map((pair, i) => cut(i, pair, key, settings)),
+  );
 
   const sequences = cuts.length;
   const tokens = cuts.reduce((most, sequence) => Math.max(most, lengthOf(sequence)), 0);
-  const rows = settings.layout === 'padded' ? sequences * tokens : cuts.reduce((sum, sequence) => sum + lengthOf(sequence), 0);
-  if (rows > maxInt32) throw rangeError('ERR_DIRALIGN_SHAPE', `examples: ${rows} rows; expected at most ${maxInt32}`);
+  const rows =
+    settings.layout === 'padded'
+      ? sequences * tokens
+      : cuts.reduce((sum, sequence) => sum + lengthOf(sequence), 0);
+  if (rows > maxInt32)
+    throw rangeError('ERR_DIRALIGN_SHAPE', `examples: ${rows} rows; expected at most ${maxInt32}`);
 
   const collated: CollatedRows = {
     sequences,

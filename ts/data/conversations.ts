@@ -6,7 +6,8 @@ import { findWords, squeezed } from './text.js';
 type Turns = readonly Message[];
 
 const isSystem = ({ role }: Message): boolean => /^(system|developer)$/i.test(role);
-const answers = /^(assistant|model|gpt|bot|chatbot|ai|agent|tool.*|function.*|ipython|observation|environment)$/i;
+const answers =
+  /^(assistant|model|gpt|bot|chatbot|ai|agent|tool.*|function.*|ipython|observation|environment)$/i;
 /** Whoever is neither the model nor its tools nor the system asks. */
 const isQuestion = (message: Message): boolean => !isSystem(message) && !answers.test(message.role);
 
@@ -23,20 +24,25 @@ function isShared(a: Message, b: Message): boolean {
 }
 
 /**
- * The turns that both conversations begin with. Where one of the two ends with them, only those up to
- * the last question: equal conversations have an answer each, too.
+ * The turns that both conversations begin with. Where one of the two ends with them, only those up
+ * to the last question: equal conversations have an answer each, too.
  */
 function sharedTurns(chosen: Turns, rejected: Turns): Turns {
   const most = Math.min(chosen.length, rejected.length);
   let length = 0;
-  while (length < most && isShared(chosen[length] as Message, rejected[length] as Message)) length++;
+  while (length < most && isShared(chosen[length] as Message, rejected[length] as Message))
+    length++;
   const shared = chosen.slice(0, length);
   return length < most ? shared : shared.slice(0, shared.findLastIndex(isQuestion) + 1);
 }
 
 function preference(prompt: Turns, chosen: Turns, rejected: Turns): ConversationalPreference {
   for (const [name, turns] of Object.entries({ chosen, rejected })) {
-    if (turns.length === 0) throw new Refusal('completion', `${name}: has no message after the ${prompt.length} of the prompt`);
+    if (turns.length === 0)
+      throw new Refusal(
+        'completion',
+        `${name}: has no message after the ${prompt.length} of the prompt`,
+      );
   }
   return { prompt, chosen, rejected };
 }
@@ -65,7 +71,10 @@ const templateText =
  */
 function stands(prompt: string, turns: Turns): 'whole' | 'more' | 'not' {
   const given = squeezed(prompt);
-  const texts = turns.map((message) => ({ isAsked: isQuestion(message), text: squeezed(message.content) }));
+  const texts = turns.map((message) => ({
+    isAsked: isQuestion(message),
+    text: squeezed(message.content),
+  }));
   const present = texts.filter(({ text }) => text !== '');
   const questions = present.filter(({ isAsked }) => isAsked);
   if (questions.length === 0) return 'not';
@@ -82,18 +91,27 @@ function stands(prompt: string, turns: Turns): 'whole' | 'more' | 'not' {
   return (rest + given.slice(end)).replace(templateText, '') === '' ? 'whole' : 'more';
 }
 
-/** Whether a completion has a turn of the prompt again, up to whitespace, the name of who asks, and fields that only one has. */
+/**
+ * Whether a completion has a turn of the prompt again, up to whitespace, the name of who asks, and
+ * fields that only one has.
+ */
 function isRepeated(ofPrompt: Message, ofCompletion: Message): boolean {
   if (isDeepStrictEqual(ofPrompt, ofCompletion)) return true;
   const text = squeezed(ofPrompt.content);
   if (text === '' || text !== squeezed(ofCompletion.content)) return false;
-  const compared = isQuestion(ofPrompt) && isQuestion(ofCompletion) ? ['role', 'content'] : ['content'];
-  const others = Object.entries(ofCompletion).filter(([key]) => !compared.includes(key) && Object.hasOwn(ofPrompt, key));
-  return others.every(([key, value]) => isDeepStrictEqual(value, (ofPrompt as unknown as Record<string, unknown>)[key]));
+  const compared =
+    isQuestion(ofPrompt) && isQuestion(ofCompletion) ? ['role', 'content'] : ['content'];
+  const others = Object.entries(ofCompletion).filter(
+    ([key]) => !compared.includes(key) && Object.hasOwn(ofPrompt, key),
+  );
+  return others.every(([key, value]) =>
+    isDeepStrictEqual(value, (ofPrompt as unknown as Record<string, unknown>)[key]),
+  );
 }
 
 const isRepeatedBy = (prompt: Turns, turns: Turns): boolean =>
-  prompt.length === turns.length && prompt.every((message, i) => isRepeated(message, turns[i] as Message));
+  prompt.length === turns.length &&
+  prompt.every((message, i) => isRepeated(message, turns[i] as Message));
 
 /** Number of turns with which a prompt ends and a completion begins, a question among them. */
 function repeatedLength(prompt: Turns, turns: Turns): number {
@@ -104,31 +122,46 @@ function repeatedLength(prompt: Turns, turns: Turns): number {
   return 0;
 }
 
-/** What both conversations have before the prompt's turns, where these stand in both after earlier ones. */
+/**
+ * What both conversations have before the prompt's turns, where these stand in both after earlier
+ * ones.
+ */
 function earlierTurns(prompt: Turns, shared: Turns): Turns {
   if (!prompt.some(isQuestion)) return [];
   const at = shared.findIndex((_, i) => isRepeatedBy(prompt, shared.slice(i, i + prompt.length)));
   return shared.slice(0, Math.max(0, at));
 }
 
-/** A completion without what it repeats of the prompt, and the system message that stood before that. */
+/**
+ * A completion without what it repeats of the prompt, and the system message that stood before
+ * that.
+ */
 interface Completion {
   readonly system: Turns;
   readonly turns: Turns;
 }
 
 /** A prompt of its own, before completions that may repeat it, with or without a system message. */
-function explicit(given: Turns, isText: boolean, chosen: Turns, rejected: Turns): ConversationalPreference {
+function explicit(
+  given: Turns,
+  isText: boolean,
+  chosen: Turns,
+  rejected: Turns,
+): ConversationalPreference {
   const own = given.slice(0, systemLength(given));
   const asked = given.slice(own.length);
   const common = sharedTurns(chosen, rejected);
   const earlier = earlierTurns(asked, common.slice(systemLength(common)));
   for (const side of [chosen, rejected]) {
     const turns = side.slice(systemLength(side));
-    // What begins with a question is a conversation. Where the other side has not its turns, there is no prompt that both follow.
+    // What begins with a question is a conversation. Where the other side has not its turns, there
+    // is no prompt that both follow.
     const own = turns.slice(0, 1).some(isQuestion) ? earlierTurns(asked, turns) : [];
     if (own.length > earlier.length) {
-      throw new Refusal('prompt', 'prompt: only one of chosen and rejected repeats it, after turns that the other has not');
+      throw new Refusal(
+        'prompt',
+        'prompt: only one of chosen and rejected repeats it, after turns that the other has not',
+      );
     }
   }
   const [first, second] = [chosen, rejected].map((side): Completion => {
@@ -137,26 +170,41 @@ function explicit(given: Turns, isText: boolean, chosen: Turns, rejected: Turns)
     const repeated = repeatedLength(asked, turns);
     const repeatsSystem = system.length > 0 && isRepeatedBy(own, system);
     // Text has no place among turns, but after the system message. Messages have theirs.
-    return isText || repeated > 0 || repeatsSystem ? { system, turns: turns.slice(repeated) } : { system: [], turns: side };
+    return isText || repeated > 0 || repeatsSystem
+      ? { system, turns: turns.slice(repeated) }
+      : { system: [], turns: side };
   }) as [Completion, Completion];
 
   const system = own.length > 0 ? own : first.system;
-  const agrees = (side: Completion): boolean => isRepeatedBy(system, side.system) || (own.length > 0 && side.system.length === 0);
+  const agrees = (side: Completion): boolean =>
+    isRepeatedBy(system, side.system) || (own.length > 0 && side.system.length === 0);
   if (!agrees(first) || !agrees(second)) {
-    throw new Refusal('prompt', 'prompt: chosen and rejected have different system messages before it');
+    throw new Refusal(
+      'prompt',
+      'prompt: chosen and rejected have different system messages before it',
+    );
   }
   const prompt = [...system, ...earlier, ...asked];
-  // What both go on with is context, too, where the prompt asks nothing, or is text, which may be less than all of it.
+  // What both go on with is context, too, where the prompt asks nothing, or is text, which may be
+  // less than all of it.
   const shared = isText || !asked.some(isQuestion) ? sharedTurns(first.turns, second.turns) : [];
   const { length } = shared.some(isQuestion) ? shared : [];
-  return preference([...prompt, ...shared.slice(0, length)], first.turns.slice(length), second.turns.slice(length));
+  return preference(
+    [...prompt, ...shared.slice(0, length)],
+    first.turns.slice(length),
+    second.turns.slice(length),
+  );
 }
 
 /**
  * @param prompt text, messages, or undefined where there is none
  * @throws Refusal where there is no prompt, or no completion after it
  */
-export function conversationOf(prompt: string | Turns | undefined, chosen: Turns, rejected: Turns): ConversationalPreference {
+export function conversationOf(
+  prompt: string | Turns | undefined,
+  chosen: Turns,
+  rejected: Turns,
+): ConversationalPreference {
   if (typeof prompt === 'object') return explicit(prompt, false, chosen, rejected);
   // An empty text is what stores of columns write where there is none.
   if (prompt === undefined || prompt.trim() === '') return implicit(chosen, rejected);

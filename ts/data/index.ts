@@ -1,5 +1,6 @@
 /**
- * Data for preference training: JSONL to records, token ids to batches, and the reference's numbers in a file.
+ * Data for preference training: JSONL to records, token ids to batches, and the reference's numbers
+ * in a file.
  *
  * @module
  */
@@ -21,5 +22,12 @@ export {
   type PreferenceSource,
   type ReadPreferencesOptions,
 } from './preferences.js';
-export type { ConversationalPreference, Message, PlainPreference, Preference, PreferenceRecord, SkipReason } from './records.js';
+export type {
+  ConversationalPreference,
+  Message,
+  PlainPreference,
+  Preference,
+  PreferenceRecord,
+  SkipReason,
+} from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';

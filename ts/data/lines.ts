@@ -15,7 +15,8 @@ export interface Line {
   readonly pieces: readonly Piece[] | undefined;
 }
 
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+const reasonOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
 
 /** Opened when the first line is asked for. */
 export async function* fileBytes(path: string): AsyncGenerator {
@@ -26,7 +27,10 @@ export async function* fileBytes(path: string): AsyncGenerator {
 export function textOf({ pieces }: Line): string {
   if (pieces === undefined) throw new Refusal('encoding', 'longer than a string can be');
   if (typeof pieces[0] === 'string') return pieces.join('');
-  const bytes = pieces.length === 1 ? (pieces[0] as Uint8Array) : Buffer.concat(pieces as readonly Uint8Array[]);
+  const bytes =
+    pieces.length === 1
+      ? (pieces[0] as Uint8Array)
+      : Buffer.concat(pieces as readonly Uint8Array[]);
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
@@ -62,12 +66,13 @@ class Pieces {
 }
 
 /**
- * Lines end at line feeds only: readline would end them at the separators U+2028 and U+2029 too, which
- * may stand in a JSON string. Carriage returns before a line feed are whitespace to JSON. The source
- * is closed when the reader ends, early or not.
+ * Lines end at line feeds only: readline would end them at the separators U+2028 and U+2029 too,
+ * which may stand in a JSON string. Carriage returns before a line feed are whitespace to JSON. The
+ * source is closed when the reader ends, early or not.
  *
  * @param most bytes or characters of a line
- * @throws DirAlignError with code ERR_DIRALIGN_FILE for a source that cannot be read, or gives something else
+ * @throws DirAlignError with code ERR_DIRALIGN_FILE for a source that cannot be read, or gives
+ *   something else
  */
 export async function* linesOf(
   source: AsyncIterable<unknown>,
@@ -78,7 +83,10 @@ export async function* linesOf(
   const pieces = new Pieces(most);
   const add = (piece: Piece): void => {
     if (pieces.add(piece)) return;
-    throw rangeError('ERR_DIRALIGN_FILE', `${name}:${number}: expected bytes or text, not both by turns`);
+    throw rangeError(
+      'ERR_DIRALIGN_FILE',
+      `${name}:${number}: expected bytes or text, not both by turns`,
+    );
   };
   let chunks: AsyncIterator<unknown> | undefined;
   let ended = false;
@@ -90,7 +98,9 @@ export async function* linesOf(
         next = await chunks.next();
       } catch (error) {
         ended = true;
-        throw rangeError('ERR_DIRALIGN_FILE', `${name}: cannot be read: ${reasonOf(error)}`, { cause: error });
+        throw rangeError('ERR_DIRALIGN_FILE', `${name}: cannot be read: ${reasonOf(error)}`, {
+          cause: error,
+        });
       }
       if (next.done === true) {
         ended = true;
@@ -98,12 +108,16 @@ export async function* linesOf(
       }
       const chunk = next.value;
       if (typeof chunk !== 'string' && tagOf(chunk) !== 'Uint8Array') {
-        throw typeError('ERR_DIRALIGN_FILE', `${name}:${number}: expected pieces of bytes or text, not ${describe(chunk)}`);
+        throw typeError(
+          'ERR_DIRALIGN_FILE',
+          `${name}:${number}: expected pieces of bytes or text, not ${describe(chunk)}`,
+        );
       }
       const piece = chunk as Piece;
       let start = 0;
       for (;;) {
-        const end = typeof piece === 'string' ? piece.indexOf('\n', start) : piece.indexOf(0x0a, start);
+        const end =
+          typeof piece === 'string' ? piece.indexOf('\n', start) : piece.indexOf(0x0a, start);
         if (end < 0) break;
         add(typeof piece === 'string' ? piece.slice(start, end) : piece.subarray(start, end));
         yield { number, pieces: pieces.take() };
@@ -111,7 +125,10 @@ export async function* linesOf(
         start = end + 1;
       }
       // A copy: the source may fill the same memory again.
-      if (start < piece.length) add(typeof piece === 'string' ? piece.slice(start) : Uint8Array.from(piece.subarray(start)));
+      if (start < piece.length)
+        add(
+          typeof piece === 'string' ? piece.slice(start) : Uint8Array.from(piece.subarray(start)),
+        );
     }
     if (!pieces.isEmpty) yield { number, pieces: pieces.take() };
   } finally {

@@ -9,7 +9,9 @@ function withoutNulls(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(withoutNulls);
   if (!isObject(value)) return value;
   const entries = Object.entries(value).filter(([, inner]) => inner !== null);
-  return Object.fromEntries(entries.map(([key, inner]) => [key, key === 'arguments' ? inner : withoutNulls(inner)]));
+  return Object.fromEntries(
+    entries.map(([key, inner]) => [key, key === 'arguments' ? inner : withoutNulls(inner)]),
+  );
 }
 
 function partText(name: string, part: unknown): string {
@@ -23,7 +25,14 @@ function partText(name: string, part: unknown): string {
 }
 
 /** Fields with which a message says something without content. */
-const speaking = ['tool_calls', 'function_call', 'reasoning_content', 'reasoning', 'thinking', 'refusal'];
+const speaking = [
+  'tool_calls',
+  'function_call',
+  'reasoning_content',
+  'reasoning',
+  'thinking',
+  'refusal',
+];
 
 function maySayNothing(role: string, message: object): boolean {
   // A tool may give nothing back.
@@ -40,16 +49,20 @@ function contentOf(name: string, role: string, message: object): string {
   if (Array.isArray(content)) {
     return content.map((part: unknown, i) => partText(`${name}.content[${i}]`, part)).join('');
   }
-  if (content !== undefined) throw new Refusal('message', `${name}.content: expected a string, not ${kindOf(content)}`);
-  if (!maySayNothing(role, message)) throw new Refusal('message', `${name}: has no content, and calls no tool`);
+  if (content !== undefined)
+    throw new Refusal('message', `${name}.content: expected a string, not ${kindOf(content)}`);
+  if (!maySayNothing(role, message))
+    throw new Refusal('message', `${name}: has no content, and calls no tool`);
   return '';
 }
 
 function messageOf(name: string, value: unknown): Message {
-  if (!isObject(value)) throw new Refusal('message', `${name}: expected { role, content }, not ${kindOf(value)}`);
+  if (!isObject(value))
+    throw new Refusal('message', `${name}: expected { role, content }, not ${kindOf(value)}`);
   const role = field(value, 'role');
   if (role === undefined) throw new Refusal('message', `${name}: has no role`);
-  if (typeof role !== 'string') throw new Refusal('message', `${name}.role: expected a string, not ${kindOf(role)}`);
+  if (typeof role !== 'string')
+    throw new Refusal('message', `${name}.role: expected a string, not ${kindOf(role)}`);
   if (role === '') throw new Refusal('message', `${name}.role: is empty`);
   return { ...(withoutNulls(value) as object), role, content: contentOf(name, role, value) };
 }
@@ -57,8 +70,12 @@ function messageOf(name: string, value: unknown): Message {
 /** @throws Refusal for a value that is no list of messages, or an empty one */
 export function messagesOf(name: string, value: unknown): readonly Message[] {
   if (!Array.isArray(value)) {
-    throw new Refusal('field', `${name}: expected messages, as the other fields have, not ${kindOf(value)}`);
+    throw new Refusal(
+      'field',
+      `${name}: expected messages, as the other fields have, not ${kindOf(value)}`,
+    );
   }
-  if (value.length === 0) throw new Refusal('completion', `${name}: has no messages; expected at least one`);
+  if (value.length === 0)
+    throw new Refusal('completion', `${name}: has no messages; expected at least one`);
   return value.map((message: unknown, i) => messageOf(`${name}[${i}]`, message));
 }

@@ -2,13 +2,18 @@
 import { Refusal, type PlainPreference } from './records.js';
 import { afterWords, commonStart, findWords, squeezed } from './text.js';
 
-/** Headers of turns in dialogues that are one text, as in HH-RLHF and in what chat templates make. */
+/**
+ * Headers of turns in dialogues that are one text, as in HH-RLHF and in what chat templates make.
+ */
 const questionHeader =
   /(?:^|\n)[ \t#]*(?:human|user)[ \t]*:|<\|im_start\|>user|<\|user\|>|<\|start_header_id\|>user<|<start_of_turn>user|\[INST\]/i;
 const answerHeader =
   /(?:^|\n)[ \t#]*assistant[ \t]*:|<\|im_start\|>assistant\n|<\|assistant\|>\n?|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n|<start_of_turn>model\n|\[\/INST\]/gi;
 
-/** Length of the dialogue that both texts begin with, through the header of the answer that they give it; 0 where there is none. */
+/**
+ * Length of the dialogue that both texts begin with, through the header of the answer that they
+ * give it; 0 where there is none.
+ */
 function dialogueLength(chosen: string, rejected: string): number {
   const common = chosen.slice(0, commonStart(chosen, rejected));
   const header = [...common.matchAll(answerHeader)].at(-1);
@@ -29,13 +34,25 @@ function restAfter(text: string, prompt: string, words: readonly string[]): stri
 }
 
 /**
- * @param prompt undefined where there is none: then the completions are dialogues that begin with the same turns
+ * @param prompt undefined where there is none: then the completions are dialogues that begin with
+ *   the same turns
  * @throws Refusal where there is no prompt
  */
-export function plainOf(prompt: string | undefined, chosen: string, rejected: string): PlainPreference {
+export function plainOf(
+  prompt: string | undefined,
+  chosen: string,
+  rejected: string,
+): PlainPreference {
   const dialogue = dialogueLength(chosen, rejected);
-  if (dialogue > 0 && (prompt === undefined || findWords(squeezed(chosen.slice(0, dialogue)), squeezed(prompt)) >= 0)) {
-    return { prompt: chosen.slice(0, dialogue), chosen: chosen.slice(dialogue), rejected: rejected.slice(dialogue) };
+  if (
+    dialogue > 0 &&
+    (prompt === undefined || findWords(squeezed(chosen.slice(0, dialogue)), squeezed(prompt)) >= 0)
+  ) {
+    return {
+      prompt: chosen.slice(0, dialogue),
+      chosen: chosen.slice(dialogue),
+      rejected: rejected.slice(dialogue),
+    };
   }
   if (prompt === undefined) {
     throw new Refusal(
@@ -47,6 +64,9 @@ export function plainOf(prompt: string | undefined, chosen: string, rejected: st
   const rests = [chosen, rejected].map((text) => restAfter(text, prompt, words));
   const [ofChosen, ofRejected] = rests;
   // Answers to a single word may begin with it, as one greeting with another.
-  const isRepeated = words.length > 1 && ofChosen !== undefined && ofRejected !== undefined && rests.some(Boolean);
-  return isRepeated ? { prompt, chosen: ofChosen, rejected: ofRejected } : { prompt, chosen, rejected };
+  const isRepeated =
+    words.length > 1 && ofChosen !== undefined && ofRejected !== undefined && rests.some(Boolean);
+  return isRepeated
+    ? { prompt, chosen: ofChosen, rejected: ofRejected }
+    : { prompt, chosen, rejected };
 }

@@ -17,7 +17,10 @@ import {
   type SkipReason,
 } from './records.js';
 
-/** A path or file URL, or UTF-8 bytes or text in pieces of any size: a Node or web stream, or any other async iterable. */
+/**
+ * A path or file URL, or UTF-8 bytes or text in pieces of any size: a Node or web stream, or any
+ * other async iterable.
+ */
 export type PreferenceSource = string | URL | AsyncIterable<Uint8Array | string>;
 
 /** What errors say, and what happens after one. */
@@ -25,11 +28,15 @@ export interface ReadPreferencesOptions {
   /** What errors call the source. Default: its path; `'stream'` where it has none. */
   readonly name?: string;
   /**
-   * What happens at a line that is no preference: `'throw'` (default) ends the reading with an error that names the line; `'skip'`
-   * goes on with the next, and `report` counts it. A source that cannot be read is an error either way.
+   * What happens at a line that is no preference: `'throw'` (default) ends the reading with an
+   * error that names the line; `'skip'` goes on with the next, and `report` counts it. A source
+   * that cannot be read is an error either way.
    */
   readonly onError?: 'throw' | 'skip';
-  /** Called with each line that is skipped, as the error that `'throw'` would throw. Needs `onError: 'skip'`. */
+  /**
+   * Called with each line that is skipped, as the error that `'throw'` would throw. Needs `onError:
+   * 'skip'`.
+   */
   readonly onSkip?: (error: DirAlignError, reason: SkipReason) => void;
 }
 
@@ -54,7 +61,7 @@ export function isConversational(preference: Preference): preference is Conversa
   return typeof preference.prompt !== 'string';
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Records
 
 const fields: readonly string[] = ['prompt', 'chosen', 'rejected'];
@@ -76,11 +83,16 @@ function preferenceOf(line: object): Preference {
   }
   // After messages, text is what the assistant says.
   const areTexts = typeof chosen === 'string' && typeof rejected === 'string';
-  const said = areTexts ? [chosen, rejected].map((content) => [{ role: 'assistant', content }]) : [chosen, rejected];
+  const said = areTexts
+    ? [chosen, rejected].map((content) => [{ role: 'assistant', content }])
+    : [chosen, rejected];
   const messages = [messagesOf('chosen', said[0]), messagesOf('rejected', said[1])] as const;
   // An empty list is what stores of columns write where there is no prompt.
   const isAbsent = Array.isArray(prompt) && prompt.length === 0;
-  return conversationOf(isAbsent ? undefined : isText ? prompt : messagesOf('prompt', prompt), ...messages);
+  return conversationOf(
+    isAbsent ? undefined : isText ? prompt : messagesOf('prompt', prompt),
+    ...messages,
+  );
 }
 
 /** @returns undefined for an empty line; throws a Refusal for one that is no preference */
@@ -91,17 +103,24 @@ function recordOf(line: Line): PreferenceRecord | undefined {
   try {
     const value: unknown = JSON.parse(json);
     if (!isObject(value)) {
-      throw new Refusal('object', `expected an object with prompt, chosen and rejected, not ${kindOf(value)}`);
+      throw new Refusal(
+        'object',
+        `expected an object with prompt, chosen and rejected, not ${kindOf(value)}`,
+      );
     }
-    const others = Object.entries(value).filter(([name, other]) => !fields.includes(name) && other !== null);
+    const others = Object.entries(value).filter(
+      ([name, other]) => !fields.includes(name) && other !== null,
+    );
     return { ...preferenceOf(value), record: Object.fromEntries(others) };
   } catch (error) {
     // JSON of any depth can be parsed, but not compared.
-    throw error instanceof Refusal ? error : new Refusal('json', `not JSON: ${(error as Error).message}`, error);
+    throw error instanceof Refusal
+      ? error
+      : new Refusal('json', `not JSON: ${(error as Error).message}`, error);
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 // Reading
 
 interface Report extends PreferenceReport {
@@ -125,7 +144,10 @@ async function* recordsOf(
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const cause = error.cause === undefined ? undefined : { cause: error.cause };
-      onRefusal(rangeError('ERR_DIRALIGN_FILE', `${name}:${line.number}: ${error.message}`, cause), error.reason);
+      onRefusal(
+        rangeError('ERR_DIRALIGN_FILE', `${name}:${line.number}: ${error.message}`, cause),
+        error.reason,
+      );
       continue;
     }
     if (record === undefined) continue;
@@ -137,28 +159,44 @@ async function* recordsOf(
 function checkOptions(options: unknown): ReadPreferencesOptions {
   if (options === undefined) return {};
   checkObject('options', options);
-  const { name, onError, onSkip } = readProperties('options', options, ['name', 'onError', 'onSkip']);
+  const { name, onError, onSkip } = readProperties('options', options, [
+    'name',
+    'onError',
+    'onSkip',
+  ]);
   if (name !== undefined && typeof name !== 'string') {
     throw typeError('ERR_DIRALIGN_OPTION', `name: expected a string, not ${describe(name)}`);
   }
   if (onError !== undefined && onError !== 'throw' && onError !== 'skip') {
-    throw typeError('ERR_DIRALIGN_OPTION', `onError: ${describe(onError)} is not one of ${quoted(['throw', 'skip'])}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `onError: ${describe(onError)} is not one of ${quoted(['throw', 'skip'])}`,
+    );
   }
   if (onSkip !== undefined && typeof onSkip !== 'function') {
     throw typeError('ERR_DIRALIGN_OPTION', `onSkip: expected a function, not ${describe(onSkip)}`);
   }
   if (onSkip !== undefined && onError !== 'skip') {
-    throw typeError('ERR_DIRALIGN_OPTION', `onSkip: needs onError 'skip'; it is ${describe(onError)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `onSkip: needs onError 'skip'; it is ${describe(onError)}`,
+    );
   }
   return { name, onError, onSkip } as ReadPreferencesOptions;
 }
 
 function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
-  return typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] === 'function';
+  return (
+    typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] ===
+    'function'
+  );
 }
 
 /** The bytes or text of a source, and what messages call it. */
-function open(source: unknown): { readonly chunks: AsyncIterable<unknown>; readonly called: string } {
+function open(source: unknown): {
+  readonly chunks: AsyncIterable<unknown>;
+  readonly called: string;
+} {
   if (typeof source === 'string') return { chunks: fileBytes(source), called: source };
   if (source instanceof URL && source.protocol === 'file:') {
     try {
@@ -166,7 +204,11 @@ function open(source: unknown): { readonly chunks: AsyncIterable<unknown>; reado
       return { chunks: fileBytes(path), called: path };
     } catch (cause) {
       const reason = (cause as Error).message;
-      throw typeError('ERR_DIRALIGN_OPTION', `source: ${source.href} stands for no path: ${reason}`, { cause });
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        `source: ${source.href} stands for no path: ${reason}`,
+        { cause },
+      );
     }
   }
   if (!isAsyncIterable(source)) {
@@ -181,34 +223,44 @@ function open(source: unknown): { readonly chunks: AsyncIterable<unknown>; reado
 }
 
 /**
- * The records of a JSONL file or stream, in its order, one line in memory at a time. A line is one of
+ * The records of a JSONL file or stream, in its order, one line in memory at a time. A line is one
+ * of
  *
  *     {"prompt": "text", "chosen": "text", "rejected": "text"}
  *     {"prompt": [messages], "chosen": [messages], "rejected": [messages]}
  *     {"prompt": "text", "chosen": [messages], "rejected": [messages]}
  *     {"chosen": [messages], "rejected": [messages]}
  *
- * with messages of `{"role": "user", "content": "text"}`, or with text in parts as content. Null counts as absent, in every field of the
- * line and of its messages. The question is in the prompt, and nowhere else:
+ * with messages of `{"role": "user", "content": "text"}`, or with text in parts as content. Null
+ * counts as absent, in every field of the line and of its messages. The question is in the prompt,
+ * and nowhere else:
  *
- * - Without a prompt, or where its text is a turn of both conversations (or these turns as a chat template writes them), the prompt is
+ * - Without a prompt, or where its text is a turn of both conversations (or these turns as a chat
+ *   template writes them), the prompt is
  *   the turns that both begin with; of equal conversations, those up to the last question.
- * - A prompt that the completions do not have comes before them: text as a user's turn, after the system message if they begin with one.
- * - A prompt that the completions repeat, with a system message or without, is taken off them. So is text of several words that both
+ * - A prompt that the completions do not have comes before them: text as a user's turn, after the
+ *   system message if they begin with one.
+ * - A prompt that the completions repeat, with a system message or without, is taken off them. So
+ *   is text of several words that both
  *   texts begin with, and dialogues of "Human:" and "Assistant:" may have it implicitly, too.
  *
- * Other fields come along in `record`. Lines may end in CRLF, the last in nothing; empty lines and a byte order mark are skipped. The
- * source is closed when the reader ends, early or not.
+ * Other fields come along in `record`. Lines may end in CRLF, the last in nothing; empty lines and
+ * a byte order mark are skipped. The source is closed when the reader ends, early or not.
  *
  *     const reader = readPreferences('pairs.jsonl', { onError: 'skip' });
- *     for await (const { prompt, chosen, rejected, record } of reader) train(prompt, chosen, rejected, record.tools);
+ *     for await (const { prompt, chosen, rejected, record } of reader) {
+ *       train(prompt, chosen, rejected, record.tools);
+ *     }
  *     console.log(reader.report); // { read: 998, skipped: 2, reasons: { json: 1, message: 1 } }
  *
- * @throws DirAlignError at once, with code ERR_DIRALIGN_OPTION, for a source or options of another kind; while reading, with code
- * ERR_DIRALIGN_FILE and `NAME:LINE: ` before what is wrong, for a line that is no preference, unless `onError` is `'skip'`, and for a
- * source that cannot be read
+ * @throws DirAlignError at once, with code ERR_DIRALIGN_OPTION, for a source or options of another
+ *   kind; while reading, with code ERR_DIRALIGN_FILE and `NAME:LINE: ` before what is wrong, for a
+ *   line that is no preference, unless `onError` is `'skip'`, and for a source that cannot be read
  */
-export function readPreferences(source: PreferenceSource, options?: ReadPreferencesOptions): PreferenceReader {
+export function readPreferences(
+  source: PreferenceSource,
+  options?: ReadPreferencesOptions,
+): PreferenceReader {
   const { name, onError, onSkip } = checkOptions(options);
   const { chunks, called } = open(source);
   const report: Report = { read: 0, skipped: 0, reasons: {} };

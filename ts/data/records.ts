@@ -1,6 +1,9 @@
 /** What the reader of preferences gives, and why a line is none. */
 
-/** One turn of a conversation. Other fields that a message has in the file are kept, without those that are null. */
+/**
+ * One turn of a conversation. Other fields that a message has in the file are kept, without those
+ * that are null.
+ */
 export interface Message {
   /** Not empty; for instance `'system'`, `'user'` or `'assistant'`. */
   readonly role: string;
@@ -33,7 +36,10 @@ export type Preference = PlainPreference | ConversationalPreference;
 
 /** A preference as a line has it. */
 export type PreferenceRecord = Preference & {
-  /** The other fields of the line, as they are: `tools`, scores, the reference's log-probabilities. None that is null. */
+  /**
+   * The other fields of the line, as they are: `tools`, scores, the reference's log-probabilities.
+   * None that is null.
+   */
   readonly record: Readonly<Record<string, unknown>>;
 };
 
@@ -42,12 +48,14 @@ export type PreferenceRecord = Preference & {
  * - `encoding`: not UTF-8, or longer than a string can be
  * - `json`: not JSON, or nested too deeply
  * - `object`: JSON of another kind
- * - `field`: `chosen` or `rejected` is missing, or a field is neither text nor messages, or not what the others are
+ * - `field`: `chosen` or `rejected` is missing, or a field is neither text nor messages, or not
+ *   what the others are
  * - `message`: a message without a role, or without content that is text
  * - `prompt`: there is none, or it contradicts the completions
  * - `completion`: no message is left after the prompt
  */
-export type SkipReason = 'encoding' | 'json' | 'object' | 'field' | 'message' | 'prompt' | 'completion';
+export type SkipReason =
+  'encoding' | 'json' | 'object' | 'field' | 'message' | 'prompt' | 'completion';
 
 /** A line is no preference. The reader knows which line it is, and whether that ends the file. */
 export class Refusal extends Error {
@@ -64,9 +72,14 @@ export function isObject(value: unknown): value is object {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A field of a JSON object. Null counts as absent: stores of columns write every column in every row. */
+/**
+ * A field of a JSON object. Null counts as absent: stores of columns write every column in every
+ * row.
+ */
 export function field(object: object, key: string): unknown {
-  return Object.hasOwn(object, key) ? ((object as Record<string, unknown>)[key] ?? undefined) : undefined;
+  return Object.hasOwn(object, key)
+    ? ((object as Record<string, unknown>)[key] ?? undefined)
+    : undefined;
 }
 
 /** A JSON value as a message names it. */

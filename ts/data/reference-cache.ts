@@ -1,4 +1,7 @@
-/** The reference model's numbers, computed once and kept in a safetensors file that says what they belong to. */
+/**
+ * The reference model's numbers, computed once and kept in a safetensors file that says what they
+ * belong to.
+ */
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -17,7 +20,11 @@ export interface CachedReferenceOptions {
 const format = 'diralign reference 1';
 
 function defect(file: string, what: string, cause?: unknown): DirAlignError {
-  return rangeError('ERR_DIRALIGN_FILE', `${file}: ${what}`, cause === undefined ? undefined : { cause });
+  return rangeError(
+    'ERR_DIRALIGN_FILE',
+    `${file}: ${what}`,
+    cause === undefined ? undefined : { cause },
+  );
 }
 
 function reasonOf(error: unknown): string {
@@ -26,8 +33,11 @@ function reasonOf(error: unknown): string {
 
 /** What tells a damaged file: the numbers and what they belong to. */
 function checksum(fingerprint: string, { logps, counts }: SequenceLogps): string {
-  const hash = createHash('sha256').update(`${format}\n${JSON.stringify(fingerprint)}\n${logps.length}\n`);
-  for (const view of [logps, counts]) hash.update(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
+  const hash = createHash('sha256').update(
+    `${format}\n${JSON.stringify(fingerprint)}\n${logps.length}\n`,
+  );
+  for (const view of [logps, counts])
+    hash.update(new Uint8Array(view.buffer, view.byteOffset, view.byteLength));
   return hash.digest('hex');
 }
 
@@ -41,11 +51,18 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   const tensors = readSafetensorsFile(file);
   const { metadata } = tensors;
   if (metadata.get('format') !== format) {
-    throw defect(file, `its format is ${describe(metadata.get('format'))}; expected '${format}', a file of cachedReference`);
+    throw defect(
+      file,
+      `its format is ${describe(metadata.get('format'))}; expected '${format}', a file of cachedReference`,
+    );
   }
   const logps = tensors.get('logps')?.data;
   const counts = tensors.get('counts')?.data;
-  if (!(logps instanceof Float64Array && counts instanceof Int32Array && logps.length === counts.length)) {
+  if (!(
+    logps instanceof Float64Array &&
+    counts instanceof Int32Array &&
+    logps.length === counts.length
+  )) {
     throw defect(file, 'expected tensors "logps" of F64 and "counts" of I32, of one length');
   }
   const found = metadata.get('fingerprint') ?? '';
@@ -67,26 +84,41 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
 /** What `compute` gave, in memory of its own. */
 function checkComputed(value: unknown): SequenceLogps {
   if (typeof value !== 'object' || value === null) {
-    throw typeError('ERR_DIRALIGN_REFERENCE', `compute: expected to give { logps, counts }, not ${describe(value)}`);
+    throw typeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `compute: expected to give { logps, counts }, not ${describe(value)}`,
+    );
   }
   const given = value as Record<keyof SequenceLogps, unknown>;
   const logps = checkArray('logps', given.logps, ['Float64Array'], 'ERR_DIRALIGN_REFERENCE');
   const counts = checkArray('counts', given.counts, ['Int32Array'], 'ERR_DIRALIGN_REFERENCE');
   if (logps.length !== counts.length) {
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `counts: length ${counts.length}; expected ${logps.length}, that of logps`);
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `counts: length ${counts.length}; expected ${logps.length}, that of logps`,
+    );
   }
   const infinite = logps.findIndex((logp) => !Number.isFinite(logp));
   if (infinite >= 0) {
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `logps: ${String(logps[infinite])} at index ${infinite} is not finite`);
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `logps: ${String(logps[infinite])} at index ${infinite} is not finite`,
+    );
   }
   const negative = counts.findIndex((count) => count < 0);
   if (negative >= 0) {
-    throw rangeError('ERR_DIRALIGN_REFERENCE', `counts: ${String(counts[negative])} at index ${negative} is less than 0`);
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `counts: ${String(counts[negative])} at index ${negative} is less than 0`,
+    );
   }
   return { logps: logps.slice(), counts: counts.slice() };
 }
 
-/** What the system says where data did not arrive. Anything else means that it cannot flush here: network file systems, Windows. */
+/**
+ * What the system says where data did not arrive. Anything else means that it cannot flush here:
+ * network file systems, Windows.
+ */
 const lossCodes = ['EIO', 'ENOSPC', 'EDQUOT'];
 
 /** Has the system write back what it holds of a file or a folder. @throws where that lost data */
@@ -119,7 +151,10 @@ function write(file: string, fingerprint: string, numbers: SequenceLogps): void 
   try {
     writeSafetensors(
       part,
-      { logps: { dtype: 'F64', shape, data: numbers.logps }, counts: { dtype: 'I32', shape, data: numbers.counts } },
+      {
+        logps: { dtype: 'F64', shape, data: numbers.logps },
+        counts: { dtype: 'I32', shape, data: numbers.counts },
+      },
       { format, fingerprint, checksum: checksum(fingerprint, numbers) },
     );
     flush(part, 'r+');
@@ -145,8 +180,9 @@ function checkPlace(file: string): void {
 }
 
 /**
- * Keeps what was computed. Another process may have been at the same work: then its numbers stand. Where the file cannot be written, or
- * holds something else by now, the numbers are good all the same: they are given with a warning, since they took hours.
+ * Keeps what was computed. Another process may have been at the same work: then its numbers stand.
+ * Where the file cannot be written, or holds something else by now, the numbers are good all the
+ * same: they are given with a warning, since they took hours.
  */
 function keep(file: string, fingerprint: string, numbers: SequenceLogps): SequenceLogps {
   try {
@@ -161,17 +197,21 @@ function keep(file: string, fingerprint: string, numbers: SequenceLogps): Sequen
 }
 
 /**
- * The reference model's numbers of a data set: from `file` where it exists, else from `compute`, whose result is then written there,
- * whole or not at all. Both ways give the same bits. What was computed is never lost: where it cannot be written after all, the numbers
- * are given, and a warning with the code `DIRALIGN_CACHE` says why they were not kept.
+ * The reference model's numbers of a data set: from `file` where it exists, else from `compute`,
+ * whose result is then written there, whole or not at all. Both ways give the same bits. What was
+ * computed is never lost: where it cannot be written after all, the numbers are given, and a
+ * warning with the code `DIRALIGN_CACHE` says why they were not kept.
  *
- * @param file a safetensors file: `logps` [sequences] of F64 and `counts` [sequences] of I32, with fingerprint and checksum
- * @param compute called at most once, and only where there is no file: {@link SequenceLogps} as `sequenceLogps` returns them, per
- * sequence, in any order that the fingerprint stands for. The numbers must be finite.
- * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_REFERENCE for a file of another fingerprint, which is neither used nor
- * overwritten, and for a result of `compute` that is not such numbers; ERR_DIRALIGN_FILE for a file that is damaged, is something else
- * or cannot be read, and for a folder that cannot be written to, before anything is computed; ERR_DIRALIGN_OPTION for arguments. What
- * `compute` throws, it rejects with.
+ * @param file a safetensors file: `logps` [sequences] of F64 and `counts` [sequences] of I32, with
+ *   fingerprint and checksum
+ * @param compute called at most once, and only where there is no file: {@link SequenceLogps} as
+ *   `sequenceLogps` returns them, per sequence, in any order that the fingerprint stands for. The
+ *   numbers must be finite.
+ * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_REFERENCE for a file of another
+ *   fingerprint, which is neither used nor overwritten, and for a result of `compute` that is not
+ *   such numbers; ERR_DIRALIGN_FILE for a file that is damaged, is something else or cannot be
+ *   read, and for a folder that cannot be written to, before anything is computed;
+ *   ERR_DIRALIGN_OPTION for arguments. What `compute` throws, it rejects with.
  */
 export async function cachedReference(
   file: string,
@@ -182,12 +222,19 @@ export async function cachedReference(
     throw typeError('ERR_DIRALIGN_OPTION', `file: expected a path, not ${describe(file)}`);
   }
   if (typeof compute !== 'function') {
-    throw typeError('ERR_DIRALIGN_OPTION', `compute: expected a function, not ${describe(compute)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `compute: expected a function, not ${describe(compute)}`,
+    );
   }
   checkObject('options', options, 'ERR_DIRALIGN_OPTION', '{ fingerprint }');
-  const fingerprint: unknown = await readProperties('options', options, ['fingerprint']).fingerprint;
+  const fingerprint: unknown = await readProperties('options', options, ['fingerprint'])
+    .fingerprint;
   if (typeof fingerprint !== 'string' || fingerprint === '') {
-    throw typeError('ERR_DIRALIGN_OPTION', `fingerprint: expected a string, as of fingerprint(), not ${describe(fingerprint)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `fingerprint: expected a string, as of fingerprint(), not ${describe(fingerprint)}`,
+    );
   }
   const cached = read(file, fingerprint);
   if (cached !== undefined) return cached;

@@ -9,21 +9,28 @@ export function squeezed(text: string): string {
   return text.trim().replace(/\s+/g, ' ');
 }
 
-/** Where a part stands in a text as whole words, from a position on; -1 where it does not. Both are squeezed. */
+/**
+ * Where a part stands in a text as whole words, from a position on; -1 where it does not. Both are
+ * squeezed.
+ */
 export function findWords(text: string, part: string, from = 0): number {
   let at = text.indexOf(part, from);
   while (at >= 0) {
     const startsInside = isInside(text[at - 1], part[0]);
     if (!startsInside && !isInside(part.at(-1), text[at + part.length])) return at;
     at++;
-    // To the end of the word: in a long one, trying every letter would take the square of its length.
+    // To the end of the word: in a long one, trying every letter would take the square of its
+    // length.
     if (startsInside) while (wordCharacter.test(text[at] ?? '')) at++;
     at = text.indexOf(part, at);
   }
   return -1;
 }
 
-/** Where a text that begins with the words of another goes on after them; -1 where it begins with something else. */
+/**
+ * Where a text that begins with the words of another goes on after them; -1 where it begins with
+ * something else.
+ */
 export function afterWords(text: string, words: readonly string[]): number {
   let at = 0;
   for (const [i, word] of words.entries()) {

@@ -24,7 +24,10 @@ function checkOutput(output: JaxArray | JaxOutputLayer): [PartName, JaxArray][] 
   if (isArrayOrTracer(output)) return [['logits', output]];
   if (typeof output !== 'object' || (output as unknown) === null || !('hidden' in output)) {
     const expected = 'logits, or an object with hidden, weight and bias';
-    throw typeError('ERR_DIRALIGN_OPTION', `forward: expected to return ${expected}, not ${describe(output)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `forward: expected to return ${expected}, not ${describe(output)}`,
+    );
   }
   const given = readProperties('forward', output, layerNames);
   return layerNames
@@ -32,13 +35,16 @@ function checkOutput(output: JaxArray | JaxOutputLayer): [PartName, JaxArray][] 
     .map((name) => {
       const array = given[name];
       if (isArrayOrTracer(array)) return [name, array];
-      throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected an Array of float32, not ${describe(array)}`);
+      throw typeError(
+        'ERR_DIRALIGN_DTYPE',
+        `${name}: expected an Array of float32, not ${describe(array)}`,
+      );
     });
 }
 
 /**
- * What one call of the model gave. Its arrays are read once, by `arrays` and `elements`; `pullBack` takes the gradient of `joined`, and
- * `dispose` frees what is left, whatever has happened.
+ * What one call of the model gave. Its arrays are read once, by `arrays` and `elements`; `pullBack`
+ * takes the gradient of `joined`, and `dispose` frees what is left, whatever has happened.
  */
 export interface Pass<Params> {
   /** Of the logits, as the output layer would make them where it is that. */
@@ -54,20 +60,24 @@ export interface Pass<Params> {
   dispose(): void;
 }
 
-const sizeOf = ({ shape }: ArrayOutline): number => shape.reduce((size, extent) => size * extent, 1);
+const sizeOf = ({ shape }: ArrayOutline): number =>
+  shape.reduce((size, extent) => size * extent, 1);
 
 /** Views of what lies one behind the other. */
 function cut(joined: Float32Array, parts: readonly Part[]): Elements {
   let end = 0;
-  return Object.fromEntries(parts.map((part) => [part.name, joined.subarray(end, (end += sizeOf(part)))]));
+  return Object.fromEntries(
+    parts.map((part) => [part.name, joined.subarray(end, (end += sizeOf(part)))]),
+  );
 }
 
 /**
  * Runs the model, with a tape where `differentiate`.
  *
- * The outputs are joined into one array on the tape: jax-js confuses the cotangents of several where one of them does not depend on the
- * parameters, and one array is read and given back in one transfer. Outputs that are no tracers are constants, a frozen layer for
- * instance: they stay off the tape, and their gradient is never computed.
+ * The outputs are joined into one array on the tape: jax-js confuses the cotangents of several
+ * where one of them does not depend on the parameters, and one array is read and given back in one
+ * transfer. Outputs that are no tracers are constants, a frozen layer for instance: they stay off
+ * the tape, and their gradient is never computed.
  */
 export function runForward<Params extends JsTree<JaxArray>>(
   forward: JaxForward<Params>,
@@ -83,10 +93,14 @@ export function runForward<Params extends JsTree<JaxArray>>(
       return { name, shape: [...array.shape], dtype: array.dtype, constant };
     });
     const traced = output.flatMap(([, array]) => (array instanceof JaxArray ? [] : [array]));
-    return traced.length < 2 ? traced : [numpy.concatenate(traced.map((array) => numpy.ravel(array)))];
+    return traced.length < 2
+      ? traced
+      : [numpy.concatenate(traced.map((array) => numpy.ravel(array)))];
   };
   const owned = tree.ref(params);
-  const [[joined], pull] = differentiate ? vjp(onTape, [owned] as never) : [onTape(owned), undefined];
+  const [[joined], pull] = differentiate
+    ? vjp(onTape, [owned] as never)
+    : [onTape(owned), undefined];
   const traced = parts.filter(({ constant }) => constant === undefined);
   const constants = parts.flatMap(({ constant }) => constant ?? []);
   const { shape: outline, device } = joined ?? {};
@@ -103,7 +117,10 @@ export function runForward<Params extends JsTree<JaxArray>>(
       const views = [...read] as Float32Array[];
       const ofJoined = joined ? cut(views.shift() as Float32Array, traced) : {};
       const names = parts.filter(({ constant }) => constant !== undefined).map(({ name }) => name);
-      return { ...ofJoined, ...Object.fromEntries(names.map((name, i) => [name, views[i] as Float32Array])) };
+      return {
+        ...ofJoined,
+        ...Object.fromEntries(names.map((name, i) => [name, views[i] as Float32Array])),
+      };
     },
     gradientRoom: () => {
       const room = new Float32Array(traced.reduce((size, part) => size + sizeOf(part), 0));
@@ -124,7 +141,10 @@ export function runForward<Params extends JsTree<JaxArray>>(
   try {
     if (differentiate && traced.length === 0) {
       const advice = "make them of the params that it is given, or say gradient: 'none'";
-      throw typeError('ERR_DIRALIGN_OPTION', `forward: what it returns does not depend on params; ${advice}`);
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        `forward: what it returns does not depend on params; ${advice}`,
+      );
     }
     if (joined && !(joined instanceof JaxArray)) {
       const advice = 'the loss reads numbers, and cannot be inside of jit, grad or vmap';

@@ -26,7 +26,8 @@ const runKeys = [...logpsKeys, 'gradient', 'gradientScale', 'metrics'] as const;
 const asyncRunKeys = [...runKeys, 'signal'] as const;
 
 /**
- * An objective as a training step of jax-js, which has no custom gradients to make a differentiable op of it.
+ * An objective as a training step of jax-js, which has no custom gradients to make a differentiable
+ * op of it.
  *
  * @param objective what `dirAlignLoss` returns.
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION
@@ -43,7 +44,12 @@ export function jaxDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
   const calls: ObjectiveCalls = objective;
   type Params = JsTree<JaxArray>;
   type Result = JaxLossResult<Params>;
-  const now = (forward: JaxForward<Params>, params: Params, batch: JaxBatch, given: JaxAsyncRunOptions = {}): Result => {
+  const now = (
+    forward: JaxForward<Params>,
+    params: Params,
+    batch: JaxBatch,
+    given: JaxAsyncRunOptions = {},
+  ): Result => {
     const run = readRun(given, runKeys);
     const step = begin(forward, params, batch, run.gradient !== 'none');
     try {
@@ -76,13 +82,17 @@ export function jaxDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
 }
 
 /**
- * Log-probability of each sequence, summed over its scored rows, in nats and float64: how a reference model's numbers are made, by the
- * same kernel as training. The model and its parameters are those of {@link JaxLoss}, and nothing is differentiated.
+ * Log-probability of each sequence, summed over its scored rows, in nats and float64: how a
+ * reference model's numbers are made, by the same kernel as training. The model and its parameters
+ * are those of {@link JaxLoss}, and nothing is differentiated.
  *
  * @example
- * const { logps: reference } = sequenceLogps((params) => forward(params, tokens), referenceParams, { labels });
+ * const logits = (params) => forward(params, tokens);
+ * const { logps: reference } = sequenceLogps(logits, referenceParams, { labels });
  */
-export const sequenceLogps: JaxSequenceLogps = Object.freeze(Object.assign(logpsNow, { async: logpsLater }));
+export const sequenceLogps: JaxSequenceLogps = Object.freeze(
+  Object.assign(logpsNow, { async: logpsLater }),
+);
 
 function logpsNow<Params extends JsTree<JaxArray>>(
   forward: JaxForward<Params>,
@@ -119,12 +129,18 @@ function readLogpsRun(run: JaxLogpsOptions): JaxLogpsOptions {
   return readProperties('run', run, logpsKeys) as JaxLogpsOptions;
 }
 
-function readRun(given: JaxAsyncRunOptions, keys: typeof runKeys | typeof asyncRunKeys): JaxAsyncRunOptions {
+function readRun(
+  given: JaxAsyncRunOptions,
+  keys: typeof runKeys | typeof asyncRunKeys,
+): JaxAsyncRunOptions {
   checkObject('run', given);
   const run = readProperties<keyof JaxAsyncRunOptions>('run', given, keys) as JaxAsyncRunOptions;
   const { gradient = 'dense' } = run;
   if (!['dense', 'none'].includes(gradient)) {
-    throw typeError('ERR_DIRALIGN_OPTION', `run.gradient: ${describe(gradient)} is not one of 'dense', 'none'`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `run.gradient: ${describe(gradient)} is not one of 'dense', 'none'`,
+    );
   }
   return run;
 }

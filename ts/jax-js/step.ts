@@ -1,4 +1,7 @@
-/** A call of the loss: checks, the forward pass, what the native call takes of both, and the way back. */
+/**
+ * A call of the loss: checks, the forward pass, what the native call takes of both, and the way
+ * back.
+ */
 import { Array as JaxArray, type JsTree } from '@jax-js/jax';
 import { batchKeys, checkShape } from '../bindings.js';
 import { typeError } from '../errors.js';
@@ -33,7 +36,10 @@ interface Data {
   readonly rows: BatchRows;
 }
 
-/** Refuses what can be refused without numbers; what needs no call of the model, before it is called. */
+/**
+ * Refuses what can be refused without numbers; what needs no call of the model, before it is
+ * called.
+ */
 export function begin<Params extends AnyParams>(
   forward: JaxForward<Params>,
   params: Params,
@@ -41,7 +47,10 @@ export function begin<Params extends AnyParams>(
   differentiate: boolean,
 ): Step {
   if (typeof (forward as unknown) !== 'function') {
-    throw typeError('ERR_DIRALIGN_OPTION', `forward: expected a function of params, not ${describe(forward)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `forward: expected a function of params, not ${describe(forward)}`,
+    );
   }
   checkParams(params);
   const batch = readBatch(given);
@@ -87,13 +96,18 @@ function readBatch(given: JaxBatch): JaxBatch {
 
 function checkRows({ labels, sftLabels, reference }: JaxBatch, rows: readonly number[]): void {
   for (const [name, array] of Object.entries({ labels, sftLabels })) {
-    if (array instanceof JaxArray) checkShape(name, array.shape, rows, 'ERR_DIRALIGN_SHAPE', ', one label per row');
+    if (array instanceof JaxArray)
+      checkShape(name, array.shape, rows, 'ERR_DIRALIGN_SHAPE', ', one label per row');
   }
-  if (reference instanceof JaxArray) checkShape('reference', reference.shape, ['sequences'], 'ERR_DIRALIGN_REFERENCE');
+  if (reference instanceof JaxArray)
+    checkShape('reference', reference.shape, ['sequences'], 'ERR_DIRALIGN_REFERENCE');
 }
 
 /** The batch as the core takes it. */
-export function batchOf(step: Step, data: Data): LogitsBatch<Float32Array> | HiddenBatch<Float32Array> {
+export function batchOf(
+  step: Step,
+  data: Data,
+): LogitsBatch<Float32Array> | HiddenBatch<Float32Array> {
   const { logits } = data.elements;
   return logits ? { ...data.rows, logits } : hiddenBatch(step, data);
 }
@@ -103,8 +117,13 @@ function hiddenBatch({ pass }: Step, { rows, elements }: Data): HiddenBatch<Floa
   return { ...rows, hidden, weight, bias, hiddenSize: pass.hiddenSize };
 }
 
-function without<Values extends object, Key extends keyof Values>(values: Values, keys: readonly Key[]): Omit<Values, Key> {
-  return Object.fromEntries(Object.entries(values).filter(([key]) => !keys.includes(key as Key))) as Omit<Values, Key>;
+function without<Values extends object, Key extends keyof Values>(
+  values: Values,
+  keys: readonly Key[],
+): Omit<Values, Key> {
+  return Object.fromEntries(
+    Object.entries(values).filter(([key]) => !keys.includes(key as Key)),
+  ) as Omit<Values, Key>;
 }
 
 /** A call of the objective: what it takes, and what becomes of its result. */
@@ -122,11 +141,24 @@ type Call =
       readonly result: (found: HiddenLossResult<Float32Array>) => JaxLossResult<AnyParams>;
     };
 
-export function callOf(step: Step, data: Data, { threads, gradientScale, metrics, memory, signal }: JaxAsyncRunOptions): Call {
+export function callOf(
+  step: Step,
+  data: Data,
+  { threads, gradientScale, metrics, memory, signal }: JaxAsyncRunOptions,
+): Call {
   const { pass, differentiate } = step;
-  const common = { gradient: differentiate ? 'dense' : 'none', gradientScale, metrics, threads, signal } as const;
+  const common = {
+    gradient: differentiate ? 'dense' : 'none',
+    gradientScale,
+    metrics,
+    threads,
+    signal,
+  } as const;
   const withGrads = <Values extends object>(values: Values, gradient: Float32Array | undefined) =>
-    ({ ...values, ...(differentiate && gradient && { grads: pass.pullBack(gradient) }) }) as Values & {
+    ({
+      ...values,
+      ...(differentiate && gradient && { grads: pass.pullBack(gradient) }),
+    }) as Values & {
       readonly grads: AnyParams;
     };
   const { logits } = data.elements;
@@ -154,9 +186,14 @@ export function callOf(step: Step, data: Data, { threads, gradientScale, metrics
       ...common,
       memory,
       ...(room && {
-        out: { gradHidden: hidden, gradWeight: weight, ...(data.elements.bias && { gradBias: bias }) },
+        out: {
+          gradHidden: hidden,
+          gradWeight: weight,
+          ...(data.elements.bias && { gradBias: bias }),
+        },
       }),
     },
-    result: (found) => withGrads(without(found, ['gradHidden', 'gradWeight', 'gradBias']), room?.joined),
+    result: (found) =>
+      withGrads(without(found, ['gradHidden', 'gradWeight', 'gradBias']), room?.joined),
   };
 }

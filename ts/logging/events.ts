@@ -1,4 +1,7 @@
-/** TensorBoard's event files: records with checksums (TFRecord), each the protobuf message `tensorflow.Event`, written by hand. */
+/**
+ * TensorBoard's event files: records with checksums (TFRecord), each the protobuf message
+ * `tensorflow.Event`, written by hand.
+ */
 
 /** CRC-32C (Castagnoli), one byte at a time: the reversed polynomial 0x82f63b78. */
 const table = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -28,7 +31,8 @@ function record(data: Buffer): Buffer {
   return Buffer.concat([length, masked(length), data, masked(data)]);
 }
 
-// Fields of protobuf: the number of the field and the kind of its value (0 a varint, 1 eight bytes, 2 a length and bytes, 5 four bytes).
+// Fields of protobuf: the number of the field and the kind of its value (0 a varint, 1 eight bytes,
+// 2 a length and bytes, 5 four bytes).
 
 /** Seven bits a byte, the lowest first. Without shifts, which end at 32 bits. */
 function varint(n: number): Buffer {
@@ -38,7 +42,8 @@ function varint(n: number): Buffer {
 }
 const key = (field: number, kind: number): Buffer => varint(field * 8 + kind);
 const integer = (field: number, n: number): Buffer => Buffer.concat([key(field, 0), varint(n)]);
-const bytes = (field: number, value: Buffer): Buffer => Buffer.concat([key(field, 2), varint(value.length), value]);
+const bytes = (field: number, value: Buffer): Buffer =>
+  Buffer.concat([key(field, 2), varint(value.length), value]);
 const string = (field: number, text: string): Buffer => bytes(field, Buffer.from(text));
 function float(field: number, x: number): Buffer {
   const value = Buffer.alloc(4);
@@ -57,7 +62,15 @@ export function versionRecord(time: number): Buffer {
 }
 
 /** The scalars of a step, in float32. */
-export function scalarsRecord(time: number, step: number, values: readonly (readonly [string, number])[]): Buffer {
-  const summary = values.map(([name, value]) => bytes(1, Buffer.concat([string(1, name), float(2, value)])));
-  return record(Buffer.concat([double(1, time), integer(2, step), bytes(5, Buffer.concat(summary))]));
+export function scalarsRecord(
+  time: number,
+  step: number,
+  values: readonly (readonly [string, number])[],
+): Buffer {
+  const summary = values.map(([name, value]) =>
+    bytes(1, Buffer.concat([string(1, name), float(2, value)])),
+  );
+  return record(
+    Buffer.concat([double(1, time), integer(2, step), bytes(5, Buffer.concat(summary))]),
+  );
 }

@@ -5,12 +5,14 @@ import { describe } from '../given.js';
 import { QueuedLogger, type Entry, type Logger, type Sink } from './logger.js';
 
 /**
- * A logger of JSON lines: `{"step":3,"time":1767225600.123,"loss":0.69,"rewards/margins":0.1}` for each step, `time` in seconds since 1970.
- * JSON knows neither NaN nor infinity: they are null.
+ * A logger of JSON lines: `{"step":3,"time":1767225600.123,"loss":0.69,"rewards/margins":0.1}` for
+ * each step, `time` in seconds since 1970. JSON knows neither NaN nor infinity: they are null.
  *
- * @param target a file, which is created, or appended to where it is there: a line that a crash cut off is ended first. Or a stream, which
+ * @param target a file, which is created, or appended to where it is there: a line that a crash cut
+ *   off is ended first. Or a stream, which
  *   is waited for where it is slow, and stays open on `close`.
- * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a target of another kind. A file that cannot be written is told of by `flush`,
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a target of another kind. A file that
+ *   cannot be written is told of by `flush`,
  *   `close` and the next `log`.
  *
  * @example
@@ -19,16 +21,27 @@ import { QueuedLogger, type Entry, type Logger, type Sink } from './logger.js';
  * await logger.close();
  */
 export function jsonLinesLogger(target: string | URL | Writable): Logger {
-  if (typeof target === 'string' || target instanceof URL) return new QueuedLogger(fileSink(target), encode);
-  if (typeof target === 'object' && typeof (target as Partial<Writable> | null)?.write === 'function') {
+  if (typeof target === 'string' || target instanceof URL)
+    return new QueuedLogger(fileSink(target), encode);
+  if (
+    typeof target === 'object' &&
+    typeof (target as Partial<Writable> | null)?.write === 'function'
+  ) {
     return new QueuedLogger(streamSink(target), encode);
   }
-  throw typeError('ERR_DIRALIGN_OPTION', `target: expected the path of a file or a stream, not ${describe(target)}`);
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `target: expected the path of a file or a stream, not ${describe(target)}`,
+  );
 }
 
 function encode({ step, time, values }: Entry): Uint8Array {
   const reserved = values.find(([name]) => name === 'step' || name === 'time');
-  if (reserved) throw typeError('ERR_DIRALIGN_OPTION', `values['${reserved[0]}']: the name is that of a field of the line`);
+  if (reserved)
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `values['${reserved[0]}']: the name is that of a field of the line`,
+    );
   return Buffer.from(`${JSON.stringify({ step, time, ...Object.fromEntries(values) })}\n`);
 }
 

@@ -5,19 +5,27 @@ import { checkObject, describe } from '../given.js';
 /** Takes the numbers of a training run, step by step. */
 export interface Logger extends AsyncDisposable {
   /**
-   * Takes the numbers of a step, for instance `{ loss, ...metrics }`. Returns at once: they are written behind it, in order, off the event
-   * loop. A value of undefined is left out.
+   * Takes the numbers of a step, for instance `{ loss, ...metrics }`. Returns at once: they are
+   * written behind it, in order, off the event loop. A value of undefined is left out.
    * @param step a whole number of at least 0.
-   * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a step or a value of another kind, or a closed logger; with ERR_DIRALIGN_FILE
+   * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a step or a value of another kind, or a
+   *   closed logger; with ERR_DIRALIGN_FILE
    *   where an earlier write has failed.
    */
-  log<Values extends { readonly [Name in keyof Values]: number | undefined }>(step: number, values: Values): void;
+  log<Values extends { readonly [Name in keyof Values]: number | undefined }>(
+    step: number,
+    values: Values,
+  ): void;
   /**
    * Resolves when everything logged so far is handed to the system.
-   * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_FILE where a write has failed; `cause` is the system's error.
+   * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_FILE where a write has failed;
+   *   `cause` is the system's error.
    */
   flush(): Promise<void>;
-  /** Flushes, and lets go of the file. Later calls of `log` are refused, later calls of `close` do nothing more. */
+  /**
+   * Flushes, and lets go of the file. Later calls of `log` are refused, later calls of `close` do
+   * nothing more.
+   */
   close(): Promise<void>;
 }
 
@@ -42,21 +50,29 @@ export interface Entry {
 function readEntry(step: unknown, given: unknown): Entry {
   if (!Number.isSafeInteger(step) || (step as number) < 0) {
     const message = `step: ${describe(step)} is not a whole number of at least 0`;
-    throw typeof step === 'number' ? rangeError('ERR_DIRALIGN_OPTION', message) : typeError('ERR_DIRALIGN_OPTION', message);
+    throw typeof step === 'number'
+      ? rangeError('ERR_DIRALIGN_OPTION', message)
+      : typeError('ERR_DIRALIGN_OPTION', message);
   }
   checkObject('values', given);
   const values: [string, number][] = [];
   for (const [name, value] of Object.entries(given) as [string, unknown][]) {
     if (value === undefined) continue;
     if (typeof value !== 'number') {
-      throw typeError('ERR_DIRALIGN_OPTION', `values['${name}']: expected a number, not ${describe(value)}`);
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        `values['${name}']: expected a number, not ${describe(value)}`,
+      );
     }
     values.push([name, value]);
   }
   return { step: step as number, time: Date.now() / 1000, values };
 }
 
-/** A logger that writes what `encode` makes of each step to a sink, several steps at once where they come faster than it takes them. */
+/**
+ * A logger that writes what `encode` makes of each step to a sink, several steps at once where they
+ * come faster than it takes them.
+ */
 export class QueuedLogger implements Logger {
   readonly #sink: Sink;
   readonly #encode: (entry: Entry) => Uint8Array;
@@ -71,7 +87,8 @@ export class QueuedLogger implements Logger {
   }
 
   log(step: number, values: object): void {
-    if (this.#closed) throw typeError('ERR_DIRALIGN_OPTION', `log: the logger of ${this.#sink.name} is closed`);
+    if (this.#closed)
+      throw typeError('ERR_DIRALIGN_OPTION', `log: the logger of ${this.#sink.name} is closed`);
     if (this.#failure) throw this.#failure;
     this.#waiting.push(this.#encode(readEntry(step, values)));
     this.#writing ??= this.#write();
@@ -112,7 +129,11 @@ export class QueuedLogger implements Logger {
       await action();
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
-      this.#failure ??= rangeError('ERR_DIRALIGN_FILE', `${this.#sink.name}: cannot be written: ${reason}`, { cause });
+      this.#failure ??= rangeError(
+        'ERR_DIRALIGN_FILE',
+        `${this.#sink.name}: cannot be written: ${reason}`,
+        { cause },
+      );
     }
   }
 }

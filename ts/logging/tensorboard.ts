@@ -8,10 +8,12 @@ import { scalarsRecord, versionRecord } from './events.js';
 import { QueuedLogger, type Logger, type Sink } from './logger.js';
 
 /**
- * A logger of scalars for TensorBoard: an event file in the directory, which is made where it is not there. Each logger has a file of its
- * own, so that a run that goes on in the same directory loses nothing of what it logged before. TensorBoard stores float32.
+ * A logger of scalars for TensorBoard: an event file in the directory, which is made where it is
+ * not there. Each logger has a file of its own, so that a run that goes on in the same directory
+ * loses nothing of what it logged before. TensorBoard stores float32.
  *
- * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a directory that is no path. One that cannot be written is told of by `flush`,
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION for a directory that is no path. One that
+ *   cannot be written is told of by `flush`,
  *   `close` and the next `log`.
  *
  * @example
@@ -21,9 +23,14 @@ import { QueuedLogger, type Logger, type Sink } from './logger.js';
  */
 export function tensorBoardLogger(directory: string): Logger {
   if (typeof (directory as unknown) !== 'string' || directory === '') {
-    throw typeError('ERR_DIRALIGN_OPTION', `directory: expected the path of a directory, not ${describe(directory)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `directory: expected the path of a directory, not ${describe(directory)}`,
+    );
   }
-  return new QueuedLogger(eventFile(directory), ({ time, step, values }) => scalarsRecord(time, step, values));
+  return new QueuedLogger(eventFile(directory), ({ time, step, values }) =>
+    scalarsRecord(time, step, values),
+  );
 }
 
 function eventFile(directory: string): Sink {

@@ -25,11 +25,21 @@ export const barStyle = `
 @media (max-width: 30rem) { .bars { font-size: 12px } .bars .more { display: none } }
 `;
 
-/** Lengths across are percentages and heights are pixels: bars stretch with the page, letters stay as they are. */
+/**
+ * Lengths across are percentages and heights are pixels: bars stretch with the page, letters stay
+ * as they are.
+ */
 const across = (share: number): string => `${(100 * share).toFixed(2)}%`;
 
-/** Labels stand above their bars, so that they have the whole width of a phone. A bracket spans the quartiles of each. */
-export function bars(title: string, list: readonly Bar[], grid: readonly (readonly [at: number, text: string])[] = []): string {
+/**
+ * Labels stand above their bars, so that they have the whole width of a phone. A bracket spans the
+ * quartiles of each.
+ */
+export function bars(
+  title: string,
+  list: readonly Bar[],
+  grid: readonly (readonly [at: number, text: string])[] = [],
+): string {
   const step = 44;
   const height = list.length * step;
   const lines = grid.map(

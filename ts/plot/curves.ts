@@ -16,8 +16,8 @@ export interface Series {
 }
 
 /**
- * One objective along one axis. Positions are log-ratios or log-probabilities, as the objective ranks them: in nats, of whole sequences,
- * or in nats per token where it normalises.
+ * One objective along one axis. Positions are log-ratios or log-probabilities, as the objective
+ * ranks them: in nats, of whole sequences, or in nats per token where it normalises.
  */
 export interface Curve {
   readonly series: Series;
@@ -28,7 +28,10 @@ export interface Curve {
   readonly at: number;
   /** Scored tokens of the chosen and the rejected sequence. */
   readonly counts: readonly [chosen: number, rejected: number];
-  /** The reference's log-probability of either sequence, in the unit of the positions; undefined where there is none. */
+  /**
+   * The reference's log-probability of either sequence, in the unit of the positions; undefined
+   * where there is none.
+   */
   readonly reference: number | undefined;
   /** Position on the axis, ascending. */
   readonly x: Float64Array;
@@ -47,9 +50,15 @@ export interface CurveOptions {
   readonly over?: Axis | undefined;
   /** Ends of the axis; default: where the objectives bend. */
   readonly range?: readonly [from: number, to: number] | undefined;
-  /** See {@link Curve}; default 0 for log-ratios, 0.55 of the range's greater end below 0 for log-probabilities. */
+  /**
+   * See {@link Curve}; default 0 for log-ratios, 0.55 of the range's greater end below 0 for
+   * log-probabilities.
+   */
   readonly at?: number | undefined;
-  /** Scored tokens of the chosen and the rejected sequence; default 64 each. Few objectives depend on it. */
+  /**
+   * Scored tokens of the chosen and the rejected sequence; default 64 each. Few objectives depend
+   * on it.
+   */
   readonly counts?: readonly [chosen: number, rejected: number] | undefined;
   /** Points of a curve, at least 2; default 201. */
   readonly points?: number | undefined;
@@ -66,7 +75,8 @@ export interface CurveGroup {
 }
 
 const isSft = ({ info }: Series): boolean => info.name === 'sft';
-const quantityOf = ({ usesReference }: Series): Curve['quantity'] => (usesReference ? 'log-ratio' : 'log-prob');
+const quantityOf = ({ usesReference }: Series): Curve['quantity'] =>
+  usesReference ? 'log-ratio' : 'log-prob';
 
 /** The margin for what depends on it, each sequence for what scores them apart. */
 export function defaultAxes(series: Series): readonly Axis[] {
@@ -74,12 +84,18 @@ export function defaultAxes(series: Series): readonly Axis[] {
   return series.info.ranking === 'pairwise' ? ['margin'] : ['chosen', 'rejected'];
 }
 
-/** Whether the objective has what moves along the axis: `sft` has neither a rejected sequence nor a margin. */
+/**
+ * Whether the objective has what moves along the axis: `sft` has neither a rejected sequence nor a
+ * margin.
+ */
 export function hasAxis(series: Series, over: Axis): boolean {
   return over === 'chosen' || !isSft(series);
 }
 
-/** Of the least, 0 <= at: log-probabilities stay at or below 0 however far the two of them are apart. */
+/**
+ * Of the least, 0 <= at: log-probabilities stay at or below 0 however far the two of them are
+ * apart.
+ */
 const middleOfRange = 0.55;
 /** Log-odds are infinite at 0. */
 const nearestToZero = 0.05;
@@ -91,8 +107,9 @@ interface Extent {
 }
 
 /**
- * How far from the middle an axis goes so that it shows where an objective bends: to u = +-5 where the scores are multiplied by beta,
- * to twice the target where beta sets one, and never to log-odds of hardly any probability.
+ * How far from the middle an axis goes so that it shows where an objective bends: to u = +-5 where
+ * the scores are multiplied by beta, to twice the target where beta sets one, and never to log-odds
+ * of hardly any probability.
  */
 function extent({ info, objective }: Series): Extent {
   const settings = objective as unknown as Readonly<Record<string, unknown>>;
@@ -102,10 +119,15 @@ function extent({ info, objective }: Series): Extent {
   // Scores (1 - exp(-alpha r)) / alpha, and -exp(-r), grow exponentially.
   const { divergence, alpha } = settings;
   const exponent =
-    divergence === 'forward_kl' ? 1 : divergence === 'alpha' || info.name === 'alphapo' ? Math.abs(alpha as number) : 0;
+    divergence === 'forward_kl'
+      ? 1
+      : divergence === 'alpha' || info.name === 'alphapo'
+        ? Math.abs(alpha as number)
+        : 0;
   if (exponent === 0) return { width: 5 / beta, explodes: false };
   const shift = info.name === 'alphapo' ? middleOfRange : 0;
-  const difference = (h: number): number => ((2 * Math.sinh((exponent * h) / 2)) / exponent) * Math.exp(shift * exponent * h);
+  const difference = (h: number): number =>
+    ((2 * Math.sinh((exponent * h) / 2)) / exponent) * Math.exp(shift * exponent * h);
   let [low, high] = [0, 5 / beta];
   for (let i = 0; i < 60; i++) {
     const middle = (low + high) / 2;
@@ -119,18 +141,25 @@ function extent({ info, objective }: Series): Extent {
 function round(value: number): number {
   const power = Math.floor(Math.log10(value));
   const mantissa = value / 10 ** power;
-  const digit = mantissa < Math.SQRT2 ? 1 : mantissa < Math.sqrt(10) ? 2 : mantissa < Math.sqrt(50) ? 5 : 10;
+  const digit =
+    mantissa < Math.SQRT2 ? 1 : mantissa < Math.sqrt(10) ? 2 : mantissa < Math.sqrt(50) ? 5 : 10;
   return Number(`${digit}e${power}`);
 }
 
-/** In the middle of what the objectives would have by themselves, but not where one of them explodes. */
+/**
+ * In the middle of what the objectives would have by themselves, but not where one of them
+ * explodes.
+ */
 function rangeOf(over: Axis, series: readonly Series[]): readonly [number, number] {
   const extents = series.map(extent);
   const logs = extents.map(({ width }) => Math.log(width));
   const bounds = extents.filter(({ explodes }) => explodes).map(({ width }) => width);
   // A beta next to 0 has no finite extent.
-  const width = round(Math.min(Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length), ...bounds, 1e300));
-  if (over === 'margin' || series.some(({ usesReference }) => usesReference)) return [-width, width];
+  const width = round(
+    Math.min(Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length), ...bounds, 1e300),
+  );
+  if (over === 'margin' || series.some(({ usesReference }) => usesReference))
+    return [-width, width];
   return [-width, -nearestToZero * width];
 }
 
@@ -141,13 +170,21 @@ function positions(over: Axis, x: number, at: number): readonly [chosen: number,
 }
 
 /** @throws DirAlignError (ERR_DIRALIGN_OPTION) for an axis of log-probabilities above 0 */
-function draw(series: Series, over: Axis, [from, to]: readonly [number, number], options: CurveOptions): Curve {
+function draw(
+  series: Series,
+  over: Axis,
+  [from, to]: readonly [number, number],
+  options: CurveOptions,
+): Curve {
   const { objective, usesReference } = series;
   const { counts = [64, 64], points = 201 } = options;
   const farthest = Math.max(Math.abs(from), Math.abs(to));
   const at = options.at ?? (usesReference ? 0 : -middleOfRange * farthest);
   // Towards both ends alike, so that a symmetric range has symmetric points and 0 among them.
-  const x = Float64Array.from({ length: points }, (_, i) => (from * (points - 1 - i) + to * i) / (points - 1));
+  const x = Float64Array.from(
+    { length: points },
+    (_, i) => (from * (points - 1 - i) + to * i) / (points - 1),
+  );
   const ends = [from, to].map((end) => positions(over, end, at)).flat();
   const highest = isSft(series) ? Math.max(from, to) : Math.max(...ends);
   if (!usesReference && highest > 0) {
@@ -170,30 +207,55 @@ function draw(series: Series, over: Axis, [from, to]: readonly [number, number],
     const values = [chosen[i] as number, rejected[i] as number];
     // A pair a call: some objectives couple the pairs of a batch.
     const result = objective.fromLogps({
-      logps: Float64Array.from(sequences, (b) => ((values[b] as number) + (reference ?? 0)) * (unit[b] as number)),
+      logps: Float64Array.from(
+        sequences,
+        (b) => ((values[b] as number) + (reference ?? 0)) * (unit[b] as number),
+      ),
       counts: Int32Array.from(sequences, (b) => counts[b] as number),
-      ...(reference !== undefined && { reference: Float64Array.from(sequences, (b) => reference * (unit[b] as number)) }),
+      ...(reference !== undefined && {
+        reference: Float64Array.from(sequences, (b) => reference * (unit[b] as number)),
+      }),
     });
     loss[i] = result.loss;
     gradChosen[i] = (result.gradLogps[0] as number) * unit[0];
     gradRejected[i] = single ? NaN : (result.gradLogps[1] as number) * unit[1];
   }
   return {
-    ...{ series, over, quantity: quantityOf(series), perToken: objective.normalize, at, counts, reference, x, chosen, loss },
-    ...{ rejected: single ? undefined : rejected, gradChosen, gradRejected: single ? undefined : gradRejected },
+    ...{
+      series,
+      over,
+      quantity: quantityOf(series),
+      perToken: objective.normalize,
+      at,
+      counts,
+      reference,
+      x,
+      chosen,
+      loss,
+    },
+    ...{
+      rejected: single ? undefined : rejected,
+      gradChosen,
+      gradRejected: single ? undefined : gradRejected,
+    },
   };
 }
 
 /**
- * The curves of any objectives, by what their axes mean. Every point is a pair given to `fromLogps`.
+ * The curves of any objectives, by what their axes mean. Every point is a pair given to
+ * `fromLogps`.
  *
- * @throws DirAlignError (ERR_DIRALIGN_OPTION) for an axis that an objective does not have, or of log-probabilities above 0.
+ * @throws DirAlignError (ERR_DIRALIGN_OPTION) for an axis that an objective does not have, or of
+ *   log-probabilities above 0.
  */
 export function drawCurves(all: readonly Series[], options: CurveOptions = {}): CurveGroup[] {
   const groups = new Map<string, { over: Axis; series: Series[] }>();
   for (const series of all) {
     if (options.over !== undefined && !hasAxis(series, options.over)) {
-      throw rangeError('ERR_DIRALIGN_OPTION', `over: '${series.info.name}' has no ${options.over}; expected 'chosen'`);
+      throw rangeError(
+        'ERR_DIRALIGN_OPTION',
+        `over: '${series.info.name}' has no ${options.over}; expected 'chosen'`,
+      );
     }
     for (const over of options.over === undefined ? defaultAxes(series) : [options.over]) {
       const quantity = over === 'margin' ? '' : quantityOf(series);
@@ -210,6 +272,12 @@ export function drawCurves(all: readonly Series[], options: CurveOptions = {}): 
       const range = options.range ?? rangeOf(over, series);
       const curves = series.map((each) => draw(each, over, range, options));
       const [first] = curves as [Curve];
-      return { over, quantity: over === 'margin' ? undefined : first.quantity, perToken: first.perToken, range, curves };
+      return {
+        over,
+        quantity: over === 'margin' ? undefined : first.quantity,
+        perToken: first.perToken,
+        range,
+        curves,
+      };
     });
 }

@@ -1,6 +1,13 @@
 import type { Method } from '../catalogue.js';
 import type { Objective } from '../objective.js';
-import { drawCurves, type Axis, type Curve, type CurveGroup, type CurveOptions, type Series } from './curves.js';
+import {
+  drawCurves,
+  type Axis,
+  type Curve,
+  type CurveGroup,
+  type CurveOptions,
+  type Series,
+} from './curves.js';
 import { light, toSvg, type Block, type Line, type Panel, type PanelRow } from './svg.js';
 
 type Value = number | string | boolean;
@@ -11,7 +18,10 @@ function say(name: string, value: Value): string {
   return `${name} ${typeof value === 'string' ? value : String(value).replace('-', '\u2212')}`;
 }
 
-/** Options worth a word: not what they are by default, or in the formula; the alpha of the divergence that has one. */
+/**
+ * Options worth a word: not what they are by default, or in the formula; the alpha of the
+ * divergence that has one.
+ */
 function told({ info, objective }: Series): ReadonlyMap<string, Value> {
   const settings = objective as unknown as Readonly<Record<string, Value>>;
   const words = info.formula.split(/\W+/).map((word) => (word === 'eps' ? 'labelSmoothing' : word));
@@ -51,8 +61,12 @@ export function labelsOf(all: readonly Series[]): Labels {
   const apart = new Set<string>();
   for (const name of names) {
     // The word itself may be left out where it is the default, and still be one of several values.
-    const having = all.filter(({ info }) => name === 'beta' || name === 'normalize' || Object.hasOwn(info.options, name));
-    const values = having.map(({ objective }) => (objective as unknown as Readonly<Record<string, Value>>)[name]);
+    const having = all.filter(
+      ({ info }) => name === 'beta' || name === 'normalize' || Object.hasOwn(info.options, name),
+    );
+    const values = having.map(
+      ({ objective }) => (objective as unknown as Readonly<Record<string, Value>>)[name],
+    );
     const tellers = all.filter((_, i) => settings[i]?.has(name));
     const given = values.filter((value) => value !== undefined);
     const owners = methodsOf(tellers);
@@ -60,26 +74,43 @@ export function labelsOf(all: readonly Series[]): Labels {
     const isPartial = tellers.length < all.filter(({ info }) => owners.includes(info.name)).length;
     if (new Set(given).size > 1 || isPartial) apart.add(name);
     else if (given[0] !== undefined) {
-      const whose = name === 'beta' || owners.length === methodsOf(all).length ? '' : ` (${owners.join(', ')})`;
+      const whose =
+        name === 'beta' || owners.length === methodsOf(all).length ? '' : ` (${owners.join(', ')})`;
       common.push(say(name, given[0]) + whose);
     }
   }
   const varies = ({ info, objective }: Series, name: string): boolean => {
-    const valueOf = (of: Objective): Value | undefined => (of as unknown as Readonly<Record<string, Value>>)[name];
-    return all.some((other) => other.info === info && valueOf(other.objective) !== valueOf(objective));
+    const valueOf = (of: Objective): Value | undefined =>
+      (of as unknown as Readonly<Record<string, Value>>)[name];
+    return all.some(
+      (other) => other.info === info && valueOf(other.objective) !== valueOf(objective),
+    );
   };
   const labels = all.map((series, i) => {
     const own = settings[i] as Map<string, Value>;
     const words = [...apart]
-      // A default only where the same method has other values beside it; an alpha has a meaning only where it is told.
-      .filter((name) => own.has(name) || (varies(series, name) && !(name === 'alpha' && series.info.name === 'dpo')))
-      .map((name) => say(name, own.get(name) ?? (series.objective as unknown as Readonly<Record<string, Value>>)[name] ?? ''));
+      // A default only where the same method has other values beside it; an alpha has a meaning
+      // only where it is told.
+      .filter(
+        (name) =>
+          own.has(name) ||
+          (varies(series, name) && !(name === 'alpha' && series.info.name === 'dpo')),
+      )
+      .map((name) =>
+        say(
+          name,
+          own.get(name) ??
+            (series.objective as unknown as Readonly<Record<string, Value>>)[name] ??
+            '',
+        ),
+      );
     return [...(manyMethods || words.length === 0 ? [series.info.name] : []), ...words].join(', ');
   });
   return { common: common.join(', '), labels };
 }
 
-const signed = (value: number): string => String(Number(value.toPrecision(4))).replace('-', '\u2212');
+const signed = (value: number): string =>
+  String(Number(value.toPrecision(4))).replace('-', '\u2212');
 
 /** What an axis measures, in which unit, and where that is held which does not move. */
 export function axisTitle({ over, perToken, curves }: CurveGroup): string {
@@ -98,14 +129,23 @@ export function axisTitle({ over, perToken, curves }: CurveGroup): string {
   return `${what} of the ${over} (${unit})${alone ? '' : `; that of the ${other} at ${held.join(' or ')}`}`;
 }
 
-/** How many times one line of a panel may be higher than another before their axis shows the higher one alone. */
+/**
+ * How many times one line of a panel may be higher than another before their axis shows the higher
+ * one alone.
+ */
 const mostApart = 50;
 
 /** The greatest size of a line's values. */
 const greatest = ({ y }: Line): number =>
-  Array.from(y).reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0);
+  Array.from(y).reduce(
+    (most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most),
+    0,
+  );
 
-/** A panel, and what 1 stands for in each of its lines where they are drawn over their greatest values. */
+/**
+ * A panel, and what 1 stands for in each of its lines where they are drawn over their greatest
+ * values.
+ */
 interface Drawn {
   readonly panel: Panel;
   readonly units?: { readonly of: string; readonly byLine: ReadonlyMap<number, number> };
@@ -113,12 +153,22 @@ interface Drawn {
 
 type Scales = Pick<FigureOptions, 'log' | 'yRange'>;
 
-/** By range or `log` as asked; else over one axis, or each line over its greatest value where one axis would show the highest alone. */
-function scaled(of: string, unit: string, lines: readonly Line[], { log = false, yRange }: Scales): Drawn {
-  if (log || yRange !== undefined) return { panel: { title: `${of}${unit}`, lines, log, range: yRange } };
+/**
+ * By range or `log` as asked; else over one axis, or each line over its greatest value where one
+ * axis would show the highest alone.
+ */
+function scaled(
+  of: string,
+  unit: string,
+  lines: readonly Line[],
+  { log = false, yRange }: Scales,
+): Drawn {
+  if (log || yRange !== undefined)
+    return { panel: { title: `${of}${unit}`, lines, log, range: yRange } };
   const sizes = lines.map(greatest);
   const above = sizes.filter((size) => size > 0);
-  if (!(Math.max(...above) > mostApart * Math.min(...above))) return { panel: { title: `${of}${unit}`, lines } };
+  if (!(Math.max(...above) > mostApart * Math.min(...above)))
+    return { panel: { title: `${of}${unit}`, lines } };
   const relative = lines.map((line, i) => {
     const size = sizes[i] as number;
     return { ...line, y: Array.from(line.y, (value) => (size > 0 ? value / size : value)) };
@@ -127,7 +177,11 @@ function scaled(of: string, unit: string, lines: readonly Line[], { log = false,
   return { panel: { title: `${of}, relative`, lines: relative }, units: { of, byLine } };
 }
 
-function panels({ over, perToken, curves }: CurveGroup, indexOf: (curve: Curve) => number, { log, yRange }: Scales): Drawn[] {
+function panels(
+  { over, perToken, curves }: CurveGroup,
+  indexOf: (curve: Curve) => number,
+  { log, yRange }: Scales,
+): Drawn[] {
   const lines = (y: (curve: Curve) => Float64Array | undefined): Line[] =>
     curves.flatMap((curve) => {
       const values = y(curve);
@@ -165,10 +219,15 @@ function block(
   options: FigureOptions,
   heading?: string,
 ): Block {
-  const rows = groups.map((group) => ({ group, drawn: panels(group, (curve) => series.indexOf(curve.series), options) }));
+  const rows = groups.map((group) => ({
+    group,
+    drawn: panels(group, (curve) => series.indexOf(curve.series), options),
+  }));
   const units = rows.flatMap(({ drawn }) => drawn.flatMap((each) => each.units ?? []));
   const withUnits = legend.map((label, index) => {
-    const own = units.flatMap(({ of, byLine }) => (byLine.has(index) ? `${of} \u00d7 ${signed(byLine.get(index) ?? 0)}` : []));
+    const own = units.flatMap(({ of, byLine }) =>
+      byLine.has(index) ? `${of} \u00d7 ${signed(byLine.get(index) ?? 0)}` : [],
+    );
     return own.length === 0 ? label : `${label} (${own.join(', ')})`;
   });
   return {
@@ -184,7 +243,8 @@ function block(
 /** Said where an objective depends on the lengths by more than the unit of its axis. */
 function tokens(series: readonly Series[], groups: readonly CurveGroup[]): string {
   const depends = ({ info, objective }: Series): boolean =>
-    info.formula.includes('L_w') || (objective as unknown as { sftReduction: string }).sftReduction === 'token';
+    info.formula.includes('L_w') ||
+    (objective as unknown as { sftReduction: string }).sftReduction === 'token';
   const counts = groups[0]?.curves[0]?.counts;
   return counts && series.some(depends) ? `${counts[0]} tokens chosen, ${counts[1]} rejected` : '';
 }
@@ -212,7 +272,8 @@ const titleOf = (all: readonly Series[], over: Axis | undefined): string => {
 };
 
 /**
- * Objectives in one figure: a row for each meaning of the axis, the loss and its derivatives side by side.
+ * Objectives in one figure: a row for each meaning of the axis, the loss and its derivatives side
+ * by side.
  *
  * @throws DirAlignError as {@link drawCurves} does
  */
@@ -225,13 +286,19 @@ export function plot(all: readonly Series[], options: FigureOptions = {}): Plot 
     const { common, labels } = labelsOf(all);
     const formula = names.length === 1 ? (all[0]?.info.formula ?? '') : '';
     const subtitle = [formula, common, tokens(all, groups)].filter(Boolean).join('; ');
-    return { title, groups, svg: toSvg({ title, subtitle, blocks: [block(all, groups, labels, options)] }) };
+    return {
+      title,
+      groups,
+      svg: toSvg({ title, subtitle, blocks: [block(all, groups, labels, options)] }),
+    };
   }
   const parts = names.map((name) => {
     const series = all.filter(({ info }) => info.name === name);
     const groups = drawCurves(series, options);
     const { common, labels } = labelsOf(series);
-    const heading = [`${name}: ${series[0]?.info.formula ?? ''}`, common, tokens(series, groups)].filter(Boolean).join('; ');
+    const heading = [`${name}: ${series[0]?.info.formula ?? ''}`, common, tokens(series, groups)]
+      .filter(Boolean)
+      .join('; ');
     return { groups, block: block(series, groups, labels, options, heading) };
   });
   return {

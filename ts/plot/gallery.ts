@@ -16,8 +16,15 @@ export interface GalleryFigure {
 
 function seriesOf(info: MethodInfo, settings: Settings): Series {
   // The catalogue names the method, so its type is not known here.
-  const objective = dirAlignLoss({ method: info.name, ...settings } as unknown as { method: Method; beta: number });
-  return { info, objective: objective, usesReference: info.reference && settings.referenceFree !== true };
+  const objective = dirAlignLoss({ method: info.name, ...settings } as unknown as {
+    method: Method;
+    beta: number;
+  });
+  return {
+    info,
+    objective: objective,
+    usesReference: info.reference && settings.referenceFree !== true,
+  };
 }
 
 /** Three temperatures that fit what a method multiplies by them. */
@@ -28,14 +35,16 @@ function betasOf({ name, score }: MethodInfo): readonly number[] {
 }
 
 function optionsOf({ name }: MethodInfo): FigureOptions {
-  // Scored tokens that differ, for r_dpo counts them; and with the other score at 0, apo_down's loss is 1 whatever the chosen's is.
+  // Scored tokens that differ, for r_dpo counts them; and with the other score at 0, apo_down's
+  // loss is 1 whatever the chosen's is.
   if (name === 'r_dpo') return { counts: [120, 80] };
   return name === 'apo_down' ? { at: -20 } : {};
 }
 
 function figureOf(info: MethodInfo): GalleryFigure {
   const betas = betasOf(info);
-  const series = betas.length === 0 ? [seriesOf(info, {})] : betas.map((beta) => seriesOf(info, { beta }));
+  const series =
+    betas.length === 0 ? [seriesOf(info, {})] : betas.map((beta) => seriesOf(info, { beta }));
   const { svg } = plot(series, optionsOf(info));
   const settings = betas.length === 0 ? '' : `, beta ${betas.join(', ')}`;
   return { name: info.name, caption: `${info.name}, loss and derivatives${settings}`, svg };
@@ -51,18 +60,24 @@ const comparisons: readonly {
   {
     name: 'pairwise',
     caption: 'pairwise losses of the log-ratio margin, beta 0.1',
-    settings: ['dpo', 'hinge', 'robust', 'exo_pair', 'discopop'].map((method) => [method, { beta: 0.1 }] as const),
+    settings: ['dpo', 'hinge', 'robust', 'exo_pair', 'discopop'].map(
+      (method) => [method, { beta: 0.1 }] as const,
+    ),
   },
   {
     name: 'pointwise',
     caption: 'pointwise losses over the margin, both scores moving alike, beta 0.1',
-    settings: ['apo_zero', 'nca', 'bco_pair', 'apo_down'].map((method) => [method, { beta: 0.1 }] as const),
+    settings: ['apo_zero', 'nca', 'bco_pair', 'apo_down'].map(
+      (method) => [method, { beta: 0.1 }] as const,
+    ),
     options: { over: 'margin' },
   },
   {
     name: 'divergences',
     caption: 'dpo with each divergence, beta 0.1',
-    settings: ['reverse_kl', 'forward_kl', 'js', 'alpha'].map((divergence) => ['dpo', { beta: 0.1, divergence }] as const),
+    settings: ['reverse_kl', 'forward_kl', 'js', 'alpha'].map(
+      (divergence) => ['dpo', { beta: 0.1, divergence }] as const,
+    ),
   },
 ];
 
@@ -70,7 +85,9 @@ const comparisons: readonly {
 export function gallery(): GalleryFigure[] {
   const all = methods();
   const compared = comparisons.map(({ name, caption, settings, options }): GalleryFigure => {
-    const series = settings.map(([method, own]) => seriesOf(all.find((info) => info.name === method) as MethodInfo, own));
+    const series = settings.map(([method, own]) =>
+      seriesOf(all.find((info) => info.name === method) as MethodInfo, own),
+    );
     return { name, caption, svg: plot(series, options).svg };
   });
   return [...compared, ...all.map(figureOf)];

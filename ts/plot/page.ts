@@ -23,8 +23,9 @@ th { font-weight: 600; vertical-align: bottom }
 `;
 
 /**
- * A page that is one file and asks nothing of any host: no scripts, fonts or pictures of others. It has the reader's light or dark scheme;
- * its colours are the variables --page, --ink, --soft, --line, and --c0 and on, those of lines.
+ * A page that is one file and asks nothing of any host: no scripts, fonts or pictures of others. It
+ * has the reader's light or dark scheme; its colours are the variables --page, --ink, --soft,
+ * --line, and --c0 and on, those of lines.
  *
  * @param rules what is added to the style that every page has.
  */

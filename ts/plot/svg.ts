@@ -53,8 +53,8 @@ export interface Theme {
   readonly lines: readonly string[];
 }
 
-// Searched for: each line stands out from its page by 3:1, and any two differ by 36 in CIELAB or more, for readers without one of the
-// three kinds of cone, too.
+// Searched for: each line stands out from its page by 3:1, and any two differ by 36 in CIELAB or
+// more, for readers without one of the three kinds of cone, too.
 export const light: Theme = {
   ...{ page: '#ffffff', ink: '#1c2430', soft: '#556070', grid: '#e3e7ed', zero: '#8d97a5' },
   lines: ['#1038ee', '#d7790f', '#00a877', '#ae7dc7', '#663500', '#1c2430'],
@@ -83,8 +83,8 @@ function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
 }
 
 /**
- * Every class begins with `da-`: in a page that includes the figure, its rules must meet nothing else. Properties are written out, for
- * renderers that do not read the shorthand `font`.
+ * Every class begins with `da-`: in a page that includes the figure, its rules must meet nothing
+ * else. Properties are written out, for renderers that do not read the shorthand `font`.
  */
 const style =
   '.da{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:12px}.da-title{font-size:16px;font-weight:600}' +
@@ -96,7 +96,10 @@ type Point = readonly [x: number, y: number];
 /** Two decimals: what an eye, and a change in a last bit, cannot move. */
 const fixed = (value: number): number => Math.round(value * 100) / 100 + 0;
 
-/** Drops the points that lie within `tolerance` pixels of the line through those that stay (Ramer, Douglas and Peucker). */
+/**
+ * Drops the points that lie within `tolerance` pixels of the line through those that stay (Ramer,
+ * Douglas and Peucker).
+ */
 function simplified(points: readonly Point[], tolerance: number): Point[] {
   const keep = new Set([0, points.length - 1]);
   const open: [number, number][] = [[0, points.length - 1]];
@@ -126,14 +129,23 @@ function pieces({ x, y }: Line, toX: (x: number) => number, toY: (y: number) => 
   for (let i = 0; i < x.length; i++) {
     const height = toY(y[i] as number);
     if (Number.isFinite(height))
-      all.at(-1)?.push([fixed(toX(x[i] as number)), fixed(Math.max(-farthest, Math.min(farthest, height)))]);
+      all
+        .at(-1)
+        ?.push([
+          fixed(toX(x[i] as number)),
+          fixed(Math.max(-farthest, Math.min(farthest, height))),
+        ]);
     else all.push([]);
   }
   return all.filter((piece) => piece.length > 0);
 }
 
 /** The brackets at the points of a line, 6 pixels wide. */
-function brackets({ x, low = [], high = [] }: Line, toX: (x: number) => number, toY: (y: number) => number): string {
+function brackets(
+  { x, low = [], high = [] }: Line,
+  toX: (x: number) => number,
+  toY: (y: number) => number,
+): string {
   const end = (at: number, y: number): string => `M${fixed(at - 3)} ${fixed(y)}h6`;
   return Array.from(low, (bottom, i) => {
     const [at, y0, y1] = [toX(x[i] as number), toY(bottom), toY(high[i] as number)];
@@ -166,17 +178,27 @@ function valueTicks({ lines, log = false, range }: Panel): Ticks {
 const text = (x: number, y: number, classes: string, content: string, anchor = 'start'): string =>
   `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeMarkup(content)}</text>`;
 
-function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right: number, legend: readonly string[]): string {
+function drawPanel(
+  panel: Panel,
+  across: Ticks,
+  left: number,
+  top: number,
+  right: number,
+  legend: readonly string[],
+): string {
   const { title, lines, log = false, range } = panel;
   const up = valueTicks(panel);
   const place = (y: number): number => (!log ? y : y > 0 ? Math.log10(y) : NaN);
   const [bottom, end] = [place(up.from), place(up.to)];
   const [x0, y0, y1] = [left + axisRoom, top + titleRoom + plotHeight, top + titleRoom];
-  const toX = (x: number): number => x0 + ((x - across.from) / (across.to - across.from)) * (right - x0);
+  const toX = (x: number): number =>
+    x0 + ((x - across.from) / (across.to - across.from)) * (right - x0);
   const toY = (y: number): number => y0 - ((place(y) - bottom) / (end - bottom)) * (y0 - y1);
   // As one path each: there are more marks than anything else in a figure.
   const marks = [
-    ...up.values.map((value) => [value, `M${fixed(x0)} ${fixed(toY(value))}H${fixed(right)}`] as const),
+    ...up.values.map(
+      (value) => [value, `M${fixed(x0)} ${fixed(toY(value))}H${fixed(right)}`] as const,
+    ),
     ...across.values.map((value) => [value, `M${fixed(toX(value))} ${y1}V${y0}`] as const),
   ];
   const rules = (classes: string, drawn: readonly (readonly [number, string])[]): string =>
@@ -198,7 +220,9 @@ function drawPanel(panel: Panel, across: Ticks, left: number, top: number, right
     `<g class="da-soft da-small" text-anchor="end">${up.values.map((value, i) => mark(x0 - 6, toY(value) + 4, up.labels[i])).join('')}</g>`,
     `<g class="da-soft da-small" text-anchor="middle">${across.values.map((value, i) => mark(toX(value), y0 + 15, across.labels[i])).join('')}</g>`,
     // What may leave the panel is in an element of its own, which draws nothing outside of its box.
-    isOpen ? `<svg x="${x}" y="${y}" width="${w}" height="${h}" viewBox="${x} ${y} ${w} ${h}">` : '',
+    isOpen
+      ? `<svg x="${x}" y="${y}" width="${w}" height="${h}" viewBox="${x} ${y} ${w} ${h}">`
+      : '',
     ...lines.map((line) => {
       const d = pieces(line, toX, toY)
         .map(
@@ -263,20 +287,25 @@ function wrapped(words: string, perLetter = letter): string[] {
 }
 
 /**
- * A figure as a document of its own, the same bytes for the same numbers. It follows the reader's light or dark scheme, and has a white
- * page where a program knows neither.
+ * A figure as a document of its own, the same bytes for the same numbers. It follows the reader's
+ * light or dark scheme, and has a white page where a program knows neither.
  */
 export function toSvg({ title, subtitle, blocks }: Figure): string {
   const body: string[] = [];
   let y = margin;
   for (const line of wrapped(title, 9)) body.push(text(margin, (y += 16), 'da-ink da-title', line));
-  for (const line of subtitle === '' ? [] : wrapped(subtitle)) body.push(text(margin, (y += 18), 'da-soft', line));
+  for (const line of subtitle === '' ? [] : wrapped(subtitle))
+    body.push(text(margin, (y += 18), 'da-soft', line));
   y += 14;
   for (const { heading, legend, rows } of blocks) {
     if (heading !== undefined)
-      for (const line of wrapped(heading, 7.4)) body.push(text(margin, (y += 14), 'da-ink da-head', line));
+      for (const line of wrapped(heading, 7.4))
+        body.push(text(margin, (y += 14), 'da-ink da-head', line));
     if (heading !== undefined) y += 8;
-    const parts = [(top: number) => drawLegend(legend, top), ...rows.map((row) => (top: number) => drawRow(row, legend, top))];
+    const parts = [
+      (top: number) => drawLegend(legend, top),
+      ...rows.map((row) => (top: number) => drawRow(row, legend, top)),
+    ];
     for (const part of parts) {
       const { svg, height } = part(y);
       if (svg !== '') body.push(svg);

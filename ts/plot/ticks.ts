@@ -8,7 +8,10 @@ export interface Ticks {
 
 const minus = '\u2212';
 
-/** A multiple of 1, 2 or 5 times a power of ten, `digit * 10 ** power`, that makes about `count` steps of a length. */
+/**
+ * A multiple of 1, 2 or 5 times a power of ten, `digit * 10 ** power`, that makes about `count`
+ * steps of a length.
+ */
 function stepOf(length: number, count: number): { readonly digit: number; readonly power: number } {
   const raw = length / count;
   const power = Math.floor(Math.log10(raw));
@@ -59,19 +62,26 @@ const mostDecades = 12;
 const [leastPower, greatestPower] = [-323, 308];
 
 /**
- * The same for a logarithmic scale, 0 < from <= to: marks are powers of ten, or those of a linear scale where fewer than two lie within.
+ * The same for a logarithmic scale, 0 < from <= to: marks are powers of ten, or those of a linear
+ * scale where fewer than two lie within.
  *
- * @param widen whether the ends move out to marks, the lower one not further than what is worth drawing.
+ * @param widen whether the ends move out to marks, the lower one not further than what is worth
+ *   drawing.
  */
 export function logTicks(from: number, to: number, widen: boolean): Ticks {
   const slack = 1e-9;
   const [low, high] = [Math.log10(from), Math.log10(to)];
   const last = Math.min(greatestPower, widen ? Math.ceil(high - slack) : Math.floor(high + slack));
-  const whole = widen ? Math.max(last - mostDecades, Math.min(last - 1, Math.floor(low + slack))) : Math.ceil(low - slack);
+  const whole = widen
+    ? Math.max(last - mostDecades, Math.min(last - 1, Math.floor(low + slack)))
+    : Math.ceil(low - slack);
   const first = Math.max(leastPower, whole);
   if (last <= first) return ticks(from, to, 4, false);
   const step = Math.ceil((last - first) / 4);
-  const powers = Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => last - i * step).reverse();
+  const powers = Array.from(
+    { length: Math.floor((last - first) / step) + 1 },
+    (_, i) => last - i * step,
+  ).reverse();
   return {
     from: widen ? Number(`1e${first}`) : from,
     to: widen ? Number(`1e${last}`) : to,

@@ -4,19 +4,26 @@ import { readSafetensors, type SafetensorsTensor } from './read.js';
 
 function toInt32(path: string, name: string, { dtype, data }: SafetensorsTensor): Int32Array {
   if (data instanceof Int32Array) return data;
-  if (!(data instanceof BigInt64Array)) throw defect(path, `tensor ${quote(name)}: dtype ${dtype}; expected I32 or I64.`);
+  if (!(data instanceof BigInt64Array))
+    throw defect(path, `tensor ${quote(name)}: dtype ${dtype}; expected I32 or I64.`);
   const outside = data.findIndex((value) => BigInt.asIntN(32, value) !== value);
-  if (outside >= 0) throw defect(path, `tensor ${quote(name)}: element ${outside} is ${data[outside] ?? ''}; expected 32 bits.`);
+  if (outside >= 0)
+    throw defect(
+      path,
+      `tensor ${quote(name)}: element ${outside} is ${data[outside] ?? ''}; expected 32 bits.`,
+    );
   return Int32Array.from(data, Number);
 }
 
 const names = ['logits', 'labels', 'reference', 'offsets', 'sft_labels'];
 
 /**
- * A batch as `diralign loss` takes it: `logits` [sequences, tokens, vocab], or [rows, vocab] with `offsets` [sequences + 1];
- * `labels` and, where there are any, `sft_labels`, one per row; `reference`, where there is one, one per sequence.
+ * A batch as `diralign loss` takes it: `logits` [sequences, tokens, vocab], or [rows, vocab] with
+ * `offsets` [sequences + 1]; `labels` and, where there are any, `sft_labels`, one per row;
+ * `reference`, where there is one, one per sequence.
  *
- * @param path a file, an index of shards, or a directory. Other tensors are not read, whatever their dtype.
+ * @param path a file, an index of shards, or a directory. Other tensors are not read, whatever
+ *   their dtype.
  */
 export function readBatch(path: string): LogitsBatch {
   const tensors = readSafetensors(path, names);
@@ -26,19 +33,33 @@ export function readBatch(path: string): LogitsBatch {
     const present = [...tensors.keys()].slice(0, 8).map(quote).join(', ');
     throw defect(path, `tensor ${quote(name)} is missing; there are: ${present || 'none'}.`);
   };
-  const shaped = (name: string, { shape }: SafetensorsTensor, expected: readonly number[]): void => {
-    if (shape.length === expected.length && shape.every((size, axis) => size === expected[axis])) return;
-    throw defect(path, `tensor ${quote(name)}: shape ${written(shape)}; expected ${written(expected)}.`);
+  const shaped = (
+    name: string,
+    { shape }: SafetensorsTensor,
+    expected: readonly number[],
+  ): void => {
+    if (shape.length === expected.length && shape.every((size, axis) => size === expected[axis]))
+      return;
+    throw defect(
+      path,
+      `tensor ${quote(name)}: shape ${written(shape)}; expected ${written(expected)}.`,
+    );
   };
 
   const logits = needed('logits');
   const { dtype, data } = logits;
   const [first, second, third] = logits.shape;
   if (first === undefined || second === undefined || logits.shape.length > 3) {
-    throw defect(path, `tensor "logits": shape ${written(logits.shape)}; expected [sequences, tokens, vocab] or [rows, vocab].`);
+    throw defect(
+      path,
+      `tensor "logits": shape ${written(logits.shape)}; expected [sequences, tokens, vocab] or [rows, vocab].`,
+    );
   }
   const dtypes = { F32: 'float32', F16: 'float16', BF16: 'bfloat16' } as const;
-  if (!Object.hasOwn(dtypes, dtype) || !(data instanceof Float32Array || data instanceof Uint16Array)) {
+  if (
+    !Object.hasOwn(dtypes, dtype) ||
+    !(data instanceof Float32Array || data instanceof Uint16Array)
+  ) {
     throw defect(path, `tensor "logits": dtype ${dtype}; expected F32, F16 or BF16.`);
   }
 
@@ -63,7 +84,8 @@ export function readBatch(path: string): LogitsBatch {
   const referenceOf = (): Float64Array | Float32Array => {
     const tensor = needed('reference');
     shaped('reference', tensor, [offsets === undefined ? first : offsets.length - 1]);
-    if (tensor.data instanceof Float64Array || tensor.data instanceof Float32Array) return tensor.data;
+    if (tensor.data instanceof Float64Array || tensor.data instanceof Float32Array)
+      return tensor.data;
     throw defect(path, `tensor "reference": dtype ${tensor.dtype}; expected F32 or F64.`);
   };
 

@@ -41,7 +41,10 @@ export const decoded = {
   I32: Int32Array,
 } as const satisfies Record<DecodedDtype, unknown>;
 
-/** Types of elements that have an array: others of the format are listed and neither read nor written. */
+/**
+ * Types of elements that have an array: others of the format are listed and neither read nor
+ * written.
+ */
 export type DecodedDtype = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32';
 
 export function isDecoded(dtype: string): dtype is DecodedDtype {
@@ -51,7 +54,11 @@ export function isDecoded(dtype: string): dtype is DecodedDtype {
 export const maxHeaderBytes = 100_000_000;
 
 export function defect(path: string, what: string, cause?: unknown): DirAlignError {
-  return rangeError('ERR_DIRALIGN_FILE', `${path}: ${what}`, cause === undefined ? undefined : { cause });
+  return rangeError(
+    'ERR_DIRALIGN_FILE',
+    `${path}: ${what}`,
+    cause === undefined ? undefined : { cause },
+  );
 }
 
 /** Calls `action`; whatever it throws becomes a defect of the file. */
@@ -98,7 +105,8 @@ function stringEnd(json: string, start: number): number {
 
 /**
  * The first key that an object of this valid JSON text has twice: `JSON.parse` would keep the last
- * of them and say nothing. A loop, not a regular expression, whose stack a long string could exhaust.
+ * of them and say nothing. A loop, not a regular expression, whose stack a long string could
+ * exhaust.
  */
 function duplicateKey(json: string): string | undefined {
   const open: Set<string>[] = [];
@@ -143,7 +151,10 @@ export function isSize(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0 && !Object.is(value, -0);
 }
 
-/** Number of elements; infinite where 64 bits do not hold a product on the way, whatever comes after it. */
+/**
+ * Number of elements; infinite where 64 bits do not hold a product on the way, whatever comes after
+ * it.
+ */
 export function elements(shape: readonly number[]): number {
   let product = 1;
   for (const size of shape) {
@@ -161,7 +172,8 @@ function parseEntry(path: string, name: string, value: unknown): Entry {
     Object.hasOwn(value, key) ? value[key] : undefined,
   );
   if (typeof dtype !== 'string') throw bad('dtype is not a string.');
-  if (!Array.isArray(shape) || !shape.every(isSize)) throw bad('shape is not an array of non-negative integers.');
+  if (!Array.isArray(shape) || !shape.every(isSize))
+    throw bad('shape is not an array of non-negative integers.');
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize)) {
     throw bad('data_offsets is not a pair of non-negative integers.');
   }
@@ -169,9 +181,11 @@ function parseEntry(path: string, name: string, value: unknown): Entry {
   if (end < begin) throw bad(`data_offsets end at ${end}, before their begin ${begin}.`);
   const count = elements(shape);
   const bits = Object.hasOwn(elementBits, dtype) ? elementBits[dtype] : undefined;
-  // How many bytes a type of a later version takes is not known: its tensor is listed, and the others can be read.
+  // How many bytes a type of a later version takes is not known: its tensor is listed, and the
+  // others can be read.
   const fills = bits === undefined ? count < Infinity : count * bits === (end - begin) * 8;
-  if (!fills) throw bad(`${dtype} of shape ${written(shape)} does not fill its ${end - begin} bytes.`);
+  if (!fills)
+    throw bad(`${dtype} of shape ${written(shape)} does not fill its ${end - begin} bytes.`);
   return { name, dtype, shape, begin, end };
 }
 
@@ -196,13 +210,17 @@ export function parseHeader(path: string, bytes: Uint8Array, dataBytes: number):
     else entries.push(parseEntry(path, name, value));
   }
 
-  // In order of their bytes, each tensor begins where the one before it ends, and the last ends where the file does.
+  // In order of their bytes, each tensor begins where the one before it ends, and the last ends
+  // where the file does.
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let expected = 0;
   for (const { name, begin, end } of entries) {
     if (begin !== expected) {
       const what = begin < expected ? 'overlaps the tensor before it' : 'leaves a gap before it';
-      throw defect(path, `tensor ${quote(name)}: begins at ${begin}; expected ${expected}: it ${what}.`);
+      throw defect(
+        path,
+        `tensor ${quote(name)}: begins at ${begin}; expected ${expected}: it ${what}.`,
+      );
     }
     expected = end;
   }

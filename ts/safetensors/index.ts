@@ -4,5 +4,10 @@
  * @module
  */
 export type { DecodedDtype } from './format.js';
-export { readSafetensors, type SafetensorsData, type SafetensorsFile, type SafetensorsTensor } from './read.js';
+export {
+  readSafetensors,
+  type SafetensorsData,
+  type SafetensorsFile,
+  type SafetensorsTensor,
+} from './read.js';
 export { writeSafetensors, type WritableTensor } from './write.js';

@@ -1,11 +1,23 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
 import { outOfMemory } from '../arrays.js';
-import { decoded, defect, guarded, isDecoded, maxHeaderBytes, parseHeader, quote, type Entry } from './format.js';
+import {
+  decoded,
+  defect,
+  guarded,
+  isDecoded,
+  maxHeaderBytes,
+  parseHeader,
+  quote,
+  type Entry,
+} from './format.js';
 import { shardsOf, type Shard } from './shards.js';
 
-/** The elements of a tensor: F16 and BF16 are a `Uint16Array` of their bits, as losses take them. */
-export type SafetensorsData = Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array;
+/**
+ * The elements of a tensor: F16 and BF16 are a `Uint16Array` of their bits, as losses take them.
+ */
+export type SafetensorsData =
+  Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array;
 
 /** A tensor of a file. */
 export interface SafetensorsTensor {
@@ -41,15 +53,23 @@ function readBytes(path: string, file: number, position: number, byteLength: num
   }
   for (let done = 0; done < byteLength;) {
     const part = new Uint8Array(buffer, done, Math.min(chunkBytes, byteLength - done));
-    const count = guarded(path, 'cannot be read', () => fs.readSync(file, part, 0, part.length, position + done));
-    if (count === 0) throw defect(path, `ends at byte ${position + done}; expected ${position + byteLength}.`);
+    const count = guarded(path, 'cannot be read', () =>
+      fs.readSync(file, part, 0, part.length, position + done),
+    );
+    if (count === 0)
+      throw defect(path, `ends at byte ${position + done}; expected ${position + byteLength}.`);
     done += count;
   }
   return buffer;
 }
 
 /** Into memory of its own, which is aligned whatever the tensor's offset in the file. */
-function readTensor(path: string, file: number, dataStart: number, entry: Entry): SafetensorsTensor {
+function readTensor(
+  path: string,
+  file: number,
+  dataStart: number,
+  entry: Entry,
+): SafetensorsTensor {
   const { name, dtype, shape, begin, end } = entry;
   if (!isDecoded(dtype)) return { dtype, shape };
   const buffer = readBytes(path, file, dataStart + begin, end - begin);
@@ -61,7 +81,11 @@ function readTensor(path: string, file: number, dataStart: number, entry: Entry)
  * Adds the tensors of one file. Nothing is allocated that its size does not back: the length of the
  * header, the offsets and the shapes are checked against it first.
  */
-function readInto(tensors: Tensors, { file: path, names }: Shard, only: ReadonlySet<string> | undefined): void {
+function readInto(
+  tensors: Tensors,
+  { file: path, names }: Shard,
+  only: ReadonlySet<string> | undefined,
+): void {
   const stat = guarded(path, 'cannot be opened', () => fs.statSync(path));
   // Opening a pipe would wait for a writer.
   if (!stat.isFile()) throw defect(path, 'is not a regular file.');
@@ -70,10 +94,17 @@ function readInto(tensors: Tensors, { file: path, names }: Shard, only: Readonly
     if (stat.size < 8) throw defect(path, `has ${stat.size} bytes; a header begins with 8.`);
     const headerBytes = new DataView(readBytes(path, file, 0, 8)).getBigUint64(0, true);
     if (headerBytes > BigInt(maxHeaderBytes)) {
-      throw defect(path, `header of ${headerBytes} bytes; expected at most ${maxHeaderBytes}: not a safetensors file?`);
+      throw defect(
+        path,
+        `header of ${headerBytes} bytes; expected at most ${maxHeaderBytes}: not a safetensors file?`,
+      );
     }
     const dataStart = 8 + Number(headerBytes);
-    if (dataStart > stat.size) throw defect(path, `header of ${headerBytes} bytes in a file of ${stat.size}: it is truncated.`);
+    if (dataStart > stat.size)
+      throw defect(
+        path,
+        `header of ${headerBytes} bytes in a file of ${stat.size}: it is truncated.`,
+      );
     const header = new Uint8Array(readBytes(path, file, 8, Number(headerBytes)));
     const { entries, metadata } = parseHeader(path, header, stat.size - dataStart);
 
@@ -82,20 +113,28 @@ function readInto(tensors: Tensors, { file: path, names }: Shard, only: Readonly
     for (const entry of entries) {
       const { name, dtype, shape } = entry;
       if (wanted && !wanted.delete(name)) continue;
-      if (tensors.has(name)) throw defect(path, `tensor ${quote(name)}: another shard has it, too.`);
+      if (tensors.has(name))
+        throw defect(path, `tensor ${quote(name)}: another shard has it, too.`);
       const asked = only === undefined || only.has(name);
       tensors.set(name, asked ? readTensor(path, file, dataStart, entry) : { dtype, shape });
     }
     const [missing] = wanted ?? [];
-    if (missing !== undefined) throw defect(path, `tensor ${quote(missing)} is missing, which the index has here.`);
+    if (missing !== undefined)
+      throw defect(path, `tensor ${quote(missing)} is missing, which the index has here.`);
   } finally {
     fs.closeSync(file);
   }
 }
 
-function readShards(path: string, shards: readonly Shard[], only?: Iterable<string>): SafetensorsFile {
-  // Arrays are the file's bytes as they are. No platform that Node is built for here has them the other way round.
-  if (endianness() !== 'LE') throw defect(path, 'safetensors are little-endian and this machine is not.');
+function readShards(
+  path: string,
+  shards: readonly Shard[],
+  only?: Iterable<string>,
+): SafetensorsFile {
+  // Arrays are the file's bytes as they are. No platform that Node is built for here has them the
+  // other way round.
+  if (endianness() !== 'LE')
+    throw defect(path, 'safetensors are little-endian and this machine is not.');
   const tensors = new Tensors();
   const names = only && new Set(only);
   for (const shard of shards) readInto(tensors, shard, names);

@@ -11,14 +11,16 @@ export interface Shard {
   readonly names: readonly string[] | undefined;
 }
 
-/** By its name: `model.safetensors.index.json`, or `model.safetensors.index.fp16.json` of a variant. */
+/**
+ * By its name: `model.safetensors.index.json`, or `model.safetensors.index.fp16.json` of a variant.
+ */
 export function isIndex(file: string): boolean {
   return /\.index(\.[\w-]+)?\.json$/.test(file);
 }
 
 /**
- * A path that a JSON file gives, from the JSON file's folder. A downloaded file must not have others
- * of this machine read.
+ * A path that a JSON file gives, from the JSON file's folder. A downloaded file must not have
+ * others of this machine read.
  */
 export function besideIndex(index: string, name: string): string {
   const folder = path.dirname(index);
@@ -34,7 +36,8 @@ export function besideIndex(index: string, name: string): string {
 export function readJsonFile(file: string): Map<string, unknown> {
   const stat = guarded(file, 'cannot be opened', () => fs.statSync(file));
   if (!stat.isFile()) throw defect(file, 'is not a regular file.');
-  if (stat.size > maxHeaderBytes) throw defect(file, `has ${stat.size} bytes; expected at most ${maxHeaderBytes}.`);
+  if (stat.size > maxHeaderBytes)
+    throw defect(file, `has ${stat.size} bytes; expected at most ${maxHeaderBytes}.`);
   return jsonFields(
     file,
     'the index',
@@ -48,7 +51,8 @@ export function shardsOfIndex(index: string): Shard[] {
   if (!isObject(map)) throw defect(index, 'weight_map is not an object: not an index of shards?');
   const shards = new Map<string, string[]>();
   for (const [name, shard] of Object.entries(map)) {
-    if (typeof shard !== 'string') throw defect(index, `weight_map ${quote(name)} is not a string.`);
+    if (typeof shard !== 'string')
+      throw defect(index, `weight_map ${quote(name)} is not a string.`);
     const file = besideIndex(index, shard);
     const names = shards.get(file) ?? [];
     names.push(name);
@@ -58,22 +62,31 @@ export function shardsOfIndex(index: string): Shard[] {
 }
 
 /**
- * What a directory holds its tensors in: `model.safetensors`, an index, the shards of a set that has
- * no index, or its only file of tensors; in this order, as the hub's libraries look for them.
+ * What a directory holds its tensors in: `model.safetensors`, an index, the shards of a set that
+ * has no index, or its only file of tensors; in this order, as the hub's libraries look for them.
  * @returns one file, which may be an index, or shards without an index
  */
 export function filesOfDirectory(directory: string): string[] {
   const names = guarded(directory, 'cannot be read', () => fs.readdirSync(directory));
-  // Hidden files are not the directory's own content: macOS keeps attributes in ._model.safetensors.
+  // Hidden files are not the directory's own content: macOS keeps attributes in
+  // ._model.safetensors.
   const visible = names.filter((name) => !name.startsWith('.')).sort();
   const tensors = visible.filter((name) => name.endsWith(extension));
   const indexes = visible.filter((name) => isIndex(name) && name.includes(`${extension}.`));
-  const whole = [`model${extension}`, `model${extension}.index.json`].find((name) => visible.includes(name));
+  const whole = [`model${extension}`, `model${extension}.index.json`].find((name) =>
+    visible.includes(name),
+  );
   const shards = tensors.filter((name) => /-\d+-of-\d+\.safetensors$/.test(name));
-  const found = whole !== undefined ? [whole] : ([indexes, shards, tensors].find(({ length }) => length > 0) ?? []);
+  const found =
+    whole !== undefined
+      ? [whole]
+      : ([indexes, shards, tensors].find(({ length }) => length > 0) ?? []);
   if (found.length === 0) throw defect(directory, `holds no *${extension} file.`);
   if (found.length > 1 && found !== shards) {
-    throw defect(directory, `holds ${found.slice(0, 8).map(quote).join(', ')}; expected one, or an index: name the file.`);
+    throw defect(
+      directory,
+      `holds ${found.slice(0, 8).map(quote).join(', ')}; expected one, or an index: name the file.`,
+    );
   }
   return found.map((name) => path.join(directory, name));
 }
@@ -82,5 +95,7 @@ export function filesOfDirectory(directory: string): string[] {
 export function shardsOf(name: string): Shard[] {
   const isDirectory = guarded(name, 'cannot be opened', () => fs.statSync(name)).isDirectory();
   const files = isDirectory ? filesOfDirectory(name) : [name];
-  return files.flatMap((file) => (isIndex(file) ? shardsOfIndex(file) : [{ file, names: undefined }]));
+  return files.flatMap((file) =>
+    isIndex(file) ? shardsOfIndex(file) : [{ file, names: undefined }],
+  );
 }

@@ -1,6 +1,14 @@
-const entities: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' };
+const entities: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+};
 
-/** Text that may stand in an element or an attribute of HTML and XML, which have no way to write most control characters. */
+/**
+ * Text that may stand in an element or an attribute of HTML and XML, which have no way to write
+ * most control characters.
+ */
 export function escapeMarkup(text: string): string {
   return (
     text

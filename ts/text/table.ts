@@ -7,7 +7,8 @@ export interface Column {
 }
 export type Cell = string | { readonly text: string; readonly style: Style };
 
-const textOf = (cell: Cell | undefined): string => (typeof cell === 'object' ? cell.text : (cell ?? ''));
+const textOf = (cell: Cell | undefined): string =>
+  typeof cell === 'object' ? cell.text : (cell ?? '');
 
 /** What stands behind the decimal point, the point included; an exponent belongs to it. */
 function tail(text: string): number {
@@ -18,19 +19,29 @@ function tail(text: string): number {
 /** Pads the cells of a column to one width. */
 function fit(texts: readonly string[], align: Column['align']): string[] {
   const longest = Math.max(...texts.slice(1).map(tail));
-  const placed = texts.map((text, i) => (align === 'point' && i > 0 ? text + ' '.repeat(longest - tail(text)) : text));
+  const placed = texts.map((text, i) =>
+    align === 'point' && i > 0 ? text + ' '.repeat(longest - tail(text)) : text,
+  );
   const width = Math.max(...placed.map((text) => text.length));
-  return placed.map((text) => (align === 'right' || align === 'point' ? text.padStart(width) : text.padEnd(width)));
+  return placed.map((text) =>
+    align === 'right' || align === 'point' ? text.padStart(width) : text.padEnd(width),
+  );
 }
 
 const gap = '  ';
 
 /**
- * Columns two spaces apart, titles above, no lines to read around. What is wider than the screen goes below, in as many parts as it
- * takes, each with the first column.
+ * Columns two spaces apart, titles above, no lines to read around. What is wider than the screen
+ * goes below, in as many parts as it takes, each with the first column.
  */
-export function table(columns: readonly Column[], rows: readonly (readonly Cell[])[], width = screenWidth()): string {
-  const fitted = columns.map(({ title, align }, c) => fit([title, ...rows.map((row) => textOf(row[c]))], align));
+export function table(
+  columns: readonly Column[],
+  rows: readonly (readonly Cell[])[],
+  width = screenWidth(),
+): string {
+  const fitted = columns.map(({ title, align }, c) =>
+    fit([title, ...rows.map((row) => textOf(row[c]))], align),
+  );
   return parts(
     fitted.map(([title = '']) => title.length),
     width,
@@ -56,7 +67,11 @@ function parts([first = 0, ...others]: readonly number[], width: number): number
   return all;
 }
 
-function draw(shown: readonly number[], fitted: readonly (readonly string[])[], rows: readonly (readonly Cell[])[]): string {
+function draw(
+  shown: readonly number[],
+  fitted: readonly (readonly string[])[],
+  rows: readonly (readonly Cell[])[],
+): string {
   const lines = ['', ...rows].map((_, r) =>
     shown
       .map((c) => {
@@ -84,14 +99,18 @@ export function wrap(text: string, indent = 0, width = screenWidth()): string {
 /** Names and values, one a line. */
 export function list(entries: readonly (readonly [name: string, value: string])[]): string {
   const width = Math.max(...entries.map(([name]) => name.length));
-  return entries.map(([name, value]) => `${paint('dim', name.padEnd(width))}  ${value}`.trimEnd()).join('\n');
+  return entries
+    .map(([name, value]) => `${paint('dim', name.padEnd(width))}  ${value}`.trimEnd())
+    .join('\n');
 }
 
 /** Six significant digits, in powers of ten only where plain digits would be many. */
 export function digits(value: number, significant = 6): string {
   if (value === 0 || !Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  return size >= 1e-4 && size < 10 ** significant ? value.toPrecision(significant) : value.toExponential(significant - 1);
+  return size >= 1e-4 && size < 10 ** significant
+    ? value.toPrecision(significant)
+    : value.toExponential(significant - 1);
 }
 
 /** `1 pair`, `2 pairs`. */

@@ -3,7 +3,10 @@ import { styleText } from 'node:util';
 export type Style = 'bold' | 'dim' | 'red' | 'green' | 'yellow' | 'cyan';
 export type Paint = (style: Style, text: string) => string;
 
-/** Colours where a terminal shows them and nobody objects: a tty knows about NO_COLOR, FORCE_COLOR and TERM itself. */
+/**
+ * Colours where a terminal shows them and nobody objects: a tty knows about NO_COLOR, FORCE_COLOR
+ * and TERM itself.
+ */
 export function painter(stream: NodeJS.WriteStream): Paint {
   const colours = stream.isTTY && stream.hasColors();
   return (style, text) => (colours && text !== '' ? styleText(style, text) : text);
@@ -11,7 +14,10 @@ export function painter(stream: NodeJS.WriteStream): Paint {
 
 export const paint = painter(process.stdout);
 
-/** Columns of the terminal; what fits most of them where there is none, so that a file does not depend on who makes it. */
+/**
+ * Columns of the terminal; what fits most of them where there is none, so that a file does not
+ * depend on who makes it.
+ */
 export function screenWidth(): number {
   return process.stdout.isTTY && process.stdout.columns > 0 ? process.stdout.columns : 100;
 }
@@ -22,8 +28,9 @@ export function print(text: string): void {
 
 /** Without what would command a terminal: names of files may hold anything. */
 export function harmless(text: string): string {
+  const escaped = (c: string): string => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`;
   // eslint-disable-next-line no-control-regex -- these are what it is about
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, escaped);
 }
 
 /** One line on the standard error. */
@@ -32,7 +39,10 @@ export function complain(who: string, message: string): void {
   process.stderr.write(`${painter(process.stderr)('red', `${who}:`)} ${line}\n`);
 }
 
-/** One document. JSON has no numbers that are not finite: they are the strings NaN, Infinity and -Infinity. */
+/**
+ * One document. JSON has no numbers that are not finite: they are the strings NaN, Infinity and
+ * -Infinity.
+ */
 export function printJson(document: unknown): void {
   const plain = (_: string, value: unknown): unknown => {
     if (typeof value === 'number' && !Number.isFinite(value)) return String(value);

@@ -11,7 +11,11 @@ export const rankingColor = {
 } as const;
 
 /** Ends of an interval, for error bars. One seed has none. */
-export function ends({ mean, halfWidth }: Interval): { readonly mean: number; readonly low: number; readonly high: number } {
+export function ends({ mean, halfWidth }: Interval): {
+  readonly mean: number;
+  readonly low: number;
+  readonly high: number;
+} {
   const half = Number.isFinite(halfWidth) ? halfWidth : 0;
   return { mean, low: mean - half, high: mean + half };
 }

@@ -41,7 +41,9 @@ export function methodComparison(seeds?: number): Experiment {
       const plan = planOf(study.scale, seeds);
       const sft = sftRuns(study, plan, afterSft.share, plan.seeds);
       const searches = await searchAll(study, plan);
-      const results = await perMethod((method) => runs(study, plan, searches[method].best, plan.seeds));
+      const results = await perMethod((method) =>
+        runs(study, plan, searches[method].best, plan.seeds),
+      );
       return section(plan, await sft, searches, results);
     },
   };
@@ -49,7 +51,12 @@ export function methodComparison(seeds?: number): Experiment {
 
 type Results = PerMethod<readonly AlignResult[]>;
 
-function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Search>, results: Results): Section {
+function section(
+  plan: Plan,
+  sft: readonly SftResult[],
+  searches: PerMethod<Search>,
+  results: Results,
+): Section {
   return {
     id,
     title,
@@ -60,9 +67,13 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
     findings: [aboveSft(sft, results), rankingFinding(results)],
     tables: [methodTable(sft, searches, results)],
     charts: [
-      { caption: 'Summaries better than, as good as and worse than those of the model after SFT', spec: winChart(results) },
       {
-        caption: 'Quality at the best setting, with 95 % intervals; the line is the model after SFT',
+        caption: 'Summaries better than, as good as and worse than those of the model after SFT',
+        spec: winChart(results),
+      },
+      {
+        caption:
+          'Quality at the best setting, with 95 % intervals; the line is the model after SFT',
         spec: qualityChart(sft, results),
       },
       ...gridCharts(searches),
@@ -71,7 +82,11 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
       seeds: plan.seeds,
       sft: qualities(sft),
       search: alignmentMethods.flatMap((method) =>
-        searches[method].tried.map(({ setting, quality, diverged }) => ({ ...setting, quality: quality ?? null, diverged })),
+        searches[method].tried.map(({ setting, quality, diverged }) => ({
+          ...setting,
+          quality: quality ?? null,
+          diverged,
+        })),
       ),
       best: alignmentMethods.map((method) => ({
         ...searches[method].best,
@@ -87,7 +102,10 @@ function section(plan: Plan, sft: readonly SftResult[], searches: PerMethod<Sear
 }
 
 function aboveSft(sft: readonly SftResult[], results: Results): Finding {
-  const differences = alignmentMethods.map((method) => ({ method, gain: paired(qualities(results[method]), qualities(sft)) }));
+  const differences = alignmentMethods.map((method) => ({
+    method,
+    gain: paired(qualities(results[method]), qualities(sft)),
+  }));
   const least = differences.reduce((a, b) => (b.gain.mean < a.gain.mean ? b : a));
   return {
     claim: 'Every method, at its best setting, improves on the model after SFT.',
@@ -100,10 +118,13 @@ function rankingFinding(results: Results): Finding {
   const meanOf = (methods: readonly AlignmentMethod[]): number[] =>
     meanAcross(methods.map((method) => qualities(results[method])));
   const difference = paired(meanOf(pairwiseMethods), meanOf(pointwiseMethods));
-  const means = Object.fromEntries(alignmentMethods.map((method) => [method, mean(qualities(results[method]))]));
+  const means = Object.fromEntries(
+    alignmentMethods.map((method) => [method, mean(qualities(results[method]))]),
+  );
   const { atLeast, differences, p } = permutationTest(means, pairwiseMethods);
   return {
-    claim: 'Pairwise methods (DPO, IPO, SimPO, ORPO) beat pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT) at their best settings.',
+    claim:
+      'Pairwise methods (DPO, IPO, SimPO, ORPO) beat pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT) at their best settings.',
     outcome: outcomeAbove([difference]),
     evidence:
       `Mean quality of the pairwise minus that of the pointwise methods ${overSeeds(difference)}; ` +
@@ -111,20 +132,44 @@ function rankingFinding(results: Results): Finding {
   };
 }
 
-function methodTable(sft: readonly SftResult[], searches: PerMethod<Search>, results: Results): Table {
+function methodTable(
+  sft: readonly SftResult[],
+  searches: PerMethod<Search>,
+  results: Results,
+): Table {
   return {
     caption:
       'Best settings: quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats, length in tokens, runs that diverged',
-    columns: ['method', 'ranking', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL', 'length', 'diverged'],
+    columns: [
+      'method',
+      'ranking',
+      'learning rate',
+      'beta',
+      'quality',
+      'win',
+      'tie',
+      'lose',
+      'KL',
+      'length',
+      'diverged',
+    ],
     rows: [
-      [...['SFT', '', '', ''], plusMinus(interval(qualities(sft))), ...['', '', '', ''], lengthOf(sft), 0],
+      [
+        ...['SFT', '', '', ''],
+        plusMinus(interval(qualities(sft))),
+        ...['', '', '', ''],
+        lengthOf(sft),
+        0,
+      ],
       ...alignmentMethods.map((method) => {
         const { best } = searches[method];
         const found = results[method];
         return [
           ...[nameOf(method), rankingOf(method), scientific(best.learningRate), best.beta],
           plusMinus(interval(qualities(found))),
-          ...(['win', 'tie', 'lose'] as const).map((of) => plusMinus(interval(found.map((result) => 100 * result[of])), 1)),
+          ...(['win', 'tie', 'lose'] as const).map((of) =>
+            plusMinus(interval(found.map((result) => 100 * result[of])), 1),
+          ),
           plusMinus(interval(found.map(({ kl }) => kl)), 2),
           lengthOf(found),
           found.filter(({ diverged }) => diverged).length,
@@ -182,9 +227,17 @@ function qualityChart(sft: readonly SftResult[], results: Results): TopLevelSpec
       },
       {
         mark: { type: 'rule', strokeWidth: 2 },
-        encoding: { y, color: rankingColor, x: { field: 'low', type: 'quantitative', ...qualityAxis }, x2: { field: 'high' } },
+        encoding: {
+          y,
+          color: rankingColor,
+          x: { field: 'low', type: 'quantitative', ...qualityAxis },
+          x2: { field: 'high' },
+        },
       },
-      { mark: 'point', encoding: { y, color: rankingColor, x: { field: 'mean', type: 'quantitative' } } },
+      {
+        mark: 'point',
+        encoding: { y, color: rankingColor, x: { field: 'mean', type: 'quantitative' } },
+      },
     ],
   };
 }
@@ -195,7 +248,14 @@ function gridCharts(searches: PerMethod<Search>): readonly Chart[] {
     searches[method].tried.flatMap(({ setting, quality }) =>
       quality === undefined
         ? []
-        : [{ method: nameOf(method), beta: setting.beta, rate: scientific(setting.learningRate), quality }],
+        : [
+            {
+              method: nameOf(method),
+              beta: setting.beta,
+              rate: scientific(setting.learningRate),
+              quality,
+            },
+          ],
     ),
   );
   if (values.length === 0) return [];
@@ -210,10 +270,18 @@ function gridCharts(searches: PerMethod<Search>): readonly Chart[] {
       encoding: {
         x: { field: 'beta', type: 'quantitative', ...betaAxis },
         y: { field: 'quality', type: 'quantitative', title: 'quality', scale: { zero: false } },
-        color: { field: 'rate', type: 'nominal', title: 'learning rate', sort: null, legend: { orient: 'top' } },
+        color: {
+          field: 'rate',
+          type: 'nominal',
+          title: 'learning rate',
+          sort: null,
+          legend: { orient: 'top' },
+        },
       },
     },
     resolve: { scale: { x: 'independent' } },
   };
-  return [{ caption: 'The search: quality over beta for each learning rate, on the search seeds', spec }];
+  return [
+    { caption: 'The search: quality over beta for each learning rate, on the search seeds', spec },
+  ];
 }

@@ -1,6 +1,11 @@
 /** Quality against the distance from the model after SFT. */
 import type { TopLevelSpec } from 'vega-lite';
-import { alignmentMethods, type AlignmentMethod, type AlignResult, type SftResult } from '../model/tasks.js';
+import {
+  alignmentMethods,
+  type AlignmentMethod,
+  type AlignResult,
+  type SftResult,
+} from '../model/tasks.js';
 import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, mean, paired, paretoFront } from '../statistics.js';
 import type { Experiment, Finding, Section } from '../study.js';
@@ -50,7 +55,10 @@ export function pareto(seeds?: number): Experiment {
       const sweeps = await perMethod((method) => {
         const settings = sweepOf(plan, searches[method].best);
         return Promise.all(
-          settings.map(async (setting): Promise<Run> => ({ setting, results: await runs(study, plan, setting, plan.seeds) })),
+          settings.map(async (setting): Promise<Run> => ({
+            setting,
+            results: await runs(study, plan, setting, plan.seeds),
+          })),
         );
       });
       return section(
@@ -73,10 +81,16 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
     findings: [frontFinding(sft, all), ...(plan.scale === 'full' ? startFindings(all) : [])],
     tables: [
       {
-        caption: 'Every run: quality (0 to 1) and KL to the model after SFT in nats per summary, mean over the seeds',
+        caption:
+          'Every run: quality (0 to 1) and KL to the model after SFT in nats per summary, mean over the seeds',
         columns: ['method', 'ranking', 'learning rate', 'beta', 'quality', 'KL'],
         rows: all.map(({ setting, results }) => [
-          ...[nameOf(setting.method), rankingOf(setting.method), scientific(setting.learningRate), setting.beta],
+          ...[
+            nameOf(setting.method),
+            rankingOf(setting.method),
+            scientific(setting.learningRate),
+            setting.beta,
+          ],
           plusMinus(interval(qualities(results))),
           plusMinus(interval(klsOf(results)), 2),
         ]),
@@ -84,14 +98,19 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
     ],
     charts: [
       {
-        caption: 'Quality over KL, one point per method and beta, mean over the seeds; lines are the fronts',
+        caption:
+          'Quality over KL, one point per method and beta, mean over the seeds; lines are the fronts',
         spec: chart(sft, all),
       },
     ],
     data: {
       seeds: plan.seeds,
       sft: qualities(sft),
-      runs: all.map(({ setting, results }) => ({ ...setting, quality: qualities(results), kl: klsOf(results) })),
+      runs: all.map(({ setting, results }) => ({
+        ...setting,
+        quality: qualities(results),
+        kl: klsOf(results),
+      })),
     },
   };
 }
@@ -108,7 +127,10 @@ function frontOf(start: number, points: readonly Point[]): readonly Point[] {
   );
 }
 
-/** Mean of front a minus front b over KL, from 0 to the end of the one that ends last. Fronts are steps, from KL 0 on. */
+/**
+ * Mean of front a minus front b over KL, from 0 to the end of the one that ends last. Fronts are
+ * steps, from KL 0 on.
+ */
 export function frontDifference(a: readonly Point[], b: readonly Point[]): number {
   const end = Math.max((a.at(-1) as Point).kl, (b.at(-1) as Point).kl);
   return meanHeight(a, end) - meanHeight(b, end);
@@ -139,7 +161,10 @@ function frontFinding(sft: readonly SftResult[], all: readonly Run[]): Finding {
 }
 
 /** An estimate of KL from samples can fall below 0 where it is small; no model is nearer than 0. */
-const pointOf = ({ kl, evaluation }: AlignResult): Point => ({ kl: Math.max(kl, 0), quality: evaluation.quality });
+const pointOf = ({ kl, evaluation }: AlignResult): Point => ({
+  kl: Math.max(kl, 0),
+  quality: evaluation.quality,
+});
 
 /** In the quick form most methods have one beta, and nothing starts anywhere. */
 function startFindings(all: readonly Run[]): readonly Finding[] {
@@ -173,7 +198,11 @@ function chart(sft: readonly SftResult[], all: readonly Run[]): TopLevelSpec {
       ofRanking(all, ranking).map(({ results }) => meanPoint(results)),
     ).map((point) => ({ ranking, ...point })),
   );
-  const x = { field: 'kl', type: 'quantitative', title: 'KL to the model after SFT, nats per summary' } as const;
+  const x = {
+    field: 'kl',
+    type: 'quantitative',
+    title: 'KL to the model after SFT, nats per summary',
+  } as const;
   const y = { field: 'quality', type: 'quantitative', ...qualityAxis } as const;
   const domain = alignmentMethods.map(nameOf);
   return {
@@ -197,10 +226,24 @@ function chart(sft: readonly SftResult[], all: readonly Run[]): TopLevelSpec {
         encoding: {
           ...{ x, y, color: rankingColor },
           shape: {
-            ...{ field: 'method', type: 'nominal', title: null, legend: { orient: 'top', columns: 4 } },
+            ...{
+              field: 'method',
+              type: 'nominal',
+              title: null,
+              legend: { orient: 'top', columns: 4 },
+            },
             scale: {
               domain,
-              range: ['circle', 'square', 'triangle-up', 'diamond', 'cross', 'triangle-down', 'triangle-left', 'triangle-right'],
+              range: [
+                'circle',
+                'square',
+                'triangle-up',
+                'diamond',
+                'cross',
+                'triangle-down',
+                'triangle-left',
+                'triangle-right',
+              ],
             },
           },
         },

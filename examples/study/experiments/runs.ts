@@ -1,4 +1,7 @@
-/** Alignment runs: settings, seeds, and the choice of the best setting. What several experiments need is the same task in each. */
+/**
+ * Alignment runs: settings, seeds, and the choice of the best setting. What several experiments
+ * need is the same task in each.
+ */
 import {
   alignmentMethods,
   alignTask,
@@ -21,11 +24,20 @@ export type Setting = Omit<AlignParams, 'seed' | 'scale'>;
 export const afterSft = { share: 100 } as const;
 
 /** The models before SFT. */
-export function baseRuns(study: Study, { scale }: Plan, seeds: readonly number[]): Promise<SftResult[]> {
+export function baseRuns(
+  study: Study,
+  { scale }: Plan,
+  seeds: readonly number[],
+): Promise<SftResult[]> {
   return Promise.all(seeds.map((seed) => study.run<SftResult>(pretrainTask({ scale, seed }))));
 }
 
-export function sftRuns(study: Study, plan: Plan, share: number, seeds: readonly number[]): Promise<SftResult[]> {
+export function sftRuns(
+  study: Study,
+  plan: Plan,
+  share: number,
+  seeds: readonly number[],
+): Promise<SftResult[]> {
   return Promise.all(
     seeds.map(async (seed) => {
       await baseRuns(study, plan, [seed]);
@@ -35,11 +47,19 @@ export function sftRuns(study: Study, plan: Plan, share: number, seeds: readonly
 }
 
 /** One result per seed. */
-export function runs(study: Study, plan: Plan, setting: Setting, seeds: readonly number[]): Promise<AlignResult[]> {
+export function runs(
+  study: Study,
+  plan: Plan,
+  setting: Setting,
+  seeds: readonly number[],
+): Promise<AlignResult[]> {
   return Promise.all(
     seeds.map(async (seed) => {
       // Every run is compared with the model after SFT on all demonstrations, wherever it starts.
-      const shares = new Set([afterSft.share, ...(setting.init === 'base' ? [] : [setting.init.share])]);
+      const shares = new Set([
+        afterSft.share,
+        ...(setting.init === 'base' ? [] : [setting.init.share]),
+      ]);
       await Promise.all([...shares].map((share) => sftRuns(study, plan, share, [seed])));
       return study.run<AlignResult>(alignTask({ scale: plan.scale, seed, ...setting }));
     }),
@@ -63,26 +83,40 @@ export interface Search {
 }
 
 /**
- * By mean quality over the search seeds; of equal ones the first. What diverged is chosen only if all did. A single candidate is taken
- * without a run.
+ * By mean quality over the search seeds; of equal ones the first. What diverged is chosen only if
+ * all did. A single candidate is taken without a run.
  */
-export async function search(study: Study, plan: Plan, candidates: readonly Setting[]): Promise<Search> {
+export async function search(
+  study: Study,
+  plan: Plan,
+  candidates: readonly Setting[],
+): Promise<Search> {
   const [first] = candidates;
   if (!first) throw new RangeError('a search needs a candidate');
-  if (candidates.length === 1) return { best: first, tried: [{ setting: first, quality: undefined, diverged: false }] };
+  if (candidates.length === 1)
+    return { best: first, tried: [{ setting: first, quality: undefined, diverged: false }] };
   const tried = await Promise.all(
     candidates.map(async (setting) => {
       const results = await runs(study, plan, setting, plan.searchSeeds);
-      return { setting, quality: mean(qualities(results)), diverged: results.some(({ diverged }) => diverged) };
+      return {
+        setting,
+        quality: mean(qualities(results)),
+        diverged: results.some(({ diverged }) => diverged),
+      };
     }),
   );
   const stable = tried.filter(({ diverged }) => !diverged);
-  const best = (stable.length > 0 ? stable : tried).reduce((a, b) => (b.quality > a.quality ? b : a));
+  const best = (stable.length > 0 ? stable : tried).reduce((a, b) =>
+    b.quality > a.quality ? b : a,
+  );
   return { best: best.setting, tried };
 }
 
 /** Every learning rate with every beta, align-only, after SFT. */
-export function alignmentGrid({ learningRates, betas }: Plan, method: AlignmentMethod): readonly Setting[] {
+export function alignmentGrid(
+  { learningRates, betas }: Plan,
+  method: AlignmentMethod,
+): readonly Setting[] {
   return learningRates.flatMap((learningRate) =>
     betas[method].map((beta) => ({ init: afterSft, method, beta, learningRate, lambda: 0 })),
   );
@@ -90,7 +124,13 @@ export function alignmentGrid({ learningRates, betas }: Plan, method: AlignmentM
 
 /** Every learning rate at beta 1, which is no tempering. */
 export function untemperedGrid({ learningRates }: Plan, method: OddsMethod): readonly Setting[] {
-  return learningRates.map((learningRate) => ({ init: afterSft, method, beta: 1, learningRate, lambda: 0 }));
+  return learningRates.map((learningRate) => ({
+    init: afterSft,
+    method,
+    beta: 1,
+    learningRate,
+    lambda: 0,
+  }));
 }
 
 /** The best setting with every beta: of the sweep, where the method has one. */
@@ -102,8 +142,12 @@ export function sweepOf({ betas, sweptBetas }: Plan, best: Setting): readonly Se
 
 export type PerMethod<Value> = Readonly<Record<AlignmentMethod, Value>>;
 
-export async function perMethod<Value>(value: (method: AlignmentMethod) => Value | Promise<Value>): Promise<PerMethod<Value>> {
-  const entries = await Promise.all(alignmentMethods.map(async (method) => [method, await value(method)] as const));
+export async function perMethod<Value>(
+  value: (method: AlignmentMethod) => Value | Promise<Value>,
+): Promise<PerMethod<Value>> {
+  const entries = await Promise.all(
+    alignmentMethods.map(async (method) => [method, await value(method)] as const),
+  );
   return Object.fromEntries(entries) as PerMethod<Value>;
 }
 
@@ -114,7 +158,8 @@ export function searchAll(study: Study, plan: Plan): Promise<PerMethod<Search>> 
 
 export type Ranking = 'pairwise' | 'pointwise';
 
-export const rankingOf = (method: AlignmentMethod): Ranking => (pairwiseMethods.includes(method) ? 'pairwise' : 'pointwise');
+export const rankingOf = (method: AlignmentMethod): Ranking =>
+  pairwiseMethods.includes(method) ? 'pairwise' : 'pointwise';
 
 /** Value by value, that is, seed by seed. */
 export function meanAcross(series: readonly (readonly number[])[]): number[] {
@@ -123,11 +168,21 @@ export function meanAcross(series: readonly (readonly number[])[]): number[] {
 }
 
 const names: PerMethod<string> = {
-  ...{ dpo: 'DPO', ipo: 'IPO', simpo: 'SimPO', orpo: 'ORPO', apo_zero: 'APO-Zero', nca: 'NCA', cal_dpo: 'Cal-DPO', asft: 'ASFT' },
+  ...{
+    dpo: 'DPO',
+    ipo: 'IPO',
+    simpo: 'SimPO',
+    orpo: 'ORPO',
+    apo_zero: 'APO-Zero',
+    nca: 'NCA',
+    cal_dpo: 'Cal-DPO',
+    asft: 'ASFT',
+  },
 };
 export const nameOf = (method: AlignmentMethod): string => names[method];
 
 /** 3e-4 rather than 0.0003, as papers write learning rates. */
-export const scientific = (value: number): string => value.toExponential().replace('e+', 'e').replace(/e0$/, '');
+export const scientific = (value: number): string =>
+  value.toExponential().replace('e+', 'e').replace(/e0$/, '');
 
 export const seedList = (seeds: readonly number[]): string => seeds.join(', ');

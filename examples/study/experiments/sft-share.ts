@@ -1,6 +1,11 @@
 /** How much of the demonstrations alignment needs. */
 import type { TopLevelSpec } from 'vega-lite';
-import { alignmentMethods, type AlignmentMethod, type AlignResult, type SftResult } from '../model/tasks.js';
+import {
+  alignmentMethods,
+  type AlignmentMethod,
+  type AlignResult,
+  type SftResult,
+} from '../model/tasks.js';
 import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { interval, mean, paired } from '../statistics.js';
 import type { Experiment, Finding, Section, Table } from '../study.js';
@@ -48,7 +53,9 @@ export function sftShare(seeds?: number): Experiment {
         plan.shares.map(async (share): Promise<Level> => {
           const [sft, methods] = await Promise.all([
             sftRuns(study, plan, share, plan.shareSeeds),
-            perMethod((method) => runs(study, plan, { ...searches[method].best, init: { share } }, plan.shareSeeds)),
+            perMethod((method) =>
+              runs(study, plan, { ...searches[method].best, init: { share } }, plan.shareSeeds),
+            ),
           ]);
           return { share, sft, methods };
         }),
@@ -69,14 +76,20 @@ function section(plan: Plan, searches: PerMethod<Search>, levels: readonly Level
     findings: findings(levels),
     tables: [qualityTable(levels), settingsTable(searches)],
     charts: [
-      { caption: 'Quality over the share of the demonstrations, mean over the seeds; grey is SFT alone', spec: chart(levels) },
+      {
+        caption:
+          'Quality over the share of the demonstrations, mean over the seeds; grey is SFT alone',
+        spec: chart(levels),
+      },
     ],
     data: {
       seeds: plan.shareSeeds,
       levels: levels.map(({ share, sft, methods }) => ({
         share,
         sft: qualities(sft),
-        methods: Object.fromEntries(alignmentMethods.map((method) => [method, qualities(methods[method])])),
+        methods: Object.fromEntries(
+          alignmentMethods.map((method) => [method, qualities(methods[method])]),
+        ),
       })),
     },
   };
@@ -89,7 +102,10 @@ function findings(levels: readonly Level[]): readonly Finding[] {
   const full = levels.at(-1);
   const claimed = levels.find(({ share }) => share === claimedShare) ?? levels[0];
   if (!full || !claimed) throw new RangeError('a plan needs shares of the demonstrations');
-  return [sufficiency(claimed, full), ...few(levels.filter(({ share }) => smallShares.includes(share)))];
+  return [
+    sufficiency(claimed, full),
+    ...few(levels.filter(({ share }) => smallShares.includes(share))),
+  ];
 }
 
 function sufficiency(level: Level, full: Level): Finding {
@@ -97,7 +113,9 @@ function sufficiency(level: Level, full: Level): Finding {
     meanOf(level, alignmentMethods),
     meanOf(full, alignmentMethods).map((quality) => enough * quality),
   );
-  const ratios = alignmentMethods.map((method) => mean(qualities(level.methods[method])) / mean(qualities(full.methods[method])));
+  const ratios = alignmentMethods.map(
+    (method) => mean(qualities(level.methods[method])) / mean(qualities(full.methods[method])),
+  );
   const least = Math.min(...ratios);
   const percent = (ratio: number): string => `${(100 * ratio).toFixed(1)} %`;
   return {
@@ -114,7 +132,8 @@ function sufficiency(level: Level, full: Level): Finding {
 function few(levels: readonly Level[]): readonly Finding[] {
   if (levels.length === 0) return [];
   const others = alignmentMethods.filter((method) => !fewBest.includes(method));
-  const over = (which: readonly AlignmentMethod[]): number[] => meanAcross(levels.map((level) => meanOf(level, which)));
+  const over = (which: readonly AlignmentMethod[]): number[] =>
+    meanAcross(levels.map((level) => meanOf(level, which)));
   const difference = paired(over(fewBest), over(others));
   return [
     {
@@ -126,10 +145,10 @@ function few(levels: readonly Level[]): readonly Finding[] {
 }
 
 function qualityTable(levels: readonly Level[]): Table {
-  const row = (name: string, of: (level: Level) => readonly (AlignResult | SftResult)[]): string[] => [
-    name,
-    ...levels.map((level) => plusMinus(interval(qualities(of(level))))),
-  ];
+  const row = (
+    name: string,
+    of: (level: Level) => readonly (AlignResult | SftResult)[],
+  ): string[] => [name, ...levels.map((level) => plusMinus(interval(qualities(of(level)))))];
   return {
     caption: 'Quality (0 to 1) by share of the demonstrations',
     columns: ['method', ...levels.map(({ share }) => `${share} %`)],
@@ -165,8 +184,19 @@ function chart(levels: readonly Level[]): TopLevelSpec {
   );
   const axis = { values: levels.map(({ share }) => share) };
   const scale = { type: 'log' } as const;
-  const x = { field: 'share', type: 'quantitative', title: 'share of the demonstrations, per cent', scale, axis } as const;
-  const y = { field: 'quality', type: 'quantitative', title: 'quality', scale: { zero: false } } as const;
+  const x = {
+    field: 'share',
+    type: 'quantitative',
+    title: 'share of the demonstrations, per cent',
+    scale,
+    axis,
+  } as const;
+  const y = {
+    field: 'quality',
+    type: 'quantitative',
+    title: 'quality',
+    scale: { zero: false },
+  } as const;
   return {
     data: { values: [...values, ...alone] },
     facet: { row: { field: 'ranking', type: 'nominal', title: null } },

@@ -43,7 +43,10 @@ export function tempering(seeds?: number): Experiment {
     title,
     async run(study) {
       const plan = planOf(study.scale, seeds);
-      const run = async (setting: Setting): Promise<Run> => ({ setting, results: await runs(study, plan, setting, plan.seeds) });
+      const run = async (setting: Setting): Promise<Run> => ({
+        setting,
+        results: await runs(study, plan, setting, plan.seeds),
+      });
       const temperingOf = async (method: OddsMethod): Promise<Tempering> => {
         const [{ best }, { best: plain }] = await Promise.all([
           search(study, plan, alignmentGrid(plan, method)),
@@ -108,7 +111,11 @@ function gain({ method, tempered, untempered }: Tempering): Finding {
   const name = nameOf(method);
   const claim = `A tuned beta makes ${name} better than beta 1.`;
   if (tempered.setting.beta === 1) {
-    return { claim, outcome: 'not reproduced', evidence: 'The search found no beta that is better than 1.' };
+    return {
+      claim,
+      outcome: 'not reproduced',
+      evidence: 'The search found no beta that is better than 1.',
+    };
   }
   const difference = paired(qualities(tempered.results), qualities(untempered.results));
   return {
@@ -120,17 +127,33 @@ function gain({ method, tempered, untempered }: Tempering): Finding {
 
 function chart(found: readonly Tempering[]): TopLevelSpec {
   const values = found.flatMap(({ method, sweep }) =>
-    sweep.map(({ setting, results }) => ({ method: nameOf(method), beta: setting.beta, ...ends(interval(qualities(results))) })),
+    sweep.map(({ setting, results }) => ({
+      method: nameOf(method),
+      beta: setting.beta,
+      ...ends(interval(qualities(results))),
+    })),
   );
   const x = { field: 'beta', type: 'quantitative', ...betaAxis } as const;
-  const color = { field: 'method', type: 'nominal', title: null, sort: null, legend: { orient: 'top' } } as const;
+  const color = {
+    field: 'method',
+    type: 'nominal',
+    title: null,
+    sort: null,
+    legend: { orient: 'top' },
+  } as const;
   return {
     width: 420,
     height: 240,
     data: { values },
     layer: [
-      { mark: { type: 'line', point: true }, encoding: { x, color, y: { field: 'mean', type: 'quantitative', ...qualityAxis } } },
-      { mark: 'rule', encoding: { x, color, y: { field: 'low', type: 'quantitative' }, y2: { field: 'high' } } },
+      {
+        mark: { type: 'line', point: true },
+        encoding: { x, color, y: { field: 'mean', type: 'quantitative', ...qualityAxis } },
+      },
+      {
+        mark: 'rule',
+        encoding: { x, color, y: { field: 'low', type: 'quantitative' }, y2: { field: 'high' } },
+      },
     ],
   };
 }

@@ -1,4 +1,7 @@
-/** The paper's first question: is alignment better as a stage of its own, without the likelihood term? */
+/**
+ * The paper's first question: is alignment better as a stage of its own, without the likelihood
+ * term?
+ */
 import type { TopLevelSpec } from 'vega-lite';
 import type { AlignResult, SftResult } from '../model/tasks.js';
 import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
@@ -46,7 +49,11 @@ export function twoStage(seeds?: number): Experiment {
     title,
     async run(study) {
       const plan = planOf(study.scale, seeds);
-      const arm = async (label: string, form: Arm['form'], settings: readonly Setting[]): Promise<Arm> => {
+      const arm = async (
+        label: string,
+        form: Arm['form'],
+        settings: readonly Setting[],
+      ): Promise<Arm> => {
         const { best } = await search(study, plan, settings);
         return { label, form, setting: best, results: await runs(study, plan, best, plan.seeds) };
       };
@@ -72,17 +79,31 @@ export function twoStage(seeds?: number): Experiment {
   };
 }
 
-/** At beta 1, the untempered form; the learning rate is searched for each arm on its own, as in the paper. */
+/**
+ * At beta 1, the untempered form; the learning rate is searched for each arm on its own, as in the
+ * paper.
+ */
 function candidatesOf(plan: Plan, method: OddsMethod): Readonly<Record<Form, readonly Setting[]>> {
   const alignOnly = untemperedGrid(plan, method);
   return {
     alignOnly,
-    oneStage: plan.baseLearningRates.map((learningRate) => ({ init: 'base', method, beta: 1, learningRate, lambda: 1 })),
+    oneStage: plan.baseLearningRates.map((learningRate) => ({
+      init: 'base',
+      method,
+      beta: 1,
+      learningRate,
+      lambda: 1,
+    })),
     withLikelihood: alignOnly.map((setting) => ({ ...setting, lambda: 1 })),
   };
 }
 
-function section(plan: Plan, starts: Starts, odds: Readonly<Record<OddsMethod, Arms>>, dpo: Arm): Section {
+function section(
+  plan: Plan,
+  starts: Starts,
+  odds: Readonly<Record<OddsMethod, Arms>>,
+  dpo: Arm,
+): Section {
   const arms = [...oddsMethods.flatMap((method) => Object.values(odds[method])), dpo];
   return {
     id,
@@ -95,7 +116,8 @@ function section(plan: Plan, starts: Starts, odds: Readonly<Record<OddsMethod, A
     tables: [table(starts, arms)],
     charts: [
       {
-        caption: 'Quality of the forms of ORPO and ASFT, of DPO, of the base model and of that after SFT, with 95 % intervals',
+        caption:
+          'Quality of the forms of ORPO and ASFT, of DPO, of the base model and of that after SFT, with 95 % intervals',
         spec: chart(starts, arms),
       },
     ],
@@ -103,12 +125,19 @@ function section(plan: Plan, starts: Starts, odds: Readonly<Record<OddsMethod, A
       seeds: plan.seeds,
       base: qualities(starts.base),
       sft: qualities(starts.sft),
-      arms: arms.map(({ label, setting, results }) => ({ label, setting: { ...setting }, quality: qualities(results) })),
+      arms: arms.map(({ label, setting, results }) => ({
+        label,
+        setting: { ...setting },
+        quality: qualities(results),
+      })),
     },
   };
 }
 
-function findings(method: OddsMethod, { alignOnly, oneStage, withLikelihood }: Arms): readonly Finding[] {
+function findings(
+  method: OddsMethod,
+  { alignOnly, oneStage, withLikelihood }: Arms,
+): readonly Finding[] {
   const name = nameOf(method);
   const against = (claim: string, other: Arm): Finding => {
     const difference = paired(qualities(alignOnly.results), qualities(other.results));
@@ -119,8 +148,14 @@ function findings(method: OddsMethod, { alignOnly, oneStage, withLikelihood }: A
     };
   };
   return [
-    against(`${name} after SFT without the likelihood term beats one-stage ${name} from the base model.`, oneStage),
-    against(`${name} after SFT is better without the likelihood term than with it.`, withLikelihood),
+    against(
+      `${name} after SFT without the likelihood term beats one-stage ${name} from the base model.`,
+      oneStage,
+    ),
+    against(
+      `${name} after SFT is better without the likelihood term than with it.`,
+      withLikelihood,
+    ),
   ];
 }
 
@@ -135,7 +170,8 @@ function table({ base, sft }: Starts, arms: readonly Arm[]): Table {
     ...['', '', '', ''],
   ];
   return {
-    caption: 'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
+    caption:
+      'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
     columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
     rows: [
       start('base', base),
@@ -153,7 +189,11 @@ function table({ base, sft }: Starts, arms: readonly Arm[]): Table {
 }
 
 function chart({ base, sft }: Starts, arms: readonly Arm[]): TopLevelSpec {
-  const point = (label: string, form: string, found: Interval): object => ({ label, form, ...ends(found) });
+  const point = (label: string, form: string, found: Interval): object => ({
+    label,
+    form,
+    ...ends(found),
+  });
   const values = [
     point('base', 'reference', interval(qualities(base))),
     point('SFT', 'reference', interval(qualities(sft))),
@@ -175,7 +215,12 @@ function chart({ base, sft }: Starts, arms: readonly Arm[]): TopLevelSpec {
     layer: [
       {
         mark: { type: 'rule', strokeWidth: 2 },
-        encoding: { y, color, x: { field: 'low', type: 'quantitative', ...qualityAxis }, x2: { field: 'high' } },
+        encoding: {
+          y,
+          color,
+          x: { field: 'low', type: 'quantitative', ...qualityAxis },
+          x2: { field: 'high' },
+        },
       },
       { mark: 'point', encoding: { y, color, x: { field: 'mean', type: 'quantitative' } } },
     ],

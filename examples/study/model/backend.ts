@@ -10,9 +10,12 @@ export const threads = 1;
 
 /** TensorFlow.js on WebAssembly, for this process. */
 export async function startBackend(): Promise<void> {
-  const packageFile = createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json');
+  const packageFile = createRequire(import.meta.url).resolve(
+    '@tensorflow/tfjs-backend-wasm/package.json',
+  );
   setWasmPaths(path.join(path.dirname(packageFile), 'dist/'));
   setThreadsCount(threads);
-  if (!(await setBackend('wasm'))) throw new Error('TensorFlow.js could not start its wasm backend');
+  if (!(await setBackend('wasm')))
+    throw new Error('TensorFlow.js could not start its wasm backend');
   await ready();
 }

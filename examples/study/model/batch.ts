@@ -1,7 +1,8 @@
 /**
- * Batches as packed rows. The rows of the prompts come first, then those of the completions, each of which begins with the word that
- * starts a summary. A prompt is there once, also where two completions follow it: both see its rows. So no row is padding, and the
- * scored rows are one block.
+ * Batches as packed rows. The rows of the prompts come first, then those of the completions, each
+ * of which begins with the word that starts a summary. A prompt is there once, also where two
+ * completions follow it: both see its rows. So no row is padding, and the scored rows are one
+ * block.
  */
 import { collatePairs, type PreferencePair } from 'diralign/data';
 import type { Example } from '../records/data.js';
@@ -9,10 +10,16 @@ import { longestRecord } from '../records/record.js';
 import { fieldCount, summaryStart } from '../records/vocabulary.js';
 import type { Span } from './attention.js';
 
-/** Tokens of a summary, its end included: one item a field, and one more for a model that does not know when to end. */
+/**
+ * Tokens of a summary, its end included: one item a field, and one more for a model that does not
+ * know when to end.
+ */
 export const longestSummary = fieldCount + 2;
 
-/** Positions of records, then of summaries: the n-th word of a summary is at the same position after any record. */
+/**
+ * Positions of records, then of summaries: the n-th word of a summary is at the same position after
+ * any record.
+ */
 export const positionCount = longestRecord + longestSummary + 1;
 
 export interface Batch {
@@ -62,8 +69,12 @@ export function pack(
     const { rows: context } = promptSpans[i % promptSpans.length] as Span;
     const start = completions.offsets[i] as number;
     const length = (completions.offsets[i + 1] as number) - start;
-    branches.push({ rows: Int32Array.from([...context, ...rowsFrom(promptRows + start, length)]), context: context.length });
-    for (let position = 0; position < length; position++) positions[row++] = longestRecord + position;
+    branches.push({
+      rows: Int32Array.from([...context, ...rowsFrom(promptRows + start, length)]),
+      context: context.length,
+    });
+    for (let position = 0; position < length; position++)
+      positions[row++] = longestRecord + position;
   }
   return {
     inputIds,
@@ -78,7 +89,11 @@ export function pack(
 
 /** Pairs: the chosen completions, then the rejected, as the losses take them. */
 export function pairBatch(pairs: readonly PreferencePair[]): Batch {
-  const branches = pairs.map(({ chosen, rejected }) => ({ prompt: [summaryStart], chosen, rejected }));
+  const branches = pairs.map(({ chosen, rejected }) => ({
+    prompt: [summaryStart],
+    chosen,
+    rejected,
+  }));
   return pack(
     pairs.map(({ prompt }) => [...prompt]),
     collatePairs(branches, { layout: 'packed' }),
@@ -92,7 +107,9 @@ export function exampleBatch(examples: readonly Example[]): Batch {
     offsets[i + 1] = (offsets[i] as number) + completion.length;
   });
   const labels = Int32Array.from(examples.flatMap(({ completion }) => completion));
-  const inputIds = Int32Array.from(examples.flatMap(({ completion }) => [summaryStart, ...completion.slice(0, -1)]));
+  const inputIds = Int32Array.from(
+    examples.flatMap(({ completion }) => [summaryStart, ...completion.slice(0, -1)]),
+  );
   return pack(
     examples.map(({ prompt }) => prompt),
     { inputIds, labels, offsets },

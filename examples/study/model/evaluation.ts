@@ -17,7 +17,10 @@ export interface Sampled {
   readonly verdicts: readonly Verdict[];
 }
 
-/** @param stream two models whose summaries are compared draw from streams of their own: a model against itself is not all ties. */
+/**
+ * @param stream two models whose summaries are compared draw from streams of their own: a model
+ * against itself is not all ties.
+ */
 export function sampleHeldOut(
   weights: Float32Array,
   { scale, seed }: PretrainParams,
@@ -26,7 +29,11 @@ export function sampleHeldOut(
   const records = heldOutRecords(seed, sizes[scale].prompts);
   const prompts = records.map(({ tokens }) => tokens);
   const summaries = sampleSummaries(weights, modelShape, prompts, randomFor(seed, stream));
-  return { records, summaries, verdicts: records.map((record, i) => judge(record, summaries[i] as readonly number[])) };
+  return {
+    records,
+    summaries,
+    verdicts: records.map((record, i) => judge(record, summaries[i] as readonly number[])),
+  };
 }
 
 export function evaluationOf({ summaries, verdicts }: Sampled): Evaluation {
@@ -40,18 +47,37 @@ export function evaluationOf({ summaries, verdicts }: Sampled): Evaluation {
 }
 
 /** Shares of the records where `ours` is better than, as good as and worse than `theirs`. */
-export function compare(ours: Sampled, theirs: Sampled): { readonly win: number; readonly tie: number; readonly lose: number } {
-  const differences = ours.verdicts.map(({ score }, i) => score - (theirs.verdicts[i] as Verdict).score);
-  const share = (is: (difference: number) => boolean): number => mean(differences.map((d) => (is(d) ? 1 : 0)));
+export function compare(
+  ours: Sampled,
+  theirs: Sampled,
+): { readonly win: number; readonly tie: number; readonly lose: number } {
+  const differences = ours.verdicts.map(
+    ({ score }, i) => score - (theirs.verdicts[i] as Verdict).score,
+  );
+  const share = (is: (difference: number) => boolean): number =>
+    mean(differences.map((d) => (is(d) ? 1 : 0)));
   return { win: share((d) => d > 0), tie: share((d) => d === 0), lose: share((d) => d < 0) };
 }
 
 /**
- * KL(policy || other) in nats a summary: the mean of log p(y|x) - log q(y|x) over the policy's own samples, which are drawn at temperature
- * 1 from all words, so that it estimates the divergence itself. Single estimates may be below 0.
+ * KL(policy || other) in nats a summary: the mean of log p(y|x) - log q(y|x) over the policy's own
+ * samples, which are drawn at temperature 1 from all words, so that it estimates the divergence
+ * itself. Single estimates may be below 0.
  */
-export function estimateKl(policy: Float32Array, other: Float32Array, { records, summaries }: Sampled): number {
-  const batch = exampleBatch(records.map(({ tokens }, i) => ({ prompt: tokens, completion: summaries[i] as readonly number[] })));
-  const [p, q] = [policy, other].map((weights) => completionLogps(weights, modelShape, batch)) as [Float64Array, Float64Array];
+export function estimateKl(
+  policy: Float32Array,
+  other: Float32Array,
+  { records, summaries }: Sampled,
+): number {
+  const batch = exampleBatch(
+    records.map(({ tokens }, i) => ({
+      prompt: tokens,
+      completion: summaries[i] as readonly number[],
+    })),
+  );
+  const [p, q] = [policy, other].map((weights) => completionLogps(weights, modelShape, batch)) as [
+    Float64Array,
+    Float64Array,
+  ];
   return mean(Array.from(p, (logp, i) => logp - (q[i] as number)));
 }

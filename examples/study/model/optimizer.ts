@@ -1,10 +1,16 @@
-/** Adam as the paper trains, in one pass over all weights; TensorFlow.js's own takes a dozen ops a matrix. */
+/**
+ * Adam as the paper trains, in one pass over all weights; TensorFlow.js's own takes a dozen ops a
+ * matrix.
+ */
 import { presets } from 'diralign';
 
 const { adamBetas, maxGradNorm, warmupRatio } = presets.recipe;
 const epsilon = 1e-8;
 
-/** The share of the learning rate in this step, from 0: up through the warm-up, then down to 0, both linear. */
+/**
+ * The share of the learning rate in this step, from 0: up through the warm-up, then down to 0, both
+ * linear.
+ */
 export function schedule(step: number, steps: number): number {
   const warmup = Math.ceil(warmupRatio * steps);
   return step < warmup ? (step + 1) / warmup : (steps - step) / (steps - warmup + 1);
@@ -16,8 +22,13 @@ export function norm(vector: Float32Array): number {
   return Math.sqrt(sum);
 }
 
-/** A step changes the weights by their gradient, which is scaled down to the paper's largest norm where it is longer. */
-export function adam(weights: Float32Array): (gradient: Float32Array, learningRate: number) => void {
+/**
+ * A step changes the weights by their gradient, which is scaled down to the paper's largest norm
+ * where it is longer.
+ */
+export function adam(
+  weights: Float32Array,
+): (gradient: Float32Array, learningRate: number) => void {
   const [meanDecay, squareDecay] = adamBetas;
   const means = new Float32Array(weights.length);
   const squares = new Float32Array(weights.length);
@@ -33,7 +44,8 @@ export function adam(weights: Float32Array): (gradient: Float32Array, learningRa
       const square = squareDecay * (squares[i] as number) + (1 - squareDecay) * g * g;
       means[i] = mean;
       squares[i] = square;
-      weights[i] = (weights[i] as number) - (rate * mean) / (Math.sqrt(square * squareScale) + epsilon);
+      weights[i] =
+        (weights[i] as number) - (rate * mean) / (Math.sqrt(square * squareScale) + epsilon);
     }
   };
 }

@@ -8,14 +8,20 @@ import { longestRecord } from '../records/record.js';
 import { logitsOf, matricesFrom, tidyScope, type Attend, type Matrices } from './transformer.js';
 import type { ModelShape } from './weights.js';
 
-/** Queries, keys and values of all rows so far, per layer: those of the prompts, then room for each summary. */
+/**
+ * Queries, keys and values of all rows so far, per layer: those of the prompts, then room for each
+ * summary.
+ */
 class Cache {
   readonly #layers: readonly Float32Array[];
   readonly #shape: ModelShape;
 
   constructor(shape: ModelShape, rows: number) {
     this.#shape = shape;
-    this.#layers = Array.from({ length: shape.layers }, () => new Float32Array(rows * 3 * shape.width));
+    this.#layers = Array.from(
+      { length: shape.layers },
+      () => new Float32Array(rows * 3 * shape.width),
+    );
   }
 
   /** Keeps what these rows bring, and attends from the rows of the spans that are not context. */
@@ -38,7 +44,12 @@ class Cache {
 }
 
 /** A word by the softmax of `logits` from `start` to `end`, temperature 1. */
-export function drawToken(logits: Float32Array, start: number, end: number, random: Random): number {
+export function drawToken(
+  logits: Float32Array,
+  start: number,
+  end: number,
+  random: Random,
+): number {
   let largest = -Infinity;
   for (let i = start; i < end; i++) largest = Math.max(largest, logits[i] as number);
   let sum = 0;
@@ -52,8 +63,8 @@ export function drawToken(logits: Float32Array, start: number, end: number, rand
 }
 
 /**
- * A summary of each prompt, drawn from the model as it is: temperature 1, from all words. Ends are included; a summary that does not end
- * is cut at `longestSummary` words.
+ * A summary of each prompt, drawn from the model as it is: temperature 1, from all words. Ends are
+ * included; a summary that does not end is cut at `longestSummary` words.
  */
 export function sampleSummaries(
   weights: Float32Array,
@@ -61,12 +72,19 @@ export function sampleSummaries(
   prompts: readonly (readonly number[])[],
   random: Random,
 ): number[][] {
-  const empty = { inputIds: new Int32Array(0), labels: new Int32Array(0), offsets: new Int32Array(1) };
+  const empty = {
+    inputIds: new Int32Array(0),
+    labels: new Int32Array(0),
+    offsets: new Int32Array(1),
+  };
   const { inputIds, positions, prompts: spans, promptRows } = pack(prompts, empty);
   const cache = new Cache(shape, promptRows + prompts.length * longestSummary);
   // A summary's rows are known before its words are.
   const visible = spans.map(({ rows }, i) => {
-    const own = Array.from({ length: longestSummary }, (_, t) => promptRows + i * longestSummary + t);
+    const own = Array.from(
+      { length: longestSummary },
+      (_, t) => promptRows + i * longestSummary + t,
+    );
     return Int32Array.from([...rows, ...own]);
   });
   return tidyScope(() => {
@@ -86,9 +104,13 @@ export function sampleSummaries(
         positions: new Int32Array(open.length).fill(longestRecord + t),
         scoredFrom: 0,
       };
-      const logits = tidyScope(() => logitsOf(matrices, shape, given, attendLast).dataSync<'float32'>());
+      const logits = tidyScope(() =>
+        logitsOf(matrices, shape, given, attendLast).dataSync<'float32'>(),
+      );
       const words = logits.length / open.length;
-      open.forEach((i, n) => summaries[i]?.push(drawToken(logits, n * words, (n + 1) * words, random)));
+      open.forEach((i, n) =>
+        summaries[i]?.push(drawToken(logits, n * words, (n + 1) * words, random)),
+      );
       open = open.filter((i) => summaries[i]?.at(-1) !== summaryEnd);
     }
     return summaries;
@@ -108,5 +130,7 @@ function readPrompts(
   const { inputIds, positions, spans, cache } = prompts;
   const attendAll = cache.attend(Int32Array.from(inputIds.keys()), spans);
   // The logits of the prompts' rows are not wanted: of the last layer, only keys and values are.
-  tf.tidy(() => logitsOf(matrices, shape, { inputIds, positions, scoredFrom: inputIds.length - 1 }, attendAll));
+  tf.tidy(() =>
+    logitsOf(matrices, shape, { inputIds, positions, scoredFrom: inputIds.length - 1 }, attendAll),
+  );
 }

@@ -1,4 +1,7 @@
-/** Pretraining, SFT and alignment as the study's stages: from the parameters of a task to its result, checkpoints in its directory. */
+/**
+ * Pretraining, SFT and alignment as the study's stages: from the parameters of a task to its
+ * result, checkpoints in its directory.
+ */
 import path from 'node:path';
 import { dirAlignLoss, type ObjectiveCalls } from 'diralign';
 import { cachedReference, fingerprint } from 'diralign/data';
@@ -28,12 +31,18 @@ type Metrics = Readonly<Record<string, number | undefined>>;
 export async function pretrain(params: PretrainParams, context: StageContext): Promise<SftResult> {
   const weights = initialWeights(modelShape, randomFor(params.seed, 'weights'));
   const source = carelessSummaries(params.seed);
-  const examples = Array.from({ length: sizes[params.scale].pretrainSteps * batchSize }, () => source.next().value);
+  const examples = Array.from(
+    { length: sizes[params.scale].pretrainSteps * batchSize },
+    () => source.next().value,
+  );
   return trainOnExamples(weights, examples, pretrainLearningRate, params, context);
 }
 
 export async function sft(params: SftParams, context: StageContext): Promise<SftResult> {
-  const weights = loadWeights(checkpoint(context.directoryOf(pretrainTask(baseOf(params)))), modelShape);
+  const weights = loadWeights(
+    checkpoint(context.directoryOf(pretrainTask(baseOf(params)))),
+    modelShape,
+  );
   const all = demonstrations(params.seed, sizes[params.scale].demonstrations);
   const examples = all.slice(0, Math.ceil((all.length * params.share) / 100));
   return trainOnExamples(weights, examples, sftLearningRate, params, context);
@@ -46,14 +55,25 @@ export async function align(params: AlignParams, context: StageContext): Promise
   const weights = loadWeights(checkpoint(initial), modelShape);
   const pairs = preferences(params.seed, sizes[params.scale].preferences);
   const batches = inBatches(pairs).map(pairBatch);
-  const references = needsReference(params) ? await referenceLogps(initial, weights, batches, params) : undefined;
+  const references = needsReference(params)
+    ? await referenceLogps(initial, weights, batches, params)
+    : undefined;
   const metrics: Metrics[] = [];
   const objective = objectiveOf(params);
-  const loss = (step: number): BatchLoss => pairLoss(objective, references?.[step], (found) => metrics.push(found));
-  const { losses, diverged } = await trainLogged(weights, { learningRate: params.learningRate, batches, loss }, context, metrics);
+  const loss = (step: number): BatchLoss =>
+    pairLoss(objective, references?.[step], (found) => metrics.push(found));
+  const { losses, diverged } = await trainLogged(
+    weights,
+    { learningRate: params.learningRate, batches, loss },
+    context,
+    metrics,
+  );
   saveWeights(checkpoint(context.directory), modelShape, weights);
 
-  const opponent = loadWeights(checkpoint(context.directoryOf(sftTask({ ...baseOf(params), share: 100 }))), modelShape);
+  const opponent = loadWeights(
+    checkpoint(context.directoryOf(sftTask({ ...baseOf(params), share: 100 }))),
+    modelShape,
+  );
   const sampled = sampleHeldOut(weights, params);
   return {
     evaluation: evaluationOf(sampled),
@@ -68,7 +88,7 @@ export async function align(params: AlignParams, context: StageContext): Promise
 
 export const stages = { pretrain, sft, align };
 
-// ---------------------------------------------------------------------------------------------------------------------
+// ----------------------------------------------------------------------------------------------
 
 function checkpoint(directory: string): string {
   return path.join(directory, 'model.safetensors');
@@ -79,7 +99,9 @@ function baseOf({ scale, seed }: PretrainParams): PretrainParams {
 }
 
 function initTask(params: AlignParams): Task {
-  return params.init === 'base' ? pretrainTask(baseOf(params)) : sftTask({ ...baseOf(params), share: params.init.share });
+  return params.init === 'base'
+    ? pretrainTask(baseOf(params))
+    : sftTask({ ...baseOf(params), share: params.init.share });
 }
 
 function secondsSince(start: number): number {
@@ -87,10 +109,15 @@ function secondsSince(start: number): number {
 }
 
 function inBatches<T>(values: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(values.length / batchSize) }, (_, i) => values.slice(i * batchSize, (i + 1) * batchSize));
+  return Array.from({ length: Math.ceil(values.length / batchSize) }, (_, i) =>
+    values.slice(i * batchSize, (i + 1) * batchSize),
+  );
 }
 
-/** Training that leaves the numbers of each step beside its checkpoint: `tensorboard --logdir study-results/tasks`. */
+/**
+ * Training that leaves the numbers of each step beside its checkpoint: `tensorboard --logdir
+ * study-results/tasks`.
+ */
 async function trainLogged(
   weights: Float32Array,
   training: Training,
@@ -118,10 +145,12 @@ async function trainOnExamples(
   const start = performance.now();
   await startBackend();
   const likelihood = tfDirAlignLoss(dirAlignLoss('sft'));
-  const loss: BatchLoss = (logits, { labels, offsets }) => likelihood(logits, { labels, offsets }, { threads });
+  const loss: BatchLoss = (logits, { labels, offsets }) =>
+    likelihood(logits, { labels, offsets }, { threads });
   const batches = inBatches(examples).map(exampleBatch);
   const trained = await trainLogged(weights, { learningRate, batches, loss: () => loss }, context);
-  if (trained.diverged) throw new Error(`Training on examples at a learning rate of ${learningRate} diverged.`);
+  if (trained.diverged)
+    throw new Error(`Training on examples at a learning rate of ${learningRate} diverged.`);
   saveWeights(checkpoint(context.directory), modelShape, weights);
   const evaluation = evaluationOf(sampleHeldOut(weights, params));
   return { evaluation, losses: trained.losses, seconds: secondsSince(start) };
@@ -139,19 +168,36 @@ function needsReference({ method }: AlignParams): boolean {
   return method !== 'simpo' && method !== 'orpo' && method !== 'asft';
 }
 
-/** By batch: what the model that the policy starts from says of the preferences. Kept beside its checkpoint, for the runs to come. */
+/**
+ * By batch: what the model that the policy starts from says of the preferences. Kept beside its
+ * checkpoint, for the runs to come.
+ */
 async function referenceLogps(
   directory: string,
   weights: Float32Array,
   batches: readonly Batch[],
   { seed }: PretrainParams,
 ): Promise<Float64Array[]> {
-  const data = await fingerprint({ file: checkpoint(directory) }, 'preferences', seed, batches.length, batchSize);
-  const { logps } = await cachedReference(path.join(directory, 'reference.safetensors'), { fingerprint: data }, () => {
-    const found = batches.flatMap((batch) => Array.from(completionLogps(weights, modelShape, batch)));
-    const counts = batches.flatMap(({ offsets }) => Array.from(offsets.subarray(1), (end, i) => end - (offsets[i] as number)));
-    return { logps: Float64Array.from(found), counts: Int32Array.from(counts) };
-  });
+  const data = await fingerprint(
+    { file: checkpoint(directory) },
+    'preferences',
+    seed,
+    batches.length,
+    batchSize,
+  );
+  const { logps } = await cachedReference(
+    path.join(directory, 'reference.safetensors'),
+    { fingerprint: data },
+    () => {
+      const found = batches.flatMap((batch) =>
+        Array.from(completionLogps(weights, modelShape, batch)),
+      );
+      const counts = batches.flatMap(({ offsets }) =>
+        Array.from(offsets.subarray(1), (end, i) => end - (offsets[i] as number)),
+      );
+      return { logps: Float64Array.from(found), counts: Int32Array.from(counts) };
+    },
+  );
   let end = 0;
   return batches.map(({ offsets }) => logps.subarray(end, (end += offsets.length - 1)));
 }

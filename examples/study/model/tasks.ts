@@ -1,7 +1,9 @@
 /**
- * The stages of the language model: what each is asked for and what it says. Pretraining makes a base model that has seen records and
- * careless summaries of them; SFT trains it on demonstrations; alignment trains either on preferences. SFT needs the pretraining of its
- * seed to have run; alignment the SFT on all demonstrations, too, and where it starts from. Pretraining says what SFT says.
+ * The stages of the language model: what each is asked for and what it says. Pretraining makes a
+ * base model that has seen records and careless summaries of them; SFT trains it on demonstrations;
+ * alignment trains either on preferences. SFT needs the pretraining of its seed to have run;
+ * alignment the SFT on all demonstrations, too, and where it starts from. Pretraining says what SFT
+ * says.
  */
 import type { Method } from 'diralign';
 import type { Scale, Task } from '../study.js';
@@ -33,7 +35,10 @@ export interface SftParams extends PretrainParams {
 }
 
 export interface AlignParams extends PretrainParams {
-  /** What it starts from: the base model, or the model after SFT on that share of the demonstrations. */
+  /**
+   * What it starts from: the base model, or the model after SFT on that share of the
+   * demonstrations.
+   */
   readonly init: 'base' | { readonly share: number };
   readonly method: AlignmentMethod;
   readonly beta: number;
@@ -64,20 +69,23 @@ export interface SftResult {
 export interface AlignResult {
   readonly evaluation: Evaluation;
   /**
-   * Shares of held-out prompts where the summary is better than, as good as and worse than that of the model after SFT on all
-   * demonstrations, of the same seed, whatever this run started from.
+   * Shares of held-out prompts where the summary is better than, as good as and worse than that of
+   * the model after SFT on all demonstrations, of the same seed, whatever this run started from.
    */
   readonly win: number;
   readonly tie: number;
   readonly lose: number;
   /**
-   * KL(policy || that SFT model) in nats per summary, estimated on summaries sampled from the policy: the mean of log p(y|x) - log q(y|x).
+   * KL(policy || that SFT model) in nats per summary, estimated on summaries sampled from the
+   * policy: the mean of log p(y|x) - log q(y|x).
    */
   readonly kl: number;
   /** Loss and the share of preferences ranked right, over the steps. */
   readonly losses: readonly number[];
   readonly accuracies: readonly number[];
-  /** The run ended with numbers that are not finite; the evaluation is of the last finite weights. */
+  /**
+   * The run ended with numbers that are not finite; the evaluation is of the last finite weights.
+   */
   readonly diverged: boolean;
   readonly seconds: number;
 }

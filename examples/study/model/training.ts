@@ -7,7 +7,9 @@ import { adam, norm, schedule } from './optimizer.js';
 import { logitsOf, matricesFrom, tidyScope, type Matrices } from './transformer.js';
 import { matricesOf, viewsOf, type ModelShape } from './weights.js';
 
-/** Logits of the completions' rows. What prompts attend to in the last layer is of no use to them. */
+/**
+ * Logits of the completions' rows. What prompts attend to in the last layer is of no use to them.
+ */
 export function batchLogits(matrices: Matrices, shape: ModelShape, batch: Batch): tf.Tensor2D {
   const { inputIds, positions, promptRows: scoredFrom, prompts, branches } = batch;
   return logitsOf(matrices, shape, { inputIds, positions, scoredFrom }, (qkv, layer) =>
@@ -16,10 +18,18 @@ export function batchLogits(matrices: Matrices, shape: ModelShape, batch: Batch)
 }
 
 /** In nats: log-probabilities of the completions. */
-export function completionLogps(weights: Float32Array, shape: ModelShape, batch: Batch): Float64Array {
+export function completionLogps(
+  weights: Float32Array,
+  shape: ModelShape,
+  batch: Batch,
+): Float64Array {
   return tidyScope(() => {
     const { labels, offsets } = batch;
-    return sequenceLogps(batchLogits(matricesFrom(shape, weights), shape, batch), { labels, offsets }, { threads }).logps;
+    return sequenceLogps(
+      batchLogits(matricesFrom(shape, weights), shape, batch),
+      { labels, offsets },
+      { threads },
+    ).logps;
   });
 }
 
@@ -63,12 +73,17 @@ export interface Trained {
 }
 
 /** One step a batch; changes the weights. */
-export function train(weights: Float32Array, shape: ModelShape, { learningRate, batches, loss, onStep }: Training): Trained {
+export function train(
+  weights: Float32Array,
+  shape: ModelShape,
+  { learningRate, batches, loss, onStep }: Training,
+): Trained {
   const update = adam(weights);
   const losses: number[] = [];
   for (const [step, batch] of batches.entries()) {
     const found = lossAndGradient(weights, shape, batch, loss(step));
-    if (!Number.isFinite(found.loss) || !Number.isFinite(norm(found.gradient))) return { losses, diverged: true };
+    if (!Number.isFinite(found.loss) || !Number.isFinite(norm(found.gradient)))
+      return { losses, diverged: true };
     losses.push(found.loss);
     update(found.gradient, learningRate * schedule(step, batches.length));
     onStep?.(step, found.loss);

@@ -1,4 +1,7 @@
-/** A decoder-only transformer of TensorFlow.js ops: learned positions, RMS norms before each half of a block, no biases. */
+/**
+ * A decoder-only transformer of TensorFlow.js ops: learned positions, RMS norms before each half of
+ * a block, no biases.
+ */
 import * as tf from '@tensorflow/tfjs-core';
 import { vocabulary } from '../records/vocabulary.js';
 import { matricesOf, viewsOf, type ModelShape } from './weights.js';
@@ -9,14 +12,22 @@ export type Matrices = Readonly<Record<string, tf.Tensor2D>>;
 export interface Rows {
   readonly inputIds: Int32Array;
   readonly positions: Int32Array;
-  /** Rows before these are context only: they have no logits, and nothing that only their logits would need is computed. */
+  /**
+   * Rows before these are context only: they have no logits, and nothing that only their logits
+   * would need is computed.
+   */
   readonly scoredFrom: number;
 }
 
-/** What the rows of a layer attend to, from their queries, keys and values side by side: [rows, 3 width] to [rows, width]. */
+/**
+ * What the rows of a layer attend to, from their queries, keys and values side by side: [rows, 3
+ * width] to [rows, width].
+ */
 export type Attend = (qkv: tf.Tensor2D, layer: number) => tf.Tensor2D;
 
-/** `tf.tidy` for results that are no tensors: it would look for tensors in them, element by element. */
+/**
+ * `tf.tidy` for results that are no tensors: it would look for tensors in them, element by element.
+ */
 export function tidyScope<Result>(compute: () => Result): Result {
   let result: Result | undefined;
   tf.tidy(() => {
@@ -37,16 +48,23 @@ export function matricesFrom(shape: ModelShape, weights: Float32Array): Matrices
 }
 
 /**
- * x w. The wasm backend is fast where neither factor is to be transposed, and ten times slower elsewhere: so the gradients transpose first,
- * the narrower of two long factors.
+ * x w. The wasm backend is fast where neither factor is to be transposed, and ten times slower
+ * elsewhere: so the gradients transpose first, the narrower of two long factors.
  */
 function product(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
   const op = tf.customGrad((...args) => {
-    const [a, b, save] = args as unknown as [tf.Tensor2D, tf.Tensor2D, (tensors: tf.Tensor[]) => void];
+    const [a, b, save] = args as unknown as [
+      tf.Tensor2D,
+      tf.Tensor2D,
+      (tensors: tf.Tensor[]) => void,
+    ];
     save([a, b]);
     const gradFunc = (dy: tf.Tensor2D, saved: tf.Tensor[]): tf.Tensor[] => {
       const [x, w] = saved as [tf.Tensor2D, tf.Tensor2D];
-      const gradW = x.shape[1] <= dy.shape[1] ? tf.matMul(tf.transpose(x), dy) : tf.transpose(tf.matMul(tf.transpose(dy), x));
+      const gradW =
+        x.shape[1] <= dy.shape[1]
+          ? tf.matMul(tf.transpose(x), dy)
+          : tf.transpose(tf.matMul(tf.transpose(dy), x));
       return [tf.matMul(dy, tf.transpose(w)), gradW];
     };
     return { value: tf.matMul<tf.Tensor2D>(a, b), gradFunc };
@@ -54,7 +72,10 @@ function product(x: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
   return op(x, w);
 }
 
-/** Word and position embeddings added up: a product with two ones a row, which is faster here than gathering and scattering. */
+/**
+ * Word and position embeddings added up: a product with two ones a row, which is faster here than
+ * gathering and scattering.
+ */
 function embed(table: tf.Tensor2D, { inputIds, positions }: Rows): tf.Tensor2D {
   const columns = table.shape[0];
   const ones = new Float32Array(inputIds.length * columns);
@@ -92,7 +113,12 @@ function rowsAfter(x: tf.Tensor2D, first: number): tf.Tensor2D {
 }
 
 /** Logits of the scored rows, [rows - scoredFrom, vocabulary]. */
-export function logitsOf(matrices: Matrices, { layers }: ModelShape, rows: Rows, attend: Attend): tf.Tensor2D {
+export function logitsOf(
+  matrices: Matrices,
+  { layers }: ModelShape,
+  rows: Rows,
+  attend: Attend,
+): tf.Tensor2D {
   const matrix = (name: string): tf.Tensor2D => matrices[name] as tf.Tensor2D;
   let x = embed(matrix('embedding'), rows);
   for (let layer = 0; layer < layers; layer++) {

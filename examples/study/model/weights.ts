@@ -1,4 +1,6 @@
-/** The weights of the model: one vector, for the optimiser and for files, and the matrices in it. */
+/**
+ * The weights of the model: one vector, for the optimiser and for files, and the matrices in it.
+ */
 import { readSafetensors, writeSafetensors } from '../../../ts/safetensors.js';
 import { normal, type Random } from '../records/random.js';
 import { vocabulary } from '../records/vocabulary.js';
@@ -39,17 +41,22 @@ function sizeOf(matrices: readonly Matrix[]): number {
 export function viewsOf(shape: ModelShape, vector: Float32Array): Map<string, Float32Array> {
   const views = new Map<string, Float32Array>();
   let start = 0;
-  for (const { name, rows, columns } of matricesOf(shape)) views.set(name, vector.subarray(start, (start += rows * columns)));
+  for (const { name, rows, columns } of matricesOf(shape))
+    views.set(name, vector.subarray(start, (start += rows * columns)));
   return views;
 }
 
-/** Normal weights that keep the size of their inputs; what is added to the residual stream starts small, as in GPT-2. */
+/**
+ * Normal weights that keep the size of their inputs; what is added to the residual stream starts
+ * small, as in GPT-2.
+ */
 export function initialWeights(shape: ModelShape, random: Random): Float32Array {
   const weights = new Float32Array(sizeOf(matricesOf(shape)));
   let i = 0;
   for (const { name, rows, columns } of matricesOf(shape)) {
     const residual = name.endsWith('.out') || name.endsWith('.down');
-    const deviation = name === 'embedding' ? 0.5 : 1 / Math.sqrt(rows * (residual ? 2 * shape.layers : 1));
+    const deviation =
+      name === 'embedding' ? 0.5 : 1 / Math.sqrt(rows * (residual ? 2 * shape.layers : 1));
     for (const end = i + rows * columns; i < end; i++) weights[i] = deviation * normal(random);
   }
   return weights;
@@ -58,7 +65,10 @@ export function initialWeights(shape: ModelShape, random: Random): Float32Array 
 export function saveWeights(path: string, shape: ModelShape, weights: Float32Array): void {
   const views = viewsOf(shape, weights);
   const tensors = matricesOf(shape).map(({ name, rows, columns }) => {
-    return [name, { dtype: 'F32', shape: [rows, columns], data: views.get(name) as Float32Array }] as const;
+    return [
+      name,
+      { dtype: 'F32', shape: [rows, columns], data: views.get(name) as Float32Array },
+    ] as const;
   });
   writeSafetensors(path, new Map(tensors));
 }
@@ -70,7 +80,9 @@ export function loadWeights(path: string, shape: ModelShape): Float32Array {
   for (const [name, view] of viewsOf(shape, weights)) {
     const data = tensors.get(name)?.data;
     if (!(data instanceof Float32Array) || data.length !== view.length) {
-      throw new Error(`${path}: tensor ${name} is not ${view.length} float32 numbers; is it of another model? Delete it.`);
+      throw new Error(
+        `${path}: tensor ${name} is not ${view.length} float32 numbers; is it of another model? Delete it.`,
+      );
     }
     view.set(data);
   }

@@ -10,7 +10,10 @@ type Tested = Benchmark & PermutationTest;
 export const permutation: Experiment = {
   id: 'permutation',
   title: "Permutation tests of the paper's tables",
-  run: () => Promise.resolve(section(benchmarks.map((b) => ({ ...b, ...permutationTest(b.values, pairwiseMethods) })))),
+  run: () =>
+    Promise.resolve(
+      section(benchmarks.map((b) => ({ ...b, ...permutationTest(b.values, pairwiseMethods) }))),
+    ),
 };
 
 function section(tests: readonly Tested[]): Section {
@@ -25,7 +28,8 @@ function section(tests: readonly Tested[]): Section {
     findings: findings(tests),
     tables: [
       {
-        caption: 'Exact permutation tests, pairwise against pointwise; means and differences in percentage points',
+        caption:
+          'Exact permutation tests, pairwise against pointwise; means and differences in percentage points',
         columns: [
           'model and data',
           'benchmark',
@@ -64,8 +68,10 @@ function section(tests: readonly Tested[]): Section {
 }
 
 function findings(tests: readonly Tested[]): readonly Finding[] {
-  const evidence = (found: readonly Tested[]): string => found.map((t) => `${t.name} ${splits(t)} (p = ${p(t)})`).join(', ');
-  const of = (model: Benchmark['model']): readonly Tested[] => tests.filter((t) => t.model === model);
+  const evidence = (found: readonly Tested[]): string =>
+    found.map((t) => `${t.name} ${splits(t)} (p = ${p(t)})`).join(', ');
+  const of = (model: Benchmark['model']): readonly Tested[] =>
+    tests.filter((t) => t.model === model);
   const large = of('chat8B');
   const small = of('chat3B');
   const summary = of('summaries3B');
@@ -78,7 +84,9 @@ function findings(tests: readonly Tested[]): readonly Finding[] {
     {
       claim:
         'At 3B they do so by win rate and on ArenaHard (p = .014), and less clearly by length-controlled win rate (p = .057).',
-      outcome: small.every((t) => t.atLeast === (t.name.endsWith('LC') ? 4 : 1)) ? 'reproduced' : 'not reproduced',
+      outcome: small.every((t) => t.atLeast === (t.name.endsWith('LC') ? 4 : 1))
+        ? 'reproduced'
+        : 'not reproduced',
       evidence: evidence(small),
     },
     {
@@ -89,8 +97,12 @@ function findings(tests: readonly Tested[]): readonly Finding[] {
   ];
 }
 
-function groupMeans({ values, difference }: Tested): { readonly pairwise: number; readonly pointwise: number } {
-  const pairwise = pairwiseMethods.reduce((sum, method) => sum + values[method], 0) / pairwiseMethods.length;
+function groupMeans({ values, difference }: Tested): {
+  readonly pairwise: number;
+  readonly pointwise: number;
+} {
+  const pairwise =
+    pairwiseMethods.reduce((sum, method) => sum + values[method], 0) / pairwiseMethods.length;
   return { pairwise, pointwise: pairwise - difference };
 }
 
@@ -101,20 +113,32 @@ function chart(tests: readonly Tested[]): TopLevelSpec {
   const sizes = { chat3B: '3B', chat8B: '8B', summaries3B: '3B TL;DR' } as const;
   const label = (t: Tested): string => `${sizes[t.model]} ${t.name}`;
   const y = { field: 'benchmark', type: 'nominal', title: null, sort: null } as const;
-  const x = { field: 'difference', type: 'quantitative', title: 'difference of means, percentage points' } as const;
+  const x = {
+    field: 'difference',
+    type: 'quantitative',
+    title: 'difference of means, percentage points',
+  } as const;
   return {
     width: 420,
     height: { step: 28 },
     layer: [
       {
-        data: { values: tests.flatMap((t) => t.differences.map((difference) => ({ benchmark: label(t), difference }))) },
+        data: {
+          values: tests.flatMap((t) =>
+            t.differences.map((difference) => ({ benchmark: label(t), difference })),
+          ),
+        },
         mark: { type: 'tick', opacity: 0.5 },
         encoding: { x, y, color: { datum: 'each of the 70 splits' } },
       },
       {
         data: { values: tests.map((t) => ({ benchmark: label(t), difference: t.difference })) },
         mark: { type: 'point', filled: true, size: 90 },
-        encoding: { x, y, color: { datum: 'pairwise minus pointwise', legend: { orient: 'top', title: null } } },
+        encoding: {
+          x,
+          y,
+          color: { datum: 'pairwise minus pointwise', legend: { orient: 'top', title: null } },
+        },
       },
     ],
   };

@@ -15,19 +15,24 @@ export interface PermutationTest {
 const tie = 1e-12;
 
 /**
- * Whether the pairwise methods score higher than a split by chance would make them: all ways to choose as many methods are compared,
- * 70 for four of eight.
+ * Whether the pairwise methods score higher than a split by chance would make them: all ways to
+ * choose as many methods are compared, 70 for four of eight.
  *
  * @param values a figure per method, higher is better.
  * @param pairwise the methods of the first group; each has a figure.
- * @throws RangeError where a group is empty, a method has no figure or is named twice, or a figure is not finite.
+ * @throws RangeError where a group is empty, a method has no figure or is named twice, or a figure
+ *   is not finite.
  */
-export function permutationTest(values: Readonly<Record<string, number>>, pairwise: readonly string[]): PermutationTest {
+export function permutationTest(
+  values: Readonly<Record<string, number>>,
+  pairwise: readonly string[],
+): PermutationTest {
   check(values, pairwise);
   const figures = Object.values(values);
   const total = sum(figures);
   const others = figures.length - pairwise.length;
-  const differenceOf = (group: readonly number[]): number => sum(group) / group.length - (total - sum(group)) / others;
+  const differenceOf = (group: readonly number[]): number =>
+    sum(group) / group.length - (total - sum(group)) / others;
   const difference = differenceOf(pairwise.map((method) => values[method] as number));
   const differences = subsets(figures, pairwise.length).map(differenceOf);
   const slack = tie * sum(figures.map(Math.abs));
@@ -37,12 +42,15 @@ export function permutationTest(values: Readonly<Record<string, number>>, pairwi
 
 function check(values: Readonly<Record<string, number>>, pairwise: readonly string[]): void {
   for (const [method, value] of Object.entries(values)) {
-    if (!Number.isFinite(value)) throw new RangeError(`the figure of ${method}, ${value}, is not finite`);
+    if (!Number.isFinite(value))
+      throw new RangeError(`the figure of ${method}, ${value}, is not finite`);
   }
   for (const method of pairwise) {
-    if (!Object.hasOwn(values, method)) throw new RangeError(`${method} is named as pairwise but has no figure`);
+    if (!Object.hasOwn(values, method))
+      throw new RangeError(`${method} is named as pairwise but has no figure`);
   }
-  if (new Set(pairwise).size < pairwise.length) throw new RangeError(`a pairwise method is named twice: ${pairwise.join(', ')}`);
+  if (new Set(pairwise).size < pairwise.length)
+    throw new RangeError(`a pairwise method is named twice: ${pairwise.join(', ')}`);
   if (pairwise.length === 0 || pairwise.length === Object.keys(values).length) {
     throw new RangeError('the test needs at least one method in each group');
   }
@@ -50,7 +58,10 @@ function check(values: Readonly<Record<string, number>>, pairwise: readonly stri
 
 function subsets<T>(items: readonly T[], size: number): readonly (readonly T[])[] {
   if (size === 0) return [[]];
-  return items.flatMap((item, i) => subsets(items.slice(i + 1), size - 1).map((rest) => [item, ...rest]));
+  return items.flatMap((item, i) =>
+    subsets(items.slice(i + 1), size - 1).map((rest) => [item, ...rest]),
+  );
 }
 
-const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+const sum = (values: readonly number[]): number =>
+  values.reduce((total, value) => total + value, 0);

@@ -1,4 +1,7 @@
-/** Preferences over scalar responses, with a prompt bias that says nothing about which response is better. */
+/**
+ * Preferences over scalar responses, with a prompt bias that says nothing about which response is
+ * better.
+ */
 import { uniformNumbers } from '../random.js';
 
 /** Pair i: prompt `x[i]`, chosen response `chosen[i]`, rejected response `rejected[i]`. */
@@ -19,14 +22,19 @@ export const trainPairs = 1600;
 const temperature = 1e-6;
 
 /**
- * x, s1, s2 ~ U(0, 1); y_i = s_i - (s1 + s2) / 2 + strength [x < 0.5]; the chosen response is a Bradley-Terry draw on y1 and y2 with
- * temperature 1e-6, which is the larger one unless they are that close.
+ * x, s1, s2 ~ U(0, 1); y_i = s_i - (s1 + s2) / 2 + strength [x < 0.5]; the chosen response is a
+ * Bradley-Terry draw on y1 and y2 with temperature 1e-6, which is the larger one unless they are
+ * that close.
  *
  * @param strength the prompt bias; the same seed has the same x, s1, s2 and draws whatever it is.
  */
 export function makeData(seed: number, strength: number): Data {
   const uniform = uniformNumbers(seed, 1);
-  const all = { x: new Float64Array(pairs), chosen: new Float64Array(pairs), rejected: new Float64Array(pairs) };
+  const all = {
+    x: new Float64Array(pairs),
+    chosen: new Float64Array(pairs),
+    rejected: new Float64Array(pairs),
+  };
   for (let i = 0; i < pairs; i++) {
     const x = uniform();
     const half = (uniform() - uniform()) / 2; // s1 - (s1 + s2) / 2
@@ -40,5 +48,9 @@ export function makeData(seed: number, strength: number): Data {
 }
 
 function slice({ x, chosen, rejected }: Pairs, from: number, to: number): Pairs {
-  return { x: x.subarray(from, to), chosen: chosen.subarray(from, to), rejected: rejected.subarray(from, to) };
+  return {
+    x: x.subarray(from, to),
+    chosen: chosen.subarray(from, to),
+    rejected: rejected.subarray(from, to),
+  };
 }

@@ -3,13 +3,21 @@ import { outcomeAbove, plusMinus, signed } from '../outcome.js';
 import { interval, mean, paired, type Interval } from '../statistics.js';
 import type { Experiment, Finding, Json, Outcome, Scale, Section, Study, Table } from '../study.js';
 import { pairwiseRanked, pointwiseRanked, rankedMethods, type RankedMethod } from './losses.js';
-import { rankingBiasTask, type RankingBiasParams, type RankingBiasResult, type Runs } from './stage.js';
+import {
+  rankingBiasTask,
+  type RankingBiasParams,
+  type RankingBiasResult,
+  type Runs,
+} from './stage.js';
 
 type Regime = 'biased' | 'unbiased';
 
 const strengths: Readonly<Record<Regime, number>> = { biased: 0.9, unbiased: 0 };
 
-/** A capacity and a regime. Learning rates are searched on `searchSeeds` seeds, and figures are of `seeds` others. */
+/**
+ * A capacity and a regime. Learning rates are searched on `searchSeeds` seeds, and figures are of
+ * `seeds` others.
+ */
 interface Setting {
   readonly hidden: number;
   readonly regime: Regime;
@@ -67,22 +75,41 @@ export const rankingBias: Experiment = {
   title: 'Ranking bias: pairwise and pointwise losses under a prompt bias',
   run: async (study) => {
     const { learningRates, settings } = plans[study.scale];
-    const cells = settings.flatMap((setting) => rankedMethods.map((method) => ({ setting, method })));
-    const measured = await Promise.all(cells.map(({ setting, method }) => measure(study, setting, method, learningRates)));
+    const cells = settings.flatMap((setting) =>
+      rankedMethods.map((method) => ({ setting, method })),
+    );
+    const measured = await Promise.all(
+      cells.map(({ setting, method }) => measure(study, setting, method, learningRates)),
+    );
     return section(measured, plans[study.scale]);
   },
 };
 
-async function measure(study: Study, setting: Setting, method: RankedMethod, rates: readonly number[]): Promise<Measured> {
+async function measure(
+  study: Study,
+  setting: Setting,
+  method: RankedMethod,
+  rates: readonly number[],
+): Promise<Measured> {
   const common = { method, hidden: setting.hidden, strength: strengths[setting.regime] };
-  const run = async (learningRates: readonly number[], seeds: readonly SeedRange[]): Promise<RankingBiasResult> =>
+  const run = async (
+    learningRates: readonly number[],
+    seeds: readonly SeedRange[],
+  ): Promise<RankingBiasResult> =>
     joined(
       await Promise.all(
-        seeds.map((range) => study.run<RankingBiasResult>(rankingBiasTask({ ...common, learningRates, ...range }))),
+        seeds.map((range) =>
+          study.run<RankingBiasResult>(rankingBiasTask({ ...common, learningRates, ...range })),
+        ),
       ),
     );
-  const searched = await run(rates, parts(firstSearchSeed, setting.searchSeeds, seedsPerTask.search));
-  const learningRate = setting.finalSeeds ? await bestFinalist(setting.finalSeeds) : bestRate(rates, searched);
+  const searched = await run(
+    rates,
+    parts(firstSearchSeed, setting.searchSeeds, seedsPerTask.search),
+  );
+  const learningRate = setting.finalSeeds
+    ? await bestFinalist(setting.finalSeeds)
+    : bestRate(rates, searched);
   const [runs] = await run([learningRate], parts(0, setting.seeds, seedsPerTask.evaluation));
   return { setting, method, learningRate, runs: runs as Runs };
 
@@ -91,7 +118,10 @@ async function measure(study: Study, setting: Setting, method: RankedMethod, rat
     const third = [...accuracies].sort((a, b) => b - a)[finalists - 1] as number;
     const best = rates.map((_, i) => i).filter((i) => (accuracies[i] as number) > third - tie);
     const kept = best.map((i) => rates[i] as number);
-    const more = await run(kept, parts(firstSearchSeed + setting.searchSeeds, seeds, seedsPerTask.search));
+    const more = await run(
+      kept,
+      parts(firstSearchSeed + setting.searchSeeds, seeds, seedsPerTask.search),
+    );
     const all = best.map((i, k) => joinedRuns([searched[i] as Runs, more[k] as Runs]));
     return bestRate(kept, all);
   }
@@ -116,18 +146,25 @@ function joinedRuns(runs: readonly Runs[]): Runs {
   return { accuracy: runs.flatMap((r) => r.accuracy), icc1: runs.flatMap((r) => r.icc1) };
 }
 
-/** By mean accuracy on the test pairs; of equals the middle one, the farthest from rates that do worse, or the smaller of two middles. */
+/**
+ * By mean accuracy on the test pairs; of equals the middle one, the farthest from rates that do
+ * worse, or the smaller of two middles.
+ */
 export function bestRate(rates: readonly number[], searched: RankingBiasResult): number {
   const accuracies = searched.map((runs) => mean(runs.accuracy));
   const best = Math.max(...accuracies);
-  const equals = rates.filter((_, i) => (accuracies[i] as number) > best - tie).sort((a, b) => b - a);
+  const equals = rates
+    .filter((_, i) => (accuracies[i] as number) > best - tie)
+    .sort((a, b) => b - a);
   return equals[Math.floor(equals.length / 2)] as number;
 }
 
 /** Accuracy of the mean pairwise method minus that of the mean pointwise one, seed by seed. */
 function gap(runs: Readonly<Record<RankedMethod, Runs>>): Interval {
   const meanOf = (methods: readonly RankedMethod[]): readonly number[] =>
-    runs.dpo.accuracy.map((_, seed) => mean(methods.map((method) => runs[method].accuracy[seed] as number)));
+    runs.dpo.accuracy.map((_, seed) =>
+      mean(methods.map((method) => runs[method].accuracy[seed] as number)),
+    );
   return paired(meanOf(pairwiseRanked), meanOf(pointwiseRanked));
 }
 
@@ -154,7 +191,9 @@ interface Group {
 function groupsOf(measured: readonly Measured[]): readonly Group[] {
   const settings = [...new Set(measured.map((m) => m.setting))];
   return settings.map((setting) => {
-    const own = measured.filter((m) => m.setting === setting).map(({ method, runs }) => [method, runs] as const);
+    const own = measured
+      .filter((m) => m.setting === setting)
+      .map(({ method, runs }) => [method, runs] as const);
     const runs = Object.fromEntries(own) as Record<RankedMethod, Runs>;
     return { setting, runs, gap: gap(runs) };
   });
@@ -194,14 +233,20 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
         accuracy: runs.accuracy,
         icc1: runs.icc1,
       })),
-      gaps: groups.map(({ setting, gap }) => ({ hidden: setting.hidden, regime: setting.regime, ...gap })),
+      gaps: groups.map(({ setting, gap }) => ({
+        hidden: setting.hidden,
+        regime: setting.regime,
+        ...gap,
+      })),
     } satisfies Json,
   };
 }
 
 // --- findings
 
-/** Of a claim that nothing is left of an effect: 0 is in the interval and the whole effect is not. */
+/**
+ * Of a claim that nothing is left of an effect: 0 is in the interval and the whole effect is not.
+ */
 export function outcomeVanishes(found: Interval, effect: number): Outcome {
   const { mean, halfWidth } = found;
   if (Math.abs(mean) > halfWidth) return 'not reproduced';
@@ -256,7 +301,9 @@ function orderingFinding({ setting, runs }: Group): Finding {
       return difference ? [{ a, b, difference }] : [];
     }),
   );
-  const closest = differences.reduce((low, d) => (lowEnd(d.difference) < lowEnd(low.difference) ? d : low));
+  const closest = differences.reduce((low, d) =>
+    lowEnd(d.difference) < lowEnd(low.difference) ? d : low,
+  );
   return {
     claim: `Under a prompt bias and with h = ${setting.hidden}, pairwise methods spend more of their scores' variance on prompts: the ICC1 of every pairwise method is above that of every pointwise one.`,
     outcome: outcomeAbove(
@@ -268,7 +315,10 @@ function orderingFinding({ setting, runs }: Group): Finding {
 }
 
 function capacityFinding({ setting, runs }: Group): Finding {
-  const accuracies = rankedMethods.map((method) => ({ method, found: interval(runs[method].accuracy) }));
+  const accuracies = rankedMethods.map((method) => ({
+    method,
+    found: interval(runs[method].accuracy),
+  }));
   const lowest = accuracies.reduce((low, a) => (lowEnd(a.found) < lowEnd(low.found) ? a : low));
   return {
     claim: `With capacity the bias costs nothing: at h = ${setting.hidden} every method ranks nearly all pairs right (here: more than .99).`,
@@ -307,12 +357,23 @@ const names: Readonly<Record<RankedMethod, string>> = {
   asft: 'ASFT',
 };
 
-const kind = (method: RankedMethod): string => (pairwiseRanked.includes(method) ? 'pairwise' : 'pointwise');
+const kind = (method: RankedMethod): string =>
+  pairwiseRanked.includes(method) ? 'pairwise' : 'pointwise';
 
 function methodTable(measured: readonly Measured[]): Table {
   return {
     caption: 'Accuracy and ICC1 on the test pairs, with the learning rate that the search chose',
-    columns: ['regime', 'h', 'method', 'ranking', 'learning rate', 'accuracy', 'ICC1', 'constant scorers', 'seeds'],
+    columns: [
+      'regime',
+      'h',
+      'method',
+      'ranking',
+      'learning rate',
+      'accuracy',
+      'ICC1',
+      'constant scorers',
+      'seeds',
+    ],
     rows: measured.map(({ setting, method, learningRate, runs }) => {
       const icc = iccInterval(runs);
       const constant = runs.icc1.filter((value) => value === null).length;
@@ -334,8 +395,15 @@ function methodTable(measured: readonly Measured[]): Table {
 function differenceTable(groups: readonly Group[]): Table {
   const others = rankedMethods.filter((method) => method !== 'dpo');
   return {
-    caption: 'Accuracy, paired over seeds: mean pairwise minus mean pointwise, and DPO minus each other method',
-    columns: ['regime', 'h', 'pairwise − pointwise', ...others.map((method) => `DPO − ${names[method]}`), 'seeds'],
+    caption:
+      'Accuracy, paired over seeds: mean pairwise minus mean pointwise, and DPO minus each other method',
+    columns: [
+      'regime',
+      'h',
+      'pairwise − pointwise',
+      ...others.map((method) => `DPO − ${names[method]}`),
+      'seeds',
+    ],
     rows: groups.map(({ setting, runs, gap }) => [
       setting.regime,
       setting.hidden,
@@ -372,7 +440,10 @@ function charts(measured: readonly Measured[]): Section['charts'] {
         'accuracy',
       ),
     },
-    { caption: 'ICC1 by hidden units, with 95 % intervals', spec: chart(points(iccInterval), 'ICC1') },
+    {
+      caption: 'ICC1 by hidden units, with 95 % intervals',
+      spec: chart(points(iccInterval), 'ICC1'),
+    },
   ];
 }
 
@@ -388,7 +459,12 @@ interface Point {
 
 function chart(values: readonly Point[], title: string): TopLevelSpec {
   const order = rankedMethods.map((method) => names[method]);
-  const x = { field: 'h', type: 'ordinal', title: 'hidden units', axis: { labelAngle: 0 } } as const;
+  const x = {
+    field: 'h',
+    type: 'ordinal',
+    title: 'hidden units',
+    axis: { labelAngle: 0 },
+  } as const;
   const xOffset = { field: 'method', sort: order } as const;
   const color = {
     field: 'ranking',
@@ -420,7 +496,12 @@ function chart(values: readonly Point[], title: string): TopLevelSpec {
             xOffset,
             color,
             y: { field: 'mean', type: 'quantitative', title },
-            shape: { field: 'method', type: 'nominal', sort: order, legend: { symbolFillColor: 'currentColor' } },
+            shape: {
+              field: 'method',
+              type: 'nominal',
+              sort: order,
+              legend: { symbolFillColor: 'currentColor' },
+            },
           },
         },
       ],

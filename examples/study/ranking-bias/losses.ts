@@ -1,4 +1,7 @@
-/** The package's losses over scores that are real numbers, as this experiment has them, instead of log-probabilities of text. */
+/**
+ * The package's losses over scores that are real numbers, as this experiment has them, instead of
+ * log-probabilities of text.
+ */
 import { dirAlignLoss } from 'diralign';
 
 /** With beta 1 and scores of their own, SimPO and ORPO are the loss of DPO. */
@@ -21,8 +24,9 @@ export interface ScoreLoss {
 export type RankingLoss = (scores: Float64Array) => ScoreLoss;
 
 /**
- * With a reference of 0 the log-ratio of one token is its log-probability, so the scores take its place. ASFT ranks log-odds; the same
- * ranking loss of log-ratios, which may be any numbers, is bco_pair.
+ * With a reference of 0 the log-ratio of one token is its log-probability, so the scores take its
+ * place. ASFT ranks log-odds; the same ranking loss of log-ratios, which may be any numbers, is
+ * bco_pair.
  *
  * @param pairs how many pairs it will be called with.
  */

@@ -1,8 +1,14 @@
-/** A scorer r(x, y): one hidden layer of ReLU units over prompt and response, forward and backward by hand in float64. */
+/**
+ * A scorer r(x, y): one hidden layer of ReLU units over prompt and response, forward and backward
+ * by hand in float64.
+ */
 import type { Pairs } from './data.js';
 import { uniformNumbers } from '../random.js';
 
-/** Where a parameter is in the vector of them: per hidden unit its weights of x and y, bias and output weight; last the output bias. */
+/**
+ * Where a parameter is in the vector of them: per hidden unit its weights of x and y, bias and
+ * output weight; last the output bias.
+ */
 const unit = 4;
 export const parameterCount = (hidden: number): number => unit * hidden + 1;
 
@@ -20,7 +26,8 @@ export function initialise(seed: number, hidden: number): Float64Array {
 }
 
 /**
- * Scores of the chosen responses into the first half of `scores`, of the rejected ones into the second.
+ * Scores of the chosen responses into the first half of `scores`, of the rejected ones into the
+ * second.
  *
  * @returns whether a unit is active for any of them; if not, every score is the output bias.
  */
@@ -44,10 +51,16 @@ export function score(parameters: Float64Array, pairs: Pairs, scores: Float64Arr
 }
 
 /**
- * d loss / d parameters into `gradient`, from d loss / d scores. With g of the responses that a unit is active for, its sums of g x,
- * g y and g are the gradients of its weights up to the output weight, and the output weight's own is their product with the weights.
+ * d loss / d parameters into `gradient`, from d loss / d scores. With g of the responses that a
+ * unit is active for, its sums of g x, g y and g are the gradients of its weights up to the output
+ * weight, and the output weight's own is their product with the weights.
  */
-export function backward(parameters: Float64Array, pairs: Pairs, ofScores: Float64Array, gradient: Float64Array): void {
+export function backward(
+  parameters: Float64Array,
+  pairs: Pairs,
+  ofScores: Float64Array,
+  gradient: Float64Array,
+): void {
   const n = pairs.x.length;
   const hidden = (parameters.length - 1) / unit;
   for (let j = 0; j < hidden; j++) {

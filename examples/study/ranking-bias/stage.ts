@@ -26,14 +26,23 @@ export interface Runs {
 /** One per learning rate. */
 export type RankingBiasResult = readonly Runs[];
 
-export const rankingBiasTask = (params: RankingBiasParams): Task => ({ stage: 'ranking-bias', params: { ...params } });
+export const rankingBiasTask = (params: RankingBiasParams): Task => ({
+  stage: 'ranking-bias',
+  params: { ...params },
+});
 
 export const epochs = 100;
 
-export const rankingBiasStage: Stage<RankingBiasParams & Task['params'], RankingBiasResult> = (params, context) => {
+export const rankingBiasStage: Stage<RankingBiasParams & Task['params'], RankingBiasResult> = (
+  params,
+  context,
+) => {
   const { method, hidden, strength, learningRates, firstSeed, seeds } = params;
   const losses = { all: rankingLoss(method, trainPairs), one: rankingLoss(method, 1) };
-  const runs = learningRates.map(() => ({ accuracy: [] as number[], icc1: [] as (number | null)[] }));
+  const runs = learningRates.map(() => ({
+    accuracy: [] as number[],
+    icc1: [] as (number | null)[],
+  }));
   for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
     const data = makeData(seed, strength);
     learningRates.forEach((learningRate, k) => {
@@ -53,15 +62,22 @@ interface Losses {
 }
 
 /**
- * Full-batch training of `parameters`; the scores of the test pairs after it. A third of the scorers with one unit die on the way:
- * their pairs are all alike then, and one stands for all. The momentum of their last steps may still revive them.
+ * Full-batch training of `parameters`; the scores of the test pairs after it. A third of the
+ * scorers with one unit die on the way: their pairs are all alike then, and one stands for all. The
+ * momentum of their last steps may still revive them.
  */
-function train({ train, test }: Data, parameters: Float64Array, losses: Losses, learningRate: number): Float64Array {
+function train(
+  { train, test }: Data,
+  parameters: Float64Array,
+  losses: Losses,
+  learningRate: number,
+): Float64Array {
   const scores = new Float64Array(2 * train.x.length);
   const gradient = new Float64Array(parameters.length);
   const step = adam(parameters, learningRate);
   for (let epoch = 0; epoch < epochs; epoch++) {
-    if (score(parameters, train, scores)) backward(parameters, train, losses.all(scores).gradient, gradient);
+    if (score(parameters, train, scores))
+      backward(parameters, train, losses.all(scores).gradient, gradient);
     else backwardInactive(losses.one(scores.slice(0, 2)).gradient, gradient);
     step(gradient);
   }

@@ -25,7 +25,10 @@ function drawCare(random: Random, [low, high]: readonly [number, number]): numbe
 function* summaries(random: Random, range: readonly [number, number]): Generator<Example, never> {
   for (;;) {
     const record = drawRecord(random);
-    yield { prompt: record.tokens, completion: writeSummary(record, drawCare(random, range), random) };
+    yield {
+      prompt: record.tokens,
+      completion: writeSummary(record, drawCare(random, range), random),
+    };
   }
 }
 
@@ -34,20 +37,26 @@ export function carelessSummaries(seed: number): Generator<Example, never> {
   return summaries(randomFor(seed, 'careless summaries'), care.base);
 }
 
-/** What SFT trains on: better summaries, and still not free of mistakes. The first of a larger count are those of a smaller one. */
+/**
+ * What SFT trains on: better summaries, and still not free of mistakes. The first of a larger count
+ * are those of a smaller one.
+ */
 export function demonstrations(seed: number, count: number): Example[] {
   const source = summaries(randomFor(seed, 'demonstrations'), care.demonstrations);
   return Array.from({ length: count }, () => source.next().value);
 }
 
-/** Two writers' summaries of one record, the better as the judge sees it chosen; pairs that it holds for equal are left out. */
+/**
+ * Two writers' summaries of one record, the better as the judge sees it chosen; pairs that it holds
+ * for equal are left out.
+ */
 export function preferences(seed: number, count: number): PreferencePair[] {
   const random = randomFor(seed, 'preferences');
   const pairs: PreferencePair[] = [];
   while (pairs.length < count) {
     const record = drawRecord(random);
-    const [a, b] = [drawCare(random, care.preferences), drawCare(random, care.preferences)].map((writer) =>
-      writeSummary(record, writer, random),
+    const [a, b] = [drawCare(random, care.preferences), drawCare(random, care.preferences)].map(
+      (writer) => writeSummary(record, writer, random),
     ) as [number[], number[]];
     const difference = judge(record, a).score - judge(record, b).score;
     if (difference === 0) continue;

@@ -3,11 +3,16 @@ import type { Record } from './record.js';
 import { summaryEnd } from './vocabulary.js';
 
 export interface Verdict {
-  /** Facts kept over facts and inventions together, 0 to 1: 1 for every fact and nothing else. The order of the items does not count. */
+  /**
+   * Facts kept over facts and inventions together, 0 to 1: 1 for every fact and nothing else. The
+   * order of the items does not count.
+   */
   readonly score: number;
   /** Facts that the summary has. */
   readonly kept: number;
-  /** Everything else that it has: items that are no facts, or repeated, and words that are no items. */
+  /**
+   * Everything else that it has: items that are no facts, or repeated, and words that are no items.
+   */
   readonly invented: number;
 }
 

@@ -3,7 +3,10 @@ import { uniformNumbers } from '../random.js';
 /** Uniform numbers in [0, 1). */
 export type Random = () => number;
 
-/** What a seed's numbers are drawn for; each has a stream of its own, so that a change of one leaves the others alone. */
+/**
+ * What a seed's numbers are drawn for; each has a stream of its own, so that a change of one leaves
+ * the others alone.
+ */
 const purposes = [
   'weights',
   'careless summaries',

@@ -1,6 +1,14 @@
 /** Noisy records of facts: what the model reads. */
 import { integer, shuffled, type Random } from './random.js';
-import { correction, fieldCount, fillerCount, firstFiller, itemOf, rumour, valueCount } from './vocabulary.js';
+import {
+  correction,
+  fieldCount,
+  fillerCount,
+  firstFiller,
+  itemOf,
+  rumour,
+  valueCount,
+} from './vocabulary.js';
 
 export interface Record {
   /** Token ids. */
@@ -20,7 +28,9 @@ const correctionRate = 0.3;
 const repetitionRate = 0.15;
 const fillerRate = 0.12;
 
-/** A corrected fact takes three words, a rumour two, and each remark may have a filler before it. */
+/**
+ * A corrected fact takes three words, a rumour two, and each remark may have a filler before it.
+ */
 export const longestRecord = mostFacts * (3 + 2) + mostRumours * (2 + 1);
 
 /** An item of the field other than `item`. */

@@ -1,4 +1,7 @@
-/** The words of the records. An item says one field's value in one word, so that a fact is a token and the model's task is what to say. */
+/**
+ * The words of the records. An item says one field's value in one word, so that a fact is a token
+ * and the model's task is what to say.
+ */
 
 /** In the canonical order of a summary. */
 const fields = {
@@ -16,11 +19,20 @@ export const fieldCount = Object.keys(fields).length;
 export const valueCount = 5;
 export const itemCount = fieldCount * valueCount;
 
-const items = Object.entries(fields).flatMap(([field, values]) => values.map((value) => `${field}=${value}`));
+const items = Object.entries(fields).flatMap(([field, values]) =>
+  values.map((value) => `${field}=${value}`),
+);
 const fillers = ['well', 'so', 'then', 'also', 'noted', 'erm'] as const;
 
 /** Token ids are indices. Items come first, in canonical order. */
-export const vocabulary: readonly string[] = [...items, 'no:', 'rumour:', ...fillers, 'summary:', 'end'];
+export const vocabulary: readonly string[] = [
+  ...items,
+  'no:',
+  'rumour:',
+  ...fillers,
+  'summary:',
+  'end',
+];
 
 /** The item after it replaces what was said of its field before. */
 export const correction = vocabulary.indexOf('no:');

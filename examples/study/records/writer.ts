@@ -1,9 +1,14 @@
-/** Writers of summaries, from careless to careful: where demonstrations and preferences come from. */
+/**
+ * Writers of summaries, from careless to careful: where demonstrations and preferences come from.
+ */
 import { integer, type Random } from './random.js';
 import { otherValue, type Record } from './record.js';
 import { fieldCount, fieldOf, itemOf, summaryEnd, valueCount } from './vocabulary.js';
 
-/** How often a writer without any care makes each mistake; the chance falls linearly to 0 at full care. */
+/**
+ * How often a writer without any care makes each mistake; the chance falls linearly to 0 at full
+ * care.
+ */
 const mistakes = {
   /** A fact is left out. */
   dropped: 0.35,
@@ -18,11 +23,12 @@ const mistakes = {
 } as const;
 
 /**
- * A summary by a writer of this care, from 0 to 1: the items, in canonical order, and the end. A writer of care 1 gives the facts and
- * nothing else.
+ * A summary by a writer of this care, from 0 to 1: the items, in canonical order, and the end. A
+ * writer of care 1 gives the facts and nothing else.
  */
 export function writeSummary(record: Record, care: number, random: Random): number[] {
-  const slips = (mistake: keyof typeof mistakes): boolean => random() < mistakes[mistake] * (1 - care);
+  const slips = (mistake: keyof typeof mistakes): boolean =>
+    random() < mistakes[mistake] * (1 - care);
   const items: number[] = [];
   for (const fact of record.facts) {
     if (slips('dropped')) continue;
@@ -39,6 +45,11 @@ export function writeSummary(record: Record, care: number, random: Random): numb
 /** An item of a field of which the record says nothing; there always is one. */
 function inventedItem(record: Record, random: Random): number {
   const mentioned = new Set([...record.facts, ...record.rumours].map(fieldOf));
-  const silent = Array.from({ length: fieldCount }, (_, field) => field).filter((field) => !mentioned.has(field));
-  return itemOf(silent[integer(random, 0, silent.length - 1)] as number, integer(random, 0, valueCount - 1));
+  const silent = Array.from({ length: fieldCount }, (_, field) => field).filter(
+    (field) => !mentioned.has(field),
+  );
+  return itemOf(
+    silent[integer(random, 0, silent.length - 1)] as number,
+    integer(random, 0, valueCount - 1),
+  );
 }

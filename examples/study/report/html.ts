@@ -69,13 +69,17 @@ export function reportHtml(
 
 /** Text with its addresses as links. */
 function paragraph(text: string): string {
-  const linked = escapeMarkup(text).replace(/https:\/\/[^\s)]*[^\s).,;]/g, (address) => `<a href="${address}">${address}</a>`);
+  const linked = escapeMarkup(text).replace(
+    /https:\/\/[^\s)]*[^\s).,;]/g,
+    (address) => `<a href="${address}">${address}</a>`,
+  );
   return `<p>${linked}</p>`;
 }
 
 function summary(sections: readonly Section[]): string {
   const all = sections.flatMap(({ findings }) => findings);
-  const count = (outcome: Outcome): number => all.filter((finding) => finding.outcome === outcome).length;
+  const count = (outcome: Outcome): number =>
+    all.filter((finding) => finding.outcome === outcome).length;
   return `<h2 id="summary">Summary</h2>
 <p>Claims put to the test: ${all.length}. Reproduced: ${count('reproduced')}. Not reproduced: ${count('not reproduced')}. Unclear: ${count('unclear')}.</p>
 <div class="wide"><table>
@@ -101,7 +105,9 @@ function classOf(outcome: Outcome): string {
 
 function sectionHtml({ section, drawings }: DrawnSection): string {
   const { id, title, text, findings, tables, charts } = section;
-  const figures = charts.map(({ caption }, i) => figure(caption, inline(drawings[i] as string, caption)));
+  const figures = charts.map(({ caption }, i) =>
+    figure(caption, inline(drawings[i] as string, caption)),
+  );
   return `<section>
 <h2 id="${escapeMarkup(id)}">${escapeMarkup(title)}</h2>
 ${text.map(paragraph).join('\n')}
@@ -128,7 +134,9 @@ function findingHtml({ claim, outcome, evidence }: Finding): string {
 }
 
 function tableHtml({ caption, columns, rows }: Table): string {
-  const numeric = columns.map((_, column) => rows.length > 0 && rows.every((row) => isNumeric(row[column])));
+  const numeric = columns.map(
+    (_, column) => rows.length > 0 && rows.every((row) => isNumeric(row[column])),
+  );
   const cell = (tag: 'th' | 'td', value: string | number, column: number): string =>
     `<${tag}${numeric[column] ? ' class="number"' : ''}>${escapeMarkup(String(value))}</${tag}>`;
   const table = `<table>
@@ -153,9 +161,15 @@ function provenance(from: Provenance): string {
     ['written', from.date],
     ['diralign', from.diralign],
     ['Node', from.node],
-    ['processor', `${from.processor}, ${from.workers} ${from.workers === 1 ? 'process' : 'processes'}`],
+    [
+      'processor',
+      `${from.processor}, ${from.workers} ${from.workers === 1 ? 'process' : 'processes'}`,
+    ],
     ['this run took', from.duration],
-    ['computation', `${from.tasks} tasks, ${from.computation} of one process; results of earlier runs are not computed again`],
+    [
+      'computation',
+      `${from.tasks} tasks, ${from.computation} of one process; results of earlier runs are not computed again`,
+    ],
   ];
   const list = entries.map(
     ([name, value]) =>

@@ -16,7 +16,11 @@ const introduction = [
 ];
 
 /** Paths of what was written, report first. */
-export async function writeReport(directory: string, sections: readonly Section[], from: Provenance): Promise<readonly string[]> {
+export async function writeReport(
+  directory: string,
+  sections: readonly Section[],
+  from: Provenance,
+): Promise<readonly string[]> {
   const drawn = await Promise.all(
     sections.map(async (section) => ({
       section,
@@ -24,7 +28,9 @@ export async function writeReport(directory: string, sections: readonly Section[
     })),
   );
   const figures = drawn.flatMap(({ section, drawings }) =>
-    drawings.map((svg, i) => [path.join('figures', `${section.id}-${i + 1}.svg`), standalone(svg)] as const),
+    drawings.map(
+      (svg, i) => [path.join('figures', `${section.id}-${i + 1}.svg`), standalone(svg)] as const,
+    ),
   );
   const outputs = [
     ['report.html', reportHtml(title, introduction, drawn, from)],

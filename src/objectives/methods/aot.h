@@ -12,7 +12,8 @@ struct Aot {
       .ranking = "pairwise",
       .reference = true,
       .normalize = false,
-      .formula = "cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins",
+      .formula =
+          "cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins",
       .source = "arXiv 2406.05882, paired",
       .options = {{Option::label_smoothing, 0}},
       .coupling = Coupling::margins,

@@ -12,7 +12,9 @@ struct AotUnpaired {
       .ranking = "pairwise",
       .reference = true,
       .normalize = false,
-      .formula = "cDPO on beta D_i, D_i the difference of the i-th smallest chosen and rejected log-ratios",
+      .formula =
+          "cDPO on beta D_i, D_i the difference of the i-th smallest chosen and rejected "
+          "log-ratios",
       .source = "arXiv 2406.05882, unpaired",
       .options = {{Option::label_smoothing, 0}},
       .coupling = Coupling::scores,

@@ -13,7 +13,9 @@ struct RDpo {
       .reference = true,
       .normalize = false,
       .formula = "sp(-(beta (r_w - r_l) + alpha (L_w - L_l)))",
-      .source = "arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per token",
+      .source =
+          "arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per "
+          "token",
       .options = {{Option::alpha, 0.05}},
   };
 };

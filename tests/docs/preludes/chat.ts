@@ -1,11 +1,20 @@
-/** The files of a model's tokenizer, of bytes and few special tokens, and conversations, in the working directory. */
+/**
+ * The files of a model's tokenizer, of bytes and few special tokens, and conversations, in the
+ * working directory.
+ */
 import fs from 'node:fs';
 
-/** Bytes as byte-level tokenizers write them: printable ones as themselves, the others from U+0100 on. */
+/**
+ * Bytes as byte-level tokenizers write them: printable ones as themselves, the others from U+0100
+ * on.
+ */
 function byteLetters(): string[] {
-  const isPrintable = (byte: number): boolean => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
+  const isPrintable = (byte: number): boolean =>
+    (byte > 32 && byte < 127) || (byte > 160 && byte !== 173);
   let others = 0;
-  return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(isPrintable(byte) ? byte : 256 + others++));
+  return Array.from({ length: 256 }, (_, byte) =>
+    String.fromCharCode(isPrintable(byte) ? byte : 256 + others++),
+  );
 }
 
 const special = ['<|im_start|>', '<|im_end|>', '<pad>'];
@@ -22,10 +31,19 @@ const tokenizer = {
     special: true,
   })),
   normalizer: null,
-  pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+  pre_tokenizer: {
+    type: 'ByteLevel',
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex: true,
+  },
   post_processor: null,
   decoder: { type: 'ByteLevel', add_prefix_space: true, trim_offsets: true, use_regex: true },
-  model: { type: 'BPE', vocab: Object.fromEntries(letters.map((letter, id) => [letter, id])), merges: [] },
+  model: {
+    type: 'BPE',
+    vocab: Object.fromEntries(letters.map((letter, id) => [letter, id])),
+    merges: [],
+  },
 };
 const config = {
   tokenizer_class: 'GPT2Tokenizer',

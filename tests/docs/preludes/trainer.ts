@@ -1,4 +1,6 @@
-/** Two models, and what a data loader would give: what the snippets about training take for granted. */
+/**
+ * Two models, and what a data loader would give: what the snippets about training take for granted.
+ */
 export const [sequences, tokens, vocab] = [4, 512, 32000];
 
 /** A few scored rows; the others are never read, so that their pages are never touched. */

@@ -1,8 +1,9 @@
-// Mutants of the loss kernel: one barrier, arrival or wait of its source left out, or one load made a column too long. Every one must
-// be found, or nothing would say that the others are right.
+// Mutants of the loss kernel: one barrier, arrival or wait of its source left out, or one load made
+// a column too long. Every one must be found, or nothing would say that the others are right.
 //
-//   loss_mutants                      all of them; exit status 0 when each is found, and the kernel itself is clean
-//   loss_mutants run PROBLEM MUTANT   one of them in this process: what the first does, in processes of their own
+//   loss_mutants                      all of them; exit status 0 when each is found, and the kernel
+//   itself is clean loss_mutants run PROBLEM MUTANT   one of them in this process: what the first
+//   does, in processes of their own
 //
 // Missing order is ThreadSanitizer's to find: other builds try the loads only.
 #include <sys/resource.h>
@@ -30,7 +31,8 @@ struct Place {
   }
 };
 
-// By the number of the place. Nothing here may order the threads of a kernel, which a mutex would: that hides the mutant.
+// By the number of the place. Nothing here may order the threads of a kernel, which a mutex would:
+// that hides the mutant.
 constexpr int most = 100;
 std::atomic<const Place*> seen[most];
 int chosen = -1;
@@ -50,24 +52,27 @@ inline void warp_barrier(bool left_out) {
   if (!left_out) __syncwarp();
 }
 /// Left out is the order; without the count the kernel would not end.
-inline uint32_t arrive(uint32_t* counter, bool left_out) { return left_out ? atomicAdd(counter, 1u) : diralign::gpu::arrive(counter); }
+inline uint32_t arrive(uint32_t* counter, bool left_out) {
+  return left_out ? atomicAdd(counter, 1u) : diralign::gpu::arrive(counter);
+}
 inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
   if (!left_out) diralign::gpu::await(counter, count);
 }
 
 }  // namespace mutants
 
-#define MUTANT(what)                                              \
-  [] {                                                            \
+#define MUTANT(what)                                                 \
+  [] {                                                               \
     static constexpr mutants::Place place{what, __FILE__, __LINE__}; \
-    return mutants::left_out<__COUNTER__>(place);                 \
+    return mutants::left_out<__COUNTER__>(place);                    \
   }()
 #define __syncwarp() mutants::warp_barrier(MUTANT("__syncwarp"))
 #include "row_parts.cuh"
 #define __syncthreads() mutants::barrier(MUTANT("__syncthreads"))
 #define arrive(counter) mutants::arrive(counter, MUTANT("arrive"))
 #define await(counter, count) mutants::await(counter, count, MUTANT("await"))
-#define load_vectors(row, vocab, ...) load_vectors(row, (vocab) + (MUTANT("load_vectors") ? 1 : 0), __VA_ARGS__)
+#define load_vectors(row, vocab, ...) \
+  load_vectors(row, (vocab) + (MUTANT("load_vectors") ? 1 : 0), __VA_ARGS__)
 #include "loss_kernel.cuh"
 
 // In the place of loss_float32.cu, which the linker then leaves in its archive.
@@ -113,15 +118,22 @@ std::vector<Case> cases() {
       {"two rows", "sft", shape(1, 2, 40), {Mode::dense, false, false, 1}, first},
       {"dense", "dpo", shape(4, 2, 9001), {Mode::dense, true, false, 1}, first},
       {"factored", "simpo", shape(4, 2, 9001), {Mode::factored, false, false, 1}, shifted},
-      {"more parts than blocks", "simpo", shape(2, 1, 70001), {Mode::factored, false, false, 1}, shifted},
+      {"more parts than blocks",
+       "simpo",
+       shape(2, 1, 70001),
+       {Mode::factored, false, false, 1},
+       shifted},
       {"coupled", "aot", shape(14, 1, 40), {Mode::dense, false, false, 1}, shifted},
-      // The second tile, of two rows, is finished first, by a block that does nothing afterwards: no later arrival orders what it wrote.
+      // The second tile, of two rows, is finished first, by a block that does nothing afterwards:
+      // no later arrival orders what it wrote.
       {"two tiles", "sft", shape(1, 258, 3), {Mode::none, false, false, 1}, shifted},
       {"long sequences", "cpo", shape(2, 600, 3), {Mode::none, false, false, 1}, shifted},
   };
 }
 
-Result result_of(const Case& c) { return on_device(Problem(reference::objective(c.method, 0.3), c.shape), c.run, c.where); }
+Result result_of(const Case& c) {
+  return on_device(Problem(reference::objective(c.method, 0.3), c.shape), c.run, c.where);
+}
 
 int run(const std::string& name, int mutant) {
   const rlimit no_core{0, 0};
@@ -145,9 +157,12 @@ int run(const std::string& name, int mutant) {
 }
 
 /// Runs a mutant in a process of its own; whether it was found.
-bool found(const char* program, const std::string& name, int mutant, int order, std::string& output) {
-  const std::string command = "env SIMT_ORDER=" + std::to_string(order) + " TSAN_OPTIONS=\"$TSAN_OPTIONS halt_on_error=1 atexit_sleep_ms=0\" '" + program + "' run '" + name +
-                              "' " + std::to_string(mutant) + " 2>&1";
+bool found(const char* program, const std::string& name, int mutant, int order,
+           std::string& output) {
+  const std::string command =
+      "env SIMT_ORDER=" + std::to_string(order) +
+      " TSAN_OPTIONS=\"$TSAN_OPTIONS halt_on_error=1 atexit_sleep_ms=0\" '" + program + "' run '" +
+      name + "' " + std::to_string(mutant) + " 2>&1";
   FILE* const pipe = popen(command.c_str(), "r");
   if (!pipe) return false;
   output.clear();
@@ -183,16 +198,20 @@ int main(int argc, char** argv) {
     tried++;
     bool caught = false;
     std::string output;
-    // What else a block does may order by chance what the mutant does not, so that a case or an order can hide it.
+    // What else a block does may order by chance what the mutant does not, so that a case or an
+    // order can hide it.
     for (int order = 1; order <= 3 && !caught; order++)
-      for (size_t k = 0; k < problems.size() && !caught; k++) caught = found(argv[0], problems[k], mutant, order, output);
+      for (size_t k = 0; k < problems.size() && !caught; k++)
+        caught = found(argv[0], problems[k], mutant, order, output);
     if (caught) {
-      if (argc == 2 && !std::strcmp(argv[1], "show")) std::printf("%s:\n%s\n", names[mutant].c_str(), output.c_str());
+      if (argc == 2 && !std::strcmp(argv[1], "show"))
+        std::printf("%s:\n%s\n", names[mutant].c_str(), output.c_str());
       continue;
     }
     missed++;
     std::printf("FAIL  without %s nothing is found\n", names[mutant].c_str());
   }
-  std::printf("%d mutants at %zu places, %d missed, %d checks failed\n", tried, reached.size(), missed, check::failures);
+  std::printf("%d mutants at %zu places, %d missed, %d checks failed\n", tried, reached.size(),
+              missed, check::failures);
   return missed != 0 || check::failures != 0 || tried == 0 || reached.size() < 10;
 }
