@@ -1,5 +1,6 @@
-// What callers' objects can do while a call looks at them: answer differently at each reading, lie about themselves, take their memory
-// away, share it. None of it may crash the process, write elsewhere, or change a number without a word.
+// What callers' objects can do while a call looks at them: answer differently at each reading, lie
+// about themselves, take their memory away, share it. None of it may crash the process, write
+// elsewhere, or change a number without a word.
 import vm from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
@@ -30,7 +31,10 @@ async function expectRefused(call: () => unknown, code?: string): Promise<void> 
 type View = Float32Array | Float64Array | Int32Array;
 const each = (change: (view: View, name: string) => unknown) => (batch: Given) =>
   Object.fromEntries(
-    Object.entries(batch).map(([name, value]) => [name, ArrayBuffer.isView(value) ? change(value as View, name) : value]),
+    Object.entries(batch).map(([name, value]) => [
+      name,
+      ArrayBuffer.isView(value) ? change(value as View, name) : value,
+    ]),
   );
 const kindOf = (view: View): string => Object.prototype.toString.call(view).slice(8, -1);
 
@@ -67,7 +71,8 @@ const disguises: Record<string, (batch: Given) => unknown> = {
       },
     });
   },
-  'a Proxy of nothing': (batch) => new Proxy({}, { get: (_, name) => Reflect.get(batch, name) as unknown }),
+  'a Proxy of nothing': (batch) =>
+    new Proxy({}, { get: (_, name) => Reflect.get(batch, name) as unknown }),
   'no prototype': (batch) => Object.assign(Object.create(null) as Given, batch),
   'arrays of another realm': each((view) => {
     const other = realm(kindOf(view)) as new (length: number) => View;
@@ -76,7 +81,9 @@ const disguises: Record<string, (batch: Given) => unknown> = {
     return copy;
   }),
   'a lying length': each((view) => Object.defineProperty(view.slice(), 'length', { value: 1 })),
-  'a lying tag': each((view) => Object.defineProperty(view.slice(), Symbol.toStringTag, { value: 'Uint8Array' })),
+  'a lying tag': each((view) =>
+    Object.defineProperty(view.slice(), Symbol.toStringTag, { value: 'Uint8Array' }),
+  ),
   'a lying buffer and class': each((view) =>
     Object.defineProperties(view.slice(), {
       buffer: { value: new ArrayBuffer(1) },
@@ -86,7 +93,9 @@ const disguises: Record<string, (batch: Given) => unknown> = {
       BYTES_PER_ELEMENT: { value: 8 },
     }),
   ),
-  'no prototype on the arrays': each((view) => Object.setPrototypeOf(view.slice(), null) as unknown),
+  'no prototype on the arrays': each(
+    (view) => Object.setPrototypeOf(view.slice(), null) as unknown,
+  ),
   'a class of rows and columns': each((view) => {
     if (!(view instanceof Float32Array)) return view;
     const matrix = new Matrix(view.length, 1);
@@ -94,7 +103,9 @@ const disguises: Record<string, (batch: Given) => unknown> = {
     return matrix;
   }),
   'shared memory': each((view) => {
-    const shared = new (view.constructor as Float32ArrayConstructor)(new SharedArrayBuffer(view.byteLength));
+    const shared = new (view.constructor as Float32ArrayConstructor)(
+      new SharedArrayBuffer(view.byteLength),
+    );
     shared.set(view);
     return shared;
   }),
@@ -121,10 +132,14 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
     expect(found.loss).toBe(expected.loss);
   });
 
-  test.each(Object.entries(disguises))('%s: results are plain arrays of this realm', async (_, disguise) => {
-    const found = (await call(disguise(batch()))) as Given;
-    for (const name of gradients) expect(Object.getPrototypeOf(found[name])).toBe(Float32Array.prototype);
-  });
+  test.each(Object.entries(disguises))(
+    '%s: results are plain arrays of this realm',
+    async (_, disguise) => {
+      const found = (await call(disguise(batch()))) as Given;
+      for (const name of gradients)
+        expect(Object.getPrototypeOf(found[name])).toBe(Float32Array.prototype);
+    },
+  );
 
   test('too short an array is refused, whatever length it claims', async () => {
     for (const name of arrayNames(batch())) {
@@ -146,7 +161,10 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
           if ((given[victim] as View).length > 0) detached(given[victim] as View);
           return value;
         };
-        await expectRefused(() => call(Object.defineProperty(given, name, { get, enumerable: true })), 'SHAPE');
+        await expectRefused(
+          () => call(Object.defineProperty(given, name, { get, enumerable: true })),
+          'SHAPE',
+        );
       }
     }
   });
@@ -157,7 +175,9 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
       throw thrown;
     };
     for (const name of Object.keys(batch())) {
-      expect(await errorOf(() => call(Object.defineProperty(batch(), name, { get, enumerable: true })))).toBe(thrown);
+      expect(
+        await errorOf(() => call(Object.defineProperty(batch(), name, { get, enumerable: true }))),
+      ).toBe(thrown);
     }
   });
 
@@ -166,12 +186,16 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
     const other = (bytes: number): ArrayBufferLike =>
       realm(`new ArrayBuffer(${bytes}, { maxByteLength: ${2 * bytes} })`) as ArrayBuffer;
     const growable = (bytes: number): ArrayBufferLike =>
-      realm(`new SharedArrayBuffer(${bytes}, { maxByteLength: ${2 * bytes} })`) as SharedArrayBuffer;
+      realm(
+        `new SharedArrayBuffer(${bytes}, { maxByteLength: ${2 * bytes} })`,
+      ) as SharedArrayBuffer;
     for (const make of [local, other, growable]) {
       for (const name of arrayNames(batch())) {
         const given = batch();
         const view = given[name] as View;
-        given[name] = new (view.constructor as Float32ArrayConstructor)(make(view.byteLength) as ArrayBuffer);
+        given[name] = new (view.constructor as Float32ArrayConstructor)(
+          make(view.byteLength) as ArrayBuffer,
+        );
         await expectRefused(() => call(given), 'SHAPE');
       }
     }
@@ -179,7 +203,20 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
 
   /** Values that are hard to print. */
   const oddities: unknown[] = [
-    ...[Symbol('x'), 10n, () => 1, NaN, -1, 2 ** 53, '', 'x'.repeat(1e5), null, true, [], [1n, Symbol('y')]],
+    ...[
+      Symbol('x'),
+      10n,
+      () => 1,
+      NaN,
+      -1,
+      2 ** 53,
+      '',
+      'x'.repeat(1e5),
+      null,
+      true,
+      [],
+      [1n, Symbol('y')],
+    ],
     Object.create(null),
     { constructor: { name: Symbol('z') } },
     new Proxy({}, {}),
@@ -213,7 +250,11 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
   });
 
   test('a property that no batch has is refused, with the one that was meant', async () => {
-    for (const [wrong, right] of Object.entries({ ref_erence: 'reference', Reference: 'reference', refrence: 'reference' })) {
+    for (const [wrong, right] of Object.entries({
+      ref_erence: 'reference',
+      Reference: 'reference',
+      refrence: 'reference',
+    })) {
       await expect(errorOf(() => call({ ...batch(), [wrong]: undefined }))).resolves.toMatchObject({
         code: 'ERR_DIRALIGN_SHAPE',
         message: expect.stringContaining(`did you mean '${right}'?`) as string,
@@ -251,8 +292,13 @@ describe('memory that is shared', () => {
     const buffer = new ArrayBuffer(4 * S * T * V);
     const logits = new Float32Array(buffer);
     const labels = new Int32Array(buffer, 0, S * T);
-    await expectRefused(() => dpo({ ...batch(), logits, labels } as never, { inPlace: true }), 'SHAPE');
-    expect(dpo({ ...batch(), logits, labels } as never, { gradient: 'none' }).loss).toBeGreaterThan(0);
+    await expectRefused(
+      () => dpo({ ...batch(), logits, labels } as never, { inPlace: true }),
+      'SHAPE',
+    );
+    expect(dpo({ ...batch(), logits, labels } as never, { gradient: 'none' }).loss).toBeGreaterThan(
+      0,
+    );
   });
 
   test('another thread that writes labels and offsets: never a row or a label that was not checked', async () => {
@@ -269,7 +315,12 @@ describe('memory that is shared', () => {
     await new Promise((resolve) => worker.once('online', resolve));
     try {
       for (let i = 0; i < 20_000; i++) {
-        const given = { ...batch(), shape: [rows, V], labels: new Int32Array(labels), offsets: new Int32Array(offsets) };
+        const given = {
+          ...batch(),
+          shape: [rows, V],
+          labels: new Int32Array(labels),
+          offsets: new Int32Array(offsets),
+        };
         const error = await errorOf(() => dpo(given as never, { gradient: 'none' }));
         if (error === undefined) continue;
         expect(error).toBeInstanceOf(DirAlignError);
@@ -308,7 +359,10 @@ describe('sizes that no array stands for', () => {
 
   test('rows beyond what numbers count exactly', async () => {
     await expectRefused(() => simpo({ ...empty, shape: [2 ** 40, 2 ** 40, 5] }), 'SHAPE');
-    await expectRefused(() => simpo({ ...empty, shape: [2, 2 ** 52, 2 ** 31 - 1], rowStride: 2 ** 53 - 1 }), 'SHAPE');
+    await expectRefused(
+      () => simpo({ ...empty, shape: [2, 2 ** 52, 2 ** 31 - 1], rowStride: 2 ** 53 - 1 }),
+      'SHAPE',
+    );
   });
 });
 
@@ -326,10 +380,45 @@ describe('Object.prototype', () => {
       gradientScale: 2,
       metrics: ['entropy'],
     },
-    ...{ reference: 'none', sftLabels: 1, offsets: new Int32Array(9), rowStride: 1, ignoreIndex: 0, dtype: 'float16' },
-    ...{ hiddenSize: 1, hidden: 1, bias: 1, weight: 1, layer: 1, layerGradients: 1, rowScale: 1, gradLogits: 1 },
-    ...{ min: 5, max: -5, above: 9, below: -9, get: 1, set: 1, writable: true, labelSmoothing: 0.4, alpha: 2, gamma: 9 },
-    ...{ method: 'sft', beta: 9, normalize: true, sftWeight: 3, divergence: 'js', tau: 5, anything: 1 },
+    ...{
+      reference: 'none',
+      sftLabels: 1,
+      offsets: new Int32Array(9),
+      rowStride: 1,
+      ignoreIndex: 0,
+      dtype: 'float16',
+    },
+    ...{
+      hiddenSize: 1,
+      hidden: 1,
+      bias: 1,
+      weight: 1,
+      layer: 1,
+      layerGradients: 1,
+      rowScale: 1,
+      gradLogits: 1,
+    },
+    ...{
+      min: 5,
+      max: -5,
+      above: 9,
+      below: -9,
+      get: 1,
+      set: 1,
+      writable: true,
+      labelSmoothing: 0.4,
+      alpha: 2,
+      gamma: 9,
+    },
+    ...{
+      method: 'sft',
+      beta: 9,
+      normalize: true,
+      sftWeight: 3,
+      divergence: 'js',
+      tau: 5,
+      anything: 1,
+    },
   };
 
   function polluted<T>(action: () => T): T {
@@ -341,17 +430,21 @@ describe('Object.prototype', () => {
     }
   }
 
-  test.each(doors.filter(({ name }) => !name.includes('async')))('$name: nothing enumerable there changes a call', (door) => {
-    const expected = door.call(door.batch(), {});
-    const given = door.batch();
-    expect(polluted(() => door.call(given, {}))).toEqual(expected);
-  });
+  test.each(doors.filter(({ name }) => !name.includes('async')))(
+    '$name: nothing enumerable there changes a call',
+    (door) => {
+      const expected = door.call(door.batch(), {});
+      const given = door.batch();
+      expect(polluted(() => door.call(given, {}))).toEqual(expected);
+    },
+  );
 
   test('nor the building of an objective', () => {
     const settings = (objective: object): unknown => Object.fromEntries(Object.entries(objective));
     const positional = (): object => dirAlignLoss('dpo', 0.1, false, { divergence: 'alpha' });
     const named = (): object => dirAlignLoss({ method: 'dpo', beta: 0.1 });
-    for (const build of [positional, named]) {
+    const alpha = (): object => dirAlignLoss('r_dpo', 0.1, false, { alpha: 0.5 });
+    for (const build of [positional, named, alpha]) {
       const found = polluted(build);
       expect(JSON.stringify(settings(found))).toEqual(JSON.stringify(settings(build())));
     }
@@ -370,13 +463,28 @@ test('what collatePairs returns is a batch, with logits', () => {
 
 test('objectives: options of any kind are refused by a DirAlignError, an option of another name with the nearest', async () => {
   const nothing: unknown = Object.create(null);
-  for (const odd of [nothing, Symbol('x'), 1n, [], () => 1, { constructor: { name: Symbol('x') } }]) {
+  for (const odd of [
+    nothing,
+    Symbol('x'),
+    1n,
+    [],
+    () => 1,
+    { constructor: { name: Symbol('x') } },
+  ]) {
     await expectRefused(() => dirAlignLoss(odd as never, 1), 'OPTION');
     await expectRefused(() => dirAlignLoss('dpo', odd as never), 'OPTION');
     await expectRefused(() => dirAlignLoss('dpo', 1, odd as never), 'OPTION');
-    await expectRefused(() => dirAlignLoss('dpo', 1, false, { labelSmoothing: odd as never }), 'OPTION');
-    await expectRefused(() => dirAlignLoss('dpo', 1, false, { divergence: odd as never }), 'OPTION');
+    await expectRefused(
+      () => dirAlignLoss('dpo', 1, false, { labelSmoothing: odd as never }),
+      'OPTION',
+    );
+    await expectRefused(
+      () => dirAlignLoss('dpo', 1, false, { divergence: odd as never }),
+      'OPTION',
+    );
   }
-  expect(() => dirAlignLoss('dpo', 1, false, { label_smoothing: 0.1 } as never)).toThrow(/did you mean 'labelSmoothing'\?/);
+  expect(() => dirAlignLoss('dpo', 1, false, { label_smoothing: 0.1 } as never)).toThrow(
+    /did you mean 'labelSmoothing'\?/,
+  );
   expect(() => dirAlignLoss('sim-po' as never, 1)).toThrow(/did you mean 'simpo'\?/);
 });

@@ -1,4 +1,12 @@
-import { divergences, findMethod, methods, settingNames, type Method, type MethodInfo, type OptionInfo } from './catalogue.js';
+import {
+  divergences,
+  findMethod,
+  methods,
+  settingNames,
+  type Method,
+  type MethodInfo,
+  type OptionInfo,
+} from './catalogue.js';
 import { rangeError, typeError } from './errors.js';
 import { describe, nearest, quoted, readAll } from './given.js';
 
@@ -32,13 +40,19 @@ export function resolveSettings(
     const names = methods().map(({ name }) => name);
     const near = typeof method === 'string' ? nearest(method, names) : undefined;
     const advice = near === undefined ? '' : `; did you mean '${near}'?`;
-    throw typeError('ERR_DIRALIGN_OPTION', `method: ${describe(method)} is not one of ${quoted(names)}${advice}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `method: ${describe(method)} is not one of ${quoted(names)}${advice}`,
+    );
   }
   const { info, index } = found;
   const isSft = info.name === 'sft';
   if (!isSft) checkBeta(info.name, beta);
   else if (beta !== undefined && typeof beta !== 'number') {
-    throw typeError('ERR_DIRALIGN_OPTION', `beta: 'sft' needs none and takes a number, not ${describe(beta)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `beta: 'sft' needs none and takes a number, not ${describe(beta)}`,
+    );
   }
   if (normalize !== undefined && typeof normalize !== 'boolean') {
     throw typeError('ERR_DIRALIGN_OPTION', `normalize: ${describe(normalize)} is not a boolean`);
@@ -48,13 +62,24 @@ export function resolveSettings(
       const known = Object.keys(info.options);
       const near = nearest(name, known);
       const advice = near === undefined ? `it has ${quoted(known)}` : `did you mean '${near}'?`;
-      throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${info.name}' has no such option; ${advice}`);
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        `${name}: '${info.name}' has no such option; ${advice}`,
+      );
     }
   }
   const options: Record<string, number | string | boolean> = {};
-  for (const [name, option] of Object.entries(info.options)) options[name] = checkOption(name, option, given[name]);
-  if (given.alpha !== undefined && 'divergence' in options && options.divergence !== 'alpha') {
-    throw typeError('ERR_DIRALIGN_OPTION', `alpha: only divergence 'alpha' has one, not ${describe(options.divergence)}`);
+  for (const [name, option] of Object.entries(info.options))
+    options[name] = checkOption(name, option, given[name]);
+  if (
+    given.alpha !== undefined &&
+    Object.hasOwn(options, 'divergence') &&
+    options.divergence !== 'alpha'
+  ) {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `alpha: only divergence 'alpha' has one, not ${describe(options.divergence)}`,
+    );
   }
   // Without a prototype: a setting that the method lacks is nobody else's.
   const settings = readAll(
@@ -73,11 +98,15 @@ export function resolveSettings(
   };
 }
 
-const withoutPrototype = (option: OptionInfo): OptionInfo => readAll(option, []) as unknown as OptionInfo;
+const withoutPrototype = (option: OptionInfo): OptionInfo =>
+  readAll(option, []) as unknown as OptionInfo;
 
 function checkBeta(method: Method, beta: unknown): void {
   if (typeof beta !== 'number') {
-    throw typeError('ERR_DIRALIGN_OPTION', `beta: '${method}' needs a number greater than 0, not ${describe(beta)}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `beta: '${method}' needs a number greater than 0, not ${describe(beta)}`,
+    );
   }
   if (!(beta > 0 && beta < Infinity)) {
     throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${beta} is not a finite number greater than 0`);
@@ -87,15 +116,29 @@ function checkBeta(method: Method, beta: unknown): void {
 function checkOption(name: string, option: OptionInfo, value: unknown): number | string | boolean {
   if (value === undefined) return option.default;
   if (typeof value !== typeof option.default) {
-    throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} is not a ${typeof option.default}`);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: ${describe(value)} is not a ${typeof option.default}`,
+    );
   }
   if (typeof value === 'string' && option.values && !option.values.includes(value)) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} is not one of ${quoted(option.values)}`);
+    throw rangeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: ${describe(value)} is not one of ${quoted(option.values)}`,
+    );
   }
   if (typeof value === 'number') {
-    const { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity } = withoutPrototype(option);
+    const {
+      min = -Infinity,
+      above = -Infinity,
+      max = Infinity,
+      below = Infinity,
+    } = withoutPrototype(option);
     if (!Number.isFinite(value) || value < min || value <= above || value > max || value >= below) {
-      throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${value} is not a finite number${interval(option)}`);
+      throw rangeError(
+        'ERR_DIRALIGN_OPTION',
+        `${name}: ${value} is not a finite number${interval(option)}`,
+      );
     }
   }
   return value as number | string | boolean;
@@ -103,13 +146,24 @@ function checkOption(name: string, option: OptionInfo, value: unknown): number |
 
 function interval(option: OptionInfo): string {
   const { min, above, max, below } = withoutPrototype(option);
-  const low = min !== undefined ? `at least ${String(min)}` : above !== undefined ? `greater than ${String(above)}` : '';
-  const high = max !== undefined ? `at most ${String(max)}` : below !== undefined ? `less than ${String(below)}` : '';
+  const low =
+    min !== undefined
+      ? `at least ${String(min)}`
+      : above !== undefined
+        ? `greater than ${String(above)}`
+        : '';
+  const high =
+    max !== undefined
+      ? `at most ${String(max)}`
+      : below !== undefined
+        ? `less than ${String(below)}`
+        : '';
   return [low, high].some(Boolean) ? ` ${[low, high].filter(Boolean).join(' and ')}` : '';
 }
 
 function encode(value: number | string | boolean | undefined): number {
   if (typeof value === 'number') return value;
-  if (typeof value === 'string') return value === 'token' ? 1 : value === 'sequence' ? 0 : divergences.indexOf(value);
+  if (typeof value === 'string')
+    return value === 'token' ? 1 : value === 'sequence' ? 0 : divergences.indexOf(value);
   return value === true ? 1 : 0;
 }
