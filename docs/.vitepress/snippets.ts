@@ -27,8 +27,8 @@ const comment = /^<!-- example\b(.*)-->$/;
 /**
  * Fenced blocks of a page. A comment before a block, which readers do not see, says what it takes:
  * `<!-- example with: A, B -->`,
- * `<!-- example not run: REASON -->`, both with a semicolon between; `<!-- example output -->` before
- * a block makes it what the one above prints.
+ * `<!-- example not run: REASON -->`, both with a semicolon between; `<!-- example output -->`
+ * before a block makes it what the one above prints.
  *
  * @throws Error for a comment that says something else, or that no block follows
  */
