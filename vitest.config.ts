@@ -9,13 +9,14 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^diralign$/, replacement: source('') },
-      { find: /^diralign\/(data|jax-js|logging|safetensors|tfjs)$/, replacement: source('$1/') },
+      { find: /^diralign\/(data|logging|safetensors)$/, replacement: source('$1/') },
+      { find: /^diralign\/(jax-js|tfjs)$/, replacement: source('trainers/$1/') },
     ],
   },
   test: {
     // Processes, not threads: some tests end workers, or the process, in mid-computation.
     pool: 'forks',
-    include: ['tests/**/*.test.ts'],
+    include: ['tests/**/*.test.ts', 'examples/study/tests/**/*.test.ts'],
     // By default one processor of two is left idle.
     maxWorkers: '100%',
     // For tests that hang: none is to fail because the machine is busy with something else.

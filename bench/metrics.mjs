@@ -9,7 +9,7 @@ import { makeBatch } from '../dist/bench/data.js';
 import { machineLine, ratioText } from '../dist/bench/report.js';
 import { interleave, ratio, timeOf } from '../dist/bench/rounds.js';
 import { thisMachine } from '../dist/bench/machine.js';
-import { native } from '../dist/native.js';
+import { native } from '../dist/native/interface.js';
 
 const { values } = parseArgs({
   options: {

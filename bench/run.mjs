@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { native } from '../dist/native.js';
+import { native } from '../dist/native/interface.js';
 import { htmlReport } from '../dist/bench/html.js';
 import { modes } from '../dist/bench/modes.js';
 import { nodePeers } from '../dist/bench/peers.js';

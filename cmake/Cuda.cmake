@@ -1,8 +1,8 @@
-# The CUDA backend: DIRALIGN_CUDA says what implements src/gpu.h, and the target diralign_gpu is it.
+# The CUDA backend: DIRALIGN_CUDA says what implements src/backends/device.h, and the target diralign_cuda is it.
 #
 #   AUTO      cuda/ through nvcc where one is found that can build it, otherwise OFF; OFF under sanitizers
 #   ON        the same, and an error where there is none
-#   OFF       src/gpu_absent.cc: the addon says that it has no CUDA kernels
+#   OFF       src/backends/device_absent.cc: the addon says that it has no CUDA kernels
 #   EMULATED  cuda/ as C++ on the emulation of CUDA in tests/simt: for tests only
 #
 # DIRALIGN_PTX, with EMULATED, is a folder of the loss kernels' PTX as C++, to be run in their place;
@@ -108,11 +108,11 @@ set(DIRALIGN_BACKEND "${_cuda_backend}" CACHE INTERNAL "")
 message(STATUS "diralign: ${_cuda_backend}")
 
 if(_cuda_implementation STREQUAL "NVCC")
-  add_library(diralign_gpu STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
+  add_library(diralign_cuda STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
   # The runtime is linked statically and opens the driver itself: the addon loads where there is none.
-  set_target_properties(diralign_gpu PROPERTIES
+  set_target_properties(diralign_cuda PROPERTIES
     CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF CUDA_RUNTIME_LIBRARY Static CUDA_VISIBILITY_PRESET hidden)
-  target_include_directories(diralign_gpu SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  target_include_directories(diralign_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   # What is PTX alone is no machine code: its times say nothing of the kernels.
   foreach(_kind ARCHITECTURES PTX)
     set(_list "${CMAKE_CUDA_ARCHITECTURES}")
@@ -123,17 +123,17 @@ if(_cuda_implementation STREQUAL "NVCC")
     endif()
     list(TRANSFORM _list REPLACE "-(real|virtual)$" "")
     list(JOIN _list "," _list)
-    target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_${_kind}=\"${_list}\"")
+    target_compile_definitions(diralign_cuda PRIVATE "DIRALIGN_CUDA_${_kind}=\"${_list}\"")
   endforeach()
   # The smallest form that the drivers of this release of CUDA can read.
   set(_compress "-Xfatbin=-compress-all")
   if(_version VERSION_GREATER_EQUAL 13)
     set(_compress "--compress-mode=size")
   endif()
-  target_compile_options(diralign_gpu PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--threads=0;${_compress}>")
+  target_compile_options(diralign_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:--threads=0;${_compress}>")
   if(DIRALIGN_WERROR)
     # What ptxas -v says is for scripts/check-cuda.mjs.
-    target_compile_options(diralign_gpu PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xptxas=-v>)
+    target_compile_options(diralign_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xptxas=-v>)
   endif()
   # The loss kernels' PTX, for scripts/test-ptx.mjs.
   add_library(diralign_loss_ptx OBJECT EXCLUDE_FROM_ALL ${CUDA_LOSS_KERNELS})
@@ -146,12 +146,12 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   endif()
   add_subdirectory(tests/simt)
   set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
-  add_library(diralign_gpu STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
-  target_compile_definitions(diralign_gpu PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"" "DIRALIGN_CUDA_PTX=\"\""
+  add_library(diralign_cuda STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
+  target_compile_definitions(diralign_cuda PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"" "DIRALIGN_CUDA_PTX=\"\""
     PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"")
-  add_dependencies(diralign_gpu diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
-  target_include_directories(diralign_gpu PUBLIC cuda) # the native tests look inside
-  target_link_libraries(diralign_gpu PUBLIC diralign_simt)
+  add_dependencies(diralign_cuda diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
+  target_include_directories(diralign_cuda PUBLIC cuda) # the native tests look inside
+  target_link_libraries(diralign_cuda PUBLIC diralign_simt)
   if(DIRALIGN_PTX)
     file(GLOB _ptx CONFIGURE_DEPENDS "${DIRALIGN_PTX}/*.cc")
     # What ptxas may fuse stays apart, and PTX has registers and variables that it does not use.
@@ -161,9 +161,9 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
     target_include_directories(diralign_ptx PRIVATE cuda)
     target_link_libraries(diralign_ptx PRIVATE diralign_core diralign_simt)
     # In the program itself, where the linker prefers them to the templates' symbols, which are weak.
-    target_sources(diralign_gpu INTERFACE $<TARGET_OBJECTS:diralign_ptx>)
+    target_sources(diralign_cuda INTERFACE $<TARGET_OBJECTS:diralign_ptx>)
   endif()
 else()
-  add_library(diralign_gpu STATIC src/gpu_absent.cc)
+  add_library(diralign_cuda STATIC src/backends/device_absent.cc)
 endif()
-target_link_libraries(diralign_gpu PUBLIC diralign_core)
+target_link_libraries(diralign_cuda PUBLIC diralign_core)

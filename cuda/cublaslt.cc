@@ -9,7 +9,7 @@
 #include <mutex>
 #include <vector>
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace cublaslt {
 
@@ -68,7 +68,7 @@ std::string load(const char* where, Functions& f) {
   void* library = nullptr;
   std::string tried;
   for (const std::string& candidate : candidates) {
-    library = gpu_load_library(candidate.c_str());
+    library = load_library(candidate.c_str());
     if (library) break;
     const char* const reason = dlerror();
     tried += (tried.empty() ? "" : "; ") +
@@ -210,7 +210,7 @@ using namespace cublaslt;
 
 const std::string& layer_problem() {
   static const std::string& problem = *[] {
-    const gpu::Status found = status();
+    const cuda::Status found = status();
     return new std::string(found.devices > 0 ? library().problem
                            : found.error_text.empty()
                                ? "there is no CUDA device"
@@ -417,4 +417,4 @@ LayerAlgorithms layer_algorithms(int device, Dtype dtype, int64_t vocab, int64_t
       .logits_algorithms();
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -4,7 +4,7 @@
 #include <string>
 #include "runtime.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace cublaslt {
 
@@ -131,4 +131,4 @@ inline size_t row_alignment(size_t row_bytes) {
   return row_bytes % 16 == 0 ? 16 : row_bytes & (~row_bytes + 1);
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

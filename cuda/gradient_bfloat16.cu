@@ -1,5 +1,5 @@
 #include "loss_kernel.cuh"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 const LossKernels gradient_kernels_bfloat16 = gradient_kernels_to<Bfloat16>;
 }

@@ -7,7 +7,7 @@
 #include "loss_launch.h"
 #include "staging.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -299,4 +299,4 @@ void run_staged(TokenLogpsJob& job, int device) {
       .run([&](const StagedRun::Chunk& chunk) { take_tokens(job, *chunk.launch, chunk.range); });
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -28,10 +28,10 @@ void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indic
   const uintptr_t all =
       reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) | row_bytes;
   auto launch = [&]<class Unit>(Unit) {
-    check(gpu_launch(move_rows<Unit, scatter>, dim3(uint32_t(std::min<int64_t>(rows, most_blocks))),
-                     dim3(layer_threads), stream, static_cast<Unit*>(to),
-                     static_cast<const Unit*>(from), indices, uint32_t(rows),
-                     uint32_t(row_bytes / sizeof(Unit))),
+    check(launch_kernel(move_rows<Unit, scatter>,
+                        dim3(uint32_t(std::min<int64_t>(rows, most_blocks))), dim3(layer_threads),
+                        stream, static_cast<Unit*>(to), static_cast<const Unit*>(from), indices,
+                        uint32_t(rows), uint32_t(row_bytes / sizeof(Unit))),
           scatter ? "the kernel that scatters rows" : "the kernel that gathers rows");
   };
   if (all % 16 == 0) launch(uint4{});
@@ -52,9 +52,9 @@ __global__ void __launch_bounds__(layer_threads)
   uint32_t i = 0;
   for (; i + ahead <= rows; i += ahead, at += int64_t(ahead) * row_stride) {
     float x[ahead];
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t k = 0; k < ahead; k++) x[k] = to_float(at[int64_t(k) * row_stride]);
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t k = 0; k < ahead; k++) sum += double(x[k]);
   }
   for (; i < rows; i++, at += row_stride) sum += double(to_float(*at));
@@ -97,19 +97,19 @@ void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_
 void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,
                  int64_t columns, int64_t row_stride, float scale, bool add) {
   with_type(dtype, [&]<class T>(const T*) {
-    check(gpu_launch(add_columns<T>, blocks_for(columns), dim3(layer_threads), stream, to,
-                     static_cast<const T*>(from), uint32_t(rows), uint32_t(columns), row_stride,
-                     scale, add),
+    check(launch_kernel(add_columns<T>, blocks_for(columns), dim3(layer_threads), stream, to,
+                        static_cast<const T*>(from), uint32_t(rows), uint32_t(columns), row_stride,
+                        scale, add),
           "the kernel that sums columns");
   });
 }
 
 void widen(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t count) {
   with_type(dtype, [&]<class T>(const T*) {
-    check(gpu_launch(convert<T>, blocks_for(count), dim3(layer_threads), stream, to,
-                     static_cast<const T*>(from), uint32_t(count)),
+    check(launch_kernel(convert<T>, blocks_for(count), dim3(layer_threads), stream, to,
+                        static_cast<const T*>(from), uint32_t(count)),
           "the kernel that widens numbers");
   });
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

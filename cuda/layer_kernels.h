@@ -3,7 +3,7 @@
 #pragma once
 #include "runtime.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// Row i of `to` = row indices[i] of `from`; rows of `row_bytes` one after another.
 void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
@@ -18,4 +18,4 @@ void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, 
 /// The numbers of `from` in float32.
 void widen(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t count);
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

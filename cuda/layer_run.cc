@@ -21,11 +21,11 @@
 #include <vector>
 #include "cublaslt.h"
 #include "layer_kernels.h"
-#include "layer_plan.h"
+#include "jobs/plan.h"
 #include "loss_launch.h"
 #include "staging.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -523,4 +523,4 @@ void run_staged_layer(LossJob& job, int device) { run_staged_on(job, device); }
 void run_staged_layer(SequenceLogpsJob& job, int device) { run_staged_on(job, device); }
 void run_staged_layer(TokenLogpsJob& job, int device) { run_staged_on(job, device); }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -12,7 +12,7 @@
 #include "loss_kernel.h"
 #include "pair_stage.cuh"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait
 /// for each other: the ticket might be one that is waited for.
@@ -78,7 +78,7 @@ __device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageIn
 /// block might have to finish what it would wait for. For the describer. Not inlined: float64 would
 /// take registers from the rows.
 template <Pass pass>
-GPU_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& hand, Unit& unit) {
+CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& hand, Unit& unit) {
   if (!hand.evaluated) {
     const bool of_row = unit.work == Work::residual;
     const uint32_t* const counter = of_row ? &p.row_arrivals[unit.i] : &p.group_ready[unit.group];
@@ -146,7 +146,7 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
   __syncthreads();
   if (warp != 0) return false;
   PartSums s = sums[lane & (warps - 1)];
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = warps / 2; d; d >>= 1) s = combine<with_moment>(s, from_lane<with_moment>(s, d));
   if (lane != 0) return false;
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
@@ -263,7 +263,7 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
 template <class T, Pass pass, class Out = T>
 __global__ void __launch_bounds__(threads, blocks_wanted<pass>)
     loss_kernel(const __grid_constant__ Plan p) {
-  GPU_SHARED(Shared, shared);
+  CUDA_SHARED(Shared, shared);
   uint32_t ticket = 0;  // the describer's next
   if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
   if (threadIdx.x == describer) {
@@ -322,8 +322,8 @@ template <class T, Pass pass, class Out = T>
 cudaError_t launch_loss_kernel(const Plan& plan, uint32_t blocks, bool together,
                                cudaStream_t stream) {
   if (pass == Pass::factored && together)
-    return gpu_launch_together(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
-  return gpu_launch(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
+    return launch_cooperative(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
+  return launch_kernel(loss_kernel<T, pass, Out>, blocks, threads, stream, plan);
 }
 template <class T, Pass pass, class Out = T>
 cudaError_t loss_blocks_per_multiprocessor(int* blocks) {
@@ -346,4 +346,4 @@ constexpr LossKernels gradient_kernels_to = {
     {nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr},
     {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr}};
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -1,10 +1,10 @@
 // The loss kernels of a type, as the host launches them. One translation unit a type (loss_*.cu)
 // instantiates them.
 #pragma once
-#include "dtype.h"
+#include "rows/dtype.h"
 #include "plan.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 constexpr int pass_count = 4;
 
@@ -31,4 +31,4 @@ inline const LossKernels& loss_kernels(Dtype logits, Dtype gradient) {
   return gradient == Dtype::float16 ? gradient_kernels_float16 : gradient_kernels_bfloat16;
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -51,7 +51,7 @@ void check_code(cudaError_t error, int index) {
       error != cudaErrorUnsupportedPtxVersion)
     return check(error, call);
   ignore(error);
-  const Device found = gpu::device(index);
+  const Device found = cuda::device(index);
   const std::string capability = std::to_string(found.major) + "." + std::to_string(found.minor);
   const Status built = status();
   const std::string text =
@@ -417,4 +417,4 @@ void LossWork::fetch() {
   pending_ = false;
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

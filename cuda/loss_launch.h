@@ -4,12 +4,12 @@
 #include <limits>
 #include <optional>
 #include <vector>
-#include "batch.h"
+#include "jobs/batch.h"
 #include "loss_kernel.h"
 #include "measure_rows.h"
 #include "runtime.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// What launches work on: consecutive pairs of a batch. Pointers but for logits and gradient are to
 /// host memory, and read before the constructor that takes the request returns.
@@ -134,4 +134,4 @@ class LossLaunch {
   std::optional<LossWork> work_;
 };
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

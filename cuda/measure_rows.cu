@@ -3,7 +3,7 @@
 #include <algorithm>
 #include "row_parts.cuh"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -28,12 +28,12 @@ template <class T>
 __device__ __forceinline__ double add_logits(uint32_t vocab, uint32_t e, uint32_t steps,
                                              const uint4 (&data)[max_steps]) {
   double total = 0;
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
     float x[lanes<T>], sum = 0;
     unpack<T>(data[k], x);
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t j = 0; j < lanes<T>; j++)
       sum += e + k * stride<T> + j < vocab ? x[j] * (1 / unit) : 0;
     total += double(sum);
@@ -46,13 +46,13 @@ template <class T>
 __global__ void __launch_bounds__(threads)
     measure(const T* logits, int64_t row_stride, uint32_t vocab, RowCut cut,
             const MeasuredRow* rows, RowMeasures* measures) {
-  GPU_SHARED(Shared, shared);
+  CUDA_SHARED(Shared, shared);
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const MeasuredRow r = rows[blockIdx.x];
   const T* const row = logits + int64_t(r.row) * row_stride;
   PartSums sums{-FLT_MAX, 0, 0};
   double total = 0;
-  GPU_NO_UNROLL
+  CUDA_NO_UNROLL
   for (uint32_t part = 0; part < cut.parts; part++) {
     const uint32_t e = (part * cut.steps * threads + threadIdx.x) * lanes<T>;
     uint4 data[max_steps];
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(threads)
     sums = combine<true>(sums, sum_warp<T, true>(cut.steps, data));
     __syncwarp();  // as load_vectors wants it
   }
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = 16; d; d >>= 1) total += __shfl_xor_sync(~0u, total, d);
   if (lane == 0) {
     shared.sums[warp] = sums;
@@ -83,8 +83,9 @@ template <class T>
 cudaError_t launch_measure(cudaStream_t stream, uint32_t count, const void* logits,
                            int64_t row_stride, uint32_t vocab, const MeasuredRow* rows,
                            RowMeasures* measures) {
-  return gpu_launch(measure<T>, dim3(count), dim3(threads), stream, static_cast<const T*>(logits),
-                    row_stride, vocab, cut_row(vocab, uint32_t(sizeof(T))), rows, measures);
+  return launch_kernel(measure<T>, dim3(count), dim3(threads), stream,
+                       static_cast<const T*>(logits), row_stride, vocab,
+                       cut_row(vocab, uint32_t(sizeof(T))), rows, measures);
 }
 
 }  // namespace
@@ -139,4 +140,4 @@ void MeasureWork::fetch() {
         "cudaMemcpyAsync");
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -2,10 +2,10 @@
 // more: a run that asks for none has the loss kernel as it is.
 #pragma once
 #include <vector>
-#include "measures.h"
+#include "jobs/measures.h"
 #include "runtime.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// Rows of a job, measured in one launch or several. The device is selected by the caller.
 class MeasureWork {
@@ -35,4 +35,4 @@ class MeasureWork {
   Workspace rows_, measures_;
 };
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -4,11 +4,11 @@
 #include "plan.h"
 #include "row_parts.cuh"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// Finishes the rows of a tile, one a thread.
 template <Pass pass>
-GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint32_t tile) {
+CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint32_t tile) {
   const uint32_t in_group = (tile - group.first_tile) * tile_rows + threadIdx.x;
   if (in_group >= group.rows) return;
   const uint32_t i = group.first_row + in_group;
@@ -34,7 +34,7 @@ GPU_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint
 }
 
 __device__ __forceinline__ double sum_lanes(double x) {
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
   return x;
 }
@@ -44,8 +44,8 @@ constexpr uint32_t warp_sum_rows = 512;
 
 /// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's
 /// length alone.
-GPU_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,
-                                                  double (&scratch)[warps]) {
+CUDA_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,
+                                                   double (&scratch)[warps]) {
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5,
                  sequences = p.terms.likelihood_only ? group.pairs : 2 * group.pairs;
   auto index = [&](uint32_t k) {
@@ -112,7 +112,7 @@ __device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order
 
 /// The coefficients of the group's pairs; for an objective that couples the batch the one group is
 /// the batch.
-GPU_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
+CUDA_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
   const BatchTerms& terms = p.terms;
   const uint32_t pairs = uint32_t(terms.pairs);
   if (terms.coupling == Coupling::none) {
@@ -140,4 +140,4 @@ GPU_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& g
   }
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

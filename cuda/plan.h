@@ -5,9 +5,9 @@
 #include "objectives/batch_terms.h"
 #include "platform.h"
 #include "row_cut.h"
-#include "row_gradient.h"
+#include "rows/gradient.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// What a launch is for.
 enum class Pass {
@@ -90,4 +90,4 @@ struct Plan {
   uint32_t* underflows;       ///< out, 0 at the start: rows whose label's entry underflows
 };
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

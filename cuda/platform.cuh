@@ -3,29 +3,29 @@
 #pragma once
 #include <cfloat>
 #include <cmath>
-#include "dtype.h"
+#include "rows/dtype.h"
 #include "platform.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#define GPU_SHARED(Type, name) __shared__ Type name
-#define GPU_UNROLL _Pragma("unroll")
-#define GPU_NO_UNROLL _Pragma("unroll 1")
-#define GPU_NOINLINE __noinline__
+#define CUDA_SHARED(Type, name) __shared__ Type name
+#define CUDA_UNROLL _Pragma("unroll")
+#define CUDA_NO_UNROLL _Pragma("unroll 1")
+#define CUDA_NOINLINE __noinline__
 #else
 #include <bit>
-#define GPU_UNROLL
-#define GPU_NO_UNROLL
-#define GPU_NOINLINE [[gnu::noinline]]
+#define CUDA_UNROLL
+#define CUDA_NO_UNROLL
+#define CUDA_NOINLINE [[gnu::noinline]]
 #endif
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// kernel<<<grid, block, 0, stream>>>(arguments...), with its launch error.
 template <class... Parameters, class... Arguments>
-cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
-                       const Arguments&... arguments) {
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+                          const Arguments&... arguments) {
 #if defined(__CUDACC__)
   kernel<<<grid, block, 0, stream>>>(static_cast<Parameters>(arguments)...);
   return cudaGetLastError();
@@ -37,8 +37,8 @@ cudaError_t gpu_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, cud
 /// The same for a kernel whose blocks wait for each other: all of them are on the device together,
 /// or it is refused.
 template <class Parameter>
-cudaError_t gpu_launch_together(void (*kernel)(Parameter), dim3 grid, dim3 block,
-                                cudaStream_t stream, const Parameter& argument) {
+cudaError_t launch_cooperative(void (*kernel)(Parameter), dim3 grid, dim3 block,
+                               cudaStream_t stream, const Parameter& argument) {
 #if defined(__CUDACC__)
   void* arguments[] = {const_cast<Parameter*>(&argument)};
   return cudaLaunchCooperativeKernel(kernel, grid, block, arguments, 0, stream);
@@ -248,4 +248,4 @@ __device__ __forceinline__ void store8(void* address, uint2 value) {
   __stcs(static_cast<uint2*>(address), value);
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

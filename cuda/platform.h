@@ -11,10 +11,10 @@
 #include <dlfcn.h>
 #endif
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// dlopen for a library that works on the device's memory and streams.
-inline void* gpu_load_library(const char* path) {
+inline void* load_library(const char* path) {
 #if defined(DIRALIGN_CUDA_EMULATED)
   return simt::load_library(path);
 #else
@@ -22,4 +22,4 @@ inline void* gpu_load_library(const char* path) {
 #endif
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

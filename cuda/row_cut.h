@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 constexpr uint32_t threads = 256;
 constexpr uint32_t warps = threads / 32;
@@ -28,4 +28,4 @@ struct PartSums {
   double sum, moment;
 };
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -7,12 +7,12 @@
 // it.
 #pragma once
 #include <type_traits>
-#include "exp_polynomial.h"
+#include "rows/exp_polynomial.h"
 #include "platform.cuh"
 #include "row_cut.h"
-#include "row_gradient.h"
+#include "rows/gradient.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 constexpr float log2_e = 1.4426950408889634f;
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ void unpack(uint4 v, float (&x)[lanes<T>]) {
     x[3] = bits_to_float(v.w);
   } else {
     const uint32_t w[4] = {v.x, v.y, v.z, v.w};
-    GPU_UNROLL
+    CUDA_UNROLL
     for (int i = 0; i < 4; i++) {
       const float2 pair = unpack2<T>(w[i]);
       x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
@@ -60,7 +60,7 @@ template <class T>
 __device__ __forceinline__ uint4 load_edge(const T* row, uint32_t vocab, uint32_t e) {
   uint4 v = minus_infinities<T>();
   if (e >= vocab) return v;
-  GPU_NO_UNROLL
+  CUDA_NO_UNROLL
   for (uint32_t j = lanes<T>; j-- > 0;) {
     const uint32_t bits = e + j < vocab    ? raw_bits(row[e + j])
                           : sizeof(T) == 4 ? v.x
@@ -138,13 +138,13 @@ __device__ __forceinline__ PartSums from_lane(PartSums s, int distance) {
 // A register has no number that could be computed: these choose among all.
 __device__ __forceinline__ uint4 get(const uint4 (&data)[max_steps], uint32_t which) {
   uint4 v = data[0];
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 1; k < max_steps; k++)
     if (k == which) v = data[k];
   return v;
 }
 __device__ __forceinline__ void put(uint4 (&data)[max_steps], uint32_t which, uint4 v) {
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++)
     if (k == which) data[k] = v;
 }
@@ -174,9 +174,9 @@ __device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint
                                                uint32_t own, uint32_t whole_of_last, uint32_t count,
                                                bool last_use, uint4 (&data)[max_steps]) {
   using Following = uint4[warps][max_steps];
-  GPU_SHARED(Following, following);
+  CUDA_SHARED(Following, following);
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++)
     if (k >= begin && k < own) data[k] = load16(at + k * stride<T>, last_use);
   if (lane < max_steps)
@@ -184,7 +184,7 @@ __device__ __forceinline__ void load_unaligned(const T* at, uint32_t shift, uint
                                 ? load16(at + (32 - lane) * lanes<T> + lane * stride<T>, false)
                                 : minus_infinities<T>();
   __syncwarp();
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
     uint4 next{__shfl_down_sync(~0u, data[k].x, 1), __shfl_down_sync(~0u, data[k].y, 1),
@@ -208,10 +208,10 @@ __device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint3
   const uint32_t begin = e < before ? 1 : 0,
                  end = vectors_within<T>(shift ? e + n - before : e, vocab, count);
   const T* at = row + e - before;
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) data[k] = minus_infinities<T>();
   if (shift == 0) {
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t k = 0; k < max_steps; k++)
       if (k < end) data[k] = load16(at + k * stride<T>, last_use);
   } else {
@@ -221,7 +221,7 @@ __device__ __forceinline__ void load_vectors(const T* row, uint32_t vocab, uint3
                    vectors_within<T>(e + to_next_warp - before, vocab, count), count, last_use,
                    data);
   }
-  GPU_NO_UNROLL
+  CUDA_NO_UNROLL
   for (uint32_t edge = begin ? 0 : end; edge < count; edge = edge < end ? end : count) {
     if (edge >= begin && edge < end)
       continue;  // never; ptxas needs five registers less where it is said
@@ -237,7 +237,7 @@ __device__ __forceinline__ bool find_element(uint32_t element, uint32_t e, uint3
   if (element < e || which >= count || j >= lanes<T>) return false;
   float x[lanes<T>];
   unpack<T>(get(data, which), x);
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t i = 0; i < lanes<T>; i++)
     if (i == j) {
       value = x[i];
@@ -253,18 +253,18 @@ template <class T>
 __device__ __forceinline__ float max_of(uint32_t count, const uint4 (&data)[max_steps]) {
   if constexpr (sizeof(T) == 4) {
     float max = -FLT_MAX;
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t k = 0; k < max_steps; k++) {
       if (k >= count) break;
       float x[lanes<T>];
       unpack<T>(data[k], x);
-      GPU_UNROLL
+      CUDA_UNROLL
       for (uint32_t j = 0; j < lanes<T>; j++) max = fmaxf(max, x[j]);
     }
     return max;
   } else {
     uint32_t max = minus_infinities<T>().x;
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t k = 0; k < max_steps; k++) {
       if (k >= count) break;
       max = max2<T>(max, max2<T>(max2<T>(data[k].x, data[k].y), max2<T>(data[k].z, data[k].w)));
@@ -279,18 +279,18 @@ template <class T, bool with_moment>
 __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps]) {
   constexpr uint32_t n = lanes<T>;
   float max = max_of<T>(steps, data);
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
 
   // Four chains: an addition takes longer than the hardware takes to start the next. And what few
   // logits dominate is then added up in float64.
   float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0};
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
     float x[n];
     unpack<T>(data[k], x);
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t j = 0; j < n; j++) {
       const float d = x[j] - max, e = exp_term<T>(d);
       sum[j & 3] += e;
@@ -300,7 +300,7 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
   PartSums s{max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
   if constexpr (with_moment)
     s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = 16; d; d >>= 1) {
     s.sum += __shfl_xor_sync(~0u, s.sum, d);
     if constexpr (with_moment) s.moment += __shfl_xor_sync(~0u, s.moment, d);
@@ -314,7 +314,7 @@ template <class Load>
 __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
   PartSums s{-FLT_MAX, 0, 0};
   for (uint32_t k = threadIdx.x & 31; k < parts; k += 32) s = combine<false>(s, part(k));
-  GPU_UNROLL
+  CUDA_UNROLL
   for (int d = 16; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, d));
   return s;
 }
@@ -353,12 +353,12 @@ __device__ __forceinline__ void write_vectors(Out* out, uint32_t e, uint32_t cou
                                               const RowGradient& g) {
   constexpr uint32_t n = lanes<T>;
   Out* at = out + e;
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
     float x[n];
     unpack<T>(data[k], x);
-    GPU_UNROLL
+    CUDA_UNROLL
     for (uint32_t j = 0; j < n; j++) x[j] = gradient_entry(g, x[j]);
     store_lanes<T>(at + k * stride<T>, x);
   }
@@ -414,7 +414,7 @@ __device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e,
   if (whole == count || tail >= vocab) return;
   float x[lanes<T>];
   unpack<T>(get(data, whole), x);
-  GPU_UNROLL
+  CUDA_UNROLL
   for (uint32_t j = 0; j < lanes<T>; j++)
     if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));
 }
@@ -447,4 +447,4 @@ __device__ __forceinline__ RowSums row_sums(uint32_t parts, float target, Load&&
   return {target, max, max, sum, moment};
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

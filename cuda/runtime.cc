@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 namespace {
 
@@ -513,4 +513,4 @@ size_t free_memory(int device) {
   return free;
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <memory>
 #include <utility>
-#include "gpu.h"
+#include "backends/device.h"
 #include "platform.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 /// Throws Error for a call that failed, and takes it back as the thread's last error, where the
 /// next launch would find it.
@@ -125,4 +125,4 @@ void refuse_capture(cudaStream_t stream);
 /// Whether copies of this host memory go straight to the device: page-locked by whomever.
 bool page_locked(const void* data, size_t bytes);
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

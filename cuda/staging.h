@@ -6,7 +6,7 @@
 #include <cstring>
 #include "runtime.h"
 
-namespace diralign::gpu {
+namespace diralign::cuda {
 
 class OwnStream {
  public:
@@ -119,4 +119,4 @@ void download_rows(StageRing& ring, cudaStream_t stream, const void* from_device
   empty();
 }
 
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda

@@ -64,7 +64,7 @@ function build() {
   const jobs = String(availableParallelism());
   return (
     configured +
-    cmake('--build', directory, '--target', 'diralign_gpu', '--clean-first', '--parallel', jobs)
+    cmake('--build', directory, '--target', 'diralign_cuda', '--clean-first', '--parallel', jobs)
   );
 }
 

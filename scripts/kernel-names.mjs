@@ -24,7 +24,7 @@ export function readableNames(symbols) {
     name
       .replace(/^void /, '')
       .replace(/\((?!anonymous)(?:[^()]|\([^()]*\))*\)$/, '')
-      .replace(/\(anonymous namespace\)::|diralign::(?:gpu::)?/g, '')
+      .replace(/\(anonymous namespace\)::|diralign::(?:cuda::)?/g, '')
       .replace(/\(Pass\)(\d+)/g, (_, pass) => passes[pass])
       .replace(/\((?:int|bool|unsigned int)\)/g, ''),
   );

@@ -7,7 +7,7 @@
 Every objective is written down here once more, from its source: a function of the log-probabilities
 of two sequences, in numbers of 400 digits whose exponents have no end. Derivatives come from dual
 numbers, so no slope is derived by hand, and nothing overflows or underflows before the result is
-rounded to a float64. tests/extremes.test.ts holds the package to them.
+rounded to a float64. tests/objectives/extremes.test.ts holds the package to them.
 
 A value can be no better than the rounding of what it is computed from: float64 log-ratios, beta and
 so on. `slack` says how far a change of each of those by one part in 2^52 moves the value: the

@@ -18,27 +18,26 @@ const at = args.indexOf('--orders');
 const orders = at < 0 ? (sanitize ? ['7'] : ['forward', '1']) : args.splice(at, 2)[1].split(',');
 
 // cuda-absent is about the addon that is published.
-const ofCuda = readdirSync(path.join(root, 'tests')).filter(
-  (name) => /^cuda.*\.test\.ts$/.test(name) && name !== 'cuda-absent.test.ts',
-);
-const cpuSuites = [
-  'errors',
-  'properties',
-  'edges',
-  'hidden',
-  'hidden-errors',
-  'hidden-properties',
-  'async',
-  'abort',
-  'lifecycle',
+const ofCuda = readdirSync(path.join(root, 'tests', 'backends'))
+  .filter((name) => /^cuda.*\.test\.ts$/.test(name) && name !== 'cuda-absent.test.ts')
+  .map((name) => `backends/${name.replace('.test.ts', '')}`);
+const ofCpu = [
+  'interface/errors',
+  'objectives/properties',
+  'objectives/edges',
+  'backends/hidden',
+  'backends/hidden-errors',
+  'backends/hidden-properties',
+  'interface/async',
+  'interface/abort',
+  'interface/lifecycle',
 ];
-const ofCpu = cpuSuites.map((name) => `${name}.test.ts`);
 const suites = [
   ...ofCuda,
-  'gpu-scripts.test.ts',
-  'extremes-hidden.test.ts',
+  'device/gpu-scripts',
+  'backends/extremes-hidden',
   ...(sanitize ? ofCpu : []),
-].map((name) => `tests/${name}`);
+].map((name) => `tests/${name}.test.ts`);
 
 const environment = buildEmulated({ sanitize });
 for (const order of orders) {

@@ -2,7 +2,13 @@
  * The output layer fused with the loss: batches of hidden states, and where the gradients of the
  * layer go.
  */
-import { allocate, checkArray, checkLength, tagOf, type Kind as ArrayKind } from './arrays.js';
+import {
+  allocate,
+  checkArray,
+  checkLength,
+  tagOf,
+  type Kind as ArrayKind,
+} from './batch/arrays.js';
 import {
   asHiddenBatch,
   checkApart,
@@ -18,9 +24,9 @@ import {
   type Backend,
   type Extent,
   type Extents,
-} from './batch.js';
-import { hiddenReason } from './cuda-status.js';
-import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device.js';
+} from './batch/batch.js';
+import { hiddenReason } from './device/status.js';
+import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device/device.js';
 import { rangeError, typeError } from './errors.js';
 import {
   checkObject,
@@ -45,7 +51,7 @@ import {
   type BatchRequest,
   type LayerGradientRequest,
   type LayerRequest,
-} from './native.js';
+} from './native/interface.js';
 import type { Method, ReferenceNeed } from './catalogue.js';
 import type { RowMetric } from './metrics.js';
 import type { Settings } from './settings.js';

@@ -18,7 +18,7 @@ export {
 } from './catalogue.js';
 export { presets, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
-export { cuda, type Cuda } from './cuda.js';
+export { cuda, type Cuda } from './device/cuda.js';
 export type { FromHidden } from './hidden.js';
 export type {
   AllocOptions,
@@ -35,6 +35,6 @@ export type {
   PinnedArray,
   StreamLike,
   TensorOptions,
-} from './device.js';
+} from './device/device.js';
 export type * from './metrics.js';
 export type * from './types.js';

@@ -3,11 +3,17 @@
  * the native side is called.
  */
 import { checkSignal, onAbort, reasonOf, type SignalLike } from './abort.js';
-import { allocate, outOfMemory } from './arrays.js';
-import { checkLabels, checkLogps, checkReference, checkSequences, labelError } from './batch.js';
+import { allocate, outOfMemory } from './batch/arrays.js';
+import {
+  checkLabels,
+  checkLogps,
+  checkReference,
+  checkSequences,
+  labelError,
+} from './batch/batch.js';
 import { metricNames } from './catalogue.js';
-import { AttachedArrays, watchArrays } from './detached.js';
-import { DeviceTensor, retainPinned } from './device.js';
+import { AttachedArrays, watchArrays } from './batch/detached.js';
+import { DeviceTensor, retainPinned } from './device/device.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
 import { describe, isArray, quoted, readElements } from './given.js';
 import type { Metrics, RowMetric } from './metrics.js';
@@ -19,7 +25,7 @@ import {
   type Cancel,
   type LayerRequest,
   type LossRequest,
-} from './native.js';
+} from './native/interface.js';
 import type { Settings } from './settings.js';
 import type { BatchRows, Logits, LossValues } from './types.js';
 
@@ -116,7 +122,7 @@ export function prepareValues(
   };
 }
 
-/** What asks for each: `metricsAsked` in ts/native.ts. */
+/** What asks for each: `metricsAsked` in ts/native/interface.ts. */
 const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>([
   ['entropy', 1],
   ['mean_token_accuracy', 2],

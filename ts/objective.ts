@@ -1,4 +1,4 @@
-import { allocate, tagOf, type Kind } from './arrays.js';
+import { allocate, tagOf, type Kind } from './batch/arrays.js';
 import {
   asHiddenBatch,
   asLogitsBatch,
@@ -17,7 +17,7 @@ import {
   tensorElements,
   type Backend,
   type Extents,
-} from './batch.js';
+} from './batch/batch.js';
 import {
   methods,
   metricNames,
@@ -26,7 +26,7 @@ import {
   type NeedOf,
   type ReferenceNeed,
 } from './catalogue.js';
-import { allocateLike, DeviceTensor, elementBytes } from './device.js';
+import { allocateLike, DeviceTensor, elementBytes } from './device/device.js';
 import { typeError } from './errors.js';
 import { checkObject, define, describe, readAll, readProperties } from './given.js';
 import { fromHidden, prepareHiddenLogps, type FromHidden } from './hidden.js';
@@ -44,7 +44,7 @@ import {
   valuesOf,
   type PreparedLoss,
 } from './loss-call.js';
-import { native, Target, type BatchRequest, type LayerRequest } from './native.js';
+import { native, Target, type BatchRequest, type LayerRequest } from './native/interface.js';
 import type { RowMetric } from './metrics.js';
 import { resolveSettings, type Settings } from './settings.js';
 import type {

@@ -1,5 +1,5 @@
 import type { Method, ReferenceNeed } from './catalogue.js';
-import type { DeviceTensor } from './device.js';
+import type { DeviceTensor } from './device/device.js';
 import type { AskedMetrics, Metrics, RowMetric } from './metrics.js';
 
 /** How the 16 or 32 bits of a logit are read. */

@@ -85,7 +85,7 @@ export function unfit({ runs, architectures }, { computeCapability }) {
  * loaded.
  */
 export function statusOf(addon) {
-  const module = pathToFileURL(path.join(root, 'dist/native.js')).href;
+  const module = pathToFileURL(path.join(root, 'dist/native/interface.js')).href;
   const code = `import(${JSON.stringify(module)}).then(({ native }) => console.log(JSON.stringify(native().cuda.status())))`;
   const env = { ...process.env, DIRALIGN_ADDON: addon };
   delete env.DIRALIGN_PREBUILD;

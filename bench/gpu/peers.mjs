@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { fileURLToPath } from 'node:url';
 import { interleave, ratio, spread } from '../../dist/bench/rounds.js';
-import { decoder } from '../../dist/verification.js';
+import { decoder } from '../../dist/verification/verification.js';
 import { gradientSum } from './measure.mjs';
 import { modes } from './plan.mjs';
 

@@ -11,7 +11,7 @@ const paths = Object.fromEntries(modules().map(({ name, source }) => [name, [`${
 
 /**
  * Puts before each example what it takes for granted, where readers do not see it.
- * tests/docs.test.ts compiles the same text; here it is only asked about.
+ * tests/package/docs.test.ts compiles the same text; here it is only asked about.
  */
 export function completeExamples(md: MarkdownRenderer): void {
   md.core.ruler.push('complete-examples', ({ src, tokens, env }) => {

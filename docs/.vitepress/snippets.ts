@@ -169,7 +169,7 @@ export function compose(
     const { exported, variable } = namesOf(fs.readFileSync(file, 'utf8'));
     const names = [...exported].filter((name) => !taken.has(name));
     for (const name of names) taken.add(name);
-    const from = `./${path.relative(folder, file).split(path.sep).join('/').replace(/\.ts$/, '.js')}`;
+    const from = `.//${path.relative(folder, file).split(path.sep).join('/').replace(/\.ts$/, '.js')}`;
     const list = names.map((name) => (variable.has(name) ? `${name} as ${name}$` : name));
     const lets = names
       .filter((name) => variable.has(name))

@@ -1,5 +1,5 @@
 // Random batches for `gpu:check`, the same in every run.
-import { encode } from '../../dist/verification.js';
+import { encode } from '../../dist/verification/verification.js';
 
 /** Uniform numbers in [0, 1) (mulberry32). */
 export function uniform(seed) {

@@ -5,7 +5,7 @@ import {
   deviceHiddenLibrary,
   hiddenLibrary,
   prepareHidden,
-} from '../../dist/verification-hidden.js';
+} from '../../dist/verification/hidden.js';
 import { dtypes, inDtype, uniform } from './batches.mjs';
 import { Resident, requireSame, sameBits } from './device.mjs';
 

@@ -1,8 +1,17 @@
 // More than 2^31 elements: a batch whose byte offsets need 33 bits and whose element offsets need
 // 32. It repeats a few distinct rows, so that every element of the gradient can be compared, and
 // the distinct ones are held to float64.
-import { referenceFromLogps, referenceLoss, referenceTokenLogps } from '../../dist/reference.js';
-import { decoder, halfGradientBound, logpBound, lossBound } from '../../dist/verification.js';
+import {
+  referenceFromLogps,
+  referenceLoss,
+  referenceTokenLogps,
+} from '../../dist/verification/reference.js';
+import {
+  decoder,
+  halfGradientBound,
+  logpBound,
+  lossBound,
+} from '../../dist/verification/verification.js';
 import { inDtype, randomRow, uniform } from './batches.mjs';
 import { sameBits } from './device.mjs';
 

@@ -1,7 +1,12 @@
 // Vocabularies of every size against the float64 reference, and many rows against the few that they
 // repeat.
-import { referenceTokenLogps } from '../../dist/reference.js';
-import { checkObjective, library, logpBound, prepare } from '../../dist/verification.js';
+import { referenceTokenLogps } from '../../dist/verification/reference.js';
+import {
+  checkObjective,
+  library,
+  logpBound,
+  prepare,
+} from '../../dist/verification/verification.js';
 import { dtypes, inDtype, randomBatch, randomRow, uniform } from './batches.mjs';
 import { onDevice, places, Resident, sameBits, staged } from './device.mjs';
 

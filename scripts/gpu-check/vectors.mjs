@@ -1,5 +1,10 @@
 // The reference cases of tests/fixtures/vectors through every public way onto the device.
-import { encode, gradientBound, halfGradientBound, logpBound } from '../../dist/verification.js';
+import {
+  encode,
+  gradientBound,
+  halfGradientBound,
+  logpBound,
+} from '../../dist/verification/verification.js';
 import { packed } from './batches.mjs';
 import { onDevice, onDeviceAsync, requireSame, Resident, sameBits, staged } from './device.mjs';
 

@@ -16,9 +16,9 @@ import {
   referenceLayer,
   referenceLogps,
   referenceTokenLogps,
-} from '../../ts/reference.js';
-import { Tally } from '../../ts/verification.js';
-import { prepareHidden } from '../../ts/verification-hidden.js';
+} from '../../ts/verification/reference.js';
+import { Tally } from '../../ts/verification/verification.js';
+import { prepareHidden } from '../../ts/verification/hidden.js';
 import { logpBound, Misses } from '../support/bounds.js';
 import { at } from '../support/numbers.js';
 import { checkStages } from '../support/hidden.js';

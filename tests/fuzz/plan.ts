@@ -2,7 +2,7 @@
 // shrunk. tests/fuzz/call.ts makes arrays and objects of it.
 import fc from 'fast-check';
 import { methods, type MethodInfo, type RowMetric } from '../../ts/index.js';
-import type { ReferenceConfig } from '../../ts/reference.js';
+import type { ReferenceConfig } from '../../ts/verification/reference.js';
 import { dtypes, type Dtype } from '../support/batches.js';
 import { rowMetricNames } from '../support/row-metrics.js';
 

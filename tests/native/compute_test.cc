@@ -1,6 +1,6 @@
 // The jobs of the CPU backend from logits to loss and gradient, against a straightforward
 // computation in long double. kernel_set() is what runs: DIRALIGN_ISA chooses another.
-#include "cpu/compute.h"
+#include "backends/cpu/compute.h"
 #include <chrono>
 #include <thread>
 #include "backend_cases.h"

@@ -8,7 +8,7 @@
 
 using namespace diralign;
 using namespace problems;
-using gpu::PointerInfo;
+using cuda::PointerInfo;
 
 namespace {
 
@@ -17,7 +17,7 @@ template <class Call>
 int error_of(Call call) {
   try {
     call();
-  } catch (const gpu::Error& error) {
+  } catch (const cuda::Error& error) {
     return error.code;
   }
   return 0;
@@ -35,7 +35,7 @@ Problem small_problem(int64_t tokens = 3) {
 /// Says that a stream is captured, for a scope.
 struct Capture {
   cudaStream_t stream;
-  explicit Capture(gpu::Stream handle) : stream(gpu::as_stream(handle)) {
+  explicit Capture(cuda::Stream handle) : stream(cuda::as_stream(handle)) {
     simt::set_capturing(stream, true);
   }
   ~Capture() { simt::set_capturing(stream, false); }
@@ -48,7 +48,7 @@ TEST(cuda_memory_of_several_mappings) {
   DeviceBytes memory(1, bytes);
   char* const data = memory.data;
   auto known_from = [data](size_t offset, size_t wanted) {
-    const PointerInfo info = gpu::inspect(data + offset, wanted);
+    const PointerInfo info = cuda::inspect(data + offset, wanted);
     CHECK(info.kind == PointerInfo::Kind::device && info.device == 1);
     return size_t(static_cast<const char*>(info.base) + info.bytes - (data + offset));
   };
@@ -71,9 +71,9 @@ TEST(cuda_allocations_side_by_side_are_two) {
   DeviceBytes memory(0, 8192);
   simt::map_in_pieces(memory.data, 4096);
   simt::unmark_mapped(memory.data + 4096);
-  CHECK(gpu::inspect(memory.data, 8192).bytes == 4096, "what follows is no mapping");
+  CHECK(cuda::inspect(memory.data, 8192).bytes == 4096, "what follows is no mapping");
   simt::map_in_pieces(memory.data + 4096, 4096);
-  CHECK(gpu::inspect(memory.data, 8192).bytes == 8192);
+  CHECK(cuda::inspect(memory.data, 8192).bytes == 8192);
   simt::map_in_one(memory.data);
 }
 
@@ -88,14 +88,14 @@ TEST(cuda_captured_streams_are_refused) {
   const uint64_t kernels = simt::kernels_run();
   {
     const Capture capture(stream.stream);
-    const gpu::Place place{0, stream.stream};
-    CHECK(error_of([&] { gpu::launch(prepared.job, place); }) ==
+    const cuda::Place place{0, stream.stream};
+    CHECK(error_of([&] { cuda::launch(prepared.job, place); }) ==
           int(cudaErrorStreamCaptureUnsupported));
-    CHECK(error_of([&] { gpu::copy_to_device(0, stream.stream, logits.memory.data, &byte, 1); }) ==
+    CHECK(error_of([&] { cuda::copy_to_device(0, stream.stream, logits.memory.data, &byte, 1); }) ==
           int(cudaErrorStreamCaptureUnsupported));
-    CHECK(error_of([&] { gpu::copy_to_host(0, stream.stream, &byte, logits.memory.data, 1); }) ==
+    CHECK(error_of([&] { cuda::copy_to_host(0, stream.stream, &byte, logits.memory.data, 1); }) ==
           int(cudaErrorStreamCaptureUnsupported));
-    CHECK(error_of([&] { gpu::synchronize(0, stream.stream); }) ==
+    CHECK(error_of([&] { cuda::synchronize(0, stream.stream); }) ==
           int(cudaErrorStreamCaptureUnsupported));
   }
   CHECK(simt::live_allocations() == before && simt::kernels_run() == kernels &&
@@ -106,13 +106,13 @@ TEST(cuda_captured_streams_are_refused) {
 
 TEST(cuda_default_stream_beside_a_capture_is_refused) {
   setenv("SIMT_FAIL", "cudaStreamIsCapturing:906:0", 1);
-  CHECK(error_of([] { gpu::synchronize(0, 0); }) == int(cudaErrorStreamCaptureUnsupported));
+  CHECK(error_of([] { cuda::synchronize(0, 0); }) == int(cudaErrorStreamCaptureUnsupported));
   // An error of earlier work is told in the words of the call that meets it.
   setenv("SIMT_FAIL", "cudaStreamIsCapturing:700:0,cudaStreamSynchronize:700:0", 1);
   std::string said;
   try {
-    gpu::synchronize(0, 0);
-  } catch (const gpu::Error& error) {
+    cuda::synchronize(0, 0);
+  } catch (const cuda::Error& error) {
     said = error.what();
   }
   unsetenv("SIMT_FAIL");
@@ -125,23 +125,23 @@ TEST(cuda_time_begins_when_the_host_is_ready) {
   Prepared prepared(p, {Mode::none, false, false, 1});
   const DeviceLogits logits(p, {}, stream);
   prepared.job.batch.logits = logits.data();
-  const gpu::Event begin = gpu::create_event(0, true), end = gpu::create_event(0, true);
-  const gpu::Place place{0, stream.stream, begin};
-  gpu::record(0, end, stream.stream);
+  const cuda::Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
+  const cuda::Place place{0, stream.stream, begin};
+  cuda::record(0, end, stream.stream);
 
   // The workspace comes before anything is written to it: where there is none, nothing was
   // recorded.
   setenv("SIMT_FAIL", "cudaMallocAsync:2:0", 1);
-  CHECK(error_of([&] { gpu::launch(prepared.job, place); }) == int(cudaErrorMemoryAllocation));
+  CHECK(error_of([&] { cuda::launch(prepared.job, place); }) == int(cudaErrorMemoryAllocation));
   unsetenv("SIMT_FAIL");
-  CHECK(error_of([&] { gpu::milliseconds(0, begin, end); }) == int(cudaErrorInvalidResourceHandle),
+  CHECK(error_of([&] { cuda::milliseconds(0, begin, end); }) == int(cudaErrorInvalidResourceHandle),
         "recorded too soon");
 
   run_on_device(prepared.job, place);
-  gpu::record(0, end, stream.stream);
-  gpu::synchronize(0, stream.stream);
-  CHECK(gpu::milliseconds(0, begin, end) >= 0);
-  for (const gpu::Event event : {begin, end}) gpu::destroy_event(0, event);
+  cuda::record(0, end, stream.stream);
+  cuda::synchronize(0, stream.stream);
+  CHECK(cuda::milliseconds(0, begin, end) >= 0);
+  for (const cuda::Event event : {begin, end}) cuda::destroy_event(0, event);
 }
 
 TEST(cuda_time_of_a_batch_without_rows) {
@@ -151,10 +151,10 @@ TEST(cuda_time_of_a_batch_without_rows) {
   Prepared prepared(p, {Mode::none, false, false, 1});
   const DeviceLogits logits(p, {}, stream);
   prepared.job.batch.logits = logits.data();
-  const gpu::Event begin = gpu::create_event(0, true), end = gpu::create_event(0, true);
+  const cuda::Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
   run_on_device(prepared.job, {0, stream.stream, begin});
-  gpu::record(0, end, stream.stream);
-  gpu::synchronize(0, stream.stream);
-  CHECK(gpu::milliseconds(0, begin, end) >= 0);
-  for (const gpu::Event event : {begin, end}) gpu::destroy_event(0, event);
+  cuda::record(0, end, stream.stream);
+  cuda::synchronize(0, stream.stream);
+  CHECK(cuda::milliseconds(0, begin, end) >= 0);
+  for (const cuda::Event event : {begin, end}) cuda::destroy_event(0, event);
 }

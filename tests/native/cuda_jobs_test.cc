@@ -8,7 +8,7 @@
 #include <iterator>
 #include <utility>
 #include "backend_cases.h"
-#include "cpu/compute.h"
+#include "backends/cpu/compute.h"
 #include "device_jobs.h"
 #include "loss_launch.h"
 
@@ -40,7 +40,7 @@ constexpr simt::Schedule orders[] = {{simt::Schedule::forward, 0},
 Result staged(const Problem& p, const Run& run, int device) {
   const std::vector<char> before = p.logits;
   Prepared prepared(p, run);
-  gpu::run_staged(prepared.job, device);
+  cuda::run_staged(prepared.job, device);
   CHECK(p.logits == before, "the logits were written to");
   return prepared.collect();
 }
@@ -69,7 +69,7 @@ Way device_way(int device) {
           [run](const Problem& p) { return token_logps_of(p, [&](auto& job) { run(p, job); }); }};
 }
 Way staged_way(int device) {
-  auto run = [device](auto& job) { gpu::run_staged(job, device); };
+  auto run = [device](auto& job) { cuda::run_staged(job, device); };
   return {check::text("staged on device %d", device),
           [device](const Problem& p, const Run& how) { return staged(p, how, device); },
           [run](const Problem& p) { return sequence_logps_of(p, run); },
@@ -98,11 +98,11 @@ const Backend& both_devices() {
 bool in_one_stage(int device, Dtype d, int64_t vocab) {
   int before = 0, blocks = 0;
   CHECK(cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(device) == cudaSuccess);
-  CHECK(gpu::loss_kernels(d).blocks_per_multiprocessor[int(gpu::Pass::factored)](&blocks) ==
+  CHECK(cuda::loss_kernels(d).blocks_per_multiprocessor[int(cuda::Pass::factored)](&blocks) ==
         cudaSuccess);
   CHECK(cudaSetDevice(before) == cudaSuccess);
-  return gpu::cut_row(uint32_t(vocab), uint32_t(dtype_bytes(d))).parts <=
-         uint32_t(blocks * gpu::device(device).multiprocessors);
+  return cuda::cut_row(uint32_t(vocab), uint32_t(dtype_bytes(d))).parts <=
+         uint32_t(blocks * cuda::device(device).multiprocessors);
 }
 
 Objective with_likelihood(const char* name, double beta) {
@@ -165,11 +165,11 @@ constexpr bool thin = check::thread_sanitized;
 
 TEST(cuda_devices_differ) {
   // What the tests of this file rely on.
-  CHECK(gpu::device(0).multiprocessors > gpu::device(1).multiprocessors &&
-        gpu::device(0).l2_cache < gpu::device(1).l2_cache);
+  CHECK(cuda::device(0).multiprocessors > cuda::device(1).multiprocessors &&
+        cuda::device(0).l2_cache < cuda::device(1).l2_cache);
 }
 
-TEST(gpu_every_method) { every_method(cuda()); }
+TEST(device_every_method) { every_method(cuda()); }
 TEST(cuda_shapes) { shapes(cuda(), {1, 2, 7, 31, 255, 2047, 2048, 2049}); }
 TEST(cuda_edges) { edges(cuda()); }
 TEST(cuda_pair_alone) { pair_alone(cuda()); }
@@ -242,7 +242,7 @@ TEST(cuda_more_parts_than_blocks) {
   }
 }
 
-TEST(gpu_one_stage_like_two) {
+TEST(device_one_stage_like_two) {
   // onehot - softmax from registers, and from logits that are read again: the same bits, aligned or
   // not.
   for (Dtype d : dtypes) {
@@ -271,7 +271,7 @@ TEST(gpu_one_stage_like_two) {
   }
 }
 
-TEST(gpu_bits_at_any_alignment) {
+TEST(device_bits_at_any_alignment) {
   for (Dtype d : dtypes) {
     const int64_t places = 16 / int64_t(dtype_bytes(d)), vocab = thin ? 37 : 2 * 2048 + 37;
     Shape shape;
@@ -299,7 +299,7 @@ TEST(gpu_bits_at_any_alignment) {
   }
 }
 
-TEST(gpu_bits_in_any_order) {
+TEST(device_bits_in_any_order) {
   // Pairs of many parts in groups of their own, small ones in a group together; on both devices.
   for (int64_t vocab : {20011, 131}) {
     Shape shape;
@@ -336,7 +336,7 @@ TEST(gpu_bits_in_any_order) {
   }
 }
 
-TEST(gpu_bits_in_any_company) {
+TEST(device_bits_in_any_company) {
   // Sequences of very different lengths, taken out of their batch in another order.
   Shape shape;
   shape.dtype = Dtype::float16;
@@ -403,7 +403,7 @@ TEST(cuda_many_groups) {
   }
 }
 
-TEST(gpu_many_tiles) {
+TEST(device_many_tiles) {
   // Several tiles of 256 rows in a group, sequences longer than what a warp sums.
   for (Dtype d : {Dtype::float32, Dtype::bfloat16}) {
     Shape shape;
@@ -428,7 +428,7 @@ TEST(gpu_many_tiles) {
   }
 }
 
-TEST(gpu_coupled) {
+TEST(device_coupled) {
   for (const char* name : {"aot", "aot_unpaired"}) {
     for (int64_t pairs : {1, 2, 3, 100, 1000}) {
       if (thin && pairs > (name[3] ? 3 : 100)) continue;
@@ -547,7 +547,7 @@ TEST(cuda_rows_not_finite) {
   }
 }
 
-TEST(gpu_cancelled) {
+TEST(device_cancelled) {
   // A staged job that is cancelled before it starts writes nothing.
   Shape shape;
   shape.seed = 131;
@@ -555,7 +555,7 @@ TEST(gpu_cancelled) {
   for (Mode mode : {Mode::none, Mode::dense, Mode::factored}) {
     Prepared stopped(p, {mode, false, false, 1});
     stopped.job.cancelled = true;
-    gpu::run_staged(stopped.job, 0);
+    cuda::run_staged(stopped.job, 0);
     const Result result = stopped.collect();
     CHECK(result.loss == 0 && result.losses[0] == -1);
     CHECK(std::all_of(result.gradient.begin(), result.gradient.end(),
@@ -563,7 +563,7 @@ TEST(gpu_cancelled) {
   }
 }
 
-TEST(gpu_staged_in_pieces) {
+TEST(device_staged_in_pieces) {
   // More than a stage of 4 MiB holds, and rows that do not end with one; without ThreadSanitizer,
   // more than a chunk of 64 MiB, too.
   Shape shape;

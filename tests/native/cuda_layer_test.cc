@@ -6,7 +6,7 @@
 #include <optional>
 #include "cublaslt.h"
 #include "device_jobs.h"
-#include "layer_plan.h"
+#include "jobs/plan.h"
 #include "layer_cases.h"
 
 using namespace problems;
@@ -25,20 +25,20 @@ size_t workspace_row(const LayerProblem& l) {
 struct DeviceArray {
   DeviceBytes memory;
   size_t offset;
-  DeviceArray(int device, gpu::Stream stream, const void* from, size_t bytes, size_t offset_bytes)
+  DeviceArray(int device, cuda::Stream stream, const void* from, size_t bytes, size_t offset_bytes)
       : memory(device, offset_bytes + bytes), offset(offset_bytes) {
-    if (bytes) gpu::copy_to_device(device, stream, memory.data + offset, from, bytes);
+    if (bytes) cuda::copy_to_device(device, stream, memory.data + offset, from, bytes);
   }
   char* data() const { return memory.data + offset; }
-  void fetch(gpu::Stream stream, void* to, size_t bytes) const {
-    if (bytes) gpu::copy_to_host(memory.device, stream, to, data(), bytes);
+  void fetch(cuda::Stream stream, void* to, size_t bytes) const {
+    if (bytes) cuda::copy_to_host(memory.device, stream, to, data(), bytes);
   }
 };
 
 /// The job's arrays moved to the device for `run`, and its gradients back.
 template <class AnyJob>
 void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t offset,
-                        const std::function<void(const gpu::Place&)>& run) {
+                        const std::function<void(const cuda::Place&)>& run) {
   OwnStream stream(device);
   const size_t past = size_t(offset) * dtype_bytes(l.layer.dtype);
   const DeviceArray hidden(device, stream.stream, l.hidden.data(), l.hidden.size(), past),
@@ -86,13 +86,14 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
 LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0,
                       int64_t offset = 0) {
   PreparedLayer prepared(l, run);
-  with_device_arrays(l, prepared.numbers.job, device, offset,
-                     [&](const gpu::Place& place) { gpu::run_layer(prepared.numbers.job, place); });
+  with_device_arrays(l, prepared.numbers.job, device, offset, [&](const cuda::Place& place) {
+    cuda::run_layer(prepared.numbers.job, place);
+  });
   return prepared.collect();
 }
 LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
   PreparedLayer prepared(l, run);
-  gpu::run_staged(prepared.numbers.job, device);
+  cuda::run_staged(prepared.numbers.job, device);
   return prepared.collect();
 }
 
@@ -107,7 +108,7 @@ struct Products {
   Products() { read(count_before, sum_before); }
   static void read(uint64_t& count, uint64_t& sum) {
     static const auto counts = [] {
-      CHECK(gpu::layer_problem().empty(), "%s", gpu::layer_problem().c_str());
+      CHECK(cuda::layer_problem().empty(), "%s", cuda::layer_problem().c_str());
       void* const library = dlopen(DIRALIGN_CUBLASLT_DEFAULT, RTLD_NOW | RTLD_LOCAL);
       return reinterpret_cast<void (*)(uint64_t*, uint64_t*)>(dlsym(library, "simt_products"));
     }();
@@ -220,10 +221,10 @@ TEST(cuda_layer_chunks) {
             what.c_str());
       check_layer_logps(what, l, truth, run.memory, first->logps, [&](auto& job) {
         with_device_arrays(l, job, 0, rows % 3,
-                           [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+                           [&](const cuda::Place& place) { cuda::run_layer(job, place); });
       });
       check_layer_logps(what + ", staged", l, truth, run.memory, first->logps,
-                        [](auto& job) { gpu::run_staged(job, 1); });
+                        [](auto& job) { cuda::run_staged(job, 1); });
     }
   }
 }
@@ -344,10 +345,10 @@ TEST(cuda_layer_cancelled) {
     PreparedLayer stopped(l, {});
     LossJob& job = stopped.numbers.job;
     job.cancelled = true;
-    if (on_host) gpu::run_staged(job, 0);
+    if (on_host) cuda::run_staged(job, 0);
     else
       with_device_arrays(l, job, 0, 0,
-                         [&](const gpu::Place& place) { gpu::run_layer(job, place); });
+                         [&](const cuda::Place& place) { cuda::run_layer(job, place); });
     const LayerResult result = stopped.collect();
     CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
     CHECK(std::all_of(result.weight.begin(), result.weight.end(),
@@ -367,7 +368,7 @@ TEST(cuda_layer_failures) {
        {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3",
         "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
     for (bool on_host : {false, true}) {
-      const auto error = thrown<gpu::Error>([&] {
+      const auto error = thrown<cuda::Error>([&] {
         const Failing scope(failure);
         if (on_host) staged(l, {}, 0);
         else on_device(l, {});
@@ -386,7 +387,7 @@ TEST(cuda_layer_failures) {
   // Of a shape that nothing was chosen for yet.
   const LayerProblem fresh(reference::objective("dpo", 0.1), shape_of(122, 71),
                            {Dtype::bfloat16, 8, true});
-  const auto error = thrown<gpu::Error>([&] {
+  const auto error = thrown<cuda::Error>([&] {
     const Failing scope("cublasLtMatmulAlgoGetHeuristic:14:0");
     on_device(fresh, {});
   });
@@ -394,16 +395,16 @@ TEST(cuda_layer_failures) {
 }
 
 TEST(cuda_layer_library) {
-  gpu::cublaslt::Functions functions{};
+  cuda::cublaslt::Functions functions{};
   const std::string sound = DIRALIGN_CUBLASLT_DEFAULT,
                     directory = sound.substr(0, sound.rfind('/'));
-  CHECK(gpu::layer_problem().empty());
-  CHECK(gpu::cublaslt::load(nullptr, functions).empty() &&
-        gpu::cublaslt::load("", functions).empty());
-  CHECK(gpu::cublaslt::load(sound.c_str(), functions).empty() &&
-        gpu::cublaslt::load(directory.c_str(), functions).empty());
+  CHECK(cuda::layer_problem().empty());
+  CHECK(cuda::cublaslt::load(nullptr, functions).empty() &&
+        cuda::cublaslt::load("", functions).empty());
+  CHECK(cuda::cublaslt::load(sound.c_str(), functions).empty() &&
+        cuda::cublaslt::load(directory.c_str(), functions).empty());
   auto says = [&](const std::string& where, const char* what) {
-    const std::string problem = gpu::cublaslt::load(where.c_str(), functions);
+    const std::string problem = cuda::cublaslt::load(where.c_str(), functions);
     CHECK(problem.find(what) != std::string::npos &&
               problem.find("DIRALIGN_CUBLASLT") != std::string::npos,
           "%s", problem.c_str());

@@ -26,9 +26,9 @@ Bounds readable{}, writable{};
 
 }  // namespace
 
-#define gpu gpu_in_pieces
+#define cuda cuda_in_pieces
 #include "platform.cuh"
-namespace diralign::gpu {
+namespace diralign::cuda {
 inline uint4 checked_load16(const void* address, bool last_use) {
   CHECK(readable.contain(address), "a vector is read outside of the row");
   return load16(address, last_use);
@@ -37,13 +37,13 @@ inline void checked_store16(void* address, uint4 value) {
   CHECK(writable.contain(address), "a vector is written outside of the row");
   store16(address, value);
 }
-}  // namespace diralign::gpu
+}  // namespace diralign::cuda
 #define load16 checked_load16
 #define store16 checked_store16
 #include "pair_stage.cuh"
 
 using namespace diralign;
-using namespace diralign::gpu;
+using namespace diralign::cuda;
 
 namespace {
 
@@ -60,7 +60,7 @@ __global__ void call(Body body) {
 }
 template <class Body>
 void run_block(Body body) {
-  CHECK(gpu_launch(call<Body>, dim3(1), dim3(threads), nullptr, body) == cudaSuccess);
+  CHECK(launch_kernel(call<Body>, dim3(1), dim3(threads), nullptr, body) == cudaSuccess);
   CHECK(cudaDeviceSynchronize() == cudaSuccess);
 }
 
@@ -444,7 +444,7 @@ TEST(parts_sum_sequences) {
           const Plan* const plan = &p;
           run_block([=] {
             using Scratch = double[warps];
-            GPU_SHARED(Scratch, scratch);
+            CUDA_SHARED(Scratch, scratch);
             sum_sequences(*plan, group, scratch);
           });
           for (uint32_t i = 0; i < sequences; i++) {

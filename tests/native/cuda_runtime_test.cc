@@ -14,7 +14,7 @@
 #include "check.h"
 
 using namespace diralign;
-using gpu::PointerInfo;
+using cuda::PointerInfo;
 
 namespace {
 
@@ -37,7 +37,7 @@ template <class Call>
 std::pair<int, std::string> error_of(Call call) {
   try {
     call();
-  } catch (const gpu::Error& error) {
+  } catch (const cuda::Error& error) {
     return {error.code, std::string(error.what()).substr(0, std::string(error.what()).find(':'))};
   }
   return {0, ""};
@@ -50,8 +50,8 @@ int selected() {
 }
 
 struct Buffer {
-  Buffer(int on, size_t bytes) : device(on), data(gpu::allocate(on, bytes)) {}
-  ~Buffer() { gpu::release(device, data); }
+  Buffer(int on, size_t bytes) : device(on), data(cuda::allocate(on, bytes)) {}
+  ~Buffer() { cuda::release(device, data); }
   Buffer(const Buffer&) = delete;
   int device;
   void* data;
@@ -60,18 +60,18 @@ struct Buffer {
 }  // namespace
 
 TEST(cuda_status_and_devices) {
-  const auto status = gpu::status();
+  const auto status = cuda::status();
   CHECK(status.compiled && status.error == 0 && status.devices == 2, "%d devices", status.devices);
   CHECK(status.runtime == 13000 && status.driver == 13000);
   for (int i = 0; i < status.devices; i++) {
-    const auto device = gpu::device(i);
+    const auto device = cuda::device(i);
     CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 &&
-          gpu::free_memory(i) <= device.memory);
+          cuda::free_memory(i) <= device.memory);
     CHECK(device.uuid.size() == 40 && device.uuid.substr(0, 4) == "GPU-" && device.uuid[12] == '-',
           "%s", device.uuid.c_str());
   }
-  CHECK(gpu::device(0).uuid != gpu::device(1).uuid);
-  CHECK(error_of([] { gpu::device(2); }).first == cudaErrorInvalidDevice);
+  CHECK(cuda::device(0).uuid != cuda::device(1).uuid);
+  CHECK(error_of([] { cuda::device(2); }).first == cudaErrorInvalidDevice);
   CHECK(cudaPeekAtLastError() == cudaSuccess);
 }
 
@@ -82,49 +82,49 @@ TEST(cuda_copies) {
   for (const size_t bytes :
        {size_t(1), size_t(4097), stage - 1, stage, stage + 1, 3 * stage + 12345}) {
     for (const int device : {0, 1}) {
-      const gpu::Stream own = gpu::create_stream(device);
-      const gpu::Stream stream = device == 0 ? 0 : own;
+      const cuda::Stream own = cuda::create_stream(device);
+      const cuda::Stream stream = device == 0 ? 0 : own;
       const auto from = numbers(bytes + 1, bytes + size_t(device));
       std::vector<unsigned char> to(bytes + 1, 7), pinned(bytes + 1, 9);
       Buffer a(device, bytes), b(device, bytes);
-      gpu::copy_to_device(device, stream, a.data, from.data(), bytes);
-      gpu::copy_on_device(device, stream, b.data, a.data, bytes);
-      gpu::copy_to_host(device, stream, to.data(), b.data, bytes);
+      cuda::copy_to_device(device, stream, a.data, from.data(), bytes);
+      cuda::copy_on_device(device, stream, b.data, a.data, bytes);
+      cuda::copy_to_host(device, stream, to.data(), b.data, bytes);
       CHECK(std::memcmp(to.data(), from.data(), bytes) == 0 && to[bytes] == 7, "%zu bytes", bytes);
 
-      gpu::pin(pinned.data(), pinned.size());
-      gpu::copy_to_host(device, stream, pinned.data() + 1, b.data, bytes);
+      cuda::pin(pinned.data(), pinned.size());
+      cuda::copy_to_host(device, stream, pinned.data() + 1, b.data, bytes);
       CHECK(std::memcmp(pinned.data() + 1, from.data(), bytes) == 0 && pinned[0] == 9,
             "%zu bytes, page-locked", bytes);
       std::fill(pinned.begin(), pinned.end(), static_cast<unsigned char>(3));
-      gpu::copy_to_device(device, stream, a.data, pinned.data(), bytes);
+      cuda::copy_to_device(device, stream, a.data, pinned.data(), bytes);
       std::fill(pinned.begin(), pinned.end(), static_cast<unsigned char>(4));  // it must have ended
-      gpu::unpin(pinned.data());
-      gpu::copy_to_host(device, stream, to.data(), a.data, bytes);
+      cuda::unpin(pinned.data());
+      cuda::copy_to_host(device, stream, to.data(), a.data, bytes);
       CHECK(to[0] == 3 && to[bytes - 1] == 3 && to[bytes] == 7);
 
-      gpu::fill(device, stream, a.data, 0xa5, bytes);
-      gpu::copy_to_host(device, stream, to.data(), a.data, bytes);
+      cuda::fill(device, stream, a.data, 0xa5, bytes);
+      cuda::copy_to_host(device, stream, to.data(), a.data, bytes);
       CHECK(to[0] == 0xa5 && to[bytes / 2] == 0xa5 && to[bytes - 1] == 0xa5 && to[bytes] == 7);
-      gpu::destroy_stream(device, own);
+      cuda::destroy_stream(device, own);
     }
   }
-  gpu::copy_to_device(0, 0, nullptr, nullptr, 0);
-  gpu::copy_to_host(0, 0, nullptr, nullptr, 0);
+  cuda::copy_to_device(0, 0, nullptr, nullptr, 0);
+  cuda::copy_to_host(0, 0, nullptr, nullptr, 0);
 }
 
 TEST(cuda_copies_in_the_order_of_the_stream) {
   // A copy sees what was enqueued before it, through either stage.
-  const gpu::Stream stream = gpu::create_stream(0);
+  const cuda::Stream stream = cuda::create_stream(0);
   constexpr size_t bytes = size_t(9) << 20;
   Buffer a(0, bytes);
   std::vector<unsigned char> to(bytes);
   for (int i = 1; i < 6; i++) {
-    gpu::fill(0, stream, a.data, i, bytes);
-    gpu::copy_to_host(0, stream, to.data(), a.data, bytes);
+    cuda::fill(0, stream, a.data, i, bytes);
+    cuda::copy_to_host(0, stream, to.data(), a.data, bytes);
     CHECK(std::all_of(to.begin(), to.end(), [&](unsigned char byte) { return byte == i; }));
   }
-  gpu::destroy_stream(0, stream);
+  cuda::destroy_stream(0, stream);
 }
 
 TEST(cuda_copies_from_many_threads) {
@@ -136,8 +136,8 @@ TEST(cuda_copies_from_many_threads) {
         const auto from = numbers(bytes, uint64_t(t * 100 + i));
         std::vector<unsigned char> to(bytes);
         Buffer a(t % 2, bytes);
-        gpu::copy_to_device(t % 2, 0, a.data, from.data(), bytes);
-        gpu::copy_to_host(t % 2, 0, to.data(), a.data, bytes);
+        cuda::copy_to_device(t % 2, 0, a.data, from.data(), bytes);
+        cuda::copy_to_host(t % 2, 0, to.data(), a.data, bytes);
         CHECK(to == from);
       }
     });
@@ -146,7 +146,7 @@ TEST(cuda_copies_from_many_threads) {
 }
 
 TEST(cuda_copy_that_fails) {
-  const gpu::Stream stream = gpu::create_stream(1);
+  const cuda::Stream stream = cuda::create_stream(1);
   const size_t bytes = size_t(13) << 20;
   const auto from = numbers(bytes, 1);
   std::vector<unsigned char> to(bytes);
@@ -157,11 +157,11 @@ TEST(cuda_copy_that_fails) {
       std::pair<int, std::string> up, down;
       {
         const Fault scope(fault.c_str());
-        up = error_of([&] { gpu::copy_to_device(1, stream, a.data, from.data(), bytes); });
+        up = error_of([&] { cuda::copy_to_device(1, stream, a.data, from.data(), bytes); });
       }
       {
         const Fault scope((fault + ":1").c_str());
-        down = error_of([&] { gpu::copy_to_host(1, stream, to.data(), a.data, bytes); });
+        down = error_of([&] { cuda::copy_to_host(1, stream, to.data(), a.data, bytes); });
       }
       const bool expected =
           std::string(call) != "cudaStreamSynchronize" || after[0] == '0';  // a copy waits once
@@ -173,10 +173,10 @@ TEST(cuda_copy_that_fails) {
     }
   }
   // The stages that failed copies gave back are nobody's any more.
-  gpu::copy_to_device(1, stream, a.data, from.data(), bytes);
-  gpu::copy_to_host(1, stream, to.data(), a.data, bytes);
+  cuda::copy_to_device(1, stream, a.data, from.data(), bytes);
+  cuda::copy_to_host(1, stream, to.data(), a.data, bytes);
   CHECK(to == from);
-  gpu::destroy_stream(1, stream);
+  cuda::destroy_stream(1, stream);
 }
 
 TEST(cuda_selected_device_stays) {
@@ -185,15 +185,15 @@ TEST(cuda_selected_device_stays) {
     for (const int device : {0, 1}) {
       Buffer a(device, 64);
       char byte = 0;
-      gpu::fill(device, 0, a.data, 1, 64);
-      gpu::copy_to_host(device, 0, &byte, a.data, 1);
+      cuda::fill(device, 0, a.data, 1, 64);
+      cuda::copy_to_host(device, 0, &byte, a.data, 1);
       CHECK(selected() == mine);
-      CHECK(gpu::inspect(a.data).device == device);
-      gpu::device(device);
-      gpu::synchronize(device, 0);
+      CHECK(cuda::inspect(a.data).device == device);
+      cuda::device(device);
+      cuda::synchronize(device, 0);
       CHECK(selected() == mine);
     }
-    CHECK(error_of([] { gpu::allocate(9, 64); }) ==
+    CHECK(error_of([] { cuda::allocate(9, 64); }) ==
           std::pair(int(cudaErrorInvalidDevice), std::string("cudaSetDevice")));
     CHECK(selected() == mine);
   }
@@ -201,135 +201,136 @@ TEST(cuda_selected_device_stays) {
 
 TEST(cuda_inspect) {
   std::vector<char> host(4096);
-  CHECK(gpu::inspect(host.data()).kind == PointerInfo::Kind::unregistered);
-  CHECK(gpu::inspect(nullptr).kind == PointerInfo::Kind::unregistered);
-  gpu::pin(host.data(), host.size());
-  CHECK(gpu::inspect(host.data() + 100).kind == PointerInfo::Kind::host);
-  CHECK(gpu::page_locked(host.data(), host.size()) &&
-        !gpu::page_locked(host.data(), host.size() + 1));
-  gpu::unpin(host.data());
-  CHECK(gpu::inspect(host.data() + 100).kind == PointerInfo::Kind::unregistered);
+  CHECK(cuda::inspect(host.data()).kind == PointerInfo::Kind::unregistered);
+  CHECK(cuda::inspect(nullptr).kind == PointerInfo::Kind::unregistered);
+  cuda::pin(host.data(), host.size());
+  CHECK(cuda::inspect(host.data() + 100).kind == PointerInfo::Kind::host);
+  CHECK(cuda::page_locked(host.data(), host.size()) &&
+        !cuda::page_locked(host.data(), host.size() + 1));
+  cuda::unpin(host.data());
+  CHECK(cuda::inspect(host.data() + 100).kind == PointerInfo::Kind::unregistered);
 
   char* freed;
   {
     Buffer a(1, 1000);
     freed = static_cast<char*>(a.data);
-    const auto info = gpu::inspect(freed + 999);
+    const auto info = cuda::inspect(freed + 999);
     CHECK(info.kind == PointerInfo::Kind::device && info.device == 1 && info.base == a.data &&
               info.bytes == 1000,
           "%zu bytes", info.bytes);
   }
-  CHECK(gpu::inspect(freed).kind == PointerInfo::Kind::unregistered);
+  CHECK(cuda::inspect(freed).kind == PointerInfo::Kind::unregistered);
 }
 
 TEST(cuda_out_of_memory) {
-  CHECK(error_of([] { gpu::allocate(0, size_t(1) << 50); }) ==
+  CHECK(error_of([] { cuda::allocate(0, size_t(1) << 50); }) ==
         std::pair(int(cudaErrorMemoryAllocation), std::string("cudaMalloc")));
-  CHECK(error_of([] { gpu::Workspace(0, nullptr, size_t(1) << 50); }).first ==
+  CHECK(error_of([] { cuda::Workspace(0, nullptr, size_t(1) << 50); }).first ==
         cudaErrorMemoryAllocation);
   CHECK(cudaPeekAtLastError() == cudaSuccess);
   Buffer a(0, 100);
-  CHECK(a.data != nullptr && gpu::allocate(0, 0) == nullptr);
-  gpu::release(0, nullptr);
+  CHECK(a.data != nullptr && cuda::allocate(0, 0) == nullptr);
+  cuda::release(0, nullptr);
 }
 
 TEST(cuda_workspace) {
   const size_t before = simt::live_allocations();
   for (const int device : {0, 1}) {
-    const gpu::Stream stream = gpu::create_stream(device);
-    gpu::Workspace a(device, gpu::as_stream(stream), 1000), none(device, gpu::as_stream(stream), 0);
+    const cuda::Stream stream = cuda::create_stream(device);
+    cuda::Workspace a(device, cuda::as_stream(stream), 1000),
+        none(device, cuda::as_stream(stream), 0);
     CHECK(a.data() != nullptr && a.bytes() == 1000 && none.data() == nullptr);
     CHECK(reinterpret_cast<uintptr_t>(a.data()) % 256 == 0);
-    CHECK(gpu::inspect(a.data()).device == device);
-    gpu::Workspace b = std::move(a);
+    CHECK(cuda::inspect(a.data()).device == device);
+    cuda::Workspace b = std::move(a);
     CHECK(a.data() == nullptr && b.data() != nullptr);
-    b = gpu::Workspace(device, gpu::as_stream(stream), 500);
+    b = cuda::Workspace(device, cuda::as_stream(stream), 500);
     CHECK(b.bytes() == 500);
-    gpu::fill(device, stream, b.data(), 1, 500);
+    cuda::fill(device, stream, b.data(), 1, 500);
     b = {};
-    gpu::synchronize(device, stream);
-    gpu::destroy_stream(device, stream);
+    cuda::synchronize(device, stream);
+    cuda::destroy_stream(device, stream);
   }
   CHECK(simt::live_allocations() == before, "%zu, %zu before", simt::live_allocations(), before);
 }
 
 TEST(cuda_pinned_blocks) {
   {
-    gpu::PinnedBlock a(100), b(100);
+    cuda::PinnedBlock a(100), b(100);
     CHECK(a.data() != b.data() && a.bytes() >= 100 && b.bytes() >= 100);
     CHECK(reinterpret_cast<uintptr_t>(a.data()) % 256 == 0 &&
-          gpu::page_locked(a.data(), a.bytes()));
+          cuda::page_locked(a.data(), a.bytes()));
     std::memset(a.data(), 1, a.bytes());
-    gpu::PinnedBlock c = std::move(a);
+    cuda::PinnedBlock c = std::move(a);
     CHECK(a.data() == nullptr && c.data() != nullptr);
   }
   {
     const Fault scope("cudaHostAlloc:2:0:99");
-    gpu::PinnedBlock a(200), b(64 << 10);  // those of before
+    cuda::PinnedBlock a(200), b(64 << 10);  // those of before
     CHECK(a.data() != b.data());
-    CHECK(error_of([] { gpu::PinnedBlock(size_t(300) << 20); }) ==
+    CHECK(error_of([] { cuda::PinnedBlock(size_t(300) << 20); }) ==
           std::pair(2, std::string("cudaHostAlloc")));
   }
   // What is beyond the limit of the pool is freed.
   void* freed;
   {
-    gpu::PinnedBlock huge(size_t(80) << 20);
+    cuda::PinnedBlock huge(size_t(80) << 20);
     freed = huge.data();
   }
-  CHECK(gpu::inspect(freed).kind == PointerInfo::Kind::unregistered);
+  CHECK(cuda::inspect(freed).kind == PointerInfo::Kind::unregistered);
 }
 
 TEST(cuda_events) {
-  const gpu::Stream first = gpu::create_stream(0), second = gpu::create_stream(0);
-  const gpu::Event from = gpu::create_event(0, true), to = gpu::create_event(0, true),
-                   order = gpu::create_event(0, false);
+  const cuda::Stream first = cuda::create_stream(0), second = cuda::create_stream(0);
+  const cuda::Event from = cuda::create_event(0, true), to = cuda::create_event(0, true),
+                    order = cuda::create_event(0, false);
   Buffer a(0, 1 << 20);
   std::vector<unsigned char> data(1 << 20);
   const auto before = std::chrono::steady_clock::now();
-  gpu::record(0, from, first);
-  for (int i = 0; i < 20; i++) gpu::fill(0, first, a.data, i, 1 << 20);
-  gpu::record(0, order, first);
-  gpu::record(0, to, first);
-  gpu::wait(0, second, order);
-  gpu::copy_to_host(0, second, data.data(), a.data, 1 << 20);
+  cuda::record(0, from, first);
+  for (int i = 0; i < 20; i++) cuda::fill(0, first, a.data, i, 1 << 20);
+  cuda::record(0, order, first);
+  cuda::record(0, to, first);
+  cuda::wait(0, second, order);
+  cuda::copy_to_host(0, second, data.data(), a.data, 1 << 20);
   CHECK(data[0] == 19 && data[(1 << 20) - 1] == 19);
-  gpu::synchronize_event(0, to);
-  CHECK(gpu::ended(0, to) && gpu::ended(0, order));
+  cuda::synchronize_event(0, to);
+  CHECK(cuda::ended(0, to) && cuda::ended(0, order));
   const std::chrono::duration<double, std::milli> passed =
       std::chrono::steady_clock::now() - before;
-  const double between = gpu::milliseconds(0, from, to);
+  const double between = cuda::milliseconds(0, from, to);
   CHECK(between > 0 && between <= passed.count(), "%g of %g ms", between, passed.count());
 
   // A stream that cannot go on before we let it: its event has not ended, and that is no error.
   std::atomic<bool> go{false};
-  gpu::notify(0, first, [&](int) {
+  cuda::notify(0, first, [&](int) {
     while (!go) std::this_thread::yield();
   });
-  gpu::record(0, order, first);
-  CHECK(!gpu::ended(0, order));
+  cuda::record(0, order, first);
+  CHECK(!cuda::ended(0, order));
   CHECK(cudaPeekAtLastError() == cudaSuccess);
   go = true;
-  gpu::synchronize_event(0, order);
-  CHECK(gpu::ended(0, order));
-  CHECK(error_of([&] { gpu::milliseconds(0, from, order); }).first ==
+  cuda::synchronize_event(0, order);
+  CHECK(cuda::ended(0, order));
+  CHECK(error_of([&] { cuda::milliseconds(0, from, order); }).first ==
         cudaErrorInvalidResourceHandle);
-  for (const gpu::Event event : {from, to, order}) gpu::destroy_event(0, event);
-  for (const gpu::Stream stream : {first, second}) gpu::destroy_stream(0, stream);
+  for (const cuda::Event event : {from, to, order}) cuda::destroy_event(0, event);
+  for (const cuda::Stream stream : {first, second}) cuda::destroy_stream(0, stream);
 }
 
 TEST(cuda_notify) {
-  const gpu::Stream stream = gpu::create_stream(1);
+  const cuda::Stream stream = cuda::create_stream(1);
   std::atomic<int> called{-1};
   auto held = std::make_shared<int>(1);
-  gpu::notify(1, stream, [&called, held](int error) { called = error; });
-  gpu::synchronize(1, stream);
+  cuda::notify(1, stream, [&called, held](int error) { called = error; });
+  cuda::synchronize(1, stream);
   while (held.use_count() > 1) std::this_thread::yield();  // the function goes after it was called
   CHECK(called == 0);
   {
     const Fault scope("cudaStreamAddCallback:400:0");
-    CHECK(error_of([&] { gpu::notify(1, stream, [held](int) {}); }) ==
+    CHECK(error_of([&] { cuda::notify(1, stream, [held](int) {}); }) ==
           std::pair(400, std::string("cudaStreamAddCallback")));
   }
   CHECK(held.use_count() == 1);
-  gpu::destroy_stream(1, stream);
+  cuda::destroy_stream(1, stream);
 }

@@ -1,6 +1,6 @@
 // Runs jobs of the CUDA backend on device memory: copied there, enqueued, waited for, copied back.
 #pragma once
-#include "gpu.h"
+#include "backends/device.h"
 #include "problems.h"
 
 namespace problems {
@@ -11,8 +11,8 @@ struct DeviceBytes {
   size_t bytes;
   char* data;
   DeviceBytes(int device, size_t bytes)
-      : device(device), bytes(bytes), data(static_cast<char*>(gpu::allocate(device, bytes))) {}
-  ~DeviceBytes() { gpu::release(device, data); }
+      : device(device), bytes(bytes), data(static_cast<char*>(cuda::allocate(device, bytes))) {}
+  ~DeviceBytes() { cuda::release(device, data); }
   DeviceBytes(const DeviceBytes&) = delete;
   DeviceBytes& operator=(const DeviceBytes&) = delete;
 };
@@ -20,9 +20,9 @@ struct DeviceBytes {
 /// A stream of its own, which does not wait for the default one.
 struct OwnStream {
   int device;
-  gpu::Stream stream;
-  explicit OwnStream(int device) : device(device), stream(gpu::create_stream(device)) {}
-  ~OwnStream() { gpu::destroy_stream(device, stream); }
+  cuda::Stream stream;
+  explicit OwnStream(int device) : device(device), stream(cuda::create_stream(device)) {}
+  ~OwnStream() { cuda::destroy_stream(device, stream); }
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;
 };
@@ -34,9 +34,9 @@ struct Where {
 };
 
 template <class Job>
-void run_on_device(Job& job, const gpu::Place& place) {
-  const auto launch = gpu::launch(job, place);
-  gpu::synchronize(place.device, place.stream);
+void run_on_device(Job& job, const cuda::Place& place) {
+  const auto launch = cuda::launch(job, place);
+  cuda::synchronize(place.device, place.stream);
   launch->finish();
 }
 
@@ -52,15 +52,15 @@ struct DeviceLogits {
         offset(size_t(where.logits_offset) * dtype_bytes(p.shape.dtype)),
         host(p.logits),
         stream(stream) {
-    gpu::fill(where.device, stream.stream, memory.data, 0xff, offset);
-    gpu::copy_to_device(where.device, stream.stream, memory.data + offset, host.data(),
-                        host.size());
+    cuda::fill(where.device, stream.stream, memory.data, 0xff, offset);
+    cuda::copy_to_device(where.device, stream.stream, memory.data + offset, host.data(),
+                         host.size());
   }
   const void* data() const { return memory.data + offset; }
   void check_unchanged() const {
     std::vector<char> after(host.size());
-    gpu::copy_to_host(memory.device, stream.stream, after.data(), memory.data + offset,
-                      after.size());
+    cuda::copy_to_host(memory.device, stream.stream, after.data(), memory.data + offset,
+                       after.size());
     CHECK(after == host, "the logits were written to");
   }
 };
@@ -71,8 +71,8 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
   const size_t offset = size_t(where.gradient_offset) * dtype_bytes(p.shape.dtype);
   DeviceBytes gradient(where.device, prepared.memory.empty() ? 0 : offset + prepared.memory.size());
   if (run.mode != Mode::none) {
-    gpu::copy_to_device(where.device, stream.stream, gradient.data + offset, prepared.memory.data(),
-                        prepared.memory.size());
+    cuda::copy_to_device(where.device, stream.stream, gradient.data + offset,
+                         prepared.memory.data(), prepared.memory.size());
     prepared.job.gradient.data = gradient.data + offset + guard;
   }
   if (run.in_place) {
@@ -85,8 +85,8 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
     logits.check_unchanged();
   }
   if (run.mode != Mode::none)
-    gpu::copy_to_host(where.device, stream.stream, prepared.memory.data(), gradient.data + offset,
-                      prepared.memory.size());
+    cuda::copy_to_host(where.device, stream.stream, prepared.memory.data(), gradient.data + offset,
+                       prepared.memory.size());
   return prepared.collect();
 }
 

@@ -1,7 +1,7 @@
 // The row kernels of every instruction set that runs here, against long double and against each
 // other. DIRALIGN_EXHAUSTIVE=1 tries every float32 in the exponential's and the roundings' range
 // (minutes).
-#include "cpu/kernels.h"
+#include "backends/cpu/kernels.h"
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>

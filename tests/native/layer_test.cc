@@ -1,8 +1,8 @@
 // Jobs with an output layer on the CPU: every way of getting from the logits of a chunk to the
 // gradients, against long double.
 #include <functional>
-#include "cpu/compute.h"
-#include "layer_plan.h"
+#include "backends/cpu/compute.h"
+#include "jobs/plan.h"
 #include "layer_cases.h"
 
 using namespace problems;

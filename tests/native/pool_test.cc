@@ -1,7 +1,7 @@
 // The thread pool: every item once, teams inside teams and beside each other, and owners that
 // leave. Written to give ThreadSanitizer something to see: items write plain memory that other
 // threads read in the next phase.
-#include "pool.h"
+#include "jobs/pool.h"
 #include <algorithm>
 #include <chrono>
 #include <set>

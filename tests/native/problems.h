@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 #include "check.h"
-#include "cpu/kernels.h"
-#include "job.h"
+#include "backends/cpu/kernels.h"
+#include "jobs/job.h"
 #include "reference.h"
 
 namespace problems {

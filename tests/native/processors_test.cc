@@ -1,5 +1,5 @@
 // Quotas of control groups, from the texts that the kernel gives.
-#include "processors.h"
+#include "jobs/processors.h"
 #include <algorithm>
 #include <map>
 #include <thread>

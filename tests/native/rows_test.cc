@@ -1,6 +1,6 @@
 // The list of scored rows: order, counts, and labels that are refused.
 #include <vector>
-#include "batch.h"
+#include "jobs/batch.h"
 #include "check.h"
 
 using namespace diralign;

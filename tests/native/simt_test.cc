@@ -255,8 +255,8 @@ namespace {
 template <int which>
 __global__ void shared_memory(unsigned* out) {
   using Words = unsigned[32];
-  GPU_SHARED(Words, variable);
-  GPU_DYNAMIC_SHARED(unsigned, dynamic);
+  CUDA_SHARED(Words, variable);
+  CUDA_DYNAMIC_SHARED(unsigned, dynamic);
   const unsigned t = threadIdx.x;
   const bool undefined = variable[t] == ~0u && dynamic[t] == ~0u;  // whatever an earlier block left
   __syncthreads();
@@ -284,7 +284,7 @@ namespace {
 /// Blocks take tickets, add up what those before them did, and pass it on: all orders of start are
 /// right.
 __global__ void chain(unsigned* ticket, unsigned* sums, unsigned* ready) {
-  GPU_SHARED(unsigned, mine);
+  CUDA_SHARED(unsigned, mine);
   if (threadIdx.x == 0) mine = atomicAdd(ticket, 1u);
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -349,7 +349,7 @@ TEST(simt_copies_that_end_later) {
     uint32_t* const out = to.data;
     CHECK(run(32, [in, out](unsigned t) {
             using Words = uint32_t[128];
-            GPU_SHARED(Words, shared);
+            CUDA_SHARED(Words, shared);
             // Partly read, the rest zero.
             simt::copy_async(&shared[4 * t], in + 4 * t, 16, t % 2 ? 16 : 8);
             simt::copy_async_wait_all();
@@ -361,8 +361,8 @@ TEST(simt_copies_that_end_later) {
     // Two producers, an mbarrier of two arrivals, and bulk stores of what came.
     CHECK(run(64, [in, out](unsigned t) {
             using Words = uint32_t[128];
-            GPU_SHARED(Words, shared);
-            GPU_SHARED(simt::Mbarrier, full);
+            CUDA_SHARED(Words, shared);
+            CUDA_SHARED(simt::Mbarrier, full);
             if (t == 0) simt::mbarrier_init(&full, 2);
             __syncthreads();
             for (unsigned k = 0; k < 2; ++k) {

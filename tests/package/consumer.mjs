@@ -1,5 +1,5 @@
-// Runs in a project that has nothing but diralign installed; tests/package.test.ts reads what it
-// prints.
+// Runs in a project that has nothing but diralign installed; tests/package/package.test.ts reads
+// what it prints.
 import { createRequire } from 'node:module';
 import * as esm from 'diralign';
 import { collatePairs } from 'diralign/data';

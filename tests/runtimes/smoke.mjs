@@ -23,7 +23,7 @@ import {
   referenceLayer,
   referenceLoss,
   referenceTokenLogps,
-} from '../../dist/reference.js';
+} from '../../dist/verification/reference.js';
 import { readBatch, writeSafetensors } from '../../dist/safetensors.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-smoke-'));

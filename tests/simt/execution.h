@@ -136,10 +136,10 @@ cudaError_t launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block
 
 /// A variable of the block: `__shared__ Type name`. Arrays are declared through an alias of their
 /// type.
-#define GPU_SHARED(Type, name)                                                        \
+#define CUDA_SHARED(Type, name)                                                       \
   using simt_type_of_##name = Type;                                                   \
   static const char simt_declaration_of_##name{};                                     \
   simt_type_of_##name& name = *static_cast<simt_type_of_##name*>(simt::static_shared( \
       &simt_declaration_of_##name, sizeof(simt_type_of_##name), alignof(simt_type_of_##name)))
 /// The block's dynamic shared memory as a pointer to T.
-#define GPU_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(simt::dynamic_shared())
+#define CUDA_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(simt::dynamic_shared())

@@ -194,18 +194,18 @@ inline double reciprocal_of_high_word(double x) {
   return std::bit_cast<double>(std::bit_cast<uint64_t>(y) & high);
 }
 inline float exp2_approx_ftz(float x) {
-  return diralign::gpu::exp2_approx(std::fabs(x) < std::numeric_limits<float>::min() ? 0.0f : x);
+  return diralign::cuda::exp2_approx(std::fabs(x) < std::numeric_limits<float>::min() ? 0.0f : x);
 }
 
-using f16 = diralign::gpu::Float16;
-using bf16 = diralign::gpu::Bfloat16;
+using f16 = diralign::cuda::Float16;
+using bf16 = diralign::cuda::Bfloat16;
 template <class Half>
 uint16_t from_float(float x) {
-  return diralign::gpu::from_float<Half>(x).bits;
+  return diralign::cuda::from_float<Half>(x).bits;
 }
 template <class Half>
 float to_float(uint16_t bits) {
-  return diralign::gpu::to_float(Half{bits});
+  return diralign::cuda::to_float(Half{bits});
 }
 /// Half by half of two registers. Where one of the two is NaN, the result is NaN if `nan_wins`.
 template <class Half, bool nan_wins>

@@ -67,7 +67,7 @@ using Threads = float[threads];
 
 template <bool broken>
 __global__ void read_after_write(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x);
   shared[t] = float(t);
   if constexpr (!broken) __syncthreads();
@@ -76,7 +76,7 @@ __global__ void read_after_write(float* out) {
 
 template <bool broken>
 __global__ void write_after_read(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x);
   shared[t] = float(t);
   __syncthreads();
@@ -88,7 +88,7 @@ __global__ void write_after_read(float* out) {
 
 template <bool broken>
 __global__ void within_warp(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x), other = t ^ 1;
   shared[t] = float(t);
   if constexpr (!broken) __syncwarp();
@@ -97,7 +97,7 @@ __global__ void within_warp(float* out) {
 
 template <bool broken>
 __global__ void shuffle_is_no_fence(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x), other = t ^ 1;
   shared[t] = float(t);
   if constexpr (!broken) __syncwarp();
@@ -157,7 +157,7 @@ __global__ void write_past_the_end(float* out) {
 
 template <bool broken>
 __global__ void past_static_shared(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x);
   volatile int i = t + (broken ? 1 : 0);
   shared[i] = 0;
@@ -167,7 +167,7 @@ __global__ void past_static_shared(float* out) {
 
 template <bool broken>
 __global__ void past_dynamic_shared(float* out) {
-  GPU_DYNAMIC_SHARED(float, shared);
+  CUDA_DYNAMIC_SHARED(float, shared);
   const int t = int(threadIdx.x);
   shared[t + (broken ? 1 : 0)] = 0;
   __syncthreads();
@@ -199,7 +199,7 @@ bool run_misaligned() {
 template <bool broken>
 __global__ void async_without_wait(const float* in, float* out) {
   using Vectors = float4[threads];
-  GPU_SHARED(Vectors, shared);
+  CUDA_SHARED(Vectors, shared);
   const int t = int(threadIdx.x);
   simt::copy_async16(&shared[t], in + 4 * t);
   simt::copy_async_commit();
@@ -210,7 +210,7 @@ __global__ void async_without_wait(const float* in, float* out) {
 template <bool broken>
 __global__ void async_without_barrier(const float* in, float* out) {
   using Vectors = float4[threads];
-  GPU_SHARED(Vectors, shared);
+  CUDA_SHARED(Vectors, shared);
   const int t = int(threadIdx.x), next = (t + 1) % threads;
   simt::copy_async16(&shared[t], in + 4 * t);
   simt::copy_async_commit();
@@ -223,7 +223,7 @@ __global__ void async_without_barrier(const float* in, float* out) {
 template <bool broken>
 __global__ void async_wait_for_too_few(const float* in, float* out) {
   using Vectors = float4[2][threads];
-  GPU_SHARED(Vectors, shared);
+  CUDA_SHARED(Vectors, shared);
   const int t = int(threadIdx.x);
   for (int k = 0; k < 2; ++k) {
     simt::copy_async16(&shared[k][t], in + 4 * t);
@@ -246,8 +246,8 @@ enum BulkBug {
 };
 template <BulkBug bug>
 __global__ void bulk(const float* in, float* out) {
-  GPU_SHARED(Threads, shared);
-  GPU_SHARED(simt::Mbarrier, arrived);
+  CUDA_SHARED(Threads, shared);
+  CUDA_SHARED(simt::Mbarrier, arrived);
   const int t = int(threadIdx.x);
   if (t == 0 && bug != not_initialised) simt::mbarrier_init(&arrived, 1);
   __syncthreads();
@@ -274,7 +274,7 @@ __global__ void bulk(const float* in, float* out) {
 
 template <bool broken>
 __global__ void bulk_store(float* out) {
-  GPU_SHARED(Threads, shared);
+  CUDA_SHARED(Threads, shared);
   const int t = int(threadIdx.x);
   shared[t] = 0;
   __syncthreads();
@@ -427,7 +427,7 @@ bool run_dynamic_shared() {
 template <size_t bytes>
 __global__ void static_shared_of(float* out) {
   using Array = char[bytes];
-  GPU_SHARED(Array, shared);
+  CUDA_SHARED(Array, shared);
   shared[threadIdx.x] = 0;
   out[threadIdx.x] = float(shared[threadIdx.x]);
 }

@@ -1,7 +1,7 @@
 // Random batches and objectives for the tests.
 import type { LogitsBatch, Method, Objective, WithReference } from '../../ts/index.js';
 import { dirAlignLoss } from '../../ts/index.js';
-import type { ReferenceConfig } from '../../ts/reference.js';
+import type { ReferenceConfig } from '../../ts/verification/reference.js';
 import {
   at,
   encodeHalf,

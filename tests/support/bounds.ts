@@ -7,7 +7,7 @@ export {
   logpBound,
   lossBound,
   rowSumBound,
-} from '../../ts/verification.js';
+} from '../../ts/verification/verification.js';
 
 /** What was looked at; a function where saying it costs more than looking. */
 type What = string | (() => string);

@@ -11,14 +11,24 @@ import {
   type Logits,
   type WithReference,
 } from '../../ts/index.js';
-import { referenceHiddenLoss, referenceLayer, type ReferenceConfig } from '../../ts/reference.js';
-import { expectation, logpBound, lossBound, scaled, Tally } from '../../ts/verification.js';
+import {
+  referenceHiddenLoss,
+  referenceLayer,
+  type ReferenceConfig,
+} from '../../ts/verification/reference.js';
+import {
+  expectation,
+  logpBound,
+  lossBound,
+  scaled,
+  Tally,
+} from '../../ts/verification/verification.js';
 import {
   checkLayerGradients,
   layerGradients,
   termsAt,
   type PreparedHidden,
-} from '../../ts/verification-hidden.js';
+} from '../../ts/verification/hidden.js';
 import type { Dtype } from './batches.js';
 import { gradientBound, type Misses } from './bounds.js';
 import { at, encodeHalf, generator, integer, normal, present, sameBits } from './numbers.js';

@@ -1,5 +1,5 @@
 // Numbers for the tests, from a generator that is the same in every run.
-import { decoder, encode } from '../../ts/verification.js';
+import { decoder, encode } from '../../ts/verification/verification.js';
 
 /** An element that is known to be there. */
 export function at(array: ArrayLike<number>, index: number): number {

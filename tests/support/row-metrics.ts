@@ -1,7 +1,7 @@
 // The metrics that `run.metrics` asks for, in float64 from the rows themselves.
 import { expect } from 'vitest';
 import type { LogitsArray, LogitsBatch, RowMetric } from '../../ts/index.js';
-import { decoder, rowsOf } from '../../ts/verification.js';
+import { decoder, rowsOf } from '../../ts/verification/verification.js';
 import { Misses } from './bounds.js';
 import { at } from './numbers.js';
 

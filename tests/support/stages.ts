@@ -6,7 +6,7 @@ import {
   referenceFromLogps,
   type ReferenceBatch,
   type ReferenceConfig,
-} from '../../ts/reference.js';
+} from '../../ts/verification/reference.js';
 import {
   checkGradient,
   expectation,
@@ -15,8 +15,8 @@ import {
   scaled,
   type Prepared,
   type Tally,
-} from '../../ts/verification.js';
-import { termsAt } from '../../ts/verification-hidden.js';
+} from '../../ts/verification/verification.js';
+import { termsAt } from '../../ts/verification/hidden.js';
 import { at } from './numbers.js';
 
 /** What float64 arithmetic of a pair may be off by. */

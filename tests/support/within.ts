@@ -7,7 +7,7 @@ import {
   decodeFloat16,
   referenceFromLogps,
   type ReferenceConfig,
-} from '../../ts/reference.js';
+} from '../../ts/verification/reference.js';
 import type { HostBatch } from './batches.js';
 import { gradientBound, halfBound, logpBound, type Misses } from './bounds.js';
 import { at, decodeHalf, present, type HalfDtype } from './numbers.js';

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { native } from '../native.js';
+import { native } from '../native/interface.js';
 import { dirAlignLoss } from '../objective.js';
 import { makeBatch, rowsOf, toBfloat16, toFloat16, type BenchBatch } from './data.js';
 

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import os from 'node:os';
-import { native } from '../native.js';
+import { native } from '../native/interface.js';
 
 /** What a figure has to be read with. */
 export interface Machine {

@@ -1,6 +1,6 @@
-import { cuda } from '../cuda.js';
-import { deviceHiddenLibrary, hiddenLibrary, type HiddenLibrary } from '../verification-hidden.js';
-import { deviceLibrary, library, type Library } from '../verification.js';
+import { cuda } from '../device/cuda.js';
+import { deviceHiddenLibrary, hiddenLibrary, type HiddenLibrary } from '../verification/hidden.js';
+import { deviceLibrary, library, type Library } from '../verification/verification.js';
 
 export type Backend = 'cpu' | 'cuda';
 

@@ -55,7 +55,7 @@ async function measureAndTell(
     { textReport },
     { htmlReport },
   ] = await Promise.all([
-    import('../native.js'),
+    import('../native/interface.js'),
     import('../bench/modes.js'),
     import('../bench/peers.js'),
     import('../bench/run.js'),

@@ -1,8 +1,8 @@
 import os from 'node:os';
-import { availability } from '../cuda-status.js';
-import { cuda } from '../cuda.js';
+import { availability } from '../device/status.js';
+import { cuda } from '../device/cuda.js';
 import { DirAlignError } from '../errors.js';
-import { native, nativePath, type CudaStatus } from '../native.js';
+import { native, nativePath, type CudaStatus } from '../native/interface.js';
 import type { DeviceInfo } from '../types.js';
 import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';

@@ -1,11 +1,11 @@
 import fs from 'node:fs';
 import { methods } from '../catalogue.js';
-import { native } from '../native.js';
+import { native } from '../native/interface.js';
 import { readBatch, writeSafetensors } from '../safetensors.js';
 import { plural } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
 import type { GradientMode, LogitsArray, LogitsBatch, LossResult, RunOptions } from '../types.js';
-import { decoder } from '../verification.js';
+import { decoder } from '../verification/verification.js';
 import { closest, number, oneOf, parse, whole } from './arguments.js';
 import {
   build,

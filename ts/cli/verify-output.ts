@@ -1,8 +1,8 @@
 /** The outcome of `diralign verify`, as a table, as JSON and as JUnit XML. */
-import type { ReferenceConfig } from '../reference.js';
+import type { ReferenceConfig } from '../verification/reference.js';
 import { digits, plural, table, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
-import { kinds, Tally, type Kind, type Miss } from '../verification.js';
+import { kinds, Tally, type Kind, type Miss } from '../verification/verification.js';
 import { junit, type JUnitSuite } from './junit.js';
 
 export interface Outcome {

@@ -1,10 +1,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { methods } from '../catalogue.js';
-import { cuda } from '../cuda.js';
-import { native } from '../native.js';
+import { cuda } from '../device/cuda.js';
+import { native } from '../native/interface.js';
 import { sequenceLogps } from '../objective.js';
-import type { ReferenceConfig } from '../reference.js';
+import type { ReferenceConfig } from '../verification/reference.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import { paint, print, printJson, Progress } from '../text/terminal.js';
 import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
@@ -17,15 +17,15 @@ import {
   syntheticBatches,
   syntheticHiddenBatches,
   type NamedBatch,
-} from '../verification-cases.js';
-import { checkHiddenObjective, prepareHidden } from '../verification-hidden.js';
+} from '../verification/cases.js';
+import { checkHiddenObjective, prepareHidden } from '../verification/hidden.js';
 import {
   checkDifferences,
   checkExpected,
   checkObjective,
   prepare,
   type Tally,
-} from '../verification.js';
+} from '../verification/verification.js';
 import { parse } from './arguments.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
 import { CommandError, failed, type Command } from './command.js';

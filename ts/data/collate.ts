@@ -1,5 +1,5 @@
 /** From token ids of prompts and completions to the rows and labels that `dirAlignLoss` takes. */
-import { allocate, checkArray, tagOf } from '../arrays.js';
+import { allocate, checkArray, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readAll, readProperties } from '../given.js';
 

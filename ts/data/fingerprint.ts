@@ -4,7 +4,7 @@ import { createReadStream, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
-import { bytesOf, tagOf } from '../arrays.js';
+import { bytesOf, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe, readProperties } from '../given.js';
 import {

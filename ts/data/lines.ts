@@ -1,7 +1,7 @@
 /** The lines of a file or stream, whatever pieces it comes in. */
 import { constants } from 'node:buffer';
 import { createReadStream } from 'node:fs';
-import { tagOf } from '../arrays.js';
+import { tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
 import { Refusal } from './records.js';

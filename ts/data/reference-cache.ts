@@ -5,7 +5,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
-import { checkArray } from '../arrays.js';
+import { checkArray } from '../batch/arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { readSafetensorsFile, writeSafetensors } from '../safetensors.js';

@@ -1,6 +1,6 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
-import { outOfMemory } from '../arrays.js';
+import { outOfMemory } from '../batch/arrays.js';
 import {
   decoded,
   defect,

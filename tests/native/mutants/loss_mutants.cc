@@ -53,10 +53,10 @@ inline void warp_barrier(bool left_out) {
 }
 /// Left out is the order; without the count the kernel would not end.
 inline uint32_t arrive(uint32_t* counter, bool left_out) {
-  return left_out ? atomicAdd(counter, 1u) : diralign::gpu::arrive(counter);
+  return left_out ? atomicAdd(counter, 1u) : diralign::cuda::arrive(counter);
 }
 inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
-  if (!left_out) diralign::gpu::await(counter, count);
+  if (!left_out) diralign::cuda::await(counter, count);
 }
 
 }  // namespace mutants
@@ -76,7 +76,7 @@ inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
 #include "loss_kernel.cuh"
 
 // In the place of loss_float32.cu, which the linker then leaves in its archive.
-namespace diralign::gpu {
+namespace diralign::cuda {
 const LossKernels loss_kernels_float32 = loss_kernels_of<float>;
 }
 

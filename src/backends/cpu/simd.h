@@ -1,0 +1,219 @@
+// Vectors of the widest registers the including translation unit is compiled for, in the GCC and
+// Clang vector extension, and the conversions between float32 and the 16-bit dtypes. Everything has
+// internal linkage: the same header is compiled for several instruction sets, and an inline
+// function emitted with AVX-512 must not win at link time.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include "rows/exp_polynomial.h"
+#if defined(__x86_64__)
+#if defined(__clang__)
+#include <immintrin.h>
+#else
+// GCC 12 warns of the deliberately undefined registers inside its own header.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int width = 16;
+#elif defined(__AVX2__)
+constexpr int width = 8;
+#else
+constexpr int width = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(width * 4)));
+typedef int32_t Ints __attribute__((vector_size(width * 4)));
+typedef uint32_t Words __attribute__((vector_size(width * 4)));
+typedef uint16_t Halves __attribute__((vector_size(width * 2)));
+typedef float HalfFloats __attribute__((vector_size(width * 2)));
+typedef double Doubles __attribute__((vector_size(width * 4)));  // half as many lanes
+
+struct Float16 {
+  uint16_t bits;
+};
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+inline Floats splat(float x) { return x - Floats{}; }  // keeps -0
+
+template <class Vector, class Element>
+inline Vector unaligned(const Element* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+inline Floats load(const float* p) { return unaligned<Floats>(p); }
+// GCC splits the generic conversions between 16 and 32 bits in two halves.
+#if defined(__AVX512F__)
+inline Words widen(Halves h) { return (Words)_mm512_cvtepu16_epi32((__m256i)h); }
+inline Halves narrow(Words w) { return (Halves)_mm512_cvtepi32_epi16((__m512i)w); }
+#elif defined(__AVX2__)
+inline Words widen(Halves h) { return (Words)_mm256_cvtepu16_epi32((__m128i)h); }
+inline Halves narrow(Words w) {
+  const __m256i packed = _mm256_packus_epi32((__m256i)w, (__m256i)w);  // per 128-bit half
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
+#else
+inline Words widen(Halves h) { return __builtin_convertvector(h, Words); }
+inline Halves narrow(Words w) { return __builtin_convertvector(w, Halves); }
+#endif
+
+inline Floats load(const Bfloat16* p) { return (Floats)(widen(unaligned<Halves>(p)) << 16); }
+inline Floats load(const Float16* p) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__F16C__)
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  // The float16 exponent field moved into a float32 is 112 too small: a multiplication by 2^112
+  // mends it, subnormals included.
+  const Words h = widen(unaligned<Halves>(p));
+  const Words magnitude = (h & 0x7fff) << 13;
+  const Words scaled = (Words)((Floats)magnitude * 0x1p112f);
+  const Words value = (Words)((h & 0x7c00) == 0x7c00) & (magnitude | 0x7f800000);
+  const Words finite = ~(Words)((h & 0x7c00) == 0x7c00) & scaled;
+  return (Floats)(value | finite | (h & 0x8000) << 16);
+#endif
+}
+
+// To nearest, ties to even; a NaN stays a NaN.
+inline Halves to_bfloat16(Floats v) {
+  const Words u = (Words)v, rounded = u + 0x7fff + (u >> 16 & 1);
+  return narrow((v != v ? Words{} + 0x7fc00000 : rounded) >> 16);
+}
+inline Halves to_float16(Floats v) {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+  return (Halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const Words u = (Words)v, magnitude = u & 0x7fffffff;
+  // Adding a number whose unit in the last place is float16's smallest subnormal lets the float32
+  // adder do the rounding.
+  const Words subnormal = (Words)((Floats)magnitude + 0.5f) - 0x3f000000;
+  const Words normal = (magnitude + 0xc8000fff + (magnitude >> 13 & 1)) >> 13;
+  const Words is_subnormal = (Words)(magnitude < 0x38800000),
+              is_infinite = (Words)(magnitude >= 0x47800000), is_nan = (Words)(v != v);
+  Words h = (is_subnormal & subnormal) | (~is_subnormal & normal);
+  h = (is_infinite & 0x7c00) | (~is_infinite & h);
+  h = (is_nan & 0x7e00) | (~is_nan & h);
+  return narrow(h | (u >> 16 & 0x8000));
+#endif
+}
+
+inline Halves rounded(const Bfloat16*, Floats v) { return to_bfloat16(v); }
+inline Halves rounded(const Float16*, Floats v) { return to_float16(v); }
+
+inline void store(float* p, Floats v) { std::memcpy(p, &v, sizeof v); }
+template <class T>
+inline void store(T* p, Floats v) {
+  const Halves h = rounded(p, v);
+  std::memcpy(p, &h, sizeof h);
+}
+
+/// A store past the caches; `p` is aligned to the vector. An ordinary one where the processor has
+/// none.
+inline void stream(float* p, Floats v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(p, (__m256)v);
+#elif defined(__x86_64__)
+  _mm_stream_ps(p, (__m128)v);
+#else
+  store(p, v);
+#endif
+}
+template <class T>
+inline void stream(T* p, Floats v) {
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)rounded(p, v));
+#elif defined(__AVX2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), (__m128i)rounded(p, v));
+#else
+  store(p, v);
+#endif
+}
+
+/// Makes streamed stores visible before the thread reports its work as done.
+inline void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }  // b where a is a NaN
+
+inline float largest(Floats v) {
+  float lanes[width], m;
+  std::memcpy(lanes, &v, sizeof v);
+  m = lanes[0];
+  for (int i = 1; i < width; i++) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+
+/// Whether a lane is greater than `limit`; NaNs are not.
+inline bool any_above(Floats v, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(limit), _CMP_GT_OQ) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps((__m256)(v > splat(limit))) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_ps((__m128)(v > splat(limit))) != 0;
+#else
+  return largest(v) > limit;
+#endif
+}
+
+using diralign::exp_underflow;
+
+// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below
+// exp_underflow, a NaN stays a NaN. x = n ln 2 + r: adding and subtracting a large number rounds x
+// / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so that the first product is
+// exact without FMA.
+#if defined(__AVX512F__)
+
+/// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it,
+/// and |r| <= ln 2 / 32 needs degree 3. Two multiplications fewer than the polynomial below: a
+/// fifth of the time of a kernel.
+inline Floats exp(Floats x) {
+  const Floats powers = {0x1p0f,        0x1.0b5586p0f, 0x1.172b84p0f, 0x1.2387a6p0f,
+                         0x1.306fe0p0f, 0x1.3dea64p0f, 0x1.4bfdaep0f, 0x1.5ab07ep0f,
+                         0x1.6a09e6p0f, 0x1.7a1148p0f, 0x1.8ace54p0f, 0x1.9c4918p0f,
+                         0x1.ae89fap0f, 0x1.c199bep0f, 0x1.d5818ep0f, 0x1.ea4afap0f};
+  constexpr float to_sixteenths = 0x1.8p19f;
+  const Floats biased = x * 1.44269502f + to_sixteenths, n = biased - to_sixteenths;
+  Floats r = n * -0x1.62ep-1f + x;
+  r = n * -0x1.0bfbe8p-15f + r;
+  Floats p = r * 0x1.555556p-3f + 0.5f;
+  p = p * r + 1.f;
+  p = p * r;
+  const Floats power =
+      (Floats)_mm512_permutexvar_ps((__m512i)biased, (__m512)powers);  // by the low four bits
+  p = power * p + power;
+  return x < exp_underflow ? Floats{} : (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
+}
+
+#else
+
+/// n is whole.
+inline Floats exp(Floats x) {
+  const Floats biased = x * 1.44269502f + diralign::round_to_whole,
+               n = biased - diralign::round_to_whole;
+  const Floats power = (Floats)(((Words)biased + 127) << 23);  // 2^n
+  return x < exp_underflow ? Floats{} : diralign::exp_of_remainder(x, n) * power;
+}
+
+#endif
+
+}  // namespace

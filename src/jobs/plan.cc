@@ -1,0 +1,36 @@
+#include "plan.h"
+#include <algorithm>
+#include <string>
+
+namespace diralign {
+
+WorkspaceTooSmall::WorkspaceTooSmall(size_t given, size_t needed_bytes)
+    : std::runtime_error(std::to_string(given) + " bytes of workspace, and at least " +
+                         std::to_string(needed_bytes) + " are needed"),
+      needed(needed_bytes) {}
+
+std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows,
+                                   bool together, int64_t shared_rows) {
+  std::vector<PairGroup> groups;
+  for (int64_t first = 0; first < pairs;) {
+    int64_t last = together ? pairs : first + 1;
+    while (last < pairs &&
+           rows_of_pairs(rows, pairs, first, last + 1).size() <= std::min(chunk_rows, shared_rows))
+      last++;
+    const RowRange range = rows_of_pairs(rows, pairs, first, last);
+    groups.push_back({first, last, range, range.size() <= chunk_rows});
+    first = last;
+  }
+  return groups;
+}
+
+std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows) {
+  std::vector<RowRange> chunks;
+  const int64_t count = (range.size() + chunk_rows - 1) / chunk_rows;
+  for (int64_t i = 0; i < count; i++)
+    chunks.push_back(
+        {range.begin + range.size() * i / count, range.begin + range.size() * (i + 1) / count});
+  return chunks;
+}
+
+}  // namespace diralign

@@ -1,0 +1,342 @@
+// Where the addon cannot be loaded, the error says what is so and what to do: each explanation is
+// provoked in a process of its own, and none may be given for anything else.
+import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { buildSync, type Format } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { nativePath } from '../../ts/native/interface.js';
+import { compilePackage, type Compiled } from '../support/compiled.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-load-'));
+const addon = nativePath();
+/** Of one token out of two that are as likely. */
+const log2 = '0.693147';
+
+let compiled: Compiled;
+let packageFolder: string;
+beforeAll(() => {
+  compiled = compilePackage();
+  packageFolder = path.dirname(path.dirname(fileURLToPath(compiled.url)));
+});
+afterAll(() => {
+  compiled.remove();
+  fs.rmSync(folder, { recursive: true, force: true });
+});
+
+function write(name: string, text: string): string {
+  const file = path.join(folder, name);
+  fs.mkdirSync(path.dirname(file), { recursive: true });
+  fs.writeFileSync(file, text);
+  return file;
+}
+
+/** Prints `imported`, then the loss, or the error's code and message. */
+const firstUse = (from: string): string => `import { dirAlignLoss } from ${JSON.stringify(from)};
+console.log('imported');
+try {
+  console.log(dirAlignLoss('sft')({ logits: new Float32Array(2), shape: [1, 1, 2], labels: new Int32Array(1) }).loss);
+} catch (error) {
+  console.log(error.code ?? error.stack, error.message);
+}`;
+
+interface Surroundings {
+  readonly node?: readonly string[];
+  readonly env?: NodeJS.ProcessEnv;
+  /** JavaScript that runs before the package is imported. */
+  readonly before?: string;
+  readonly url?: string;
+  readonly uid?: number | undefined;
+}
+
+/** What a process says on first use. */
+function use({ node = [], env = {}, before, url = compiled.url, uid }: Surroundings): string {
+  const script = write('use.mjs', firstUse(url));
+  const preload = before === undefined ? [] : ['--import', write('before.mjs', before)];
+  return said([...node, ...preload, script], env, uid);
+}
+
+function said(args: readonly string[], env: NodeJS.ProcessEnv = {}, uid?: number): string {
+  const inherited = { ...process.env };
+  delete inherited.DIRALIGN_PREBUILD; // the loader's own way, whichever this run is about
+  const { stdout, stderr } = spawnSync(process.execPath, [...args], {
+    cwd: folder,
+    encoding: 'utf8',
+    env: { ...inherited, ...env },
+    ...(uid !== undefined && { uid }),
+  });
+  expect(
+    stderr.split('\n').filter((line) => line !== '' && !/Warning:|--trace-warnings/.test(line)),
+  ).toEqual([]);
+  const [imported, ...rest] = stdout.trim().split('\n');
+  expect(imported).toBe('imported');
+  return rest.join('\n');
+}
+
+const loadError = (text: string): RegExp => new RegExp(`^ERR_DIRALIGN_LOAD .*${text}`, 's');
+
+describe("Node's switches", () => {
+  const permission = process.allowedNodeEnvironmentFlags.has('--permission')
+    ? '--permission'
+    : '--experimental-permission';
+  const readAll = '--allow-fs-read=*';
+
+  test('--no-addons', () => {
+    expect(use({ node: ['--no-addons'] })).toMatch(loadError('started with --no-addons'));
+    expect(use({ env: { NODE_OPTIONS: '--no-addons' } })).toMatch(
+      loadError('started with --no-addons'),
+    );
+  });
+
+  test('the permission model without --allow-addons is not called --no-addons', () => {
+    const text = use({ node: [permission, readAll] });
+    expect(text).toMatch(loadError('start node with --allow-addons'));
+    expect(text).not.toContain('--no-addons');
+  });
+
+  test('--no-addons is named where the permission model would allow them', () => {
+    const text = use({ node: [permission, readAll, '--allow-addons', '--no-addons'] });
+    expect(text).toMatch(loadError('started with --no-addons'));
+    expect(text).not.toContain('start node with --allow-addons');
+  });
+
+  test('nothing but the package and its dependencies has to be readable', () => {
+    const reading = [
+      folder,
+      packageFolder,
+      fs.realpathSync(root),
+      path.dirname(fs.realpathSync(addon)),
+    ];
+    const allowed = reading.map((each) => `--allow-fs-read=${path.join(each, '*')}`);
+    expect(use({ node: [permission, ...allowed, '--allow-addons'] })).toContain(log2);
+  });
+
+  test.each([
+    [
+      'package.json',
+      ['use.mjs', 'dist/*'],
+      /permission model forbids reading \S+package\.json: .*--allow-fs-read=/,
+    ],
+    [
+      'node-gyp-build',
+      ['use.mjs', 'dist/*', 'package.json'],
+      /permission model forbids reading \S+node_modules.*allow-fs-read=\S+node_modules/,
+    ],
+  ])('without leave to read %s that is said, not that there is no addon', (_, readable, reason) => {
+    const allowed = readable.flatMap((name) =>
+      [packageFolder, folder].map((each) => `--allow-fs-read=${path.join(each, name)}`),
+    );
+    const text = use({ node: [permission, ...allowed, '--allow-addons'] });
+    expect(text).toMatch(/^ERR_DIRALIGN_LOAD/);
+    expect(text).toMatch(reason);
+    expect(text).not.toContain('no prebuilt');
+  });
+});
+
+describe('bundled into one file', () => {
+  const entries = [
+    'index',
+    'data/index',
+    'verification/reference',
+    'trainers/tfjs/index',
+    'trainers/jax-js/index',
+  ];
+  const extension = (format: Format): string => (format === 'esm' ? 'mjs' : 'cjs');
+
+  function bundle(
+    format: Format,
+    contents: string,
+    to = `bundled/out.${extension(format)}`,
+  ): string {
+    const outfile = path.join(folder, to);
+    buildSync({
+      ...{
+        stdin: { contents, resolveDir: root },
+        bundle: true,
+        platform: 'node',
+        format,
+        outfile,
+        logLevel: 'silent',
+      },
+      external: ['@tensorflow/tfjs-core', '@jax-js/jax'],
+    });
+    return outfile;
+  }
+  const source = (entry: string): string => path.join(root, 'ts', `${entry}.ts`);
+
+  test.each<Format>(['esm', 'cjs', 'iife'])(
+    '%s: importing does not throw, and the first use says what to do',
+    (format) => {
+      const file = bundle(format, firstUse(source('index')));
+      const text = said([file]);
+      expect(text).toMatch(loadError('diralign was bundled'));
+      expect(text).toContain('--external:diralign');
+      expect(text).not.toContain('no prebuilt');
+      expect(said([file], { DIRALIGN_ADDON: addon })).toContain(log2);
+    },
+  );
+
+  test.each(entries)('%s can be imported from CommonJS', (entry) => {
+    // Types are gone where nothing of a module is used, so everything is.
+    const contents = `import * as all from ${JSON.stringify(source(entry))}; console.log('imported', Object.keys(all).length > 0);`;
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      [bundle('cjs', contents, 'bundled/entry.cjs')],
+      {
+        encoding: 'utf8',
+        env: { ...process.env, NODE_PATH: path.join(root, 'node_modules') },
+      },
+    );
+    expect({ stdout, stderr }).toEqual({ stdout: 'imported true\n', stderr: '' });
+  });
+
+  test('the addon of the project around the bundle is not taken for ours', () => {
+    write('project/package.json', '{ "name": "project" }');
+    write('project/build/Release/other.node', 'not an addon');
+    fs.mkdirSync(path.join(folder, 'project/node_modules'), { recursive: true });
+    fs.symlinkSync(
+      path.join(root, 'node_modules/node-gyp-build'),
+      path.join(folder, 'project/node_modules/node-gyp-build'),
+    );
+    const text = said([bundle('esm', firstUse(source('index')), 'project/dist/out.mjs')]);
+    expect(text).toMatch(loadError('diralign was bundled'));
+    expect(text).not.toContain('other.node');
+  });
+});
+
+describe('what dlopen and other runtimes say', () => {
+  /** The addon fails to load with that. */
+  const failing = (properties: object): string => `import Module from 'node:module';
+Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.stringify(properties)}); };`;
+  const dlopen = (message: string): string => failing({ code: 'ERR_DLOPEN_FAILED', message });
+
+  test.each([
+    [
+      "/lib/libc.so.6: version `GLIBC_2.38' not found (required by x.node)",
+      'needs glibc 2\\.38 and this system has \\d',
+      'npx',
+    ],
+    [
+      'Error loading shared library ld-linux-x86-64.so.2: No such file',
+      'built for glibc and this system has musl',
+      'npx',
+    ],
+    [
+      'Error relocating /x/diralign.node: __cxa_x: symbol not found',
+      'built for glibc and this system has musl',
+      'image',
+    ],
+    [
+      '/x/diralign.node: invalid ELF header',
+      'invalid ELF header\\. It is damaged, or made for another system',
+      'anew',
+    ],
+    [
+      '/x.node: failed to map segment from shared object: Operation not permitted',
+      'mounted noexec',
+      'another file system',
+    ],
+    [
+      'libasan.so.8: cannot open shared object file: No such file or directory',
+      'libasan\\.so\\.8',
+      'npx diralign build',
+    ],
+  ])('%s', (message, explained, remedy) => {
+    const text = use({ before: dlopen(message) });
+    expect(text).toMatch(loadError(explained));
+    expect(text).toContain(remedy);
+    if (!explained.includes('musl')) expect(text).not.toContain('musl');
+  });
+
+  test('Deno without --allow-ffi, where reports are forbidden, too', () => {
+    const denied = {
+      name: 'NotCapable',
+      message: 'Requires ffi access to "/x.node", run again with the --allow-ffi flag',
+    };
+    const reports = `process.report.getReport = () => { throw Object.assign(new Error('Requires sys access'), { name: 'NotCapable' }); };`;
+    expect(use({ before: `${failing(denied)}\n${reports}` })).toMatch(
+      loadError('Deno was started without --allow-ffi.*add it'),
+    );
+  });
+
+  test("Deno's other permissions, in its words", () => {
+    const denied = (
+      name: string,
+    ): string => `import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module';
+fs.${name} = (file) => { throw Object.assign(new Error('Requires read access to "' + file + '", run again with the --allow-read flag'), { name: 'NotCapable' }); };
+syncBuiltinESMExports();`;
+    const text = use({ before: denied('readFileSync') });
+    expect(text).toMatch(
+      loadError('Requires read access to ".*package\\.json", run again with the --allow-read flag'),
+    );
+    // What node-gyp-build looks for as it is loaded is no reason to give up.
+    expect(use({ before: denied('existsSync') })).toContain(log2);
+  });
+
+  test('a file that is none, is not there, or is the addon of others', () => {
+    const chosen = (file: string): string => use({ env: { DIRALIGN_ADDON: file } });
+    expect(chosen(addon)).toContain(log2);
+    expect(chosen(path.relative(folder, addon))).toContain(log2);
+    expect(chosen(path.join(folder, 'none.node'))).toMatch(
+      loadError('none\\.node, which DIRALIGN_ADDON names.*no such file'),
+    );
+    expect(chosen(write('text.node', 'text'.repeat(100)))).toMatch(
+      loadError('invalid ELF header\\. It is damaged'),
+    );
+    expect(chosen(write('empty.node', ''))).toMatch(loadError('file too short\\. It is damaged'));
+    expect(
+      use({
+        before:
+          "import Module from 'node:module'; Module._extensions['.node'] = (m) => { m.exports = {}; };",
+      }),
+    ).toMatch(loadError('was built from other sources'));
+  });
+});
+
+describe('where there is none', () => {
+  /** A copy of the package without its addon. */
+  function without(name: string, ...links: string[]): string {
+    const to = path.join(folder, name);
+    fs.cpSync(path.join(packageFolder, 'dist'), path.join(to, 'dist'), { recursive: true });
+    fs.copyFileSync(path.join(packageFolder, 'package.json'), path.join(to, 'package.json'));
+    for (const link of links) fs.symlinkSync(path.join(root, link), path.join(to, link));
+    return to;
+  }
+  const urlOf = (directory: string): string => new URL(`file://${directory}/dist/index.js`).href;
+
+  test('no prebuilt binary, with what made it look elsewhere', () => {
+    const url = urlOf(without('none', 'node_modules'));
+    const plain = use({ url });
+    expect(plain).toMatch(
+      loadError(`no prebuilt binary for ${process.platform}-${process.arch}\\. Build one`),
+    );
+    expect(use({ url: compiled.url, env: { DIRALIGN_PREBUILD: '/nowhere' } })).toMatch(
+      loadError('DIRALIGN_PREBUILD=/nowhere'),
+    );
+    expect(use({ url, env: { PREBUILDS_ONLY: '1' } })).toMatch(loadError('PREBUILDS_ONLY=1'));
+  });
+
+  test('without its dependencies', () => {
+    expect(use({ url: urlOf(without('alone')) })).toMatch(
+      loadError('node-gyp-build.*cannot be loaded.*npm install'),
+    );
+  });
+
+  test.runIf(process.platform === 'linux')(
+    'a folder that may not be read is not taken for an empty one',
+    () => {
+      const to = without('closed', 'node_modules');
+      fs.mkdirSync(path.join(to, 'build/Release'), { recursive: true, mode: 0o755 });
+      fs.chmodSync(path.join(to, 'build/Release'), 0);
+      fs.chmodSync(folder, 0o755);
+      const nobody = process.getuid?.() === 0 ? 65534 : undefined;
+      expect(use({ url: urlOf(to), uid: nobody })).toMatch(
+        loadError('cannot be looked for\\. EACCES.*build/Release'),
+      );
+      fs.chmodSync(path.join(to, 'build/Release'), 0o755);
+    },
+  );
+});

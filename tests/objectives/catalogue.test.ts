@@ -1,0 +1,118 @@
+// The catalogue: complete, frozen, and the same in the addon, in the generated types and in what an
+// objective shows of itself.
+import { describe, expect, test } from 'vitest';
+import { catalogue } from '../../ts/catalogue.generated.js';
+import { dirAlignLoss, methods } from '../../ts/index.js';
+import { native } from '../../ts/native/interface.js';
+
+/**
+ * Per method: family, ranking, needs a reference, normalises, and its own options with their
+ * defaults.
+ */
+const expected: [
+  string,
+  'paper' | 'wider',
+  'pairwise' | 'pointwise' | 'likelihood',
+  boolean,
+  boolean,
+  Record<string, number | string>,
+][] = [
+  ['sft', 'paper', 'likelihood', false, true, {}],
+  [
+    'dpo',
+    'paper',
+    'pairwise',
+    true,
+    false,
+    { labelSmoothing: 0, divergence: 'reverse_kl', alpha: 0.5 },
+  ],
+  ['ipo', 'paper', 'pairwise', true, false, {}],
+  ['simpo', 'paper', 'pairwise', false, true, { labelSmoothing: 0, gamma: 0.5 }],
+  ['orpo', 'paper', 'pairwise', false, true, { lambda: 1 }],
+  ['asft', 'paper', 'pointwise', false, true, { lambda: 1 }],
+  ['apo_zero', 'paper', 'pointwise', true, false, {}],
+  ['nca', 'paper', 'pointwise', true, false, {}],
+  ['cal_dpo', 'paper', 'pointwise', true, false, { calibrationWeight: 1 }],
+  ['hinge', 'wider', 'pairwise', true, false, {}],
+  ['robust', 'wider', 'pairwise', true, false, { labelSmoothing: 0.1 }],
+  ['exo_pair', 'wider', 'pairwise', true, false, { labelSmoothing: 0.001 }],
+  ['bco_pair', 'wider', 'pointwise', true, false, {}],
+  ['sppo_hard', 'wider', 'pointwise', true, false, {}],
+  ['aot', 'wider', 'pairwise', true, false, { labelSmoothing: 0 }],
+  ['aot_unpaired', 'wider', 'pairwise', true, false, { labelSmoothing: 0 }],
+  ['discopop', 'wider', 'pairwise', true, false, { tau: 0.05 }],
+  ['apo_down', 'wider', 'pointwise', true, false, {}],
+  ['cpo', 'wider', 'pairwise', false, false, { labelSmoothing: 0 }],
+  ['alphapo', 'wider', 'pairwise', false, true, { labelSmoothing: 0, gamma: 0.5, alpha: 0.25 }],
+  ['r_dpo', 'wider', 'pairwise', true, false, { alpha: 0.05 }],
+  ['dpop', 'wider', 'pairwise', true, false, { penalty: 50 }],
+];
+
+test("the generated catalogue is the addon's", () => {
+  expect(catalogue).toEqual(JSON.parse(native().catalogue));
+});
+
+test('every method, in order', () => {
+  expect(methods().map((m) => m.name)).toEqual(expected.map(([name]) => name));
+});
+
+describe.each(expected)('%s', (name, family, ranking, reference, normalize, own) => {
+  const info = methods().find((m) => m.name === name);
+  const defaults = {
+    ...own,
+    ...(reference ? { referenceFree: false } : {}),
+    ...(name === 'sft' ? {} : { sftWeight: 0 }),
+    sftReduction: 'sequence',
+  };
+
+  test('is described', () => {
+    expect(info).toMatchObject({ name, family, ranking, reference, normalize });
+    expect(info?.batchCoupled).toBe(name.startsWith('aot'));
+    expect(info?.score).not.toBe('');
+    expect(info?.formula).not.toBe('');
+    expect(info?.source).not.toBe('');
+  });
+
+  test('its options and their defaults', () => {
+    const options = Object.fromEntries(
+      Object.entries(info?.options ?? {}).map(([key, option]) => [key, option.default]),
+    );
+    expect(options).toEqual(defaults);
+    for (const option of Object.values(info?.options ?? {})) expect(option.meaning).not.toBe('');
+  });
+
+  test('an objective shows its settings, and nothing else', () => {
+    const settings = {
+      method: name,
+      beta: name === 'sft' ? undefined : 0.25,
+      normalize,
+      ...defaults,
+    };
+    const positional = dirAlignLoss(name as 'dpo', 0.25);
+    const named = dirAlignLoss({ method: name as 'dpo', beta: 0.25 });
+    for (const objective of [positional, named]) {
+      expect(objective).toBeTypeOf('function');
+      const shown = Object.entries(objective).filter(
+        ([key]) => !['async', 'fromHidden', 'fromLogps'].includes(key),
+      );
+      expect(Object.fromEntries(shown)).toEqual(settings);
+    }
+    expect(dirAlignLoss(name as 'dpo', 0.25, !normalize).normalize).toBe(!normalize);
+  });
+});
+
+test('the catalogue and objectives cannot be changed', () => {
+  const thawed: string[] = [];
+  const visit = (value: unknown, path: string): void => {
+    if (typeof value !== 'object' || value === null) return;
+    if (!Object.isFrozen(value)) thawed.push(path);
+    for (const [key, child] of Object.entries(value)) visit(child, `${path}.${key}`);
+  };
+  visit(methods(), 'methods()');
+  expect(thawed).toEqual([]);
+
+  const objective = dirAlignLoss('dpo', 0.1);
+  expect(Object.isFrozen(objective)).toBe(true);
+  expect(() => Object.assign(objective, { beta: 1 })).toThrow(TypeError);
+  expect(objective.beta).toBe(0.1);
+});

@@ -1,0 +1,243 @@
+// The tarball, installed into an empty project. `npm run test:installers` does the same with pnpm,
+// yarn and bun, which it fetches; with npm nothing comes over the network.
+import { spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { nativePath } from '../../ts/native/interface.js';
+
+const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
+const temporary = mkdtempSync(path.join(tmpdir(), 'diralign-package-'));
+const installers = (process.env.DIRALIGN_INSTALLERS ?? 'npm').split(',');
+const fetched: Record<string, string> = { pnpm: 'pnpm@10', yarn: 'yarn@1', bun: 'bun@1' };
+const dependencies = ['node-addon-api', 'node-api-headers', 'node-gyp-build'];
+
+/** A PATH with node, npm and a shell: no compiler, no CMake, no Python. */
+const bare = path.join(temporary, 'bin');
+const tools = path.join(temporary, 'tools');
+
+interface Report {
+  readonly sameClass: boolean;
+  readonly version: string;
+  readonly reference: boolean;
+  readonly data: boolean;
+  readonly safetensors: boolean;
+  readonly cuda: string;
+  readonly loss?: number;
+  readonly error?: {
+    readonly code: string;
+    readonly message: string;
+    readonly isDirAlignError: boolean;
+  };
+}
+
+function run(cwd: string, command: string, args: readonly string[], PATH = process.env.PATH) {
+  const { status, stdout, stderr, error } = spawnSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    env: { ...process.env, PATH },
+  });
+  if (error) throw error;
+  return { status, stdout, output: `${stdout}${stderr}` };
+}
+
+function mustRun(...args: Parameters<typeof run>) {
+  const result = run(...args);
+  if (result.status !== 0)
+    throw new Error(
+      `${args[1]} ${args[2].join(' ')} ended with ${String(result.status)}:\n${result.output}`,
+    );
+  return result;
+}
+
+function onPath(command: string): string {
+  const directory = (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .find((d) => existsSync(path.join(d, command)));
+  if (directory === undefined) throw new Error(`${command} is not on the PATH`);
+  return path.join(directory, command);
+}
+
+/**
+ * Packs a copy of the package, so that the repository's own prebuilds and dist stay as they are.
+ */
+function pack(name: string, addon?: string): string {
+  const stage = path.join(temporary, name);
+  mkdirSync(stage);
+  const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
+    readonly files: readonly string[];
+  };
+  const listed = files
+    .map((file) => file.replace(/\/.*/, ''))
+    .filter((entry) => !['dist', 'prebuilds'].includes(entry));
+  for (const entry of new Set(['package.json', 'README.md', 'LICENSE', ...listed])) {
+    if (existsSync(path.join(root, entry)))
+      cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
+  }
+  cpSync(path.join(temporary, 'dist'), path.join(stage, 'dist'), { recursive: true });
+  if (addon !== undefined) {
+    const prebuilds = path.join(stage, 'prebuilds', `${process.platform}-${process.arch}`);
+    cpSync(addon, path.join(prebuilds, 'diralign.node'));
+  }
+  mustRun(stage, 'npm', ['pack', '--ignore-scripts', '--silent']);
+  const tarball = readdirSync(stage).find((file) => file.endsWith('.tgz'));
+  if (tarball === undefined) throw new Error('npm pack made no tarball');
+  return path.join(stage, tarball);
+}
+
+/**
+ * An empty project with the tarball installed; the install must need neither a compiler nor
+ * anyone's leave to run scripts.
+ */
+function install(installer: string, tarball: string): string {
+  const project = mkdtempSync(path.join(temporary, `${installer}-`));
+  const wanted: Record<string, string> = { diralign: `file:${tarball}` };
+  // Offline, npm takes the dependencies from the repository's own node_modules.
+  if (installer === 'npm')
+    for (const name of dependencies) wanted[name] = `file:${path.join(root, 'node_modules', name)}`;
+  writeFileSync(
+    path.join(project, 'package.json'),
+    JSON.stringify({ private: true, type: 'module', dependencies: wanted }),
+  );
+  const command = installer === 'npm' ? 'npm' : path.join(tools, 'node_modules', '.bin', installer);
+  // Yarn would take another tarball of this name and version from its cache.
+  const options: Record<string, string[]> = {
+    npm: ['--offline'],
+    yarn: ['--cache-folder', path.join(project, '.cache')],
+  };
+  const { output } = mustRun(project, command, ['install', ...(options[installer] ?? [])], bare);
+  expect(output).not.toMatch(/allow-?scripts|ignored build scripts|blocked|node-gyp rebuild/i);
+  cpSync(path.join(root, 'tests', 'package', 'consumer.mjs'), path.join(project, 'consumer.mjs'));
+  return project;
+}
+
+function consume(project: string, ...nodeOptions: string[]): Report {
+  return JSON.parse(
+    mustRun(project, 'node', [...nodeOptions, 'consumer.mjs'], bare).stdout,
+  ) as Report;
+}
+
+let withAddon: string;
+let withoutAddon: string;
+
+beforeAll(() => {
+  mkdirSync(bare);
+  symlinkSync(process.execPath, path.join(bare, 'node'));
+  symlinkSync(realpathSync(onPath('npm')), path.join(bare, 'npm'));
+  symlinkSync('/bin/sh', path.join(bare, 'sh'));
+  const toFetch = installers.flatMap((installer) => fetched[installer] ?? []);
+  if (toFetch.length > 0)
+    mustRun(temporary, 'npm', ['install', '--prefix', tools, '--no-save', ...toFetch]);
+  mustRun(root, path.join(root, 'node_modules/.bin/tsc'), [
+    '-p',
+    'tsconfig.build.json',
+    '--outDir',
+    path.join(temporary, 'dist'),
+  ]);
+  withAddon = pack('with-addon', nativePath());
+  withoutAddon = pack('without-addon');
+});
+
+afterAll(() => {
+  rmSync(temporary, { recursive: true, force: true });
+});
+
+describe.each(installers)('installed by %s', (installer) => {
+  test('with a prebuilt addon: import and require give one library that works', () => {
+    const report = consume(install(installer, withAddon));
+    expect(report).toMatchObject({
+      sameClass: true,
+      reference: true,
+      data: true,
+      safetensors: true,
+      version: '0.1.0',
+    });
+    expect(report.error).toBeUndefined();
+    expect(report.loss).toBeCloseTo(Math.LN2, 7);
+  });
+
+  test('without one: import works, and the first use says how to build', () => {
+    const report = consume(install(installer, withoutAddon));
+    expect(report).toMatchObject({
+      sameClass: true,
+      reference: true,
+      data: true,
+      safetensors: true,
+    });
+    expect(report.error).toMatchObject({ code: 'ERR_DIRALIGN_LOAD', isDirAlignError: true });
+    expect(report.error?.message).toContain('npx diralign build');
+  });
+});
+
+test('npx diralign build: names the tools that are missing, and builds with CMake alone', () => {
+  const project = install('npm', withoutAddon);
+  const refused = run(project, 'npm', ['exec', '--offline', '--', 'diralign', 'build'], bare);
+  expect(refused.status).toBe(1);
+  expect(refused.output).toMatch(/apt-get install -y cmake g\+\+/);
+
+  const build = (...settings: string[]) =>
+    mustRun(project, 'npm', [
+      'exec',
+      '--offline',
+      '--',
+      'diralign',
+      'build',
+      ...settings.flatMap((setting) => ['-D', setting]),
+    ]);
+  expect(build('DIRALIGN_CUDA=OFF').output).toContain('without CUDA');
+  const without = consume(project);
+  expect(without.loss).toBeCloseTo(Math.LN2, 7);
+  expect(without.cuda).toContain('contains no CUDA');
+
+  // The kernels from the tarball, where there is an nvcc: for one architecture, which is enough to
+  // see that all is there.
+  const { output } = build('DIRALIGN_CUDA=AUTO', 'DIRALIGN_CUDA_ARCHITECTURES=75-virtual');
+  expect(output).toMatch(/with CUDA \d+|without CUDA \((no nvcc found|nvcc .* is older)/);
+  const report = consume(project);
+  expect(report.loss).toBeCloseTo(Math.LN2, 7);
+  if (output.includes('with CUDA')) expect(report.cuda).not.toContain('contains no CUDA');
+});
+
+test('--no-addons is named as the reason', () => {
+  const report = consume(install('npm', withAddon), '--no-addons');
+  expect(report.error?.code).toBe('ERR_DIRALIGN_LOAD');
+  expect(report.error?.message).toContain('--no-addons');
+});
+
+test('the tarball holds what it should and nothing else', () => {
+  const { stdout } = mustRun(temporary, 'tar', ['-tzf', withAddon]);
+  const files = stdout.split('\n').filter(Boolean);
+  for (const needed of [
+    'dist/index.js',
+    'dist/index.d.ts',
+    'dist/cli/main.js',
+    'src/node/addon.cc',
+    'cuda/runtime.cc',
+    'cuda/loss_float32.cu',
+    'cmake/Cuda.cmake',
+    'CMakeLists.txt',
+    'scripts/build-native.mjs',
+    ...['cuda', 'directory', 'progress'].map((name) => `scripts/build-${name}.mjs`),
+    'CHANGELOG.md',
+    'LICENSE',
+    'NOTICES.md',
+  ]) {
+    expect(files).toContain(`package/${needed}`);
+  }
+  expect(
+    files.filter((file) => /binding\.gyp|tests?\/|\.map$|node_modules|package-lock/.test(file)),
+  ).toEqual([]);
+});

@@ -1,0 +1,263 @@
+import { loadAddon } from './load.js';
+import type { DeviceInfo } from '../types.js';
+
+/**
+ * What src/node/addon.cc exports. Arrays were checked by ts/batch/batch.ts; their kinds and lengths
+ * are asked of the engine and checked against the request's numbers once more. Every property is
+ * the request's own, so that nothing is looked up in Object.prototype.
+ */
+export interface Native {
+  /** {@link interfaceRevision} of the sources that it was built from. */
+  readonly revision: number;
+  /** JSON of the catalogue that ts/catalogue.generated.ts holds. */
+  readonly catalogue: string;
+  loss(request: LossRequest): BadLabel | undefined;
+  loss(request: LossRequest, done: Done): BadLabel | Cancel;
+  sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
+  tokenLogps(request: TokenLogpsRequest): BadLabel | undefined;
+  fromLogps(request: FromLogpsRequest): void;
+  /**
+   * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
+   * none does.
+   */
+  firstOverlap(view: HostArray, views: readonly HostArray[]): number;
+  cpuInfo(): { readonly isa: string; readonly threads: number };
+  /**
+   * One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales
+   * `target` by 1, 2 copies.
+   */
+  memoryLoop(kind: 0 | 1 | 2, source: Float32Array, target: Float32Array, threads: number): void;
+  /**
+   * For benchmarks: handles of events that the next synchronous call on device data records right
+   * before and after its work on the device.
+   */
+  timeNext(begin: bigint, end: bigint): void;
+  readonly cuda: NativeCuda;
+}
+
+/**
+ * What src/node/device.cc exports. In a build without CUDA, only `status` may be called. Addresses
+ * and handles are bigints.
+ */
+export interface NativeCuda {
+  status(): CudaStatus;
+  /** Why output layers cannot be computed on a device, or ''. Loads the library that they need. */
+  layerProblem(): string;
+  device(index: number): Omit<DeviceInfo, 'freeMemory'>;
+  freeMemory(index: number): number;
+  /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
+  kernelResidency(index: number): readonly KernelResidency[];
+  /**
+   * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
+   * any number of rows may use.
+   */
+  layerAlgorithms(
+    index: number,
+    dtype: number,
+    vocab: number,
+    hidden: number,
+  ): { readonly offered: number; readonly usable: number };
+  allocate(device: number, bytes: number): bigint;
+  /** `bytes` as they were allocated. */
+  release(pointer: bigint, bytes: number): void;
+  inspect(pointer: bigint, bytes: number): PointerInfo;
+  /** The address, for `unpin`. */
+  pin(memory: Uint8Array): bigint;
+  unpin(address: bigint): void;
+  copy(
+    toDevice: boolean,
+    device: number,
+    stream: bigint,
+    pointer: bigint,
+    host: Uint8Array,
+    done?: Done,
+  ): void;
+  copyOnDevice(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
+  /** The yardstick of benchmarks: a plain copy kernel; addresses 16-byte aligned. Enqueued only. */
+  copyKernel(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
+  fill(device: number, stream: bigint, pointer: bigint, byte: number, bytes: number): void;
+  createStream(device: number): bigint;
+  destroyStream(stream: bigint): void;
+  synchronize(device: number, stream: bigint): void;
+  createEvent(device: number, timing: boolean): bigint;
+  destroyEvent(event: bigint): void;
+  record(device: number, event: bigint, stream: bigint): void;
+  wait(device: number, stream: bigint, event: bigint): void;
+  ended(device: number, event: bigint): boolean;
+  synchronizeEvent(device: number, event: bigint): void;
+  milliseconds(device: number, from: bigint, to: bigint): number;
+}
+
+export interface CudaStatus {
+  readonly compiled: boolean;
+  /** With machine code in this build, comma separated. */
+  readonly architectures: string;
+  /** With PTX, which later devices translate for themselves. */
+  readonly ptx: string;
+  /** 13000 is CUDA 13.0. */
+  readonly runtime: number;
+  /** The newest CUDA that the driver supports; 0 where none is installed. */
+  readonly driver: number;
+  /** cudaError_t of counting the devices. */
+  readonly error: number;
+  readonly errorText: string;
+  readonly devices: number;
+}
+
+export interface KernelResidency {
+  /** 0 float32, 1 float16, 2 bfloat16. */
+  readonly logits: number;
+  readonly gradient: number;
+  /** 0 log-probabilities of sequences, 1 of tokens, 2 dense, 3 factored. */
+  readonly pass: number;
+  readonly blocks: number;
+}
+
+export interface PointerInfo {
+  readonly kind: 'unregistered' | 'host' | 'device' | 'managed';
+  readonly device: number;
+  /**
+   * The allocation around the address, or the mappings that follow one another there; 0n and 0
+   * where unknown.
+   */
+  readonly base: bigint;
+  readonly bytes: number;
+}
+
+/** Who computes. */
+export const Target = {
+  cpu: 0,
+  /** A device, on host arrays that travel there in pieces. */
+  staged: 1,
+  /** A device, on data in its memory. */
+  device: 2,
+} as const;
+export type Target = (typeof Target)[keyof typeof Target];
+
+/**
+ * Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing
+ * was written.
+ */
+export interface BadLabel {
+  readonly sft: boolean;
+  readonly row: number;
+  readonly label: number;
+}
+export type Done = (error: Error | undefined, cancelled: boolean) => void;
+export type Cancel = () => void;
+
+/** Any array whose kind Node-API knows, which a Float16Array is not. */
+export type HostArray = Float32Array | Float64Array | Int32Array | Uint16Array | Uint8Array;
+/** A host array, 16-bit floats by their bits; a bigint is an address in device memory. */
+export type Memory = Float32Array | Uint16Array | bigint;
+
+export interface BatchRequest {
+  target: Target;
+  /** Where a device is the target. */
+  device: number;
+  stream: bigint;
+  /** Undefined where the request has a layer. */
+  logits: Memory | undefined;
+  /** 0 float32, 1 float16, 2 bfloat16. */
+  dtype: number;
+  rows: number;
+  vocab: number;
+  rowStride: number;
+  sequences: number;
+  offsets: Int32Array | undefined;
+  labels: Int32Array;
+  sftLabels: Int32Array | undefined;
+  ignoreIndex: number;
+  threads: number;
+  /** Out, per sequence. */
+  counts: Int32Array;
+}
+/** An output layer in place of logits; all in the batch's dtype. */
+export interface LayerRequest {
+  hidden: Memory;
+  weight: Memory;
+  bias: Memory | undefined;
+  hiddenSize: number;
+  /**
+   * Bytes that the workspace may take; less than the least throws an error named WorkspaceTooSmall,
+   * with the `bytes` needed.
+   */
+  memory: number;
+  /** Out: one number, the bytes that it took. */
+  memoryUsed: Float64Array;
+}
+export interface LayerGradientRequest {
+  data: Memory;
+  /** Whether it is added to what is there. */
+  accumulate: boolean;
+  /** Fresh memory, all 0. */
+  zeroed: boolean;
+}
+export interface ObjectiveRequest {
+  /** Index in the catalogue. */
+  method: number;
+  /** In the catalogue's order of settings. */
+  settings: Float64Array;
+}
+interface LossOutputs {
+  losses: Float64Array;
+  rewards: Float64Array;
+  coefficients: Float64Array;
+  /** In the catalogue's order of metrics, and the loss behind them. */
+  metrics: Float64Array;
+}
+export interface LossRequest extends ObjectiveRequest, LossOutputs {
+  batch: BatchRequest;
+  reference: Float64Array | Float32Array | undefined;
+  logps: Float64Array;
+  /** 0 none, 1 dense, 2 factored. */
+  gradientMode: number;
+  gradient: Memory | undefined;
+  /** The last row of the gradient ends with its padding, or without. */
+  gradientElements: number;
+  gradientIsFresh: boolean;
+  /** A sum: 1 entropy, 2 mean_token_accuracy, 4 logits/chosen, 8 logits/rejected. */
+  metricsAsked: number;
+  /** Multiplies every gradient; finite. */
+  gradientScale: number;
+  rowScale: Float32Array | undefined;
+  layer: LayerRequest | undefined;
+  /** With a layer: where its gradients go; undefined is left out. */
+  layerGradients:
+    Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
+}
+export interface SequenceLogpsRequest {
+  batch: BatchRequest;
+  layer: LayerRequest | undefined;
+  logps: Float64Array;
+}
+export interface TokenLogpsRequest {
+  batch: BatchRequest;
+  layer: LayerRequest | undefined;
+  logps: Float64Array;
+  logsumexp: Float64Array;
+  entropy: Float64Array;
+}
+export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
+  sequences: number;
+  logps: Float64Array | Float32Array;
+  counts: Int32Array;
+  reference: Float64Array | Float32Array | undefined;
+  gradLogps: Float64Array;
+  gradientScale: number;
+}
+
+/** That of src/node/addon.cc; raised with every change of the shapes above. */
+const interfaceRevision = 5;
+
+let loaded: { readonly addon: Native; readonly file: string } | undefined;
+
+/** The addon, loaded on first use: importing the package never throws and costs nothing. */
+export function native(): Native {
+  return (loaded ??= loadAddon(interfaceRevision)).addon;
+}
+
+/** The file that {@link native} loaded. */
+export function nativePath(): string {
+  return (loaded ??= loadAddon(interfaceRevision)).file;
+}
