@@ -26,7 +26,8 @@ import {
   type Extents,
 } from './batch/batch.js';
 import { hiddenReason } from './device/status.js';
-import { allocateLike, DeviceTensor, elementBytes, type DeviceBuffer } from './device/device.js';
+import { allocateLike, DeviceTensor, type DeviceBuffer } from './device/memory.js';
+import { elementBytes, type Dtype } from './dtype.js';
 import { rangeError, typeError } from './errors.js';
 import {
   checkObject,
@@ -55,19 +56,14 @@ import {
 import type { Method, ReferenceNeed } from './catalogue.js';
 import type { RowMetric } from './metrics.js';
 import type { Settings } from './settings.js';
+import type { HiddenBatch, Like, Logits, LogitsArray, Needed } from './batch/types.js';
 import type {
-  Dtype,
   Float32Gradient,
-  HiddenBatch,
   HiddenGradient,
   HiddenGradientMode,
-  HiddenLossResult,
   HiddenRunOptions,
-  Like,
-  Logits,
-  LogitsArray,
-  Needed,
-} from './types.js';
+} from './loss/options.js';
+import type { HiddenLossResult } from './loss/results.js';
 
 /**
  * The call of `objective.fromHidden`: a method, for the reason that the call of an objective is

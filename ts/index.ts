@@ -20,21 +20,26 @@ export { presets, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';
 export type { FromHidden } from './hidden.js';
+export type { DeviceOptions } from './device/arguments.js';
 export type {
   AllocOptions,
-  CopyOptions,
+  DeviceBuffer,
+  DeviceTensor,
+  ForeignTensor,
+  TensorOptions,
+} from './device/memory.js';
+export type { PinnedArray } from './device/pinned.js';
+export type { CopyOptions, FillOptions } from './device/region.js';
+export type {
   CudaEvent,
   CudaStream,
-  DeviceBuffer,
-  DeviceOptions,
-  DeviceTensor,
   EventLike,
   EventOptions,
-  FillOptions,
-  ForeignTensor,
-  PinnedArray,
   StreamLike,
-  TensorOptions,
-} from './device/device.js';
+} from './device/streams.js';
+export type { Dtype, Float16ArrayLike } from './dtype.js';
 export type * from './metrics.js';
-export type * from './types.js';
+export type * from './batch/types.js';
+export type * from './device/info.js';
+export type * from './loss/options.js';
+export type * from './loss/results.js';

@@ -13,7 +13,8 @@ import {
 } from './batch/batch.js';
 import { metricNames } from './catalogue.js';
 import { AttachedArrays, watchArrays } from './batch/detached.js';
-import { DeviceTensor, retainPinned } from './device/device.js';
+import { DeviceTensor } from './device/memory.js';
+import { retainPinned } from './device/pinned.js';
 import { abortError, cudaError, rangeError, typeError } from './errors.js';
 import { describe, isArray, quoted, readElements } from './given.js';
 import type { Metrics, RowMetric } from './metrics.js';
@@ -27,7 +28,8 @@ import {
   type LossRequest,
 } from './native/interface.js';
 import type { Settings } from './settings.js';
-import type { BatchRows, Logits, LossValues } from './types.js';
+import type { BatchRows, Logits } from './batch/types.js';
+import type { LossValues } from './loss/results.js';
 
 const computing = 'computing on the device';
 

@@ -26,7 +26,8 @@ import {
   type NeedOf,
   type ReferenceNeed,
 } from './catalogue.js';
-import { allocateLike, DeviceTensor, elementBytes } from './device/device.js';
+import { allocateLike, DeviceTensor } from './device/memory.js';
+import { elementBytes } from './dtype.js';
 import { typeError } from './errors.js';
 import { checkObject, define, describe, readAll, readProperties } from './given.js';
 import { fromHidden, prepareHiddenLogps, type FromHidden } from './hidden.js';
@@ -47,20 +48,9 @@ import {
 import { native, Target, type BatchRequest, type LayerRequest } from './native/interface.js';
 import type { RowMetric } from './metrics.js';
 import { resolveSettings, type Settings } from './settings.js';
-import type {
-  GradientMode,
-  HiddenBatch,
-  Logits,
-  LogitsBatch,
-  LogpsBatch,
-  LogpsResult,
-  LogpsRunOptions,
-  LossResult,
-  Needed,
-  RunOptions,
-  SequenceLogps,
-  TokenLogps,
-} from './types.js';
+import type { HiddenBatch, Logits, LogitsBatch, LogpsBatch, Needed } from './batch/types.js';
+import type { GradientMode, LogpsRunOptions, RunOptions } from './loss/options.js';
+import type { LogpsResult, LossResult, SequenceLogps, TokenLogps } from './loss/results.js';
 
 /** The call of an objective. */
 // A method, and not a function type: an objective that needs a reference is still an objective, and

@@ -11,7 +11,8 @@ import {
   type Kind,
 } from './arrays.js';
 import { availability } from '../device/status.js';
-import { DeviceTensor, elementBytes } from '../device/device.js';
+import { DeviceTensor } from '../device/memory.js';
+import { elementBytes, type Dtype } from '../dtype.js';
 import { rangeError, typeError, type DirAlignError } from '../errors.js';
 import { checkObject, describe, isArray, readElements, readProperties, written } from '../given.js';
 import {
@@ -22,7 +23,7 @@ import {
   type HostArray,
   type Memory,
 } from '../native/interface.js';
-import type { BatchRows, Dtype, HiddenBatch, Logits, LogitsArray, LogitsBatch } from '../types.js';
+import type { BatchRows, HiddenBatch, Logits, LogitsArray, LogitsBatch } from './types.js';
 
 const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** More threads than this are a mistake rather than a machine. */

@@ -4,7 +4,9 @@ import { native } from '../native/interface.js';
 import { readBatch, writeSafetensors } from '../safetensors.js';
 import { plural } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
-import type { GradientMode, LogitsArray, LogitsBatch, LossResult, RunOptions } from '../types.js';
+import type { LogitsArray, LogitsBatch } from '../batch/types.js';
+import type { GradientMode, RunOptions } from '../loss/options.js';
+import type { LossResult } from '../loss/results.js';
 import { decoder } from '../verification/verification.js';
 import { closest, number, oneOf, parse, whole } from './arguments.js';
 import {

@@ -7,7 +7,8 @@ import { sequenceLogps } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import { paint, print, printJson, Progress } from '../text/terminal.js';
-import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
+import type { HiddenBatch, LogitsBatch } from '../batch/types.js';
+import { dtypes, type Dtype } from '../dtype.js';
 import {
   allConfigs,
   converted,
@@ -54,7 +55,6 @@ interface HiddenPlan {
   readonly work: number;
 }
 
-const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
 /** Batches of more logits than this are taken as they are, in their own dtype and layout. */
 const smallBatch = 2 ** 18;
 /** Of more than this, each method in its default setting only. */

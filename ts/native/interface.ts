@@ -1,5 +1,5 @@
 import { loadAddon } from './load.js';
-import type { DeviceInfo } from '../types.js';
+import type { DeviceInfo } from '../device/info.js';
 
 /**
  * What src/node/addon.cc exports. Arrays were checked by ts/batch/batch.ts; their kinds and lengths

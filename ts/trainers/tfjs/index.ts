@@ -15,13 +15,8 @@ import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
 import type { RowMetric } from '../../metrics.js';
 import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../../objective.js';
-import type {
-  BatchRows,
-  HiddenLossResult,
-  LogitsShape,
-  LossValues,
-  SequenceLogps,
-} from '../../types.js';
+import type { BatchRows, LogitsShape } from '../../batch/types.js';
+import type { HiddenLossResult, LossValues, SequenceLogps } from '../../loss/results.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
 
 /**
