@@ -1,11 +1,5 @@
-export {
-  dirAlignLoss,
-  sequenceLogps,
-  tokenLogps,
-  type LogpsOptions,
-  type Objective,
-  type ObjectiveCalls,
-} from './objective.js';
+export { sequenceLogps, tokenLogps, type LogpsOptions } from './logps.js';
+export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,
   type BestSetting,
@@ -19,7 +13,7 @@ export {
 export { presets, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';
-export type { FromHidden } from './hidden.js';
+export type { FromHidden } from './loss/from-hidden.js';
 export type { DeviceOptions } from './device/arguments.js';
 export type {
   AllocOptions,

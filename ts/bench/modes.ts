@@ -1,4 +1,5 @@
-import { dirAlignLoss, sequenceLogps } from '../objective.js';
+import { sequenceLogps } from '../logps.js';
+import { dirAlignLoss } from '../objective.js';
 import type { Dtype } from '../dtype.js';
 import type { LossResult } from '../loss/results.js';
 import type { Buffers } from './buffers.js';

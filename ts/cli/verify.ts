@@ -3,7 +3,7 @@ import path from 'node:path';
 import { methods } from '../catalogue.js';
 import { cuda } from '../device/cuda.js';
 import { native } from '../native/interface.js';
-import { sequenceLogps } from '../objective.js';
+import { sequenceLogps } from '../logps.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import { paint, print, printJson, Progress } from '../text/terminal.js';

@@ -2,7 +2,7 @@ import { loadAddon } from './load.js';
 import type { DeviceInfo } from '../device/info.js';
 
 /**
- * What src/node/addon.cc exports. Arrays were checked by ts/batch/batch.ts; their kinds and lengths
+ * What src/node/addon.cc exports. Arrays were checked in ts/batch/; their kinds and lengths
  * are asked of the engine and checked against the request's numbers once more. Every property is
  * the request's own, so that nothing is looked up in Object.prototype.
  */
