@@ -1,4 +1,6 @@
 import { catalogue } from './catalogue.generated.js';
+import { deepFreeze } from './freeze.js';
+import { paperSettings, type BestSetting } from './presets.js';
 
 type Catalogue = (typeof catalogue)['methods'][number];
 /** A direct alignment algorithm. */
@@ -73,14 +75,6 @@ export interface OptionInfo {
   readonly below?: number;
 }
 
-/** A setting that the paper found best, for one method in one setup. */
-export interface BestSetting {
-  /** Peak of the schedule in `presets.recipe`. */
-  readonly learningRate: number;
-  /** As `dirAlignLoss` takes it. */
-  readonly beta: number;
-}
-
 /** One entry of {@link methods}. */
 export interface MethodInfo {
   /** As `dirAlignLoss` takes it. */
@@ -134,13 +128,7 @@ function entry(m: Catalogue): MethodInfo {
     ...(m.name === 'sft' ? {} : { sftWeight }),
     sftReduction,
   };
-  return deepFreeze({ ...m, options });
-}
-
-function deepFreeze<T extends object>(value: T): T {
-  for (const child of Object.values(value))
-    if (typeof child === 'object' && child !== null) deepFreeze(child as object);
-  return Object.freeze(value);
+  return deepFreeze({ ...m, options, ...paperSettings(m.name) });
 }
 
 const infos: readonly MethodInfo[] = Object.freeze(catalogue.methods.map(entry));

@@ -2,7 +2,6 @@ export { sequenceLogps, tokenLogps, type LogpsOptions } from './logps.js';
 export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,
-  type BestSetting,
   type Divergence,
   type Method,
   type MethodInfo,
@@ -10,7 +9,7 @@ export {
   type OptionInfo,
   type SftReduction,
 } from './catalogue.js';
-export { presets, type PresetSetup } from './presets.js';
+export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';
 export type { FromHidden } from './loss/from-hidden.js';
