@@ -1,4 +1,5 @@
 #include "cublaslt.h"
+#include "tuning.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -195,10 +196,6 @@ class Choices {
   std::map<Choice, Algorithm> known_;
 };
 
-/// The rows that the algorithm of the first product is chosen for, whatever their number.
-constexpr int64_t many_rows = 2048;
-/// Asked for: those that come first may all be for many rows only.
-constexpr int most_algorithms = 32;
 constexpr const char* product_names[] = {"logits", "gradient of the hidden states",
                                          "gradient of the weight"};
 
@@ -237,23 +234,23 @@ struct Products::Product {
 Products::Products(const Layer& layer) : layer_(layer), handle_(handle_of(layer.device)) {}
 
 Products::Product Products::logits_product(float* out, const void* hidden, int64_t rows) const {
-  return {0,
-          true,
-          false,
-          layer_.vocab,
-          rows,
-          layer_.hidden,
-          layer_.weight,
-          hidden,
-          layer_.hidden,
-          layer_.hidden,
-          out,
-          layer_.logits_stride,
-          Dtype::float32,
-          layer_.bias,
-          1,
-          0,
-          true};
+  return {.name = 0,
+          .transpose_a = true,
+          .transpose_b = false,
+          .m = layer_.vocab,
+          .n = rows,
+          .k = layer_.hidden,
+          .a = layer_.weight,
+          .b = hidden,
+          .lda = layer_.hidden,
+          .ldb = layer_.hidden,
+          .d = out,
+          .ldd = layer_.logits_stride,
+          .d_type = Dtype::float32,
+          .bias = layer_.bias,
+          .alpha = 1,
+          .beta = 0,
+          .any_rows = true};
 }
 void Products::logits(cudaStream_t stream, float* out, const void* hidden, int64_t rows) {
   multiply(stream, logits_product(out, hidden, rows));
@@ -261,16 +258,44 @@ void Products::logits(cudaStream_t stream, float* out, const void* hidden, int64
 
 void Products::hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows,
                                float scale, bool add) {
-  multiply(stream, {1, false, false, layer_.hidden, rows, layer_.vocab, layer_.weight, gradient,
-                    layer_.hidden, layer_.logits_stride, out, layer_.hidden, layer_.dtype, nullptr,
-                    scale, add ? 1.0f : 0.0f, false});
+  multiply(stream, {.name = 1,
+                    .transpose_a = false,
+                    .transpose_b = false,
+                    .m = layer_.hidden,
+                    .n = rows,
+                    .k = layer_.vocab,
+                    .a = layer_.weight,
+                    .b = gradient,
+                    .lda = layer_.hidden,
+                    .ldb = layer_.logits_stride,
+                    .d = out,
+                    .ldd = layer_.hidden,
+                    .d_type = layer_.dtype,
+                    .bias = nullptr,
+                    .alpha = scale,
+                    .beta = add ? 1.0f : 0.0f,
+                    .any_rows = false});
 }
 
 void Products::weight_gradient(cudaStream_t stream, float* out, const void* gradient,
                                const void* hidden, int64_t rows, float scale, bool add) {
-  multiply(stream, {2, false, true, layer_.hidden, layer_.vocab, rows, hidden, gradient,
-                    layer_.hidden, layer_.logits_stride, out, layer_.hidden, Dtype::float32,
-                    nullptr, scale, add ? 1.0f : 0.0f, false});
+  multiply(stream, {.name = 2,
+                    .transpose_a = false,
+                    .transpose_b = true,
+                    .m = layer_.hidden,
+                    .n = layer_.vocab,
+                    .k = rows,
+                    .a = hidden,
+                    .b = gradient,
+                    .lda = layer_.hidden,
+                    .ldb = layer_.logits_stride,
+                    .d = out,
+                    .ldd = layer_.hidden,
+                    .d_type = Dtype::float32,
+                    .bias = nullptr,
+                    .alpha = scale,
+                    .beta = add ? 1.0f : 0.0f,
+                    .any_rows = false});
 }
 
 /// A product in cuBLASLt's words, and what its algorithm is chosen for.

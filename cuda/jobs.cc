@@ -6,6 +6,7 @@
 #include "layer_run.h"
 #include "loss_launch.h"
 #include "staging.h"
+#include "tuning.h"
 #include "jobs/driver.h"
 #include "jobs/host_gradient.h"
 
@@ -107,9 +108,6 @@ class OnDevice : public Launch {
 };
 
 // --- Host arrays
-
-/// Scored rows on the device at a time, if a unit has no more.
-constexpr size_t chunk_bytes = size_t{64} << 20;
 
 /// A job on host arrays. Chunks of whole units go up, through the kernel in place, and down; while
 /// a chunk is computed the next goes up. Only scored rows travel.

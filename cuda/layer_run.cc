@@ -24,17 +24,12 @@
 #include "jobs/plan.h"
 #include "loss_launch.h"
 #include "staging.h"
+#include "tuning.h"
 #include "jobs/driver.h"
 
 namespace diralign::cuda {
 
 namespace {
-
-constexpr size_t most_product_workspace = size_t{32} << 20;
-/// Rows without a gradient between two with one that do not make another product worth while: a
-/// tile of one. They take part with a gradient of 0, to which a hidden state that is not finite
-/// would still add a NaN: where a group may have one, every gap counts.
-constexpr int64_t shortest_gap = 128, shortest_not_finite = 1;
 
 size_t aligned(size_t bytes) { return (bytes + 255) & ~size_t{255}; }
 

@@ -227,16 +227,6 @@ struct Shared {
   double scratch[warps];
 };
 
-/// Blocks per multiprocessor that the registers are cut for: as many as do without spilling. Each
-/// keeps 32 KiB of loads in flight.
-template <Pass pass>
-constexpr uint32_t blocks_wanted =
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
-    2;
-#else
-    pass == Pass::logps ? 4 : 3;
-#endif
-
 /// Finishes the tile or the group that the block completed. In thread 0: whether that completed a
 /// group.
 template <Pass pass>
@@ -261,7 +251,7 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
 
 /// `Out`: the type of the gradient, where it is not that of the logits.
 template <class T, Pass pass, class Out = T>
-__global__ void __launch_bounds__(threads, blocks_wanted<pass>)
+__global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
     loss_kernel(const __grid_constant__ Plan p) {
   CUDA_SHARED(Shared, shared);
   uint32_t ticket = 0;  // the describer's next

@@ -1,14 +1,9 @@
 // How rows of logits are cut into the parts that blocks work on.
 #pragma once
 #include <cstdint>
+#include "tuning.h"
 
 namespace diralign::cuda {
-
-constexpr uint32_t threads = 256;
-constexpr uint32_t warps = threads / 32;
-/// Vectors of a part held in registers by each thread, all loaded before the first is used: what
-/// keeps enough bytes in flight.
-constexpr uint32_t max_steps = 8;
 
 /// How rows of a vocabulary are cut; a function of the vocabulary and the type alone.
 struct RowCut {

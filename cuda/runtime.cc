@@ -1,5 +1,6 @@
 // The CUDA backend but for its jobs: devices, memory, copies, streams and events.
 #include "runtime.h"
+#include "tuning.h"
 
 #include <algorithm>
 #include <cstring>
@@ -277,8 +278,6 @@ void unpin(void* data) { check(cudaHostUnregister(data), "cudaHostUnregister"); 
 // --- Copies
 
 namespace {
-
-constexpr size_t stage_bytes = size_t(4) << 20;
 
 /// Two page-locked stages that take turns: while the device copies one, the processor copies the
 /// other. The device is through with them at the end, whatever happened.

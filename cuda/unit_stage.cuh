@@ -39,9 +39,6 @@ __device__ __forceinline__ double sum_lanes(double x) {
   return x;
 }
 
-/// Longer sequences are summed by a whole block.
-constexpr uint32_t warp_sum_rows = 512;
-
 /// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's
 /// length alone.
 CUDA_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,

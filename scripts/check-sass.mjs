@@ -70,9 +70,9 @@ function addonIn(place) {
 /** A constant of the kernels' cut of rows. */
 function constant(name) {
   const value = new RegExp(`constexpr uint32_t ${name} = (\\d+);`).exec(
-    readFileSync(path.join(root, 'cuda/row_cut.h'), 'utf8'),
+    readFileSync(path.join(root, 'cuda/tuning.h'), 'utf8'),
   )?.[1];
-  if (value === undefined) fail(`no ${name} in cuda/row_cut.h`);
+  if (value === undefined) fail(`no ${name} in cuda/tuning.h`);
   return Number(value);
 }
 const threads = constant('threads');

@@ -3,23 +3,12 @@
 #include "layer_products.h"
 #include "row_results.h"
 #include "run.h"
+#include "tuning.h"
 #include "jobs/driver.h"
 
 namespace diralign::cpu {
 
 namespace {
-
-/// Rows of logits at a time where the units ask for no more: packing a block of weights is then a
-/// few percent of multiplying it, and the logits of common vocabularies stay within tens of
-/// megabytes.
-constexpr int64_t preferred_rows = 512;
-
-/// Fewer idle rows than this between two active ones are multiplied along, with a gradient of 0,
-/// unless their hidden states may not be finite: then 0 times them would be a NaN.
-constexpr int64_t shortest_gap = 16, shortest_gap_beside_nan = 1;
-
-/// Deferring the coefficients of a unit pays where a chunk has at least so many rows.
-constexpr int64_t fewest_deferred_rows = 64;
 
 /// The coefficients of a unit are known when its sequences are; what its rows' gradients are then
 /// made of:

@@ -7,14 +7,12 @@
 #include "kernels.h"
 #include "pages.h"
 #include "share.h"
+#include "tuning.h"
 #include "jobs/plan.h"
 
 namespace diralign::cpu {
 
 inline int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
-
-/// Fewer multiplications than this are done sooner by one thread than by waking another.
-inline constexpr int64_t multiplications_per_thread = int64_t{1} << 21;
 
 class LayerProducts {
  public:

@@ -4,22 +4,13 @@
 #include "row_results.h"
 #include "run.h"
 #include "share.h"
+#include "tuning.h"
 #include "jobs/driver.h"
 #include "jobs/host_gradient.h"
 
 namespace diralign::cpu {
 
 namespace {
-
-/// Fewer elements than this are done sooner by one thread than by waking another.
-constexpr int64_t elements_per_thread = 1 << 16;
-
-/// Units are reduced and differentiated in groups of about this size: what was read last is read
-/// again first, from the cache.
-constexpr size_t group_bytes = size_t{16} << 20;
-
-/// A gradient larger than this would only push other data out of the caches.
-constexpr size_t streamed_bytes = size_t{16} << 20;
 
 int team_size(const Job& job) {
   const int64_t rows = int64_t(job.rows.scored.size()), elements = rows * job.batch.vocab;

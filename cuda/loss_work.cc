@@ -1,0 +1,263 @@
+#include "loss_work.h"
+#include <algorithm>
+#include <string>
+#include <utility>
+#include "device_limits.h"
+
+namespace diralign::cuda {
+
+namespace {
+
+/// Places in one allocation.
+class Layout {
+ public:
+  template <class T>
+  size_t add(size_t count) {
+    const size_t at = (bytes_ + 255) & ~size_t(255);
+    bytes_ = at + count * sizeof(T);
+    return at;
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  size_t bytes_ = 0;
+};
+
+template <class T>
+T* at(void* base, size_t offset) {
+  return reinterpret_cast<T*>(static_cast<char*>(base) + offset);
+}
+
+/// In the upload, before the stages of a launch: its counter of tickets.
+constexpr size_t counter_bytes = 16;
+static_assert(sizeof(Stage) == 16);
+
+size_t tiles_of(const std::vector<Group>& groups) {
+  if (groups.empty()) return 0;
+  const Group& last = groups.back();
+  return last.first_tile + (last.rows + tile_rows - 1) / tile_rows;
+}
+
+}  // namespace
+
+/// Where everything lies in the device memory of the work. What is copied there comes first, that
+/// of the launches last, and then what only lives there. The results are before all of it, so that
+/// the count of rows that underflow, which starts at 0, can be the first that is copied there and
+/// the last that is copied back.
+struct LossWork::Places {
+  size_t rows, ignored, sequences, units, tiles, groups, counters;  ///< how many
+  uint32_t sort_length = 1;
+  size_t result_space, result_bytes, upload_bytes, bytes;
+  size_t at_underflows, at_rows, at_ignored, at_begin, at_end, at_groups, at_counts, at_sft_counts,
+      at_reference, at_counters, at_launches, at_sums, at_targets, at_sft_targets, at_row_logps,
+      at_sft_row_logps, at_row_terms, at_coefficients, at_values, at_order;
+
+  Places(const LossRequest& r, const std::vector<Group>& groups_, uint32_t parts, size_t launches,
+         size_t stages)
+      : rows(size_t(r.rows->of_units(r.first_unit, r.last_unit).size())),
+        ignored(r.write_ignored ? r.rows->ignored.size() : 0),
+        sequences(size_t(r.terms.units.sequences())),
+        units(size_t(r.terms.units.count)),
+        tiles(tiles_of(groups_)),
+        groups(groups_.size()),
+        counters(rows + tiles + 2 * groups) {
+    constexpr size_t most = std::numeric_limits<uint32_t>::max();
+    if (r.rows->scored.size() + r.rows->ignored.size() > most || sequences > most)
+      throw std::length_error("the batch has too many rows for one launch");
+    while (sort_length < units) sort_length *= 2;
+    const size_t results = r.pass == Pass::tokens ? 3 * rows : (r.separate_sft ? 2 : 1) * sequences;
+    result_space = (results * sizeof(double) + 255) & ~size_t{255};
+    result_bytes = rows == 0 ? 0 : result_space + sizeof(uint32_t);
+    place_upload(r, launches, stages);
+    place_rest(r, parts);
+  }
+
+ private:
+  void place_upload(const LossRequest& r, size_t launches, size_t stages) {
+    at_underflows = layout_.add<uint32_t>(1);
+    at_rows = layout_.add<RowRecord>(rows);
+    at_ignored = layout_.add<uint32_t>(ignored);
+    at_begin = layout_.add<uint32_t>(sequences);
+    at_end = layout_.add<uint32_t>(sequences);
+    at_groups = layout_.add<Group>(groups);
+    at_counts = layout_.add<int32_t>(sequences);
+    at_sft_counts = layout_.add<int32_t>(sequences);
+    at_reference = layout_.add<double>(r.terms.reference ? sequences : 0);
+    at_counters = layout_.add<uint32_t>(counters);
+    at_launches =
+        layout_.add<char>(launches * (counter_bytes + sizeof(Stage)) + stages * sizeof(Stage));
+    upload_bytes = layout_.bytes();
+  }
+  void place_rest(const LossRequest& r, uint32_t parts) {
+    const bool dense = r.pass == Pass::dense, sorted = dense && r.terms.is_sorted();
+    at_sums = layout_.add<PartSums>(rows * parts);
+    at_targets = layout_.add<float>(rows);
+    at_sft_targets = layout_.add<float>(r.separate_sft ? rows : 0);
+    at_row_logps = layout_.add<double>(rows);
+    at_sft_row_logps = layout_.add<double>(r.separate_sft ? rows : 0);
+    at_row_terms = layout_.add<RowTerms>(dense ? rows : 0);
+    at_coefficients = layout_.add<double>(dense ? sequences : 0);
+    at_values = layout_.add<double>(sorted ? 2 * units : 0);
+    at_order = layout_.add<uint32_t>(sorted ? 2 * size_t(sort_length) : 0);
+    bytes = layout_.bytes();
+  }
+
+  Layout layout_;
+};
+
+LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches,
+                   size_t stages, const Place& place)
+    : pass_(r.pass),
+      dtype_(r.dtype),
+      device_(place.device),
+      stream_(as_stream(place.stream)),
+      begin_(place.begin) {
+  refuse_capture(stream_);
+  plan_.cut = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype)));
+  const Places places(r, groups, plan_.cut.parts, launches, stages);
+  allocate(places);
+  fill_upload(r, groups, places);
+  fill_plan(r, places);
+}
+
+void LossWork::allocate(const Places& places) {
+  result_bytes_ = places.result_bytes;
+  upload_bytes_ = places.upload_bytes;
+  next_launch_ = places.at_launches;
+  upload_ = PinnedBlock(upload_bytes_);
+  results_ = PinnedBlock(std::max<size_t>(1, result_bytes_));
+  workspace_ = Workspace(device_, stream_, places.result_space + places.bytes);
+  uploads_ = static_cast<char*>(workspace_.data()) + places.result_space;
+  pending_ = true;
+}
+
+void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& groups,
+                           const Places& places) {
+  void* const host = upload_.data();
+  const RowList& rows = *r.rows;
+  const RowRange range = rows.of_units(r.first_unit, r.last_unit);
+  auto chunk = r.chunks.begin();
+  for (size_t i = 0; i < places.rows; i++) {
+    const ScoredRow& row = rows.scored[size_t(range.begin) + i];
+    while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
+    at<RowRecord>(host, places.at_rows)[i] = {
+        uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
+        row.label, row.sft_label};
+  }
+  for (size_t i = 0; i < places.ignored; i++)
+    at<uint32_t>(host, places.at_ignored)[i] = uint32_t(rows.ignored[i]);
+  for (size_t s = 0; s < places.sequences; s++) {
+    const int64_t unit = r.terms.units.unit_of(int64_t(s));
+    const bool here = unit >= r.first_unit && unit < r.last_unit;
+    at<uint32_t>(host, places.at_begin)[s] = here ? uint32_t(rows.begin[s] - range.begin) : 0;
+    at<uint32_t>(host, places.at_end)[s] = here ? uint32_t(rows.end[s] - range.begin) : 0;
+  }
+  std::copy(groups.begin(), groups.end(), at<Group>(host, places.at_groups));
+  std::copy_n(r.terms.counts, places.sequences, at<int32_t>(host, places.at_counts));
+  std::copy_n(r.terms.sft_counts, places.sequences, at<int32_t>(host, places.at_sft_counts));
+  if (r.terms.reference)
+    std::copy_n(r.terms.reference, places.sequences, at<double>(host, places.at_reference));
+  std::fill_n(at<uint32_t>(host, places.at_counters), places.counters, 0u);
+  *at<uint32_t>(host, places.at_underflows) = 0;
+}
+
+void LossWork::fill_plan(const LossRequest& r, const Places& places) {
+  void* const base = uploads_;
+  plan_.vocab = uint32_t(r.vocab);
+  plan_.separate_sft = r.separate_sft;
+  plan_.gradient_scale = r.gradient_scale;
+  plan_.rows = at<RowRecord>(base, places.at_rows);
+  plan_.ignored = at<uint32_t>(base, places.at_ignored);
+  plan_.sequence_begin = at<uint32_t>(base, places.at_begin);
+  plan_.sequence_end = at<uint32_t>(base, places.at_end);
+  plan_.groups = at<Group>(base, places.at_groups);
+  plan_.part_sums = at<PartSums>(base, places.at_sums);
+  plan_.targets = at<float>(base, places.at_targets);
+  plan_.sft_targets = at<float>(base, places.at_sft_targets);
+  plan_.row_logps = at<double>(base, places.at_row_logps);
+  plan_.sft_row_logps = at<double>(base, places.at_sft_row_logps);
+  plan_.row_terms = at<RowTerms>(base, places.at_row_terms);
+  plan_.row_arrivals = at<uint32_t>(base, places.at_counters);
+  plan_.tile_arrivals = plan_.row_arrivals + places.rows;
+  plan_.group_arrivals = plan_.tile_arrivals + places.tiles;
+  plan_.group_ready = plan_.group_arrivals + places.groups;
+  plan_.terms = r.terms;
+  plan_.terms.counts = at<int32_t>(base, places.at_counts);
+  plan_.terms.sft_counts = at<int32_t>(base, places.at_sft_counts);
+  plan_.terms.reference = r.terms.reference ? at<double>(base, places.at_reference) : nullptr;
+  plan_.coefficients = at<double>(base, places.at_coefficients);
+  plan_.sort_values = at<double>(base, places.at_values);
+  plan_.sort_order = at<uint32_t>(base, places.at_order);
+  plan_.sort_length = places.sort_length;
+  plan_.logps = plan_.tokens = workspace_.as<double>();
+  plan_.sft_logps = plan_.logps + places.sequences;
+  plan_.underflows = at<uint32_t>(base, places.at_underflows);
+}
+
+LossWork::~LossWork() {
+  // Usually it has ended: a query. But whatever went wrong around the launches, their blocks must
+  // not be given to others while in use.
+  if (!pending_) {
+    ignore(cudaEventSynchronize(ended_.get()));
+    return;
+  }
+  try {
+    const DeviceGuard guard(device_);
+    ignore(cudaStreamSynchronize(stream_));
+  } catch (const DeviceError&) {
+    // Without its device there is no work to wait for.
+  }
+}
+
+void LossWork::begin() {
+  if (const Event event = std::exchange(begin_, Event{}))
+    record(device_, event, reinterpret_cast<Stream>(stream_));
+}
+
+void LossWork::launch(const Stages& order, const Target& target) {
+  if (order.list().empty()) return;
+  if (!order.fit()) throw std::length_error("the batch has too many rows for one launch");
+  const uint32_t resident = limits(device_).resident_blocks(dtype_, target.gradient_dtype, pass_);
+  const bool together = std::any_of(order.list().begin(), order.list().end(),
+                                    [](const Stage& s) { return s.work == Work::reduce_residual; });
+  Plan plan = plan_;
+  plan.logits = target.logits;
+  plan.gradient = target.gradient;
+  plan.row_stride = target.row_stride;
+  plan.gradient_elements = target.gradient_elements;
+  plan.gradient_unit = target.gradient_unit;
+  plan.least_normal = target.counts_underflows ? least_normal(target.gradient_dtype) : 0;
+
+  const size_t counter = next_launch_, stages = counter + counter_bytes,
+               end = stages + (order.list().size() + 1) * sizeof(Stage);
+  if (end > upload_bytes_) throw std::logic_error("more stages than were planned for");
+  *at<uint32_t>(upload_.data(), counter) = 0;
+  Stage* const last =
+      std::copy(order.list().begin(), order.list().end(), at<Stage>(upload_.data(), stages));
+  *last = {Work::end, uint32_t(order.tickets()), 0, 0};
+  plan.next_ticket = at<uint32_t>(uploads_, counter);
+  plan.stages = at<Stage>(uploads_, stages);
+
+  pending_ = true;
+  begin();
+  check(cudaMemcpyAsync(at<char>(uploads_, uploaded_), at<char>(upload_.data(), uploaded_),
+                        end - uploaded_, cudaMemcpyHostToDevice, stream_),
+        "cudaMemcpyAsync");
+  uploaded_ = next_launch_ = end;
+  check(loss_kernels(dtype_, target.gradient_dtype)
+            .launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
+                                together, stream_),
+        "the loss kernel");
+}
+
+void LossWork::fetch() {
+  pending_ = true;
+  if (result_bytes_ > 0)
+    check(cudaMemcpyAsync(results_.data(), plan_.logps, result_bytes_, cudaMemcpyDeviceToHost,
+                          stream_),
+          "cudaMemcpyAsync");
+  ended_.record(stream_);
+  pending_ = false;
+}
+
+}  // namespace diralign::cuda

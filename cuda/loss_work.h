@@ -1,0 +1,118 @@
+// The rows of a job on a device, and launches of the loss kernel on them.
+#pragma once
+#include <limits>
+#include <vector>
+#include "jobs/batch.h"
+#include "loss_kernel.h"
+#include "runtime.h"
+
+namespace diralign::cuda {
+
+/// What launches work on: consecutive units of a batch. Pointers but for logits and gradient are to
+/// host memory, and read before the constructor that takes the request returns.
+struct LossRequest {
+  Pass pass;
+  Dtype dtype;
+  const void* logits;  ///< device memory
+  void* gradient;      ///< device memory; may be the logits
+  int64_t vocab, row_stride, gradient_elements;
+  bool separate_sft;  ///< the likelihood term has labels of its own
+  BatchTerms terms;   ///< of the whole batch
+  const RowList* rows;
+  int64_t first_unit, last_unit;
+  /// The scored rows of these units, cut: a row's place in the memory is its place in its chunk.
+  /// Empty: that in the batch.
+  std::vector<RowRange> chunks;
+  bool write_ignored;  ///< rows that no term scores are to be zeroed
+  double gradient_scale = 1;
+  bool measures = false;  ///< rows are measured, too: see MeasureWork
+};
+
+/// The order of the work of a launch.
+class Stages {
+ public:
+  explicit Stages(uint32_t parts) : parts_(parts) {}
+  void add(Work work, uint32_t first_row, uint32_t rows, uint32_t group) {
+    if (rows == 0) return;
+    stages_.push_back({work, uint32_t(tickets_), first_row, group});
+    tickets_ += uint64_t(rows) * parts_;
+  }
+  void add(Work work, const std::vector<Group>& groups, size_t g) {
+    add(work, groups[g].first_row, groups[g].rows, uint32_t(g));
+  }
+  /// Half of the numbers are left for tickets drawn past the end.
+  bool fit() const { return tickets_ < uint64_t(std::numeric_limits<uint32_t>::max()) / 2; }
+  uint64_t tickets() const { return tickets_; }
+  /// The end not counted.
+  const std::vector<Stage>& list() const { return stages_; }
+
+ private:
+  uint32_t parts_;
+  uint64_t tickets_ = 0;
+  std::vector<Stage> stages_;
+};
+
+/// The rows of a job on the device, which one launch of the kernel goes through, or several: rows,
+/// groups of units, counters and results are theirs together, the stages and the counter of tickets
+/// each one's own. A group is evaluated in the launch that reduces the last of its rows. The device
+/// is selected by the caller.
+class LossWork {
+ public:
+  /// Enqueues nothing. `launches` and `stages`: the most there will be, the stages of all launches
+  /// together.
+  LossWork(const LossRequest& request, const std::vector<Group>& groups, size_t launches,
+           size_t stages, const Place& place);
+  /// Waits for the end of the work.
+  ~LossWork();
+  LossWork(const LossWork&) = delete;
+  LossWork& operator=(const LossWork&) = delete;
+
+  struct Target {
+    const void* logits;
+    void* gradient;
+    int64_t row_stride, gradient_elements;
+    Dtype gradient_dtype;
+    double gradient_unit = 1;
+    bool counts_underflows = false;
+  };
+  /// Records the event that the time begins with, if there is one.
+  void begin();
+  void launch(const Stages& order, const Target& target);
+  /// The results so far, copied to the host.
+  void fetch();
+
+  uint32_t parts() const { return plan_.cut.parts; }
+  // Once the stream is past `fetch`; indexed as the batch is.
+  double logp(int64_t sequence) const { return results_.as<double>()[sequence]; }
+  double sft_logp(int64_t sequence) const {
+    return plan_.separate_sft ? results_.as<double>()[plan_.terms.units.sequences() + sequence]
+                              : logp(sequence);
+  }
+  const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
+  /// Rows of the launches that counted them.
+  int64_t underflows() const {
+    return results_.as<uint32_t>()[result_bytes_ / sizeof(uint32_t) - 1];
+  }
+
+ private:
+  struct Places;
+  void allocate(const Places& places);
+  void fill_upload(const LossRequest& request, const std::vector<Group>& groups,
+                   const Places& places);
+  void fill_plan(const LossRequest& request, const Places& places);
+
+  Pass pass_;
+  Dtype dtype_;
+  int device_;
+  cudaStream_t stream_;
+  Event begin_;  ///< until it is recorded
+  Plan plan_{};
+  size_t uploaded_ = 0, next_launch_, upload_bytes_, result_bytes_;
+  void* uploads_;  ///< where in the workspace the upload goes
+  bool pending_ = false;
+  Marker ended_;
+  PinnedBlock upload_, results_;
+  Workspace workspace_;
+};
+
+}  // namespace diralign::cuda
