@@ -1,4 +1,4 @@
-// Jobs with an output layer on host arrays, as run_staged (jobs.cc) has them; those on device
+// Jobs with an output layer: on host arrays, as run_staged (jobs.cc) has them; those in device
 // memory are run_layer of backend.h.
 #pragma once
 #include "jobs/job.h"
