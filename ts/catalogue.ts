@@ -11,6 +11,15 @@ export type Divergence = (typeof catalogue)['divergences'][number];
 export type SftReduction = 'sequence' | 'token';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
+/** Methods of which the catalogue says this. */
+type MethodWith<Facts> = Extract<Catalogue, Facts>['name'];
+/** Methods that need no beta. */
+export type MethodWithoutBeta = MethodWith<{ beta: false }>;
+/** Methods whose units are single sequences. */
+export type SingleMethod = MethodWith<{ arity: 'single' }>;
+/** Methods that score log-odds. */
+export type OddsMethod = MethodWith<{ score: 'log-odds' }>;
+type LikelihoodMethod = MethodWith<{ ranking: 'likelihood' }>;
 type OwnOptions<M extends Method> = {
   readonly [K in keyof Entry<M>['options']]?: K extends 'divergence' ? Divergence : number;
 };
@@ -38,7 +47,7 @@ interface SftOptions extends SftReductionOption {
 export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
       (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
-      (M extends 'sft' ? SftReductionOption : SftOptions)
+      (M extends LikelihoodMethod ? SftReductionOption : SftOptions)
   : never;
 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
@@ -92,6 +101,13 @@ export interface MethodInfo {
   readonly reference: boolean;
   /** Default of `normalize`: the method's original setting. */
   readonly normalize: boolean;
+  /**
+   * What the loss has one value for: `'pair'`, a chosen and a rejected sequence; `'single'`, a
+   * sequence; `'group'`, several completions of one prompt.
+   */
+  readonly arity: 'pair' | 'single' | 'group';
+  /** Whether `dirAlignLoss` needs a beta. */
+  readonly beta: boolean;
   /** Whether a pair's loss depends on the rest of the batch. */
   readonly batchCoupled: boolean;
   /** Loss of a pair; notation in docs/methods.md. */
@@ -125,7 +141,7 @@ function entry(m: Catalogue): MethodInfo {
   const options = {
     ...m.options,
     ...(m.reference ? { referenceFree } : {}),
-    ...(m.name === 'sft' ? {} : { sftWeight }),
+    ...(m.ranking === 'likelihood' ? {} : { sftWeight }),
     sftReduction,
   };
   return deepFreeze({ ...m, options, ...paperSettings(m.name) });
@@ -142,6 +158,11 @@ const byName = new Map<string, { readonly index: number; readonly info: MethodIn
  */
 export function methods(): readonly MethodInfo[] {
   return infos;
+}
+
+/** @internal Whether the loss is the likelihood itself, which no other term goes beside. */
+export function isLikelihood({ options }: MethodInfo): boolean {
+  return !Object.hasOwn(options, 'sftWeight');
 }
 
 /** @internal */

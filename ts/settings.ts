@@ -1,6 +1,7 @@
 import {
   divergences,
   findMethod,
+  isLikelihood,
   methods,
   settingNames,
   type Method,
@@ -46,12 +47,11 @@ export function resolveSettings(
     );
   }
   const { info, index } = found;
-  const isSft = info.name === 'sft';
-  if (!isSft) checkBeta(info.name, beta);
+  if (info.beta) checkBeta(info.name, beta);
   else if (beta !== undefined && typeof beta !== 'number') {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `beta: 'sft' needs none and takes a number, not ${describe(beta)}`,
+      `beta: '${info.name}' needs none and takes a number, not ${describe(beta)}`,
     );
   }
   if (normalize !== undefined && typeof normalize !== 'boolean') {
@@ -83,16 +83,16 @@ export function resolveSettings(
   }
   // Without a prototype: a setting that the method lacks is nobody else's.
   const settings = readAll(
-    { lambda: 1, ...options, beta: isSft ? 1 : beta, normalize: normalize ?? info.normalize },
+    { lambda: 1, ...options, beta: info.beta ? beta : 1, normalize: normalize ?? info.normalize },
     [],
   ) as Readonly<Record<string, number | boolean | string | undefined>>;
   return {
     info,
-    beta: isSft ? undefined : (beta as number),
+    beta: info.beta ? (beta as number) : undefined,
     normalize: normalize ?? info.normalize,
     options: Object.freeze(options),
     usesReference: info.reference && options.referenceFree !== true,
-    hasSftTerm: !isSft && options.sftWeight !== 0,
+    hasSftTerm: !isLikelihood(info) && options.sftWeight !== 0,
     method: index,
     native: Float64Array.from(settingNames, (name) => encode(settings[name])),
   };

@@ -2,6 +2,8 @@
 import type { LogitsBatch } from '../batch/types.js';
 import type { GradientMode } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
+import { isPaired, unitName } from '../units.js';
+import { isLikelihood } from '../catalogue.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
 import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
@@ -88,7 +90,7 @@ const mostPairs = 16;
 
 function showSequences({ info, result }: Outcome): string {
   const { losses, logps, counts, rewards, coefficients } = result;
-  const paired = info.name !== 'sft';
+  const paired = isPaired(info);
   const shown = Math.min(mostPairs, losses.length);
   const value = (array: ArrayLike<number>, i: number): string => digits(array[i] ?? NaN, 5);
   const indices = Array.from({ length: shown }, (_, i) => i);
@@ -138,7 +140,7 @@ function showSequences({ info, result }: Outcome): string {
       );
   const rest = losses.length - shown;
   return rest > 0
-    ? `${text}\n${paint('dim', `and ${plural(rest, paired ? 'more pair' : 'more sequence')}; --json has all`)}`
+    ? `${text}\n${paint('dim', `and ${plural(rest, `more ${unitName(info)}`)}; --json has all`)}`
     : text;
 }
 
@@ -184,8 +186,8 @@ export function showMany(
       `beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`,
     );
   }
-  if (outcomes.some(({ info }) => info.name === 'sft'))
-    notes.push('sft takes every sequence as chosen.');
+  for (const { info } of outcomes)
+    if (isLikelihood(info)) notes.push(`${info.name} takes every sequence as chosen.`);
   const optional = new Set(
     [...request.options.values()].flatMap((options) => Object.keys(options)),
   );

@@ -1,4 +1,5 @@
 import type { LogitsArray, LogitsBatch } from '../batch/types.js';
+import { isLikelihood } from '../catalogue.js';
 import type { GradientMode, RunOptions } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
 import { native } from '../native/interface.js';
@@ -14,11 +15,11 @@ import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { shortPath } from './package.js';
 
 function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
-  // One set of labels is all that `sft` has.
+  // The likelihood itself has one set of labels.
   const { sftLabels, ...withoutSftLabels } = batch;
   const start = performance.now();
   const result = built.objective(
-    built.info.name === 'sft' && sftLabels ? withoutSftLabels : batch,
+    isLikelihood(built.info) && sftLabels ? withoutSftLabels : batch,
     run,
   );
   const milliseconds = performance.now() - start;

@@ -1,5 +1,6 @@
 import type { MethodInfo } from '../catalogue.js';
 import { rangeError } from '../errors.js';
+import { isPaired } from '../units.js';
 import type { Objective } from '../objective.js';
 
 /** What moves along a curve: both sequences of a pair, apart from each other, or one of them. */
@@ -35,7 +36,7 @@ export interface Curve {
   readonly reference: number | undefined;
   /** Position on the axis, ascending. */
   readonly x: Float64Array;
-  /** Position of each sequence, one per point; `sft` has no rejected one. */
+  /** Position of each sequence, one per point; a single sequence has no rejected one beside it. */
   readonly chosen: Float64Array;
   readonly rejected: Float64Array | undefined;
   /** One per point. */
@@ -74,22 +75,22 @@ export interface CurveGroup {
   readonly curves: readonly Curve[];
 }
 
-const isSft = ({ info }: Series): boolean => info.name === 'sft';
+const isSingle = ({ info }: Series): boolean => !isPaired(info);
 const quantityOf = ({ usesReference }: Series): Curve['quantity'] =>
   usesReference ? 'log-ratio' : 'log-prob';
 
 /** The margin for what depends on it, each sequence for what scores them apart. */
 export function defaultAxes(series: Series): readonly Axis[] {
-  if (isSft(series)) return ['chosen'];
+  if (isSingle(series)) return ['chosen'];
   return series.info.ranking === 'pairwise' ? ['margin'] : ['chosen', 'rejected'];
 }
 
 /**
- * Whether the objective has what moves along the axis: `sft` has neither a rejected sequence nor a
- * margin.
+ * Whether the objective has what moves along the axis: one of single sequences has neither a
+ * rejected sequence nor a margin.
  */
 export function hasAxis(series: Series, over: Axis): boolean {
-  return over === 'chosen' || !isSft(series);
+  return over === 'chosen' || !isSingle(series);
 }
 
 /**
@@ -186,7 +187,7 @@ function draw(
     (_, i) => (from * (points - 1 - i) + to * i) / (points - 1),
   );
   const ends = [from, to].map((end) => positions(over, end, at)).flat();
-  const highest = isSft(series) ? Math.max(from, to) : Math.max(...ends);
+  const highest = isSingle(series) ? Math.max(from, to) : Math.max(...ends);
   if (!usesReference && highest > 0) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
@@ -196,7 +197,7 @@ function draw(
   // The policy's log-probabilities stay at or below 0.
   const reference = usesReference ? -Math.max(0, highest) : undefined;
   const unit = objective.normalize ? counts : [1, 1];
-  const single = isSft(series);
+  const single = isSingle(series);
   const chosen = x.map((value) => positions(over, value, at)[0]);
   const rejected = x.map((value) => positions(over, value, at)[1]);
   const loss = new Float64Array(points);

@@ -28,8 +28,8 @@ function seriesOf(info: MethodInfo, settings: Settings): Series {
 }
 
 /** Three temperatures that fit what a method multiplies by them. */
-function betasOf({ name, score }: MethodInfo): readonly number[] {
-  if (name === 'sft') return [];
+function betasOf({ beta, score }: MethodInfo): readonly number[] {
+  if (!beta) return [];
   if (score === 'log-odds') return [0.5, 1, 2];
   return score === 'mean log-prob' || score === 'alpha log-prob' ? [1, 2, 5] : [0.05, 0.1, 0.2];
 }
