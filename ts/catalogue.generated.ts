@@ -49,9 +49,13 @@ export const catalogue = {
       batchCoupled: false,
       formula: '-a_w',
       source: 'maximum likelihood; reductions of arXiv 2502.01237 section 2.1',
-      options: {},
-      betaGrid: [],
-      best: {},
+      options: {
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'dpo',
@@ -78,15 +82,13 @@ export const catalogue = {
           values: ['reverse_kl', 'forward_kl', 'js', 'alpha'],
         },
         alpha: { meaning: 'alpha of the score', default: 0.5 },
-      },
-      betaGrid: [0.001, 0.003, 0.005, 0.01, 0.05, 0.1],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 7e-7, beta: 0.05 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 0.000001, beta: 0.01 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 0.000001, beta: 0.003 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 0.005 },
-        'math-qwen2.5-7b': { learningRate: 5e-7, beta: 0.1 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.05 },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -101,15 +103,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: '(r_w - r_l - 1 / (2 beta))^2',
       source: 'arXiv 2310.12036, equation 17',
-      options: {},
-      betaGrid: [0.0007, 0.001, 0.005, 0.01, 0.05, 0.1],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 0.000001, beta: 0.005 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 7e-7, beta: 0.001 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 0.000001, beta: 0.001 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 0.001 },
-        'math-qwen2.5-7b': { learningRate: 0.000001, beta: 0.05 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.005 },
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -132,15 +133,12 @@ export const catalogue = {
           below: 1,
         },
         gamma: { meaning: 'additive margin (not divided by beta)', default: 0.5 },
-      },
-      betaGrid: [0.05, 0.1, 0.2, 0.5, 1, 2, 5],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.5 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 7e-7, beta: 1 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 6e-7, beta: 1 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 2 },
-        'math-qwen2.5-7b': { learningRate: 3e-7, beta: 20 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 20 },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -155,15 +153,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'lambda sp(-beta (o_w - o_l))',
       source: 'arXiv 2403.07691, equations 3-7; tempered form arXiv 2502.01237 section 3.1.2',
-      options: { lambda: { meaning: 'weight of the alignment term', default: 1, min: 0 } },
-      betaGrid: [0.05, 0.1, 0.2, 0.5, 1, 2],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.5 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 5e-7, beta: 0.2 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 5e-7, beta: 0.5 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 0.7 },
-        'math-qwen2.5-7b': { learningRate: 3e-7, beta: 0.001 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.005 },
+      options: {
+        lambda: { meaning: 'weight of the alignment term', default: 1, min: 0 },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -178,15 +175,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'lambda (sp(-beta o_w) + sp(beta o_l))',
       source: 'arXiv 2409.10571; tempered form arXiv 2502.01237 section 3.1.2',
-      options: { lambda: { meaning: 'weight of the alignment term', default: 1, min: 0 } },
-      betaGrid: [0.05, 0.1, 0.2, 0.5, 1, 2],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.001 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 0.000001, beta: 0.2 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 7e-7, beta: 0.1 },
-        'ultrafeedback-mistral-7b': { learningRate: 5e-7, beta: 0.3 },
-        'math-qwen2.5-7b': { learningRate: 3e-7, beta: 0.1 },
-        'math-qwen2.5-14b': { learningRate: 7e-7, beta: 0.5 },
+      options: {
+        lambda: { meaning: 'weight of the alignment term', default: 1, min: 0 },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -201,15 +197,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: '1 - sg(beta r_w) + sg(beta r_l)',
       source: 'arXiv 2408.06266, equation 7 (arXiv 2502.01237 drops the constant 1)',
-      options: {},
-      betaGrid: [0.001, 0.003, 0.005, 0.01, 0.05, 0.1, 0.2],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.001 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 3e-7, beta: 0.005 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 3e-7, beta: 0.003 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 0.01 },
-        'math-qwen2.5-7b': { learningRate: 0.000001, beta: 0.01 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.0005 },
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -224,15 +219,14 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'sp(-beta r_w) + sp(beta r_w) / 2 + sp(beta r_l) / 2',
       source: 'arXiv 2402.05369, pairwise form',
-      options: {},
-      betaGrid: [0.0001, 0.0003, 0.0005, 0.001, 0.005, 0.007, 0.01, 0.03, 0.05],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.0001 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 3e-7, beta: 0.0005 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 3e-7, beta: 0.0003 },
-        'ultrafeedback-mistral-7b': { learningRate: 7e-7, beta: 0.001 },
-        'math-qwen2.5-7b': { learningRate: 0.000001, beta: 0.001 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.0001 },
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -250,15 +244,13 @@ export const catalogue = {
       source: 'arXiv 2412.14516 as in arXiv 2502.01237 (weight 1; the official code has 0.5)',
       options: {
         calibrationWeight: { meaning: 'weight of the calibration term', default: 1, min: 0 },
-      },
-      betaGrid: [0.00005, 0.0001, 0.0003, 0.0005, 0.001, 0.003],
-      best: {
-        'tldr-llama-3.2-3b': { learningRate: 3e-7, beta: 0.00003 },
-        'ultrafeedback-llama-3.2-3b': { learningRate: 5e-7, beta: 0.0003 },
-        'ultrafeedback-llama-3.1-8b': { learningRate: 3e-7, beta: 0.0003 },
-        'ultrafeedback-mistral-7b': { learningRate: 3e-7, beta: 0.0005 },
-        'math-qwen2.5-7b': { learningRate: 0.000001, beta: 0.0003 },
-        'math-qwen2.5-14b': { learningRate: 3e-7, beta: 0.00001 },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
     },
     {
@@ -273,9 +265,15 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'max(0, 1 - beta (r_w - r_l))',
       source: 'arXiv 2309.06657 (RSO); without a reference arXiv 2305.10425 (SLiC-HF)',
-      options: {},
-      betaGrid: [],
-      best: {},
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'robust',
@@ -296,9 +294,14 @@ export const catalogue = {
           min: 0,
           below: 0.5,
         },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'exo_pair',
@@ -319,9 +322,14 @@ export const catalogue = {
           above: 0,
           below: 1,
         },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'bco_pair',
@@ -335,9 +343,15 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'sp(-beta r_w) + sp(beta r_l)',
       source: 'arXiv 2404.04656, paired, without the running shift',
-      options: {},
-      betaGrid: [],
-      best: {},
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'sppo_hard',
@@ -351,9 +365,15 @@ export const catalogue = {
       batchCoupled: false,
       formula: '(r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2',
       source: 'arXiv 2405.00675',
-      options: {},
-      betaGrid: [],
-      best: {},
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'aot',
@@ -375,9 +395,14 @@ export const catalogue = {
           min: 0,
           below: 1,
         },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'aot_unpaired',
@@ -399,9 +424,14 @@ export const catalogue = {
           min: 0,
           below: 1,
         },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'discopop',
@@ -415,9 +445,16 @@ export const catalogue = {
       batchCoupled: false,
       formula: '(1 - m) sp(-u) + m exp(-u), m = sg(u / tau)',
       source: 'arXiv 2406.08414',
-      options: { tau: { meaning: 'temperature of the modulation', default: 0.05, above: 0 } },
-      betaGrid: [],
-      best: {},
+      options: {
+        tau: { meaning: 'temperature of the modulation', default: 0.05, above: 0 },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'apo_down',
@@ -431,9 +468,15 @@ export const catalogue = {
       batchCoupled: false,
       formula: 'sg(beta r_w) + 1 - sg(beta (r_w - r_l))',
       source: 'arXiv 2408.06266, equation 8',
-      options: {},
-      betaGrid: [],
-      best: {},
+      options: {
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'cpo',
@@ -454,9 +497,13 @@ export const catalogue = {
           min: 0,
           below: 1,
         },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'alphapo',
@@ -479,9 +526,13 @@ export const catalogue = {
         },
         gamma: { meaning: 'additive margin (not divided by beta)', default: 0.5 },
         alpha: { meaning: 'alpha of the score', default: 0.25 },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
     {
       name: 'r_dpo',
@@ -496,9 +547,16 @@ export const catalogue = {
       formula: 'sp(-(beta (r_w - r_l) + alpha (L_w - L_l)))',
       source:
         'arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per token',
-      options: { alpha: { meaning: 'reward of a token', default: 0.05 } },
-      betaGrid: [],
-      best: {},
+      options: {
+        alpha: { meaning: 'reward of a token', default: 0.05 },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
+      },
     },
     {
       name: 'dpop',
@@ -518,9 +576,14 @@ export const catalogue = {
           default: 50,
           min: 0,
         },
+        referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
+        sftWeight: { meaning: 'weight of the likelihood term on the chosen', default: 0, min: 0 },
+        sftReduction: {
+          meaning: 'what the likelihood term averages over',
+          default: 'sequence',
+          values: ['sequence', 'token'],
+        },
       },
-      betaGrid: [],
-      best: {},
     },
   ],
 } as const;

@@ -19,15 +19,15 @@ export type MethodWithoutBeta = MethodWith<{ beta: false }>;
 export type SingleMethod = MethodWith<{ arity: 'single' }>;
 /** Methods that score log-odds. */
 export type OddsMethod = MethodWith<{ score: 'log-odds' }>;
-type LikelihoodMethod = MethodWith<{ ranking: 'likelihood' }>;
-type OwnOptions<M extends Method> = {
-  readonly [K in keyof Entry<M>['options']]?: K extends 'divergence' ? Divergence : number;
-};
+
+type OptionName<M extends Method> = keyof Entry<M>['options'];
 interface ReferenceOptions<Free extends boolean> {
   /** Score log-probabilities instead of log-ratios to the reference. */
   readonly referenceFree?: Free;
 }
-interface SftReductionOption {
+interface SftOptions {
+  /** Weight of the likelihood term on the chosen, at least 0; default 0. */
+  readonly sftWeight?: number;
   /**
    * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored
    * token where `normalize` is true, summed where it is false. `'token'`: mean over all scored
@@ -35,19 +35,23 @@ interface SftReductionOption {
    */
   readonly sftReduction?: SftReduction;
 }
-interface SftOptions extends SftReductionOption {
-  /** Weight of the likelihood term on the chosen, at least 0; default 0. */
-  readonly sftWeight?: number;
-}
+type SharedOption = keyof ReferenceOptions<boolean> | keyof SftOptions;
+/** Options that say all about themselves in the catalogue. */
+type OwnOptions<M extends Method> = {
+  readonly [K in Exclude<OptionName<M>, SharedOption>]?: K extends 'divergence'
+    ? Divergence
+    : number;
+};
 
 /**
  * The options that mean something to method `M`; anything else is refused, here and at run time.
  * `Free` is `referenceFree`.
  */
+// Written out, not picked by name: `Free` would not be inferred.
 export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
-      (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
-      (M extends LikelihoodMethod ? SftReductionOption : SftOptions)
+      ('referenceFree' extends OptionName<M> ? ReferenceOptions<Free> : unknown) &
+      Pick<SftOptions, OptionName<M> & keyof SftOptions>
   : never;
 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
@@ -122,32 +126,9 @@ export interface MethodInfo {
   readonly best: Readonly<Record<string, BestSetting>>;
 }
 
-const referenceFree: OptionInfo = {
-  meaning: 'score log-probabilities instead of log-ratios',
-  default: false,
-};
-const sftReduction: OptionInfo = {
-  meaning: 'what the likelihood term averages over',
-  default: 'sequence',
-  values: ['sequence', 'token'],
-};
-const sftWeight: OptionInfo = {
-  meaning: 'weight of the likelihood term on the chosen',
-  default: 0,
-  min: 0,
-};
-
-function entry(m: Catalogue): MethodInfo {
-  const options = {
-    ...m.options,
-    ...(m.reference ? { referenceFree } : {}),
-    ...(m.ranking === 'likelihood' ? {} : { sftWeight }),
-    sftReduction,
-  };
-  return deepFreeze({ ...m, options, ...paperSettings(m.name) });
-}
-
-const infos: readonly MethodInfo[] = Object.freeze(catalogue.methods.map(entry));
+const infos: readonly MethodInfo[] = deepFreeze(
+  catalogue.methods.map((method) => ({ ...method, ...paperSettings(method.name) })),
+);
 const byName = new Map<string, { readonly index: number; readonly info: MethodInfo }>(
   infos.map((info, index) => [info.name, { index, info }]),
 );
