@@ -157,5 +157,3 @@ export function findMethod(
 export const settingNames: readonly string[] = catalogue.settings;
 /** @internal */
 export const metricNames = catalogue.metrics;
-/** @internal */
-export const divergences: readonly string[] = catalogue.divergences;
