@@ -6,6 +6,8 @@ import { isPaired, unitName } from '../units.js';
 import { isLikelihood } from '../catalogue.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
+import type { LossCommandRequest } from './loss-request.js';
+import { shortPath } from './package.js';
 import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
 
 export interface Outcome extends Built {
@@ -16,18 +18,44 @@ export interface Outcome extends Built {
 }
 
 /** Sequences, rows and the like of a batch, as the first line of the output tells them. */
-export function describe(batch: LogitsBatch, scored: number) {
+export function describe(batch: LogitsBatch, { counts }: LossResult) {
   const { shape, offsets, labels, dtype = 'float32' } = batch;
   const sequences = offsets ? offsets.length - 1 : shape[0];
   return {
     sequences,
     rows: labels.length,
-    scoredRows: scored,
+    scoredRows: counts.reduce((total, count) => total + count, 0),
     vocab: shape.at(-1) ?? 0,
     dtype,
     shape,
     packed: offsets !== undefined,
   };
+}
+
+/** The file and the sizes of its batch. */
+export function headline(
+  { file, isExample }: LossCommandRequest,
+  about: ReturnType<typeof describe>,
+): string {
+  const { sequences, rows, scoredRows, vocab, dtype, packed } = about;
+  const hint = isExample ? paint('dim', '  the example that comes with diralign') : '';
+  const count = sequences % 2 === 0 ? plural(sequences / 2, 'pair') : plural(sequences, 'sequence');
+  const tokens = `${scoredRows.toLocaleString('en')} scored tokens of ${rows.toLocaleString('en')}`;
+  const layout = `vocabulary ${vocab.toLocaleString('en')}, ${dtype}${packed ? ', packed' : ''}`;
+  return `${shortPath(file)}${hint}\n${count}, ${tokens}, ${layout}\n`;
+}
+
+/** The time that all took, and where. */
+export function effortOf(
+  { threads, gradient }: LossCommandRequest,
+  outcomes: readonly Outcome[],
+  computer: { readonly isa: string; readonly threads: number },
+): string {
+  const milliseconds = outcomes.reduce((sum, outcome) => sum + outcome.milliseconds, 0);
+  const time = milliseconds < 10 ? milliseconds.toFixed(2) : milliseconds.toFixed(0);
+  const backend = outcomes[0]?.result.backend ?? 'cpu';
+  const mode = gradient === 'none' ? '' : `, ${gradient} gradient`;
+  return `${time} ms on the ${backend} backend (${computer.isa}), ${plural(threads ?? computer.threads, 'thread')}${mode}`;
 }
 
 export function jsonOf({ objective, betaSource, result, gradientNorm }: Outcome) {
