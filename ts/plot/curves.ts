@@ -196,50 +196,42 @@ function draw(
   }
   // The policy's log-probabilities stay at or below 0.
   const reference = usesReference ? -Math.max(0, highest) : undefined;
-  const unit = objective.normalize ? counts : [1, 1];
-  const single = isSingle(series);
   const chosen = x.map((value) => positions(over, value, at)[0]);
-  const rejected = x.map((value) => positions(over, value, at)[1]);
-  const loss = new Float64Array(points);
-  const gradChosen = new Float64Array(points);
-  const gradRejected = new Float64Array(points);
-  const sequences = single ? [0] : [0, 1];
-  for (let i = 0; i < points; i++) {
-    const values = [chosen[i] as number, rejected[i] as number];
+  const rejected = isSingle(series) ? undefined : x.map((value) => positions(over, value, at)[1]);
+  const quantity = quantityOf(series);
+  const place = { series, over, quantity, perToken: objective.normalize, at, counts, reference };
+  const { loss, gradChosen, gradRejected } = compute(objective, chosen, rejected, place);
+  return { ...place, x, chosen, loss, rejected, gradChosen, gradRejected };
+}
+
+/** Loss and derivatives at every point. */
+function compute(
+  objective: Objective,
+  chosen: Float64Array,
+  rejected: Float64Array | undefined,
+  { perToken, counts, reference }: Pick<Curve, 'perToken' | 'counts' | 'reference'>,
+): Pick<Curve, 'loss' | 'gradChosen' | 'gradRejected'> {
+  const unit = perToken ? counts : [1, 1];
+  const sequences = rejected ? [chosen, rejected] : [chosen];
+  const loss = new Float64Array(chosen.length);
+  const gradients = sequences.map(() => new Float64Array(chosen.length));
+  for (let i = 0; i < chosen.length; i++) {
     // A pair a call: some objectives couple the pairs of a batch.
     const result = objective.fromLogps({
       logps: Float64Array.from(
         sequences,
-        (b) => ((values[b] as number) + (reference ?? 0)) * (unit[b] as number),
+        (at, b) => ((at[i] as number) + (reference ?? 0)) * (unit[b] as number),
       ),
-      counts: Int32Array.from(sequences, (b) => counts[b] as number),
+      counts: Int32Array.from(sequences, (_, b) => counts[b] as number),
       ...(reference !== undefined && {
-        reference: Float64Array.from(sequences, (b) => reference * (unit[b] as number)),
+        reference: Float64Array.from(sequences, (_, b) => reference * (unit[b] as number)),
       }),
     });
     loss[i] = result.loss;
-    gradChosen[i] = (result.gradLogps[0] as number) * unit[0];
-    gradRejected[i] = single ? NaN : (result.gradLogps[1] as number) * unit[1];
+    for (const [b, gradient] of gradients.entries())
+      gradient[i] = (result.gradLogps[b] as number) * (unit[b] as number);
   }
-  return {
-    ...{
-      series,
-      over,
-      quantity: quantityOf(series),
-      perToken: objective.normalize,
-      at,
-      counts,
-      reference,
-      x,
-      chosen,
-      loss,
-    },
-    ...{
-      rejected: single ? undefined : rejected,
-      gradChosen,
-      gradRejected: single ? undefined : gradRejected,
-    },
-  };
+  return { loss, gradChosen: gradients[0] as Float64Array, gradRejected: gradients[1] };
 }
 
 /**
