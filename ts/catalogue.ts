@@ -7,7 +7,7 @@ type Catalogue = (typeof catalogue)['methods'][number];
 export type Method = Catalogue['name'];
 /** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
 export type Divergence = (typeof catalogue)['divergences'][number];
-/** What the likelihood term averages over: sequences, or all scored tokens of the batch. */
+/** The mean that the likelihood term is: over sequences, or over all scored tokens of the batch. */
 export type SftReduction = 'sequence' | 'token';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
@@ -36,7 +36,7 @@ interface SftOptions {
   readonly sftReduction?: SftReduction;
 }
 type SharedOption = keyof ReferenceOptions<boolean> | keyof SftOptions;
-/** Options that say all about themselves in the catalogue. */
+/** Options of which the catalogue says everything. */
 type OwnOptions<M extends Method> = {
   readonly [K in Exclude<OptionName<M>, SharedOption>]?: K extends 'divergence'
     ? Divergence

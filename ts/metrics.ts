@@ -50,7 +50,7 @@ interface ComparedMetrics extends ChosenMetrics {
   readonly nll_loss?: number;
 }
 
-/** Of every method that compares a chosen with a rejected sequence, but for those of log-odds. */
+/** Of every method that compares a chosen with a rejected sequence, except those of log-odds. */
 export interface PairMetrics
   extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio'> {}
 

@@ -172,7 +172,7 @@ function encode({
   normalize,
   options,
 }: Pick<Settings, 'info' | 'beta' | 'normalize' | 'options'>): Float64Array {
-  // Without a prototype: a setting that the method lacks is nobody else's.
+  // Without a prototype, so that nothing there stands for a setting that the method lacks.
   const values = readAll({ lambda: 1, ...options, beta, normalize }, []);
   return Float64Array.from(settingNames, (name) => {
     const value = values[name];

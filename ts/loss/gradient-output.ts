@@ -10,7 +10,7 @@ import { elementBytes, type Dtype } from '../dtype.js';
 import type { BatchRequest, LayerGradientRequest } from '../native/interface.js';
 import type { GradientMode, HiddenGradient, RunOptions } from './options.js';
 
-/** Fresh memory for a gradient, where other data is. */
+/** Fresh memory for a gradient, in the place of other data. */
 function allocateFresh(
   name: string,
   like: Logits,
@@ -123,9 +123,7 @@ function formsOf(
   };
 }
 
-/**
- * The caller's buffer. A gradient of hidden states is an array of the very type that they are in.
- */
+/** The caller's buffer. The gradient of hidden states is an array of their own type. */
 function checkBuffer(
   name: HiddenGradient,
   value: unknown,
@@ -165,7 +163,7 @@ export function prepareGradients(
     data[name] = buffer;
     written[`out.${name}`] = memory;
   }
-  // Nothing is refused from here on, but memory by the system or the device.
+  // From here on only the system or the device can refuse: memory.
   const fresh: DeviceBuffer[] = [];
   const discard = (): void => {
     for (const buffer of fresh) buffer.discard();

@@ -21,7 +21,7 @@ const runKeys = [
 
 export type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
 
-/** The options of a call, each read once, and those within them. */
+/** The options of a call and the properties of `out`, each read once. */
 export function readHiddenRun(run: unknown): GivenRun {
   const given = run === undefined ? {} : run;
   checkObject('run', given);

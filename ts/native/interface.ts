@@ -45,7 +45,7 @@ export interface NativeCuda {
   layerProblem(): string;
   device(index: number): Omit<DeviceInfo, 'freeMemory'>;
   freeMemory(index: number): number;
-  /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
+  /** How many blocks of each loss kernel a multiprocessor holds. */
   kernelResidency(index: number): readonly KernelResidency[];
   /**
    * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
@@ -247,7 +247,7 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
   gradientScale: number;
 }
 
-/** That of src/node/addon.cc; raised with every change of the shapes above. */
+/** The same as in src/node/addon.cc; raised with every change of the shapes above. */
 const interfaceRevision = 5;
 
 let loaded: { readonly addon: Native; readonly file: string } | undefined;

@@ -25,7 +25,7 @@ export interface Curve {
   readonly over: Axis;
   readonly quantity: 'log-ratio' | 'log-prob';
   readonly perToken: boolean;
-  /** Where the sequence stays that does not move; over the margin, the middle of the two. */
+  /** The position of the sequence that does not move; over the margin, the middle of the two. */
   readonly at: number;
   /** Scored tokens of the chosen and the rejected sequence. */
   readonly counts: readonly [chosen: number, rejected: number];
@@ -94,8 +94,8 @@ export function hasAxis(series: Series, over: Axis): boolean {
 }
 
 /**
- * Of the least, 0 <= at: log-probabilities stay at or below 0 however far the two of them are
- * apart.
+ * The share of the range below 0 where the middle of two log-probabilities lies, so that both stay
+ * at or below 0.
  */
 const middleOfRange = 0.55;
 /** Log-odds are infinite at 0. */
@@ -148,8 +148,7 @@ function round(value: number): number {
 }
 
 /**
- * In the middle of what the objectives would have by themselves, but not where one of them
- * explodes.
+ * The geometric mean of the ranges that the objectives would have alone, within those that explode.
  */
 function rangeOf(over: Axis, series: readonly Series[]): readonly [number, number] {
   const extents = series.map(extent);
@@ -181,7 +180,7 @@ function draw(
   const { counts = [64, 64], points = 201 } = options;
   const farthest = Math.max(Math.abs(from), Math.abs(to));
   const at = options.at ?? (usesReference ? 0 : -middleOfRange * farthest);
-  // Towards both ends alike, so that a symmetric range has symmetric points and 0 among them.
+  // From both ends alike, so that a symmetric range has symmetric points and 0 among them.
   const x = Float64Array.from(
     { length: points },
     (_, i) => (from * (points - 1 - i) + to * i) / (points - 1),
@@ -216,7 +215,7 @@ function compute(
   const loss = new Float64Array(chosen.length);
   const gradients = sequences.map(() => new Float64Array(chosen.length));
   for (let i = 0; i < chosen.length; i++) {
-    // A pair a call: some objectives couple the pairs of a batch.
+    // One pair per call: some objectives couple the pairs of a batch.
     const result = objective.fromLogps({
       logps: Float64Array.from(
         sequences,
@@ -252,7 +251,7 @@ export function drawCurves(all: readonly Series[], options: CurveOptions = {}): 
     }
     for (const over of options.over === undefined ? defaultAxes(series) : [options.over]) {
       const quantity = over === 'margin' ? '' : quantityOf(series);
-      // What is sorted by: margins first, then both scores of one kind.
+      // The key sorts margins first, then both scores of one kind.
       const key = `${quantity} ${String(series.objective.normalize)} ${axes.indexOf(over)}`;
       const group = groups.get(key) ?? { over, series: [] };
       groups.set(key, group);
