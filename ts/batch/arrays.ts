@@ -53,14 +53,14 @@ export function isFloat16Array(value: unknown): value is Float16ArrayLike {
 }
 
 /** Where a view lies in its buffer. */
-export interface Extent {
+export interface Span {
   readonly buffer: ArrayBufferLike;
   readonly byteOffset: number;
   readonly byteLength: number;
 }
 
 /** @throws TypeError on an out-of-bounds DataView, which checkBuffer refuses first */
-export function extentOf(view: ArrayBufferView): Extent {
+export function spanOf(view: ArrayBufferView): Span {
   return tagOf(view) === undefined
     ? { buffer: bufferOfData(view), byteOffset: offsetOfData(view), byteLength: bytesOfData(view) }
     : {
@@ -156,7 +156,7 @@ export function bytesOf(name: string, view: unknown): Uint8Array {
     throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a typed array, not ${describe(view)}`);
   }
   checkBuffer(name, view);
-  const { buffer, byteOffset, byteLength } = extentOf(view);
+  const { buffer, byteOffset, byteLength } = spanOf(view);
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 

@@ -6,13 +6,13 @@ import { dtypes, type Dtype } from '../dtype.js';
 import { typeError } from '../errors.js';
 import { describe, quoted } from '../given.js';
 import { Target, type Memory } from '../native/interface.js';
-import { checkArray, extentOf, isFloat16Array, tagOf, type Kind } from './arrays.js';
+import { checkArray, spanOf, isFloat16Array, tagOf, type Kind } from './arrays.js';
 import type { Logits, LogitsArray } from './types.js';
 
 /** The raw bits of a float16 array, or the array itself. */
 export function rawArray(data: LogitsArray): Float32Array | Uint16Array {
   if (!isFloat16Array(data)) return data;
-  const { buffer, byteOffset, byteLength } = extentOf(data);
+  const { buffer, byteOffset, byteLength } = spanOf(data);
   return new Uint16Array(buffer as ArrayBuffer, byteOffset, byteLength / 2);
 }
 

@@ -1,5 +1,5 @@
 /** Page-locked host memory. */
-import { bytesOf, extentOf } from '../batch/arrays.js';
+import { bytesOf, spanOf } from '../batch/arrays.js';
 import { rangeError } from '../errors.js';
 import { onDevice } from './arguments.js';
 import { type Held, release, Resource, retain } from './resource.js';
@@ -11,7 +11,7 @@ const pinned = new WeakMap<ArrayBufferLike, Set<Held>>();
 /** Keeps the memory of these arrays page-locked until the returned function is called. */
 export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): () => void {
   const all = new Set(
-    views.flatMap((view) => (view ? [...(pinned.get(extentOf(view).buffer) ?? [])] : [])),
+    views.flatMap((view) => (view ? [...(pinned.get(spanOf(view).buffer) ?? [])] : [])),
   );
   return release([...all].map(retain));
 }

@@ -101,7 +101,7 @@ const middleOfRange = 0.55;
 /** Log-odds are infinite at 0. */
 const nearestToZero = 0.05;
 
-interface Extent {
+interface Reach {
   readonly width: number;
   /** Whether the loss grows exponentially beyond it. */
   readonly explodes: boolean;
@@ -112,7 +112,7 @@ interface Extent {
  * the scores are multiplied by beta, to twice the target where beta sets one, and never to log-odds
  * of hardly any probability.
  */
-function extent({ info, objective }: Series): Extent {
+function reachOf({ info, objective }: Series): Reach {
   const settings = objective as unknown as Readonly<Record<string, unknown>>;
   const beta = objective.beta ?? 1;
   if (info.formula.includes('1 / (2 beta)')) return { width: 1 / beta, explodes: false };
@@ -151,10 +151,10 @@ function round(value: number): number {
  * The geometric mean of the ranges that the objectives would have alone, within those that explode.
  */
 function rangeOf(over: Axis, series: readonly Series[]): readonly [number, number] {
-  const extents = series.map(extent);
-  const logs = extents.map(({ width }) => Math.log(width));
-  const bounds = extents.filter(({ explodes }) => explodes).map(({ width }) => width);
-  // A beta next to 0 has no finite extent.
+  const reaches = series.map(reachOf);
+  const logs = reaches.map(({ width }) => Math.log(width));
+  const bounds = reaches.filter(({ explodes }) => explodes).map(({ width }) => width);
+  // A beta next to 0 has no finite reach.
   const width = round(
     Math.min(Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length), ...bounds, 1e300),
   );
