@@ -119,14 +119,15 @@ function reachOf({ info, objective }: Series): Reach {
   if (info.score === 'log-odds') return { width: Math.min(5 / beta, 5), explodes: false };
   // Scores (1 - exp(-alpha r)) / alpha, and -exp(-r), grow exponentially.
   const { divergence, alpha } = settings;
+  const ofLogProb = info.score === 'alpha log-prob';
   const exponent =
     divergence === 'forward_kl'
       ? 1
-      : divergence === 'alpha' || info.name === 'alphapo'
+      : divergence === 'alpha' || ofLogProb
         ? Math.abs(alpha as number)
         : 0;
   if (exponent === 0) return { width: 5 / beta, explodes: false };
-  const shift = info.name === 'alphapo' ? middleOfRange : 0;
+  const shift = ofLogProb ? middleOfRange : 0;
   const difference = (h: number): number =>
     ((2 * Math.sinh((exponent * h) / 2)) / exponent) * Math.exp(shift * exponent * h);
   let [low, high] = [0, 5 / beta];
