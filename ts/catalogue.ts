@@ -1,12 +1,12 @@
-import { catalogue } from './catalogue.generated.js';
+import { contract } from './contract.generated.js';
 import { deepFreeze } from './freeze.js';
 import { paperSettings, type BestSetting } from './presets.js';
 
-type Catalogue = (typeof catalogue)['methods'][number];
+type Catalogue = (typeof contract)['methods'][number];
 /** A direct alignment algorithm. */
 export type Method = Catalogue['name'];
 /** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
-export type Divergence = (typeof catalogue)['divergences'][number];
+export type Divergence = (typeof contract)['divergences'][number];
 /** The mean that the likelihood term is: over sequences, or over all scored tokens of the batch. */
 export type SftReduction = 'sequence' | 'token';
 
@@ -18,7 +18,7 @@ export type MethodWithoutBeta = MethodWith<{ beta: false }>;
 /** Methods whose units are single sequences. */
 export type SingleMethod = MethodWith<{ arity: 'single' }>;
 /** Methods that score log-odds. */
-export type OddsMethod = MethodWith<{ score: 'log-odds' }>;
+export type OddsMethod = MethodWith<{ odds: true }>;
 
 type OptionName<M extends Method> = keyof Entry<M>['options'];
 interface ReferenceOptions<Free extends boolean> {
@@ -112,6 +112,8 @@ export interface MethodInfo {
   readonly arity: 'pair' | 'single' | 'group';
   /** Whether `dirAlignLoss` needs a beta. */
   readonly beta: boolean;
+  /** Whether the score is the log-odds, whose metrics the result then has. */
+  readonly odds: boolean;
   /** Whether a pair's loss depends on the rest of the batch. */
   readonly batchCoupled: boolean;
   /** Loss of a pair; notation in docs/methods.md. */
@@ -127,7 +129,7 @@ export interface MethodInfo {
 }
 
 const infos: readonly MethodInfo[] = deepFreeze(
-  catalogue.methods.map((method) => ({ ...method, ...paperSettings(method.name) })),
+  contract.methods.map((method) => ({ ...method, ...paperSettings(method.name) })),
 );
 const byName = new Map<string, { readonly index: number; readonly info: MethodInfo }>(
   infos.map((info, index) => [info.name, { index, info }]),
@@ -154,6 +156,6 @@ export function findMethod(
 }
 
 /** @internal Order of the native settings and metrics. */
-export const settingNames: readonly string[] = catalogue.settings;
+export const settingNames: readonly string[] = contract.settings;
 /** @internal */
-export const metricNames = catalogue.metrics;
+export const metricNames = contract.metrics;

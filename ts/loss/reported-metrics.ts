@@ -1,5 +1,6 @@
 /** Which metrics a call reports: those of its method, and those that it asks for. */
 import { isLikelihood, metricNames } from '../catalogue.js';
+import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
 import { describe, isArray, quoted, readElements } from '../given.js';
 import type { Metrics, RowMetric } from '../metrics.js';
@@ -7,14 +8,11 @@ import type { Settings } from '../settings.js';
 import { isPaired } from '../units.js';
 
 /** The bit that asks for each: `metricsAsked` in ts/native/interface.ts. */
-const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>([
-  ['entropy', 1],
-  ['mean_token_accuracy', 2],
-  ['logits/chosen', 4],
-  ['logits/rejected', 8],
-]);
+const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>(
+  contract.rowMetrics.map((name, i) => [name, 1 << i]),
+);
 
-const rowMetricNames = quoted(rowMetrics.keys() as Iterable<RowMetric>);
+const rowMetricNames = quoted(contract.rowMetrics);
 
 /** The metrics that `run.metrics` asks for, as the native side takes them. */
 export function readAsked({ info }: Settings, given: unknown): number {
@@ -61,7 +59,7 @@ export function readMetrics(
   const hasLikelihood = hasSftTerm || isLikelihood(info);
   const metrics: Record<string, number> = {};
   metricNames.forEach((name, i) => {
-    if (name.startsWith('log_odds') && info.score !== 'log-odds') return;
+    if (name.startsWith('log_odds') && !info.odds) return;
     if (name === 'nll_loss' && !hasLikelihood) return;
     if (!paired && (name.endsWith('/rejected') || ofPairs.has(name))) return;
     const bit = rowMetrics.get(name);

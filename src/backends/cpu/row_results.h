@@ -1,28 +1,36 @@
-// The scored rows of a loss on the CPU: what is known of them as it comes in, the sums of their
+// The scored rows of a job on the CPU: what is known of them as it comes in, the sums of their
 // sequences, and their gradients.
 #pragma once
 #include <cmath>
 #include "jobs/measures.h"
+#include "jobs/plan.h"
 #include "rows/gradient.h"
 
 namespace diralign::cpu {
 
-class LossRows {
+class RowResults {
  public:
-  explicit LossRows(LossJob& job)
+  explicit RowResults(Job& job)
       : job_(job),
         separate_sft_(job.batch.sft_labels != nullptr),
-        statistics_(job.rows.scored.size()),
-        measures_(job.asked.any() ? job.rows.scored.size() : 0) {
+        statistics_(job.tokens ? 0 : job.rows.scored.size()),
+        measures_(job.wanted().asked.any() ? job.rows.scored.size() : 0) {
     if (!separate_sft_) return;
     sft_row_logps_.resize(job.rows.scored.size());
     sft_logps_.resize(size_t(job.batch.sequences));
   }
 
+  /// Whether the sums must have the moment.
+  bool needs_moment() const { return job_.tokens || job_.wanted().asked.entropy; }
+  bool needs_mean() const { return job_.wanted().asked.logits; }
+
+  /// The mean of row i's logits, where a metric asks for it; before `take`.
+  void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
   /// The sums of row i; `logit(v)` reads its entry v.
   template <class Logit>
-  const RowStatistics& take(int64_t i, const RowSums& sums, Logit&& logit) {
+  void take(int64_t i, const RowSums& sums, Logit&& logit) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
+    if (job_.tokens) return write_token(job_.tokens, r.row, sums);
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
     if (!measures_.empty())
       measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
@@ -31,31 +39,24 @@ class LossRows {
                                   : r.sft_label == r.primary()
                                       ? s.logp
                                       : double(logit(r.sft_label)) - logsumexp(s);
-    return s;
   }
 
-  /// The mean of row i's logits, where a metric asks for it; before `take`.
-  void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
-  /// After BatchLoss::finish.
-  void finish_measures() const {
-    if (job_.asked.any()) write_measures(job_, measures_);
-  }
-
-  /// The sequences of pairs [first, last) of `pairs`, whose rows are all known, in row order.
-  void sum_pairs(int64_t first, int64_t last, int64_t pairs) {
-    for (int64_t p = first; p < last; p++) {
-      sum_sequence(p);
-      if (job_.batch.sequences > pairs) sum_sequence(p + pairs);
-    }
+  /// The sequences of a group, whose rows are all known, in row order.
+  void sum(const UnitGroup& group) {
+    if (job_.tokens) return;
+    const Units& units = job_.rows.units;
+    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++)
+      sum_sequence(units.sequence_of(group.first_unit, group.last_unit, k));
   }
 
   /// Per sequence: log-probability under the labels of the likelihood term.
   const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
+  const Array<RowMeasures>& measures() const { return measures_; }
+  const RowStatistics& statistics(int64_t i) const { return statistics_[size_t(i)]; }
 
   RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const {
-    return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
+    return row_coefficients(*job_.loss, loss, job_.rows.scored[size_t(i)]);
   }
-  bool is_nan(int64_t i) const { return std::isnan(statistics_[size_t(i)].logp); }
   RowGradient gradient(int64_t i, const RowCoefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_,
@@ -75,7 +76,7 @@ class LossRows {
     if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
   }
 
-  LossJob& job_;
+  Job& job_;
   bool separate_sft_;
   Array<RowStatistics> statistics_;          // per scored row
   Array<RowMeasures> measures_;              // per scored row, where metrics need them

@@ -18,7 +18,7 @@ void for_rows(Team& team, const Job& job, int64_t first, int64_t last, bool desc
                 items = (count + step - 1) / step;
   team.run(items, [&](int64_t item, int member) {
     for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
-      if (job.cancelled.load(std::memory_order_relaxed)) return;
+      if (job.stopped()) return;
       row(descending ? last - 1 - k : first + k, member);
     }
   });

@@ -1,4 +1,4 @@
-// From sums of rows to log-probabilities of sequences and coefficients of pairs, by one block. The
+// From sums of rows to log-probabilities of sequences and coefficients of units, by one block. The
 // mathematics is that of src/.
 #pragma once
 #include "plan.h"
@@ -46,11 +46,12 @@ constexpr uint32_t warp_sum_rows = 512;
 /// length alone.
 CUDA_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,
                                                    double (&scratch)[warps]) {
-  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5,
-                 sequences = p.terms.likelihood_only ? group.pairs : 2 * group.pairs;
+  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const Units& units = p.terms.units;
+  const int64_t last_unit = int64_t(group.first_unit) + group.units;
+  const uint32_t sequences = uint32_t(units.sequences_of(group.first_unit, last_unit));
   auto index = [&](uint32_t k) {
-    return k < group.pairs ? group.first_pair + k
-                           : uint32_t(p.terms.pairs) + group.first_pair + (k - group.pairs);
+    return uint32_t(units.sequence_of(group.first_unit, last_unit, k));
   };
   auto sum_one = [&](const double* rows, double* out, uint32_t s, uint32_t first, uint32_t step) {
     double sum = 0;
@@ -83,14 +84,13 @@ CUDA_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& g
   }
 }
 
-/// Sorts the pairs by value, ascending as BatchTerms::before has it; places past the last pair come
-/// last. Bitonic. Starts with a barrier, before which the values may be written, and ends with one.
-/// Begins and ends with a barrier: the values may have been written just before, by other threads
-/// of the block.
-__device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order, uint32_t pairs,
+/// Sorts units by value, ascending as BatchTerms::before has it; places past the last unit come
+/// last. Bitonic. Begins and ends with a barrier: the values may have been written just before, by
+/// other threads of the block.
+__device__ __forceinline__ void sort_units(const double* values, uint32_t* order, uint32_t units,
                                            uint32_t length) {
   auto before = [&](uint32_t i, uint32_t j) {
-    if (i >= pairs || j >= pairs) return i < j;
+    if (i >= units || j >= units) return i < j;
     return BatchTerms::before(values[i], i, values[j], j);
   };
   for (uint32_t i = threadIdx.x; i < length; i += threads) order[i] = i;
@@ -110,33 +110,27 @@ __device__ __forceinline__ void sort_pairs(const double* values, uint32_t* order
   }
 }
 
-/// The coefficients of the group's pairs; for an objective that couples the batch the one group is
-/// the batch.
+/// The coefficients of the group's units; for a sorted objective the one group is the batch.
 CUDA_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
   const BatchTerms& terms = p.terms;
-  const uint32_t pairs = uint32_t(terms.pairs);
-  if (terms.coupling == Coupling::none) {
-    for (uint32_t i = group.first_pair + threadIdx.x; i < group.first_pair + group.pairs;
-         i += threads) {
-      const PairTerms t = terms.evaluate(p.logps, i);
-      p.coefficients[i] = t.coefficient_chosen;
-      if (!terms.likelihood_only) p.coefficients[i + pairs] = t.coefficient_rejected;
-    }
+  const uint32_t last_unit = group.first_unit + group.units;
+  if (!terms.is_sorted()) {
+    for (uint32_t u = group.first_unit + threadIdx.x; u < last_unit; u += threads)
+      terms.evaluate(p.logps, u, p.coefficients);
     return;
   }
-  double *upper = p.sort_values, *lower = upper + pairs;
-  for (uint32_t i = threadIdx.x; i < pairs; i += threads) {
-    upper[i] = terms.upper_score(p.logps, i);
-    lower[i] = terms.lower_score(p.logps, i);
+  const uint32_t units = uint32_t(terms.units.count);
+  double *upper = p.sort_values, *lower = upper + units;
+  for (uint32_t u = threadIdx.x; u < units; u += threads) {
+    upper[u] = terms.upper_score(p.logps, u);
+    lower[u] = terms.lower_score(p.logps, u);
   }
   uint32_t *upper_order = p.sort_order, *lower_order = upper_order + p.sort_length;
-  sort_pairs(upper, upper_order, pairs, p.sort_length);
-  sort_pairs(lower, lower_order, pairs, p.sort_length);
-  for (uint32_t rank = threadIdx.x; rank < pairs; rank += threads) {
+  sort_units(upper, upper_order, units, p.sort_length);
+  sort_units(lower, lower_order, units, p.sort_length);
+  for (uint32_t rank = threadIdx.x; rank < units; rank += threads) {
     const uint32_t i = upper_order[rank], j = lower_order[rank];
-    const PairTerms t = terms.evaluate_rank(p.logps, upper[i], lower[j], i, j);
-    p.coefficients[i] = t.coefficient_chosen;
-    p.coefficients[terms.coupled_rejected(i, j) + pairs] = t.coefficient_rejected;
+    terms.evaluate_rank(p.logps, upper[i], lower[j], i, j, p.coefficients);
   }
 }
 
