@@ -185,8 +185,8 @@ class StagedRun {
   }
 
   void download(Chunk& chunk) {
-    download_rows(ring_, down_.get(), chunk.rows.data(), size_t(chunk.units.rows.size()), job_.batch.row_bytes(),
-                  job_.cancelled, [&](size_t i) {
+    download_rows(ring_, down_.get(), chunk.rows.data(), size_t(chunk.units.rows.size()),
+                  job_.batch.row_bytes(), job_.cancelled, [&](size_t i) {
                     return static_cast<char*>(gradient_) + size_t(row_of(chunk, i)) *
                                                                size_t(job_.batch.row_stride) *
                                                                job_.batch.element_bytes();

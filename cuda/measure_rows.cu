@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(threads)
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const MeasuredRow r = rows[blockIdx.x];
   const T* const row = logits + int64_t(r.row) * row_stride;
-  PartSums sums{-FLT_MAX, 0, 0};
+  PartSums sums = no_sums();
   double total = 0;
   CUDA_NO_UNROLL
   for (uint32_t part = 0; part < cut.parts; part++) {

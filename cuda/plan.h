@@ -6,6 +6,7 @@
 #include "platform.h"
 #include "row_cut.h"
 #include "rows/gradient.h"
+#include "rows/sums.h"
 
 namespace diralign::cuda {
 

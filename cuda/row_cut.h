@@ -1,4 +1,4 @@
-// How rows of logits are cut into the parts that blocks work on, and what a block leaves of a part.
+// How rows of logits are cut into the parts that blocks work on.
 #pragma once
 #include <cstdint>
 
@@ -20,12 +20,5 @@ inline RowCut cut_row(uint32_t vocab, uint32_t element_bytes) {
                  parts = (steps + max_steps - 1) / max_steps;
   return {parts, (steps + parts - 1) / parts};
 }
-
-/// Sums over some elements of a row, the label's left out: of exp(x - max), and of exp(x - max) (x
-/// - max) where asked for.
-struct PartSums {
-  float max;  ///< at least -FLT_MAX, so that a difference from it is never -inf - -inf
-  double sum, moment;
-};
 
 }  // namespace diralign::cuda

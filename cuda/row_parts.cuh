@@ -114,23 +114,14 @@ __device__ __forceinline__ float exp_term(float x) {
 }
 
 template <bool with_moment>
-__device__ __forceinline__ PartSums combine(PartSums a, PartSums b) {
-  const float max = fmaxf(a.max, b.max), shift_a = a.max - max, shift_b = b.max - max;
-  const float scale_a = exp_accurate(shift_a), scale_b = exp_accurate(shift_b);
-  // Of two products a compiler may fuse either with the addition, in one pass this and in another
-  // that.
-  PartSums r{max, fma(a.sum, double(scale_a), b.sum * scale_b), 0};
-  if constexpr (with_moment) {
-    // Where nothing was summed the shift may be infinite, and 0 times it must stay 0.
-    const double moved_a = a.sum == 0 ? 0 : (a.moment + a.sum * shift_a) * scale_a;
-    const double moved_b = b.sum == 0 ? 0 : (b.moment + b.sum * shift_b) * scale_b;
-    r.moment = moved_a + moved_b;
-  }
-  return r;
+__device__ __forceinline__ PartSums combine(const PartSums& a, const PartSums& b) {
+  return merge<with_moment, float>(a, b, [](float x) { return exp_accurate(x); });
 }
 template <bool with_moment>
-__device__ __forceinline__ PartSums from_lane(PartSums s, int distance) {
-  PartSums r{__shfl_xor_sync(~0u, s.max, distance), __shfl_xor_sync(~0u, s.sum, distance), 0};
+__device__ __forceinline__ PartSums from_lane(const PartSums& s, int distance) {
+  PartSums r = no_sums();
+  r.anchor = r.top = __shfl_xor_sync(~0u, s.anchor, distance);
+  r.sum = __shfl_xor_sync(~0u, s.sum, distance);
   if constexpr (with_moment) r.moment = __shfl_xor_sync(~0u, s.moment, distance);
   return r;
 }
@@ -297,7 +288,7 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
       if constexpr (with_moment) moment[j & 3] += d < exp_underflow ? 0 : e * d;
     }
   }
-  PartSums s{max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
+  PartSums s{max, max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
   if constexpr (with_moment)
     s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
   CUDA_UNROLL
@@ -312,7 +303,7 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
 /// once and in float32 only; the exact statistics come from row_sums.
 template <class Load>
 __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
-  PartSums s{-FLT_MAX, 0, 0};
+  PartSums s = no_sums();
   for (uint32_t k = threadIdx.x & 31; k < parts; k += 32) s = combine<false>(s, part(k));
   CUDA_UNROLL
   for (int d = 16; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, d));
@@ -321,8 +312,8 @@ __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
 
 /// onehot - softmax of a row, from its sums without the label's entry.
 __device__ __forceinline__ RowGradient residual(PartSums others, float target, int32_t label) {
-  const float max = fmaxf(others.max, target);
-  return row_residual(max, float(others.sum) * exp_accurate(others.max - max),
+  const float max = fmaxf(others.top, target);
+  return row_residual(max, float(others.sum) * exp_accurate(others.anchor - max),
                       exp_accurate(target - max), label);
 }
 
@@ -432,19 +423,10 @@ __device__ __forceinline__ void zero_part(T* out, uint32_t vocab, uint32_t part,
   if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) out[body_end + threadIdx.x] = T{};
 }
 
-/// The float64 statistics of a row from its parts, added up in order, by one thread.
-template <class Load>
-__device__ __forceinline__ RowSums row_sums(uint32_t parts, float target, Load&& part) {
-  float max = -FLT_MAX;
-  for (uint32_t k = 0; k < parts; k++) max = fmaxf(max, part(k).max);
-  double sum = 0, moment = 0;
-  for (uint32_t k = 0; k < parts; k++) {
-    const PartSums s = part(k);
-    const double shift = double(s.max) - double(max), scale = s.max == max ? 1 : ::exp(shift);
-    sum += s.sum * scale;
-    moment += s.sum == 0 ? 0 : (s.moment + s.sum * shift) * scale;
-  }
-  return {target, max, max, sum, moment};
+/// A row from its parts, by one thread.
+template <class Part>
+__device__ __forceinline__ RowSums row_sums(uint32_t parts, float label, Part&& part) {
+  return {merge_in_order(parts, part), label};
 }
 
 }  // namespace diralign::cuda

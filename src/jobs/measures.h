@@ -16,8 +16,8 @@ struct RowMeasures {
 DIRALIGN_HD RowMeasures row_measures(const RowSums& sums, const RowStatistics& statistics,
                                      double mean_logit) {
   // A sum of 0: every other logit is -inf, which is below what `max` starts from.
-  const float other = sums.sum == 0 ? -INFINITY : sums.max;
-  return {entropy(statistics, sums), mean_logit, sums.target > other ? 1.0 : 0.0};
+  const float other = sums.sum == 0 ? -INFINITY : sums.top;
+  return {entropy(statistics, sums), mean_logit, sums.label > other ? 1.0 : 0.0};
 }
 
 /// After BatchLoss::finish. `rows`: one per scored row; those that the likelihood term alone scores

@@ -1,19 +1,9 @@
-// What the pair stage and the gradient need of a row of logits, from its block sums, in float64,
+// What the evaluation of units and the gradient need of a row of logits, from its sums, in float64,
 // host and device.
 #pragma once
-#include <cfloat>
-#include "objectives/numerics.h"
+#include "sums.h"
 
 namespace diralign {
-
-/// Sums over a row without its label's entry, and that entry.
-struct RowSums {
-  float target;      ///< the label's logit
-  double reference;  ///< finite; every term of the sums is relative to it
-  float max;         ///< largest of the other logits
-  double sum;        ///< sum of exp(logit - reference); NaN where the row holds a NaN or +inf
-  double moment;     ///< sum of exp(logit - reference) * (logit - reference); 0 unless asked for
-};
 
 struct RowStatistics {
   double logp;        ///< log-probability of the label, at most 0
@@ -26,11 +16,11 @@ struct RowStatistics {
 /// cancel. The difference of the two logits comes first: the logarithm would drown in a large one.
 /// A row of nothing but -inf, or with +inf, is a NaN.
 DIRALIGN_HD RowStatistics row_statistics(const RowSums& row) {
-  const double target = row.target, d = ::log(row.sum) + (double(row.reference) - target);
-  const double logp = row.target == INFINITY ? NAN : -softplus(d);
-  const float max = row.target > row.max ? row.target : row.max;
+  const double label = row.label, d = ::log(row.sum) + (double(row.anchor) - label);
+  const double logp = row.label == INFINITY ? NAN : -softplus(d);
+  const float max = row.label > row.top ? row.label : row.top;
   const double normalizer =
-      row.sum * ::exp(double(row.reference) - double(max)) + ::exp(target - double(max));
+      row.sum * ::exp(double(row.anchor) - double(max)) + ::exp(label - double(max));
   return {logp, max, normalizer};
 }
 
@@ -40,9 +30,9 @@ DIRALIGN_HD double logsumexp(const RowStatistics& row) {
 
 /// log Z - sum of p (logit - max), in nats.
 DIRALIGN_HD double entropy(const RowStatistics& statistics, const RowSums& row) {
-  const double shift = double(row.reference) - double(statistics.max);
-  double moment = row.sum == 0 ? 0 : (row.moment + row.sum * shift) * ::exp(shift);
-  const double own = double(row.target) - double(statistics.max), weight = ::exp(own);
+  const double shift = double(row.anchor) - double(statistics.max);
+  double moment = moved_moment(row.sum, row.moment, shift, ::exp(shift));
+  const double own = double(row.label) - double(statistics.max), weight = ::exp(own);
   if (weight > 0) moment += weight * own;
   return ::log(statistics.normalizer) - moment / statistics.normalizer;
 }

@@ -119,13 +119,13 @@ void ignore_sequence(Problem& p, int64_t s) {
 
 const JobRunner& cpu_backend() {
   static const JobRunner backend{{{"CPU",
-                                 [](const Problem& p, const Run& run) {
-                                   Prepared prepared(p, run);
-                                   host_backend().run(prepared.job, 0, *Pool::shared());
-                                   return prepared.collect();
-                                 },
-                                 {},
-                                 {}}}};
+                                   [](const Problem& p, const Run& run) {
+                                     Prepared prepared(p, run);
+                                     host_backend().run(prepared.job, 0, *Pool::shared());
+                                     return prepared.collect();
+                                   },
+                                   {},
+                                   {}}}};
   return backend;
 }
 
@@ -197,7 +197,8 @@ TEST(cuda_far_from_reference) {
       const Result near = cpu_backend().loss(p, {Mode::none, false, false, 1});
       for (size_t s = 0; s < 10; s++) p.references[s] = near.logps[s] + lost[s];
       for (const Mode mode : {Mode::dense, Mode::factored})
-        check_like_cpu("far from the reference", p, every_way().loss(p, {mode, false, false, 1}), mode);
+        check_like_cpu("far from the reference", p, every_way().loss(p, {mode, false, false, 1}),
+                       mode);
     }
   }
 }

@@ -123,8 +123,8 @@ bool same_sums(const RowSums& a, const RowSums& b) {
   auto same = [](auto x, auto y) {
     return check::same_bits(x, y) || (std::isnan(x) && std::isnan(y));
   };
-  return same(a.target, b.target) && same(float(a.reference), float(b.reference)) &&
-         same(a.max, b.max) && same(a.sum, b.sum) && same(a.moment, b.moment);
+  return same(a.label, b.label) && same(a.anchor, b.anchor) && same(a.top, b.top) &&
+         same(a.sum, b.sum) && same(a.moment, b.moment);
 }
 
 /// Relative error of a block's float32 sums: 16 additions in each lane, the exponential, and the
@@ -142,13 +142,13 @@ double check_sums(const RowSums& s, const std::vector<double>& values, int64_t v
     sum += weights[size_t(i)];
     max = std::max(max, values[size_t(i)]);
   }
-  CHECK(double(s.target) == values[size_t(label)], "%s: V %lld label %lld", what, (long long)vocab,
+  CHECK(double(s.label) == values[size_t(label)], "%s: V %lld label %lld", what, (long long)vocab,
         (long long)label);
-  CHECK(double(s.max) == max, "%s: V %lld label %lld: max %g, not %g", what, (long long)vocab,
-        (long long)label, double(s.max), max);
-  CHECK(std::isfinite(s.reference) && s.reference <= s.max && s.max - s.reference <= 4,
-        "%s: reference %g, max %g", what, double(s.reference), double(s.max));
-  const long double value = (long double)s.sum * expl((long double)s.reference - shift);
+  CHECK(double(s.top) == max, "%s: V %lld label %lld: max %g, not %g", what, (long long)vocab,
+        (long long)label, double(s.top), max);
+  CHECK(std::isfinite(s.anchor) && s.anchor <= s.top && s.top - s.anchor <= 4,
+        "%s: anchor %g, top %g", what, double(s.anchor), double(s.top));
+  const long double value = (long double)s.sum * expl((long double)s.anchor - shift);
   if (sum == 0) {
     CHECK(s.sum == 0, "%s: V %lld label %lld", what, (long long)vocab, (long long)label);
     return 0;

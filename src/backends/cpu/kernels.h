@@ -8,11 +8,11 @@
 
 namespace diralign::cpu {
 
-/// Elements per block: the unit in which a row's sum is formed and its reference point may move.
+/// Elements per block: the unit in which a row's sum is formed and its anchor may move.
 inline constexpr int64_t block_elements = 512;
 
 struct RowKernels {
-  /// Sums of exp(logit - reference) over a row, its label's entry left out.
+  /// Sums of exp(logit - anchor) over a row, its label's entry left out.
   RowSums (*reduce)(const void* row, int64_t vocab, int64_t label);
   /// The same numbers, with the first moment that the entropy needs.
   RowSums (*reduce_with_moment)(const void* row, int64_t vocab, int64_t label);
@@ -21,10 +21,10 @@ struct RowKernels {
   void (*scaled_exp)(const void* row, void* out, int64_t vocab, float shift, float factor,
                      bool stream);
   /// reduce() that leaves -softmax (the label's entry aside) in the row itself: the exponential is
-  /// computed once. float32 only. `block_references` holds one float per block. Bit for bit the
+  /// computed once. float32 only. `block_anchors` holds one float per block. Bit for bit the
   /// sums of reduce().
   RowSums (*negative_softmax_in_place)(float* row, int64_t vocab, int64_t label,
-                                       float* block_references);
+                                       float* block_anchors);
   /// The sum of the logits.
   double (*sum)(const void* row, int64_t vocab);
   float (*load)(const void* row, int64_t index);

@@ -39,7 +39,7 @@ class LogitsPhases : public Phases {
         rows_(job),
         groups_(make_groups()) {
     if (exponentials_once())
-      block_references_.resize(size_t(team_.members()),
+      block_anchors_.resize(size_t(team_.members()),
                                std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
   }
 
@@ -99,7 +99,7 @@ class LogitsPhases : public Phases {
         rows_.needs_moment() ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
     RowSums sums =
         kernels_.negative_softmax_in_place(static_cast<float*>(gradient_.row(r.row)), batch_.vocab,
-                                           label, block_references_[size_t(member)].data());
+                                           label, block_anchors_[size_t(member)].data());
     sums.moment = moment;
     return sums;
   }
@@ -158,7 +158,7 @@ class LogitsPhases : public Phases {
   Team team_;
   RowResults rows_;
   std::vector<UnitGroup> groups_;
-  std::vector<std::vector<float>> block_references_;  // per member
+  std::vector<std::vector<float>> block_anchors_;  // per member
   std::atomic<int64_t> underflows_{0};                // rows
 };
 

@@ -1,8 +1,8 @@
 // The row kernels, for the instruction set of the including translation unit.
 //
 // A row is summed in blocks of 512: 32 float32 partial sums, added up in float64 and folded in a
-// fixed order. The exponentials are relative to a reference point that starts as the first block's
-// maximum and moves only when a block rises above it by more than `reference_slack`: the running
+// fixed order. The exponentials are relative to an anchor that starts as the first block's
+// maximum and moves only when a block rises above it by more than `anchor_slack`: the running
 // maximum need not be exact for the sums to be, so a block is read once, and the rare block that
 // moves it is simply done again. The fixed 32 lanes make the sums independent of alignment, and
 // their order independent of the vector width.
@@ -19,9 +19,9 @@ using diralign::cpu::block_elements;
 constexpr int lanes = 32;
 constexpr int vectors = lanes / width;
 
-/// With terms up to e^4 above the reference, a difference of logits still rounds to better than
+/// With terms up to e^4 above the anchor, a difference of logits still rounds to better than
 /// 2^-22.
-constexpr float reference_slack = 4;
+constexpr float anchor_slack = 4;
 
 inline float largest(const Floats (&v)[vectors]) {
   Floats m = v[0];
@@ -133,41 +133,36 @@ inline void raise_top(const T* block, int64_t n, Floats (&top)[vectors]) {
 
 /// The running sums of a row.
 struct Running {
-  float reference;
+  float anchor;
   LaneSums sum, moment;
 
-  explicit Running(float first_max) : reference(first_max) {}
+  explicit Running(float first_max) : anchor(first_max) {}
   bool must_move(const Floats (&top)[vectors]) const {
-    return any_above(top, reference + reference_slack);
+    return any_above(top, anchor + anchor_slack);
   }
   void move(float to) {
-    const double shift = double(reference) - double(to), factor = std::exp(shift);
-    for (int k = 0; k < 2 * vectors; k++) {
-      // Nothing summed yet: the shift may be as large as float32 allows, and 0 times it must stay
-      // 0.
-      const Doubles moved = moment.sum[k] + sum.sum[k] * shift;
-      moment.sum[k] = sum.sum[k] == 0 ? Doubles{} : moved;
-    }
+    const double shift = double(anchor) - double(to), factor = std::exp(shift);
+    for (int k = 0; k < 2 * vectors; k++)
+      moment.sum[k] = diralign::moved_moment(sum.sum[k], moment.sum[k], shift, factor);
     sum.scale(factor);
-    moment.scale(factor);
-    reference = to;
+    anchor = to;
   }
-  RowSums result(float target, const Floats (&top)[vectors]) const {
-    return {target, reference, largest(top), sum.fold(), moment.fold()};
+  RowSums result(float label, const Floats (&top)[vectors]) const {
+    return {{anchor, largest(top), sum.fold(), moment.fold()}, label};
   }
 };
 
-/// Adds the block, unless its maximum calls for a move of the reference first: then `top` says so
+/// Adds the block, unless its maximum calls for a move of the anchor first: then `top` says so
 /// and nothing is added.
 template <bool with_moment, class T>
 inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running& row) {
   Floats sum[vectors] = {}, moment[vectors] = {};
-  const Floats reference = splat(row.reference);
+  const Floats anchor = splat(row.anchor);
   for (int64_t j = 0; j < n; j += lanes) {
     for (int k = 0; k < vectors; k++) {
       const Floats x = load(block + j + k * width);
       top[k] = larger(x, top[k]);
-      const Floats d = x - reference, e = exp(d);
+      const Floats d = x - anchor, e = exp(d);
       sum[k] += e;
       if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : e * d;
     }
@@ -197,14 +192,14 @@ RowSums reduce(const void* x, int64_t vocab, int64_t label) {
   return row.result(load_one<T>(x, label), top);
 }
 
-/// out = exp(block - reference), summed, while `top` takes in the block after it.
+/// out = exp(block - anchor), summed, while `top` takes in the block after it.
 inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n,
                       Floats (&top)[vectors], Running& row) {
   Floats sum[vectors] = {};
-  const Floats reference = splat(row.reference);
+  const Floats anchor = splat(row.anchor);
   auto step = [&](int64_t j) {
     for (int k = 0; k < vectors; k++) {
-      const Floats e = exp(load(block + j + k * width) - reference);
+      const Floats e = exp(load(block + j + k * width) - anchor);
       store(out + j + k * width, e);
       sum[k] += e;
     }
@@ -221,7 +216,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
 /// Here a block is overwritten as it is read, so it cannot be done again: maxima are taken one
 /// block ahead, in the same loop.
 [[maybe_unused]] RowSums negative_softmax_in_place(float* x, int64_t vocab, int64_t label,
-                                                   float* block_references) {
+                                                   float* block_anchors) {
   Blocks<float> blocks(x, vocab, label);
   const float* block = blocks.block(0);
   float target = 0;
@@ -233,7 +228,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   auto output = [&](int64_t b) { return b == blocks.last ? last_out : x + b * block_elements; };
   for (int64_t b = 0; b <= blocks.last; b++) {
     if (row.must_move(top)) row.move(largest(top));
-    block_references[b] = row.reference;
+    block_anchors[b] = row.anchor;
     if (b == blocks.label_block) target = x[label];  // about to be overwritten
     const bool more = b < blocks.last;
     const float* next = more ? blocks.block(b + 1) : nullptr;
@@ -244,8 +239,8 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   const RowSums sums = row.result(target, top);
   const diralign::RowStatistics statistics = diralign::row_statistics(sums);
   for (int64_t b = 0; b <= blocks.last; b++) {
-    const Floats factor = splat(float(
-        -std::exp(double(block_references[b]) - double(statistics.max)) / statistics.normalizer));
+    const Floats factor = splat(float(-std::exp(double(block_anchors[b]) - double(statistics.max)) /
+                                      statistics.normalizer));
     float* out = output(b);
     for (int64_t j = 0; j < blocks.elements(b); j += width) store(out + j, load(out + j) * factor);
   }
