@@ -34,7 +34,7 @@ function isSignal(value: unknown): value is SignalLike {
   }
 }
 
-/** What the signal was aborted with, or what came instead where it does not tell. */
+/** The reason of the signal, or the error that its getter threw. */
 export function reasonOf(signal: SignalLike | undefined): unknown {
   try {
     return signal?.reason;
@@ -50,8 +50,9 @@ interface Waiting {
 const waiting = new WeakMap<SignalLike, Waiting>();
 
 /**
- * Calls `cancel` once the signal is aborted, until the returned function is called. Many listeners
- * on one signal would make Node warn of a leak, and each abort take as many turns.
+ * Calls `cancel` once the signal is aborted, until the returned function is called. One listener
+ * for all calls of a signal: Node would warn of a leak for many, and each abort would take as many
+ * turns.
  */
 export function onAbort(signal: SignalLike, cancel: () => void): () => void {
   const { cancels, listener } = waiting.get(signal) ?? listen(signal);

@@ -7,21 +7,27 @@ type Catalogue = (typeof contract)['methods'][number];
 export type Method = Catalogue['name'];
 /** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
 export type Divergence = (typeof contract)['divergences'][number];
-/** What the likelihood term averages over: sequences, or all scored tokens of the batch. */
+/** The mean that the likelihood term is: over sequences, or over all scored tokens of the batch. */
 export type SftReduction = 'sequence' | 'token';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
-type SharedOption = 'referenceFree' | 'sftWeight' | 'sftReduction';
-type OwnOptions<M extends Method> = {
-  readonly [K in Exclude<keyof Entry<M>['options'], SharedOption>]?: K extends 'divergence'
-    ? Divergence
-    : number;
-};
+/** Methods of which the catalogue says this. */
+type MethodWith<Facts> = Extract<Catalogue, Facts>['name'];
+/** Methods that need no beta. */
+export type MethodWithoutBeta = MethodWith<{ beta: false }>;
+/** Methods whose units are single sequences. */
+export type SingleMethod = MethodWith<{ arity: 'single' }>;
+/** Methods that score log-odds. */
+export type OddsMethod = MethodWith<{ odds: true }>;
+
+type OptionName<M extends Method> = keyof Entry<M>['options'];
 interface ReferenceOptions<Free extends boolean> {
   /** Score log-probabilities instead of log-ratios to the reference. */
   readonly referenceFree?: Free;
 }
-interface SftReductionOption {
+interface SftOptions {
+  /** Weight of the likelihood term on the chosen, at least 0; default 0. */
+  readonly sftWeight?: number;
   /**
    * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored
    * token where `normalize` is true, summed where it is false. `'token'`: mean over all scored
@@ -29,19 +35,23 @@ interface SftReductionOption {
    */
   readonly sftReduction?: SftReduction;
 }
-interface SftOptions extends SftReductionOption {
-  /** Weight of the likelihood term on the chosen, at least 0; default 0. */
-  readonly sftWeight?: number;
-}
+type SharedOption = keyof ReferenceOptions<boolean> | keyof SftOptions;
+/** Options of which the catalogue says everything. */
+type OwnOptions<M extends Method> = {
+  readonly [K in Exclude<OptionName<M>, SharedOption>]?: K extends 'divergence'
+    ? Divergence
+    : number;
+};
 
 /**
  * The options that mean something to method `M`; anything else is refused, here and at run time.
  * `Free` is `referenceFree`.
  */
+// Written out, not picked by name: `Free` would not be inferred.
 export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
-      (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
-      (Entry<M>['options'] extends { sftWeight: unknown } ? SftOptions : SftReductionOption)
+      ('referenceFree' extends OptionName<M> ? ReferenceOptions<Free> : unknown) &
+      Pick<SftOptions, OptionName<M> & keyof SftOptions>
   : never;
 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
@@ -95,6 +105,15 @@ export interface MethodInfo {
   readonly reference: boolean;
   /** Default of `normalize`: the method's original setting. */
   readonly normalize: boolean;
+  /**
+   * What the loss has one value for: `'pair'`, a chosen and a rejected sequence; `'single'`, a
+   * sequence; `'group'`, several completions of one prompt.
+   */
+  readonly arity: 'pair' | 'single' | 'group';
+  /** Whether `dirAlignLoss` needs a beta. */
+  readonly beta: boolean;
+  /** Whether the score is the log-odds, whose metrics the result then has. */
+  readonly odds: boolean;
   /** Whether a pair's loss depends on the rest of the batch. */
   readonly batchCoupled: boolean;
   /** Loss of a pair; notation in docs/methods.md. */
@@ -109,11 +128,9 @@ export interface MethodInfo {
   readonly best: Readonly<Record<string, BestSetting>>;
 }
 
-function entry(m: Catalogue): MethodInfo {
-  return deepFreeze({ ...m, ...paperSettings(m.name) });
-}
-
-const infos: readonly MethodInfo[] = Object.freeze(contract.methods.map(entry));
+const infos: readonly MethodInfo[] = deepFreeze(
+  contract.methods.map((method) => ({ ...method, ...paperSettings(method.name) })),
+);
 const byName = new Map<string, { readonly index: number; readonly info: MethodInfo }>(
   infos.map((info, index) => [info.name, { index, info }]),
 );
@@ -124,6 +141,11 @@ const byName = new Map<string, { readonly index: number; readonly info: MethodIn
  */
 export function methods(): readonly MethodInfo[] {
   return infos;
+}
+
+/** @internal Whether the loss is the likelihood itself, which no other term goes beside. */
+export function isLikelihood({ options }: MethodInfo): boolean {
+  return !Object.hasOwn(options, 'sftWeight');
 }
 
 /** @internal */

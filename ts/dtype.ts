@@ -1,4 +1,5 @@
 /** Element types of logits and gradients, and the bytes that they take. */
+import { contract } from './contract.generated.js';
 
 /** How the 16 or 32 bits of a logit are read. */
 export type Dtype = 'float32' | 'float16' | 'bfloat16';
@@ -20,4 +21,4 @@ export const elementBytes: Readonly<Record<Dtype, number>> = {
 };
 
 /** In the order of the native side's numbers. */
-export const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
+export const dtypes: readonly Dtype[] = contract.dtypes;

@@ -38,7 +38,7 @@ function describeObject(value: object): string {
   return 'an object';
 }
 
-/** Sizes as messages have them: `[2,3]`. */
+/** Sizes as messages write them: `[2,3]`. */
 export function written(values: readonly unknown[]): string {
   return `[${values.map((value) => (typeof value === 'string' ? JSON.stringify(value) : describe(value))).join(',')}]`;
 }
@@ -48,7 +48,10 @@ export function quoted(names: Iterable<string>): string {
   return [...names].map((name) => `'${name}'`).join(', ');
 }
 
-/** Whether it is an array, of any realm. A revoked Proxy is none; of that, Array.isArray throws. */
+/**
+ * Whether it is an array, of any realm. A revoked Proxy is none, though Array.isArray throws for
+ * it.
+ */
 export function isArray(value: unknown): value is unknown[] {
   return !isRevoked(value) && Array.isArray(value);
 }
@@ -94,10 +97,7 @@ export function checkObject(
   }
 }
 
-/**
- * Reads a property of a caller's object. What a program has added to Object.prototype is nobody's
- * setting.
- */
+/** Reads a property of a caller's object. Ignores what a program has added to Object.prototype. */
 function property(object: object, key: string): unknown {
   const value = (object as Record<string, unknown>)[key];
   if (value === undefined || !(key in Object.prototype)) return value;
@@ -184,7 +184,7 @@ export function nearest(name: string, known: Iterable<string>): string | undefin
   return best;
 }
 
-/** Levenshtein's, by rows. */
+/** The Levenshtein distance, row by row. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, j) => j);
   for (let i = 1; i <= a.length; i++) {

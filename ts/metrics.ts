@@ -1,5 +1,5 @@
 /** The names of the metrics, by method. docs/metrics.md has more about each. */
-import type { Method } from './catalogue.js';
+import type { Method, OddsMethod, SingleMethod } from './catalogue.js';
 
 interface ChosenMetrics {
   /** Mean over pairs of the chosen's reward. */
@@ -50,7 +50,7 @@ interface ComparedMetrics extends ChosenMetrics {
   readonly nll_loss?: number;
 }
 
-/** Of every method that compares a chosen with a rejected sequence, but for those of log-odds. */
+/** Of every method that compares a chosen with a rejected sequence, except those of log-odds. */
 export interface PairMetrics
   extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio'> {}
 
@@ -81,7 +81,7 @@ export interface RowMetrics {
 }
 
 /** A name for `run.metrics`, by method: `sft` has no rejected sequences. */
-export type RowMetric<M extends Method = Method> = M extends 'sft'
+export type RowMetric<M extends Method = Method> = M extends SingleMethod
   ? Exclude<keyof RowMetrics, 'logits/rejected'>
   : keyof RowMetrics;
 
@@ -94,9 +94,9 @@ export type AskedMetrics<Names extends readonly RowMetric[]> = number extends Na
 type Plain<T> = { readonly [Name in keyof T]: T[Name] };
 
 type ByMethod = {
-  readonly [M in Method]: M extends 'sft'
+  readonly [M in Method]: M extends SingleMethod
     ? Plain<SftMetrics>
-    : M extends 'orpo' | 'asft'
+    : M extends OddsMethod
       ? Plain<OddsMetrics>
       : Plain<PairMetrics>;
 };

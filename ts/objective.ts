@@ -3,6 +3,7 @@ import {
   methods,
   type Method,
   type MethodOptions,
+  type MethodWithoutBeta,
   type NeedOf,
   type ReferenceNeed,
 } from './catalogue.js';
@@ -80,12 +81,12 @@ export type Objective<
   /** Its name. */
   readonly method: M;
   /** Temperature on the score. Undefined for `sft` only. */
-  readonly beta: M extends 'sft' ? undefined : number;
+  readonly beta: M extends MethodWithoutBeta ? undefined : number;
   /** Whether log-probabilities are divided by the scored tokens of their sequence. */
   readonly normalize: boolean;
 } & Readonly<Required<MethodOptions<M>>>;
 
-type Config<M extends Method, Free extends boolean> = M extends 'sft'
+type Config<M extends Method, Free extends boolean> = M extends MethodWithoutBeta
   ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<
       M,
       Free
@@ -114,11 +115,11 @@ type Config<M extends Method, Free extends boolean> = M extends 'sft'
  * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
  */
 export function dirAlignLoss(
-  method: 'sft',
+  method: MethodWithoutBeta,
   beta?: number,
   normalize?: boolean,
-  options?: MethodOptions<'sft'>,
-): Objective<'sft'>;
+  options?: MethodOptions<MethodWithoutBeta>,
+): Objective<MethodWithoutBeta>;
 
 export function dirAlignLoss<M extends Method, Free extends boolean = false>(
   method: M,

@@ -1,5 +1,6 @@
 import {
   findMethod,
+  isLikelihood,
   methods,
   settingNames,
   type Method,
@@ -9,13 +10,16 @@ import {
 import { rangeError, typeError } from './errors.js';
 import { describe, nearest, quoted, readAll } from './given.js';
 
+type Given = Readonly<Record<string, unknown>>;
+type Options = Readonly<Record<string, number | string | boolean>>;
+
 /** A validated objective: what its public properties show, and what the native side takes. */
 export interface Settings {
   readonly info: MethodInfo;
   readonly beta: number | undefined;
   readonly normalize: boolean;
   /** Every option of the method, defaults filled in. */
-  readonly options: Readonly<Record<string, number | string | boolean>>;
+  readonly options: Options;
   readonly usesReference: boolean;
   readonly hasSftTerm: boolean;
   /** Index of the method in the catalogue. */
@@ -32,40 +36,67 @@ export function resolveSettings(
   method: unknown,
   beta: unknown,
   normalize: unknown,
-  given: Readonly<Record<string, unknown>>,
+  given: Given,
 ): Settings {
-  const found = typeof method === 'string' ? findMethod(method) : undefined;
-  if (!found) {
-    const names = methods().map(({ name }) => name);
-    const near = typeof method === 'string' ? nearest(method, names) : undefined;
-    const advice = near === undefined ? '' : `; did you mean '${near}'?`;
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `method: ${describe(method)} is not one of ${quoted(names)}${advice}`,
-    );
-  }
-  const { info, index } = found;
-  const isSft = info.name === 'sft';
-  if (!isSft) checkBeta(info.name, beta);
-  else if (beta !== undefined && typeof beta !== 'number') {
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `beta: 'sft' needs none and takes a number, not ${describe(beta)}`,
-    );
-  }
+  const { info, index } = checkMethod(method);
+  if (info.beta) checkBeta(info.name, beta);
+  else checkNeedlessBeta(info.name, beta);
   if (normalize !== undefined && typeof normalize !== 'boolean') {
     throw typeError('ERR_DIRALIGN_OPTION', `normalize: ${describe(normalize)} is not a boolean`);
   }
+  const options = checkOptions(info, given);
+  const settings = {
+    info,
+    beta: info.beta ? (beta as number) : undefined,
+    normalize: normalize ?? info.normalize,
+    options,
+    usesReference: info.reference && options.referenceFree !== true,
+    hasSftTerm: !isLikelihood(info) && options.sftWeight !== 0,
+    method: index,
+  };
+  return { ...settings, native: encode(settings) };
+}
+
+function checkMethod(method: unknown): { readonly index: number; readonly info: MethodInfo } {
+  const found = typeof method === 'string' ? findMethod(method) : undefined;
+  if (found) return found;
+  const names = methods().map(({ name }) => name);
+  const near = typeof method === 'string' ? nearest(method, names) : undefined;
+  const advice = near === undefined ? '' : `; did you mean '${near}'?`;
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `method: ${describe(method)} is not one of ${quoted(names)}${advice}`,
+  );
+}
+
+function checkBeta(method: Method, beta: unknown): void {
+  if (typeof beta !== 'number') {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `beta: '${method}' needs a number greater than 0, not ${describe(beta)}`,
+    );
+  }
+  if (!(beta > 0 && beta < Infinity)) {
+    throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${beta} is not a finite number greater than 0`);
+  }
+}
+
+function checkNeedlessBeta(method: Method, beta: unknown): void {
+  if (beta === undefined || typeof beta === 'number') return;
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `beta: '${method}' needs none and takes a number, not ${describe(beta)}`,
+  );
+}
+
+/** Every option of the method, defaults filled in. */
+function checkOptions(info: MethodInfo, given: Given): Options {
   for (const name of Object.keys(given)) {
-    if (given[name] !== undefined && !Object.hasOwn(info.options, name)) {
-      const known = Object.keys(info.options);
-      const near = nearest(name, known);
-      const advice = near === undefined ? `it has ${quoted(known)}` : `did you mean '${near}'?`;
-      throw typeError(
-        'ERR_DIRALIGN_OPTION',
-        `${name}: '${info.name}' has no such option; ${advice}`,
-      );
-    }
+    if (given[name] === undefined || Object.hasOwn(info.options, name)) continue;
+    const known = Object.keys(info.options);
+    const near = nearest(name, known);
+    const advice = near === undefined ? `it has ${quoted(known)}` : `did you mean '${near}'?`;
+    throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${info.name}' has no such option; ${advice}`);
   }
   const options: Record<string, number | string | boolean> = {};
   for (const [name, option] of Object.entries(info.options))
@@ -80,37 +111,11 @@ export function resolveSettings(
       `alpha: only divergence 'alpha' has one, not ${describe(options.divergence)}`,
     );
   }
-  // Without a prototype: a setting that the method lacks is nobody else's.
-  const settings = readAll(
-    { lambda: 1, ...options, beta: isSft ? 1 : beta, normalize: normalize ?? info.normalize },
-    [],
-  ) as Readonly<Record<string, number | boolean | string | undefined>>;
-  return {
-    info,
-    beta: isSft ? undefined : (beta as number),
-    normalize: normalize ?? info.normalize,
-    options: Object.freeze(options),
-    usesReference: info.reference && options.referenceFree !== true,
-    hasSftTerm: !isSft && options.sftWeight !== 0,
-    method: index,
-    native: Float64Array.from(settingNames, (name) => encode(settings[name], info.options[name])),
-  };
+  return Object.freeze(options);
 }
 
 const withoutPrototype = (option: OptionInfo): OptionInfo =>
   readAll(option, []) as unknown as OptionInfo;
-
-function checkBeta(method: Method, beta: unknown): void {
-  if (typeof beta !== 'number') {
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `beta: '${method}' needs a number greater than 0, not ${describe(beta)}`,
-    );
-  }
-  if (!(beta > 0 && beta < Infinity)) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${beta} is not a finite number greater than 0`);
-  }
-}
 
 function checkOption(name: string, option: OptionInfo, value: unknown): number | string | boolean {
   if (value === undefined) return option.default;
@@ -160,11 +165,19 @@ function interval(option: OptionInfo): string {
   return [low, high].some(Boolean) ? ` ${[low, high].filter(Boolean).join(' and ')}` : '';
 }
 
-/** Flags are 0 or 1, names their place among the option's. */
-function encode(
-  value: number | string | boolean | undefined,
-  option: OptionInfo | undefined,
-): number {
-  if (typeof value === 'string') return option?.values?.indexOf(value) ?? 0;
-  return Number(value ?? 0);
+/** For the native side: a number for each setting of any method, in the catalogue's order. */
+function encode({
+  info,
+  beta = 1,
+  normalize,
+  options,
+}: Pick<Settings, 'info' | 'beta' | 'normalize' | 'options'>): Float64Array {
+  // Without a prototype, so that nothing there stands for a setting that the method lacks.
+  const values = readAll({ lambda: 1, ...options, beta, normalize }, []);
+  return Float64Array.from(settingNames, (name) => {
+    const value = values[name];
+    return typeof value === 'string'
+      ? (info.options[name]?.values ?? []).indexOf(value)
+      : Number(value ?? 0);
+  });
 }

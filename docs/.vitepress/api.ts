@@ -35,9 +35,9 @@ export async function writeApi(): Promise<void> {
   if (project === undefined) throw new Error('the API has defects, named above');
   for (const module of project.children ?? []) {
     // TypeDoc names a module by its file; readers know it by what they import.
-    module.name = path.posix.join('diralign', module.name === 'index' ? '' : module.name);
-    if (!known.some(({ name }) => name === module.name))
-      throw new Error(`${module.name} is no module of package.json`);
+    const own = known.find(({ source }) => typedocName(source) === module.name);
+    if (own === undefined) throw new Error(`${module.name} is no module of package.json`);
+    module.name = own.name;
   }
   app.validate(project);
   stopOnDefects();
@@ -52,6 +52,11 @@ export async function writeApi(): Promise<void> {
     path.join(root, 'docs/api/sidebar.json'),
     JSON.stringify(sidebar(project, (symbol) => app.renderer.router?.getFullUrl(symbol) ?? '')),
   );
+}
+
+/** `trainers/tfjs` of `ts/trainers/tfjs/index.ts`. */
+function typedocName(source: string): string {
+  return source.replace(/^ts\/(.*?)(?:\/index)?\.ts$/, '$1');
 }
 
 const types = [ReflectionKind.Interface, ReflectionKind.TypeAlias];

@@ -13,6 +13,7 @@ import {
   type OptionInfo,
   type PresetSetup,
 } from '../../ts/index.js';
+import { isLikelihood } from '../../ts/catalogue.js';
 import { benchCommand } from '../../ts/cli/bench.js';
 import { buildCommand } from '../../ts/cli/build.js';
 import type { Command } from '../../ts/cli/command.js';
@@ -21,6 +22,7 @@ import { lossCommand } from '../../ts/cli/loss.js';
 import { methodsCommand } from '../../ts/cli/methods.js';
 import { plotCommand } from '../../ts/cli/plot.js';
 import { verifyCommand } from '../../ts/cli/verify.js';
+import { unitName } from '../../ts/units.js';
 import { namesIn, parseFormula, rewrite, toTex, type Formula } from './formula.js';
 
 const docs = fileURLToPath(new URL('..', import.meta.url));
@@ -151,8 +153,8 @@ ${table(['setup', 'in `presets.best`', 'beta', 'learning rate'], rows)}
 }
 
 /** The call that builds the loss, with a beta of the paper where it has one. */
-function callOf({ name }: MethodInfo): string {
-  if (name === 'sft') return "dirAlignLoss('sft')";
+function callOf({ name, beta }: MethodInfo): string {
+  if (!beta) return `dirAlignLoss('${name}')`;
   return `dirAlignLoss('${name}', ${presets.best['ultrafeedback-llama-3.1-8b'][name]?.beta ?? 0.1})`;
 }
 
@@ -181,7 +183,7 @@ export function methodPage(info: MethodInfo): string {
   ];
   return `# ${name}
 
-${name === 'sft' ? 'Loss of a sequence:' : 'Loss of a pair, before the likelihood term that `sftWeight` adds:'}
+Loss of a ${unitName(info)}${isLikelihood(info) ? '' : ', before the likelihood term that `sftWeight` adds'}:
 
 $$
 ${toTex(formulaOf(info))}

@@ -1,6 +1,6 @@
 /**
- * Typed arrays that native code is to read or write. Kind, length and buffer are asked of the
- * engine and never of the object, whose own properties, class and realm change nothing.
+ * Typed arrays that native code reads or writes. The engine tells their kind, length and buffer,
+ * never the object, whose own properties, class and realm change nothing.
  */
 import { types } from 'node:util';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
@@ -12,8 +12,7 @@ const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
 type Getter<Value> = (object: unknown) => Value;
 
 /**
- * The getter of the engine, to be called on any object of any realm; undefined where the engine has
- * none.
+ * The engine's getter, which works on any object of any realm; undefined where the engine has none.
  */
 function engine(prototype: object, key: PropertyKey): Getter<unknown> | undefined {
   const { get } = (Object.getOwnPropertyDescriptor(prototype, key) ?? {}) as {
@@ -54,14 +53,14 @@ export function isFloat16Array(value: unknown): value is Float16ArrayLike {
 }
 
 /** Where a view lies in its buffer. */
-export interface Extent {
+export interface Span {
   readonly buffer: ArrayBufferLike;
   readonly byteOffset: number;
   readonly byteLength: number;
 }
 
 /** @throws TypeError on an out-of-bounds DataView, which checkBuffer refuses first */
-export function extentOf(view: ArrayBufferView): Extent {
+export function spanOf(view: ArrayBufferView): Span {
   return tagOf(view) === undefined
     ? { buffer: bufferOfData(view), byteOffset: offsetOfData(view), byteLength: bytesOfData(view) }
     : {
@@ -108,9 +107,7 @@ function isDetached(buffer: ArrayBufferLike): boolean {
   }
 }
 
-/**
- * The array as one of this realm, of no class and no properties of its own, over the same memory.
- */
+/** The same memory as an array of this realm, without a class or properties of its own. */
 export function plain<K extends Kind>(kind: K, view: ArrayBufferView): Instance<K> {
   const constructor = constructors[kind];
   if (Object.getPrototypeOf(view) === constructor.prototype && !Object.hasOwn(view, 'length'))
@@ -145,8 +142,8 @@ export function checkArray<K extends Kind>(
 }
 
 /**
- * What nobody else can write to while it is checked and used: a copy of shared memory, the array
- * itself otherwise.
+ * An array that nobody else can write to while it is checked and used: a copy of shared memory,
+ * otherwise the array itself.
  */
 export function unshared<A extends Int32Array | Float32Array | Float64Array>(array: A): A {
   // By the engine: `slice` may be the array's own.
@@ -159,7 +156,7 @@ export function bytesOf(name: string, view: unknown): Uint8Array {
     throw typeError('ERR_DIRALIGN_DTYPE', `${name}: expected a typed array, not ${describe(view)}`);
   }
   checkBuffer(name, view);
-  const { buffer, byteOffset, byteLength } = extentOf(view);
+  const { buffer, byteOffset, byteLength } = spanOf(view);
   return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
 }
 

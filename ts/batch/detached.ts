@@ -1,8 +1,8 @@
 /**
- * Arrays that go while an asynchronous call uses them: structuredClone or postMessage with a
- * transfer list, a WebAssembly memory that grows. Node-API cannot keep the memory of a detached
- * array: it belongs to whoever has it now, and is freed with that one's last reference, whether or
- * not a thread of ours still reads it. What can be done is to notice, soon and in any case.
+ * Arrays that are detached while an asynchronous call uses them: by structuredClone or postMessage
+ * with a transfer list, or by a WebAssembly memory that grows. Node-API cannot keep the memory of a
+ * detached array: its new owner frees it, whether or not a thread of ours still reads it. All we
+ * can do is notice, soon and in any case.
  */
 import { clearInterval, setInterval } from 'node:timers';
 import { bytesOfTyped, tagOf } from './arrays.js';
@@ -12,8 +12,8 @@ export class AttachedArrays {
   private readonly arrays: readonly (readonly [name: string, array: unknown])[];
 
   /**
-   * Before native code gets them; by their names in messages. Anything but a typed array is left
-   * out.
+   * Takes the arrays before native code gets them, by their names in messages. Leaves out anything
+   * but typed arrays.
    */
   constructor(arrays: Readonly<Record<string, unknown>>) {
     this.arrays = Object.entries(arrays).filter(
@@ -31,15 +31,15 @@ export class AttachedArrays {
     );
   }
 
-  /** The name of one that is detached. */
+  /** The name of an array that is detached, if any. */
   gone(): string | undefined {
     return this.arrays.find(([, array]) => bytesOfTyped(array) === 0)?.[0];
   }
 }
 
 /**
- * Milliseconds between two looks at the arrays of the calls under way: long to a thread that
- * computes, short to a collector.
+ * Milliseconds between two looks at the arrays of the calls under way: seldom enough not to slow a
+ * computation, often enough to be before the collector.
  */
 const interval = 10;
 const watched = new Map<AttachedArrays, () => void>();

@@ -1,4 +1,4 @@
-/** What data is made of and where it lies: its dtype, and the host or a device. */
+/** The dtype of data, and its place: the host or a device. */
 import { types } from 'node:util';
 import { DeviceTensor } from '../device/memory.js';
 import { availability } from '../device/status.js';
@@ -6,13 +6,13 @@ import { dtypes, type Dtype } from '../dtype.js';
 import { typeError } from '../errors.js';
 import { describe, quoted } from '../given.js';
 import { Target, type Memory } from '../native/interface.js';
-import { checkArray, extentOf, isFloat16Array, tagOf, type Kind } from './arrays.js';
+import { checkArray, spanOf, isFloat16Array, tagOf, type Kind } from './arrays.js';
 import type { Logits, LogitsArray } from './types.js';
 
 /** The raw bits of a float16 array, or the array itself. */
 export function rawArray(data: LogitsArray): Float32Array | Uint16Array {
   if (!isFloat16Array(data)) return data;
-  const { buffer, byteOffset, byteLength } = extentOf(data);
+  const { buffer, byteOffset, byteLength } = spanOf(data);
   return new Uint16Array(buffer as ArrayBuffer, byteOffset, byteLength / 2);
 }
 
@@ -51,9 +51,9 @@ export function targetOf(backend: Backend, name: string, data: Logits): Target {
   return Target.device;
 }
 
-/** Refuses what is meant as an address in device memory and is no DeviceTensor. */
+/** Refuses an object with an address that is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
-  // What has its own kind, or answers by code of the caller's, is refused by its kind.
+  // Arrays are refused by their kind, and so are Proxies, which answer by the caller's code.
   if (typeof data !== 'object' || data === null || ArrayBuffer.isView(data) || types.isProxy(data))
     return;
   if (!('ptr' in data)) return;

@@ -12,10 +12,7 @@ import { extent, rowInputs, type Extents } from './extent.js';
 import { checkOutline, checkRows } from './rows.js';
 import type { HiddenBatch, Logits } from './types.js';
 
-/**
- * Bytes of workspace, where nothing is said: enough for products to be fast, little beside weights
- * and gradients.
- */
+/** Default bytes of workspace: enough for fast products, little beside weights and gradients. */
 const defaultMemory = { host: 2 ** 28, device: 2 ** 31 } as const;
 
 function checkMemory(memory: unknown, target: Target): number {

@@ -64,16 +64,3 @@ export function checkCounts(value: unknown, logps: Float64Array | Float32Array):
   }
   return counts;
 }
-
-/** Pairs need an even number of sequences; one at least. */
-export function checkSequences(sequences: number, paired: boolean): void {
-  if (sequences < (paired ? 2 : 1) || (paired && sequences % 2 !== 0)) {
-    const expected = paired
-      ? 'an even number of at least 2: the chosen, then the rejected'
-      : 'at least 1';
-    throw rangeError(
-      'ERR_DIRALIGN_SHAPE',
-      `shape: ${String(sequences)} sequences; expected ${expected}`,
-    );
-  }
-}

@@ -10,7 +10,7 @@ import { checkLabels } from './labels.js';
 import { checkShape, type Layout } from './shape.js';
 import type { BatchRows, Logits, LogitsArray } from './types.js';
 
-/** More threads than this are a mistake rather than a machine. */
+/** More threads than this are a mistake: no machine has as many. */
 const maxThreads = 1024;
 
 let hardwareThreads: number | undefined;
@@ -39,7 +39,7 @@ export interface Outline {
   readonly layout: Layout;
 }
 
-/** `name`: what the batch holds its data as. */
+/** `name`: the batch's property that holds the data. */
 export function checkOutline(
   name: string,
   data: Logits,

@@ -4,6 +4,7 @@ import { describe, isArray, written } from '../given.js';
 import { checkArray, unshared } from './arrays.js';
 import type { BatchRows } from './types.js';
 
+/** Sequences, rows and vocabulary. */
 export interface Layout {
   readonly sequences: number;
   readonly rows: number;
@@ -12,8 +13,10 @@ export interface Layout {
   readonly offsets: Int32Array | undefined;
 }
 
+/** Without tokens. */
 const maxEmptySequences = 2 ** 16;
 
+/** The layout that `shape` and `offsets` say. */
 export function checkShape(batch: BatchRows): Layout {
   const shape: unknown = batch.shape;
   if (!isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
@@ -36,33 +39,40 @@ export function checkShape(batch: BatchRows): Layout {
       `shape: vocab is ${String(vocab)}; expected 1 to 2147483647`,
     );
   }
-  if (dimensions.length === 3) {
-    if (batch.offsets !== undefined) {
-      throw typeError(
-        'ERR_DIRALIGN_SHAPE',
-        'offsets: only packed batches, of shape [rows, vocab], have them',
-      );
-    }
-    const [sequences = 0, tokens = 0] = dimensions;
-    // No array of the caller stands for sequences without tokens: a few are an edge, millions are a
-    // mistake.
-    if (tokens === 0 && sequences > maxEmptySequences) {
-      throw rangeError(
-        'ERR_DIRALIGN_SHAPE',
-        `shape: ${sequences} sequences of no tokens; expected at most ${maxEmptySequences} of them`,
-      );
-    }
-    return { sequences, rows: sequences * tokens, vocab, offsets: undefined };
+  return dimensions.length === 3
+    ? paddedLayout(dimensions, vocab, batch.offsets)
+    : packedLayout(dimensions, vocab, batch.offsets);
+}
+
+function paddedLayout(dimensions: readonly number[], vocab: number, offsets: unknown): Layout {
+  if (offsets !== undefined) {
+    throw typeError(
+      'ERR_DIRALIGN_SHAPE',
+      'offsets: only packed batches, of shape [rows, vocab], have them',
+    );
   }
+  const [sequences = 0, tokens = 0] = dimensions;
+  // No array of the caller stands for sequences without tokens: a few are an edge, millions are a
+  // mistake.
+  if (tokens === 0 && sequences > maxEmptySequences) {
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: ${sequences} sequences of no tokens; expected at most ${maxEmptySequences} of them`,
+    );
+  }
+  return { sequences, rows: sequences * tokens, vocab, offsets: undefined };
+}
+
+function packedLayout(dimensions: readonly number[], vocab: number, given: unknown): Layout {
   // More often a shape that lacks a dimension than a packed batch that lacks its offsets.
-  if (batch.offsets === undefined) {
+  if (given === undefined) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
       `offsets: undefined; expected an Int32Array, as shape ${written(dimensions)} is that of packed rows, or a shape of [sequences, tokens, vocab]`,
     );
   }
   const rows = dimensions[0] ?? 0;
-  const offsets = checkOffsets(batch.offsets, rows);
+  const offsets = checkOffsets(given, rows);
   return { sequences: offsets.length - 1, rows, vocab, offsets };
 }
 

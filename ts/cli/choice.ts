@@ -162,7 +162,7 @@ export function build(info: MethodInfo, { beta, preset, normalize, options }: Ch
     ...(normalize !== undefined && { normalize }),
     ...options.get(info.name),
   } as { method: 'dpo'; beta: number }) as unknown as Objective;
-  return { info, objective, betaSource: info.name === 'sft' ? undefined : betaSource };
+  return { info, objective, betaSource: info.beta ? betaSource : undefined };
 }
 
 export function usesReference({ info, objective }: Built): boolean {
@@ -198,8 +198,9 @@ export function optionHelp(): string {
     }
   }
   const whose = (owners: readonly MethodInfo[]): string => {
-    if (owners.length >= methods().length - 1)
-      return owners.length === methods().length ? 'all' : 'all but sft';
+    const [lacking, ...others] = methods().filter((info) => !owners.includes(info));
+    if (lacking === undefined) return 'all';
+    if (others.length === 0) return `all but ${lacking.name}`;
     if (owners.length > 8) return 'those with a reference';
     return owners.map(({ name }) => name).join(', ');
   };

@@ -4,7 +4,9 @@ import path from 'node:path';
 import { dirAlignLoss } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import type { LogitsBatch } from '../batch/types.js';
+import { unitsOf } from '../units.js';
 import { CommandError } from './command.js';
+import { methodNamed } from './methods.js';
 
 export interface ExpectedCase {
   readonly call: ReferenceConfig;
@@ -55,7 +57,7 @@ function parseCase(value: unknown, where: string, { shape, offsets }: LogitsBatc
     throw new CommandError(`${where}.call: ${(error as Error).message}`, { cause: error });
   }
   const sequences = sequencesOf(shape, offsets);
-  const units = call.method === 'sft' ? sequences : sequences / 2;
+  const units = unitsOf(methodNamed(call.method as string), sequences);
   return {
     call: call as unknown as ReferenceConfig,
     loss: numberFrom(loss, `${where}.loss`),

@@ -2,8 +2,12 @@
 import type { LogitsBatch } from '../batch/types.js';
 import type { GradientMode } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
+import { isPaired, unitName } from '../units.js';
+import { isLikelihood } from '../catalogue.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
+import type { LossCommandRequest } from './loss-request.js';
+import { shortPath } from './package.js';
 import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
 
 export interface Outcome extends Built {
@@ -14,18 +18,44 @@ export interface Outcome extends Built {
 }
 
 /** Sequences, rows and the like of a batch, as the first line of the output tells them. */
-export function describe(batch: LogitsBatch, scored: number) {
+export function describe(batch: LogitsBatch, { counts }: LossResult) {
   const { shape, offsets, labels, dtype = 'float32' } = batch;
   const sequences = offsets ? offsets.length - 1 : shape[0];
   return {
     sequences,
     rows: labels.length,
-    scoredRows: scored,
+    scoredRows: counts.reduce((total, count) => total + count, 0),
     vocab: shape.at(-1) ?? 0,
     dtype,
     shape,
     packed: offsets !== undefined,
   };
+}
+
+/** The file and the sizes of its batch. */
+export function headline(
+  { file, isExample }: LossCommandRequest,
+  about: ReturnType<typeof describe>,
+): string {
+  const { sequences, rows, scoredRows, vocab, dtype, packed } = about;
+  const hint = isExample ? paint('dim', '  the example that comes with diralign') : '';
+  const count = sequences % 2 === 0 ? plural(sequences / 2, 'pair') : plural(sequences, 'sequence');
+  const tokens = `${scoredRows.toLocaleString('en')} scored tokens of ${rows.toLocaleString('en')}`;
+  const layout = `vocabulary ${vocab.toLocaleString('en')}, ${dtype}${packed ? ', packed' : ''}`;
+  return `${shortPath(file)}${hint}\n${count}, ${tokens}, ${layout}\n`;
+}
+
+/** The time that all took, and where. */
+export function effortOf(
+  { threads, gradient }: LossCommandRequest,
+  outcomes: readonly Outcome[],
+  computer: { readonly isa: string; readonly threads: number },
+): string {
+  const milliseconds = outcomes.reduce((sum, outcome) => sum + outcome.milliseconds, 0);
+  const time = milliseconds < 10 ? milliseconds.toFixed(2) : milliseconds.toFixed(0);
+  const backend = outcomes[0]?.result.backend ?? 'cpu';
+  const mode = gradient === 'none' ? '' : `, ${gradient} gradient`;
+  return `${time} ms on the ${backend} backend (${computer.isa}), ${plural(threads ?? computer.threads, 'thread')}${mode}`;
 }
 
 export function jsonOf({ objective, betaSource, result, gradientNorm }: Outcome) {
@@ -88,7 +118,7 @@ const mostPairs = 16;
 
 function showSequences({ info, result }: Outcome): string {
   const { losses, logps, counts, rewards, coefficients } = result;
-  const paired = info.name !== 'sft';
+  const paired = isPaired(info);
   const shown = Math.min(mostPairs, losses.length);
   const value = (array: ArrayLike<number>, i: number): string => digits(array[i] ?? NaN, 5);
   const indices = Array.from({ length: shown }, (_, i) => i);
@@ -138,7 +168,7 @@ function showSequences({ info, result }: Outcome): string {
       );
   const rest = losses.length - shown;
   return rest > 0
-    ? `${text}\n${paint('dim', `and ${plural(rest, paired ? 'more pair' : 'more sequence')}; --json has all`)}`
+    ? `${text}\n${paint('dim', `and ${plural(rest, `more ${unitName(info)}`)}; --json has all`)}`
     : text;
 }
 
@@ -184,8 +214,8 @@ export function showMany(
       `beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`,
     );
   }
-  if (outcomes.some(({ info }) => info.name === 'sft'))
-    notes.push('sft takes every sequence as chosen.');
+  for (const { info } of outcomes)
+    if (isLikelihood(info)) notes.push(`${info.name} takes every sequence as chosen.`);
   const optional = new Set(
     [...request.options.values()].flatMap((options) => Object.keys(options)),
   );

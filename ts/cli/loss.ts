@@ -1,42 +1,35 @@
-import type { LogitsArray, LogitsBatch } from '../batch/types.js';
-import type { GradientMode, RunOptions } from '../loss/options.js';
-import type { LossResult } from '../loss/results.js';
+import type { LogitsBatch } from '../batch/types.js';
+import { isLikelihood } from '../catalogue.js';
+import type { RunOptions } from '../loss/options.js';
 import { native } from '../native/interface.js';
-import { readBatch, writeSafetensors } from '../safetensors.js';
-import { plural } from '../text/table.js';
+import { readBatch } from '../safetensors.js';
 import { paint, print, printJson } from '../text/terminal.js';
-import { decoder } from '../verification/verification.js';
-import { build, optionHelp, optionsOf, usesReference, usualBetas, type Built } from './choice.js';
+import { build, optionHelp, usesReference, usualBetas, type Built } from './choice.js';
 import { CommandError, type Command } from './command.js';
-import { describe, jsonOf, showMany, showOne, type Outcome } from './loss-output.js';
+import { alike, norm, writeGradient } from './loss-gradient.js';
+import {
+  describe,
+  effortOf,
+  headline,
+  jsonOf,
+  showMany,
+  showOne,
+  type Outcome,
+} from './loss-output.js';
 import { readRequest, type LossCommandRequest } from './loss-request.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 import { shortPath } from './package.js';
 
 function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
-  // One set of labels is all that `sft` has.
+  // The likelihood itself has one set of labels.
   const { sftLabels, ...withoutSftLabels } = batch;
   const start = performance.now();
   const result = built.objective(
-    built.info.name === 'sft' && sftLabels ? withoutSftLabels : batch,
+    isLikelihood(built.info) && sftLabels ? withoutSftLabels : batch,
     run,
   );
   const milliseconds = performance.now() - start;
   return { ...built, result, milliseconds, gradientNorm: result.gradLogits && norm(result, batch) };
-}
-
-function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatch): number {
-  const vocab = shape.at(-1) ?? 1;
-  const values = gradLogits as Float32Array | Uint16Array;
-  const decode = decoder(dtype ?? 'float32');
-  const scored = rowScale ?? new Float32Array(values.length / vocab).fill(1);
-  let sum = 0;
-  for (const [row, scale] of scored.entries()) {
-    let rowSum = 0;
-    for (let i = row * vocab; i < (row + 1) * vocab; i++) rowSum += decode(values[i] ?? NaN) ** 2;
-    sum += scale * scale * rowSum;
-  }
-  return Math.sqrt(sum);
 }
 
 function run(args: string[]): Promise<number> {
@@ -53,37 +46,20 @@ function computeAndTell(
   const read = readBatch(request.file);
   const batch: LogitsBatch =
     request.ignoreIndex === undefined ? read : { ...read, ignoreIndex: request.ignoreIndex };
-  const file = shortPath(request.file);
-
-  const lacking = batch.reference ? [] : built.filter(usesReference);
-  const [first] = lacking;
-  if (first && !(request.all && lacking.length < built.length)) {
-    throw new CommandError(
-      `reference: '${first.info.name}' needs the reference model's log-probability of each sequence; add a tensor "reference" to ${file} or pass --reference-free`,
-      { code: 'ERR_DIRALIGN_REFERENCE' },
-    );
-  }
-  const { gradient, threads } = request;
-  // The logits of a single method are not needed again: their array takes the gradient. Of several,
-  // one array takes them all.
+  const lacking = lackingReference(request, built, batch);
   const possible = built.filter((candidate) => !lacking.includes(candidate));
-  const single = possible.length === 1;
-  const target =
-    gradient === 'none' ? {} : single ? { inPlace: true } : { out: alike(batch.logits) };
-  const runOptions: RunOptions = { gradient, ...target, ...(threads !== undefined && { threads }) };
   // Loaded before the clock starts.
-  const { isa, threads: available } = native().cpuInfo();
-  const outcomes = possible.map((candidate) => compute(candidate, batch, runOptions));
-  const milliseconds = outcomes.reduce((sum, outcome) => sum + outcome.milliseconds, 0);
-
+  const computer = native().cpuInfo();
+  const outcomes = computeAll(request, possible, batch);
   const [outcome] = outcomes;
   if (!outcome) throw new CommandError('no method is left to compute');
+  const { gradient } = request;
   const write = (): CommandError | undefined =>
     output?.write((to) => {
       writeGradient(to, outcome, batch, gradient);
     });
-  const scored = outcome.result.counts.reduce((total, count) => total + count, 0);
-  const about = describe(batch, scored);
+  const about = describe(batch, outcome.result);
+  const skipped = lacking.map(({ info }) => info.name);
   if (request.json) {
     const failure = write();
     printJson({
@@ -92,74 +68,54 @@ function computeAndTell(
       backend: outcome.result.backend,
       gradient,
       results: outcomes.map(jsonOf),
-      skipped: lacking.map(({ info }) => ({
-        method: info.name,
-        reason: 'the batch has no reference',
-      })),
+      skipped: skipped.map((method) => ({ method, reason: 'the batch has no reference' })),
       ...outcomeOf(output, failure),
     });
     return statusOf('loss', failure);
   }
-  const count =
-    about.sequences % 2 === 0
-      ? plural(about.sequences / 2, 'pair')
-      : plural(about.sequences, 'sequence');
-  const tokens = `${scored.toLocaleString('en')} scored tokens of ${about.rows.toLocaleString('en')}`;
-  const layout = `vocabulary ${about.vocab.toLocaleString('en')}, ${about.dtype}${about.packed ? ', packed' : ''}`;
-  const hint = request.isExample ? paint('dim', '  the example that comes with diralign') : '';
-  const effort = `${milliseconds < 10 ? milliseconds.toFixed(2) : milliseconds.toFixed(0)} ms on the ${outcome.result.backend} backend (${isa}), ${plural(threads ?? available, 'thread')}${gradient === 'none' ? '' : `, ${gradient} gradient`}`;
-  print(`${file}${hint}\n${count}, ${tokens}, ${layout}\n`);
-  if (single) print(showOne(outcome, effort));
-  else
-    print(
-      `${showMany(
-        outcomes,
-        lacking.map(({ info }) => info.name),
-        gradient,
-        request,
-      )}\n${paint('dim', effort)}`,
-    );
+  print(headline(request, about));
+  const effort = effortOf(request, outcomes, computer);
+  if (possible.length === 1) print(showOne(outcome, effort));
+  else print(`${showMany(outcomes, skipped, gradient, request)}\n${paint('dim', effort)}`);
   const failure = write();
   if (output && !failure) print(`${paint('green', 'wrote')} ${shortPath(output.file)}`);
   return statusOf('loss', failure);
 }
 
-function alike(logits: LogitsArray): LogitsArray {
-  return logits instanceof Float32Array
-    ? new Float32Array(logits.length)
-    : new Uint16Array(logits.length);
+/** Those that need a reference which the batch lacks: all leaves them out, others are refused. */
+function lackingReference(
+  { all, file }: LossCommandRequest,
+  built: readonly Built[],
+  batch: LogitsBatch,
+): readonly Built[] {
+  const lacking = batch.reference ? [] : built.filter(usesReference);
+  const [first] = lacking;
+  if (first && !(all && lacking.length < built.length)) {
+    throw new CommandError(
+      `reference: '${first.info.name}' needs the reference model's log-probability of each sequence; add a tensor "reference" to ${shortPath(file)} or pass --reference-free`,
+      { code: 'ERR_DIRALIGN_REFERENCE' },
+    );
+  }
+  return lacking;
 }
 
-function writeGradient(
-  path: string,
-  { objective, result }: Outcome,
+/**
+ * The logits of a single method are not needed again: their array takes the gradient. Of several,
+ * one array takes them all.
+ */
+function computeAll(
+  { gradient, threads }: LossCommandRequest,
+  built: readonly Built[],
   batch: LogitsBatch,
-  gradient: GradientMode,
-): void {
-  const { shape, dtype = 'float32', offsets } = batch;
-  const { gradLogits, rowScale, loss } = result;
-  if (!gradLogits) return;
-  const dtypes = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
-  const settings = {
-    method: objective.method,
-    beta: objective.beta,
-    normalize: objective.normalize,
-    ...optionsOf(objective),
-  };
-  writeSafetensors(
-    path,
-    {
-      gradLogits: { dtype: dtypes[dtype], shape, data: gradLogits },
-      ...(rowScale && {
-        rowScale: {
-          dtype: 'F32' as const,
-          shape: offsets ? shape.slice(0, 1) : shape.slice(0, 2),
-          data: rowScale,
-        },
-      }),
-    },
-    { objective: JSON.stringify(settings), gradient, loss: String(loss) },
-  );
+): Outcome[] {
+  const target =
+    gradient === 'none'
+      ? {}
+      : built.length === 1
+        ? { inPlace: true }
+        : { out: alike(batch.logits) };
+  const run: RunOptions = { gradient, ...target, ...(threads !== undefined && { threads }) };
+  return built.map((candidate) => compute(candidate, batch, run));
 }
 
 export const lossCommand: Command = {

@@ -70,7 +70,7 @@ function detail(info: MethodInfo): string {
     ],
     ['source', info.source],
   ]);
-  const beta = info.name === 'sft' ? [] : [['--beta', '-', '> 0', betaMeaning(info)]];
+  const beta = info.beta ? [['--beta', '-', '> 0', betaMeaning(info)]] : [];
   const options = Object.entries(info.options).map(([name, option]) => [
     `--${kebab(name)}`,
     String(option.default),

@@ -1,5 +1,5 @@
 /** What `diralign plot` is asked to draw. */
-import { axes, hasAxis, type Axis, type Series } from '../plot/curves.js';
+import { axes, hasAxis, type Series } from '../plot/curves.js';
 import type { FigureOptions } from '../plot/figure.js';
 import { kebab, number, oneOf, parse, whole } from './arguments.js';
 import { build, optionsOf, optionTypes, readChoice, usesReference } from './choice.js';
@@ -101,6 +101,7 @@ function readSeries(
   return { all: choices[0]?.all ?? false, series: [...series.values()] };
 }
 
+/** @throws UsageError for what cannot be drawn, or not be written */
 export function readRequest(args: readonly string[]): PlotRequest {
   const parsed = parse<Record<string, 'string' | 'boolean'>>(
     'plot',
@@ -108,11 +109,11 @@ export function readRequest(args: readonly string[]): PlotRequest {
     { ...types, ...optionTypes() },
     1,
   );
-  const text = (name: keyof typeof types): string | undefined =>
-    parsed.values[name] as string | undefined;
-  const { all, series } = readSeries(parsed.positionals[0] ?? 'all', parsed.values);
-  const over: Axis | undefined =
-    text('over') === undefined ? undefined : oneOf('over', text('over') ?? '', axes);
+  const { values } = parsed;
+  const text = (name: keyof typeof types): string | undefined => values[name] as string | undefined;
+  const { all, series } = readSeries(parsed.positionals[0] ?? 'all', values);
+  const axis = text('over');
+  const over = axis === undefined ? undefined : oneOf('over', axis, axes);
   const drawn = series.filter((each) => over === undefined || hasAxis(each, over));
   const leftOut = [
     ...new Set(series.filter((each) => !drawn.includes(each)).map(({ info }) => info.name)),
@@ -122,12 +123,24 @@ export function readRequest(args: readonly string[]): PlotRequest {
       `--over: ${leftOut.join(', ')} has no ${String(over)}, only chosen sequences; use --over chosen`,
     );
   }
-  const at = text('at');
-  const range = text('range');
-  const tokens = text('tokens');
-  const points = text('points');
   const out = text('out');
-  const json = Boolean(parsed.values.json);
+  const json = Boolean(values.json);
+  checkOut(out, json);
+  return {
+    series: drawn,
+    leftOut,
+    options: {
+      over,
+      ...readFigureOptions(text, values.log === true),
+      facets: values.facets === true ? true : undefined,
+    },
+    out,
+    png: readPng(out, text('scale'), text('font')),
+    json,
+  };
+}
+
+function checkOut(out: string | undefined, json: boolean): void {
   if (out !== undefined && out !== '-' && !/\.(svg|png)$/.test(out)) {
     throw new UsageError(
       `--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`,
@@ -135,39 +148,39 @@ export function readRequest(args: readonly string[]): PlotRequest {
   }
   if (out === '-' && json)
     throw new UsageError('--out - and --json exclude each other: there is one standard output');
-  const log = parsed.values.log === true;
-  const yRange = text('yRange');
-  const vertical = yRange === undefined ? undefined : readRange('yRange', yRange);
-  if (log && vertical && vertical[0] <= 0)
+}
+
+function readFigureOptions(
+  text: (name: keyof typeof types) => string | undefined,
+  log: boolean,
+): FigureOptions {
+  const vertical = text('yRange');
+  const yRange = vertical === undefined ? undefined : readRange('yRange', vertical);
+  if (log && yRange && yRange[0] <= 0)
     throw new UsageError(
-      `--y-range: '${String(yRange)}' begins below what --log can draw; begin above 0`,
+      `--y-range: '${String(vertical)}' begins below what --log can draw; begin above 0`,
     );
-  const held = at === undefined ? undefined : number('at', at);
-  if (held !== undefined && !Number.isFinite(held))
-    throw new UsageError(`--at: '${String(at)}' is not a finite number`);
+  const held = text('at');
+  const at = held === undefined ? undefined : number('at', held);
+  if (at !== undefined && !Number.isFinite(at))
+    throw new UsageError(`--at: '${String(held)}' is not a finite number`);
+  const tokens = text('tokens');
   const counts =
     tokens === undefined
       ? undefined
       : pair('tokens', tokens, 'two numbers of tokens; for instance 120,80');
+  const range = text('range');
+  const points = text('points');
   return {
-    series: drawn,
-    leftOut,
-    options: {
-      over,
-      range: range === undefined ? undefined : readRange('range', range),
-      yRange: vertical,
-      log,
-      at: held,
-      counts: counts && [
-        whole('tokens', counts[0], 1, mostTokens),
-        whole('tokens', counts[1], 1, mostTokens),
-      ],
-      points: points === undefined ? undefined : whole('points', points, 2, mostPoints),
-      facets: parsed.values.facets === true ? true : undefined,
-    },
-    out,
-    png: readPng(out, text('scale'), text('font')),
-    json,
+    range: range === undefined ? undefined : readRange('range', range),
+    yRange,
+    log,
+    at,
+    counts: counts && [
+      whole('tokens', counts[0], 1, mostTokens),
+      whole('tokens', counts[1], 1, mostTokens),
+    ],
+    points: points === undefined ? undefined : whole('points', points, 2, mostPoints),
   };
 }
 

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { HiddenBatch, LogitsBatch } from '../batch/types.js';
-import { methods } from '../catalogue.js';
+import { isLikelihood, methods } from '../catalogue.js';
 import { dtypes, type Dtype } from '../dtype.js';
 import { sequenceLogps } from '../logps.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
@@ -14,9 +14,11 @@ import {
   syntheticHiddenBatches,
   type NamedBatch,
 } from '../verification/cases.js';
+import { areUnits } from '../units.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
+import { methodNamed } from './methods.js';
 import { shortPath } from './package.js';
 
 /** A batch in one of its forms, and what is to be checked on it. */
@@ -137,10 +139,10 @@ export function fileBatch(file: string): NamedBatch {
     // Differences take a few hundred losses for every sequence.
     isSmooth: () => sequences <= 64,
     isChecked: (config) => {
-      if (config.method === 'sft') return batch.sftLabels === undefined;
+      const info = methodNamed(config.method);
+      if (isLikelihood(info)) return batch.sftLabels === undefined;
       return (
-        sequences >= 2 &&
-        sequences % 2 === 0 &&
+        areUnits(info, sequences) &&
         (!lacksReference.has(config.method) || config.referenceFree === true)
       );
     },

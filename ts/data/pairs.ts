@@ -7,8 +7,8 @@ import { describe, readAll } from '../given.js';
 export type TokenIds = readonly number[] | Int32Array;
 
 /**
- * One prompt with the completion that was preferred and the one that was not. End-of-sequence
- * tokens are the tokenizer's to add.
+ * One prompt with the completion that was preferred and the one that was not. The tokenizer adds
+ * end-of-sequence tokens.
  */
 export interface PreferencePair {
   /** May be empty; the first token of the completions is then their context, and not scored. */

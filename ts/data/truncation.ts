@@ -32,7 +32,7 @@ export function cut(
   let completionStart = 0;
   let completionEnd = completion.length;
   if (maxPromptLength !== undefined) {
-    // Both sequences by the longer completion: so the two are given the same prompt.
+    // The longer completion decides for both, so that the two have the same prompt.
     const longer = Math.max(pair.chosen.length, pair.rejected.length);
     if (prompt.length + longer > maxLength) {
       if (truncation === 'keep_start') promptEnd = Math.min(promptEnd, maxPromptLength);

@@ -18,7 +18,8 @@ import { checkStream, type StreamLike, type StreamRef } from './streams.js';
 /** Which device, and in which order of work. */
 export interface AllocOptions extends DeviceOptions {
   /**
-   * What copies, and calls on tensors in this memory, are ordered on; default: the default stream.
+   * The stream that orders copies, and calls on tensors in this memory; default: the default
+   * stream.
    */
   readonly stream?: StreamLike;
 }
@@ -39,7 +40,7 @@ export interface ForeignTensor extends AllocOptions {
   readonly byteLength?: number;
 }
 
-/** Any kind of array can be copied: what moves is bytes. */
+/** Any kind of array: a copy moves its bytes. */
 type HostMemory = ArrayBufferView;
 
 /**
@@ -59,7 +60,7 @@ export class DeviceBuffer extends Resource {
 
   /** @internal */
   constructor(byteLength: number, device: number, stream: StreamRef) {
-    // Something to point at, where nothing is asked for.
+    // At least a byte, so that an empty buffer has an address, too.
     const bytes = Math.max(1, byteLength);
     const ptr = onDevice(`allocating ${byteLength} bytes on device ${device}`, (cuda) =>
       cuda.allocate(device, bytes),
@@ -157,7 +158,7 @@ export class DeviceTensor {
   /** `dispose`, for `using`. */
   declare readonly [Symbol.dispose]: () => void;
 
-  /** A Proxy around a tensor, or an object that only has its class, is none. */
+  /** A Proxy around a tensor is no tensor, nor is an object that only has its class. */
   static [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === 'object' && value !== null && #region in value;
   }
@@ -195,16 +196,16 @@ export class DeviceTensor {
   }
 
   /**
-   * Whether the memory can no longer be used. Of foreign memory only its owner knows; then this is
-   * false.
+   * Whether the memory can no longer be used; false for foreign memory, of which only its owner
+   * knows.
    */
   get disposed(): boolean {
     return this.#region.buffer?.disposed ?? false;
   }
 
   /**
-   * Frees the memory of a gradient that a call allocated. Other tensors own none: then it does
-   * nothing.
+   * Frees the memory of a gradient that a call allocated. Does nothing for other tensors, which own
+   * none.
    */
   dispose(): void {
     this.#owned?.dispose();
@@ -223,7 +224,7 @@ function copyFrom(region: Region, name: string, source: unknown, options: CopyOp
   else region.copyFrom(name, source, options);
 }
 
-/** A tensor in memory of its own, where another one is. */
+/** A tensor in fresh memory, on the device and stream of another one. */
 export function allocateLike(
   like: DeviceTensor,
   byteLength: number,

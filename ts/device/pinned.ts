@@ -1,17 +1,17 @@
 /** Page-locked host memory. */
-import { bytesOf, extentOf } from '../batch/arrays.js';
+import { bytesOf, spanOf } from '../batch/arrays.js';
 import { rangeError } from '../errors.js';
 import { onDevice } from './arguments.js';
 import { type Held, release, Resource, retain } from './resource.js';
 import { nativeCuda } from './status.js';
 
-/** By buffer, what of it is page-locked. */
+/** The page-locked parts of each buffer. */
 const pinned = new WeakMap<ArrayBufferLike, Set<Held>>();
 
-/** Keeps host memory page-locked that an asynchronous call uses. */
+/** Keeps the memory of these arrays page-locked until the returned function is called. */
 export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): () => void {
   const all = new Set(
-    views.flatMap((view) => (view ? [...(pinned.get(extentOf(view).buffer) ?? [])] : [])),
+    views.flatMap((view) => (view ? [...(pinned.get(spanOf(view).buffer) ?? [])] : [])),
   );
   return release([...all].map(retain));
 }
@@ -30,7 +30,7 @@ export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Re
     if (bytes.byteLength === 0)
       throw rangeError('ERR_DIRALIGN_SHAPE', 'array: there is nothing in it to page-lock');
     const address = onDevice(`page-locking ${bytes.byteLength} bytes`, (cuda) => cuda.pin(bytes));
-    // The finalizer must find the memory in place: it holds the array.
+    // The finalizer holds the buffer, so that the memory is still there when it runs.
     const { buffer } = bytes;
     super(`a PinnedArray of ${bytes.byteLength} bytes`, () => {
       pinned.get(buffer)?.delete(held);

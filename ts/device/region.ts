@@ -72,7 +72,7 @@ export class Region {
         `${name}: ${address} ${what}; expected memory of device ${device}`,
       );
     }
-    // Managed memory goes to whatever device asks for it.
+    // Managed memory moves to any device that asks for it.
     if (kind === 'device' && actual !== device) {
       throw rangeError(
         'ERR_DIRALIGN_DEVICE',

@@ -2,8 +2,8 @@
 import { cudaError, typeError } from '../errors.js';
 
 /**
- * What must be given back, and how many asynchronous calls still use it. The finalizer holds this,
- * and so must not hold its owner.
+ * Something to give back, and how many asynchronous calls still use it. The finalizer holds this,
+ * so it must not hold its owner.
  */
 export interface Held {
   readonly what: string;
@@ -23,7 +23,7 @@ function freeQuietly(held: Held): void {
   try {
     freeNow(held);
   } catch {
-    // CUDA fails here after an error that was reported by the call that caused it.
+    // CUDA fails here after an error that another call has reported.
   }
 }
 
@@ -61,7 +61,7 @@ export abstract class Resource {
   /** `dispose`, for `using`. */
   declare readonly [Symbol.dispose]: () => void;
 
-  /** A Proxy around one, or an object that only has its class, holds nothing. */
+  /** A Proxy around a resource is none, nor is an object that only has its class. */
   static [Symbol.hasInstance](value: unknown): boolean {
     return (
       typeof value === 'object' &&
@@ -105,7 +105,7 @@ export abstract class Resource {
     try {
       this.dispose();
     } catch {
-      // A device that failed does not take anything back either.
+      // A device that failed takes nothing back either.
     }
   }
 
@@ -127,8 +127,8 @@ export abstract class Resource {
 }
 
 /**
- * A realm of its own, for instance a vm context, has no Symbol.dispose on Node 20; `dispose` is
- * there in any case.
+ * Adds `[Symbol.dispose]`, where there is one: a realm of its own, such as a vm context, has none
+ * on Node 20. `dispose` is there in any case.
  */
 export function makeDisposable(prototype: { dispose(): void }): void {
   const symbol = (Symbol as { readonly dispose?: symbol }).dispose;

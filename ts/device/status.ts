@@ -38,7 +38,7 @@ const driverTooOld = 35; // cudaErrorInsufficientDriver, which CUDA answers with
 const version = (number: number): string =>
   `${Math.floor(number / 1000)}.${Math.floor((number % 1000) / 10)}`;
 
-/** What keeps CUDA from being used, in words; undefined where nothing does. */
+/** Why CUDA cannot be used, in words; undefined where it can. */
 export function whyNot(status: CudaStatus, visibleDevices: string | undefined): string | undefined {
   const { compiled, runtime, driver, error, errorText, devices } = status;
   if (!compiled) return 'this build contains no CUDA kernels; it computes on the CPU';
@@ -57,8 +57,8 @@ export function whyNot(status: CudaStatus, visibleDevices: string | undefined): 
 let hidden: { readonly reason: string | undefined } | undefined;
 
 /**
- * What keeps output layers from being computed on a device; undefined where nothing does. Loads
- * their library when first asked.
+ * Why output layers cannot be computed on a device; undefined where they can. The first call loads
+ * their library.
  */
 export function hiddenReason(): string | undefined {
   const { reason } = availability();

@@ -13,7 +13,7 @@ export type StreamLike = CudaStream | bigint;
 /** An event, or the handle (`cudaEvent_t`) of one that another library made. */
 export type EventLike = CudaEvent | bigint;
 
-/** What an event can tell. */
+/** Which device an event is on, and whether it takes the time. */
 export interface EventOptions extends DeviceOptions {
   /** Whether it takes the time; default false. */
   readonly timing?: boolean;
@@ -137,8 +137,8 @@ export class CudaEvent extends Resource {
 }
 
 /**
- * A stream as memory refers to it: the handle, and the object behind it where there is one, which
- * may be disposed of.
+ * A reference to a stream: its handle, and the CudaStream behind it, if any, which may be disposed
+ * of.
  */
 export interface StreamRef {
   readonly handle: bigint;
@@ -146,8 +146,8 @@ export interface StreamRef {
 }
 
 /**
- * cudaStreamPerThread: work and waiting may be on threads of ours, and each has another stream by
- * this handle.
+ * cudaStreamPerThread, which means another stream on every thread: we may enqueue and wait on
+ * different ones.
  */
 const perThreadStream = 2n;
 

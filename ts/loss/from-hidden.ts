@@ -15,8 +15,7 @@ import type { HiddenLossResult } from './results.js';
 import { checkGradientScale, prepareValues, valuesOf } from './values.js';
 
 /**
- * The call of `objective.fromHidden`: a method, for the reason that the call of an objective is
- * one.
+ * The call of `objective.fromHidden`: a method, for the same reason as the call of an objective.
  */
 type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
   /**
@@ -85,7 +84,7 @@ export function fromHidden(settings: Settings): FromHidden {
     return computeLater(options.signal, () => prepareHidden(settings, batch, options));
   };
   define(call, 'async', later);
-  // The types of the result follow those of the batch, which the checks hold to.
+  // The checks give the result the type that follows from the batch.
   return Object.freeze(call) as unknown as FromHidden;
 }
 

@@ -5,6 +5,7 @@ import { rowInputs } from '../batch/extent.js';
 import { asLogitsBatch, readBatch } from '../batch/given-batch.js';
 import { checkLogitsBatch } from '../batch/logits.js';
 import type { Logits } from '../batch/types.js';
+import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { Target } from '../native/interface.js';
@@ -15,7 +16,8 @@ import type { GradientMode, RunOptions } from './options.js';
 import type { LossResult } from './results.js';
 import { checkGradientScale, prepareValues, valuesOf } from './values.js';
 
-const gradientModes: readonly GradientMode[] = ['none', 'dense', 'factored'];
+/** In the order of the native side's numbers. */
+const gradientModes: readonly GradientMode[] = contract.gradientModes;
 
 const runKeys = [
   'gradient',

@@ -1,11 +1,12 @@
 /** The loss of sequence log-probabilities. */
 import { allocate } from '../batch/arrays.js';
-import { checkCounts, checkLogps, checkSequences } from '../batch/per-sequence.js';
+import { checkCounts, checkLogps } from '../batch/per-sequence.js';
 import { metricNames } from '../catalogue.js';
 import { checkObject, readProperties } from '../given.js';
 import { nativeError } from '../native/call.js';
 import { native } from '../native/interface.js';
 import type { Settings } from '../settings.js';
+import { checkSequences } from '../units.js';
 import { readMetrics } from './reported-metrics.js';
 import type { LogpsResult } from './results.js';
 import { allocateOutputs, checkGradientScale, readReference } from './values.js';
@@ -24,7 +25,7 @@ export function fromLogps(settings: Settings, given: unknown, run: unknown = {})
   );
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
-  checkSequences(sequences, settings.info.name !== 'sft');
+  checkSequences(settings.info, sequences);
   const counts = checkCounts(batch.counts, logps);
   const reference = readReference(settings, batch.reference, sequences);
   const request = {

@@ -10,7 +10,7 @@ import { elementBytes, type Dtype } from '../dtype.js';
 import type { BatchRequest, LayerGradientRequest } from '../native/interface.js';
 import type { GradientMode, HiddenGradient, RunOptions } from './options.js';
 
-/** Fresh memory for a gradient, where other data is. */
+/** Fresh memory for a gradient, in the place of other data. */
 function allocateFresh(
   name: string,
   like: Logits,
@@ -81,7 +81,7 @@ function checkOut(value: unknown, logits: Logits, batch: BatchRequest, inputs: E
   return out;
 }
 
-/** Logits that are to be overwritten hold nothing else that the call reads. */
+/** Refuses to overwrite logits whose memory holds another input. */
 function checkInPlace(logits: Logits, batch: BatchRequest, inputs: Extents): void {
   checkApart('inPlace: logits', extent(logits, neededElements(batch)), inputs);
 }
@@ -108,9 +108,22 @@ interface Form {
   readonly of: string;
 }
 
-/**
- * The caller's buffer. A gradient of hidden states is an array of the very type that they are in.
- */
+function formsOf(
+  hidden: Logits,
+  { base, layer, dtype }: CheckedHiddenBatch,
+): Readonly<Record<HiddenGradient, Form>> {
+  const { rows, vocab } = base;
+  const { hiddenSize } = layer;
+  const own = tagOf(hidden) as Kind;
+  const float32 = { dtype: 'float32', array: 'Float32Array' } as const;
+  return {
+    gradHidden: { dtype, array: own, elements: rows * hiddenSize, of: 'that of hidden' },
+    gradWeight: { ...float32, elements: vocab * hiddenSize, of: 'that of the weight' },
+    gradBias: { ...float32, elements: vocab, of: 'that of the bias' },
+  };
+}
+
+/** The caller's buffer. The gradient of hidden states is an array of their own type. */
 function checkBuffer(
   name: HiddenGradient,
   value: unknown,
@@ -133,39 +146,24 @@ export interface PreparedGradients {
   readonly discard: () => void;
 }
 
+/** Checks every buffer before it allocates anything. */
 export function prepareGradients(
   { wanted, accumulated }: GradientChoice,
   hidden: Logits,
-  { base, layer, dtype, inputs }: CheckedHiddenBatch,
+  checked: CheckedHiddenBatch,
 ): PreparedGradients {
-  const { rows, vocab } = base;
-  const { hiddenSize } = layer;
-  const forms: Readonly<Record<HiddenGradient, Form>> = {
-    gradHidden: {
-      dtype,
-      array: tagOf(hidden) as Kind,
-      elements: rows * hiddenSize,
-      of: 'that of hidden',
-    },
-    gradWeight: {
-      dtype: 'float32',
-      array: 'Float32Array',
-      elements: vocab * hiddenSize,
-      of: 'that of the weight',
-    },
-    gradBias: { dtype: 'float32', array: 'Float32Array', elements: vocab, of: 'that of the bias' },
-  };
+  const forms = formsOf(hidden, checked);
   const data: Partial<Record<HiddenGradient, Logits>> = {};
   const written: Record<string, Extent> = {};
   for (const name of gradientNames) {
     if (typeof wanted[name] === 'boolean') continue;
     const buffer = checkBuffer(name, wanted[name], forms[name], hidden);
     const memory = extent(buffer, forms[name].elements);
-    checkApart(`out.${name}`, memory, { ...inputs, ...written });
+    checkApart(`out.${name}`, memory, { ...checked.inputs, ...written });
     data[name] = buffer;
     written[`out.${name}`] = memory;
   }
-  // Nothing is refused from here on, but memory by the system or the device.
+  // From here on only the system or the device can refuse: memory.
   const fresh: DeviceBuffer[] = [];
   const discard = (): void => {
     for (const buffer of fresh) buffer.discard();

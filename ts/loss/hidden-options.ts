@@ -21,7 +21,7 @@ const runKeys = [
 
 export type GivenRun = HiddenRunOptions<Logits> & { readonly inPlace?: unknown };
 
-/** The options of a call, each read once, and those within them. */
+/** The options of a call and the properties of `out`, each read once. */
 export function readHiddenRun(run: unknown): GivenRun {
   const given = run === undefined ? {} : run;
   checkObject('run', given);
@@ -39,6 +39,7 @@ export function readHiddenRun(run: unknown): GivenRun {
   return options as GivenRun;
 }
 
+/** Which gradients a call makes, and where they go. */
 export function checkHiddenRun(run: GivenRun, hasBias: boolean): GradientChoice {
   if (run.inPlace !== undefined) {
     throw typeError(
@@ -48,18 +49,7 @@ export function checkHiddenRun(run: GivenRun, hasBias: boolean): GradientChoice 
   }
   const nothing = { gradHidden: undefined, gradWeight: undefined, gradBias: undefined };
   const { gradient = 'dense', out = nothing, accumulate = false } = run;
-  if ((gradient as string) === 'factored') {
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      "gradient: 'factored' is for logits; from hidden states there are 'dense' and 'none'",
-    );
-  }
-  if ((gradient as unknown) !== 'dense' && (gradient as unknown) !== 'none') {
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `gradient: ${describe(gradient)} is not one of 'dense', 'none'`,
-    );
-  }
+  checkMode(gradient);
   const absent = gradientNames.find((name) => (out[name] as unknown) === null);
   if (absent)
     throw typeError(
@@ -68,8 +58,8 @@ export function checkHiddenRun(run: GivenRun, hasBias: boolean): GradientChoice 
     );
   const buffers = gradientNames.filter((name) => typeof out[name] === 'object');
   const accumulated = checkAccumulate(accumulate, buffers);
+  const asked = gradientNames.find((name) => out[name] !== undefined && out[name] !== false);
   if (gradient === 'none') {
-    const asked = gradientNames.find((name) => out[name] !== undefined && out[name] !== false);
     if (asked)
       throw typeError(
         'ERR_DIRALIGN_OPTION',
@@ -83,14 +73,23 @@ export function checkHiddenRun(run: GivenRun, hasBias: boolean): GradientChoice 
       'out.gradBias: the batch has no bias, so there is no gradient of it',
     );
   }
-  return {
-    wanted: {
-      gradHidden: out.gradHidden ?? true,
-      gradWeight: out.gradWeight ?? true,
-      gradBias: out.gradBias ?? hasBias,
-    },
-    accumulated,
-  };
+  const { gradHidden = true, gradWeight = true, gradBias = hasBias } = out;
+  return { wanted: { gradHidden, gradWeight, gradBias }, accumulated };
+}
+
+function checkMode(gradient: unknown): void {
+  if (gradient === 'factored') {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      "gradient: 'factored' is for logits; from hidden states there are 'dense' and 'none'",
+    );
+  }
+  if (gradient !== 'dense' && gradient !== 'none') {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `gradient: ${describe(gradient)} is not one of 'dense', 'none'`,
+    );
+  }
 }
 
 function checkAccumulate(

@@ -125,7 +125,7 @@ export interface HiddenRunOptions<
   readonly signal?: AbortSignal | undefined;
 }
 
-/** How sequence log-probabilities are computed with: `fromLogps` takes no other options. */
+/** The options of `fromLogps`. */
 export interface LogpsRunOptions {
   /** As in {@link RunOptions}, of `gradLogps`. */
   readonly gradientScale?: number | undefined;

@@ -1,22 +1,21 @@
 /** Which metrics a call reports: those of its method, and those that it asks for. */
-import { metricNames } from '../catalogue.js';
+import { isLikelihood, metricNames } from '../catalogue.js';
+import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
 import { describe, isArray, quoted, readElements } from '../given.js';
 import type { Metrics, RowMetric } from '../metrics.js';
 import type { Settings } from '../settings.js';
+import { isPaired } from '../units.js';
 
 /** The bit that asks for each: `metricsAsked` in ts/native/interface.ts. */
-const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>([
-  ['entropy', 1],
-  ['mean_token_accuracy', 2],
-  ['logits/chosen', 4],
-  ['logits/rejected', 8],
-]);
+const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>(
+  contract.rowMetrics.map((name, i) => [name, 1 << i]),
+);
 
-const rowMetricNames = quoted(rowMetrics.keys() as Iterable<RowMetric>);
+const rowMetricNames = quoted(contract.rowMetrics);
 
 /** The metrics that `run.metrics` asks for, as the native side takes them. */
-export function readAsked(settings: Settings, given: unknown): number {
+export function readAsked({ info }: Settings, given: unknown): number {
   if (given === undefined) return 0;
   const names = readElements(given, rowMetrics.size + 1);
   if (!isArray(names)) {
@@ -31,8 +30,8 @@ export function readAsked(settings: Settings, given: unknown): number {
         ? `is not one of ${rowMetricNames}`
         : (asked & bit) !== 0
           ? 'is there already'
-          : name === 'logits/rejected' && settings.info.name === 'sft'
-            ? "is not for 'sft', which has no rejected sequences"
+          : name === 'logits/rejected' && !isPaired(info)
+            ? `is not for '${info.name}', which has no rejected sequences`
             : undefined;
     if (wrong !== undefined)
       throw typeError('ERR_DIRALIGN_OPTION', `metrics[${i}]: ${describe(name)} ${wrong}`);
@@ -51,12 +50,17 @@ const ofPairs: ReadonlySet<string> = new Set([
  * The metrics that mean something to the method. Metrics of the rows' logits are there only where
  * they were asked for.
  */
-export function readMetrics(settings: Settings, values: Float64Array, asked: number): Metrics {
-  const paired = settings.info.name !== 'sft';
+export function readMetrics(
+  { info, hasSftTerm }: Settings,
+  values: Float64Array,
+  asked: number,
+): Metrics {
+  const paired = isPaired(info);
+  const hasLikelihood = hasSftTerm || isLikelihood(info);
   const metrics: Record<string, number> = {};
   metricNames.forEach((name, i) => {
-    if (name.startsWith('log_odds') && settings.info.score !== 'log-odds') return;
-    if (name === 'nll_loss' && paired && !settings.hasSftTerm) return;
+    if (name.startsWith('log_odds') && !info.odds) return;
+    if (name === 'nll_loss' && !hasLikelihood) return;
     if (!paired && (name.endsWith('/rejected') || ofPairs.has(name))) return;
     const bit = rowMetrics.get(name);
     if (bit !== undefined && (asked & bit) === 0) return;

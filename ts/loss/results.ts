@@ -32,7 +32,7 @@ export interface LossValues<
   readonly backend: 'cpu' | 'cuda';
 }
 
-/** A field that is there, is not, or, where only the run tells, may be. */
+/** A field that is there, is not, or may be, where only the run tells. */
 type Field<Name extends string, Value, There extends boolean> = [There] extends [true]
   ? Readonly<Record<Name, Value>>
   : [There] extends [false]
@@ -63,7 +63,7 @@ export type LossResult<
   Names extends readonly RowMetric[] = readonly RowMetric[],
 > = LossValues<M, Names> & LogitsGradient<L, Mode>;
 
-/** Whether a gradient is made: not without a gradient at all, not where `out` says false. */
+/** Whether a gradient is made: not with `gradient: 'none'`, and not where `out` says false. */
 type Wanted<Mode, Given> =
   IsNot<Mode, 'none'> extends true
     ? IsNot<Given, false>

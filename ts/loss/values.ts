@@ -1,13 +1,14 @@
 /** The values of a loss: what the objective needs of the batch, and the arrays it fills. */
 import { allocate } from '../batch/arrays.js';
 import { checkLabels } from '../batch/labels.js';
-import { checkLogps, checkReference, checkSequences } from '../batch/per-sequence.js';
+import { checkLogps, checkReference } from '../batch/per-sequence.js';
 import type { BatchRows } from '../batch/types.js';
-import { metricNames } from '../catalogue.js';
+import { isLikelihood, metricNames } from '../catalogue.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
 import { Target, type BatchRequest, type LossRequest } from '../native/interface.js';
 import type { Settings } from '../settings.js';
+import { checkSequences, unitsOf } from '../units.js';
 import { readAsked, readMetrics } from './reported-metrics.js';
 import type { LossValues } from './results.js';
 
@@ -34,15 +35,15 @@ export function prepareValues(
   gradient: 'dense' | 'factored' | 'none',
   metrics: unknown,
 ): ValuesRequest {
-  const paired = settings.info.name !== 'sft';
-  checkSequences(base.sequences, paired);
+  const { info } = settings;
+  checkSequences(info, base.sequences);
   const metricsAsked = readAsked(settings, metrics);
   const reference = readReference(settings, batch.reference, base.sequences);
   if (batch.sftLabels !== undefined) {
-    if (!paired)
+    if (isLikelihood(info))
       throw typeError(
         'ERR_DIRALIGN_OPTION',
-        "sftLabels: 'sft' has one set of labels; pass them as labels",
+        `sftLabels: '${info.name}' has one set of labels; pass them as labels`,
       );
     if (gradient === 'factored')
       throw typeError(
@@ -87,10 +88,9 @@ export function readReference(
 }
 
 /** Arrays for the values of a loss. */
-export function allocateOutputs(settings: Settings, sequences: number) {
-  const paired = settings.info.name !== 'sft';
+export function allocateOutputs({ info }: Settings, sequences: number) {
   return {
-    losses: allocate('losses', 'Float64Array', paired ? sequences / 2 : sequences),
+    losses: allocate('losses', 'Float64Array', unitsOf(info, sequences)),
     rewards: allocate('rewards', 'Float64Array', sequences),
     coefficients: allocate('coefficients', 'Float64Array', sequences),
     metrics: allocate('metrics', 'Float64Array', metricNames.length + 1),

@@ -48,7 +48,7 @@ export interface NativeCuda {
   layerProblem(): string;
   device(index: number): Omit<DeviceInfo, 'freeMemory'>;
   freeMemory(index: number): number;
-  /** Of every loss kernel, how many blocks of it a multiprocessor holds. */
+  /** How many blocks of each loss kernel a multiprocessor holds. */
   kernelResidency(index: number): readonly KernelResidency[];
   /**
    * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
@@ -129,7 +129,7 @@ export interface PointerInfo {
 
 type Contract = typeof contract;
 /** The index of a name in one of the contract's lists. */
-type IndexIn<List extends readonly string[]> = { readonly [K in List[number]]: number };
+type IndexIn<List extends readonly string[]> = Readonly<Record<List[number], number>>;
 function indices<const List extends readonly string[]>(list: List): IndexIn<List> {
   return Object.fromEntries(list.map((name, index) => [name, index])) as IndexIn<List>;
 }

@@ -1,5 +1,6 @@
 import type { MethodInfo } from '../catalogue.js';
 import { rangeError } from '../errors.js';
+import { isPaired } from '../units.js';
 import type { Objective } from '../objective.js';
 
 /** What moves along a curve: both sequences of a pair, apart from each other, or one of them. */
@@ -24,7 +25,7 @@ export interface Curve {
   readonly over: Axis;
   readonly quantity: 'log-ratio' | 'log-prob';
   readonly perToken: boolean;
-  /** Where the sequence stays that does not move; over the margin, the middle of the two. */
+  /** The position of the sequence that does not move; over the margin, the middle of the two. */
   readonly at: number;
   /** Scored tokens of the chosen and the rejected sequence. */
   readonly counts: readonly [chosen: number, rejected: number];
@@ -35,7 +36,7 @@ export interface Curve {
   readonly reference: number | undefined;
   /** Position on the axis, ascending. */
   readonly x: Float64Array;
-  /** Position of each sequence, one per point; `sft` has no rejected one. */
+  /** Position of each sequence, one per point; a single sequence has no rejected one beside it. */
   readonly chosen: Float64Array;
   readonly rejected: Float64Array | undefined;
   /** One per point. */
@@ -74,33 +75,33 @@ export interface CurveGroup {
   readonly curves: readonly Curve[];
 }
 
-const isSft = ({ info }: Series): boolean => info.name === 'sft';
+const isSingle = ({ info }: Series): boolean => !isPaired(info);
 const quantityOf = ({ usesReference }: Series): Curve['quantity'] =>
   usesReference ? 'log-ratio' : 'log-prob';
 
 /** The margin for what depends on it, each sequence for what scores them apart. */
 export function defaultAxes(series: Series): readonly Axis[] {
-  if (isSft(series)) return ['chosen'];
+  if (isSingle(series)) return ['chosen'];
   return series.info.ranking === 'pairwise' ? ['margin'] : ['chosen', 'rejected'];
 }
 
 /**
- * Whether the objective has what moves along the axis: `sft` has neither a rejected sequence nor a
- * margin.
+ * Whether the objective has what moves along the axis: one of single sequences has neither a
+ * rejected sequence nor a margin.
  */
 export function hasAxis(series: Series, over: Axis): boolean {
-  return over === 'chosen' || !isSft(series);
+  return over === 'chosen' || !isSingle(series);
 }
 
 /**
- * Of the least, 0 <= at: log-probabilities stay at or below 0 however far the two of them are
- * apart.
+ * The share of the range below 0 where the middle of two log-probabilities lies, so that both stay
+ * at or below 0.
  */
 const middleOfRange = 0.55;
 /** Log-odds are infinite at 0. */
 const nearestToZero = 0.05;
 
-interface Extent {
+interface Reach {
   readonly width: number;
   /** Whether the loss grows exponentially beyond it. */
   readonly explodes: boolean;
@@ -111,21 +112,22 @@ interface Extent {
  * the scores are multiplied by beta, to twice the target where beta sets one, and never to log-odds
  * of hardly any probability.
  */
-function extent({ info, objective }: Series): Extent {
+function reachOf({ info, objective }: Series): Reach {
   const settings = objective as unknown as Readonly<Record<string, unknown>>;
   const beta = objective.beta ?? 1;
   if (info.formula.includes('1 / (2 beta)')) return { width: 1 / beta, explodes: false };
   if (info.score === 'log-odds') return { width: Math.min(5 / beta, 5), explodes: false };
   // Scores (1 - exp(-alpha r)) / alpha, and -exp(-r), grow exponentially.
   const { divergence, alpha } = settings;
+  const ofLogProb = info.score === 'alpha log-prob';
   const exponent =
     divergence === 'forward_kl'
       ? 1
-      : divergence === 'alpha' || info.name === 'alphapo'
+      : divergence === 'alpha' || ofLogProb
         ? Math.abs(alpha as number)
         : 0;
   if (exponent === 0) return { width: 5 / beta, explodes: false };
-  const shift = info.name === 'alphapo' ? middleOfRange : 0;
+  const shift = ofLogProb ? middleOfRange : 0;
   const difference = (h: number): number =>
     ((2 * Math.sinh((exponent * h) / 2)) / exponent) * Math.exp(shift * exponent * h);
   let [low, high] = [0, 5 / beta];
@@ -147,14 +149,13 @@ function round(value: number): number {
 }
 
 /**
- * In the middle of what the objectives would have by themselves, but not where one of them
- * explodes.
+ * The geometric mean of the ranges that the objectives would have alone, within those that explode.
  */
 function rangeOf(over: Axis, series: readonly Series[]): readonly [number, number] {
-  const extents = series.map(extent);
-  const logs = extents.map(({ width }) => Math.log(width));
-  const bounds = extents.filter(({ explodes }) => explodes).map(({ width }) => width);
-  // A beta next to 0 has no finite extent.
+  const reaches = series.map(reachOf);
+  const logs = reaches.map(({ width }) => Math.log(width));
+  const bounds = reaches.filter(({ explodes }) => explodes).map(({ width }) => width);
+  // A beta next to 0 has no finite reach.
   const width = round(
     Math.min(Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length), ...bounds, 1e300),
   );
@@ -180,13 +181,13 @@ function draw(
   const { counts = [64, 64], points = 201 } = options;
   const farthest = Math.max(Math.abs(from), Math.abs(to));
   const at = options.at ?? (usesReference ? 0 : -middleOfRange * farthest);
-  // Towards both ends alike, so that a symmetric range has symmetric points and 0 among them.
+  // From both ends alike, so that a symmetric range has symmetric points and 0 among them.
   const x = Float64Array.from(
     { length: points },
     (_, i) => (from * (points - 1 - i) + to * i) / (points - 1),
   );
   const ends = [from, to].map((end) => positions(over, end, at)).flat();
-  const highest = isSft(series) ? Math.max(from, to) : Math.max(...ends);
+  const highest = isSingle(series) ? Math.max(from, to) : Math.max(...ends);
   if (!usesReference && highest > 0) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
@@ -195,50 +196,42 @@ function draw(
   }
   // The policy's log-probabilities stay at or below 0.
   const reference = usesReference ? -Math.max(0, highest) : undefined;
-  const unit = objective.normalize ? counts : [1, 1];
-  const single = isSft(series);
   const chosen = x.map((value) => positions(over, value, at)[0]);
-  const rejected = x.map((value) => positions(over, value, at)[1]);
-  const loss = new Float64Array(points);
-  const gradChosen = new Float64Array(points);
-  const gradRejected = new Float64Array(points);
-  const sequences = single ? [0] : [0, 1];
-  for (let i = 0; i < points; i++) {
-    const values = [chosen[i] as number, rejected[i] as number];
-    // A pair a call: some objectives couple the pairs of a batch.
+  const rejected = isSingle(series) ? undefined : x.map((value) => positions(over, value, at)[1]);
+  const quantity = quantityOf(series);
+  const place = { series, over, quantity, perToken: objective.normalize, at, counts, reference };
+  const { loss, gradChosen, gradRejected } = compute(objective, chosen, rejected, place);
+  return { ...place, x, chosen, loss, rejected, gradChosen, gradRejected };
+}
+
+/** Loss and derivatives at every point. */
+function compute(
+  objective: Objective,
+  chosen: Float64Array,
+  rejected: Float64Array | undefined,
+  { perToken, counts, reference }: Pick<Curve, 'perToken' | 'counts' | 'reference'>,
+): Pick<Curve, 'loss' | 'gradChosen' | 'gradRejected'> {
+  const unit = perToken ? counts : [1, 1];
+  const sequences = rejected ? [chosen, rejected] : [chosen];
+  const loss = new Float64Array(chosen.length);
+  const gradients = sequences.map(() => new Float64Array(chosen.length));
+  for (let i = 0; i < chosen.length; i++) {
+    // One pair per call: some objectives couple the pairs of a batch.
     const result = objective.fromLogps({
       logps: Float64Array.from(
         sequences,
-        (b) => ((values[b] as number) + (reference ?? 0)) * (unit[b] as number),
+        (at, b) => ((at[i] as number) + (reference ?? 0)) * (unit[b] as number),
       ),
-      counts: Int32Array.from(sequences, (b) => counts[b] as number),
+      counts: Int32Array.from(sequences, (_, b) => counts[b] as number),
       ...(reference !== undefined && {
-        reference: Float64Array.from(sequences, (b) => reference * (unit[b] as number)),
+        reference: Float64Array.from(sequences, (_, b) => reference * (unit[b] as number)),
       }),
     });
     loss[i] = result.loss;
-    gradChosen[i] = (result.gradLogps[0] as number) * unit[0];
-    gradRejected[i] = single ? NaN : (result.gradLogps[1] as number) * unit[1];
+    for (const [b, gradient] of gradients.entries())
+      gradient[i] = (result.gradLogps[b] as number) * (unit[b] as number);
   }
-  return {
-    ...{
-      series,
-      over,
-      quantity: quantityOf(series),
-      perToken: objective.normalize,
-      at,
-      counts,
-      reference,
-      x,
-      chosen,
-      loss,
-    },
-    ...{
-      rejected: single ? undefined : rejected,
-      gradChosen,
-      gradRejected: single ? undefined : gradRejected,
-    },
-  };
+  return { loss, gradChosen: gradients[0] as Float64Array, gradRejected: gradients[1] };
 }
 
 /**
@@ -259,7 +252,7 @@ export function drawCurves(all: readonly Series[], options: CurveOptions = {}): 
     }
     for (const over of options.over === undefined ? defaultAxes(series) : [options.over]) {
       const quantity = over === 'margin' ? '' : quantityOf(series);
-      // What is sorted by: margins first, then both scores of one kind.
+      // The key sorts margins first, then both scores of one kind.
       const key = `${quantity} ${String(series.objective.normalize)} ${axes.indexOf(over)}`;
       const group = groups.get(key) ?? { over, series: [] };
       groups.set(key, group);

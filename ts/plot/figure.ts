@@ -14,7 +14,7 @@ import { light } from './theme.js';
 const signed = (value: number): string =>
   String(Number(value.toPrecision(4))).replace('-', '\u2212');
 
-/** What an axis measures, in which unit, and where that is held which does not move. */
+/** What an axis measures, in which unit, and where the other sequence is held. */
 export function axisTitle({ over, perToken, curves }: CurveGroup): string {
   const unit = perToken ? 'nats per token' : 'nats';
   const long = { 'log-ratio': 'log-ratio', 'log-prob': 'log-probability' } as const;

@@ -28,24 +28,24 @@ function seriesOf(info: MethodInfo, settings: Settings): Series {
 }
 
 /** Three temperatures that fit what a method multiplies by them. */
-function betasOf({ name, score }: MethodInfo): readonly number[] {
-  if (name === 'sft') return [];
+function betasOf({ beta, score }: MethodInfo): readonly number[] {
+  if (!beta) return [];
   if (score === 'log-odds') return [0.5, 1, 2];
   return score === 'mean log-prob' || score === 'alpha log-prob' ? [1, 2, 5] : [0.05, 0.1, 0.2];
 }
 
-function optionsOf({ name }: MethodInfo): FigureOptions {
-  // Scored tokens that differ, for r_dpo counts them; and with the other score at 0, apo_down's
-  // loss is 1 whatever the chosen's is.
-  if (name === 'r_dpo') return { counts: [120, 80] };
-  return name === 'apo_down' ? { at: -20 } : {};
-}
+const optionsOf: Readonly<Partial<Record<Method, FigureOptions>>> = {
+  // It counts scored tokens: with as many on both sides it would look like dpo.
+  r_dpo: { counts: [120, 80] },
+  // With the other score at 0, its loss is 1 whatever the chosen's is.
+  apo_down: { at: -20 },
+};
 
 function figureOf(info: MethodInfo): GalleryFigure {
   const betas = betasOf(info);
   const series =
     betas.length === 0 ? [seriesOf(info, {})] : betas.map((beta) => seriesOf(info, { beta }));
-  const { svg } = plot(series, optionsOf(info));
+  const { svg } = plot(series, optionsOf[info.name]);
   const settings = betas.length === 0 ? '' : `, beta ${betas.join(', ')}`;
   return { name: info.name, caption: `${info.name}, loss and derivatives${settings}`, svg };
 }

@@ -87,7 +87,8 @@ export function labelsOf(all: readonly Series[]): Labels {
       .filter(
         (name) =>
           own.has(name) ||
-          (varies(series, name) && !(name === 'alpha' && series.info.name === 'dpo')),
+          (varies(series, name) &&
+            !(name === 'alpha' && Object.hasOwn(series.info.options, 'divergence'))),
       )
       .map((name) =>
         say(

@@ -1,5 +1,5 @@
 /** The objectives and batches that `diralign verify` goes through. */
-import { methods, type MethodInfo } from '../catalogue.js';
+import { isLikelihood, methods, type MethodInfo } from '../catalogue.js';
 import { presets } from '../presets.js';
 import { referenceLayer, referenceLogps, type ReferenceConfig } from './reference.js';
 import type { HiddenBatch, LogitsArray, LogitsBatch } from '../batch/types.js';
@@ -28,13 +28,11 @@ const otherValues: Readonly<Record<string, readonly (number | string)[]>> = {
 export function configs(info: MethodInfo): ReferenceConfig[] {
   const method = info.name;
   const best = presets.best['ultrafeedback-llama-3.1-8b'][info.name]?.beta;
-  if (info.name === 'sft') {
-    return [{ method }, { method, normalize: false }, { method, sftReduction: 'token' }];
-  }
-  const base = { method, beta: 0.1 };
+  const base: ReferenceConfig = info.beta ? { method, beta: 0.1 } : { method };
   const list: ReferenceConfig[] = [base, { ...base, normalize: !info.normalize }];
   if (best !== undefined && best !== base.beta) list.push({ method, beta: best });
-  list.push({ ...base, sftWeight: 0.5 }, { ...base, sftWeight: 0.5, sftReduction: 'token' });
+  if (isLikelihood(info)) list.push({ ...base, sftReduction: 'token' });
+  else list.push({ ...base, sftWeight: 0.5 }, { ...base, sftWeight: 0.5, sftReduction: 'token' });
   if (info.reference) list.push({ ...base, referenceFree: true });
   for (const name of Object.keys(info.options)) {
     for (const value of otherValues[name] ?? []) {
@@ -182,11 +180,15 @@ export interface NamedBatch {
 }
 
 const always = (): boolean => true;
-const coupled = new Set<string>(
-  methods()
-    .filter((info) => info.batchCoupled)
-    .map((info) => info.name),
-);
+const namesOf = (is: (info: MethodInfo) => boolean): ReadonlySet<string> =>
+  new Set(
+    methods()
+      .filter(is)
+      .map((info) => info.name),
+  );
+const coupled = namesOf((info) => info.batchCoupled);
+/** The likelihood itself has one set of labels. */
+const oneSetOfLabels = namesOf(isLikelihood);
 
 export function syntheticBatches(): NamedBatch[] {
   const sized = ([1, 2, 31, 513] as const).map((vocab, i) => ({
@@ -210,12 +212,11 @@ export function syntheticBatches(): NamedBatch[] {
     // Losses of 0, and losses that grow e-fold with every nat, have no differences worth the name.
     { name: 'far from the reference', batch: far(), isSmooth: () => false, isChecked: always },
     { name: 'empty sequences, wide rows', batch: ragged(), isSmooth: always, isChecked: always },
-    // `sft` has one set of labels.
     {
       name: 'likelihood of the prompt',
       batch: prompted(),
       isSmooth: always,
-      isChecked: ({ method }) => method !== 'sft',
+      isChecked: ({ method }) => !oneSetOfLabels.has(method),
     },
   ];
 }
@@ -279,7 +280,7 @@ export function syntheticHiddenBatches(): NamedHiddenBatch[] {
     {
       name: 'output layer, likelihood of the prompt',
       batch: { ...prompt, sftLabels },
-      isChecked: ({ method }) => method !== 'sft',
+      isChecked: ({ method }) => !oneSetOfLabels.has(method),
     },
   ];
 }

@@ -395,7 +395,8 @@ interface Method {
   readonly reference: boolean;
   /** Options the method has, with their defaults. */
   readonly options: Partial<Options>;
-  readonly loss: (beta: number, options: Options) => BatchLoss;
+  /** Undefined where the likelihood term is all there is: then there is no beta either. */
+  readonly loss: ((beta: number, options: Options) => BatchLoss) | undefined;
 }
 
 const likelihood = { sftWeight: 0, sftReduction: 'sequence' } as const;
@@ -503,7 +504,7 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
     normalize: true,
     reference: false,
     options: { sftReduction: 'sequence' },
-    loss: () => () => [],
+    loss: undefined,
   },
 
   // sp(-beta (s(r_w) - s(r_l))), smoothed
@@ -747,7 +748,8 @@ interface Resolved {
   readonly normalize: boolean;
   readonly usesReference: boolean;
   readonly options: Options;
-  readonly loss: BatchLoss;
+  /** Undefined where the likelihood term is all there is. */
+  readonly loss: BatchLoss | undefined;
 }
 
 function resolve(config: ReferenceConfig): Resolved {
@@ -763,7 +765,7 @@ function resolve(config: ReferenceConfig): Resolved {
       throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${method}' has no such option.`);
     options[name] = value;
   }
-  if (method !== 'sft' && !(beta !== undefined && beta > 0 && Number.isFinite(beta))) {
+  if (definition.loss && !(beta !== undefined && beta > 0 && Number.isFinite(beta))) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
       `beta: ${String(beta)}; expected a finite number above 0.`,
@@ -771,14 +773,14 @@ function resolve(config: ReferenceConfig): Resolved {
   }
   const resolved = options as unknown as Options;
   // The likelihood objective has no temperature: its rewards are plain log-probabilities.
-  const temperature = method === 'sft' || beta === undefined ? 1 : beta;
+  const temperature = definition.loss && beta !== undefined ? beta : 1;
   return {
     method,
     beta: temperature,
     normalize: normalize ?? definition.normalize,
     usesReference: definition.reference && !resolved.referenceFree,
     options: resolved,
-    loss: definition.loss(temperature, resolved),
+    loss: definition.loss?.(temperature, resolved),
   };
 }
 
@@ -808,7 +810,7 @@ function likelihoodTerm(settings: Resolved, sequences: number, { logps, counts }
   const nll = Float64Array.from({ length: sequences }, (_, i) =>
     at(counts, i) === 0 ? 0 : -at(logps, i) * at(factors, i),
   );
-  if (settings.options.sftReduction === 'token' && settings.method !== 'sft') nll.fill(mean(nll));
+  if (settings.options.sftReduction === 'token' && settings.loss) nll.fill(mean(nll));
   return { factors, nll };
 }
 
@@ -859,7 +861,7 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
   const coefficients = new Float64Array(sequences);
   const likelihood = new Float64Array(sequences);
 
-  if (settings.method === 'sft') {
+  if (!settings.loss) {
     const { factors, nll } = likelihoodTerm(settings, sequences, { logps, counts });
     for (let b = 0; b < sequences; b++)
       if (!empty(b)) coefficients[b] = -at(factors, b) / sequences;
@@ -1097,7 +1099,7 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
   const settings = resolve(config);
   const rows = view(batch);
   const { labels, sftLabels, reference } = batch;
-  if (settings.method === 'sft' && sftLabels !== undefined) {
+  if (!settings.loss && sftLabels !== undefined) {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
       'sftLabels: are those of a likelihood term beside an alignment term; sft has only labels.',

@@ -14,7 +14,7 @@ import { floatsOf } from './tensors.js';
 
 interface Computed {
   readonly loss: number;
-  /** One per input, of its size, where a gradient was asked for. */
+  /** One per input, of its size; none without a gradient. */
   readonly gradients: readonly unknown[];
 }
 

@@ -37,9 +37,9 @@ export type TfLossResult<M extends Method = Method> = LossValues<M>;
 export type TfHiddenLossResult<M extends Method = Method> = LossValues<M> &
   Pick<HiddenLossResult, 'memory'>;
 
-/** How a call is made, and who hears what it gives beside the loss. */
+/** How a call is made, and who gets the rest of its result. */
 export interface TfRunOptions<Result = TfLossResult> {
-  /** Is called with losses, rewards, metrics and the rest of the result, before the op returns. */
+  /** Called with losses, rewards, metrics and the rest of the result, before the op returns. */
   readonly onResult?: (result: Result) => void;
   /**
    * At most this many CPU threads; default: all that the process may use. The result does not

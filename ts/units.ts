@@ -1,0 +1,42 @@
+/**
+ * Units: a loss has one value for each. A unit of a method of pairs is a chosen and a rejected
+ * sequence; the first half of a batch is the chosen ones. A unit of a method of single sequences is
+ * one of them.
+ */
+import type { MethodInfo } from './catalogue.js';
+import { rangeError } from './errors.js';
+
+type WithArity = Pick<MethodInfo, 'arity'>;
+
+/** Whether a unit has a chosen and a rejected sequence. */
+export function isPaired({ arity }: WithArity): boolean {
+  return arity === 'pair';
+}
+
+/** What a unit is, in a word. */
+export function unitName(info: WithArity): 'pair' | 'sequence' {
+  return isPaired(info) ? 'pair' : 'sequence';
+}
+
+/** How many units so many sequences are. */
+export function unitsOf(info: WithArity, sequences: number): number {
+  return isPaired(info) ? sequences / 2 : sequences;
+}
+
+/** Whether so many sequences are one unit or more, without any left over. */
+export function areUnits(info: WithArity, sequences: number): boolean {
+  const units = unitsOf(info, sequences);
+  return units >= 1 && Number.isInteger(units);
+}
+
+/** @throws DirAlignError for sequences that are no units of the method */
+export function checkSequences(info: WithArity, sequences: number): void {
+  if (areUnits(info, sequences)) return;
+  const expected = isPaired(info)
+    ? 'an even number of at least 2: the chosen, then the rejected'
+    : 'at least 1';
+  throw rangeError(
+    'ERR_DIRALIGN_SHAPE',
+    `shape: ${String(sequences)} sequences; expected ${expected}`,
+  );
+}
