@@ -82,7 +82,7 @@ class Collected {
   void take_tokens(const LossLaunch& launch, const RowRange& range) {
     for (int64_t i = range.begin; i < range.end; i++) {
       const double* token = launch.token(i - range.begin);
-      write_token(job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
+      write_token(*job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
     }
   }
 

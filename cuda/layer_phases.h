@@ -295,7 +295,7 @@ class LayerPhases : public Phases {
       if (measures_) row_measures_[size_t(i)] = measures_->row(i);
       if (!job_.tokens) continue;
       const double* const token = work_->token(i);
-      write_token(job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
+      write_token(*job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
     }
     if (job_.tokens) return;
     for_sequences(group, [&](int64_t s) {

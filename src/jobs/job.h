@@ -71,11 +71,9 @@ struct LossWanted {
   }
 };
 
-/// Numbers of rows, in host memory: zeroed, one per row of the batch; null where they are not
-/// wanted.
+/// Numbers of rows, in host memory: zeroed, one per row of the batch. Arrays of no rows are null.
 struct TokensWanted {
-  double *logps = nullptr, *logsumexp = nullptr, *entropy = nullptr;
-  explicit operator bool() const { return logps != nullptr; }
+  double *logps, *logsumexp, *entropy;
 };
 
 struct Job {
@@ -85,8 +83,8 @@ struct Job {
   RowList rows;
 
   // What is wanted.
-  double* logps = nullptr;  ///< per sequence, or null
-  TokensWanted tokens;
+  double* logps = nullptr;  ///< per sequence, unless tokens are wanted
+  std::optional<TokensWanted> tokens;
   std::optional<LossWanted> loss;
 
   int threads = 1;

@@ -1,5 +1,5 @@
 // Translation between JavaScript and the core, and nothing else: arguments were validated by
-// ts/batch/batch.ts, except for what only a pass over the labels can tell. See `Native` in
+// ts/batch/, except for what only a pass over the labels can tell. See `Native` in
 // ts/native/interface.ts for the shapes.
 #include <napi.h>
 #include <algorithm>
@@ -133,9 +133,9 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
   const size_t rows = size_t(job->batch.rows);
-  job->tokens = {.logps = elements_of<double>(request, key::logps, rows),
-                 .logsumexp = elements_of<double>(request, key::logsumexp, rows),
-                 .entropy = elements_of<double>(request, key::entropy, rows)};
+  job->tokens = TokensWanted{.logps = elements_of<double>(request, key::logps, rows),
+                             .logsumexp = elements_of<double>(request, key::logsumexp, rows),
+                             .entropy = elements_of<double>(request, key::entropy, rows)};
   return dispatch(info, std::move(job));
 }
 

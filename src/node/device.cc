@@ -1,5 +1,5 @@
 // Device memory, streams and events for JavaScript: translation, and nothing else. See `NativeCuda`
-// in ts/native/interface.ts for the shapes; arguments were validated by ts/device/device.ts.
+// in ts/native/interface.ts for the shapes; arguments were validated by ts/device/.
 // Addresses and handles are bigints.
 #include "device.h"
 #include "environment.h"

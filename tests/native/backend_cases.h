@@ -328,7 +328,7 @@ std::vector<double> token_logps_of(const Problem& p, RunJob&& run) {
   std::vector<double> out(3 * rows, 0);
   Job job;
   job.batch = p.batch();
-  job.tokens = {out.data(), out.data() + rows, out.data() + 2 * rows};
+  job.tokens = TokensWanted{out.data(), out.data() + rows, out.data() + 2 * rows};
   CHECK(!list_rows(job.batch, single_units(p.shape.sequences), job.rows));
   run(job);
   return out;

@@ -128,7 +128,7 @@ void check_layer_logps(const std::string& what, const LayerProblem& l, const Tru
   Job tokens;
   const size_t rows = size_t(l.p.rows);
   std::vector<double> out(3 * rows, poison);
-  tokens.tokens = {out.data(), out.data() + rows, out.data() + 2 * rows};
+  tokens.tokens = TokensWanted{out.data(), out.data() + rows, out.data() + 2 * rows};
   run(tokens);
   for (size_t r = 0; r < rows; r++) {
     if (l.p.labels[r] == ignored) {

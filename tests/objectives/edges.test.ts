@@ -115,6 +115,20 @@ describe('vocabularies', () => {
 });
 
 describe('batches', () => {
+  test('no rows: no tokens, and sequences of a log-probability of 0', () => {
+    const none = { shape: [2, 0, 9], labels: new Int32Array(0) };
+    const logits = { ...none, logits: new Float32Array(0) };
+    const hidden = { ...none, hidden: new Float32Array(0), weight: new Float32Array(9) };
+    for (const batch of [logits, hidden]) {
+      expect(tokenLogps(batch)).toEqual({
+        logps: new Float64Array(0),
+        logsumexp: new Float64Array(0),
+        entropy: new Float64Array(0),
+      });
+      expect([...sequenceLogps(batch).logps]).toEqual([0, 0]);
+    }
+  });
+
   test.each(everyMethod)('%s: no rows at all, or none that counts', (method) => {
     const config: ReferenceConfig = {
       method,

@@ -30,7 +30,7 @@ class RowResults {
   template <class Logit>
   void take(int64_t i, const RowSums& sums, Logit&& logit) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
-    if (job_.tokens) return write_token(job_.tokens, r.row, sums);
+    if (job_.tokens) return write_token(*job_.tokens, r.row, sums);
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
     if (!measures_.empty())
       measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);

@@ -1,5 +1,5 @@
-// The constants of the CPU backend that were chosen by measurement, on two threads of a Zen 4 server
-// (docs/performance.md says how, and what lost).
+// The constants of the CPU backend that were chosen by measurement, on two threads of a Zen 4
+// server (docs/performance.md says how, and what lost).
 #pragma once
 #include <cstddef>
 #include <cstdint>
