@@ -35,9 +35,10 @@ export async function writeApi(): Promise<void> {
   if (project === undefined) throw new Error('the API has defects, named above');
   for (const module of project.children ?? []) {
     // TypeDoc names a module by its file; readers know it by what they import.
-    module.name = path.posix.join('diralign', module.name === 'index' ? '' : module.name);
-    if (!known.some(({ name }) => name === module.name))
-      throw new Error(`${module.name} is no module of package.json`);
+    const files = [`ts/${module.name}.ts`, `ts/${module.name}/index.ts`];
+    const imported = known.find(({ source }) => files.includes(source));
+    if (!imported) throw new Error(`${module.name} is no module of package.json`);
+    module.name = imported.name;
   }
   app.validate(project);
   stopOnDefects();
