@@ -17,7 +17,8 @@ import { prepareHidden } from '../../ts/verification/hidden.js';
 import { dtypes, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
-import { Copy, expectDevice, takeGradient, type Elements } from '../support/device.js';
+import { Copy, takeGradient, type Elements } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import {
   checkLayerCase,
   checkStages,

@@ -7,7 +7,8 @@ import { whyNot } from '../../ts/device/status.js';
 import { native, type CudaStatus } from '../../ts/native/interface.js';
 import { dtypes, randomBatch } from '../support/batches.js';
 import { lossBound } from '../support/bounds.js';
-import { Copy, expectDevice, takeGradient, type DeviceBatch } from '../support/device.js';
+import { Copy, takeGradient, type DeviceBatch } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import { underflowingRows } from '../support/far.js';
 import { present, sameBits } from '../support/numbers.js';
 
