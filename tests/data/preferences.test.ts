@@ -18,7 +18,7 @@ import {
   type ReadPreferencesOptions,
   type SkipReason,
 } from '../../ts/data/index.js';
-import { expectRefusal, thrownBy } from '../support/refusal.js';
+import { expectRefusal } from '../support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-preferences-'));
 afterAll(() => {
@@ -353,12 +353,12 @@ describe('readPreferences', () => {
     async (reason, _, record, words) => {
       const file = fileOf(`${line}\n\n${textOfWrong(record)}\n${line}\n`);
       const error = await rejection(all(file));
-      expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
+      expectRefusal(error, 'RangeError FILE', [`${file}:3: `, ...words]);
       const skipped: [string, SkipReason][] = [];
       const reader = readPreferences(file, {
         onError: 'skip',
         onSkip: (each, why) => {
-          expectRefusal(each, RangeError, 'FILE', []);
+          expectRefusal(each, 'RangeError FILE', '');
           skipped.push([each.message, why]);
         },
       });
@@ -377,7 +377,7 @@ describe('readPreferences', () => {
     ['a byte order mark inside', `\ufeff${line}`],
   ])('refused as not JSON: %s', async (_, text) => {
     const file = fileOf(`${line}\n${text}`);
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not JSON: `]);
+    expectRefusal(await rejection(all(file)), 'RangeError FILE', `${file}:2: not JSON: `);
   });
 
   test('the records before a bad line are given, and nothing after it', async () => {
@@ -391,34 +391,30 @@ describe('readPreferences', () => {
     const file = fileOf(
       Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]),
     );
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
+    expectRefusal(await rejection(all(file)), 'RangeError FILE', `${file}:2: not UTF-8`);
   });
 
   test('sources that cannot be read', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [
-      missing,
-      'cannot be read',
-      'ENOENT',
-    ]);
-    expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
+    expectRefusal(
+      await rejection(all(missing)),
+      'RangeError FILE',
+      `${missing} | cannot be read | ENOENT`,
+    );
+    expectRefusal(await rejection(all(folder)), 'RangeError FILE', `${folder} | EISDIR`);
     const cause = new Error('cable cut');
     async function* failing(): AsyncGenerator<string> {
       yield await Promise.resolve(`${line}\n`);
       throw cause;
     }
     const error = await rejection(all(failing(), { name: 'the archive' }));
-    expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
+    expectRefusal(error, 'RangeError FILE', 'the archive: cannot be read: cable cut');
     expect((error as Error).cause).toBe(cause);
-    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', [
-      'stream:1',
-      '5',
-    ]);
+    expectRefusal(await rejection(all(Readable.from([line, 5]))), 'TypeError FILE', 'stream:1 | 5');
     expectRefusal(
       await rejection(all(Readable.from(['{"a', Buffer.from('"')]))),
-      RangeError,
-      'FILE',
-      ['stream:1', 'both'],
+      'RangeError FILE',
+      'stream:1 | both',
     );
   });
 
@@ -433,12 +429,7 @@ describe('readPreferences', () => {
       [new URL('file:///a%2Fb'), 'stands for no path'],
     ];
     for (const [source, word] of sources) {
-      expectRefusal(
-        thrownBy(() => loose(source)),
-        TypeError,
-        'OPTION',
-        ['source', word],
-      );
+      expectRefusal(() => loose(source), 'TypeError OPTION', `source | ${word}`);
     }
   });
 
@@ -459,12 +450,7 @@ describe('readPreferences', () => {
     [{ onerror: 'skip' }, ['onerror', "'onError'"]],
   ])('options of another kind, at once: %o', (options, words) => {
     const loose = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
-    expectRefusal(
-      thrownBy(() => loose(path.join(folder, 'none'), options)),
-      TypeError,
-      'OPTION',
-      words,
-    );
+    expectRefusal(() => loose(path.join(folder, 'none'), options), 'TypeError OPTION', words);
   });
 
   test('what a program adds to Object.prototype changes nothing', async () => {
@@ -547,14 +533,11 @@ describe('readPreferences', () => {
 
   test('skipping does not hide a source that cannot be read, nor what onSkip throws', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing, { onError: 'skip' })), RangeError, 'FILE', [
-      'ENOENT',
-    ]);
+    expectRefusal(await rejection(all(missing, { onError: 'skip' })), 'RangeError FILE', 'ENOENT');
     expectRefusal(
       await rejection(all(Readable.from([5]), { onError: 'skip' })),
-      TypeError,
-      'FILE',
-      ['5'],
+      'TypeError FILE',
+      '5',
     );
     const enough = new Error('enough');
     const onSkip = (): never => {
@@ -567,10 +550,11 @@ describe('readPreferences', () => {
     const stream = new Response(line).body as ReadableStream<Uint8Array> &
       AsyncIterable<Uint8Array>;
     stream.getReader();
-    expectRefusal(await rejection(all(stream)), RangeError, 'FILE', [
-      'stream: cannot be read',
-      'locked',
-    ]);
+    expectRefusal(
+      await rejection(all(stream)),
+      'RangeError FILE',
+      'stream: cannot be read | locked',
+    );
   });
 
   test('a line that is longer than a string can be is refused as it comes, and the next is read', async () => {
