@@ -17,7 +17,8 @@ import {
 } from '../support/batches.js';
 import { lossBound, Misses } from '../support/bounds.js';
 import { at, encodeHalf, generator, normal, present, sameBits } from '../support/numbers.js';
-import { checkWithin, float64Rows } from '../support/within.js';
+import { prepare } from '../../ts/verification/verification.js';
+import { checkWithin } from '../support/stages.js';
 
 const modes: [string, RunOptions][] = [
   ['dense', {}],
@@ -35,7 +36,7 @@ function checkModes(
   batch: HostBatch,
   config: ReferenceConfig = dpo,
 ): void {
-  const rows = float64Rows(batch);
+  const rows = prepare(batch);
   for (const [mode, options] of modes) {
     checkWithin(
       misses,
