@@ -867,25 +867,6 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
   });
 
-  test('the first shapes are those that say most, and one of them has peers', async () => {
-    const { batchesOf, scales: plans } = await plan();
-    const first = batchesOf(plans.first as object);
-    expect(first.map(({ dtype, rows, vocab }) => `${dtype} ${rows} ${vocab}`)).toEqual([
-      'bfloat16 8192 128256',
-      'bfloat16 8192 50257',
-      'bfloat16 8192 32000',
-      'bfloat16 256 32000',
-      'float32 8192 128256',
-    ]);
-    expect(first.filter(({ hasPeers }) => hasPeers)).toEqual([
-      { dtype: 'bfloat16', rows: 8192, vocab: 128256, hasPeers: true },
-    ]);
-    const others = batchesOf(plans.quick as object).filter(
-      ({ dtype, hasPeers }) => dtype !== 'bfloat16' && hasPeers,
-    );
-    expect(others).toEqual([]);
-  });
-
   test('times that hold the host’s part are told apart from the device’s own', async () => {
     const { report } = (await load('bench/gpu/report.mjs')) as Report;
     const timed = async (enqueue: number) => {
@@ -897,21 +878,6 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
     );
     expect(await timed(0.95)).toContain("ITS TIMES ARE THE HOST'S, TOO");
   });
-
-  test('without Python there are no peers, and it says why', () => {
-    const file = path.join(folder, 'bench/gpu/peers.mjs');
-    const code = `import(${JSON.stringify(pathToFileURL(file).href)}).then((m) => console.log(JSON.stringify(m.findPeers())))`;
-    const { stdout } = spawnSync(process.execPath, ['-e', code], {
-      encoding: 'utf8',
-      env: { ...process.env, PYTHON: path.join(folder, 'no-python') },
-    });
-    const { found, missing } = JSON.parse(stdout) as {
-      found: unknown[];
-      missing: { reason: string }[];
-    };
-    expect(found).toEqual([]);
-    expect(missing[0]?.reason).toContain('ENOENT');
-  });
 });
 
 describe('the commands', () => {
@@ -920,16 +886,6 @@ describe('the commands', () => {
   const env = { ...environment, CUDA_VISIBLE_DEVICES: '' };
   const run = (script: string, ...args: string[]) =>
     spawnSync(process.execPath, [path.join(folder, script), ...args], { encoding: 'utf8', env });
-
-  test.skipIf(isEmulated).each(['tests/device/check.mjs', 'bench/gpu.mjs'])(
-    '%s --help',
-    (script) => {
-      const { status, stdout } = run(script, '--help');
-      expect(status).toBe(0);
-      expect(stdout).toMatch(/^Usage: npm run gpu:/);
-      for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
-    },
-  );
 
   test.skipIf(isEmulated).each(['tests/device/check.mjs', 'bench/gpu.mjs'])(
     '%s: a mistake in the options',
