@@ -3,38 +3,17 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import {
-  Array as JaxArray,
-  defaultDevice,
-  devicePut,
-  grad,
-  init,
-  jit,
-  nn,
-  numpy as np,
-  tree,
-  type Device,
-} from '@jax-js/jax';
+import { Array as JaxArray, defaultDevice, devicePut, grad, init, jit, nn, numpy as np, tree, type Device } from '@jax-js/jax';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import {
-  DirAlignError,
-  dirAlignLoss,
-  sequenceLogps as sequenceLogpsOf,
-  type LogitsBatch,
-  type ObjectiveCalls,
-} from '../../ts/index.js';
-import {
-  jaxDirAlignLoss,
-  sequenceLogps,
-  type JaxForward,
-  type JaxLossValues,
-} from '../../ts/trainers/jax-js/index.js';
-import { everyMethod, objectiveOf, randomBatch } from '../support/batches.js';
+import { DirAlignError, dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../../ts/index.js';
+import { jaxDirAlignLoss, sequenceLogps, type JaxForward, type JaxLossValues } from '../../ts/trainers/jax-js/index.js';
+import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { generator, integer, normal, type Random } from '../support/numbers.js';
+import { given, largest, pairsOfWords, S, T, V } from '../support/trainers.js';
 import { expectRefusal, thrownBy, titled, type Kind, type Words } from '../support/refusal.js';
 
-const [S, T, V, H] = [4, 5, 7, 6] as const;
+const H = 6;
 
 /**
  * Slots of memory that the devices hold: the library does not tell, so that its devices are watched
@@ -90,20 +69,6 @@ function array(random: Random, shape: number[], scale = 1): JaxArray {
 }
 
 const floats = (x: JaxArray): Float32Array => x.ref.dataSync() as Float32Array;
-const largest = (values: ArrayLike<number>): number =>
-  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-
-function given(seed: number): {
-  logits: Float32Array<ArrayBuffer>;
-  batch: { labels: Int32Array<ArrayBuffer>; reference: Float64Array };
-} {
-  const { logits, labels, reference } = randomBatch({ seed, sequences: S, tokens: T, vocab: V });
-  return {
-    logits: logits as Float32Array<ArrayBuffer>,
-    batch: { labels: labels as Int32Array<ArrayBuffer>, reference: reference as Float64Array },
-  };
-}
-
 // A tree of jax-js needs the index signature of a type.
 // eslint-disable-next-line @typescript-eslint/consistent-type-definitions
 type Model = {
@@ -786,24 +751,4 @@ function dpoOfOps(
   const ratios = logps.sub(np.array(Float32Array.from(reference))).reshape([2, S / 2]);
   const signs = np.array(Float32Array.of(-beta, beta), { shape: [2, 1] });
   return nn.softplus(ratios.mul(signs).sum(0)).mean();
-}
-
-/**
- * Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two
- * words are prompt.
- */
-function pairsOfWords(random: Random, pairs: number): { tokens: number[][]; labels: Int32Array } {
-  const starts = Array.from({ length: pairs }, () => integer(random, 0, V - 1));
-  const walk = (start: number, by: number): number[] =>
-    Array.from(
-      { length: T + 1 },
-      (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V,
-    );
-  const words = [1, -1].flatMap((by) => starts.map((start) => walk(start, by)));
-  return {
-    tokens: words.map((w) => w.slice(0, T)),
-    labels: Int32Array.from(
-      words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word))),
-    ),
-  };
 }

@@ -6,39 +6,18 @@ import '@tensorflow/tfjs-backend-cpu';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import * as layers from '@tensorflow/tfjs-layers';
 import { beforeAll, describe, expect, test } from 'vitest';
-import {
-  dirAlignLoss,
-  sequenceLogps as sequenceLogpsOf,
-  type LogitsBatch,
-  type ObjectiveCalls,
-} from '../../ts/index.js';
+import { dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../../ts/index.js';
 import { sequenceLogps, tfDirAlignLoss, type TfLossResult } from '../../ts/trainers/tfjs/index.js';
-import { everyMethod, objectiveOf, randomBatch } from '../support/batches.js';
+import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { at, generator, integer, normal, type Random } from '../support/numbers.js';
+import { given, largest, pairsOfWords, S, T, V, type Given } from '../support/trainers.js';
 import { expectRefusal, thrownBy, titled, type Kind, type Words } from '../support/refusal.js';
 
 const require = createRequire(import.meta.url);
 setWasmPaths(
   path.join(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist/'),
 );
-
-const [S, T, V] = [4, 5, 7] as const;
-
-interface Given {
-  readonly logits: Float32Array;
-  readonly batch: { readonly labels: Int32Array; readonly reference: Float64Array };
-}
-function given(
-  seed: number,
-  [sequences, tokens, vocab]: readonly [number, number, number] = [S, T, V],
-): Given {
-  const { logits, labels, reference } = randomBatch({ seed, sequences, tokens, vocab });
-  return {
-    logits: logits as Float32Array,
-    batch: { labels, reference: reference as Float64Array },
-  };
-}
 
 /** DPO of TensorFlow.js's own ops, differentiated by TensorFlow.js. */
 function dpoOfOps(
@@ -75,9 +54,6 @@ function observed(objective: ObjectiveCalls) {
 }
 
 const floats = (x: tf.Tensor): Float32Array => x.dataSync<'float32'>();
-const largest = (values: ArrayLike<number>): number =>
-  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-
 describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   beforeAll(async () => {
     expect(await tf.setBackend(backend)).toBe(true);
@@ -306,45 +282,36 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(keptBy((y) => tf.sum(tf.square(y)))).toBeGreaterThan(bySum);
   });
 
-  test.each(['sgd', 'momentum', 'adam', 'adamax', 'rmsprop', 'adagrad', 'adadelta'] as const)(
-    'trains with %s',
-    (name) => {
-      const { tokens, labels } = pairsOfWords(generator(10), 6);
-      const optimizer = {
-        sgd: () => tf.train.sgd(2),
-        momentum: () => tf.train.momentum(0.5, 0.8),
-        adam: () => tf.train.adam(0.1),
-        adamax: () => tf.train.adamax(0.1),
-        rmsprop: () => tf.train.rmsprop(0.05),
-        adagrad: () => tf.train.adagrad(0.3),
-        adadelta: () => tf.train.adadelta(20),
-      }[name]();
-      const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
-      const weight = tf.variable(
-        tf.tensor2d(
-          Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
-          [V, V],
-        ),
+  test.each(['sgd', 'adam'] as const)('trains with %s', (name) => {
+    const { tokens, labels } = pairsOfWords(generator(10), 6);
+    const optimizer = {
+      sgd: () => tf.train.sgd(2),
+      adam: () => tf.train.adam(0.1),
+    }[name]();
+    const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
+    const weight = tf.variable(
+      tf.tensor2d(
+        Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
+        [V, V],
+      ),
+    );
+    const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
+    const initial = tf.tidy(forward);
+    const { logps: reference } = sequenceLogps(initial, { labels });
+    const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
+    const losses: number[] = [];
+    for (let i = 0; i < 25; i++) {
+      optimizer.minimize(
+        () => dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }),
+        false,
+        [weight],
       );
-      const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
-      const initial = tf.tidy(forward);
-      const { logps: reference } = sequenceLogps(initial, { labels });
-      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
-      const losses: number[] = [];
-      for (let i = 0; i < 25; i++) {
-        optimizer.minimize(
-          () =>
-            dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }),
-          false,
-          [weight],
-        );
-      }
-      expect(losses).toHaveLength(25);
-      expect(losses[0]).toBe(Math.LN2);
-      expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
-      optimizer.dispose();
-    },
-  );
+    }
+    expect(losses).toHaveLength(25);
+    expect(losses[0]).toBe(Math.LN2);
+    expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
+    optimizer.dispose();
+  });
 
   test('trains a model of tfjs-layers, by minimize', () => {
     const { tokens, labels } = pairsOfWords(generator(11), 8);
@@ -735,26 +702,6 @@ describe('what is refused', () => {
     for (const error of [thrownBy(action), inside]) expectRefusal(error, kind, words);
   });
 });
-
-/**
- * Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two
- * words are prompt.
- */
-function pairsOfWords(random: Random, pairs: number): { tokens: number[][]; labels: Int32Array } {
-  const starts = Array.from({ length: pairs }, () => integer(random, 0, V - 1));
-  const walk = (start: number, by: number): number[] =>
-    Array.from(
-      { length: T + 1 },
-      (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V,
-    );
-  const words = [1, -1].flatMap((by) => starts.map((start) => walk(start, by)));
-  return {
-    tokens: words.map((w) => w.slice(0, T)),
-    labels: Int32Array.from(
-      words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word))),
-    ),
-  };
-}
 
 function seeded(seed: number) {
   return layers.initializers.glorotUniform({ seed });
