@@ -3,10 +3,32 @@ import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { Array as JaxArray, defaultDevice, devicePut, grad, init, jit, nn, numpy as np, tree, type Device } from '@jax-js/jax';
+import {
+  Array as JaxArray,
+  defaultDevice,
+  devicePut,
+  grad,
+  init,
+  jit,
+  nn,
+  numpy as np,
+  tree,
+  type Device,
+} from '@jax-js/jax';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { DirAlignError, dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../../ts/index.js';
-import { jaxDirAlignLoss, sequenceLogps, type JaxForward, type JaxLossValues } from '../../ts/trainers/jax-js/index.js';
+import {
+  DirAlignError,
+  dirAlignLoss,
+  sequenceLogps as sequenceLogpsOf,
+  type LogitsBatch,
+  type ObjectiveCalls,
+} from '../../ts/index.js';
+import {
+  jaxDirAlignLoss,
+  sequenceLogps,
+  type JaxForward,
+  type JaxLossValues,
+} from '../../ts/trainers/jax-js/index.js';
 import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { generator, integer, normal, type Random } from '../support/numbers.js';

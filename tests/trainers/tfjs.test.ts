@@ -6,7 +6,12 @@ import '@tensorflow/tfjs-backend-cpu';
 import { setWasmPaths } from '@tensorflow/tfjs-backend-wasm';
 import * as layers from '@tensorflow/tfjs-layers';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { dirAlignLoss, sequenceLogps as sequenceLogpsOf, type LogitsBatch, type ObjectiveCalls } from '../../ts/index.js';
+import {
+  dirAlignLoss,
+  sequenceLogps as sequenceLogpsOf,
+  type LogitsBatch,
+  type ObjectiveCalls,
+} from '../../ts/index.js';
 import { sequenceLogps, tfDirAlignLoss, type TfLossResult } from '../../ts/trainers/tfjs/index.js';
 import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
