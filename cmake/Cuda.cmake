@@ -1,8 +1,8 @@
-# The CUDA backend: DIRALIGN_CUDA says what implements src/backends/device.h, and the target diralign_cuda is it.
+# The CUDA backend: DIRALIGN_CUDA says whether there is one, and the target diralign_cuda has the registry of backends with it.
 #
 #   AUTO      cuda/ through nvcc where one is found that can build it, otherwise OFF; OFF under sanitizers
 #   ON        the same, and an error where there is none
-#   OFF       src/backends/device_absent.cc: the addon says that it has no CUDA kernels
+#   OFF       none: the addon says that it has no CUDA kernels
 #   EMULATED  cuda/ as C++ on the emulation of CUDA in tests/simt: for tests only
 #
 # DIRALIGN_PTX, with EMULATED, is a folder of the loss kernels' PTX as C++, to be run in their place;
@@ -164,6 +164,10 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
     target_sources(diralign_cuda INTERFACE $<TARGET_OBJECTS:diralign_ptx>)
   endif()
 else()
-  add_library(diralign_cuda STATIC src/backends/device_absent.cc)
+  add_library(diralign_cuda STATIC)
+endif()
+target_sources(diralign_cuda PRIVATE src/backends/registry.cc)
+if(NOT _cuda_implementation STREQUAL "OFF")
+  target_compile_definitions(diralign_cuda PRIVATE DIRALIGN_CUDA_BACKEND=1)
 endif()
 target_link_libraries(diralign_cuda PUBLIC diralign_core)

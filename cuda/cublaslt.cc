@@ -43,8 +43,8 @@ constexpr Status not_supported = 15;
 
 void check(Status status, const char* call, const char* product) {
   if (status != 0)
-    throw Error(call, status, name_of(status),
-                std::string("the product for the ").append(product).c_str());
+    throw DeviceError(call, status, name_of(status),
+                      std::string("the product for the ").append(product).c_str());
 }
 
 }  // namespace
@@ -210,7 +210,7 @@ using namespace cublaslt;
 
 const std::string& layer_problem() {
   static const std::string& problem = *[] {
-    const cuda::Status found = status();
+    const DeviceStatus found = status();
     return new std::string(found.devices > 0 ? library().problem
                            : found.error_text.empty()
                                ? "there is no CUDA device"

@@ -1,9 +1,9 @@
 // Jobs with an output layer: products by cuBLASLt, and the loss kernel on what fits of their logits
 // at a time.
 //
-//   for each group of pairs:
+//   for each group of units:
 //     for each chunk of its rows:  logits = hidden weight^T + bias,  reduce
-//     on the host:                 coefficients of the pairs, which say what rows have a gradient
+//     on the host:                 coefficients of the units, which say what rows have a gradient
 //     for each chunk again:        logits once more, unless one chunk holds the group;  gradient of
 //     the logits;
 //                                  its products with the weight and with the hidden states, for the
@@ -24,6 +24,7 @@
 #include "jobs/plan.h"
 #include "loss_launch.h"
 #include "staging.h"
+#include "jobs/driver.h"
 
 namespace diralign::cuda {
 
@@ -59,19 +60,18 @@ struct WorkspacePlan {
   }
 };
 
-class LayerRun {
+class LayerRun : public Phases {
  public:
   /// Enqueues nothing.
-  /// `loss`: the job, where it is one of a loss.
-  LayerRun(Job& job, const LossJob* loss, Pass pass, const BatchTerms& terms, const Place& place,
-           const LayerArrays& arrays)
+  LayerRun(Job& job, const Place& place, const LayerArrays& arrays)
       : job_(job),
         layer_(*job.layer),
-        terms_(terms),
         place_(place),
         stream_(as_stream(place.stream)),
         arrays_(arrays),
-        dense_(pass == Pass::dense) {
+        dense_(arrays.gradients.any()),
+        sft_logps_(job.batch.sft_labels ? size_t(job.batch.sequences) : 0) {
+    const BatchTerms terms = job.terms();
     const Batch& batch = job.batch;
     const size_t element = batch.element_bytes();
     const int64_t rows = int64_t(job.rows.scored.size());
@@ -88,26 +88,25 @@ class LayerRun {
                              bias + rounding, rows);
     layer_.memory_used = 0;
     const int64_t chunk_rows = std::max<int64_t>(1, plan.chunk_rows);
-    groups_ =
-        group_pairs(job.rows, terms.pairs, chunk_rows, dense_ && terms.coupling != Coupling::none);
-    for (const PairGroup& group : groups_) chunks_.push_back(cut_rows(group.rows, chunk_rows));
+    groups_ = group_units(job.rows, chunk_rows, dense_ && terms.is_sorted());
+    for (const UnitGroup& group : groups_) chunks_.push_back(cut_rows(group.rows, chunk_rows));
     if (rows == 0) return;
 
     LossRequest request{};
-    request.pass = pass;
+    request.pass = job.tokens ? Pass::tokens : dense_ ? Pass::dense : Pass::logps;
     request.dtype = Dtype::float32;
     request.vocab = batch.vocab;
     request.separate_sft = batch.sft_labels != nullptr;
     request.terms = terms;
     request.rows = &job.rows;
-    request.last_pair = terms.pairs;
-    if (loss) request.gradient_scale = loss->gradient_scale;
+    request.last_unit = terms.units.count;
+    request.gradient_scale = job.wanted().gradient_scale;
     std::vector<Group> on_device;
     size_t launches = 0, stages = 0;
     int64_t longest = 0;
     bool gathers = false, scatters = false;
     for (size_t g = 0; g < groups_.size(); g++) {
-      const PairGroup& group = groups_[g];
+      const UnitGroup& group = groups_[g];
       for (const RowRange& chunk : chunks_[g]) {
         request.chunks.push_back(chunk);
         longest = std::max(longest, chunk.size());
@@ -123,12 +122,14 @@ class LayerRun {
               ? 0
               : on_device.back().first_tile + (on_device.back().rows + tile_rows - 1) / tile_rows;
       on_device.push_back({uint32_t(group.rows.begin), uint32_t(group.rows.size()),
-                           uint32_t(group.first_pair), uint32_t(group.last_pair - group.first_pair),
+                           uint32_t(group.first_unit), uint32_t(group.last_unit - group.first_unit),
                            tile});
     }
     work_.emplace(request, on_device, launches, stages, place);
-    if (loss && loss->asked.any())
+    if (job.wanted().asked.any()) {
       measures_.emplace(job.rows, RowRange{0, rows}, request.chunks, place);
+      row_measures_.resize(size_t(rows));
+    }
 
     auto take = [&](size_t bytes) {
       layer_.memory_used += aligned(bytes);
@@ -153,47 +154,72 @@ class LayerRun {
   LayerRun(const LayerRun&) = delete;
   LayerRun& operator=(const LayerRun&) = delete;
 
-  /// Every chunk's rows reduced. False: cancelled.
-  bool reduce_all() {
-    start();
-    for (size_t g = 0; g < groups_.size(); g++)
-      if (!reduce_group(g)) return false;
-    return finish();
+  const std::vector<UnitGroup>& groups() const override { return groups_; }
+  const double* sft_logps() const override {
+    return sft_logps_.empty() ? job_.logps : sft_logps_.data();
+  }
+  const Array<RowMeasures>& measures() const override { return row_measures_; }
+
+  /// Once what the arrays hold is enqueued, before the first group.
+  void start() {
+    if (rows_.data()) {
+      for (int64_t i = 0; i < int64_t(job_.rows.scored.size()); i++)
+        row_stage_.as<uint32_t>()[i] = uint32_t(row_of(i));
+      check(cudaMemcpyAsync(rows_.data(), row_stage_.data(), rows_.bytes(), cudaMemcpyHostToDevice,
+                            stream_),
+            "cudaMemcpyAsync");
+    }
+    if (bias_.data())
+      widen(stream_, bias_.as<float>(), arrays_.bias, job_.batch.dtype, job_.batch.vocab);
   }
 
-  /// And for each group its gradients, once `evaluate(group)` has taken its numbers, and said
-  /// whether they are all finite or infinite, and `coefficients(i)` knows those of the i-th scored
-  /// row. (A hidden state that is not finite makes its logits all NaN or infinite, and the
-  /// log-probability a NaN.)
-  template <class Evaluate, class Coefficients>
-  bool reduce_and_differentiate(Evaluate&& evaluate, Coefficients&& coefficients) {
-    start();
-    for (size_t g = 0; g < groups_.size(); g++) {
-      const PairGroup& group = groups_[g];
-      if (!reduce_group(g)) return false;
-      if (group.rows.size() > 0) {
-        work_->fetch();
-        check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-      }
-      const int64_t gap = evaluate(group) ? shortest_gap : shortest_not_finite;
-      double largest = 0;
-      for (int64_t i = group.rows.begin; i < group.rows.end; i++)
-        largest = std::fmax(largest, largest_entry(coefficients(i)));
-      // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller
-      // ones its whole range.
-      const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
-                               ? std::min(15 - (std::ilogb(largest) + 1), 100)
-                               : -gradient_exponent(largest);
-      for (const RowRange& chunk : chunks_[g]) {
-        if (job_.cancelled) return false;
-        const std::vector<RowRange> active =
-            active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
-        if (active.empty()) continue;
-        if (!group.kept) multiply(chunk);
-        differentiate(g, chunk, active, exponent);
-      }
+  void reduce(const UnitGroup& group, const BatchLoss*) override {
+    for (const RowRange& chunk : chunks_[index(group)]) {
+      if (job_.cancelled) return;
+      multiply(chunk);
+      if (measures_)
+        measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32,
+                          job_.batch.vocab, stride_);
+      Stages order(work_->parts());
+      order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()),
+                device_group_[index(group)]);
+      work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
+      pace();
     }
-    if (job_.cancelled) return false;
+    if (group.rows.size() > 0) {
+      work_->fetch();
+      if (measures_) measures_->fetch();
+      check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    }
+    take(group);
+  }
+
+  void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
+    auto coefficients = [&](int64_t i) {
+      return row_coefficients(job_.wanted(), loss, job_.rows.scored[size_t(i)]);
+    };
+    // A hidden state that is not finite makes its logits all NaN or infinite, and the
+    // log-probability a NaN.
+    const int64_t gap = has_nan(group) ? shortest_not_finite : shortest_gap;
+    double largest = 0;
+    for (int64_t i = group.rows.begin; i < group.rows.end; i++)
+      largest = std::fmax(largest, largest_entry(coefficients(i)));
+    // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller
+    // ones its whole range.
+    const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
+                             ? std::min(15 - (std::ilogb(largest) + 1), 100)
+                             : -gradient_exponent(largest);
+    for (const RowRange& chunk : chunks_[index(group)]) {
+      if (job_.cancelled) return;
+      const std::vector<RowRange> active =
+          active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
+      if (active.empty()) continue;
+      if (!group.kept) multiply(chunk);
+      differentiate(index(group), chunk, active, exponent);
+    }
+  }
+
+  void write_zeros() override {
     zero_hidden_gradient();
     const LayerGradients& out = arrays_.gradients;
     auto zero = [&](const LayerGradients::Buffer& buffer, size_t elements) {
@@ -203,21 +229,10 @@ class LayerRun {
     };
     if (!weight_written_) zero(out.weight, size_t(job_.batch.vocab) * size_t(layer_.hidden_size));
     if (!bias_written_) zero(out.bias, size_t(job_.batch.vocab));
-    return finish();
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }
-
-  // Of the groups that were reduced; of all at the end.
-  double logp(int64_t sequence) const { return has_rows(sequence) ? work_->logp(sequence) : 0; }
-  double sft_logp(int64_t sequence) const {
-    return has_rows(sequence) ? work_->sft_logp(sequence) : 0;
-  }
-  const double* token(int64_t i) const { return work_->token(i); }
-  const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
 
  private:
-  bool has_rows(int64_t sequence) const {
-    return job_.rows.end[size_t(sequence)] > job_.rows.begin[size_t(sequence)];
-  }
   int64_t row_of(int64_t i) const { return arrays_.packed ? i : job_.rows.scored[size_t(i)].row; }
   template <class T>
   T* at_row(T* data, int64_t i) const {
@@ -233,18 +248,6 @@ class LayerRun {
     return true;
   }
   const uint32_t* indices(int64_t i) const { return rows_.as<uint32_t>() + i; }
-
-  void start() {
-    if (rows_.data()) {
-      for (int64_t i = 0; i < int64_t(job_.rows.scored.size()); i++)
-        row_stage_.as<uint32_t>()[i] = uint32_t(row_of(i));
-      check(cudaMemcpyAsync(rows_.data(), row_stage_.data(), rows_.bytes(), cudaMemcpyHostToDevice,
-                            stream_),
-            "cudaMemcpyAsync");
-    }
-    if (bias_.data())
-      widen(stream_, bias_.as<float>(), arrays_.bias, job_.batch.dtype, job_.batch.vocab);
-  }
 
   /// Lets the host run ahead of the device by two chunks and no more, so that a cancelled job soon
   /// ends.
@@ -267,19 +270,35 @@ class LayerRun {
     products_->logits(stream_, logits_.as<float>(), hidden_of(chunk), chunk.size());
   }
 
-  bool reduce_group(size_t g) {
-    for (const RowRange& chunk : chunks_[g]) {
-      if (job_.cancelled) return false;
-      multiply(chunk);
-      if (measures_)
-        measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32,
-                          job_.batch.vocab, stride_);
-      Stages order(work_->parts());
-      order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()), device_group_[g]);
-      work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
-      pace();
+  size_t index(const UnitGroup& group) const { return size_t(&group - groups_.data()); }
+
+  /// The numbers of a group, whose rows are reduced.
+  void take(const UnitGroup& group) {
+    for (int64_t i = group.rows.begin; i < group.rows.end; i++) {
+      if (measures_) row_measures_[size_t(i)] = measures_->row(i);
+      if (!job_.tokens) continue;
+      const double* const token = work_->token(i);
+      write_token(job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
     }
-    return true;
+    if (job_.tokens) return;
+    for_sequences(group, [&](int64_t s) {
+      const bool has_rows = job_.rows.end[size_t(s)] > job_.rows.begin[size_t(s)];
+      job_.logps[s] = has_rows ? work_->logp(s) : 0;
+      if (!sft_logps_.empty()) sft_logps_[size_t(s)] = has_rows ? work_->sft_logp(s) : 0;
+    });
+  }
+  bool has_nan(const UnitGroup& group) const {
+    bool found = false;
+    for_sequences(group, [&](int64_t s) {
+      found = found || std::isnan(job_.logps[s]) || std::isnan(sft_logps()[s]);
+    });
+    return found;
+  }
+  template <class Take>
+  void for_sequences(const UnitGroup& group, Take&& take) const {
+    const Units& units = job_.rows.units;
+    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++)
+      take(units.sequence_of(group.first_unit, group.last_unit, k));
   }
 
   void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active,
@@ -337,23 +356,15 @@ class LayerRun {
     hidden_zeroed_ = true;
   }
 
-  bool finish() {
-    if (work_) work_->fetch();
-    if (measures_) measures_->fetch();
-    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    return true;
-  }
-
   Job& job_;
   OutputLayer& layer_;
-  BatchTerms terms_;
   Place place_;
   cudaStream_t stream_;
   LayerArrays arrays_;
   bool dense_;
   int64_t stride_;
   size_t hidden_row_;
-  std::vector<PairGroup> groups_;
+  std::vector<UnitGroup> groups_;
   std::vector<std::vector<RowRange>> chunks_;  ///< of each group
   std::vector<uint32_t> device_group_;         ///< groups without rows are none on the device
   std::array<Marker, 2> ahead_;
@@ -361,98 +372,43 @@ class LayerRun {
   bool hidden_zeroed_ = false, weight_written_ = false, bias_written_ = false;
   PinnedBlock row_stage_;
   Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
+  Array<double> sft_logps_;
+  Array<RowMeasures> row_measures_;
   std::optional<LossWork> work_;
   std::optional<MeasureWork> measures_;
   std::optional<Products> products_;
 };
 
-// How each job uses a run: what kind it needs, and whether it came to its end.
-
-Pass pass_of(const LossJob& job) { return job.layer_gradients.any() ? Pass::dense : Pass::logps; }
-Pass pass_of(const SequenceLogpsJob&) { return Pass::logps; }
-Pass pass_of(const TokenLogpsJob&) { return Pass::tokens; }
-BatchTerms terms_of(const LossJob& job) { return job.terms(); }
-BatchTerms terms_of(const Job& job) { return terms_of_sequences(job); }
-LayerGradients gradients_of(const LossJob& job) { return job.layer_gradients; }
-LayerGradients gradients_of(const Job&) { return {}; }
-const LossJob* loss_of(const LossJob& job) { return &job; }
-const LossJob* loss_of(const Job&) { return nullptr; }
-
-bool complete(LossJob& job, LayerRun& run) {
-  const BatchTerms terms = job.terms();
-  BatchLoss loss(terms, job.outputs);
-  const int64_t pairs = terms.pairs;
-  Array<double> sft_logps(job.batch.sft_labels ? size_t(job.batch.sequences) : 0);
-  const double* const sft = sft_logps.empty() ? job.logps : sft_logps.data();
-  auto evaluate = [&](const PairGroup& group) {
-    bool numbers = true;
-    auto take = [&](int64_t s) {
-      job.logps[s] = run.logp(s);
-      if (!sft_logps.empty()) sft_logps[size_t(s)] = run.sft_logp(s);
-      numbers = numbers && !std::isnan(job.logps[s]) && !std::isnan(sft[s]);
-    };
-    for (int64_t pair = group.first_pair; pair < group.last_pair; pair++) {
-      take(pair);
-      if (!terms.likelihood_only) take(pair + pairs);
-    }
-    loss.evaluate(job.logps, sft, group.first_pair, group.last_pair);
-    return numbers;
-  };
-  auto coefficients = [&](int64_t i) {
-    return row_coefficients(job, loss, job.rows.scored[size_t(i)]);
-  };
-  if (job.layer_gradients.any()) {
-    if (!run.reduce_and_differentiate(evaluate, coefficients)) return false;
-  } else {
-    if (!run.reduce_all()) return false;
-    evaluate({0, pairs, {}, false});
-  }
-  *job.loss = loss.finish(job.logps, sft, job.largest_coefficient());
-  if (job.asked.any()) {
-    Array<RowMeasures> measures(job.rows.scored.size());
-    for (size_t i = 0; i < measures.size(); i++) measures[i] = run.measures(int64_t(i));
-    write_measures(job, measures);
-  }
-  return true;
-}
-
-bool complete(SequenceLogpsJob& job, LayerRun& run) {
-  if (!run.reduce_all()) return false;
-  for (int64_t s = 0; s < job.batch.sequences; s++) job.logps[s] = run.logp(s);
-  return true;
-}
-
-bool complete(TokenLogpsJob& job, LayerRun& run) {
-  if (!run.reduce_all()) return false;
-  for (size_t i = 0; i < job.rows.scored.size(); i++) {
-    const double* const token = run.token(int64_t(i));
-    write_token(job, job.rows.scored[i].row, token[0], token[1], token[2]);
-  }
-  return true;
+/// Whether the job came to its end.
+bool complete(Job& job, LayerRun& run) {
+  run.start();
+  run_phases(job, run);
+  return !job.cancelled;
 }
 
 void need_products() {
   if (!layer_problem().empty()) throw std::runtime_error(layer_problem());
 }
 
-template <class AnyJob>
-void run_on_device(AnyJob& job, const Place& place) {
+}  // namespace
+
+void run_layer(Job& job, const Place& place) {
   need_products();
   const DeviceGuard guard(place.device);
-  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), place,
-               {job.layer->hidden, job.layer->weight, job.layer->bias, gradients_of(job), false});
+  LayerRun run(
+      job, place,
+      {job.layer->hidden, job.layer->weight, job.layer->bias, job.wanted().layer_gradients, false});
   complete(job, run);
 }
 
 /// The scored rows, the weight and the bias go up, and the gradients come down; those that are
 /// added to go up first. All of them are on the device at once.
-template <class AnyJob>
-void run_staged_on(AnyJob& job, int device) {
+void run_staged_layer(Job& job, int device) {
   need_products();
   const DeviceGuard guard(device);
   const OutputLayer& layer = *job.layer;
   const Batch& batch = job.batch;
-  const LayerGradients host = gradients_of(job);
+  const LayerGradients& host = job.wanted().layer_gradients;
   const size_t rows = job.rows.scored.size(),
                row_bytes = size_t(layer.hidden_size) * batch.element_bytes(),
                weight_elements = size_t(batch.vocab) * size_t(layer.hidden_size);
@@ -472,8 +428,7 @@ void run_staged_on(AnyJob& job, int device) {
   const LayerGradients on_device{{hidden_gradient.data(), host.hidden.accumulate, false},
                                  {weight_gradient.data(), host.weight.accumulate, false},
                                  {bias_gradient.data(), host.bias.accumulate, false}};
-  LayerRun run(job, loss_of(job), pass_of(job), terms_of(job), {device, handle},
-               {hidden.data(), weight.data(), bias.data(), on_device, true});
+  LayerRun run(job, {device, handle}, {hidden.data(), weight.data(), bias.data(), on_device, true});
 
   StageRing ring;
   auto scored = [&](auto* data) {
@@ -512,15 +467,5 @@ void run_staged_on(AnyJob& job, int device) {
   if (host.bias.data)
     copy_to_host(device, handle, host.bias.data, bias_gradient.data(), bias_gradient.bytes());
 }
-
-}  // namespace
-
-void run_layer(LossJob& job, const Place& place) { run_on_device(job, place); }
-void run_layer(SequenceLogpsJob& job, const Place& place) { run_on_device(job, place); }
-void run_layer(TokenLogpsJob& job, const Place& place) { run_on_device(job, place); }
-
-void run_staged_layer(LossJob& job, int device) { run_staged_on(job, device); }
-void run_staged_layer(SequenceLogpsJob& job, int device) { run_staged_on(job, device); }
-void run_staged_layer(TokenLogpsJob& job, int device) { run_staged_on(job, device); }
 
 }  // namespace diralign::cuda

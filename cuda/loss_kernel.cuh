@@ -1,16 +1,16 @@
-// The loss kernel: one persistent launch that reduces rows, evaluates pairs and writes gradients.
+// The loss kernel: one persistent launch that reduces rows, evaluates units and writes gradients.
 //
 // Blocks take tickets in order. For the exact gradient the order is reduce(g0) reduce(g1)
 // gradient(g0) reduce(g2) gradient(g1) ...: a group is written one group after it was read, when
 // its coefficients are most likely known and its logits, if there are not too many, still in the L2
 // cache. The block whose part completes a tile of rows finishes it, the one whose tile completes a
-// group evaluates its pairs, and whoever draws a gradient ticket waits for that, in its turn: not
+// group evaluates its units, and whoever draws a gradient ticket waits for that, in its turn: not
 // before the block has finished what falls to it, which may be what it waits for. Nobody ever waits
 // for a later ticket, except in `reduce_residual`, where the parts of a row wait for each other:
 // that launch is cooperative, with as many blocks as parts or more.
 #pragma once
 #include "loss_kernel.h"
-#include "pair_stage.cuh"
+#include "unit_stage.cuh"
 
 namespace diralign::cuda {
 

@@ -36,9 +36,9 @@ struct DeviceLimits {
     const uint32_t fit = blocks[int(logits)][int(gradient)][int(pass)];
     // With none a launch would fail, and blocks that wait for others would wait for ever.
     if (fit == 0)
-      throw Error("cudaOccupancyMaxActiveBlocksPerMultiprocessor",
-                  int(cudaErrorLaunchOutOfResources), "cudaErrorLaunchOutOfResources",
-                  "no block of the loss kernel fits a multiprocessor of the device");
+      throw DeviceError("cudaOccupancyMaxActiveBlocksPerMultiprocessor",
+                        int(cudaErrorLaunchOutOfResources), "cudaErrorLaunchOutOfResources",
+                        "no block of the loss kernel fits a multiprocessor of the device");
     return fit * multiprocessors;
   }
 };
@@ -51,16 +51,16 @@ void check_code(cudaError_t error, int index) {
       error != cudaErrorUnsupportedPtxVersion)
     return check(error, call);
   ignore(error);
-  const Device found = cuda::device(index);
+  const DeviceProperties found = properties(index);
   const std::string capability = std::to_string(found.major) + "." + std::to_string(found.minor);
-  const Status built = status();
+  const DeviceStatus built = status();
   const std::string text =
       "this build has machine code for " +
       std::string(*built.architectures ? built.architectures : "no architecture") +
       " and PTX for " + (*built.ptx ? built.ptx : "none") +
       ", and the device has compute capability " + capability + "; npx diralign build --cuda " +
       capability + " builds for it";
-  throw Error(call, int(error), cudaGetErrorName(error), text.c_str());
+  throw DeviceError(call, int(error), cudaGetErrorName(error), text.c_str());
 }
 
 /// By device. Never destroyed: other threads may outlive static objects.
@@ -108,25 +108,25 @@ void no_launches_together(int device) {
   known_limits(device)[size_t(device)].launches_together = false;
 }
 
-/// The pairs in groups of about `group_bytes` of logits. Every group has rows.
-std::vector<Group> make_groups(const RowList& rows, int64_t batch_pairs, int64_t first_pair,
-                               int64_t last_pair, size_t row_bytes, size_t group_bytes) {
-  const int64_t list_begin = rows_of_pairs(rows, batch_pairs, first_pair, last_pair).begin;
+/// The units in groups of about `group_bytes` of logits. Every group has rows.
+std::vector<Group> make_groups(const RowList& rows, int64_t first_unit, int64_t last_unit,
+                               size_t row_bytes, size_t group_bytes) {
+  const int64_t list_begin = rows.of_units(first_unit, last_unit).begin;
   std::vector<Group> groups;
   uint32_t tile = 0;
-  for (int64_t first = first_pair; first < last_pair;) {
+  for (int64_t first = first_unit; first < last_unit;) {
     int64_t last = first;
     RowRange range{};
     do {
-      range = rows_of_pairs(rows, batch_pairs, first, ++last);
-    } while (last < last_pair && size_t(range.end - range.begin) * row_bytes < group_bytes);
+      range = rows.of_units(first, ++last);
+    } while (last < last_unit && size_t(range.end - range.begin) * row_bytes < group_bytes);
     if (range.end > range.begin) {
       const uint32_t count = uint32_t(range.end - range.begin);
       groups.push_back({uint32_t(range.begin - list_begin), count, uint32_t(first),
                         uint32_t(last - first), tile});
       tile += (count + tile_rows - 1) / tile_rows;
     } else if (!groups.empty()) {
-      groups.back().pairs +=
+      groups.back().units +=
           uint32_t(last - first);  // sequences without rows at the end of the batch
     }
     first = last;
@@ -178,8 +178,8 @@ std::vector<KernelResidency> kernel_residency(int device) {
 
 LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const DeviceGuard guard(place.device);
-  const RowRange range = rows_of_pairs(*r.rows, r.terms.pairs, r.first_pair, r.last_pair);
-  const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;
+  const RowRange range = r.rows->of_units(r.first_unit, r.last_unit);
+  const bool dense = r.pass == Pass::dense, sorted = r.terms.is_sorted();
   const size_t row_bytes = size_t(r.vocab) * dtype_bytes(r.dtype),
                ignored = r.write_ignored ? r.rows->ignored.size() : 0;
   has_rows_ = range.size() > 0;
@@ -192,9 +192,9 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   // A group is read, then the next one, and then the first again: two of them leave room in the
   // cache for what is written meanwhile.
   const size_t group_bytes =
-      dense && coupled ? std::numeric_limits<size_t>::max() : device.l2_bytes / 4;
+      dense && sorted ? std::numeric_limits<size_t>::max() : device.l2_bytes / 4;
   const std::vector<Group> groups =
-      make_groups(*r.rows, r.terms.pairs, r.first_pair, r.last_pair, row_bytes, group_bytes);
+      make_groups(*r.rows, r.first_unit, r.last_unit, row_bytes, group_bytes);
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   auto launch = [&](bool rows_fit_on_chip) {
     const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, rows_fit_on_chip);
@@ -217,7 +217,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
       device.launches_together && parts <= device.resident_blocks(r.dtype, r.dtype, r.pass);
   try {
     launch(fits);
-  } catch (const Error& error) {
+  } catch (const DeviceError& error) {
     if (!fits || error.code != int(cudaErrorCooperativeLaunchTooLarge)) throw;
     no_launches_together(place.device);
     launch(false);
@@ -242,11 +242,11 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
       begin_(place.begin) {
   refuse_capture(stream_);
   const RowList& rows = *r.rows;
-  const RowRange range = rows_of_pairs(rows, r.terms.pairs, r.first_pair, r.last_pair);
-  const bool dense = r.pass == Pass::dense, coupled = r.terms.coupling != Coupling::none;
+  const RowRange range = rows.of_units(r.first_unit, r.last_unit);
+  const bool dense = r.pass == Pass::dense, sorted = r.terms.is_sorted();
   const size_t row_count = size_t(range.size()),
                ignored_count = r.write_ignored ? rows.ignored.size() : 0,
-               sequences = size_t(r.terms.sequences), pairs = size_t(r.terms.pairs);
+               sequences = size_t(r.terms.units.sequences()), units = size_t(r.terms.units.count);
   constexpr size_t most = std::numeric_limits<uint32_t>::max();
   if (rows.scored.size() + rows.ignored.size() > most || sequences > most)
     throw std::length_error("the batch has too many rows for one launch");
@@ -256,7 +256,7 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
       groups.empty() ? 0
                      : groups.back().first_tile + (groups.back().rows + tile_rows - 1) / tile_rows;
   size_t sort_length = 1;
-  while (sort_length < pairs) sort_length *= 2;
+  while (sort_length < units) sort_length *= 2;
 
   // What is copied to the device comes first, that of the launches last, and then what only lives
   // there. The results are before all of it, so that the count of rows that underflow, which starts
@@ -286,8 +286,8 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
                at_sft_row_logps = layout.add<double>(r.separate_sft ? row_count : 0),
                at_row_terms = layout.add<RowTerms>(dense ? row_count : 0),
                at_coefficients = layout.add<double>(dense ? sequences : 0),
-               at_values = layout.add<double>(dense && coupled ? 2 * pairs : 0),
-               at_order = layout.add<uint32_t>(dense && coupled ? 2 * sort_length : 0);
+               at_values = layout.add<double>(dense && sorted ? 2 * units : 0),
+               at_order = layout.add<uint32_t>(dense && sorted ? 2 * sort_length : 0);
 
   upload_ = PinnedBlock(upload_bytes_);
   results_ = PinnedBlock(std::max<size_t>(1, result_bytes_));
@@ -307,8 +307,8 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
   for (size_t i = 0; i < ignored_count; i++)
     at<uint32_t>(host, at_ignored)[i] = uint32_t(rows.ignored[i]);
   for (size_t s = 0; s < sequences; s++) {
-    const int64_t pair = int64_t(s) < r.terms.pairs ? int64_t(s) : int64_t(s) - r.terms.pairs;
-    const bool here = pair >= r.first_pair && pair < r.last_pair;
+    const int64_t unit = r.terms.units.unit_of(int64_t(s));
+    const bool here = unit >= r.first_unit && unit < r.last_unit;
     at<uint32_t>(host, at_begin)[s] = here ? uint32_t(rows.begin[s] - range.begin) : 0;
     at<uint32_t>(host, at_end)[s] = here ? uint32_t(rows.end[s] - range.begin) : 0;
   }
@@ -361,7 +361,7 @@ LossWork::~LossWork() {
   try {
     const DeviceGuard guard(device_);
     ignore(cudaStreamSynchronize(stream_));
-  } catch (const Error&) {
+  } catch (const DeviceError&) {
     // Without its device there is no work to wait for.
   }
 }

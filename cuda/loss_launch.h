@@ -11,7 +11,7 @@
 
 namespace diralign::cuda {
 
-/// What launches work on: consecutive pairs of a batch. Pointers but for logits and gradient are to
+/// What launches work on: consecutive units of a batch. Pointers but for logits and gradient are to
 /// host memory, and read before the constructor that takes the request returns.
 struct LossRequest {
   Pass pass;
@@ -22,8 +22,8 @@ struct LossRequest {
   bool separate_sft;  ///< the likelihood term has labels of its own
   BatchTerms terms;   ///< of the whole batch
   const RowList* rows;
-  int64_t first_pair, last_pair;
-  /// The scored rows of these pairs, cut: a row's place in the memory is its place in its chunk.
+  int64_t first_unit, last_unit;
+  /// The scored rows of these units, cut: a row's place in the memory is its place in its chunk.
   /// Empty: that in the batch.
   std::vector<RowRange> chunks;
   bool write_ignored;  ///< rows that no term scores are to be zeroed
@@ -56,7 +56,7 @@ class Stages {
 };
 
 /// The rows of a job on the device, which one launch of the kernel goes through, or several: rows,
-/// groups of pairs, counters and results are theirs together, the stages and the counter of tickets
+/// groups of units, counters and results are theirs together, the stages and the counter of tickets
 /// each one's own. A group is evaluated in the launch that reduces the last of its rows. The device
 /// is selected by the caller.
 class LossWork {
@@ -88,7 +88,7 @@ class LossWork {
   // Once the stream is past `fetch`; indexed as the batch is.
   double logp(int64_t sequence) const { return results_.as<double>()[sequence]; }
   double sft_logp(int64_t sequence) const {
-    return plan_.separate_sft ? results_.as<double>()[plan_.terms.sequences + sequence]
+    return plan_.separate_sft ? results_.as<double>()[plan_.terms.units.sequences() + sequence]
                               : logp(sequence);
   }
   const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }

@@ -112,7 +112,7 @@ MeasureWork::~MeasureWork() {
   try {
     const DeviceGuard guard(device_);
     ignore(cudaStreamSynchronize(stream_));
-  } catch (const Error&) {
+  } catch (const DeviceError&) {
     // Without its device there is no work to wait for.
   }
 }

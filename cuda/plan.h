@@ -46,11 +46,11 @@ struct Stage {
   uint32_t group;
 };
 
-/// Consecutive pairs whose logits are small enough to be read again from the L2 cache. Rows of a
-/// group are finished in tiles of one row for each thread of a block, and the pairs when all tiles
+/// Consecutive units whose logits are small enough to be read again from the L2 cache. Rows of a
+/// group are finished in tiles of one row for each thread of a block, and the units when all tiles
 /// are.
 struct Group {
-  uint32_t first_row, rows, first_pair, pairs, first_tile;
+  uint32_t first_row, rows, first_unit, units, first_tile;
 };
 constexpr uint32_t tile_rows = threads;
 
@@ -81,9 +81,9 @@ struct Plan {
 
   BatchTerms terms;      ///< counts and reference in device memory
   double* coefficients;  ///< per sequence
-  double* sort_values;   ///< [2][pairs], for objectives that couple the batch
+  double* sort_values;   ///< [2][units], for sorted objectives
   uint32_t* sort_order;  ///< [2][sort_length]
-  uint32_t sort_length;  ///< a power of two, at least the pairs
+  uint32_t sort_length;  ///< a power of two, at least the units
 
   double *logps, *sft_logps;  ///< out, per sequence
   double* tokens;             ///< out, [rows][3]

@@ -181,7 +181,7 @@ Workspace::~Workspace() {
       ignore(cudaStreamSynchronize(stream_));
       ignore(cudaFree(data_));
     }
-  } catch (const Error&) {
+  } catch (const DeviceError&) {
     // Without its device there is no memory to free.
   }
 }
@@ -390,10 +390,11 @@ void refuse_capture(cudaStream_t stream) {
   if (error != cudaErrorStreamCaptureImplicit &&
       (error != cudaSuccess || capture == cudaStreamCaptureStatusNone))
     return;
-  throw Error("cudaStreamIsCapturing", int(cudaErrorStreamCaptureUnsupported),
-              "cudaErrorStreamCaptureUnsupported",
-              "the stream is captured into a graph: the host needs numbers that capturing does not "
-              "compute; end the capture first");
+  throw DeviceError(
+      "cudaStreamIsCapturing", int(cudaErrorStreamCaptureUnsupported),
+      "cudaErrorStreamCaptureUnsupported",
+      "the stream is captured into a graph: the host needs numbers that capturing does not "
+      "compute; end the capture first");
 }
 
 void synchronize(int device, Stream stream) {
@@ -463,8 +464,8 @@ void notify(int device, Stream stream, std::function<void(int)> done) {
 
 // --- What is there
 
-Status status() {
-  Status result;
+DeviceStatus status() {
+  DeviceStatus result;
   result.compiled = true;
   result.architectures = DIRALIGN_CUDA_ARCHITECTURES;
   result.ptx = DIRALIGN_CUDA_PTX;
@@ -480,10 +481,10 @@ Status status() {
   return result;
 }
 
-Device device(int index) {
+DeviceProperties properties(int index) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
-  Device result;
+  DeviceProperties result;
   result.name = properties.name;
   const auto* id = reinterpret_cast<const unsigned char*>(properties.uuid.bytes);
   result.uuid = "GPU";

@@ -4,17 +4,17 @@
 #include <cstddef>
 #include <memory>
 #include <utility>
-#include "backends/device.h"
+#include "backend.h"
 #include "platform.h"
 
 namespace diralign::cuda {
 
-/// Throws Error for a call that failed, and takes it back as the thread's last error, where the
-/// next launch would find it.
+/// Throws DeviceError for a call that failed, and takes it back as the thread's last error, where
+/// the next launch would find it.
 inline void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();
-  throw Error(call, int(error), cudaGetErrorName(error), cudaGetErrorString(error));
+  throw DeviceError(call, int(error), cudaGetErrorName(error), cudaGetErrorString(error));
 }
 
 /// For destructors: nobody can be told, and at the end of the process the driver may be gone

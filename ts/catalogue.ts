@@ -1,16 +1,21 @@
-import { catalogue } from './catalogue.generated.js';
+import { contract } from './contract.generated.js';
+import { deepFreeze } from './freeze.js';
+import { paperSettings, type BestSetting } from './presets.js';
 
-type Catalogue = (typeof catalogue)['methods'][number];
+type Catalogue = (typeof contract)['methods'][number];
 /** A direct alignment algorithm. */
 export type Method = Catalogue['name'];
 /** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
-export type Divergence = (typeof catalogue)['divergences'][number];
+export type Divergence = (typeof contract)['divergences'][number];
 /** What the likelihood term averages over: sequences, or all scored tokens of the batch. */
 export type SftReduction = 'sequence' | 'token';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
+type SharedOption = 'referenceFree' | 'sftWeight' | 'sftReduction';
 type OwnOptions<M extends Method> = {
-  readonly [K in keyof Entry<M>['options']]?: K extends 'divergence' ? Divergence : number;
+  readonly [K in Exclude<keyof Entry<M>['options'], SharedOption>]?: K extends 'divergence'
+    ? Divergence
+    : number;
 };
 interface ReferenceOptions<Free extends boolean> {
   /** Score log-probabilities instead of log-ratios to the reference. */
@@ -36,7 +41,7 @@ interface SftOptions extends SftReductionOption {
 export type MethodOptions<M extends Method, Free extends boolean = boolean> = M extends Method
   ? OwnOptions<M> &
       (Entry<M>['reference'] extends true ? ReferenceOptions<Free> : unknown) &
-      (M extends 'sft' ? SftReductionOption : SftOptions)
+      (Entry<M>['options'] extends { sftWeight: unknown } ? SftOptions : SftReductionOption)
   : never;
 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
@@ -73,14 +78,6 @@ export interface OptionInfo {
   readonly below?: number;
 }
 
-/** A setting that the paper found best, for one method in one setup. */
-export interface BestSetting {
-  /** Peak of the schedule in `presets.recipe`. */
-  readonly learningRate: number;
-  /** As `dirAlignLoss` takes it. */
-  readonly beta: number;
-}
-
 /** One entry of {@link methods}. */
 export interface MethodInfo {
   /** As `dirAlignLoss` takes it. */
@@ -112,38 +109,11 @@ export interface MethodInfo {
   readonly best: Readonly<Record<string, BestSetting>>;
 }
 
-const referenceFree: OptionInfo = {
-  meaning: 'score log-probabilities instead of log-ratios',
-  default: false,
-};
-const sftReduction: OptionInfo = {
-  meaning: 'what the likelihood term averages over',
-  default: 'sequence',
-  values: ['sequence', 'token'],
-};
-const sftWeight: OptionInfo = {
-  meaning: 'weight of the likelihood term on the chosen',
-  default: 0,
-  min: 0,
-};
-
 function entry(m: Catalogue): MethodInfo {
-  const options = {
-    ...m.options,
-    ...(m.reference ? { referenceFree } : {}),
-    ...(m.name === 'sft' ? {} : { sftWeight }),
-    sftReduction,
-  };
-  return deepFreeze({ ...m, options });
+  return deepFreeze({ ...m, ...paperSettings(m.name) });
 }
 
-function deepFreeze<T extends object>(value: T): T {
-  for (const child of Object.values(value))
-    if (typeof child === 'object' && child !== null) deepFreeze(child as object);
-  return Object.freeze(value);
-}
-
-const infos: readonly MethodInfo[] = Object.freeze(catalogue.methods.map(entry));
+const infos: readonly MethodInfo[] = Object.freeze(contract.methods.map(entry));
 const byName = new Map<string, { readonly index: number; readonly info: MethodInfo }>(
   infos.map((info, index) => [info.name, { index, info }]),
 );
@@ -164,8 +134,6 @@ export function findMethod(
 }
 
 /** @internal Order of the native settings and metrics. */
-export const settingNames: readonly string[] = catalogue.settings;
+export const settingNames: readonly string[] = contract.settings;
 /** @internal */
-export const metricNames = catalogue.metrics;
-/** @internal */
-export const divergences: readonly string[] = catalogue.divergences;
+export const metricNames = contract.metrics;

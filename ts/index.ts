@@ -1,14 +1,7 @@
-export {
-  dirAlignLoss,
-  sequenceLogps,
-  tokenLogps,
-  type LogpsOptions,
-  type Objective,
-  type ObjectiveCalls,
-} from './objective.js';
+export { sequenceLogps, tokenLogps, type LogpsOptions } from './logps.js';
+export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,
-  type BestSetting,
   type Divergence,
   type Method,
   type MethodInfo,
@@ -16,25 +9,30 @@ export {
   type OptionInfo,
   type SftReduction,
 } from './catalogue.js';
-export { presets, type PresetSetup } from './presets.js';
+export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';
-export type { FromHidden } from './hidden.js';
+export type { FromHidden } from './loss/from-hidden.js';
+export type { DeviceOptions } from './device/arguments.js';
 export type {
   AllocOptions,
-  CopyOptions,
+  DeviceBuffer,
+  DeviceTensor,
+  ForeignTensor,
+  TensorOptions,
+} from './device/memory.js';
+export type { PinnedArray } from './device/pinned.js';
+export type { CopyOptions, FillOptions } from './device/region.js';
+export type {
   CudaEvent,
   CudaStream,
-  DeviceBuffer,
-  DeviceOptions,
-  DeviceTensor,
   EventLike,
   EventOptions,
-  FillOptions,
-  ForeignTensor,
-  PinnedArray,
   StreamLike,
-  TensorOptions,
-} from './device/device.js';
+} from './device/streams.js';
+export type { Dtype, Float16ArrayLike } from './dtype.js';
 export type * from './metrics.js';
-export type * from './types.js';
+export type * from './batch/types.js';
+export type * from './device/info.js';
+export type * from './loss/options.js';
+export type * from './loss/results.js';

@@ -1,5 +1,4 @@
 import {
-  divergences,
   findMethod,
   methods,
   settingNames,
@@ -94,7 +93,7 @@ export function resolveSettings(
     usesReference: info.reference && options.referenceFree !== true,
     hasSftTerm: !isSft && options.sftWeight !== 0,
     method: index,
-    native: Float64Array.from(settingNames, (name) => encode(settings[name])),
+    native: Float64Array.from(settingNames, (name) => encode(settings[name], info.options[name])),
   };
 }
 
@@ -161,9 +160,11 @@ function interval(option: OptionInfo): string {
   return [low, high].some(Boolean) ? ` ${[low, high].filter(Boolean).join(' and ')}` : '';
 }
 
-function encode(value: number | string | boolean | undefined): number {
-  if (typeof value === 'number') return value;
-  if (typeof value === 'string')
-    return value === 'token' ? 1 : value === 'sequence' ? 0 : divergences.indexOf(value);
-  return value === true ? 1 : 0;
+/** Flags are 0 or 1, names their place among the option's. */
+function encode(
+  value: number | string | boolean | undefined,
+  option: OptionInfo | undefined,
+): number {
+  if (typeof value === 'string') return option?.values?.indexOf(value) ?? 0;
+  return Number(value ?? 0);
 }

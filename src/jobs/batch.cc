@@ -2,7 +2,8 @@
 
 namespace diralign {
 
-std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& rows) {
+std::optional<BadLabel> list_rows(const Batch& batch, const Units& units, RowList& rows) {
+  rows.units = units;
   const int64_t sequences = batch.sequences, tokens = sequences > 0 ? batch.rows / sequences : 0;
   rows.begin.assign(size_t(sequences), 0);
   rows.end.assign(size_t(sequences), 0);
@@ -14,7 +15,6 @@ std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& ro
   };
 
   auto list_sequence = [&](int64_t s) -> std::optional<BadLabel> {
-    const bool chosen = s < pairs;
     const int64_t first = batch.offsets ? batch.offsets[s] : s * tokens,
                   last = batch.offsets ? batch.offsets[s + 1] : first + tokens;
     rows.begin[size_t(s)] = int64_t(rows.scored.size());
@@ -23,7 +23,7 @@ std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& ro
       if (bad(label)) return BadLabel{false, r, label};
       if (bad(sft)) return BadLabel{true, r, sft};
       const bool aligned = label != batch.ignore_index,
-                 likely = chosen && sft != batch.ignore_index;
+                 likely = units.is_likely(s) && sft != batch.ignore_index;
       rows.counts[size_t(s)] += aligned;
       rows.sft_counts[size_t(s)] += likely;
       if (aligned || likely) {
@@ -35,17 +35,17 @@ std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& ro
     rows.end[size_t(s)] = int64_t(rows.scored.size());
     return std::nullopt;
   };
-  for (int64_t p = 0; p < pairs; p++) {
-    if (auto error = list_sequence(p)) return error;
-    if (sequences > pairs)
-      if (auto error = list_sequence(p + pairs)) return error;
-  }
+  for (int64_t u = 0; u < units.count; u++)
+    for (int64_t place = 0; place < units.size(u); place++)
+      if (auto error = list_sequence(units.sequence(u, place))) return error;
   return std::nullopt;
 }
 
-RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last) {
-  const int64_t end = int64_t(rows.scored.size());
-  auto begin_of = [&](int64_t pair) { return pair < pairs ? rows.begin[size_t(pair)] : end; };
+RowRange RowList::of_units(int64_t first, int64_t last) const {
+  const int64_t all = int64_t(scored.size());
+  auto begin_of = [&](int64_t unit) {
+    return unit < units.count ? begin[size_t(units.sequence(unit, 0))] : all;
+  };
   return {begin_of(first), begin_of(last)};
 }
 

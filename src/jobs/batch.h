@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include "objectives/units.h"
 #include "rows/dtype.h"
 #include "memory.h"
 
@@ -40,25 +41,25 @@ struct ScoredRow {
   int32_t primary() const { return label >= 0 ? label : sft_label; }
 };
 
-/// The scored rows of a batch, pair by pair (chosen, then rejected), in row order within a
-/// sequence. A copy: whatever happens to the caller's arrays during an asynchronous call, every
-/// label in here was checked.
-struct RowList {
-  Array<ScoredRow> scored;
-  Array<int64_t> ignored;     ///< rows to be zeroed
-  Array<int64_t> begin, end;  ///< per sequence: its range of `scored`
-  Array<int32_t> counts;      ///< per sequence: rows scored by the alignment term
-  Array<int32_t> sft_counts;  ///< per sequence: rows scored by the likelihood term
-};
-
 /// A range of a batch's list of scored rows.
 struct RowRange {
   int64_t begin, end;
   int64_t size() const { return end - begin; }
 };
-/// That of pairs [first, last) of `pairs`: the rows of a pair are adjacent in the list, and the
-/// pairs in order.
-RowRange rows_of_pairs(const RowList& rows, int64_t pairs, int64_t first, int64_t last);
+
+/// The scored rows of a batch, unit by unit, in row order within a sequence. A copy: whatever
+/// happens to the caller's arrays during an asynchronous call, every label in here was checked.
+struct RowList {
+  Units units{};
+  Array<ScoredRow> scored;
+  Array<int64_t> ignored;     ///< rows to be zeroed
+  Array<int64_t> begin, end;  ///< per sequence: its range of `scored`
+  Array<int32_t> counts;      ///< per sequence: rows scored by the alignment term
+  Array<int32_t> sft_counts;  ///< per sequence: rows scored by the likelihood term
+
+  /// The rows of units [first, last), which follow one another.
+  RowRange of_units(int64_t first, int64_t last) const;
+};
 
 /// A label that is neither the ignore index nor in [0, vocab).
 struct BadLabel {
@@ -67,8 +68,7 @@ struct BadLabel {
   int32_t label;
 };
 
-/// `pairs`: sequences i and i + pairs belong together (sequences == 2 * pairs), or sequences ==
-/// pairs for a likelihood-only objective.
-std::optional<BadLabel> list_rows(const Batch& batch, int64_t pairs, RowList& rows);
+/// `units`: of the batch's sequences.
+std::optional<BadLabel> list_rows(const Batch& batch, const Units& units, RowList& rows);
 
 }  // namespace diralign

@@ -1,4 +1,5 @@
-// The metrics that a run asks for: means over the scored rows of what a loss itself does not need.
+// What a job takes from the sums of a row beside its log-probability: numbers of tokens, and of the
+// metrics that a run asks for.
 #pragma once
 #include "job.h"
 
@@ -21,25 +22,18 @@ DIRALIGN_HD RowMeasures row_measures(const RowSums& sums, const RowStatistics& s
 
 /// After BatchLoss::finish. `rows`: one per scored row; those that the likelihood term alone scores
 /// do not count. The order of the additions is the rows', whoever measured them.
-inline void write_measures(LossJob& job, const Array<RowMeasures>& rows) {
-  const int64_t pairs =
-      job.objective.likelihood_only() ? job.batch.sequences : job.batch.sequences / 2;
-  double entropies = 0, largest = 0, logits[2] = {}, counts[2] = {};  // by side: chosen, rejected
-  for (size_t i = 0; i < rows.size(); i++) {
-    const ScoredRow& r = job.rows.scored[i];
-    if (!r.has_label()) continue;
-    const int side = r.sequence < pairs ? 0 : 1;
-    counts[side]++;
-    entropies += rows[i].entropy;
-    if (side == 0) largest += rows[i].is_largest;
-    logits[side] += rows[i].mean_logit;
-  }
-  auto mean = [](double sum, double count) { return count > 0 ? sum / count : 0; };
-  double* const m = job.outputs.metrics;
-  m[mean_entropy] = mean(entropies, counts[0] + counts[1]);
-  m[token_accuracy] = mean(largest, counts[0]);
-  m[logits_chosen] = mean(logits[0], counts[0]);
-  m[logits_rejected] = mean(logits[1], counts[1]);
+void write_measures(Job& job, const Array<RowMeasures>& rows);
+
+/// Of a row of the batch.
+inline void write_token(const TokensWanted& wanted, int64_t row, double logp, double log_sum,
+                        double nats) {
+  wanted.logps[row] = logp;
+  wanted.logsumexp[row] = log_sum;
+  wanted.entropy[row] = nats;
+}
+inline void write_token(const TokensWanted& wanted, int64_t row, const RowSums& sums) {
+  const RowStatistics s = row_statistics(sums);
+  write_token(wanted, row, s.logp, logsumexp(s), entropy(s, sums));
 }
 
 }  // namespace diralign

@@ -9,16 +9,28 @@ WorkspaceTooSmall::WorkspaceTooSmall(size_t given, size_t needed_bytes)
                          std::to_string(needed_bytes) + " are needed"),
       needed(needed_bytes) {}
 
-std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows,
-                                   bool together, int64_t shared_rows) {
-  std::vector<PairGroup> groups;
-  for (int64_t first = 0; first < pairs;) {
-    int64_t last = together ? pairs : first + 1;
-    while (last < pairs &&
-           rows_of_pairs(rows, pairs, first, last + 1).size() <= std::min(chunk_rows, shared_rows))
-      last++;
-    const RowRange range = rows_of_pairs(rows, pairs, first, last);
+std::vector<UnitGroup> group_units(const RowList& rows, int64_t chunk_rows, bool together,
+                                   int64_t shared_rows) {
+  const int64_t count = rows.units.count, most_rows = std::min(chunk_rows, shared_rows);
+  std::vector<UnitGroup> groups;
+  for (int64_t first = 0; first < count;) {
+    int64_t last = together ? count : first + 1;
+    while (last < count && rows.of_units(first, last + 1).size() <= most_rows) last++;
+    const RowRange range = rows.of_units(first, last);
     groups.push_back({first, last, range, range.size() <= chunk_rows});
+    first = last;
+  }
+  return groups;
+}
+
+std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t fewest_rows,
+                                            bool together) {
+  const int64_t count = rows.units.count;
+  std::vector<UnitGroup> groups;
+  for (int64_t first = 0; first < count;) {
+    int64_t last = together ? count : first + 1;
+    while (last < count && rows.of_units(first, last).size() < fewest_rows) last++;
+    groups.push_back({first, last, rows.of_units(first, last), false});
     first = last;
   }
   return groups;

@@ -14,21 +14,25 @@ struct WorkspaceTooSmall : std::runtime_error {
   size_t needed;
 };
 
-/// Consecutive pairs that are evaluated together. Their rows are gone through in chunks of at most
+/// Consecutive units that are evaluated together. Their rows are gone through in chunks of at most
 /// `chunk_rows`.
-struct PairGroup {
-  int64_t first_pair, last_pair;
+struct UnitGroup {
+  int64_t first_unit, last_unit;
   RowRange rows;
   /// Whether one chunk holds them all: then their logits are still there when the coefficients are
   /// known.
   bool kept;
 };
 
-/// The pairs of a batch in groups of at most `chunk_rows` rows, and larger pairs alone. Pairs share
-/// a group only up to `shared_rows`. `together`: one group, because the coefficients of a coupled
-/// objective need every pair.
-std::vector<PairGroup> group_pairs(const RowList& rows, int64_t pairs, int64_t chunk_rows,
-                                   bool together, int64_t shared_rows = INT64_MAX);
+/// The units of a batch in groups of at most `chunk_rows` rows, and larger units alone. Units share
+/// a group only up to `shared_rows`. `together`: one group, because the coefficients of a sorted
+/// objective need every unit.
+std::vector<UnitGroup> group_units(const RowList& rows, int64_t chunk_rows, bool together,
+                                   int64_t shared_rows = INT64_MAX);
+
+/// The same in groups that end as soon as they have `fewest_rows`: `kept` says nothing.
+std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t fewest_rows,
+                                            bool together);
 
 /// A range cut into chunks of at most `chunk_rows`, as even as they can be.
 std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);

@@ -3,7 +3,7 @@
 // Addresses and handles are bigints.
 #include "device.h"
 #include "environment.h"
-#include "backends/device.h"
+#include "backends/backend.h"
 #include "values.h"
 
 namespace diralign {
@@ -11,6 +11,8 @@ namespace diralign {
 namespace {
 
 using Owned = Environment::Owned;
+
+const DeviceApi& api() { return *device_backend().device; }
 
 int device_argument(const Napi::CallbackInfo& info, size_t index) {
   return info[index].As<Napi::Number>().Int32Value();
@@ -30,7 +32,8 @@ Napi::Value handle_result(const Napi::CallbackInfo& info, uint64_t handle) {
 uint64_t as_handle(const void* pointer) { return uint64_t(reinterpret_cast<uintptr_t>(pointer)); }
 
 Napi::Value status(const Napi::CallbackInfo& info) {
-  const cuda::Status s = cuda::status();
+  const bool compiled = backends().size() > 1;
+  const DeviceStatus s = compiled ? api().status() : DeviceStatus{};
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("compiled", s.compiled);
   result.Set("architectures", s.architectures);
@@ -45,11 +48,11 @@ Napi::Value status(const Napi::CallbackInfo& info) {
 
 /// layerProblem(): why output layers cannot be computed on a device, or an empty string.
 Napi::Value layer_problem(const Napi::CallbackInfo& info) {
-  return Napi::String::New(info.Env(), cuda::layer_problem());
+  return Napi::String::New(info.Env(), api().layer_problem());
 }
 
 Napi::Value device(const Napi::CallbackInfo& info) {
-  const cuda::Device d = cuda::device(device_argument(info, 0));
+  const DeviceProperties d = api().properties(device_argument(info, 0));
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("index", info[0]);
   result.Set("name", d.name);
@@ -64,13 +67,13 @@ Napi::Value device(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value free_memory(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), double(cuda::free_memory(device_argument(info, 0))));
+  return Napi::Number::New(info.Env(), double(api().free_memory(device_argument(info, 0))));
 }
 
 /// kernelResidency(device): dtypes and pass as numbers.
 Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
   Napi::Array result = Napi::Array::New(info.Env());
-  for (const cuda::KernelResidency& k : cuda::kernel_residency(device_argument(info, 0))) {
+  for (const KernelResidency& k : api().kernel_residency(device_argument(info, 0))) {
     Napi::Object kernel = Napi::Object::New(info.Env());
     kernel.Set("logits", int(k.logits));
     kernel.Set("gradient", int(k.gradient));
@@ -84,8 +87,8 @@ Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
 /// layerAlgorithms(device, dtype, vocab, hidden)
 Napi::Value layer_algorithms(const Napi::CallbackInfo& info) {
   const auto dtype = static_cast<Dtype>(info[1].As<Napi::Number>().Int32Value());
-  const cuda::LayerAlgorithms found =
-      cuda::layer_algorithms(device_argument(info, 0), dtype, int64_t(size_argument(info, 2)),
+  const LayerAlgorithms found =
+      api().layer_algorithms(device_argument(info, 0), dtype, int64_t(size_argument(info, 2)),
                              int64_t(size_argument(info, 3)));
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("offered", found.offered);
@@ -98,9 +101,9 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int on = device_argument(info, 0);
   const size_t bytes = size_argument(info, 1);
-  void* pointer = cuda::allocate(on, bytes);
+  void* pointer = api().allocate(on, bytes);
   Environment::of(env).own(Owned::memory, as_handle(pointer),
-                           [on, pointer] { cuda::release(on, pointer); });
+                           [on, pointer] { api().release(on, pointer); });
   // The collector sees the small object only; this tells it what hangs on that.
   Napi::MemoryManagement::AdjustExternalMemory(env, int64_t(bytes));
   return handle_result(info, as_handle(pointer));
@@ -116,10 +119,9 @@ Napi::Value release(const Napi::CallbackInfo& info) {
 
 /// inspect(pointer, bytes)
 Napi::Value inspect(const Napi::CallbackInfo& info) {
-  static constexpr const char* kinds[] = {"unregistered", "host", "device", "managed"};
-  const cuda::PointerInfo p = cuda::inspect(address_argument(info, 0), size_argument(info, 1));
+  const PointerInfo p = api().inspect(address_argument(info, 0), size_argument(info, 1));
   Napi::Object result = Napi::Object::New(info.Env());
-  result.Set("kind", kinds[int(p.kind)]);
+  result.Set("kind", PointerInfo::kind_names[int(p.kind)]);
   result.Set("device", p.device);
   result.Set("base", Napi::BigInt::New(info.Env(), as_handle(p.base)));
   result.Set("bytes", double(p.bytes));
@@ -129,9 +131,9 @@ Napi::Value inspect(const Napi::CallbackInfo& info) {
 /// pin(bytes): the address, for unpin.
 Napi::Value pin(const Napi::CallbackInfo& info) {
   const Untyped host = untyped(info[0]);
-  cuda::pin(host.data, host.bytes());
+  api().pin(host.data, host.bytes());
   Environment::of(info.Env()).own(Owned::pinned, as_handle(host.data), [data = host.data] {
-    cuda::unpin(data);
+    api().unpin(data);
   });
   return handle_result(info, as_handle(host.data));
 }
@@ -144,12 +146,12 @@ Napi::Value unpin(const Napi::CallbackInfo& info) {
 Napi::Value copy(const Napi::CallbackInfo& info) {
   const bool to_device = info[0].As<Napi::Boolean>();
   const int on = device_argument(info, 1);
-  const cuda::Stream stream = cuda::Stream(handle_argument(info, 2));
+  const Stream stream = Stream(handle_argument(info, 2));
   void* pointer = address_argument(info, 3);
   const Untyped host = untyped(info[4]);
   auto work = [=] {
-    if (to_device) cuda::copy_to_device(on, stream, pointer, host.data, host.bytes());
-    else cuda::copy_to_host(on, stream, host.data, pointer, host.bytes());
+    if (to_device) api().copy_to_device(on, stream, pointer, host.data, host.bytes());
+    else api().copy_to_host(on, stream, host.data, pointer, host.bytes());
   };
   if (info[5].IsFunction()) {
     // Nothing of a job but that it can be waited for.
@@ -163,31 +165,30 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
 
 /// copyOnDevice(device, stream, to, from, bytes)
 Napi::Value copy_on_device(const Napi::CallbackInfo& info) {
-  cuda::copy_on_device(device_argument(info, 0), cuda::Stream(handle_argument(info, 1)),
+  api().copy_on_device(device_argument(info, 0), Stream(handle_argument(info, 1)),
                        address_argument(info, 2), address_argument(info, 3),
                        size_argument(info, 4));
   return info.Env().Undefined();
 }
 /// copyKernel(device, stream, to, from, bytes)
 Napi::Value copy_kernel(const Napi::CallbackInfo& info) {
-  cuda::copy_kernel(device_argument(info, 0), cuda::Stream(handle_argument(info, 1)),
+  api().copy_kernel(device_argument(info, 0), Stream(handle_argument(info, 1)),
                     address_argument(info, 2), address_argument(info, 3), size_argument(info, 4));
   return info.Env().Undefined();
 }
 /// fill(device, stream, pointer, byte, bytes)
 Napi::Value fill(const Napi::CallbackInfo& info) {
-  cuda::fill(device_argument(info, 0), cuda::Stream(handle_argument(info, 1)),
-             address_argument(info, 2), info[3].As<Napi::Number>().Int32Value(),
-             size_argument(info, 4));
+  api().fill(device_argument(info, 0), Stream(handle_argument(info, 1)), address_argument(info, 2),
+             info[3].As<Napi::Number>().Int32Value(), size_argument(info, 4));
   return info.Env().Undefined();
 }
 
 /// createStream(device)
 Napi::Value create_stream(const Napi::CallbackInfo& info) {
   const int on = device_argument(info, 0);
-  const cuda::Stream stream = cuda::create_stream(on);
+  const Stream stream = api().create_stream(on);
   Environment::of(info.Env()).own(Owned::stream, stream, [on, stream] {
-    cuda::destroy_stream(on, stream);
+    api().destroy_stream(on, stream);
   });
   return handle_result(info, stream);
 }
@@ -197,16 +198,16 @@ Napi::Value destroy_stream(const Napi::CallbackInfo& info) {
 }
 /// synchronize(device, stream)
 Napi::Value synchronize(const Napi::CallbackInfo& info) {
-  cuda::synchronize(device_argument(info, 0), cuda::Stream(handle_argument(info, 1)));
+  api().synchronize(device_argument(info, 0), Stream(handle_argument(info, 1)));
   return info.Env().Undefined();
 }
 
 /// createEvent(device, timing)
 Napi::Value create_event(const Napi::CallbackInfo& info) {
   const int on = device_argument(info, 0);
-  const cuda::Event event = cuda::create_event(on, info[1].As<Napi::Boolean>());
+  const Event event = api().create_event(on, info[1].As<Napi::Boolean>());
   Environment::of(info.Env()).own(Owned::event, event, [on, event] {
-    cuda::destroy_event(on, event);
+    api().destroy_event(on, event);
   });
   return handle_result(info, event);
 }
@@ -216,31 +217,31 @@ Napi::Value destroy_event(const Napi::CallbackInfo& info) {
 }
 /// record(device, event, stream)
 Napi::Value record(const Napi::CallbackInfo& info) {
-  cuda::record(device_argument(info, 0), cuda::Event(handle_argument(info, 1)),
-               cuda::Stream(handle_argument(info, 2)));
+  api().record(device_argument(info, 0), Event(handle_argument(info, 1)),
+               Stream(handle_argument(info, 2)));
   return info.Env().Undefined();
 }
 /// wait(device, stream, event)
 Napi::Value wait(const Napi::CallbackInfo& info) {
-  cuda::wait(device_argument(info, 0), cuda::Stream(handle_argument(info, 1)),
-             cuda::Event(handle_argument(info, 2)));
+  api().wait(device_argument(info, 0), Stream(handle_argument(info, 1)),
+             Event(handle_argument(info, 2)));
   return info.Env().Undefined();
 }
 /// ended(device, event)
 Napi::Value ended(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(
-      info.Env(), cuda::ended(device_argument(info, 0), cuda::Event(handle_argument(info, 1))));
+  return Napi::Boolean::New(info.Env(),
+                            api().ended(device_argument(info, 0), Event(handle_argument(info, 1))));
 }
 /// synchronizeEvent(device, event)
 Napi::Value synchronize_event(const Napi::CallbackInfo& info) {
-  cuda::synchronize_event(device_argument(info, 0), cuda::Event(handle_argument(info, 1)));
+  api().synchronize_event(device_argument(info, 0), Event(handle_argument(info, 1)));
   return info.Env().Undefined();
 }
 /// milliseconds(device, from, to)
 Napi::Value milliseconds(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), cuda::milliseconds(device_argument(info, 0),
-                                                          cuda::Event(handle_argument(info, 1)),
-                                                          cuda::Event(handle_argument(info, 2))));
+  return Napi::Number::New(
+      info.Env(), api().milliseconds(device_argument(info, 0), Event(handle_argument(info, 1)),
+                                     Event(handle_argument(info, 2))));
 }
 
 }  // namespace

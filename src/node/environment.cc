@@ -5,12 +5,16 @@
 
 namespace diralign {
 
+namespace {
+const DeviceApi& api() { return *device_backend().device; }
+}  // namespace
+
 struct Environment::Async {
   std::unique_ptr<Job> job;
   uint64_t task = 0;  // of the pool; 0 where a device has the job
   // What a device has of the job; it goes first.
-  std::unique_ptr<cuda::Launch> launch;
-  cuda::Place place;
+  std::unique_ptr<Launch> launch;
+  Place place;
   int cuda_error = 0;
   Napi::ObjectReference pinned;
   Napi::FunctionReference done;
@@ -20,9 +24,9 @@ struct Environment::Async {
   /// Hands the results of a device over.
   void finish() {
     if (cuda_error != 0) {
-      cuda::synchronize(place.device,
+      api().synchronize(place.device,
                         place.stream);  // throws it in CUDA's own words, if CUDA still has it
-      throw cuda::Error("the work of the stream", cuda_error, "cudaError",
+      throw DeviceError("the work of the stream", cuda_error, "cudaError",
                         ("it ended with error " + std::to_string(cuda_error)).c_str());
     }
     launch->finish();
@@ -134,13 +138,13 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> w
   return started(pinned.Env(), async);
 }
 
-Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<cuda::Launch> launch,
-                               const cuda::Place& place, Napi::Object pinned, Napi::Function done) {
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<Launch> launch,
+                               const Place& place, Napi::Object pinned, Napi::Function done) {
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
   async->launch = std::move(launch);
   async->place = place;
   try {
-    cuda::notify(place.device, place.stream, [this, raw = async.get()](int error) {
+    api().notify(place.device, place.stream, [this, raw = async.get()](int error) {
       raw->cuda_error = error;
       ended(raw);
     });
@@ -148,9 +152,9 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<cuda::L
     never_started(*async);
     // The launch is freed on the way out, which must not happen under the device.
     try {
-      cuda::synchronize(place.device, place.stream);
+      api().synchronize(place.device, place.stream);
     } catch (
-        const cuda::Error&) {  // a device that failed has ended, too; what notify said is the news
+        const DeviceError&) {  // a device that failed has ended, too; what notify said is the news
     }
     throw;
   }

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <set>
 #include <utility>
-#include "backends/device.h"
+#include "backends/backend.h"
 #include "jobs/job.h"
 #include "jobs/pool.h"
 
@@ -35,8 +35,8 @@ class Environment {
 
   /// The same for a job that was enqueued on a device: `done` is called once the stream is past it.
   /// It is not stopped by cancelling; it only reports that it was.
-  Napi::Value start(std::unique_ptr<Job> job, std::unique_ptr<cuda::Launch> launch,
-                    const cuda::Place& place, Napi::Object pinned, Napi::Function done);
+  Napi::Value start(std::unique_ptr<Job> job, std::unique_ptr<Launch> launch, const Place& place,
+                    Napi::Object pinned, Napi::Function done);
 
   /// Device memory, streams, events and page-locked memory die with the environment that made them.
   /// On its thread only.
@@ -50,7 +50,7 @@ class Environment {
   /// For benchmarks: events that the next synchronous job on a device records right before and
   /// after its work, without what the host does around it. 0 once they were.
   struct {
-    cuda::Event begin = 0, end = 0;
+    Event begin = 0, end = 0;
   } time_next;
 
  private:

@@ -64,7 +64,7 @@ Napi::Error to_javascript(Napi::Env env, const std::exception& error) {
     name("OutOfMemory");
   } else if (dynamic_cast<const Refused*>(&error)) {
     name("Refused");
-  } else if (const auto* cuda = dynamic_cast<const cuda::Error*>(&error)) {
+  } else if (const auto* cuda = dynamic_cast<const DeviceError*>(&error)) {
     name(cuda->name);
     number("code", cuda->code);
   }

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <type_traits>
 #include "catalogue.h"
 
 namespace diralign {
@@ -18,43 +17,43 @@ std::vector<int64_t> ascending(const std::vector<double>& values) {
   return order;
 }
 
-struct RanksLogOdds {
-  bool result = false;
-  template <class Method>
-  void operator()() {
-    result = std::is_same_v<typename Method::Score, LogOdds>;
-  }
-};
-
 double mean(double sum, int64_t n) { return n > 0 ? sum / double(n) : 0; }
 
 }  // namespace
 
 const MethodInfo& Objective::info() const { return method_info(method); }
-bool Objective::likelihood_only() const { return info().ranking[0] == 'l'; }
 
-BatchTerms batch_terms(const Objective& objective, int64_t sequences, const int32_t* counts,
+Units Objective::units(int64_t sequences) const {
+  const Arity arity = facts().arity;
+  return {arity, arity == Arity::single ? sequences : sequences / 2, nullptr};
+}
+
+BatchTerms batch_terms(const Objective& objective, const Units& units, const int32_t* counts,
                        const int32_t* sft_counts, const double* reference) {
   BatchTerms terms{};
   terms.method = objective.method;
   terms.settings = objective.settings;
-  terms.likelihood_only = objective.likelihood_only();
-  terms.coupling = objective.info().coupling;
-  terms.sequences = sequences;
-  terms.pairs = terms.likelihood_only ? sequences : sequences / 2;
+  terms.scope = objective.facts().scope;
+  terms.units = units;
   terms.counts = counts;
   terms.sft_counts = sft_counts;
   terms.reference = objective.uses_reference() ? reference : nullptr;
-  terms.chosen_tokens = std::accumulate(sft_counts, sft_counts + terms.pairs, 0.0);
+  for (int64_t s = 0; s < units.sequences(); s++)
+    if (units.is_likely(s)) terms.likely_tokens += sft_counts[s];
   return terms;
 }
 
-/// The likelihood term as it enters the loss of a pair: its own NLL, or the batch's token mean.
-double BatchLoss::pair_nll(const double* sft_logps, int64_t pair) const {
-  if (terms_.settings.sft_reduction == 0) return -sft_logps[pair] / terms_.likelihood_divisor(pair);
-  return terms_.chosen_tokens > 0
-             ? -std::accumulate(sft_logps, sft_logps + terms_.pairs, 0.0) / terms_.chosen_tokens
-             : 0;
+/// The likelihood term as it enters the loss of a unit: its own NLL, or the batch's token mean.
+double BatchLoss::unit_nll(const double* sft_logps, int64_t unit) const {
+  const Units& units = terms_.units;
+  if (terms_.settings.sft_reduction == 0) {
+    const int64_t s = units.sequence(unit, 0);
+    return -sft_logps[s] / terms_.likelihood_divisor(s);
+  }
+  double sum = 0;
+  for (int64_t s = 0; s < units.sequences(); s++)
+    if (units.is_likely(s)) sum += sft_logps[s];
+  return terms_.likely_tokens > 0 ? -sum / terms_.likely_tokens : 0;
 }
 
 /// The difference of two rewards, both of which a large beta may make infinite.
@@ -69,32 +68,25 @@ double BatchLoss::reward_margin(int64_t chosen, int64_t rejected, const double* 
 void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t first,
                          int64_t last) {
   const Settings& o = terms_.settings;
-  if (terms_.coupling != Coupling::none) {
-    evaluate_coupled(logps);
+  if (terms_.is_sorted()) {
+    evaluate_sorted(logps);
   } else {
-    evaluate_pairs(logps, first, last);
+    for (int64_t u = first; u < last; u++)
+      out_.losses[u] = terms_.evaluate(logps, u, out_.coefficients);
   }
-  for (int64_t i = first; i < last; i++) {
+  for (int64_t u = first; u < last; u++) {
     // A token mean needs every sequence: finish() adds it.
     if (o.sft_weight != 0 && o.sft_reduction == 0)
-      out_.losses[i] += o.sft_weight * pair_nll(sft_logps, i);
-    out_.rewards[i] = reward(o, terms_.sequence(logps, i));
-    if (!terms_.likelihood_only)
-      out_.rewards[i + terms_.pairs] = reward(o, terms_.sequence(logps, i + terms_.pairs));
+      out_.losses[u] += o.sft_weight * unit_nll(sft_logps, u);
+    for (int64_t place = 0; place < terms_.units.size(u); place++) {
+      const int64_t s = terms_.units.sequence(u, place);
+      out_.rewards[s] = reward(o, terms_.sequence(logps, s));
+    }
   }
 }
 
-void BatchLoss::evaluate_pairs(const double* logps, int64_t first, int64_t last) {
-  for (int64_t i = first; i < last; i++) {
-    const PairTerms t = terms_.evaluate(logps, i);
-    out_.losses[i] = t.loss;
-    out_.coefficients[i] = t.coefficient_chosen;
-    if (!terms_.likelihood_only) out_.coefficients[i + terms_.pairs] = t.coefficient_rejected;
-  }
-}
-
-void BatchLoss::evaluate_coupled(const double* logps) {
-  const size_t n = size_t(terms_.pairs);
+void BatchLoss::evaluate_sorted(const double* logps) {
+  const size_t n = size_t(terms_.units.count);
   std::vector<double> upper(n), lower(n);
   for (size_t i = 0; i < n; i++) {
     upper[i] = terms_.upper_score(logps, int64_t(i));
@@ -103,68 +95,70 @@ void BatchLoss::evaluate_coupled(const double* logps) {
   const std::vector<int64_t> upper_order = ascending(upper), lower_order = ascending(lower);
   for (size_t rank = 0; rank < n; rank++) {
     const int64_t i = upper_order[rank], j = lower_order[rank];
-    const PairTerms t = terms_.evaluate_rank(logps, upper[size_t(i)], lower[size_t(j)], i, j);
-    out_.losses[rank] = t.loss;
-    out_.coefficients[i] = t.coefficient_chosen;
-    out_.coefficients[terms_.coupled_rejected(i, j) + terms_.pairs] = t.coefficient_rejected;
+    out_.losses[rank] =
+        terms_.evaluate_rank(logps, upper[size_t(i)], lower[size_t(j)], i, j, out_.coefficients);
   }
+}
+
+/// Adds a pair to the metrics that compare its sequences.
+void BatchLoss::compare(const double* logps, int64_t chosen, int64_t rejected, bool odds) {
+  double* const m = out_.metrics;
+  m[rewards_rejected] += out_.rewards[rejected];
+  m[rewards_accuracies] += out_.rewards[chosen] > out_.rewards[rejected];
+  m[rewards_margins] += reward_margin(chosen, rejected, logps);
+  m[logps_rejected] += logps[rejected];
+  m[ranking_accuracy] += logps[chosen] > logps[rejected];
+  if (!odds) return;
+  const Settings& o = terms_.settings;
+  const double difference = LogOdds::score(terms_.sequence(logps, chosen), o).value -
+                            LogOdds::score(terms_.sequence(logps, rejected), o).value;
+  m[log_odds_chosen] += difference;
+  m[log_odds_ratio] += log_sigmoid(difference);
 }
 
 double BatchLoss::finish(const double* logps, const double* sft_logps, double largest) {
   const Settings& o = terms_.settings;
-  const bool paired = !terms_.likelihood_only;
-  const bool coupled = terms_.coupling != Coupling::none;
-  const int64_t pairs = terms_.pairs;
-  RanksLogOdds odds_method;
-  visit_method(terms_.method, odds_method);
-  double* m = out_.metrics;
+  const MethodFacts facts = facts_of(terms_.method);
+  const Units& units = terms_.units;
+  const bool compares = units.arity == Arity::pair;
+  double* const m = out_.metrics;
   std::fill(m, m + metric_count, 0.0);
 
-  if (o.sft_weight != 0 && o.sft_reduction != 0 && pairs > 0) {
-    const double nll = pair_nll(sft_logps, 0);
-    for (int64_t i = 0; i < pairs; i++) out_.losses[i] += o.sft_weight * nll;
+  if (o.sft_weight != 0 && o.sft_reduction != 0 && units.count > 0) {
+    const double nll = unit_nll(sft_logps, 0);
+    for (int64_t u = 0; u < units.count; u++) out_.losses[u] += o.sft_weight * nll;
   }
-  // A coupled objective's losses belong to ranks, not to pairs; a NaN of one pair is among them,
-  // and among the coefficients of another.
+  // The losses of a sorted objective belong to ranks, not to units; a NaN of one unit is among
+  // them, and among the coefficients of another.
   auto finite_sequence = [&](int64_t s) {
     const double size = std::fabs(out_.coefficients[s]);
-    return std::isfinite(logps[s]) && (size <= largest || (coupled && std::isnan(size)));
+    return std::isfinite(logps[s]) && (size <= largest || (terms_.is_sorted() && std::isnan(size)));
   };
   double loss = 0, nll = 0;
-  for (int64_t i = 0; i < pairs; i++) {
-    loss += out_.losses[i];
-    m[rewards_chosen] += out_.rewards[i];
-    m[logps_chosen] += logps[i];
-    bool empty = terms_.counts[i] == 0;
-    bool finite = finite_sequence(i) && (coupled || std::isfinite(out_.losses[i]));
-    if (paired) {
-      const int64_t j = i + pairs;
-      m[rewards_rejected] += out_.rewards[j];
-      m[rewards_accuracies] += out_.rewards[i] > out_.rewards[j];
-      m[rewards_margins] += reward_margin(i, j, logps);
-      m[logps_rejected] += logps[j];
-      m[ranking_accuracy] += logps[i] > logps[j];
-      if (odds_method.result) {
-        const double odds = LogOdds::score(terms_.sequence(logps, i), o).value -
-                            LogOdds::score(terms_.sequence(logps, j), o).value;
-        m[log_odds_chosen] += odds;
-        m[log_odds_ratio] += log_sigmoid(odds);
-      }
-      empty = empty || terms_.counts[j] == 0;
-      finite = finite && finite_sequence(j);
+  for (int64_t u = 0; u < units.count; u++) {
+    loss += out_.losses[u];
+    bool empty = false, finite = terms_.is_sorted() || std::isfinite(out_.losses[u]);
+    for (int64_t place = 0; place < units.size(u); place++) {
+      const int64_t s = units.sequence(u, place);
+      empty = empty || terms_.counts[s] == 0;
+      finite = finite && finite_sequence(s);
     }
+    const int64_t chosen = units.sequence(u, 0);
+    m[rewards_chosen] += out_.rewards[chosen];
+    m[logps_chosen] += logps[chosen];
+    if (compares) compare(logps, chosen, units.sequence(u, 1), facts.is_odds);
     m[empty_sequences] += empty;
     m[nonfinite] += !finite;
-    if (paired && o.sft_reduction == 0) nll += pair_nll(sft_logps, i);
+    if (compares && o.sft_reduction == 0) nll += unit_nll(sft_logps, u);
   }
-  m[num_tokens] = std::accumulate(terms_.counts, terms_.counts + terms_.sequences, 0.0);
-  loss = mean(loss, pairs);
+  m[num_tokens] = std::accumulate(terms_.counts, terms_.counts + units.sequences(), 0.0);
+  loss = mean(loss, units.count);
   for (int k : {rewards_chosen, rewards_rejected, rewards_accuracies, rewards_margins, logps_chosen,
                 logps_rejected, ranking_accuracy, log_odds_chosen, log_odds_ratio})
-    m[k] = mean(m[k], pairs);
-  m[nll_loss] = !paired                ? loss
-                : o.sft_reduction == 0 ? mean(nll, pairs)
-                : pairs > 0            ? pair_nll(sft_logps, 0)
+    m[k] = mean(m[k], units.count);
+  m[nll_loss] = !compares              ? loss
+                : o.sft_reduction == 0 ? mean(nll, units.count)
+                : units.count > 0      ? unit_nll(sft_logps, 0)
                                        : 0;
   return loss;
 }

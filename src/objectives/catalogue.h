@@ -1,14 +1,13 @@
+// The methods by index, in the order of methods.h.
 #pragma once
-#include <string>
+#include <vector>
 #include "objective.h"
 
 namespace diralign {
 
 int method_count();
 const MethodInfo& method_info(int method);
-
-/// Every method's description, the options' domains, the paper's presets and the names of settings
-/// and metrics, as JSON.
-std::string catalogue_json();
+/// Its own options, and those that it has without saying so.
+std::vector<Option> method_options(int method);
 
 }  // namespace diralign

@@ -1,7 +1,9 @@
 // What an objective is made of: the sequences of a pair, the settings of a call, and the
 // description of a method.
 #pragma once
+#include "options.h"
 #include "scaled.h"
+#include "units.h"
 
 namespace diralign {
 
@@ -13,26 +15,6 @@ struct Sequence {
       reference;  ///< the reference model's summed log-probability; 0 where there is no reference
 };
 
-/// Order and names are those of `setting_names` (catalogue.cc), which the TypeScript side fills by
-/// name.
-struct Settings {
-  double beta;
-  double normalize;
-  double reference_free;
-  double sft_weight;
-  double sft_reduction;  ///< 0 mean over sequences, 1 mean over tokens
-  double lambda;
-  double label_smoothing;
-  double gamma;
-  double calibration_weight;
-  double divergence;  ///< Divergence
-  double alpha;
-  double tau;
-  double penalty;
-};
-
-enum class Divergence { reverse_kl, forward_kl, js, alpha };
-
 /// The per-token or summed form of a log-probability or log-ratio, as `normalize` says.
 DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) {
   return o.normalize != 0 && s.count > 1 ? s.count : 1;
@@ -41,6 +23,12 @@ DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) {
 /// A score and its derivative with respect to the sequence's log-probability.
 struct Scored {
   double value;
+  Scaled slope;
+};
+
+/// A ranking loss of one score and its derivative.
+struct RankedSingle {
+  double loss;
   Scaled slope;
 };
 
@@ -69,26 +57,20 @@ DIRALIGN_HD double weighted(double weight, double x) {
   return weight == 0 && x == x ? 0 : weight * x;
 }
 
-enum class Option {
-  none,
-  label_smoothing,
-  gamma,
-  lambda,
-  calibration_weight,
-  divergence,
-  alpha,
-  tau,
-  penalty
+/// What a method is derived from: the arity and the scope of its units.
+struct OfSequences {
+  static constexpr Arity arity = Arity::single;
+  static constexpr Scope scope = Scope::unit;
 };
-enum class Coupling { none, margins, scores };
-
-struct OptionDefault {
-  Option option = Option::none;
-  double value = 0;
+struct OfPairs {
+  static constexpr Arity arity = Arity::pair;
+  static constexpr Scope scope = Scope::unit;
 };
-struct Best {
-  double learning_rate = 0;
-  double beta = 0;
+struct OfSortedMargins : OfPairs {
+  static constexpr Scope scope = Scope::sorted_margins;
+};
+struct OfSortedScores : OfPairs {
+  static constexpr Scope scope = Scope::sorted_scores;
 };
 
 /// The one description of a method: the catalogue, the TypeScript types, the validation and the
@@ -97,19 +79,13 @@ struct MethodInfo {
   const char* name;
   const char* family;   ///< "paper" (arXiv 2502.01237) or "wider"
   const char* score;    ///< what is ranked
-  const char* ranking;  ///< "pairwise", "pointwise" or "likelihood"
+  const char* ranking;  ///< "pairwise", "pointwise" or "likelihood"; a text for people
   bool reference;       ///< scores are relative to a reference model
   bool normalize;       ///< the method's original setting
   const char* formula;  ///< loss of a pair, in the notation of docs/methods.md
   const char* source;
-  OptionDefault options[3] = {};
-  Coupling coupling = Coupling::none;
-  double beta_grid[12] = {};  ///< the paper's, 0-terminated
-  Best best[6] = {};          ///< the paper's, in the order of `preset_setups` (catalogue.cc)
-  bool smoothing_below_half =
-      false;  ///< labelSmoothing must stay under 0.5, the loss divides by 1 - 2 epsilon
-  bool smoothing_above_zero =
-      false;  ///< labelSmoothing must be positive, the loss takes its logarithm
+  Option options[4] = {};
+  bool beta = true;  ///< whether it takes one
 };
 
 }  // namespace diralign

@@ -189,11 +189,12 @@ struct CalibratedLogistic {
   }
 };
 
-/// -w: the likelihood alone.
-struct ChosenOnly {
-  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) {
-    return {-p.chosen, -1, 0};
-  }
+// Of one score.
+
+/// -s: the negative log-likelihood.
+struct Likelihood {
+  static constexpr bool is_likelihood = true;
+  DIRALIGN_HD static RankedSingle rank(double score, const Settings&) { return {-score, -1}; }
 };
 
 }  // namespace diralign

@@ -8,6 +8,7 @@ namespace diralign {
 
 /// A score whose margin is the difference of two float64 numbers.
 struct PlainMargin {
+  static constexpr bool is_odds = false;
   DIRALIGN_HD static Scaled margin(const Scored& w, const Scored& l, const Sequence&,
                                    const Sequence&, const Settings&) {
     return w.value - l.value;
@@ -28,6 +29,7 @@ struct LogRatio : PlainMargin {
 /// Log-odds o = a - log(1 - e^a) of the sequence's probability e^a: the score of ORPO (arXiv
 /// 2403.07691) and ASFT (arXiv 2409.10571).
 struct LogOdds : PlainMargin {
+  static constexpr bool is_odds = true;
   DIRALIGN_HD static bool is_log_ratio(const Settings&) { return false; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     if (s.count == 0) return {0, 0};
@@ -81,6 +83,7 @@ struct Exponential {
 
 /// f'(pi / pi_ref) of an f-divergence, up to constants (f-DPO, arXiv 2309.16240).
 struct DivergenceScore {
+  static constexpr bool is_odds = false;
   DIRALIGN_HD static bool is_log_ratio(const Settings& o) {
     return is(Divergence::reverse_kl, o) || (is(Divergence::alpha, o) && o.alpha == 0);
   }
@@ -105,6 +108,7 @@ struct DivergenceScore {
 
 /// The exponential score of a, SimPO's as alpha tends to 0 (AlphaPO, arXiv 2501.03884).
 struct AlphaLogProb {
+  static constexpr bool is_odds = false;
   DIRALIGN_HD static bool is_log_ratio(const Settings& o) { return o.alpha == 0; }
   DIRALIGN_HD static Scored score(const Sequence& s, const Settings& o) {
     return Exponential::score(s, o, o.alpha);

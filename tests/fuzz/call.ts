@@ -8,7 +8,7 @@ import {
   type LogpsBatch,
   type Objective,
 } from '../../ts/index.js';
-import { DeviceTensor } from '../../ts/device/device.js';
+import { DeviceTensor } from '../../ts/device/memory.js';
 import type { Elements } from '../support/device.js';
 import { encodeHalf } from '../support/numbers.js';
 import { batchOf, isHidden, logpsOf, type ExactBatch, type ExactHidden } from './contents.js';

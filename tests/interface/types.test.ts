@@ -2,7 +2,7 @@
 // compile errors, and the type of the logits is that of the gradient. Every line that the checker
 // refuses is refused at run time, too.
 import { describe, expect, expectTypeOf, test } from 'vitest';
-import type { catalogue } from '../../ts/catalogue.generated.js';
+import type { contract } from '../../ts/contract.generated.js';
 import {
   cuda,
   DirAlignError,
@@ -346,7 +346,7 @@ test('metrics have the names of their method', () => {
   }
   expectTypeOf(Object.values(metrics)).toEqualTypeOf<number[]>();
   // Every name of the catalogue is a key of some method's metrics.
-  type Named = (typeof catalogue)['metrics'][number];
+  type Named = (typeof contract)['metrics'][number];
   expectTypeOf<Exclude<Named, keyof Metrics | RowMetric>>().toEqualTypeOf<never>();
 });
 

@@ -16,7 +16,7 @@ struct Way {
 };
 
 /// Ways that must agree bit for bit.
-struct Backend {
+struct JobRunner {
   std::vector<Way> ways;
   /// factored, in place, float32: the exponentials are taken before the maximum is known.
   bool rounds_differently_in_place = false;
@@ -29,7 +29,7 @@ struct Backend {
 };
 
 /// All modes by all ways, against the truth.
-inline void check_all_modes(const Backend& backend, const Problem& p) {
+inline void check_all_modes(const JobRunner& backend, const Problem& p) {
   const Truth truth(p);
   for (Mode mode : {Mode::none, Mode::dense, Mode::factored}) {
     if (mode == Mode::factored && p.shape.sft_labels) continue;
@@ -61,19 +61,19 @@ inline void check_all_modes(const Backend& backend, const Problem& p) {
   }
 }
 
-inline void every_method(const Backend& backend) {
+inline void every_method(const JobRunner& backend) {
   for (int m = 0; m < method_count(); m++) {
     for (int k = 0; k < 4; k++) {
       if ((4 * m + k) % backend.step != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape;
-      shape.sequences = o.likelihood_only() ? 3 : 6;
+      shape.sequences = o.facts().is_linear ? 3 : 6;
       shape.vocab = 61;
       shape.padding = k % 2 ? 3 : 0;
       shape.packed = k >= 2;
       shape.dtype = dtypes[(m + k) % 3];
       shape.seed = uint64_t(10 * m + k);
-      if (!o.likelihood_only() && k > 0) {
+      if (!o.facts().is_linear && k > 0) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 2;
         shape.sft_labels = k == 3;
@@ -83,7 +83,7 @@ inline void every_method(const Backend& backend) {
   }
 }
 
-inline void shapes(const Backend& backend, const std::vector<int64_t>& vocabs) {
+inline void shapes(const JobRunner& backend, const std::vector<int64_t>& vocabs) {
   const Objective o = [] {
     Objective with_sft = reference::objective("dpo", 0.2);
     with_sft.settings.sft_weight = 0.5;
@@ -110,7 +110,7 @@ inline void shapes(const Backend& backend, const std::vector<int64_t>& vocabs) {
   }
 }
 
-inline void edges(const Backend& backend) {
+inline void edges(const JobRunner& backend) {
   for (const char* name : {"dpo", "orpo", "sft", "aot"}) {
     const Objective o = reference::objective(name, 0.3);
     Shape shape;
@@ -128,7 +128,7 @@ inline void edges(const Backend& backend) {
   }
 }
 
-inline void pair_alone(const Backend& backend) {
+inline void pair_alone(const JobRunner& backend) {
   // A pair's log-probabilities and gradient do not depend on its company, up to the mean over pairs
   // (here a power of two).
   Shape shape;
@@ -165,7 +165,7 @@ inline void pair_alone(const Backend& backend) {
   }
 }
 
-inline void not_finite(const Backend& backend) {
+inline void not_finite(const JobRunner& backend) {
   // A NaN or +inf in a scored row is its pair's alone; a -inf there is a probability of 0.
   for (Dtype d : dtypes) {
     if (int(d) % backend.step != 0) continue;
@@ -209,7 +209,7 @@ inline void not_finite(const Backend& backend) {
   }
 }
 
-inline void underflows(const Backend& backend) {
+inline void underflows(const JobRunner& backend) {
   // Coefficients of twice the smallest normal number: the entries of some labels are smaller.
   for (Dtype d : dtypes) {
     Shape shape;
@@ -244,7 +244,7 @@ inline void underflows(const Backend& backend) {
   }
 }
 
-inline void sequence_logps(const Backend& backend) {
+inline void sequence_logps(const JobRunner& backend) {
   for (Dtype d : dtypes) {
     if (int(d) % backend.step != 0) continue;
     for (bool packed : {false, true}) {
@@ -272,7 +272,7 @@ inline void sequence_logps(const Backend& backend) {
   }
 }
 
-inline void token_logps(const Backend& backend) {
+inline void token_logps(const JobRunner& backend) {
   for (Dtype d : dtypes) {
     if (int(d) % backend.step != 0) continue;
     Shape shape;
@@ -315,11 +315,10 @@ inline void token_logps(const Backend& backend) {
 template <class RunJob>
 std::vector<double> sequence_logps_of(const Problem& p, RunJob&& run) {
   std::vector<double> logps(size_t(p.shape.sequences), -1);
-  SequenceLogpsJob job;
+  Job job;
   job.batch = p.batch();
   job.logps = logps.data();
-  CHECK(
-      !list_rows(job.batch, p.shape.sequences, job.rows));  // as the addon does: it knows no pairs
+  CHECK(!list_rows(job.batch, single_units(p.shape.sequences), job.rows));
   run(job);
   return logps;
 }
@@ -327,10 +326,10 @@ template <class RunJob>
 std::vector<double> token_logps_of(const Problem& p, RunJob&& run) {
   const size_t rows = size_t(p.rows);
   std::vector<double> out(3 * rows, 0);
-  TokenLogpsJob job;
+  Job job;
   job.batch = p.batch();
-  job.logps = out.data(), job.logsumexp = out.data() + rows, job.entropy = out.data() + 2 * rows;
-  CHECK(!list_rows(job.batch, p.shape.sequences, job.rows));
+  job.tokens = {out.data(), out.data() + rows, out.data() + 2 * rows};
+  CHECK(!list_rows(job.batch, single_units(p.shape.sequences), job.rows));
   run(job);
   return out;
 }

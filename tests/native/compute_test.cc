@@ -1,6 +1,7 @@
 // The jobs of the CPU backend from logits to loss and gradient, against a straightforward
 // computation in long double. kernel_set() is what runs: DIRALIGN_ISA chooses another.
-#include "backends/cpu/compute.h"
+#include "backends/backend.h"
+#include "backends/cpu/pages.h"
 #include <chrono>
 #include <thread>
 #include "backend_cases.h"
@@ -14,18 +15,18 @@ Result compute(const Problem& p, const Run& run) {
   const auto pool = Pool::shared();
   const std::vector<char> before = p.logits;
   Prepared prepared(p, run);
-  cpu::run(prepared.job, *pool);
+  host_backend().run(prepared.job, 0, *pool);
   CHECK(p.logits == before, "the logits were written to");
   return prepared.collect();
 }
 
-Backend with_threads(const std::vector<int>& threads) {
-  Backend backend;
+JobRunner with_threads(const std::vector<int>& threads) {
+  JobRunner backend;
   backend.rounds_differently_in_place = true;
   for (const int n : threads) {
     auto run = [n](auto& job) {
       job.threads = n;
-      cpu::run(job, *Pool::shared());
+      host_backend().run(job, 0, *Pool::shared());
     };
     backend.ways.push_back({check::text("%d threads", n),
                             [n](const Problem& p, Run how) {
@@ -102,7 +103,7 @@ TEST(compute_cancellation) {
     // Before it starts: nothing is written.
     Prepared stopped(p, {mode, false, false, 2});
     stopped.job.cancelled = true;
-    cpu::run(stopped.job, *pool);
+    host_backend().run(stopped.job, 0, *pool);
     const Result result = stopped.collect();
     CHECK(result.loss == 0);
     for (char byte : result.gradient)
@@ -117,7 +118,7 @@ TEST(compute_cancellation) {
         std::this_thread::sleep_for(std::chrono::microseconds(100 * delay));
         running.job.cancelled = true;
       });
-      cpu::run(running.job, *pool);
+      host_backend().run(running.job, 0, *pool);
       running.collect();
       canceller.join();
     }

@@ -8,7 +8,6 @@
 
 using namespace diralign;
 using namespace problems;
-using cuda::PointerInfo;
 
 namespace {
 
@@ -17,7 +16,7 @@ template <class Call>
 int error_of(Call call) {
   try {
     call();
-  } catch (const cuda::Error& error) {
+  } catch (const DeviceError& error) {
     return error.code;
   }
   return 0;
@@ -35,7 +34,7 @@ Problem small_problem(int64_t tokens = 3) {
 /// Says that a stream is captured, for a scope.
 struct Capture {
   cudaStream_t stream;
-  explicit Capture(cuda::Stream handle) : stream(cuda::as_stream(handle)) {
+  explicit Capture(Stream handle) : stream(cuda::as_stream(handle)) {
     simt::set_capturing(stream, true);
   }
   ~Capture() { simt::set_capturing(stream, false); }
@@ -88,7 +87,7 @@ TEST(cuda_captured_streams_are_refused) {
   const uint64_t kernels = simt::kernels_run();
   {
     const Capture capture(stream.stream);
-    const cuda::Place place{0, stream.stream};
+    const Place place{0, stream.stream};
     CHECK(error_of([&] { cuda::launch(prepared.job, place); }) ==
           int(cudaErrorStreamCaptureUnsupported));
     CHECK(error_of([&] { cuda::copy_to_device(0, stream.stream, logits.memory.data, &byte, 1); }) ==
@@ -112,7 +111,7 @@ TEST(cuda_default_stream_beside_a_capture_is_refused) {
   std::string said;
   try {
     cuda::synchronize(0, 0);
-  } catch (const cuda::Error& error) {
+  } catch (const DeviceError& error) {
     said = error.what();
   }
   unsetenv("SIMT_FAIL");
@@ -125,8 +124,8 @@ TEST(cuda_time_begins_when_the_host_is_ready) {
   Prepared prepared(p, {Mode::none, false, false, 1});
   const DeviceLogits logits(p, {}, stream);
   prepared.job.batch.logits = logits.data();
-  const cuda::Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
-  const cuda::Place place{0, stream.stream, begin};
+  const Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
+  const Place place{0, stream.stream, begin};
   cuda::record(0, end, stream.stream);
 
   // The workspace comes before anything is written to it: where there is none, nothing was
@@ -141,7 +140,7 @@ TEST(cuda_time_begins_when_the_host_is_ready) {
   cuda::record(0, end, stream.stream);
   cuda::synchronize(0, stream.stream);
   CHECK(cuda::milliseconds(0, begin, end) >= 0);
-  for (const cuda::Event event : {begin, end}) cuda::destroy_event(0, event);
+  for (const Event event : {begin, end}) cuda::destroy_event(0, event);
 }
 
 TEST(cuda_time_of_a_batch_without_rows) {
@@ -151,10 +150,10 @@ TEST(cuda_time_of_a_batch_without_rows) {
   Prepared prepared(p, {Mode::none, false, false, 1});
   const DeviceLogits logits(p, {}, stream);
   prepared.job.batch.logits = logits.data();
-  const cuda::Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
+  const Event begin = cuda::create_event(0, true), end = cuda::create_event(0, true);
   run_on_device(prepared.job, {0, stream.stream, begin});
   cuda::record(0, end, stream.stream);
   cuda::synchronize(0, stream.stream);
   CHECK(cuda::milliseconds(0, begin, end) >= 0);
-  for (const cuda::Event event : {begin, end}) cuda::destroy_event(0, event);
+  for (const Event event : {begin, end}) cuda::destroy_event(0, event);
 }

@@ -8,7 +8,7 @@
 #include <iterator>
 #include <utility>
 #include "backend_cases.h"
-#include "backends/cpu/compute.h"
+#include "backends/backend.h"
 #include "device_jobs.h"
 #include "loss_launch.h"
 
@@ -78,18 +78,18 @@ Way staged_way(int device) {
 
 /// ThreadSanitizer finds a race in the first problem that has it; the arithmetic is for the other
 /// builds.
-Backend with_ways(std::vector<Way> ways) {
-  Backend backend{std::move(ways)};
+JobRunner with_ways(std::vector<Way> ways) {
+  JobRunner backend{std::move(ways)};
   backend.step = check::thread_sanitized ? 37 : 1;
   backend.zeroed = !check::thread_sanitized;
   return backend;
 }
-const Backend& cuda() {
-  static const Backend backend = with_ways({device_way(0), staged_way(1)});
+const JobRunner& every_way() {
+  static const JobRunner backend = with_ways({device_way(0), staged_way(1)});
   return backend;
 }
-const Backend& both_devices() {
-  static const Backend backend = with_ways({device_way(0), device_way(1), staged_way(0)});
+const JobRunner& both_devices() {
+  static const JobRunner backend = with_ways({device_way(0), device_way(1), staged_way(0)});
   return backend;
 }
 
@@ -102,7 +102,7 @@ bool in_one_stage(int device, Dtype d, int64_t vocab) {
         cudaSuccess);
   CHECK(cudaSetDevice(before) == cudaSuccess);
   return cuda::cut_row(uint32_t(vocab), uint32_t(dtype_bytes(d))).parts <=
-         uint32_t(blocks * cuda::device(device).multiprocessors);
+         uint32_t(blocks * cuda::properties(device).multiprocessors);
 }
 
 Objective with_likelihood(const char* name, double beta) {
@@ -117,11 +117,11 @@ void ignore_sequence(Problem& p, int64_t s) {
     if (p.sequence_of(r) == s) p.labels[size_t(r)] = ignored;
 }
 
-const Backend& cpu_backend() {
-  static const Backend backend{{{"CPU",
+const JobRunner& cpu_backend() {
+  static const JobRunner backend{{{"CPU",
                                  [](const Problem& p, const Run& run) {
                                    Prepared prepared(p, run);
-                                   cpu::run(prepared.job, *Pool::shared());
+                                   host_backend().run(prepared.job, 0, *Pool::shared());
                                    return prepared.collect();
                                  },
                                  {},
@@ -165,15 +165,15 @@ constexpr bool thin = check::thread_sanitized;
 
 TEST(cuda_devices_differ) {
   // What the tests of this file rely on.
-  CHECK(cuda::device(0).multiprocessors > cuda::device(1).multiprocessors &&
-        cuda::device(0).l2_cache < cuda::device(1).l2_cache);
+  CHECK(cuda::properties(0).multiprocessors > cuda::properties(1).multiprocessors &&
+        cuda::properties(0).l2_cache < cuda::properties(1).l2_cache);
 }
 
-TEST(device_every_method) { every_method(cuda()); }
-TEST(cuda_shapes) { shapes(cuda(), {1, 2, 7, 31, 255, 2047, 2048, 2049}); }
-TEST(cuda_edges) { edges(cuda()); }
-TEST(cuda_pair_alone) { pair_alone(cuda()); }
-TEST(cuda_not_finite) { not_finite(cuda()); }
+TEST(device_every_method) { every_method(every_way()); }
+TEST(cuda_shapes) { shapes(every_way(), {1, 2, 7, 31, 255, 2047, 2048, 2049}); }
+TEST(cuda_edges) { edges(every_way()); }
+TEST(cuda_pair_alone) { pair_alone(every_way()); }
+TEST(cuda_not_finite) { not_finite(every_way()); }
 TEST(cuda_underflows) { underflows(both_devices()); }
 TEST(cuda_sequence_logps) { sequence_logps(both_devices()); }
 TEST(cuda_token_logps) { token_logps(both_devices()); }
@@ -197,7 +197,7 @@ TEST(cuda_far_from_reference) {
       const Result near = cpu_backend().loss(p, {Mode::none, false, false, 1});
       for (size_t s = 0; s < 10; s++) p.references[s] = near.logps[s] + lost[s];
       for (const Mode mode : {Mode::dense, Mode::factored})
-        check_like_cpu("far from the reference", p, cuda().loss(p, {mode, false, false, 1}), mode);
+        check_like_cpu("far from the reference", p, every_way().loss(p, {mode, false, false, 1}), mode);
     }
   }
 }
@@ -221,7 +221,7 @@ TEST(cuda_vocabularies) {
         k++;
         continue;
       }
-      check_all_modes(cuda(), Problem(with_likelihood("simpo", 1.5), shape));
+      check_all_modes(every_way(), Problem(with_likelihood("simpo", 1.5), shape));
       k++;
     }
   }
@@ -238,7 +238,7 @@ TEST(cuda_more_parts_than_blocks) {
     shape.tokens = 1;
     shape.ignore = 0;
     shape.seed = 31 + uint64_t(d);
-    check_all_modes(cuda(), Problem(reference::objective("sft", 1), shape));
+    check_all_modes(every_way(), Problem(reference::objective("sft", 1), shape));
   }
 }
 
@@ -346,7 +346,7 @@ TEST(device_bits_in_any_company) {
   shape.packed = true;
   shape.seed = 71;
   const Problem p(reference::objective("sft", 1), shape);
-  const std::vector<double> all = cuda().ways[0].sequence_logps(p);
+  const std::vector<double> all = every_way().ways[0].sequence_logps(p);
   check::Random random(72);
   for (int k = 0; k < 4; k++) {
     std::vector<int64_t> taken;
@@ -396,9 +396,9 @@ TEST(cuda_many_groups) {
     const int64_t pairs = p.pairs();
     for (int64_t pair : {int64_t{0}, int64_t{1}, pairs / 2, pairs - 2, pairs - 1}) {
       ignore_sequence(p, pair);
-      if (pair != 1 && !p.objective.likelihood_only()) ignore_sequence(p, pair + pairs);
+      if (pair != 1 && !p.objective.facts().is_linear) ignore_sequence(p, pair + pairs);
     }
-    if (!p.objective.likelihood_only()) ignore_sequence(p, pairs / 2 - 1 + pairs);
+    if (!p.objective.facts().is_linear) ignore_sequence(p, pairs / 2 - 1 + pairs);
     check_all_modes(both_devices(), p);
   }
 }
@@ -490,7 +490,7 @@ TEST(cuda_zero_coefficients) {
           if (zero(r)) CHECK(g == 0 && !std::signbit(g), "row %d column %d: %g", int(r), int(v), g);
         }
     };
-    for (const Way& way : cuda().ways) {
+    for (const Way& way : every_way().ways) {
       const Result result = way.loss(p, {Mode::dense, false, false, 1});
       check_zero(p, result, [&](int64_t r) { return p.labels[size_t(r)] == ignored; });
       check_like_cpu(way.name.c_str(), p, result, Mode::dense);
@@ -499,7 +499,7 @@ TEST(cuda_zero_coefficients) {
     shape.sft_labels = false;
     Problem flat(reference::objective("hinge", 1), shape);
     for (size_t s = 0; s < 4; s++) flat.references[s] = s < 2 ? -1e6 : 0;  // margins far above 1
-    for (const Way& way : cuda().ways) {
+    for (const Way& way : every_way().ways) {
       const Result result = way.loss(flat, {Mode::dense, false, false, 1});
       CHECK(result.loss == 0 && result.coefficients[0] == 0);
       check_zero(flat, result, [](int64_t) { return true; });
@@ -535,7 +535,7 @@ TEST(cuda_rows_not_finite) {
     fill(13, 0, nan_value);
     for (Mode mode : {Mode::none, Mode::dense, Mode::factored}) {
       Result first;
-      for (const Way& way : cuda().ways) {
+      for (const Way& way : every_way().ways) {
         const std::string what = way.name + ": " + describe(p, {mode, false, false, 1});
         const Result result =
             way.loss(p, {mode, mode != Mode::none && !first.logps.empty(), false, 1});

@@ -25,12 +25,12 @@ size_t workspace_row(const LayerProblem& l) {
 struct DeviceArray {
   DeviceBytes memory;
   size_t offset;
-  DeviceArray(int device, cuda::Stream stream, const void* from, size_t bytes, size_t offset_bytes)
+  DeviceArray(int device, Stream stream, const void* from, size_t bytes, size_t offset_bytes)
       : memory(device, offset_bytes + bytes), offset(offset_bytes) {
     if (bytes) cuda::copy_to_device(device, stream, memory.data + offset, from, bytes);
   }
   char* data() const { return memory.data + offset; }
-  void fetch(cuda::Stream stream, void* to, size_t bytes) const {
+  void fetch(Stream stream, void* to, size_t bytes) const {
     if (bytes) cuda::copy_to_host(memory.device, stream, to, data(), bytes);
   }
 };
@@ -38,7 +38,7 @@ struct DeviceArray {
 /// The job's arrays moved to the device for `run`, and its gradients back.
 template <class AnyJob>
 void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t offset,
-                        const std::function<void(const cuda::Place&)>& run) {
+                        const std::function<void(const Place&)>& run) {
   OwnStream stream(device);
   const size_t past = size_t(offset) * dtype_bytes(l.layer.dtype);
   const DeviceArray hidden(device, stream.stream, l.hidden.data(), l.hidden.size(), past),
@@ -53,8 +53,8 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
     size_t bytes = 0;
     std::optional<DeviceArray> array;
   } moved[3];
-  if constexpr (std::is_same_v<AnyJob, LossJob>) {
-    LayerGradients& out = job.layer_gradients;
+  if constexpr (std::is_same_v<AnyJob, Job>) {
+    LayerGradients& out = job.loss->layer_gradients;
     const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
     moved[0].buffer = &out.hidden, moved[0].bytes = l.hidden.size();
     moved[1].buffer = &out.weight, moved[1].bytes = vocab * size * sizeof(float);
@@ -86,9 +86,8 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
 LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0,
                       int64_t offset = 0) {
   PreparedLayer prepared(l, run);
-  with_device_arrays(l, prepared.numbers.job, device, offset, [&](const cuda::Place& place) {
-    cuda::run_layer(prepared.numbers.job, place);
-  });
+  with_device_arrays(l, prepared.numbers.job, device, offset,
+                     [&](const Place& place) { cuda::run_layer(prepared.numbers.job, place); });
   return prepared.collect();
 }
 LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
@@ -136,7 +135,7 @@ void check_layer(const std::string& what, const LayerProblem& l, const Truth& tr
   problems::check_layer(what, l, truth, run, result, rounding(l.layer.dtype));
 }
 
-LayerBackend backend() {
+LayerRunner backend() {
   return {
       {[](const LayerProblem& l, const LayerRun& run) { return on_device(l, run); },
        [](const LayerProblem& l, const LayerRun& run) { return staged(l, run); }},
@@ -174,9 +173,9 @@ TEST(cuda_layer_every_method) {
       if ((3 * m + k) % (thin ? 29 : 1) != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape = shape_of(uint64_t(10 * m + k), 41);
-      shape.sequences = o.likelihood_only() ? 3 : 6;
+      shape.sequences = o.facts().is_linear ? 3 : 6;
       shape.packed = k >= 1;
-      if (!o.likelihood_only() && k > 0) {
+      if (!o.facts().is_linear && k > 0) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 2;
         shape.sft_labels = k == 2;
@@ -221,7 +220,7 @@ TEST(cuda_layer_chunks) {
             what.c_str());
       check_layer_logps(what, l, truth, run.memory, first->logps, [&](auto& job) {
         with_device_arrays(l, job, 0, rows % 3,
-                           [&](const cuda::Place& place) { cuda::run_layer(job, place); });
+                           [&](const Place& place) { cuda::run_layer(job, place); });
       });
       check_layer_logps(what + ", staged", l, truth, run.memory, first->logps,
                         [](auto& job) { cuda::run_staged(job, 1); });
@@ -343,12 +342,10 @@ TEST(cuda_layer_cancelled) {
   const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});
   for (bool on_host : {false, true}) {
     PreparedLayer stopped(l, {});
-    LossJob& job = stopped.numbers.job;
+    Job& job = stopped.numbers.job;
     job.cancelled = true;
     if (on_host) cuda::run_staged(job, 0);
-    else
-      with_device_arrays(l, job, 0, 0,
-                         [&](const cuda::Place& place) { cuda::run_layer(job, place); });
+    else with_device_arrays(l, job, 0, 0, [&](const Place& place) { cuda::run_layer(job, place); });
     const LayerResult result = stopped.collect();
     CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
     CHECK(std::all_of(result.weight.begin(), result.weight.end(),
@@ -368,7 +365,7 @@ TEST(cuda_layer_failures) {
        {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3",
         "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
     for (bool on_host : {false, true}) {
-      const auto error = thrown<cuda::Error>([&] {
+      const auto error = thrown<DeviceError>([&] {
         const Failing scope(failure);
         if (on_host) staged(l, {}, 0);
         else on_device(l, {});
@@ -387,7 +384,7 @@ TEST(cuda_layer_failures) {
   // Of a shape that nothing was chosen for yet.
   const LayerProblem fresh(reference::objective("dpo", 0.1), shape_of(122, 71),
                            {Dtype::bfloat16, 8, true});
-  const auto error = thrown<cuda::Error>([&] {
+  const auto error = thrown<DeviceError>([&] {
     const Failing scope("cublasLtMatmulAlgoGetHeuristic:14:0");
     on_device(fresh, {});
   });

@@ -40,7 +40,7 @@ inline void checked_store16(void* address, uint4 value) {
 }  // namespace diralign::cuda
 #define load16 checked_load16
 #define store16 checked_store16
-#include "pair_stage.cuh"
+#include "unit_stage.cuh"
 
 using namespace diralign;
 using namespace diralign::cuda;
@@ -375,22 +375,22 @@ TEST(parts_write) {
   });
 }
 
-TEST(parts_sort_pairs) {
+TEST(parts_sort_units) {
   check::Random random(5);
   std::vector<uint32_t> counts(check::thread_sanitized ? 20 : 70);
   std::iota(counts.begin(), counts.end(), 1);
   counts.insert(counts.end(), {255, 256, 257, 600});
-  for (uint32_t pairs : counts) {
+  for (uint32_t units : counts) {
     for (int kind = 0; kind < (check::thread_sanitized ? 1 : 3); kind++) {
       std::vector<double> values;
-      for (uint32_t i = 0; i < pairs; i++) {
+      for (uint32_t i = 0; i < units; i++) {
         // All different; many ties; ties, NaNs, infinities and zeros of both signs.
         constexpr double special[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, 1, -NAN};
         values.push_back(kind == 0   ? random.normal()
                          : kind == 1 ? double(random.below(4))
                                      : special[random.below(7)]);
       }
-      std::vector<uint32_t> expected(pairs);
+      std::vector<uint32_t> expected(units);
       std::iota(expected.begin(), expected.end(), 0u);
       // By definition: numbers ascending, NaNs last; equal ones in their order.
       std::stable_sort(expected.begin(), expected.end(), [&](uint32_t i, uint32_t j) {
@@ -399,13 +399,13 @@ TEST(parts_sort_pairs) {
         return values[i] < values[j];
       });
       uint32_t length = 1;
-      while (length < pairs) length *= 2;
+      while (length < units) length *= 2;
       std::vector<uint32_t> order(length, 99999);
       uint32_t* const out = order.data();
       const double* const in = values.data();
-      run_block([=] { sort_pairs(in, out, pairs, length); });
-      order.resize(pairs);
-      CHECK(order == expected, "%u pairs, kind %d", pairs, kind);
+      run_block([=] { sort_units(in, out, units, length); });
+      order.resize(units);
+      CHECK(order == expected, "%u units, kind %d", units, kind);
     }
   }
 }
@@ -414,14 +414,14 @@ TEST(parts_sum_sequences) {
   std::vector<uint32_t> lengths = {513, 0,   1, 31,   32,  33, 511,  512,
                                    514, 600, 0, 1025, 257, 2,  3000, 512};
   if (check::thread_sanitized) lengths.resize(8);
-  for (const bool likelihood_only : {false, true}) {
+  for (const Arity arity : {Arity::pair, Arity::single}) {
     for (const bool separate : {false, true}) {
       // Whole numbers, whose sums are exact; and others, whose bits tell the order of the
       // additions.
       for (const bool whole : {true, false}) {
         if (check::thread_sanitized && (whole || separate)) continue;
         const uint32_t sequences = uint32_t(lengths.size()),
-                       pairs = likelihood_only ? sequences : sequences / 2;
+                       count = arity == Arity::single ? sequences : sequences / 2;
         auto sums_of = [&](const std::vector<uint32_t>& permutation, Group group) {
           std::vector<uint32_t> begin(sequences), end(sequences);
           std::vector<double> rows, sft_rows, logps(sequences, -1), sft_logps(sequences, -1);
@@ -439,8 +439,7 @@ TEST(parts_sum_sequences) {
           p.row_logps = rows.data(), p.sft_row_logps = sft_rows.data();
           p.logps = logps.data(), p.sft_logps = sft_logps.data();
           p.separate_sft = separate;
-          p.terms.likelihood_only = likelihood_only;
-          p.terms.pairs = pairs, p.terms.sequences = sequences;
+          p.terms.units = {arity, count, nullptr};
           const Plan* const plan = &p;
           run_block([=] {
             using Scratch = double[warps];
@@ -448,8 +447,8 @@ TEST(parts_sum_sequences) {
             sum_sequences(*plan, group, scratch);
           });
           for (uint32_t i = 0; i < sequences; i++) {
-            const uint32_t pair = likelihood_only || i < pairs ? i : i - pairs;
-            if (pair < group.first_pair || pair >= group.first_pair + group.pairs) {
+            const uint32_t unit = i % count;
+            if (unit < group.first_unit || unit >= group.first_unit + group.units) {
               CHECK(logps[i] == -1 && sft_logps[i] == -1, "sequence %u is of another group", i);
               continue;
             }
@@ -467,8 +466,8 @@ TEST(parts_sum_sequences) {
         std::vector<uint32_t> straight(sequences), reversed;
         std::iota(straight.begin(), straight.end(), 0u);
         reversed.assign(straight.rbegin(), straight.rend());
-        const std::vector<double> all = sums_of(straight, {0, 0, 0, pairs, 0}),
-                                  backwards = sums_of(reversed, {0, 0, 0, pairs, 0});
+        const std::vector<double> all = sums_of(straight, {0, 0, 0, count, 0}),
+                                  backwards = sums_of(reversed, {0, 0, 0, count, 0});
         for (uint32_t i = 0; i < sequences; i++)
           CHECK(check::same_bits(all[i], backwards[sequences - 1 - i]),
                 "%u rows: the bits depend on the place", lengths[i]);

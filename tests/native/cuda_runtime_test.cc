@@ -14,7 +14,6 @@
 #include "check.h"
 
 using namespace diralign;
-using cuda::PointerInfo;
 
 namespace {
 
@@ -37,7 +36,7 @@ template <class Call>
 std::pair<int, std::string> error_of(Call call) {
   try {
     call();
-  } catch (const cuda::Error& error) {
+  } catch (const DeviceError& error) {
     return {error.code, std::string(error.what()).substr(0, std::string(error.what()).find(':'))};
   }
   return {0, ""};
@@ -64,14 +63,14 @@ TEST(cuda_status_and_devices) {
   CHECK(status.compiled && status.error == 0 && status.devices == 2, "%d devices", status.devices);
   CHECK(status.runtime == 13000 && status.driver == 13000);
   for (int i = 0; i < status.devices; i++) {
-    const auto device = cuda::device(i);
+    const auto device = cuda::properties(i);
     CHECK(device.major >= 7 && device.multiprocessors > 0 && device.memory > 0 &&
           cuda::free_memory(i) <= device.memory);
     CHECK(device.uuid.size() == 40 && device.uuid.substr(0, 4) == "GPU-" && device.uuid[12] == '-',
           "%s", device.uuid.c_str());
   }
-  CHECK(cuda::device(0).uuid != cuda::device(1).uuid);
-  CHECK(error_of([] { cuda::device(2); }).first == cudaErrorInvalidDevice);
+  CHECK(cuda::properties(0).uuid != cuda::properties(1).uuid);
+  CHECK(error_of([] { cuda::properties(2); }).first == cudaErrorInvalidDevice);
   CHECK(cudaPeekAtLastError() == cudaSuccess);
 }
 
@@ -82,8 +81,8 @@ TEST(cuda_copies) {
   for (const size_t bytes :
        {size_t(1), size_t(4097), stage - 1, stage, stage + 1, 3 * stage + 12345}) {
     for (const int device : {0, 1}) {
-      const cuda::Stream own = cuda::create_stream(device);
-      const cuda::Stream stream = device == 0 ? 0 : own;
+      const Stream own = cuda::create_stream(device);
+      const Stream stream = device == 0 ? 0 : own;
       const auto from = numbers(bytes + 1, bytes + size_t(device));
       std::vector<unsigned char> to(bytes + 1, 7), pinned(bytes + 1, 9);
       Buffer a(device, bytes), b(device, bytes);
@@ -115,7 +114,7 @@ TEST(cuda_copies) {
 
 TEST(cuda_copies_in_the_order_of_the_stream) {
   // A copy sees what was enqueued before it, through either stage.
-  const cuda::Stream stream = cuda::create_stream(0);
+  const Stream stream = cuda::create_stream(0);
   constexpr size_t bytes = size_t(9) << 20;
   Buffer a(0, bytes);
   std::vector<unsigned char> to(bytes);
@@ -146,7 +145,7 @@ TEST(cuda_copies_from_many_threads) {
 }
 
 TEST(cuda_copy_that_fails) {
-  const cuda::Stream stream = cuda::create_stream(1);
+  const Stream stream = cuda::create_stream(1);
   const size_t bytes = size_t(13) << 20;
   const auto from = numbers(bytes, 1);
   std::vector<unsigned char> to(bytes);
@@ -189,7 +188,7 @@ TEST(cuda_selected_device_stays) {
       cuda::copy_to_host(device, 0, &byte, a.data, 1);
       CHECK(selected() == mine);
       CHECK(cuda::inspect(a.data).device == device);
-      cuda::device(device);
+      cuda::properties(device);
       cuda::synchronize(device, 0);
       CHECK(selected() == mine);
     }
@@ -236,7 +235,7 @@ TEST(cuda_out_of_memory) {
 TEST(cuda_workspace) {
   const size_t before = simt::live_allocations();
   for (const int device : {0, 1}) {
-    const cuda::Stream stream = cuda::create_stream(device);
+    const Stream stream = cuda::create_stream(device);
     cuda::Workspace a(device, cuda::as_stream(stream), 1000),
         none(device, cuda::as_stream(stream), 0);
     CHECK(a.data() != nullptr && a.bytes() == 1000 && none.data() == nullptr);
@@ -281,9 +280,9 @@ TEST(cuda_pinned_blocks) {
 }
 
 TEST(cuda_events) {
-  const cuda::Stream first = cuda::create_stream(0), second = cuda::create_stream(0);
-  const cuda::Event from = cuda::create_event(0, true), to = cuda::create_event(0, true),
-                    order = cuda::create_event(0, false);
+  const Stream first = cuda::create_stream(0), second = cuda::create_stream(0);
+  const Event from = cuda::create_event(0, true), to = cuda::create_event(0, true),
+              order = cuda::create_event(0, false);
   Buffer a(0, 1 << 20);
   std::vector<unsigned char> data(1 << 20);
   const auto before = std::chrono::steady_clock::now();
@@ -314,12 +313,12 @@ TEST(cuda_events) {
   CHECK(cuda::ended(0, order));
   CHECK(error_of([&] { cuda::milliseconds(0, from, order); }).first ==
         cudaErrorInvalidResourceHandle);
-  for (const cuda::Event event : {from, to, order}) cuda::destroy_event(0, event);
-  for (const cuda::Stream stream : {first, second}) cuda::destroy_stream(0, stream);
+  for (const Event event : {from, to, order}) cuda::destroy_event(0, event);
+  for (const Stream stream : {first, second}) cuda::destroy_stream(0, stream);
 }
 
 TEST(cuda_notify) {
-  const cuda::Stream stream = cuda::create_stream(1);
+  const Stream stream = cuda::create_stream(1);
   std::atomic<int> called{-1};
   auto held = std::make_shared<int>(1);
   cuda::notify(1, stream, [&called, held](int error) { called = error; });

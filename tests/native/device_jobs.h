@@ -1,6 +1,6 @@
 // Runs jobs of the CUDA backend on device memory: copied there, enqueued, waited for, copied back.
 #pragma once
-#include "backends/device.h"
+#include "backend.h"
 #include "problems.h"
 
 namespace problems {
@@ -20,7 +20,7 @@ struct DeviceBytes {
 /// A stream of its own, which does not wait for the default one.
 struct OwnStream {
   int device;
-  cuda::Stream stream;
+  Stream stream;
   explicit OwnStream(int device) : device(device), stream(cuda::create_stream(device)) {}
   ~OwnStream() { cuda::destroy_stream(device, stream); }
   OwnStream(const OwnStream&) = delete;
@@ -34,7 +34,7 @@ struct Where {
 };
 
 template <class Job>
-void run_on_device(Job& job, const cuda::Place& place) {
+void run_on_device(Job& job, const Place& place) {
   const auto launch = cuda::launch(job, place);
   cuda::synchronize(place.device, place.stream);
   launch->finish();
@@ -73,10 +73,10 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
   if (run.mode != Mode::none) {
     cuda::copy_to_device(where.device, stream.stream, gradient.data + offset,
                          prepared.memory.data(), prepared.memory.size());
-    prepared.job.gradient.data = gradient.data + offset + guard;
+    prepared.job.loss->gradient.data = gradient.data + offset + guard;
   }
   if (run.in_place) {
-    prepared.job.batch.logits = prepared.job.gradient.data;
+    prepared.job.batch.logits = prepared.job.loss->gradient.data;
     run_on_device(prepared.job, {where.device, stream.stream});
   } else {
     const DeviceLogits logits(p, where, stream);

@@ -18,7 +18,6 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity(),
                 nan_value = std::numeric_limits<float>::quiet_NaN();
 constexpr Dtype dtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
-constexpr const char* dtype_names[] = {"float32", "float16", "bfloat16"};
 
 bool exhaustive() { return std::getenv("DIRALIGN_EXHAUSTIVE") != nullptr; }
 

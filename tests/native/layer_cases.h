@@ -6,7 +6,7 @@
 
 namespace problems {
 
-struct LayerBackend {
+struct LayerRunner {
   /// Ways to have it do a loss.
   std::vector<std::function<LayerResult(const LayerProblem&, const LayerRun&)>> ways;
   std::function<void(const std::string& what, const LayerProblem&, const Truth&, const LayerRun&,
@@ -23,7 +23,7 @@ struct LayerBackend {
   }
 };
 
-inline void layers_coupled(const LayerBackend& backend) {
+inline void layers_coupled(const LayerRunner& backend) {
   for (const char* name : {"aot", "aot_unpaired"}) {
     Shape shape = shape_of(31);
     shape.sequences = 8;
@@ -33,7 +33,7 @@ inline void layers_coupled(const LayerBackend& backend) {
   }
 }
 
-inline void layers_edges(const LayerBackend& backend) {
+inline void layers_edges(const LayerRunner& backend) {
   for (const char* name : {"dpo", "sft", "aot"}) {
     for (int k = 0; k < 5; k++) {
       Shape shape = shape_of(61 + uint64_t(k), k == 4 ? 1 : 37);
@@ -71,7 +71,7 @@ inline void layers_edges(const LayerBackend& backend) {
   }
 }
 
-inline void layers_idle_not_finite(const LayerBackend& backend) {
+inline void layers_idle_not_finite(const LayerRunner& backend) {
   // A row that only a term of weight 0 scores adds nothing to any gradient, whatever its hidden
   // state is.
   for (float bad :
@@ -114,22 +114,21 @@ void check_layer_logps(const std::string& what, const LayerProblem& l, const Tru
     job.layer =
         OutputLayer{l.hidden.data(), l.weight.data(), l.layer.bias ? l.bias.data() : nullptr,
                     l.layer.hidden,  memory,          0};
-    CHECK(!list_rows(job.batch, l.p.shape.sequences, job.rows));
+    CHECK(!list_rows(job.batch, single_units(l.p.shape.sequences), job.rows));
     compute(job);
     CHECK(job.layer->memory_used > 0 && job.layer->memory_used <= memory, "%s: %zu bytes",
           what.c_str(), job.layer->memory_used);
   };
-  SequenceLogpsJob sequences;
+  Job sequences;
   std::vector<double> sums(logps.size(), poison);
   sequences.logps = sums.data();
   run(sequences);
   CHECK(sums == logps, "%s", what.c_str());
 
-  TokenLogpsJob tokens;
+  Job tokens;
   const size_t rows = size_t(l.p.rows);
   std::vector<double> out(3 * rows, poison);
-  tokens.logps = out.data(), tokens.logsumexp = tokens.logps + rows,
-  tokens.entropy = tokens.logsumexp + rows;
+  tokens.tokens = {out.data(), out.data() + rows, out.data() + 2 * rows};
   run(tokens);
   for (size_t r = 0; r < rows; r++) {
     if (l.p.labels[r] == ignored) {

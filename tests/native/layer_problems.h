@@ -76,7 +76,7 @@ struct PreparedLayer {
 
   PreparedLayer(const LayerProblem& l, const LayerRun& run)
       : numbers(l.p, {Mode::none, false, false, 1}) {
-    LossJob& job = numbers.job;
+    Job& job = numbers.job;
     job.batch.logits = nullptr;
     job.batch.dtype = l.layer.dtype;
     job.layer =
@@ -94,11 +94,11 @@ struct PreparedLayer {
               add ? float(random.normal()) : std::numeric_limits<float>::quiet_NaN());
     };
     const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
-    prepare(run.hidden, hidden, job.layer_gradients.hidden, l.layer.dtype, size_t(l.p.rows) * size,
-            run.add_hidden);
-    prepare(run.weight, weight, job.layer_gradients.weight, Dtype::float32, vocab * size,
+    prepare(run.hidden, hidden, job.loss->layer_gradients.hidden, l.layer.dtype,
+            size_t(l.p.rows) * size, run.add_hidden);
+    prepare(run.weight, weight, job.loss->layer_gradients.weight, Dtype::float32, vocab * size,
             run.add_weight);
-    prepare(run.bias && l.layer.bias, bias, job.layer_gradients.bias, Dtype::float32, vocab,
+    prepare(run.bias && l.layer.bias, bias, job.loss->layer_gradients.bias, Dtype::float32, vocab,
             run.add_bias);
     keep(result.hidden_before, result.weight_before, result.bias_before);
   }

@@ -1,7 +1,7 @@
 // Jobs with an output layer on the CPU: every way of getting from the logits of a chunk to the
 // gradients, against long double.
 #include <functional>
-#include "backends/cpu/compute.h"
+#include "backends/backend.h"
 #include "jobs/plan.h"
 #include "layer_cases.h"
 
@@ -14,7 +14,7 @@ constexpr bool thin = check::thread_sanitized;
 LayerResult compute(const LayerProblem& l, const LayerRun& run, int threads = 1) {
   PreparedLayer prepared(l, run);
   prepared.numbers.job.threads = threads;
-  cpu::run(prepared.numbers.job, *Pool::shared());
+  host_backend().run(prepared.numbers.job, 0, *Pool::shared());
   return prepared.collect();
 }
 
@@ -34,7 +34,7 @@ size_t workspace(const LayerProblem& l, int64_t rows) {
   return products(l.layer.dtype).scratch_bytes + (size_t(rows) * row_bytes(l) + 63) / 64 * 64;
 }
 
-LayerBackend backend() {
+LayerRunner backend() {
   return {{[](const LayerProblem& l, const LayerRun& run) { return compute(l, run); }},
           check_layer,
           workspace,
@@ -71,14 +71,14 @@ TEST(layer_every_method) {
       if ((4 * m + k) % (thin ? 9 : 1) != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape = shape_of(uint64_t(10 * m + k), 41);
-      shape.sequences = o.likelihood_only() ? 3 : 6;
+      shape.sequences = o.facts().is_linear ? 3 : 6;
       shape.tokens = 80;
       shape.packed = k >= 1;
       // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate
       // numerically.
       if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0)
         o.settings.normalize = !o.settings.normalize;
-      if (!o.likelihood_only() && k > 1) {
+      if (!o.facts().is_linear && k > 1) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 3;
         shape.sft_labels = k == 3;
@@ -107,18 +107,18 @@ TEST(layer_opposite_coefficients) {
   check::Random random(2);
   for (int m = 0; m < method_count(); m++) {
     const MethodInfo& info = method_info(m);
-    if (info.coupling != Coupling::none || info.ranking[0] == 'l') continue;
+    if (facts_of(m).arity != Arity::pair || facts_of(m).scope != Scope::unit) continue;
     for (double divergence : {0.0, 1.0, 2.0, 3.0}) {
       for (bool normalize : {false, true}) {
         Objective o = reference::objective(m, 0.4);
         o.settings.normalize = normalize;
         o.settings.divergence = divergence;
-        if (divergence != 0 && !reference::has_option(m, Option::divergence)) continue;
+        if (divergence != 0 && !reference::has_option(m, &Settings::divergence)) continue;
         bool opposite = true;
         for (int k = 0; k < 20; k++) {
           const Sequence w{-random.uniform(1, 9), 7, -random.uniform(1, 9)},
               l{-random.uniform(1, 9), 4, -random.uniform(1, 9)};
-          const PairTerms t = evaluate_pair(m, o.settings, w, l);
+          const PairTerms t = reference::pair_terms(o, w, l);
           const double x = t.coefficient_chosen * normalizer(w, o.settings),
                        y = t.coefficient_rejected * normalizer(l, o.settings);
           opposite = opposite && std::fabs(x + y) <= 1e-12 * std::fabs(x);
@@ -164,7 +164,7 @@ TEST(layer_chunks) {
           most_used = std::max(most_used, result.memory_used);
         }
         check_layer_logps(what, l, truth, run.memory, first->logps,
-                          [](auto& job) { cpu::run(job, *Pool::shared()); });
+                          [](auto& job) { host_backend().run(job, 0, *Pool::shared()); });
       }
       CHECK(most_used < workspace(l, 1000), "it took %zu", most_used);
     }
@@ -243,7 +243,7 @@ TEST(layer_cancelled) {
   const LayerProblem l(reference::objective("dpo", 0.1), shape_of(111), {Dtype::float32, 8, true});
   PreparedLayer stopped(l, {});
   stopped.numbers.job.cancelled = true;
-  cpu::run(stopped.numbers.job, *Pool::shared());
+  host_backend().run(stopped.numbers.job, 0, *Pool::shared());
   const LayerResult result = stopped.collect();
   CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
   CHECK(std::all_of(result.weight.begin(), result.weight.end(),
@@ -252,13 +252,14 @@ TEST(layer_cancelled) {
 
 TEST(layer_plan) {
   RowList rows;
+  rows.units = {Arity::pair, 3, nullptr};
   rows.scored.resize(20);
   rows.begin = {0, 6, 9, 3, 6, 14};
   rows.end = {3, 6, 14, 6, 9, 20};
   auto sizes = [&](int64_t chunk, bool together, int64_t shared = INT64_MAX) {
     std::string text;
-    for (const PairGroup& g : group_pairs(rows, 3, chunk, together, shared))
-      text += check::text("%lld-%lld:%lld%s ", (long long)g.first_pair, (long long)g.last_pair,
+    for (const UnitGroup& g : group_units(rows, chunk, together, shared))
+      text += check::text("%lld-%lld:%lld%s ", (long long)g.first_unit, (long long)g.last_unit,
                           (long long)g.rows.size(), g.kept ? "k" : "");
     return text;
   };

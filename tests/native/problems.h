@@ -18,7 +18,6 @@ using reference::Real;
 using Mode = GradientOutput::Mode;
 
 constexpr Dtype dtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
-constexpr const char* dtype_names[] = {"float32", "float16", "bfloat16"};
 constexpr int32_t ignored = -100;
 
 // Storage of the dtype, not arithmetic: the processor's conversions have tests of their own.
@@ -70,7 +69,7 @@ struct Problem {
       rows = offsets.back();
     }
     elements = rows == 0 ? 0 : rows * stride - (s.last_row_padded ? 0 : s.padding);
-    const int64_t pairs = o.likelihood_only() ? s.sequences : s.sequences / 2;
+    const int64_t pairs = o.facts().is_linear ? s.sequences : s.sequences / 2;
     for (int64_t r = 0; r < rows; r++) {
       labels.push_back(random.uniform() < s.ignore ? ignored : int32_t(random.below(s.vocab)));
       // The same label, another, or one of the two terms only.
@@ -100,9 +99,8 @@ struct Problem {
     while (offsets[size_t(s) + 1] <= row) s++;
     return s;
   }
-  int64_t pairs() const {
-    return objective.likelihood_only() ? shape.sequences : shape.sequences / 2;
-  }
+  Units units() const { return objective.units(shape.sequences); }
+  int64_t pairs() const { return units().count; }
 
   Batch batch() const {
     Batch b;
@@ -127,7 +125,7 @@ struct Run {
   int threads = 1;
 };
 
-/// All that a LossJob writes.
+/// All that a Job writes.
 struct Result {
   double loss = 0;
   std::vector<double> losses, rewards, coefficients, metrics, logps;
@@ -156,7 +154,7 @@ inline bool guards_intact(const std::vector<char>& memory) {
 
 /// Prepares a job the way the addon does; `memory` is the gradient between two guards.
 struct Prepared {
-  LossJob job;
+  Job job;
   Result result;
   std::vector<char> memory;
   std::vector<float> scale;  // with one guard at each end
@@ -164,35 +162,36 @@ struct Prepared {
   Prepared(const Problem& p, const Run& run) {
     const size_t sequences = size_t(p.shape.sequences), bytes = p.logits.size();
     job.batch = p.batch();
-    CHECK(!list_rows(job.batch, p.pairs(), job.rows));
-    job.objective = p.objective;
-    job.reference.assign(p.references.begin(), p.references.end());
+    CHECK(!list_rows(job.batch, p.units(), job.rows));
+    LossWanted& loss = job.loss.emplace();
+    loss.objective = p.objective;
+    loss.reference.assign(p.references.begin(), p.references.end());
     job.threads = run.threads;
     result.losses.assign(size_t(p.pairs()), -1);
     result.rewards.assign(sequences, -1);
     result.coefficients.assign(sequences, -1);
     result.metrics.assign(metric_count, -1);
     result.logps.assign(sequences, -1);
-    job.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(),
-                   result.metrics.data()};
+    loss.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(),
+                    result.metrics.data()};
     job.logps = result.logps.data();
-    job.loss = &result.loss;
-    job.gradient.mode = run.mode;
+    loss.value = &result.loss;
+    loss.gradient.mode = run.mode;
     if (run.mode == Mode::none) return;
     memory.assign(bytes + 2 * guard, guard_byte);
-    job.gradient.data = memory.data() + guard;
+    loss.gradient.data = memory.data() + guard;
     if (run.in_place) {
       std::copy(p.logits.begin(), p.logits.end(), memory.begin() + guard);
-      job.batch.logits = job.gradient.data;
+      job.batch.logits = loss.gradient.data;
     } else if (run.zeroed) {
       std::fill(memory.begin() + guard, memory.end() - guard, char(0));
     }
-    job.gradient.zeroed = run.zeroed;
-    job.gradient.elements = p.elements;
+    loss.gradient.zeroed = run.zeroed;
+    loss.gradient.elements = p.elements;
     if (run.mode == Mode::factored) {
       scale.assign(size_t(p.rows) + 2, 0);
       scale.front() = scale.back() = 12345;
-      job.gradient.row_scale = scale.data() + 1;
+      loss.gradient.row_scale = scale.data() + 1;
     }
   }
   /// What the job left, once it has run.
@@ -270,7 +269,7 @@ struct Truth {
       coefficients[s] = counts[s] == 0 ? 0 : by(batch.logps);
       // One set of labels: the derivative by it is the sum of both terms'; of `sft` the likelihood
       // is the objective itself.
-      likelihood[s] = sft_counts[s] == 0 || p.objective.likelihood_only() ? 0 : by(batch.sft_logps);
+      likelihood[s] = sft_counts[s] == 0 || p.objective.facts().is_linear ? 0 : by(batch.sft_logps);
     }
   }
 };

@@ -92,7 +92,7 @@ struct Batch {
   std::string method;
   diralign::Settings settings;
   bool likelihood_only;
-  diralign::Coupling coupling;
+  diralign::Scope scope;
   std::vector<Real> logps, sft_logps, references;
   std::vector<int32_t> counts, sft_counts;
 
@@ -100,8 +100,8 @@ struct Batch {
         std::vector<int32_t> counts_, std::vector<int32_t> sft_counts_, const double* references_)
       : method(o.info().name),
         settings(o.settings),
-        likelihood_only(o.likelihood_only()),
-        coupling(o.info().coupling),
+        likelihood_only(o.facts().arity == diralign::Arity::single),
+        scope(o.facts().scope),
         logps(std::move(logps_)),
         sft_logps(std::move(sft_logps_)),
         references(logps.size(), 0),
@@ -128,7 +128,7 @@ struct Batch {
   std::vector<Real> alignment() const {
     const size_t n = pairs();
     std::vector<Real> terms;
-    if (coupling == diralign::Coupling::none) {
+    if (scope == diralign::Scope::unit) {
       for (size_t i = 0; i < n; i++)
         terms.push_back(pair_loss(method, settings, sequence(i),
                                   likelihood_only ? Sequence{0, 0, 0} : sequence(i + n)));
@@ -137,7 +137,7 @@ struct Batch {
     std::vector<Real> upper, lower;
     for (size_t i = 0; i < n; i++) {
       const Sequence w = sequence(i), l = sequence(i + n);
-      if (coupling == diralign::Coupling::margins) {
+      if (scope == diralign::Scope::sorted_margins) {
         upper.push_back(log_ratio({w.logp, w.count, 0}, settings) -
                         log_ratio({l.logp, l.count, 0}, settings));
         lower.push_back(log_ratio({w.reference, w.count, 0}, settings) -
@@ -200,29 +200,40 @@ inline diralign::Objective objective(int method, double beta) {
   o.beta = beta;
   o.normalize = info.normalize;
   o.lambda = 1;
-  for (const diralign::OptionDefault& d : info.options) {
-    switch (d.option) {
-      case diralign::Option::none: break;
-      case diralign::Option::label_smoothing: o.label_smoothing = d.value; break;
-      case diralign::Option::gamma: o.gamma = d.value; break;
-      case diralign::Option::lambda: o.lambda = d.value; break;
-      case diralign::Option::calibration_weight: o.calibration_weight = d.value; break;
-      case diralign::Option::divergence: o.divergence = d.value; break;
-      case diralign::Option::alpha: o.alpha = d.value; break;
-      case diralign::Option::tau: o.tau = d.value; break;
-      case diralign::Option::penalty: o.penalty = d.value; break;
-    }
-  }
+  for (const diralign::Option& option : info.options)
+    if (option.name) o.*option.setting = option.fallback;
   return {method, o};
 }
 inline diralign::Objective objective(const std::string& name, double beta) {
   return objective(method_named(name), beta);
 }
 
-inline bool has_option(int method, diralign::Option option) {
-  for (const diralign::OptionDefault& d : diralign::method_info(method).options)
-    if (d.option == option) return true;
-  return false;
+inline const diralign::Option* option_of(int method, double diralign::Settings::* setting) {
+  for (const diralign::Option& option : diralign::method_info(method).options)
+    if (option.name && option.setting == setting) return &option;
+  return nullptr;
+}
+inline bool has_option(int method, double diralign::Settings::* setting) {
+  return option_of(method, setting) != nullptr;
+}
+
+/// The terms of one pair, as the library has them: of a sequence and nothing where the method
+/// compares none.
+inline diralign::PairTerms pair_terms(const diralign::Objective& o,
+                                      const diralign::Sequence& chosen,
+                                      const diralign::Sequence& rejected) {
+  const double logps[] = {chosen.logp, rejected.logp},
+               references[] = {chosen.reference, rejected.reference};
+  const int32_t counts[] = {int32_t(chosen.count), int32_t(rejected.count)};
+  const bool single = o.facts().arity == diralign::Arity::single;
+  diralign::BatchTerms terms = batch_terms(o, o.units(single ? 1 : 2), counts, counts, references);
+  terms.reference = references;
+  double coefficients[2] = {};
+  const double loss = terms.is_sorted()
+                          ? terms.evaluate_rank(logps, terms.upper_score(logps, 0),
+                                                terms.lower_score(logps, 0), 0, 0, coefficients)
+                          : terms.evaluate(logps, 0, coefficients);
+  return {loss, coefficients[0], coefficients[1]};
 }
 
 }  // namespace reference

@@ -31,13 +31,15 @@ void check_row(const ScoredRow& r, int64_t row, int64_t sequence, int32_t label,
         r.sft_label);
 }
 
+Units pairs(int64_t count) { return {Arity::pair, count, nullptr}; }
+
 }  // namespace
 
 TEST(rows_padded) {
   // Two pairs of three rows each: sequences 0 and 2, 1 and 3.
   Labels l({-100, 4, 5, 1, -100, 0, 2, 3, -100, -100, -100, -100}, 4, 6);
   RowList rows;
-  CHECK(!list_rows(l.batch, 2, rows));
+  CHECK(!list_rows(l.batch, pairs(2), rows));
   CHECK(rows.scored.size() == 6);
   // Pair by pair; the likelihood term scores the chosen only.
   check_row(rows.scored[0], 1, 0, 4, 4);
@@ -57,7 +59,7 @@ TEST(rows_packed) {
   Labels l({7, 7, -1, 7, 7, 7, -1}, 4, 8, {0, 3, 3, 4, 7});
   l.batch.ignore_index = -1;
   RowList rows;
-  CHECK(!list_rows(l.batch, 2, rows));
+  CHECK(!list_rows(l.batch, pairs(2), rows));
   CHECK(rows.counts == Array<int32_t>({2, 0, 1, 2}));
   CHECK(rows.begin == Array<int64_t>({0, 3, 2, 3}));
   CHECK(rows.end == Array<int64_t>({2, 3, 3, 5}));
@@ -66,11 +68,11 @@ TEST(rows_packed) {
   CHECK(rows.ignored == Array<int64_t>({2, 6}));
 }
 
-TEST(rows_likelihood_only) {
-  // As many pairs as sequences: every sequence is chosen, an odd number of them too.
+TEST(rows_of_single_sequences) {
+  // The likelihood term scores every sequence.
   Labels l({1, 2, -100, 0, 1, 1}, 3, 3);
   RowList rows;
-  CHECK(!list_rows(l.batch, 3, rows));
+  CHECK(!list_rows(l.batch, single_units(3), rows));
   CHECK(rows.counts == Array<int32_t>({2, 1, 2}));
   CHECK(rows.sft_counts == rows.counts);
   CHECK(rows.scored.size() == 5);
@@ -82,7 +84,7 @@ TEST(rows_separate_likelihood_labels) {
   // labels mean nothing.
   Labels l({3, 3, -100, -100, 2, -100, -100, 2}, 2, 4, {}, {1, -100, 1, -100, 0, 0, -100, -100});
   RowList rows;
-  CHECK(!list_rows(l.batch, 1, rows));
+  CHECK(!list_rows(l.batch, pairs(1), rows));
   CHECK(rows.scored.size() == 5);
   check_row(rows.scored[0], 0, 0, 3, 1);
   check_row(rows.scored[1], 1, 0, 3, -1);
@@ -109,14 +111,14 @@ TEST(rows_bad_labels) {
       y[size_t(place)] = c.label;
       RowList rows, sft_rows;
       Labels l(y, 4, 5);
-      const auto error = list_rows(l.batch, 2, rows);
+      const auto error = list_rows(l.batch, pairs(2), rows);
       CHECK(error.has_value() == c.bad, "%d at %lld", c.label, (long long)place);
       if (error)
         CHECK(!error->sft && error->row == place && error->label == c.label, "%d at %lld: row %lld",
               c.label, (long long)place, (long long)error->row);
       // In the likelihood's labels as well, on either side.
       Labels s(std::vector<int32_t>(8, 2), 4, 5, {}, y);
-      const auto sft_error = list_rows(s.batch, 2, sft_rows);
+      const auto sft_error = list_rows(s.batch, pairs(2), sft_rows);
       CHECK(sft_error.has_value() == c.bad, "%d at %lld", c.label, (long long)place);
       if (sft_error)
         CHECK(sft_error->sft && sft_error->row == place && sft_error->label == c.label,
@@ -127,7 +129,7 @@ TEST(rows_bad_labels) {
   Labels l({2, 2, 3, 2}, 2, 5);
   l.batch.ignore_index = 2;
   RowList rows;
-  CHECK(!list_rows(l.batch, 1, rows));
+  CHECK(!list_rows(l.batch, pairs(1), rows));
   CHECK(rows.counts == Array<int32_t>({0, 1}));
 }
 
@@ -135,11 +137,11 @@ TEST(rows_nothing) {
   for (int64_t sequences : {0, 2}) {
     Labels l({}, sequences, 5);
     RowList rows;
-    CHECK(!list_rows(l.batch, sequences / 2, rows));
+    CHECK(!list_rows(l.batch, pairs(sequences / 2), rows));
     CHECK(rows.scored.empty() && rows.ignored.empty() && int64_t(rows.counts.size()) == sequences);
   }
   Labels l(std::vector<int32_t>(6, -100), 2, 5);
   RowList rows;
-  CHECK(!list_rows(l.batch, 1, rows));
+  CHECK(!list_rows(l.batch, pairs(1), rows));
   CHECK(rows.scored.empty() && rows.ignored.size() == 6 && rows.counts == Array<int32_t>({0, 0}));
 }

@@ -1,7 +1,7 @@
 // The catalogue: complete, frozen, and the same in the addon, in the generated types and in what an
 // objective shows of itself.
 import { describe, expect, test } from 'vitest';
-import { catalogue } from '../../ts/catalogue.generated.js';
+import { contract, contractHash } from '../../ts/contract.generated.js';
 import { dirAlignLoss, methods } from '../../ts/index.js';
 import { native } from '../../ts/native/interface.js';
 
@@ -49,7 +49,8 @@ const expected: [
 ];
 
 test("the generated catalogue is the addon's", () => {
-  expect(catalogue).toEqual(JSON.parse(native().catalogue));
+  expect(contract).toEqual(JSON.parse(native().contract));
+  expect(native().revision).toBe(contractHash);
 });
 
 test('every method, in order', () => {

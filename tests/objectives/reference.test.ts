@@ -19,7 +19,7 @@ import {
   sigmoid,
   softplus,
 } from '../../ts/verification/reference.js';
-import type { LogitsBatch, LogpsBatch } from '../../ts/types.js';
+import type { LogitsBatch, LogpsBatch } from '../../ts/batch/types.js';
 import { layerBatch, loadLayerCases } from '../support/hidden.js';
 import { generator } from '../support/numbers.js';
 

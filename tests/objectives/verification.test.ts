@@ -3,7 +3,9 @@
 import { describe, expect, test } from 'vitest';
 import { methods } from '../../ts/catalogue.js';
 import type { ReferenceConfig } from '../../ts/verification/reference.js';
-import type { HiddenLossResult, LogitsBatch, LossResult, RunOptions } from '../../ts/types.js';
+import type { LogitsBatch } from '../../ts/batch/types.js';
+import type { RunOptions } from '../../ts/loss/options.js';
+import type { HiddenLossResult, LossResult } from '../../ts/loss/results.js';
 import {
   allConfigs,
   configs,

@@ -12,7 +12,8 @@ import {
   type LogitsBatch,
   type ObjectiveCalls,
 } from '../../ts/index.js';
-import { sequenceLogps, tfDirAlignLoss, type TfLossResult } from '../../ts/trainers/tfjs/index.js';
+import { sequenceLogps, tfDirAlignLoss } from '../../ts/trainers/tfjs/index.js';
+import type { TfLossResult } from '../../ts/trainers/tfjs/types.js';
 import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { at, generator, integer, normal, type Random } from '../support/numbers.js';

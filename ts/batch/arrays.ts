@@ -5,7 +5,7 @@
 import { types } from 'node:util';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { describe } from '../given.js';
-import type { Float16ArrayLike } from '../types.js';
+import type { Float16ArrayLike } from '../dtype.js';
 
 const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as object;
 

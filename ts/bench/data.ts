@@ -1,4 +1,4 @@
-import { sequenceLogps } from '../objective.js';
+import { sequenceLogps } from '../logps.js';
 
 /**
  * Preference pairs in the layout of the public calls: the first half of the sequences chosen, the

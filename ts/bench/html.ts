@@ -1,6 +1,7 @@
 import { bars, barStyle } from '../plot/bars.js';
 import { htmlPage, inlineSvg } from '../plot/page.js';
-import { toSvg, type Line, type PanelRow } from '../plot/svg.js';
+import type { Line } from '../plot/panel.js';
+import { toSvg, type PanelRow } from '../plot/svg.js';
 import { escapeMarkup } from '../text/markup.js';
 import {
   bandwidthLine,

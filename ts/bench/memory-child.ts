@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { dirAlignLoss } from '../objective.js';
-import type { RunOptions } from '../types.js';
+import type { RunOptions } from '../loss/options.js';
 import { makeBatch } from './data.js';
 import { beta } from './modes.js';
 import type { ExtraMemory } from './memory.js';

@@ -1,5 +1,7 @@
-import { dirAlignLoss, sequenceLogps } from '../objective.js';
-import type { Dtype, LossResult } from '../types.js';
+import { sequenceLogps } from '../logps.js';
+import { dirAlignLoss } from '../objective.js';
+import type { Dtype } from '../dtype.js';
+import type { LossResult } from '../loss/results.js';
 import type { Buffers } from './buffers.js';
 import { withPrompt } from './data.js';
 import { timeOf, type TimedCase } from './rounds.js';

@@ -1,4 +1,5 @@
-import { dirAlignLoss, sequenceLogps } from '../objective.js';
+import { sequenceLogps } from '../logps.js';
+import { dirAlignLoss } from '../objective.js';
 import { makeBatch } from './data.js';
 import { beta } from './modes.js';
 import { spread } from './rounds.js';

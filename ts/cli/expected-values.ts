@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { dirAlignLoss } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
-import type { LogitsBatch } from '../types.js';
+import type { LogitsBatch } from '../batch/types.js';
 import { CommandError } from './command.js';
 
 export interface ExpectedCase {

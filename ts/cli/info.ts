@@ -3,7 +3,7 @@ import { availability } from '../device/status.js';
 import { cuda } from '../device/cuda.js';
 import { DirAlignError } from '../errors.js';
 import { native, nativePath, type CudaStatus } from '../native/interface.js';
-import type { DeviceInfo } from '../types.js';
+import type { DeviceInfo } from '../device/info.js';
 import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';
 import { failed, ok, type Command } from './command.js';

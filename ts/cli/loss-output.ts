@@ -1,5 +1,7 @@
 /** The outcome of `diralign loss`, as tables and as JSON. */
-import type { GradientMode, LogitsBatch, LossResult } from '../types.js';
+import type { LogitsBatch } from '../batch/types.js';
+import type { GradientMode } from '../loss/options.js';
+import type { LossResult } from '../loss/results.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
 import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';

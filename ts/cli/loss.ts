@@ -1,105 +1,17 @@
-import fs from 'node:fs';
-import { methods } from '../catalogue.js';
+import type { LogitsArray, LogitsBatch } from '../batch/types.js';
+import type { GradientMode, RunOptions } from '../loss/options.js';
+import type { LossResult } from '../loss/results.js';
 import { native } from '../native/interface.js';
 import { readBatch, writeSafetensors } from '../safetensors.js';
 import { plural } from '../text/table.js';
 import { paint, print, printJson } from '../text/terminal.js';
-import type { GradientMode, LogitsArray, LogitsBatch, LossResult, RunOptions } from '../types.js';
 import { decoder } from '../verification/verification.js';
-import { closest, number, oneOf, parse, whole } from './arguments.js';
-import {
-  build,
-  optionHelp,
-  optionsOf,
-  optionTypes,
-  readChoice,
-  usesReference,
-  usualBetas,
-  type Built,
-  type Choice,
-} from './choice.js';
-import { CommandError, UsageError, type Command } from './command.js';
+import { build, optionHelp, optionsOf, usesReference, usualBetas, type Built } from './choice.js';
+import { CommandError, type Command } from './command.js';
 import { describe, jsonOf, showMany, showOne, type Outcome } from './loss-output.js';
+import { readRequest, type LossCommandRequest } from './loss-request.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
-import { exampleFile, shortPath } from './package.js';
-
-const types = {
-  method: 'string',
-  beta: 'string',
-  preset: 'string',
-  normalize: 'boolean',
-  noNormalize: 'boolean',
-  gradient: 'string',
-  threads: 'string',
-  ignoreIndex: 'string',
-  out: 'string',
-  json: 'boolean',
-} as const;
-
-interface Request extends Choice {
-  readonly file: string;
-  /** No FILE was given. */
-  readonly isExample: boolean;
-  readonly gradient: GradientMode;
-  readonly threads: number | undefined;
-  readonly ignoreIndex: number | undefined;
-  readonly out: string | undefined;
-  readonly json: boolean;
-}
-
-/**
- * Methods and a file in any order: `dpo batch.safetensors`. What has the name of a method is one;
- * `./dpo` is a file.
- */
-function sortOut(
-  positionals: readonly string[],
-  method: string | undefined,
-): { list: string | undefined; file: string | undefined } {
-  const known = new Set<string>(['all', ...methods().map(({ name }) => name)]);
-  const isList = (text: string): boolean => text.split(',').every((name) => known.has(name.trim()));
-  const lists = [...(method === undefined ? [] : [method]), ...positionals.filter(isList)];
-  const [file, ...files] = positionals.filter((text) => !isList(text));
-  const extra = lists[1] ?? files[0];
-  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for loss`);
-  if (file !== undefined && /^[\w,]+$/.test(file) && !fs.existsSync(file)) {
-    const near = closest(file, [...known]);
-    throw new UsageError(
-      `'${file}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`,
-    );
-  }
-  return { list: lists[0], file };
-}
-
-function parseRequest(args: readonly string[]): Request {
-  const { values, positionals } = parse<Record<string, 'string' | 'boolean'>>(
-    'loss',
-    args,
-    { ...types, ...optionTypes() },
-    2,
-  );
-  const text = (name: string): string | undefined => values[name] as string | undefined;
-  const { list, file } = sortOut(positionals, text('method'));
-  const choice = readChoice(list ?? 'all', values);
-  const threads = text('threads');
-  const ignoreIndex = text('ignoreIndex');
-  const request: Request = {
-    ...choice,
-    file: file ?? exampleFile,
-    isExample: file === undefined,
-    gradient: oneOf('gradient', text('gradient') ?? 'dense', ['none', 'dense', 'factored']),
-    threads: threads === undefined ? undefined : whole('threads', threads, 1),
-    ignoreIndex: ignoreIndex === undefined ? undefined : number('ignoreIndex', ignoreIndex),
-    out: text('out'),
-    json: Boolean(values.json),
-  };
-  if (request.out !== undefined) {
-    if (choice.chosen.length !== 1)
-      throw new UsageError('--out: takes the gradient of one method; name it with --method');
-    if (request.gradient === 'none')
-      throw new UsageError('--out: there is nothing to write with --gradient none; leave it out');
-  }
-  return request;
-}
+import { shortPath } from './package.js';
 
 function compute(built: Built, batch: LogitsBatch, run: RunOptions): Outcome {
   // One set of labels is all that `sft` has.
@@ -128,13 +40,13 @@ function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatc
 }
 
 function run(args: string[]): Promise<number> {
-  const request = parseRequest(args);
+  const request = readRequest(args);
   const built = request.chosen.map((info) => build(info, request));
   return withOutput('out', request.out, (output) => computeAndTell(request, built, output));
 }
 
 function computeAndTell(
-  request: Request,
+  request: LossCommandRequest,
   built: readonly Built[],
   output: Output | undefined,
 ): number {

@@ -1,24 +1,10 @@
-import fs from 'node:fs';
-import path from 'node:path';
 import { methods } from '../catalogue.js';
 import { cuda } from '../device/cuda.js';
 import { native } from '../native/interface.js';
-import { sequenceLogps } from '../objective.js';
-import type { ReferenceConfig } from '../verification/reference.js';
-import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
 import { paint, print, printJson, Progress } from '../text/terminal.js';
-import type { Dtype, HiddenBatch, LogitsBatch } from '../types.js';
-import {
-  allConfigs,
-  converted,
-  convertedHidden,
-  nameOf,
-  packed,
-  syntheticBatches,
-  syntheticHiddenBatches,
-  type NamedBatch,
-} from '../verification/cases.js';
+import { nameOf, syntheticBatches } from '../verification/cases.js';
 import { checkHiddenObjective, prepareHidden } from '../verification/hidden.js';
+import type { ReferenceConfig } from '../verification/reference.js';
 import {
   checkDifferences,
   checkExpected,
@@ -29,139 +15,19 @@ import {
 import { parse } from './arguments.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
 import { CommandError, failed, type Command } from './command.js';
-import { expectedValuesOf, type ExpectedValues } from './expected-values.js';
+import { expectedValuesOf } from './expected-values.js';
 import { methodNamed } from './methods.js';
 import { outcomeOf, statusOf, withOutput } from './output.js';
-import { exampleFile, shortPath } from './package.js';
+import { exampleFile } from './package.js';
 import { missesOf, toJson, toJUnit, toText, type Checked, type Outcome } from './verify-output.js';
-
-/** A batch in one of its forms, and what is to be checked on it. */
-interface Plan {
-  readonly suite: string;
-  readonly batch: LogitsBatch;
-  readonly configs: readonly ReferenceConfig[];
-  readonly isSmooth: (config: ReferenceConfig) => boolean;
-  readonly expected?: ExpectedValues | undefined;
-  /** Elements of the logits, and for how many passes: the work ahead. */
-  readonly work: number;
-}
-
-/** The same for hidden states. */
-interface HiddenPlan {
-  readonly suite: string;
-  readonly hidden: HiddenBatch;
-  readonly configs: readonly ReferenceConfig[];
-  readonly work: number;
-}
-
-const dtypes: readonly Dtype[] = ['float32', 'float16', 'bfloat16'];
-/** Batches of more logits than this are taken as they are, in their own dtype and layout. */
-const smallBatch = 2 ** 18;
-/** Of more than this, each method in its default setting only. */
-const largeBatch = 2 ** 20;
-
-function makePlans(
-  { name, batch, isSmooth, isChecked }: NamedBatch,
-  chosen: ReadonlySet<string>,
-  expected?: ExpectedValues,
-): Plan[] {
-  const given = batch.dtype ?? 'float32';
-  const elements = batch.logits.length;
-  let configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
-  if (elements > largeBatch)
-    configs = configs.filter(
-      ({ method }, i) => configs.findIndex((c) => c.method === method) === i,
-    );
-  const plan = (dtype: Dtype, layout: string, form: LogitsBatch): Plan => {
-    const isGiven = dtype === given && form.shape === batch.shape;
-    return {
-      suite: `${name}, ${dtype}, ${layout}`,
-      batch: form,
-      configs,
-      isSmooth: isGiven ? isSmooth : () => false,
-      expected:
-        isGiven && expected
-          ? { ...expected, cases: expected.cases.filter(({ call }) => chosen.has(call.method)) }
-          : undefined,
-      work: (elements + 2000) * (configs.length + 4),
-    };
-  };
-  const layout = batch.shape.length === 2 ? 'packed' : 'padded';
-  if (elements > smallBatch) return [plan(given, layout, batch)];
-  return dtypes.flatMap((dtype) => {
-    const form = converted(batch, dtype);
-    const own = plan(dtype, layout, form);
-    return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packed(form))];
-  });
-}
-
-function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
-  return syntheticHiddenBatches().flatMap(({ name, batch, isChecked }) => {
-    const configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
-    const { hidden, weight, labels } = batch;
-    const work =
-      ((4 * labels.length * weight.length) / (hidden.length || 1) + 2000) * (configs.length + 4);
-    return dtypes.map((dtype) => ({
-      suite: `${name}, ${dtype}`,
-      hidden: dtype === 'float32' ? batch : convertedHidden(batch, dtype),
-      configs,
-      work,
-    }));
-  });
-}
-
-/** FILEs, and the batches of DIRs. */
-function listFiles(names: readonly string[]): string[] {
-  return names.flatMap((name) => {
-    const isDirectory = fs.statSync(name, { throwIfNoEntry: false })?.isDirectory() ?? false;
-    if (!isDirectory) return [name];
-    const entries = fs
-      .readdirSync(name)
-      .sort()
-      .map((entry) => path.join(name, entry));
-    const indexes = entries.filter((entry) => isIndex(entry) && entry.includes('.safetensors.'));
-    const shards = new Set(indexes.flatMap(shardsOfIndex).map(({ file }) => file));
-    const files = entries.filter((file) => file.endsWith('.safetensors') && !shards.has(file));
-    // A folder may hold other tensors, too; what is named must be a batch.
-    const batches = [...files, ...indexes].filter((file) =>
-      readSafetensors(file, []).has('logits'),
-    );
-    if (batches.length === 0)
-      throw new CommandError(
-        `${name}: holds no *.safetensors with logits; name a file or another folder`,
-      );
-    return batches;
-  });
-}
-
-function fileBatch(file: string): NamedBatch {
-  const batch = readBatch(file);
-  // A call checks the batch: the reference implementation believes its shape, and allocates by it.
-  const { logits, dtype, shape, offsets, labels } = batch;
-  sequenceLogps({ logits, shape, labels, ...(dtype && { dtype }), ...(offsets && { offsets }) });
-  const sequences = batch.offsets ? batch.offsets.length - 1 : batch.shape[0];
-  const lacksReference = new Set<string>(
-    batch.reference
-      ? []
-      : methods()
-          .filter((info) => info.reference)
-          .map((info) => info.name),
-  );
-  return {
-    name: shortPath(file),
-    batch,
-    // Differences take a few hundred losses for every sequence.
-    isSmooth: () => sequences <= 64,
-    isChecked: (config) => {
-      if (config.method === 'sft') return batch.sftLabels === undefined;
-      return (
-        sequences >= 2 &&
-        sequences % 2 === 0 &&
-        (!lacksReference.has(config.method) || config.referenceFree === true)
-      );
-    },
-  };
-}
+import {
+  fileBatch,
+  listFiles,
+  makeHiddenPlans,
+  makePlans,
+  type HiddenPlan,
+  type Plan,
+} from './verify-plans.js';
 
 function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
   const { suite, configs, isSmooth, expected } = plan;

@@ -4,15 +4,9 @@
  *
  * @module
  */
-export {
-  collatePairs,
-  type CollateOptions,
-  type PackedPairs,
-  type PaddedPairs,
-  type PreferencePair,
-  type TokenIds,
-  type Truncation,
-} from './collate.js';
+export type { CollateOptions, Truncation } from './collate-options.js';
+export { collatePairs, type PackedPairs, type PaddedPairs } from './collate.js';
+export type { PreferencePair, TokenIds } from './pairs.js';
 export { fingerprint, type FingerprintPart } from './fingerprint.js';
 export {
   isConversational,

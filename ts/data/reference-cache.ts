@@ -9,7 +9,7 @@ import { checkArray } from '../batch/arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { readSafetensorsFile, writeSafetensors } from '../safetensors.js';
-import type { SequenceLogps } from '../types.js';
+import type { SequenceLogps } from '../loss/results.js';
 
 /** What the numbers belong to. */
 export interface CachedReferenceOptions {

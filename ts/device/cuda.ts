@@ -1,24 +1,18 @@
 import { availability, hiddenReason, nativeCuda } from './status.js';
+import { checkDevice, onDevice, readOptions, type DeviceOptions } from './arguments.js';
 import {
   alloc,
-  checkDevice,
-  checkStream,
-  CudaEvent,
-  CudaStream,
   foreignTensor,
-  onDevice,
-  PinnedArray,
-  readOptions,
   type AllocOptions,
   type DeviceBuffer,
-  type DeviceOptions,
   type DeviceTensor,
-  type EventOptions,
   type ForeignTensor,
-} from './device.js';
+} from './memory.js';
+import { PinnedArray } from './pinned.js';
+import { checkStream, CudaEvent, CudaStream, type EventOptions } from './streams.js';
 import { typeError } from '../errors.js';
 import { describe } from '../given.js';
-import type { DeviceInfo } from '../types.js';
+import type { DeviceInfo } from './info.js';
 
 /** The CUDA backend: its devices, and their memory, streams and events. */
 export interface Cuda {

@@ -1,16 +1,19 @@
+import { contract, contractHash } from '../contract.generated.js';
 import { loadAddon } from './load.js';
-import type { DeviceInfo } from '../types.js';
+import type { DeviceInfo } from '../device/info.js';
 
 /**
- * What src/node/addon.cc exports. Arrays were checked by ts/batch/batch.ts; their kinds and lengths
+ * What src/node/addon.cc exports. Arrays were checked in ts/batch/; their kinds and lengths
  * are asked of the engine and checked against the request's numbers once more. Every property is
  * the request's own, so that nothing is looked up in Object.prototype.
  */
 export interface Native {
-  /** {@link interfaceRevision} of the sources that it was built from. */
-  readonly revision: number;
-  /** JSON of the catalogue that ts/catalogue.generated.ts holds. */
-  readonly catalogue: string;
+  /** {@link contractHash} of the sources that it was built from. */
+  readonly revision: string;
+  /** JSON of the contract that ts/contract.generated.ts holds. */
+  readonly contract: string;
+  /** Names of the backends that it was built with. */
+  readonly backends: readonly string[];
   loss(request: LossRequest): BadLabel | undefined;
   loss(request: LossRequest, done: Done): BadLabel | Cancel;
   sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
@@ -124,15 +127,28 @@ export interface PointerInfo {
   readonly bytes: number;
 }
 
-/** Who computes. */
-export const Target = {
-  cpu: 0,
-  /** A device, on host arrays that travel there in pieces. */
-  staged: 1,
-  /** A device, on data in its memory. */
-  device: 2,
-} as const;
-export type Target = (typeof Target)[keyof typeof Target];
+type Contract = typeof contract;
+/** The index of a name in one of the contract's lists. */
+type IndexIn<List extends readonly string[]> = { readonly [K in List[number]]: number };
+function indices<const List extends readonly string[]>(list: List): IndexIn<List> {
+  return Object.fromEntries(list.map((name, index) => [name, index])) as IndexIn<List>;
+}
+
+/**
+ * Who computes: `cpu`; `staged`, a device, on host arrays that travel there in pieces; `device`, a
+ * device, on data in its memory.
+ */
+export const Target = indices(contract.targets);
+export type Target = number;
+
+type Requests = Contract['requests'];
+/** `Shape`, whose properties are those that the contract names: no others, and all of them. */
+type Described<Name extends keyof Requests, Shape extends object> = [
+  Exclude<keyof Shape, Requests[Name][number]>,
+  Exclude<Requests[Name][number], keyof Shape>,
+] extends [never, never]
+  ? Shape
+  : never;
 
 /**
  * Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing
@@ -206,7 +222,7 @@ interface LossOutputs {
   /** In the catalogue's order of metrics, and the loss behind them. */
   metrics: Float64Array;
 }
-export interface LossRequest extends ObjectiveRequest, LossOutputs {
+interface LossRequestShape extends ObjectiveRequest, LossOutputs {
   batch: BatchRequest;
   reference: Float64Array | Float32Array | undefined;
   logps: Float64Array;
@@ -226,6 +242,7 @@ export interface LossRequest extends ObjectiveRequest, LossOutputs {
   layerGradients:
     Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
+export type LossRequest = Described<'loss', LossRequestShape>;
 export interface SequenceLogpsRequest {
   batch: BatchRequest;
   layer: LayerRequest | undefined;
@@ -238,7 +255,7 @@ export interface TokenLogpsRequest {
   logsumexp: Float64Array;
   entropy: Float64Array;
 }
-export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
+interface FromLogpsRequestShape extends ObjectiveRequest, LossOutputs {
   sequences: number;
   logps: Float64Array | Float32Array;
   counts: Int32Array;
@@ -246,18 +263,16 @@ export interface FromLogpsRequest extends ObjectiveRequest, LossOutputs {
   gradLogps: Float64Array;
   gradientScale: number;
 }
-
-/** That of src/node/addon.cc; raised with every change of the shapes above. */
-const interfaceRevision = 5;
+export type FromLogpsRequest = Described<'fromLogps', FromLogpsRequestShape>;
 
 let loaded: { readonly addon: Native; readonly file: string } | undefined;
 
 /** The addon, loaded on first use: importing the package never throws and costs nothing. */
 export function native(): Native {
-  return (loaded ??= loadAddon(interfaceRevision)).addon;
+  return (loaded ??= loadAddon(contractHash)).addon;
 }
 
 /** The file that {@link native} loaded. */
 export function nativePath(): string {
-  return (loaded ??= loadAddon(interfaceRevision)).file;
+  return (loaded ??= loadAddon(contractHash)).file;
 }

@@ -12,7 +12,7 @@ import { typeError, type DirAlignError } from '../errors.js';
 import type { Native } from './interface.js';
 
 /** @throws DirAlignError with code ERR_DIRALIGN_LOAD */
-export function loadAddon(revision: number): { readonly addon: Native; readonly file: string } {
+export function loadAddon(revision: string): { readonly addon: Native; readonly file: string } {
   const chosen = environment('DIRALIGN_ADDON');
   const file = chosen === undefined ? findAddon() : path.resolve(chosen);
   const named = chosen === undefined ? file : `${file}, which DIRALIGN_ADDON names,`;

@@ -1,5 +1,5 @@
 import { escapeMarkup } from '../text/markup.js';
-import { dark, light, type Theme } from './svg.js';
+import { dark, light, type Theme } from './theme.js';
 
 function variables({ page, ink, soft, grid, lines }: Theme): string {
   const colours = lines.map((colour, i) => `--c${i}: ${colour};`).join(' ');

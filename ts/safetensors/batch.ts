@@ -1,4 +1,4 @@
-import type { LogitsBatch } from '../types.js';
+import type { LogitsBatch } from '../batch/types.js';
 import { defect, quote, written } from './format.js';
 import { readSafetensors, type SafetensorsTensor } from './read.js';
 

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
 import type { DirAlignError } from '../errors.js';
-import type { Float16ArrayLike } from '../types.js';
+import type { Float16ArrayLike } from '../dtype.js';
 import {
   decoded,
   defect,

@@ -2,7 +2,8 @@
 import { methods, type MethodInfo } from '../catalogue.js';
 import { presets } from '../presets.js';
 import { referenceLayer, referenceLogps, type ReferenceConfig } from './reference.js';
-import type { Dtype, HiddenBatch, LogitsArray, LogitsBatch } from '../types.js';
+import type { HiddenBatch, LogitsArray, LogitsBatch } from '../batch/types.js';
+import type { Dtype } from '../dtype.js';
 import { decoder, encode } from './verification.js';
 
 /**

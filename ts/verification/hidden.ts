@@ -3,7 +3,7 @@
  * those of logits.
  */
 import { cuda } from '../device/cuda.js';
-import type { DeviceTensor } from '../device/device.js';
+import type { DeviceTensor } from '../device/memory.js';
 import { dirAlignLoss } from '../objective.js';
 import {
   referenceFromLogps,
@@ -12,14 +12,10 @@ import {
   type ReferenceLayer,
 } from './reference.js';
 import type { Method } from '../catalogue.js';
-import type {
-  BatchRows,
-  Dtype,
-  HiddenBatch,
-  HiddenLossResult,
-  HiddenRunOptions,
-  LogitsArray,
-} from '../types.js';
+import type { BatchRows, HiddenBatch, LogitsArray } from '../batch/types.js';
+import type { Dtype } from '../dtype.js';
+import type { HiddenRunOptions } from '../loss/options.js';
+import type { HiddenLossResult } from '../loss/results.js';
 import {
   checkValues,
   decoder,

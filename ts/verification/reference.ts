@@ -11,15 +11,14 @@ import { rangeError, typeError } from '../errors.js';
 import { Wide } from './wide.js';
 import type {
   BatchRows,
-  Dtype,
   HiddenBatch,
   LogitsArray,
   LogitsBatch,
   LogitsShape,
   LogpsBatch,
-  SequenceLogps,
-  TokenLogps,
-} from '../types.js';
+} from '../batch/types.js';
+import type { Dtype } from '../dtype.js';
+import type { SequenceLogps, TokenLogps } from '../loss/results.js';
 
 /** The methods that the reference knows: those of `dirAlignLoss`. */
 export type ReferenceMethod =

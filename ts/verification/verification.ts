@@ -16,15 +16,10 @@ import {
   type ReferenceConfig,
 } from './reference.js';
 import type { Method } from '../catalogue.js';
-import type {
-  Dtype,
-  LogitsArray,
-  LogitsBatch,
-  LogpsBatch,
-  LogpsResult,
-  LossResult,
-  RunOptions,
-} from '../types.js';
+import type { LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
+import type { Dtype } from '../dtype.js';
+import type { RunOptions } from '../loss/options.js';
+import type { LogpsResult, LossResult } from '../loss/results.js';
 
 /** An element that is known to be there. */
 function at<T>(array: ArrayLike<T>, index: number): T {

@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Alphapo {
+struct Alphapo : OfPairs {
   using Score = AlphaLogProb;
   using Ranking = PairwiseLogisticWithMargin;
   static constexpr MethodInfo info = {
@@ -14,7 +14,7 @@ struct Alphapo {
       .normalize = true,
       .formula = "sp(-(beta (s_w - s_l) - gamma)), s = (1 - exp(-alpha a)) / alpha",
       .source = "arXiv 2501.03884",
-      .options = {{Option::label_smoothing, 0}, {Option::gamma, 0.5}, {Option::alpha, 0.25}},
+      .options = {options::label_smoothing(0), options::gamma(0.5), options::alpha(0.25)},
   };
 };
 DIRALIGN_METHOD(Alphapo);

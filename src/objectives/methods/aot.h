@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Aot {
+struct Aot : OfSortedMargins {
   using Score = LogRatio;
   using Ranking = PairwiseLogistic;
   static constexpr MethodInfo info = {
@@ -15,8 +15,7 @@ struct Aot {
       .formula =
           "cDPO on beta D_i, D_i the difference of the i-th smallest policy and reference margins",
       .source = "arXiv 2406.05882, paired",
-      .options = {{Option::label_smoothing, 0}},
-      .coupling = Coupling::margins,
+      .options = {options::label_smoothing(0)},
   };
 };
 DIRALIGN_METHOD(Aot);

@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct AotUnpaired {
+struct AotUnpaired : OfSortedScores {
   using Score = LogRatio;
   using Ranking = PairwiseLogistic;
   static constexpr MethodInfo info = {
@@ -16,8 +16,7 @@ struct AotUnpaired {
           "cDPO on beta D_i, D_i the difference of the i-th smallest chosen and rejected "
           "log-ratios",
       .source = "arXiv 2406.05882, unpaired",
-      .options = {{Option::label_smoothing, 0}},
-      .coupling = Coupling::scores,
+      .options = {options::label_smoothing(0)},
   };
 };
 DIRALIGN_METHOD(AotUnpaired);

@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct ApoDown {
+struct ApoDown : OfPairs {
   using Score = LogRatio;
   using Ranking = PointwiseSigmoidDown;
   static constexpr MethodInfo info = {

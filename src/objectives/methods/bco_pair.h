@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct BcoPair {
+struct BcoPair : OfPairs {
   using Score = LogRatio;
   using Ranking = PointwiseLogistic;
   static constexpr MethodInfo info = {

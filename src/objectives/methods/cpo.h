@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Cpo {
+struct Cpo : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseLogistic;
   static constexpr MethodInfo info = {
@@ -14,7 +14,7 @@ struct Cpo {
       .normalize = false,
       .formula = "sp(-beta (S_w - S_l))",
       .source = "arXiv 2401.08417 (its likelihood term is sftWeight: 1)",
-      .options = {{Option::label_smoothing, 0}},
+      .options = {options::label_smoothing(0)},
   };
 };
 DIRALIGN_METHOD(Cpo);

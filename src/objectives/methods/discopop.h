@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Discopop {
+struct Discopop : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseDiscovered;
   static constexpr MethodInfo info = {
@@ -14,7 +14,7 @@ struct Discopop {
       .normalize = false,
       .formula = "(1 - m) sp(-u) + m exp(-u), m = sg(u / tau)",
       .source = "arXiv 2406.08414",
-      .options = {{Option::tau, 0.05}},
+      .options = {options::tau(0.05)},
   };
 };
 DIRALIGN_METHOD(Discopop);

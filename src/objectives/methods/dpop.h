@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Dpop {
+struct Dpop : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseWithFloor;
   static constexpr MethodInfo info = {
@@ -14,7 +14,7 @@ struct Dpop {
       .normalize = false,
       .formula = "sp(-beta (r_w - r_l - penalty max(0, -r_w)))",
       .source = "arXiv 2402.13228 (Smaug)",
-      .options = {{Option::penalty, 50}},
+      .options = {options::penalty(50)},
   };
 };
 DIRALIGN_METHOD(Dpop);

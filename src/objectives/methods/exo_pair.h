@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct ExoPair {
+struct ExoPair : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseExo;
   static constexpr MethodInfo info = {
@@ -14,8 +14,8 @@ struct ExoPair {
       .normalize = false,
       .formula = "KL((sg(u), sg(-u)) || (1 - eps, eps))",
       .source = "arXiv 2402.00856",
-      .options = {{Option::label_smoothing, 0.001}},
-      .smoothing_above_zero = true,
+      .options = {options::label_smoothing(0.001,
+                                           {.min = 0, .above = true, .max = 1, .below = true})},
   };
 };
 DIRALIGN_METHOD(ExoPair);

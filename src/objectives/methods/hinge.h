@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Hinge {
+struct Hinge : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseHinge;
   static constexpr MethodInfo info = {

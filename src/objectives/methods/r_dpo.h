@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct RDpo {
+struct RDpo : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseLogisticWithLength;
   static constexpr MethodInfo info = {
@@ -16,7 +16,7 @@ struct RDpo {
       .source =
           "arXiv 2403.19159; sign of the length term as derived from a reward that pays alpha per "
           "token",
-      .options = {{Option::alpha, 0.05}},
+      .options = {options::alpha(0.05, "reward of a token")},
   };
 };
 DIRALIGN_METHOD(RDpo);

@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct Robust {
+struct Robust : OfPairs {
   using Score = LogRatio;
   using Ranking = PairwiseRobust;
   static constexpr MethodInfo info = {
@@ -14,8 +14,7 @@ struct Robust {
       .normalize = false,
       .formula = "((1 - eps) sp(-u) - eps sp(u)) / (1 - 2 eps)",
       .source = "arXiv 2403.00409",
-      .options = {{Option::label_smoothing, 0.1}},
-      .smoothing_below_half = true,
+      .options = {options::label_smoothing(0.1, {.min = 0, .max = 0.5, .below = true})},
   };
 };
 DIRALIGN_METHOD(Robust);

@@ -2,9 +2,9 @@
 
 namespace diralign {
 
-struct Sft {
+struct Sft : OfSequences {
   using Score = LogRatio;
-  using Ranking = ChosenOnly;
+  using Ranking = Likelihood;
   static constexpr MethodInfo info = {
       .name = "sft",
       .family = "paper",
@@ -14,6 +14,7 @@ struct Sft {
       .normalize = true,
       .formula = "-a_w",
       .source = "maximum likelihood; reductions of arXiv 2502.01237 section 2.1",
+      .beta = false,
   };
 };
 DIRALIGN_METHOD(Sft);

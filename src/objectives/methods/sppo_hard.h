@@ -2,7 +2,7 @@
 
 namespace diralign {
 
-struct SppoHard {
+struct SppoHard : OfPairs {
   using Score = LogRatio;
   using Ranking = PointwiseSquared;
   static constexpr MethodInfo info = {

@@ -3,7 +3,7 @@ import { Array as JaxArray, defaultDevice, numpy, tree, vjp, type JsTree } from 
 import { rowsOutline, type Outline } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { describe, readProperties } from '../../given.js';
-import type { LogitsShape } from '../../types.js';
+import type { LogitsShape } from '../../batch/types.js';
 import { checkFloats, isArrayOrTracer, type ArrayOutline } from './arrays.js';
 import type { JaxForward, JaxOutputLayer } from './types.js';
 

@@ -4,9 +4,10 @@ import { checkObjective } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
-import { sequenceLogps as sequenceLogpsOf, type ObjectiveCalls } from '../../objective.js';
+import { sequenceLogps as sequenceLogpsOf } from '../../logps.js';
+import type { ObjectiveCalls } from '../../objective.js';
 import { readLater, readNow } from './arrays.js';
-import type { SequenceLogps } from '../../types.js';
+import type { SequenceLogps } from '../../loss/results.js';
 import { begin, batchOf, callOf } from './step.js';
 import type {
   JaxAsyncRunOptions,

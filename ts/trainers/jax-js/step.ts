@@ -6,15 +6,9 @@ import { Array as JaxArray, type JsTree } from '@jax-js/jax';
 import { batchKeys, checkShape } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
-import type {
-  BatchRows,
-  HiddenBatch,
-  HiddenLossResult,
-  HiddenRunOptions,
-  LogitsBatch,
-  LossResult,
-  RunOptions,
-} from '../../types.js';
+import type { BatchRows, HiddenBatch, LogitsBatch } from '../../batch/types.js';
+import type { HiddenRunOptions, RunOptions } from '../../loss/options.js';
+import type { HiddenLossResult, LossResult } from '../../loss/results.js';
 import { checkGiven, checkParams } from './arrays.js';
 import { runForward, type Elements, type Pass } from './forward.js';
 import type { JaxAsyncRunOptions, JaxBatch, JaxForward, JaxLossResult } from './types.js';

@@ -1,7 +1,7 @@
 import type { Array as JaxArray, JsTree } from '@jax-js/jax';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
 import type { RowMetric } from '../../metrics.js';
-import type { HiddenLossResult, LossValues, SequenceLogps } from '../../types.js';
+import type { HiddenLossResult, LossValues, SequenceLogps } from '../../loss/results.js';
 
 /**
  * The output layer that would make the logits: `logits = hidden weightᵀ + bias`. Float32 arrays.

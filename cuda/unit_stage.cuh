@@ -1,0 +1,137 @@
+// From sums of rows to log-probabilities of sequences and coefficients of units, by one block. The
+// mathematics is that of src/.
+#pragma once
+#include "plan.h"
+#include "row_parts.cuh"
+
+namespace diralign::cuda {
+
+/// Finishes the rows of a tile, one a thread.
+template <Pass pass>
+CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint32_t tile) {
+  const uint32_t in_group = (tile - group.first_tile) * tile_rows + threadIdx.x;
+  if (in_group >= group.rows) return;
+  const uint32_t i = group.first_row + in_group;
+  const RowRecord record = p.rows[i];
+  const RowSums sums = row_sums(p.cut.parts, p.targets[i], [&](uint32_t k) {
+    return p.part_sums[size_t(i) * p.cut.parts + k];
+  });
+  const RowStatistics s = row_statistics(sums);
+  if constexpr (pass == Pass::tokens) {
+    p.tokens[3 * size_t(i)] = s.logp;
+    p.tokens[3 * size_t(i) + 1] = logsumexp(s);
+    p.tokens[3 * size_t(i) + 2] = entropy(s, sums);
+  } else {
+    double sft_logp = s.logp;
+    if (p.separate_sft) {
+      if (record.sft_label != record.primary())
+        sft_logp = record.sft_label < 0 ? 0 : double(p.sft_targets[i]) - logsumexp(s);
+      p.sft_row_logps[i] = sft_logp;
+    }
+    p.row_logps[i] = record.has_label() ? s.logp : 0;
+    if constexpr (pass == Pass::dense) p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
+  }
+}
+
+__device__ __forceinline__ double sum_lanes(double x) {
+  CUDA_UNROLL
+  for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d);
+  return x;
+}
+
+/// Longer sequences are summed by a whole block.
+constexpr uint32_t warp_sum_rows = 512;
+
+/// Sums the rows of each sequence of the group. The order of the additions depends on a sequence's
+/// length alone.
+CUDA_NOINLINE __device__ inline void sum_sequences(const Plan& p, const Group& group,
+                                                   double (&scratch)[warps]) {
+  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const Units& units = p.terms.units;
+  const int64_t last_unit = int64_t(group.first_unit) + group.units;
+  const uint32_t sequences = uint32_t(units.sequences_of(group.first_unit, last_unit));
+  auto index = [&](uint32_t k) {
+    return uint32_t(units.sequence_of(group.first_unit, last_unit, k));
+  };
+  auto sum_one = [&](const double* rows, double* out, uint32_t s, uint32_t first, uint32_t step) {
+    double sum = 0;
+    for (uint32_t i = p.sequence_begin[s] + first; i < p.sequence_end[s]; i += step) sum += rows[i];
+    sum = sum_lanes(sum);
+    if (step == 32) {
+      if (lane == 0) out[s] = sum;
+      return;
+    }
+    if (lane == 0) scratch[warp] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      double total = 0;
+      for (uint32_t w = 0; w < warps; w++) total += scratch[w];
+      out[s] = total;
+    }
+    __syncthreads();
+  };
+  for (uint32_t k = warp; k < sequences; k += warps) {
+    const uint32_t s = index(k);
+    if (p.sequence_end[s] - p.sequence_begin[s] > warp_sum_rows) continue;
+    sum_one(p.row_logps, p.logps, s, lane, 32);
+    if (p.separate_sft) sum_one(p.sft_row_logps, p.sft_logps, s, lane, 32);
+  }
+  for (uint32_t k = 0; k < sequences; k++) {
+    const uint32_t s = index(k);
+    if (p.sequence_end[s] - p.sequence_begin[s] <= warp_sum_rows) continue;
+    sum_one(p.row_logps, p.logps, s, threadIdx.x, threads);
+    if (p.separate_sft) sum_one(p.sft_row_logps, p.sft_logps, s, threadIdx.x, threads);
+  }
+}
+
+/// Sorts units by value, ascending as BatchTerms::before has it; places past the last unit come
+/// last. Bitonic. Begins and ends with a barrier: the values may have been written just before, by
+/// other threads of the block.
+__device__ __forceinline__ void sort_units(const double* values, uint32_t* order, uint32_t units,
+                                           uint32_t length) {
+  auto before = [&](uint32_t i, uint32_t j) {
+    if (i >= units || j >= units) return i < j;
+    return BatchTerms::before(values[i], i, values[j], j);
+  };
+  for (uint32_t i = threadIdx.x; i < length; i += threads) order[i] = i;
+  __syncthreads();
+  for (uint32_t size = 2; size <= length; size *= 2) {
+    for (uint32_t distance = size / 2; distance; distance /= 2) {
+      for (uint32_t a = threadIdx.x; a < length; a += threads) {
+        const uint32_t b = a ^ distance;
+        if (b > a && before(order[b], order[a]) == ((a & size) == 0)) {
+          const uint32_t first = order[a];
+          order[a] = order[b];
+          order[b] = first;
+        }
+      }
+      __syncthreads();
+    }
+  }
+}
+
+/// The coefficients of the group's units; for a sorted objective the one group is the batch.
+CUDA_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
+  const BatchTerms& terms = p.terms;
+  const uint32_t last_unit = group.first_unit + group.units;
+  if (!terms.is_sorted()) {
+    for (uint32_t u = group.first_unit + threadIdx.x; u < last_unit; u += threads)
+      terms.evaluate(p.logps, u, p.coefficients);
+    return;
+  }
+  const uint32_t units = uint32_t(terms.units.count);
+  double *upper = p.sort_values, *lower = upper + units;
+  for (uint32_t u = threadIdx.x; u < units; u += threads) {
+    upper[u] = terms.upper_score(p.logps, u);
+    lower[u] = terms.lower_score(p.logps, u);
+  }
+  uint32_t *upper_order = p.sort_order, *lower_order = upper_order + p.sort_length;
+  sort_units(upper, upper_order, units, p.sort_length);
+  sort_units(lower, lower_order, units, p.sort_length);
+  for (uint32_t rank = threadIdx.x; rank < units; rank += threads) {
+    const uint32_t i = upper_order[rank], j = lower_order[rank];
+    terms.evaluate_rank(p.logps, upper[i], lower[j], i, j, p.coefficients);
+  }
+}
+
+}  // namespace diralign::cuda

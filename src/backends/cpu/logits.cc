@@ -1,0 +1,172 @@
+#include <algorithm>
+#include <cmath>
+#include "kernels.h"
+#include "row_results.h"
+#include "run.h"
+#include "share.h"
+#include "jobs/driver.h"
+#include "jobs/host_gradient.h"
+
+namespace diralign::cpu {
+
+namespace {
+
+/// Fewer elements than this are done sooner by one thread than by waking another.
+constexpr int64_t elements_per_thread = 1 << 16;
+
+/// Units are reduced and differentiated in groups of about this size: what was read last is read
+/// again first, from the cache.
+constexpr size_t group_bytes = size_t{16} << 20;
+
+/// A gradient larger than this would only push other data out of the caches.
+constexpr size_t streamed_bytes = size_t{16} << 20;
+
+int team_size(const Job& job) {
+  const int64_t rows = int64_t(job.rows.scored.size()), elements = rows * job.batch.vocab;
+  const int64_t useful = std::min<int64_t>(elements / elements_per_thread, rows);
+  return int(std::clamp<int64_t>(useful, 1, std::max(1, job.threads)));
+}
+
+class LogitsPhases : public Phases {
+ public:
+  LogitsPhases(Job& job, Pool& pool)
+      : job_(job),
+        batch_(job.batch),
+        output_(job.wanted().gradient),
+        gradient_(job.batch, output_),
+        kernels_(kernel_set().rows[int(job.batch.dtype)]),
+        team_(pool, team_size(job)),
+        rows_(job),
+        groups_(make_groups()) {
+    if (exponentials_once())
+      block_references_.resize(size_t(team_.members()),
+                               std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
+  }
+
+  const std::vector<UnitGroup>& groups() const override { return groups_; }
+  const double* sft_logps() const override { return rows_.sft_logps(); }
+  const Array<RowMeasures>& measures() const override { return rows_.measures(); }
+  int64_t underflows() const override { return underflows_; }
+
+  void reduce(const UnitGroup& group, const BatchLoss*) override {
+    for_rows(team_, job_, group.rows.begin, group.rows.end, false,
+             [this](int64_t i, int member) { reduce_row(i, member); });
+    if (!job_.stopped()) rows_.sum(group);
+  }
+
+  void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
+    if (output_.mode != GradientMode::dense) return;
+    for_rows(team_, job_, group.rows.begin, group.rows.end, true,
+             [&](int64_t i, int) { differentiate_row(i, loss); });
+  }
+
+  void write_zeros() override {
+    const Array<int64_t>& ignored = job_.rows.ignored;
+    const int64_t count = int64_t(ignored.size()), step = rows_per_item(batch_);
+    if (output_.zeroed) return;
+    team_.run((count + step - 1) / step, [&](int64_t item, int) {
+      for (int64_t k = item * step; k < std::min(count, (item + 1) * step); k++) {
+        gradient_.zero_row(ignored[size_t(k)]);
+        gradient_.zero_padding(ignored[size_t(k)]);
+      }
+    });
+  }
+
+ private:
+  /// Only a dense gradient reads the rows again.
+  std::vector<UnitGroup> make_groups() const {
+    const size_t row_bytes = std::max<size_t>(1, batch_.row_bytes());
+    const bool together = output_.mode != GradientMode::dense || job_.terms().is_sorted();
+    return group_units_reaching(job_.rows, int64_t((group_bytes + row_bytes - 1) / row_bytes),
+                                together);
+  }
+
+  bool in_place() const { return output_.data == batch_.logits; }
+  bool exponentials_once() const {
+    return output_.mode == GradientMode::factored && in_place() &&
+           kernels_.negative_softmax_in_place;
+  }
+
+  /// With the moment where it is needed; every other bit is the same without.
+  RowSums reduce_sums(const ScoredRow& r, int member) {
+    const void* row = batch_.row(r.row);
+    const int32_t label = r.primary();
+    if (!exponentials_once()) {
+      const auto reduce = rows_.needs_moment() ? kernels_.reduce_with_moment : kernels_.reduce;
+      return reduce(row, batch_.vocab, label);
+    }
+    const double moment =
+        rows_.needs_moment() ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
+    RowSums sums =
+        kernels_.negative_softmax_in_place(static_cast<float*>(gradient_.row(r.row)), batch_.vocab,
+                                           label, block_references_[size_t(member)].data());
+    sums.moment = moment;
+    return sums;
+  }
+
+  void reduce_row(int64_t i, int member) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const void* row = batch_.row(r.row);
+    auto take_mean = [&] {
+      if (rows_.needs_mean())
+        rows_.take_mean(i, kernels_.sum(row, batch_.vocab) / double(batch_.vocab));
+    };
+    if (exponentials_once()) take_mean();  // before the row is overwritten
+    const RowSums sums = reduce_sums(r, member);
+    // Once the reduction, which hides the loading, has brought the row into the cache.
+    if (!exponentials_once()) take_mean();
+    rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
+    if (output_.mode == GradientMode::factored) write_residual(i);
+  }
+
+  /// onehot - softmax.
+  void write_residual(int64_t i) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const RowTerms terms = row_terms(rows_.statistics(i), false, 0);
+    const RowGradient g = row_gradient(terms, r.primary(), -1, 1, 0, 0);
+    if (!exponentials_once())
+      kernels_.scaled_exp(batch_.row(r.row), gradient_.row(r.row), batch_.vocab, g.shift, g.factor,
+                          streamed());
+    kernels_.store(gradient_.row(r.row), g.label, g.label_value);
+    gradient_.zero_padding(r.row);
+  }
+
+  void differentiate_row(int64_t i, const BatchLoss& loss) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const RowGradient g = rows_.gradient(i, rows_.coefficients(i, loss));
+    if (g.underflows) underflows_.fetch_add(1, std::memory_order_relaxed);
+    if (g.zero) {
+      gradient_.zero_row(r.row);
+    } else {
+      void* const out = gradient_.row(r.row);
+      kernels_.scaled_exp(batch_.row(r.row), out, batch_.vocab, g.shift, g.factor, streamed());
+      kernels_.store(out, g.label, g.label_value);
+      if (g.second_label >= 0) kernels_.store(out, g.second_label, g.second_value);
+    }
+    gradient_.zero_padding(r.row);
+  }
+
+  bool streamed() const {
+    return !in_place() && job_.rows.scored.size() * batch_.row_bytes() > streamed_bytes;
+  }
+
+  Job& job_;
+  const Batch& batch_;
+  const GradientOutput& output_;
+  const HostGradient gradient_;
+  const RowKernels& kernels_;
+  Team team_;
+  RowResults rows_;
+  std::vector<UnitGroup> groups_;
+  std::vector<std::vector<float>> block_references_;  // per member
+  std::atomic<int64_t> underflows_{0};                // rows
+};
+
+}  // namespace
+
+void run_logits(Job& job, Pool& pool) {
+  LogitsPhases phases(job, pool);
+  run_phases(job, phases);
+}
+
+}  // namespace diralign::cpu

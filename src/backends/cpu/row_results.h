@@ -1,0 +1,86 @@
+// The scored rows of a job on the CPU: what is known of them as it comes in, the sums of their
+// sequences, and their gradients.
+#pragma once
+#include <cmath>
+#include "jobs/measures.h"
+#include "jobs/plan.h"
+#include "rows/gradient.h"
+
+namespace diralign::cpu {
+
+class RowResults {
+ public:
+  explicit RowResults(Job& job)
+      : job_(job),
+        separate_sft_(job.batch.sft_labels != nullptr),
+        statistics_(job.tokens ? 0 : job.rows.scored.size()),
+        measures_(job.wanted().asked.any() ? job.rows.scored.size() : 0) {
+    if (!separate_sft_) return;
+    sft_row_logps_.resize(job.rows.scored.size());
+    sft_logps_.resize(size_t(job.batch.sequences));
+  }
+
+  /// Whether the sums must have the moment.
+  bool needs_moment() const { return job_.tokens || job_.wanted().asked.entropy; }
+  bool needs_mean() const { return job_.wanted().asked.logits; }
+
+  /// The mean of row i's logits, where a metric asks for it; before `take`.
+  void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
+  /// The sums of row i; `logit(v)` reads its entry v.
+  template <class Logit>
+  void take(int64_t i, const RowSums& sums, Logit&& logit) {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    if (job_.tokens) return write_token(job_.tokens, r.row, sums);
+    const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
+    if (!measures_.empty())
+      measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
+    if (separate_sft_)
+      sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0
+                                  : r.sft_label == r.primary()
+                                      ? s.logp
+                                      : double(logit(r.sft_label)) - logsumexp(s);
+  }
+
+  /// The sequences of a group, whose rows are all known, in row order.
+  void sum(const UnitGroup& group) {
+    if (job_.tokens) return;
+    const Units& units = job_.rows.units;
+    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++)
+      sum_sequence(units.sequence_of(group.first_unit, group.last_unit, k));
+  }
+
+  /// Per sequence: log-probability under the labels of the likelihood term.
+  const double* sft_logps() const { return separate_sft_ ? sft_logps_.data() : job_.logps; }
+  const Array<RowMeasures>& measures() const { return measures_; }
+  const RowStatistics& statistics(int64_t i) const { return statistics_[size_t(i)]; }
+
+  RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const {
+    return row_coefficients(*job_.loss, loss, job_.rows.scored[size_t(i)]);
+  }
+  RowGradient gradient(int64_t i, const RowCoefficients& c) const {
+    const ScoredRow& r = job_.rows.scored[size_t(i)];
+    const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_,
+                                     separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
+    return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
+                        least_normal(job_.batch.dtype));
+  }
+
+ private:
+  void sum_sequence(int64_t s) {
+    double logp = 0, sft_logp = 0;
+    for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
+      if (job_.rows.scored[size_t(i)].has_label()) logp += statistics_[size_t(i)].logp;
+      if (separate_sft_) sft_logp += sft_row_logps_[size_t(i)];
+    }
+    job_.logps[s] = logp;
+    if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
+  }
+
+  Job& job_;
+  bool separate_sft_;
+  Array<RowStatistics> statistics_;          // per scored row
+  Array<RowMeasures> measures_;              // per scored row, where metrics need them
+  Array<double> sft_row_logps_, sft_logps_;  // where sftLabels differ
+};
+
+}  // namespace diralign::cpu

@@ -1,0 +1,97 @@
+// Everything that crosses the border to TypeScript and is not a function: names, their order, the
+// descriptions of methods, and the properties of requests. `npm run generate` makes
+// ts/contract.generated.ts of it.
+#pragma once
+#include <cstdint>
+#include <string>
+
+namespace diralign {
+
+/// As JSON.
+const std::string& contract_json();
+/// A hash of it: an addon and a package that differ in it would misunderstand each other.
+const std::string& contract_hash();
+
+// The properties of requests, each a name that has to exist.
+#define DIRALIGN_PROPERTY(name) inline constexpr const char* name = #name;
+
+#define DIRALIGN_BATCH_REQUEST(X) \
+  X(target)                       \
+  X(device)                       \
+  X(stream)                       \
+  X(logits)                       \
+  X(dtype)                        \
+  X(rows)                         \
+  X(vocab)                        \
+  X(rowStride)                    \
+  X(sequences)                    \
+  X(offsets)                      \
+  X(labels)                       \
+  X(sftLabels)                    \
+  X(ignoreIndex)                  \
+  X(threads)                      \
+  X(counts)
+namespace batch_request {
+DIRALIGN_BATCH_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#define DIRALIGN_LAYER_REQUEST(X) \
+  X(hidden)                       \
+  X(weight)                       \
+  X(bias)                         \
+  X(hiddenSize)                   \
+  X(memory)                       \
+  X(memoryUsed)
+namespace layer_request {
+DIRALIGN_LAYER_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#define DIRALIGN_LAYER_GRADIENT_REQUEST(X) X(data) X(accumulate) X(zeroed)
+namespace layer_gradient_request {
+DIRALIGN_LAYER_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#define DIRALIGN_OBJECTIVE_REQUEST(X) X(method) X(settings)
+#define DIRALIGN_OUTPUTS_REQUEST(X) X(losses) X(rewards) X(coefficients) X(metrics)
+
+#define DIRALIGN_LOSS_REQUEST(X) \
+  DIRALIGN_OBJECTIVE_REQUEST(X)  \
+  DIRALIGN_OUTPUTS_REQUEST(X)    \
+  X(batch)                       \
+  X(reference)                   \
+  X(logps)                       \
+  X(gradientMode)                \
+  X(gradient)                    \
+  X(gradientElements)            \
+  X(gradientIsFresh)             \
+  X(metricsAsked)                \
+  X(gradientScale)               \
+  X(rowScale)                    \
+  X(layer)                       \
+  X(layerGradients)
+namespace loss_request {
+DIRALIGN_LOSS_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#define DIRALIGN_SEQUENCE_LOGPS_REQUEST(X) X(batch) X(layer) X(logps)
+#define DIRALIGN_TOKEN_LOGPS_REQUEST(X) X(batch) X(layer) X(logps) X(logsumexp) X(entropy)
+namespace logps_request {
+DIRALIGN_TOKEN_LOGPS_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#define DIRALIGN_FROM_LOGPS_REQUEST(X) \
+  DIRALIGN_OBJECTIVE_REQUEST(X)        \
+  DIRALIGN_OUTPUTS_REQUEST(X)          \
+  X(sequences)                         \
+  X(logps)                             \
+  X(counts)                            \
+  X(reference)                         \
+  X(gradLogps)                         \
+  X(gradientScale)
+namespace from_logps_request {
+DIRALIGN_FROM_LOGPS_REQUEST(DIRALIGN_PROPERTY)
+}
+
+#undef DIRALIGN_PROPERTY
+
+}  // namespace diralign

@@ -1,0 +1,149 @@
+#include "requests.h"
+#include <algorithm>
+#include <cstring>
+#include "contract.h"
+#include "values.h"
+#include "backends/cpu/pages.h"
+
+namespace diralign {
+
+namespace {
+
+/// rows * columns, which no array holds where it is beyond what size_t does.
+size_t product(int64_t rows, int64_t columns) {
+  size_t elements;
+  if (__builtin_mul_overflow(size_t(rows), size_t(columns), &elements))
+    throw Refused("shape: too many elements");
+  return elements;
+}
+
+/// Host memory, as a typed array of at least `elements` of `dtype`, or device memory, as a bigint;
+/// null for undefined.
+void* memory(const Napi::Object& request, const char* name, Dtype dtype, size_t elements) {
+  const Napi::Value value = request.Get(name);
+  if (value.IsBigInt()) return reinterpret_cast<void*>(uintptr_t(unsigned_integer(value)));
+  return typed_data(value, name, dtype == Dtype::float32 ? napi_float32_array : napi_uint16_array,
+                    elements);
+}
+
+/// From the first row to the end of the last one's vocabulary.
+size_t needed_elements(const Batch& b) {
+  return b.rows == 0 ? 0 : product(b.rows - 1, b.row_stride) + size_t(b.vocab);
+}
+
+/// Fresh memory is asked for in large pages.
+LayerGradients::Buffer read_layer_gradient(Napi::Value value, Dtype dtype, size_t elements) {
+  namespace key = layer_gradient_request;
+  if (value.IsUndefined()) return {};
+  const Napi::Object request = value.As<Napi::Object>();
+  LayerGradients::Buffer gradient;
+  gradient.data = memory(request, key::data, dtype, elements);
+  gradient.accumulate = request.Get(key::accumulate).As<Napi::Boolean>();
+  gradient.zeroed = request.Get(key::zeroed).As<Napi::Boolean>();
+  if (gradient.zeroed) cpu::advise_large_pages(gradient.data, elements * dtype_bytes(dtype));
+  return gradient;
+}
+
+}  // namespace
+
+int64_t integer(const Napi::Object& request, const char* name) {
+  return request.Get(name).As<Napi::Number>().Int64Value();
+}
+
+Array<double> doubles(const Napi::Object& request, const char* name, size_t elements) {
+  const Napi::Value value = request.Get(name);
+  if (value.IsUndefined()) return {};
+  if (untyped(value).type == napi_float32_array) {
+    const float* data = elements_of<float>(request, name, elements);
+    return {data, data + elements};
+  }
+  const double* data = elements_of<double>(request, name, elements);
+  return {data, data + elements};
+}
+
+Batch read_batch(const Napi::Object& request) {
+  namespace key = batch_request;
+  Batch b;
+  b.dtype = static_cast<Dtype>(integer(request, key::dtype));
+  b.rows = integer(request, key::rows);
+  b.vocab = integer(request, key::vocab);
+  b.row_stride = integer(request, key::rowStride);
+  b.sequences = integer(request, key::sequences);
+  const size_t rows = size_t(b.rows);
+  b.logits = memory(request, key::logits, b.dtype, needed_elements(b));
+  b.offsets = elements_of<int32_t>(request, key::offsets, size_t(b.sequences) + 1);
+  b.labels = elements_of<int32_t>(request, key::labels, rows);
+  b.sft_labels = elements_of<int32_t>(request, key::sftLabels, rows);
+  b.ignore_index = int32_t(integer(request, key::ignoreIndex));
+  return b;
+}
+
+Objective read_objective(const Napi::Object& request) {
+  namespace key = loss_request;
+  Objective objective;
+  objective.method = int(integer(request, key::method));
+  constexpr size_t settings = sizeof objective.settings / sizeof(double);
+  std::memcpy(&objective.settings, elements_of<double>(request, key::settings, settings),
+              sizeof objective.settings);
+  return objective;
+}
+
+std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
+  namespace key = layer_request;
+  if (value.IsUndefined()) return std::nullopt;
+  const Napi::Object request = value.As<Napi::Object>();
+  OutputLayer layer;
+  layer.hidden_size = integer(request, key::hiddenSize);
+  layer.hidden = memory(request, key::hidden, batch.dtype, product(batch.rows, layer.hidden_size));
+  layer.weight = memory(request, key::weight, batch.dtype, product(batch.vocab, layer.hidden_size));
+  layer.bias = memory(request, key::bias, batch.dtype, size_t(batch.vocab));
+  layer.memory = size_t(integer(request, key::memory));
+  return layer;
+}
+
+LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
+  namespace key = layer_request;
+  if (value.IsUndefined()) return {};
+  const Napi::Object request = value.As<Napi::Object>();
+  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
+  LayerGradients gradients;
+  gradients.hidden = read_layer_gradient(request.Get(key::hidden), job.batch.dtype,
+                                         product(job.batch.rows, hidden_size));
+  gradients.weight =
+      read_layer_gradient(request.Get(key::weight), Dtype::float32, product(vocab, hidden_size));
+  gradients.bias = read_layer_gradient(request.Get(key::bias), Dtype::float32, size_t(vocab));
+  return gradients;
+}
+
+LossOutputs read_outputs(const Napi::Object& request, const Units& units) {
+  namespace key = loss_request;
+  const size_t sequences = size_t(units.sequences());
+  return {.losses = elements_of<double>(request, key::losses, size_t(units.count)),
+          .rewards = elements_of<double>(request, key::rewards, sequences),
+          .coefficients = elements_of<double>(request, key::coefficients, sequences),
+          .metrics = elements_of<double>(request, key::metrics, metric_count + 1)};
+}
+
+GradientOutput read_gradient(const Napi::Object& request, const Batch& batch) {
+  namespace key = loss_request;
+  GradientOutput gradient;
+  gradient.mode = static_cast<GradientMode>(integer(request, key::gradientMode));
+  gradient.elements = integer(request, key::gradientElements);
+  gradient.data = memory(request, key::gradient, batch.dtype,
+                         std::max(size_t(gradient.elements), needed_elements(batch)));
+  gradient.zeroed = request.Get(key::gradientIsFresh).As<Napi::Boolean>();
+  gradient.row_scale = elements_of<float>(request, key::rowScale, size_t(batch.rows));
+  if (gradient.zeroed)
+    cpu::advise_large_pages(gradient.data, size_t(gradient.elements) * batch.element_bytes());
+  return gradient;
+}
+
+MeasuresAsked read_measures(const Napi::Object& request) {
+  const int64_t bits = integer(request, loss_request::metricsAsked);
+  auto asked = [bits](Metric metric) { return (bits >> (metric - mean_entropy) & 1) != 0; };
+  return {.entropy = asked(mean_entropy),
+          .logits = asked(logits_chosen) || asked(logits_rejected),
+          .accuracy = asked(token_accuracy)};
+}
+
+}  // namespace diralign

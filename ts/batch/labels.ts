@@ -1,0 +1,27 @@
+/** Labels of rows. The native side looks at their values, and reports one that is wrong. */
+import { rangeError, type DirAlignError } from '../errors.js';
+import type { BadLabel, BatchRequest } from '../native/interface.js';
+import { checkArray, checkLength, unshared } from './arrays.js';
+
+/**
+ * Labels by row, of either term, in memory that nobody else can write to. The native side checks
+ * their values.
+ */
+export function checkLabels(
+  name: 'labels' | 'sftLabels',
+  value: unknown,
+  rows: number,
+): Int32Array {
+  const labels = checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
+  checkLength(name, labels.length, rows, 'one per row');
+  return unshared(labels);
+}
+
+/** The error of a label that the native side found. */
+export function labelError(bad: BadLabel, request: BatchRequest): DirAlignError {
+  const name = bad.sft ? 'sftLabels' : 'labels';
+  return rangeError(
+    'ERR_DIRALIGN_LABEL',
+    `${name}[${String(bad.row)}]: ${String(bad.label)} is neither ignoreIndex, ${String(request.ignoreIndex)}, nor in [0, ${String(request.vocab)})`,
+  );
+}

@@ -1,0 +1,32 @@
+/** Batches of logits. */
+import { DeviceTensor } from '../device/memory.js';
+import { Target, type BatchRequest } from '../native/interface.js';
+import { rawMemory, type Backend } from './dtype-and-place.js';
+import {
+  checkLaunchSize,
+  checkLogitsLength,
+  checkRowStride,
+  checkTensor,
+  neededElements,
+} from './elements.js';
+import { checkOutline, checkRows } from './rows.js';
+import type { Logits, LogitsBatch } from './types.js';
+
+/** A batch of logits, and its logits as a plain array or a tensor. @throws DirAlignError */
+export function checkLogitsBatch(
+  batch: LogitsBatch<Logits>,
+  threads: number | undefined,
+  backend: Backend,
+): { readonly request: BatchRequest; readonly logits: Logits } {
+  const outline = checkOutline('logits', batch.logits, batch, backend);
+  const { data: logits } = outline;
+  const { vocab } = outline.layout;
+  const layout = { ...outline.layout, rowStride: checkRowStride(batch.rowStride ?? vocab, vocab) };
+  if (outline.target !== Target.cpu) checkLaunchSize(layout);
+  if (logits instanceof DeviceTensor) checkTensor('logits', logits, neededElements(layout));
+  else checkLogitsLength(logits, layout);
+  const request = checkRows(outline, batch, threads);
+  request.logits = rawMemory(logits);
+  request.rowStride = layout.rowStride;
+  return { request, logits };
+}

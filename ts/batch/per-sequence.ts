@@ -1,0 +1,79 @@
+/** Arrays with a number for each sequence: log-probabilities, the reference's, and counts. */
+import { rangeError, typeError } from '../errors.js';
+import { checkArray, checkLength, unshared } from './arrays.js';
+
+/** Log-probabilities per sequence, of the policy or the reference. */
+export function checkLogps(
+  name: string,
+  value: unknown,
+  sequences: number | undefined,
+  code: 'ERR_DIRALIGN_REFERENCE' | 'ERR_DIRALIGN_DTYPE',
+): Float64Array | Float32Array {
+  const logps = unshared(checkArray(name, value, ['Float64Array', 'Float32Array'], code));
+  if (sequences !== undefined && logps.length !== sequences) {
+    throw rangeError(
+      code === 'ERR_DIRALIGN_DTYPE' ? 'ERR_DIRALIGN_SHAPE' : code,
+      `${name}: length ${String(logps.length)}; expected ${String(sequences)}, one per sequence`,
+    );
+  }
+  return logps;
+}
+
+/**
+ * The reference's numbers are made by the caller: a NaN or an infinity there is a mistake, not a
+ * numerical event.
+ */
+export function checkReference(
+  value: unknown,
+  sequences: number,
+  method: string,
+): Float64Array | Float32Array {
+  if (value === undefined) {
+    throw typeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `reference: '${method}' needs the reference's log-probability of each sequence (or referenceFree: true)`,
+    );
+  }
+  const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');
+  // Not findIndex, which calls back for every sequence.
+  for (let s = 0; s < reference.length; s++) {
+    if (Number.isFinite(reference[s])) continue;
+    throw rangeError(
+      'ERR_DIRALIGN_REFERENCE',
+      `reference: ${String(reference[s])} at index ${String(s)} is not finite`,
+    );
+  }
+  return reference;
+}
+
+/**
+ * Scored tokens per sequence. A sequence without one has log-probability 0; any other value shows
+ * that its count is wrong.
+ */
+export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Int32Array {
+  const counts = unshared(checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
+  checkLength('counts', counts.length, logps.length, 'one per sequence');
+  for (let s = 0; s < counts.length; s++) {
+    const count = counts[s] as number;
+    if (count > 0 || (count === 0 && logps[s] === 0)) continue;
+    const why =
+      count < 0
+        ? 'is negative'
+        : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
+    throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${count} at index ${s} ${why}`);
+  }
+  return counts;
+}
+
+/** Pairs need an even number of sequences; one at least. */
+export function checkSequences(sequences: number, paired: boolean): void {
+  if (sequences < (paired ? 2 : 1) || (paired && sequences % 2 !== 0)) {
+    const expected = paired
+      ? 'an even number of at least 2: the chosen, then the rejected'
+      : 'at least 1';
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `shape: ${String(sequences)} sequences; expected ${expected}`,
+    );
+  }
+}

@@ -1,0 +1,136 @@
+/** Calls of a loss, at once or off the event loop, whatever the batch holds. */
+import { checkSignal, onAbort, reasonOf, type SignalLike } from '../abort.js';
+import { AttachedArrays, watchArrays } from '../batch/detached.js';
+import { labelError } from '../batch/labels.js';
+import type { Logits } from '../batch/types.js';
+import { DeviceTensor } from '../device/memory.js';
+import { retainPinned } from '../device/pinned.js';
+import { abortError, typeError } from '../errors.js';
+import { compute, nativeError } from '../native/call.js';
+import { native, type Cancel, type LossRequest } from '../native/interface.js';
+
+/** A call whose arguments, except the labels, are validated. */
+export interface PreparedLoss<Result> {
+  readonly request: LossRequest;
+  /** What it reads and writes in the caller's memory, and in fresh memory of a device. */
+  readonly memory: readonly (Logits | undefined)[];
+  /** The public result, once the native side has filled the request. */
+  result(): Result;
+  /** Frees what was allocated for a call that failed. */
+  discard(): void;
+}
+
+/** A synchronous call takes no signal. */
+export function refuseSignal(signal: unknown, instead: string): void {
+  if (signal === undefined) return;
+  throw typeError(
+    'ERR_DIRALIGN_OPTION',
+    `signal: a synchronous call cannot be aborted; use ${instead}`,
+  );
+}
+
+/** Computes before it returns. */
+export function computeNow<Result>(prepared: PreparedLoss<Result>): Result {
+  try {
+    compute(prepared.request, () => native().loss(prepared.request));
+  } catch (error) {
+    prepared.discard();
+    throw error;
+  }
+  return prepared.result();
+}
+
+/**
+ * Keeps device and page-locked memory for an asynchronous call, until the returned function is
+ * called.
+ */
+function retain(memory: readonly (Logits | undefined)[]): () => void {
+  const releases = memory.map((one) =>
+    one instanceof DeviceTensor ? one.region.retain() : retainPinned([one]),
+  );
+  return () => {
+    for (const release of releases) release();
+  };
+}
+
+/** The caller's arrays in a request, by their names in messages. */
+function arraysOf({
+  batch,
+  reference,
+  gradient,
+  layer,
+  layerGradients,
+}: LossRequest): Readonly<Record<string, unknown>> {
+  return {
+    logits: batch.logits,
+    hidden: layer?.hidden,
+    weight: layer?.weight,
+    bias: layer?.bias,
+    offsets: batch.offsets,
+    labels: batch.labels,
+    sftLabels: batch.sftLabels,
+    reference,
+    out: gradient,
+    'out.gradHidden': layerGradients?.hidden?.data,
+    'out.gradWeight': layerGradients?.weight?.data,
+    'out.gradBias': layerGradients?.bias?.data,
+  };
+}
+
+/** Computes off the event loop. Where the signal is aborted already, `prepare` is not called. */
+export async function computeLater<Result>(
+  signal: unknown,
+  prepare: () => PreparedLoss<Result>,
+): Promise<Result> {
+  checkSignal(signal);
+  if (signal?.aborted) throw abortError(reasonOf(signal));
+  let cancel: Cancel | undefined;
+  const stop = (): void => cancel?.();
+  const forget = signal && onAbort(signal, stop);
+  let prepared: PreparedLoss<Result> | undefined;
+  try {
+    try {
+      prepared = prepare();
+      await computePrepared(prepared, signal, stop, (begun) => {
+        cancel = begun;
+      });
+    } finally {
+      forget?.();
+    }
+    return prepared.result();
+  } catch (error) {
+    // Whoever threw it, even a signal of the caller's own: nobody gets the result.
+    prepared?.discard();
+    throw error;
+  }
+}
+
+async function computePrepared(
+  { request, memory }: PreparedLoss<unknown>,
+  signal: SignalLike | undefined,
+  stop: () => void,
+  begin: (cancel: Cancel) => void,
+): Promise<void> {
+  const release = retain(memory);
+  const arrays = new AttachedArrays(arraysOf(request));
+  const unwatch = watchArrays(arrays, stop);
+  try {
+    // Reading the batch may have run code of the caller's.
+    if (signal?.aborted) throw abortError(reasonOf(signal));
+    const cancelled = await new Promise<boolean>((resolve, reject) => {
+      const started = native().loss(request, (error, wasCancelled) => {
+        if (error) reject(error);
+        else resolve(wasCancelled);
+      });
+      if (typeof started === 'function') begin(started);
+      else reject(labelError(started, request.batch));
+    });
+    if (!cancelled || !signal?.aborted) arrays.check();
+    if (cancelled) throw abortError(reasonOf(signal));
+  } catch (cause) {
+    throw nativeError(cause, request.layer);
+  } finally {
+    unwatch();
+    release();
+  }
+}

@@ -1,0 +1,142 @@
+/** The output layer fused with the loss: the call on a batch of hidden states. */
+import { checkBackend } from '../batch/dtype-and-place.js';
+import { asHiddenBatch, readBatch } from '../batch/given-batch.js';
+import { checkHiddenBatch } from '../batch/hidden.js';
+import type { HiddenBatch, Like, Logits, Needed } from '../batch/types.js';
+import type { Method, ReferenceNeed } from '../catalogue.js';
+import { define } from '../given.js';
+import type { RowMetric } from '../metrics.js';
+import type { Settings } from '../settings.js';
+import { computeLater, computeNow, refuseSignal, type PreparedLoss } from './call.js';
+import { prepareGradients } from './gradient-output.js';
+import { checkHiddenRun, readHiddenRun, type GivenRun } from './hidden-options.js';
+import type { Float32Gradient, HiddenGradientMode, HiddenRunOptions } from './options.js';
+import type { HiddenLossResult } from './results.js';
+import { checkGradientScale, prepareValues, valuesOf } from './values.js';
+
+/**
+ * The call of `objective.fromHidden`: a method, for the reason that the call of an objective is
+ * one.
+ */
+type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
+  /**
+   * Loss, metrics and the gradients of hidden states, output weight and bias, computed before it
+   * returns. The logits of the batch are never there: they are made a few rows at a time, in a
+   * workspace of at most `run.memory` bytes. Values and gradients are those that the logits would
+   * give, for every method. Neither prompt rows nor rows without a coefficient take part in a
+   * product that they do not need. Device memory is read in the order of its stream, which the call
+   * waits for.
+   * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE);
+   *   `code` says what is wrong. A `memory`
+   *   that is too small (ERR_DIRALIGN_OPTION) is told how many bytes would do.
+   *
+   * @example
+   * const batch = { hidden, weight, shape: [4, 512, 128256], labels, reference };
+   * const { loss, gradHidden, gradWeight } = dpo.fromHidden(batch);
+   */
+  call<
+    L extends Logits,
+    Bias extends Like<L> | undefined = undefined,
+    Mode extends HiddenGradientMode = 'dense',
+    OfHidden extends Like<L> | boolean = true,
+    OfWeight extends Float32Gradient<L> | boolean = true,
+    OfBias extends Float32Gradient<L> | boolean = true,
+    const Names extends readonly RowMetric<M>[] = readonly [],
+  >(
+    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
+  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>;
+}['call'];
+
+/** `objective.fromHidden`. */
+export interface FromHidden<
+  M extends Method = Method,
+  Need extends ReferenceNeed = ReferenceNeed,
+> extends HiddenCall<M, Need> {
+  /**
+   * The same, bit for bit, off the event loop, on a device, too. The arrays of the batch and of
+   * `run.out` belong to the computation until the promise settles; if one is transferred meanwhile,
+   * it rejects with code ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise rejects with code
+   * ERR_DIRALIGN_ABORTED once the rows in hand are done, and the buffers of `out` are then
+   * incomplete.
+   */
+  async<
+    L extends Logits,
+    Bias extends Like<L> | undefined = undefined,
+    Mode extends HiddenGradientMode = 'dense',
+    OfHidden extends Like<L> | boolean = true,
+    OfWeight extends Float32Gradient<L> | boolean = true,
+    OfBias extends Float32Gradient<L> | boolean = true,
+    const Names extends readonly RowMetric<M>[] = readonly [],
+  >(
+    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
+  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>>;
+}
+
+export function fromHidden(settings: Settings): FromHidden {
+  const call = (batch: unknown, run: unknown): HiddenLossResult<Logits> => {
+    const options = readHiddenRun(run);
+    refuseSignal(options.signal, 'objective.fromHidden.async');
+    return computeNow(prepareHidden(settings, batch, options));
+  };
+  const later = async (batch: unknown, run: unknown): Promise<HiddenLossResult<Logits>> => {
+    const options = readHiddenRun(run);
+    return computeLater(options.signal, () => prepareHidden(settings, batch, options));
+  };
+  define(call, 'async', later);
+  // The types of the result follow those of the batch, which the checks hold to.
+  return Object.freeze(call) as unknown as FromHidden;
+}
+
+/**
+ * Refuses what can be refused, except label values and a workspace that is too small: the native
+ * side finds those.
+ */
+function prepareHidden(
+  settings: Settings,
+  given: unknown,
+  run: GivenRun,
+): PreparedLoss<HiddenLossResult<Logits>> {
+  const batch = asHiddenBatch(readBatch(given, 'an object with hidden, weight, shape and labels'));
+  const options = checkHiddenRun(run, batch.bias !== undefined);
+  const gradientScale = checkGradientScale(run.gradientScale);
+  const checked = checkHiddenBatch(
+    batch,
+    run.threads,
+    checkBackend(run.backend ?? 'auto'),
+    run.memory,
+  );
+  const { hidden, base, layer } = checked;
+  const values = prepareValues(settings, base, batch, 'dense', run.metrics);
+  const { data, request: gradients, discard } = prepareGradients(options, hidden, checked);
+  const request = {
+    ...values,
+    gradientMode: 0,
+    gradient: undefined,
+    gradientElements: 0,
+    gradientIsFresh: false,
+    gradientScale,
+    rowScale: undefined,
+    layer,
+    layerGradients: {
+      hidden: gradients.gradHidden,
+      weight: gradients.gradWeight,
+      bias: gradients.gradBias,
+    },
+  };
+  const { gradHidden, gradWeight, gradBias } = data;
+  const result = (): HiddenLossResult<Logits> => ({
+    ...valuesOf(settings, request),
+    ...(gradHidden && { gradHidden }),
+    ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
+    ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
+    memory: layer.memoryUsed[0] as number,
+  });
+  return {
+    request,
+    memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias],
+    result,
+    discard,
+  };
+}
