@@ -4,7 +4,7 @@
 // docs/gpu-performance.md.
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
-import { codeLines, describeCode, unfit } from './gpu/code.mjs';
+import { codeLines, describeCode, unfit } from '../scripts/device/code.mjs';
 import {
   describeMachine,
   isEmulated,
@@ -15,7 +15,7 @@ import {
   requireDevice,
   writeResults,
   writeSoFar,
-} from './gpu/machine.mjs';
+} from '../scripts/device/machine.mjs';
 import { makeLayer, measureLayer, neededByLayer } from './gpu/layer.mjs';
 import { Device, measureBatch, needed } from './gpu/measure.mjs';
 import { findPeers, measureLayerPeer, measurePeer } from './gpu/peers.mjs';

@@ -2,9 +2,9 @@
 // The addon with its CUDA backend on the emulation of CUDA (tests/simt), inside Node: every call on
 // device data, without a device. Arguments after the options are passed on to vitest; without any
 // it runs the suites of the backend.
-//   --sanitize  under AddressSanitizer and UndefinedBehaviorSanitizer, and the suites of the CPU
-//               backend's calls, too: what the native tests cannot see, the translation of
-//               arguments and the life of asynchronous jobs
+//   --sanitize  under AddressSanitizer and UndefinedBehaviorSanitizer, and suites of the CPU
+//               backend's calls, too: those of what the native tests cannot see, the translation of
+//               arguments and the life of asynchronous jobs. The kernels' own are not among them
 //   --orders    comma separated: the schedules to run the suites with, `forward`, `reverse` or the
 //               seed of a random one
 import { readdirSync } from 'node:fs';
@@ -23,9 +23,7 @@ const ofCuda = readdirSync(path.join(root, 'tests', 'backends'))
   .map((name) => `backends/${name.replace('.test.ts', '')}`);
 const ofCpu = [
   'interface/errors',
-  'objectives/properties',
   'objectives/edges',
-  'backends/hidden',
   'backends/hidden-errors',
   'backends/hidden-properties',
   'interface/async',

@@ -13,7 +13,15 @@ import { translate } from './ptx/translate.mjs';
 const folder = path.join(root, 'build/ptx');
 const code = path.join(folder, 'code');
 /** What runs loss kernels and is quick on the emulation, `gpu:check`'s own words. */
-const check = ['scripts/gpu-check.mjs', '--scale', 'tiny', '--no-results', '--jobs', '2', '--only'];
+const check = [
+  'tests/device/check.mjs',
+  '--scale',
+  'tiny',
+  '--no-results',
+  '--jobs',
+  '2',
+  '--only',
+];
 const sections = ['vectors', 'reference', 'determinism', 'independence', 'hidden'];
 /** Each order finds what another one hides. */
 const orders = ['forward', '1'];

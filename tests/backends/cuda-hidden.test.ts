@@ -17,7 +17,8 @@ import { prepareHidden } from '../../ts/verification/hidden.js';
 import { dtypes, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
-import { Copy, expectDevice, takeGradient, type Elements } from '../support/device.js';
+import { Copy, takeGradient, type Elements } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import {
   checkLayerCase,
   checkStages,
@@ -30,7 +31,7 @@ import {
   type HostHidden,
 } from '../support/hidden.js';
 import { present, sameBits } from '../support/numbers.js';
-import { expectRefusal, thrownBy } from '../support/refusal.js';
+import { expectRefusal, type Kind, type Words, thrownBy } from '../support/refusal.js';
 
 expectDevice();
 
@@ -109,7 +110,7 @@ const ways = [
 /** The least that a call takes on a device, by its own word. */
 function leastMemory(compute: (run: Run) => unknown): number {
   const error = thrownBy(() => compute({ memory: 1 })) as Error;
-  expectRefusal(error, RangeError, 'OPTION', ['memory', '1 bytes', /at least \d+/]);
+  expectRefusal(error, 'RangeError OPTION', ['memory', '1 bytes', /at least \d+/]);
   return Number(/at least (\d+)/.exec(error.message)?.[1]);
 }
 
@@ -164,10 +165,9 @@ describe.runIf(cuda.available).each(ways)('%s', (_, compute) => {
         const whole = check('whole', config, host, {}, prepared);
         const least = leastMemory((run) => compute(config, host, run));
         expectRefusal(
-          thrownBy(() => compute(config, host, { memory: least - 1 })),
-          RangeError,
-          'OPTION',
-          [String(least)],
+          () => compute(config, host, { memory: least - 1 }),
+          'RangeError OPTION',
+          `${least}`,
         );
         for (const memory of [
           least,
@@ -294,106 +294,78 @@ describe.runIf(cuda.available)('device memory', () => {
     const shorter = new Copy((host.weight as Float32Array<ArrayBuffer>).slice(1));
     const unknown = cuda.tensor({ ptr: batch.weight.ptr, dtype: 'float32' });
     const call = dpo.fromHidden as unknown as (batch: unknown, run?: unknown) => unknown;
-    type Kind = typeof TypeError | typeof RangeError;
-    const refused: [unknown, unknown, Kind, string, (string | RegExp)[]][] = [
+    const refused: [unknown, unknown, Kind, Words][] = [
       [
         { ...batch, weight: host.weight },
         {},
-        TypeError,
-        'DTYPE',
-        ['weight', 'DeviceTensor', 'Float32Array'],
+        'TypeError DTYPE',
+        'weight | DeviceTensor | Float32Array',
       ],
-      [{ ...batch, bias: host.bias }, {}, TypeError, 'DTYPE', ['bias', 'DeviceTensor']],
+      [{ ...batch, bias: host.bias }, {}, 'TypeError DTYPE', 'bias | DeviceTensor'],
       [
         { ...host, weight: batch.weight },
         {},
-        TypeError,
-        'DTYPE',
-        ['weight', 'expected an array', 'hidden'],
+        'TypeError DTYPE',
+        'weight | expected an array | hidden',
       ],
-      [
-        { ...batch, weight: halves.tensor },
-        {},
-        TypeError,
-        'DTYPE',
-        ['weight', 'float16', 'float32'],
-      ],
-      [{ ...batch, dtype: 'float16' }, {}, TypeError, 'DTYPE', ['dtype', 'float16', 'float32']],
-      [{ ...batch, weight: elsewhere.tensor }, {}, TypeError, 'DEVICE', ['weight', 'stream']],
-      [{ ...batch, weight: shorter.tensor }, {}, RangeError, 'SHAPE', ['weight', '185', '31']],
+      [{ ...batch, weight: halves.tensor }, {}, 'TypeError DTYPE', 'weight | float16 | float32'],
+      [{ ...batch, dtype: 'float16' }, {}, 'TypeError DTYPE', 'dtype | float16 | float32'],
+      [{ ...batch, weight: elsewhere.tensor }, {}, 'TypeError DEVICE', 'weight | stream'],
+      [{ ...batch, weight: shorter.tensor }, {}, 'RangeError SHAPE', 'weight | 185 | 31'],
       [
         { ...batch, weight: shorter.tensor, hiddenSize: 6 },
         {},
-        RangeError,
-        'SHAPE',
-        ['weight', '740', '744'],
+        'RangeError SHAPE',
+        'weight | 740 | 744',
       ],
-      [{ ...batch, weight: unknown }, {}, TypeError, 'SHAPE', ['hiddenSize', 'not known']],
-      [batch, { backend: 'cpu' }, TypeError, 'BACKEND', ["'cpu'", 'hidden', 'device memory']],
+      [{ ...batch, weight: unknown }, {}, 'TypeError SHAPE', 'hiddenSize | not known'],
+      [batch, { backend: 'cpu' }, 'TypeError BACKEND', "'cpu' | hidden | device memory"],
       [
         batch,
         { out: { gradWeight: new Float32Array(186) } },
-        TypeError,
-        'DTYPE',
-        ['out.gradWeight', 'DeviceTensor'],
+        'TypeError DTYPE',
+        'out.gradWeight | DeviceTensor',
       ],
       [
         batch,
         { out: { gradWeight: halves.tensor } },
-        TypeError,
-        'DTYPE',
-        ['out.gradWeight', 'float16', 'float32'],
+        'TypeError DTYPE',
+        'out.gradWeight | float16 | float32',
       ],
       [
         batch,
         { out: { gradWeight: elsewhere.tensor } },
-        TypeError,
-        'DEVICE',
-        ['out.gradWeight', 'stream'],
+        'TypeError DEVICE',
+        'out.gradWeight | stream',
       ],
       [
         batch,
         { out: { gradWeight: shorter.tensor } },
-        RangeError,
-        'SHAPE',
-        ['out.gradWeight', '740', '744'],
+        'RangeError SHAPE',
+        'out.gradWeight | 740 | 744',
       ],
       [
         batch,
         { out: { gradWeight: batch.weight } },
-        RangeError,
-        'SHAPE',
-        ['out.gradWeight', 'overlaps weight'],
+        'RangeError SHAPE',
+        'out.gradWeight | overlaps weight',
       ],
       [
         batch,
         { out: { gradHidden: batch.hidden } },
-        RangeError,
-        'SHAPE',
-        ['out.gradHidden', 'overlaps hidden'],
+        'RangeError SHAPE',
+        'out.gradHidden | overlaps hidden',
       ],
-      [
-        { ...batch, labels: new Int32Array(20).fill(31) },
-        {},
-        RangeError,
-        'LABEL',
-        ['labels[0]', '31'],
-      ],
+      [{ ...batch, labels: new Int32Array(20).fill(31) }, {}, 'RangeError LABEL', 'labels[0] | 31'],
       [
         host,
         { backend: 'cuda', out: { gradWeight: batch.weight } },
-        TypeError,
-        'DTYPE',
-        ['out.gradWeight', 'expected an array'],
+        'TypeError DTYPE',
+        'out.gradWeight | expected an array',
       ],
     ];
-    for (const [given, run, kind, code, words] of refused) {
-      expectRefusal(
-        thrownBy(() => call(given, run)),
-        kind,
-        code,
-        words,
-      );
+    for (const [given, run, kind, words] of refused) {
+      expectRefusal(() => call(given, run), kind, words);
     }
     device.check();
     // By its size, an address is enough.
@@ -431,12 +403,7 @@ describe.runIf(cuda.available)('device memory', () => {
       status: 'rejected',
       reason: { code: 'ERR_DIRALIGN_ABORTED', cause: 'enough' },
     });
-    expectRefusal(
-      thrownBy(() => dpo.fromHidden(batch)),
-      TypeError,
-      'DEVICE',
-      ['hidden', 'disposed'],
-    );
+    expectRefusal(() => dpo.fromHidden(batch), 'TypeError DEVICE', 'hidden | disposed');
   });
 });
 

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cuda } from '../../ts/index.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
-import { expectDevice } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import { runScript } from '../support/processes.js';
 
 expectDevice();

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { cuda } from '../../ts/index.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
-import { expectDevice } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import { expectFlat, growthPerWindow, leakEnvironment, type LeakReport } from '../support/leaks.js';
 import { present } from '../support/numbers.js';
 import { runScript } from '../support/processes.js';

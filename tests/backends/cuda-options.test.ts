@@ -9,7 +9,8 @@ import {
 } from '../../ts/index.js';
 import { copyOf, dtypes, objectiveOf, randomBatch, type HostBatch } from '../support/batches.js';
 import { halfBound, Misses } from '../support/bounds.js';
-import { Copy, expectDevice, takeGradient, type Elements } from '../support/device.js';
+import { Copy, takeGradient, type Elements } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import { gradients, randomHidden } from '../support/hidden.js';
 import { at, decodeHalf, present, sameBits } from '../support/numbers.js';
 import { checkRowMetrics, rowMetricNames } from '../support/row-metrics.js';

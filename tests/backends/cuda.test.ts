@@ -1,38 +1,17 @@
 // `cuda`, and calls on data on a device: what it says of the machine, what it refuses, and memory,
 // streams and events.
 import { describe, expect, test } from 'vitest';
-import { cuda, DirAlignError, dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
-import type { DeviceTensor, LogitsBatch, LossResult, RunOptions } from '../../ts/index.js';
+import { cuda, dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
+import type { DeviceTensor, LossResult, RunOptions } from '../../ts/index.js';
 import { whyNot } from '../../ts/device/status.js';
 import { native, type CudaStatus } from '../../ts/native/interface.js';
 import { dtypes, randomBatch } from '../support/batches.js';
 import { lossBound } from '../support/bounds.js';
-import { Copy, expectDevice, takeGradient, type DeviceBatch } from '../support/device.js';
+import { Copy, takeGradient, type DeviceBatch } from '../support/device.js';
+import { expectDevice } from '../support/expect-device.js';
 import { underflowingRows } from '../support/far.js';
 import { present, sameBits } from '../support/numbers.js';
-
-type Kind = typeof TypeError | typeof RangeError;
-
-function refusal(action: () => unknown): Error & { readonly code?: string } {
-  try {
-    action();
-  } catch (error) {
-    expect(error).toBeInstanceOf(DirAlignError);
-    return error as Error;
-  }
-  throw new Error('nothing was thrown');
-}
-function expectRefusal(
-  action: () => unknown,
-  kind: Kind,
-  code: string,
-  ...words: readonly (string | RegExp)[]
-): void {
-  const error = refusal(action);
-  expect(error).toBeInstanceOf(kind);
-  expect(error).toMatchObject({ name: 'DirAlignError', code: `ERR_DIRALIGN_${code}` });
-  for (const word of words) expect(error.message).toMatch(word);
-}
+import { expectRefusal, thrownBy, titled, type Kind, type Words } from '../support/refusal.js';
 
 const dpo = dirAlignLoss('dpo', 0.1);
 /** For arguments that the type checker refuses. */
@@ -119,7 +98,7 @@ describe.runIf(!cuda.available)('without a device', () => {
     ['an address as logits', () => anyDpo({ ...small(), logits: { ptr: 256n, dtype: 'float32' } })],
   ];
   test.each(calls)('%s is refused, with the reason', (_, call) => {
-    const error = refusal(call);
+    const error = thrownBy(call);
     expect(error).toMatchObject({ code: 'ERR_DIRALIGN_BACKEND' });
     expect(error).toBeInstanceOf(TypeError);
     expect(error.message).toContain(reason);
@@ -156,27 +135,21 @@ describe.runIf(cuda.available)('devices', () => {
     for (const device of [length, -1, 0.5, NaN]) {
       expectRefusal(
         () => cuda.alloc(8, { device }),
-        RangeError,
-        'DEVICE',
-        'device',
-        String(device),
-        String(length),
+        'RangeError DEVICE',
+        `device | ${device} | ${length}`,
       );
-      expectRefusal(() => cuda.stream({ device }), RangeError, 'DEVICE', 'device');
-      expectRefusal(() => cuda.event({ device }), RangeError, 'DEVICE', 'device');
+      expectRefusal(() => cuda.stream({ device }), 'RangeError DEVICE', 'device');
+      expectRefusal(() => cuda.event({ device }), 'RangeError DEVICE', 'device');
       expectRefusal(
         () => cuda.tensor({ ptr: 256n, dtype: 'float32', device }),
-        RangeError,
-        'DEVICE',
+        'RangeError DEVICE',
         'device',
       );
     }
     expectRefusal(
       () => cuda.alloc(8, { device: '0' as never }),
-      TypeError,
-      'DEVICE',
-      'device',
-      "'0'",
+      'TypeError DEVICE',
+      "device | '0'",
     );
   });
 });
@@ -246,10 +219,8 @@ describe.runIf(cuda.available)('buffers', () => {
       () => {
         from.copyFrom(to);
       },
-      RangeError,
-      'SHAPE',
-      '64',
-      '96',
+      'RangeError SHAPE',
+      '64 | 96',
     );
   });
 
@@ -272,155 +243,117 @@ describe.runIf(cuda.available)('buffers', () => {
       () => {
         empty.copyFrom(Uint8Array.of(1));
       },
-      RangeError,
-      'SHAPE',
-      '0 bytes',
-      '1',
+      'RangeError SHAPE',
+      '0 bytes | 1',
     );
   });
 
   test('what is refused', async () => {
     using buffer = cuda.alloc(16);
-    const refused: [() => unknown, Kind, string, ...(string | RegExp)[]][] = [
-      [() => cuda.alloc(-1), RangeError, 'SHAPE', 'bytes', '-1'],
-      [() => cuda.alloc(1.5), RangeError, 'SHAPE', 'bytes', '1.5'],
-      [() => cuda.alloc('16' as never), TypeError, 'SHAPE', 'bytes', "'16'"],
-      [() => cuda.alloc(16, null as never), TypeError, 'OPTION', 'options', 'null'],
-      [() => cuda.alloc(16, { stream: 'x' as never }), TypeError, 'DEVICE', 'stream', "'x'"],
+    const refused: [() => unknown, Kind, Words][] = [
+      [() => cuda.alloc(-1), 'RangeError SHAPE', 'bytes | -1'],
+      [() => cuda.alloc(1.5), 'RangeError SHAPE', 'bytes | 1.5'],
+      [() => cuda.alloc('16' as never), 'TypeError SHAPE', "bytes | '16'"],
+      [() => cuda.alloc(16, null as never), 'TypeError OPTION', 'options | null'],
+      [() => cuda.alloc(16, { stream: 'x' as never }), 'TypeError DEVICE', "stream | 'x'"],
       // The stream of whichever thread asks.
-      [() => cuda.alloc(16, { stream: 2n }), RangeError, 'DEVICE', 'stream', 'cudaStreamPerThread'],
+      [() => cuda.alloc(16, { stream: 2n }), 'RangeError DEVICE', 'stream | cudaStreamPerThread'],
       [
         () => cuda.tensor({ ptr: 4096n, dtype: 'float32', stream: 2n }),
-        RangeError,
-        'DEVICE',
-        'stream',
-        'cudaStreamPerThread',
+        'RangeError DEVICE',
+        'stream | cudaStreamPerThread',
       ],
       [
         () => {
           cuda.synchronize({ stream: 2n });
         },
-        RangeError,
-        'DEVICE',
-        'stream',
-        'cudaStreamPerThread',
+        'RangeError DEVICE',
+        'stream | cudaStreamPerThread',
       ],
-      [() => cuda.alloc(16, { stream: -1n }), RangeError, 'DEVICE', 'stream', '-1'],
-      [() => cuda.alloc(16, { stream: 2n ** 64n }), RangeError, 'DEVICE', 'stream', '64 bits'],
+      [() => cuda.alloc(16, { stream: -1n }), 'RangeError DEVICE', 'stream | -1'],
+      [() => cuda.alloc(16, { stream: 2n ** 64n }), 'RangeError DEVICE', 'stream | 64 bits'],
       [
         () => {
           buffer.copyFrom(new Uint8Array(17));
         },
-        RangeError,
-        'SHAPE',
-        'buffer',
-        '16',
-        '17',
+        'RangeError SHAPE',
+        'buffer | 16 | 17',
       ],
       [
         () => {
           buffer.copyTo(new Float64Array(2), { offset: 1 });
         },
-        RangeError,
-        'SHAPE',
-        'buffer',
-        '16',
-        'byte 1',
+        'RangeError SHAPE',
+        'buffer | 16 | byte 1',
       ],
       [
         () => {
           buffer.copyFrom(new Uint8Array(1), { offset: -1 });
         },
-        RangeError,
-        'SHAPE',
-        'offset',
-        '-1',
+        'RangeError SHAPE',
+        'offset | -1',
       ],
       [
         () => {
           buffer.copyFrom([1] as never);
         },
-        TypeError,
-        'DTYPE',
-        'source',
-        'Array',
+        'TypeError DTYPE',
+        'source | Array',
       ],
       [
         () => {
           buffer.copyTo(null as never);
         },
-        TypeError,
-        'DTYPE',
-        'target',
-        'null',
+        'TypeError DTYPE',
+        'target | null',
       ],
       [
         () => {
           buffer.copyTo(new Uint8Array(1), 4 as never);
         },
-        TypeError,
-        'OPTION',
-        'options',
-        '4',
+        'TypeError OPTION',
+        'options | 4',
       ],
       [
         () => {
           buffer.fill(256);
         },
-        RangeError,
-        'OPTION',
-        'byte',
-        '256',
+        'RangeError OPTION',
+        'byte | 256',
       ],
       [
         () => {
           buffer.fill(0, { offset: 8, byteLength: 9 });
         },
-        RangeError,
-        'SHAPE',
-        '16',
-        '9',
+        'RangeError SHAPE',
+        '16 | 9',
       ],
-      [() => buffer.tensor('float64' as never), TypeError, 'DTYPE', 'dtype', 'float64'],
-      [() => buffer.tensor('float32', { offset: 17 }), RangeError, 'SHAPE', '16', '17'],
-      [() => cuda.tensor({ ptr: 0n, dtype: 'float32' }), RangeError, 'DEVICE', 'ptr'],
-      [
-        () => cuda.tensor({ ptr: '1' as never, dtype: 'float32' }),
-        TypeError,
-        'DEVICE',
-        'ptr',
-        "'1'",
-      ],
+      [() => buffer.tensor('float64' as never), 'TypeError DTYPE', 'dtype | float64'],
+      [() => buffer.tensor('float32', { offset: 17 }), 'RangeError SHAPE', '16 | 17'],
+      [() => cuda.tensor({ ptr: 0n, dtype: 'float32' }), 'RangeError DEVICE', 'ptr'],
+      [() => cuda.tensor({ ptr: '1' as never, dtype: 'float32' }), 'TypeError DEVICE', "ptr | '1'"],
       [
         () => cuda.tensor({ ptr: 2n ** 70n, dtype: 'float32' }),
-        RangeError,
-        'DEVICE',
-        'ptr',
-        '64 bits',
+        'RangeError DEVICE',
+        'ptr | 64 bits',
       ],
       [
         () => cuda.tensor({ ptr: 258n, dtype: 'float32' }),
-        RangeError,
-        'DEVICE',
-        'ptr',
-        '0x102',
-        'aligned',
+        'RangeError DEVICE',
+        'ptr | 0x102 | aligned',
       ],
-      [() => cuda.tensor({ ptr: 257n, dtype: 'bfloat16' }), RangeError, 'DEVICE', 'ptr', 'aligned'],
-      [() => cuda.tensor({ ptr: 256n, dtype: 'f32' as never }), TypeError, 'DTYPE', 'dtype', 'f32'],
+      [() => cuda.tensor({ ptr: 257n, dtype: 'bfloat16' }), 'RangeError DEVICE', 'ptr | aligned'],
+      [() => cuda.tensor({ ptr: 256n, dtype: 'f32' as never }), 'TypeError DTYPE', 'dtype | f32'],
       [
         () => cuda.tensor({ ptr: 256n, dtype: 'float32', byteLength: -4 }),
-        RangeError,
-        'SHAPE',
-        'byteLength',
-        '-4',
+        'RangeError SHAPE',
+        'byteLength | -4',
       ],
-      [() => cuda.tensor(null as never), TypeError, 'OPTION', 'null'],
-      [() => cuda.pin([1] as never), TypeError, 'DTYPE', 'array', 'Array'],
-      [() => cuda.pin(new Float32Array(0)), RangeError, 'SHAPE', 'array'],
+      [() => cuda.tensor(null as never), 'TypeError OPTION', 'null'],
+      [() => cuda.pin([1] as never), 'TypeError DTYPE', 'array | Array'],
+      [() => cuda.pin(new Float32Array(0)), 'RangeError SHAPE', 'array'],
     ];
-    for (const [action, kind, code, ...words] of refused)
-      expectRefusal(action, kind, code, ...words);
+    for (const [action, kind, words] of refused) expectRefusal(action, kind, words);
     await expect(buffer.copyFromAsync(new Uint8Array(17))).rejects.toMatchObject({
       code: 'ERR_DIRALIGN_SHAPE',
     });
@@ -433,8 +366,7 @@ describe.runIf(cuda.available)('buffers', () => {
       () => {
         buffer.copyFrom(gone);
       },
-      TypeError,
-      'SHAPE',
+      'TypeError SHAPE',
       'detached',
     );
   });
@@ -473,7 +405,7 @@ describe.runIf(cuda.available)('buffers', () => {
         dpo({ ...batch, logits: copy.tensor }, { out: tensor });
       },
     ])
-      expectRefusal(action, TypeError, 'DEVICE', 'DeviceBuffer', 'disposed');
+      expectRefusal(action, 'TypeError DEVICE', 'DeviceBuffer | disposed');
   });
 
   test('`using` disposes', () => {
@@ -499,7 +431,7 @@ describe.runIf(cuda.available)('buffers', () => {
 
   test('more memory than there is: an error with the code of CUDA, and the next call works', () => {
     const { memory } = present(cuda.devices()[0]);
-    const error = refusal(() => cuda.alloc(4 * memory));
+    const error = thrownBy(() => cuda.alloc(4 * memory));
     expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE', name: 'DirAlignError' });
     expect(error.message).toMatch(/allocating \d+ bytes on device 0.*out of memory/);
     expect(error.cause).toMatchObject({ name: 'cudaErrorMemoryAllocation', code: 2 });
@@ -534,7 +466,7 @@ describe.runIf(cuda.available)('streams and events', () => {
     using untimed = second.record();
     second.synchronize();
     expect(untimed.ended).toBe(true);
-    expectRefusal(() => untimed.millisecondsSince(begin), TypeError, 'DEVICE', 'timing');
+    expectRefusal(() => untimed.millisecondsSince(begin), 'TypeError DEVICE', 'timing');
     cuda.synchronize();
     cuda.synchronize({ stream: first });
     cuda.synchronize({ device: 0, stream: second.handle });
@@ -563,37 +495,30 @@ describe.runIf(cuda.available)('streams and events', () => {
     const stream = cuda.stream();
     using buffer = cuda.alloc(8, { stream });
     stream.dispose();
-    expectRefusal(() => cuda.alloc(8, { stream }), TypeError, 'DEVICE', 'stream', 'disposed');
+    expectRefusal(() => cuda.alloc(8, { stream }), 'TypeError DEVICE', 'stream | disposed');
     expectRefusal(
       () => {
         buffer.copyFrom(new Uint8Array(8));
       },
-      TypeError,
-      'DEVICE',
-      'stream',
-      'disposed',
+      'TypeError DEVICE',
+      'stream | disposed',
     );
     expectRefusal(
       () => {
         stream.synchronize();
       },
-      TypeError,
-      'DEVICE',
-      'CudaStream',
-      'disposed',
+      'TypeError DEVICE',
+      'CudaStream | disposed',
     );
     const event = cuda.event();
     event.dispose();
-    expectRefusal(() => event.ended, TypeError, 'DEVICE', 'CudaEvent', 'disposed');
+    expectRefusal(() => event.ended, 'TypeError DEVICE', 'CudaEvent | disposed');
     if (cuda.devices().length < 2) return;
     using other = cuda.stream({ device: 1 });
     expectRefusal(
       () => cuda.alloc(8, { stream: other }),
-      RangeError,
-      'DEVICE',
-      'stream',
-      'device 1',
-      'device 0',
+      'RangeError DEVICE',
+      'stream | device 1 | device 0',
     );
   });
 });
@@ -617,7 +542,7 @@ describe.runIf(cuda.available)('page-locked arrays', () => {
     // It can be page-locked again, and not twice.
     using again = cuda.pin(batch.logits);
     expect(again.disposed).toBe(false);
-    const error = refusal(() => cuda.pin(batch.logits));
+    const error = thrownBy(() => cuda.pin(batch.logits));
     expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DEVICE' });
     expect(error.cause).toMatchObject({ name: 'cudaErrorHostMemoryAlreadyRegistered', code: 712 });
   });
@@ -663,179 +588,126 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(factored.rowScale).toBeInstanceOf(Float32Array);
   });
 
-  const refused: [
-    string,
-    (g: Good) => [unknown, unknown?],
-    Kind,
-    string,
-    readonly (string | RegExp)[],
-  ][] = [
+  const refused: [(g: Good) => [unknown, unknown?], Kind, Words][] = [
     [
-      "backend 'cpu'",
       (g) => [g.onDevice, { backend: 'cpu' }],
-      TypeError,
-      'BACKEND',
-      ['backend', "'cpu'", 'device memory'],
+      'TypeError BACKEND',
+      "backend | 'cpu' | device memory",
     ],
+    [(g) => [{ ...g.onDevice, dtype: 'float16' }], 'TypeError DTYPE', 'dtype | float16 | float32'],
     [
-      'another dtype',
-      (g) => [{ ...g.onDevice, dtype: 'float16' }],
-      TypeError,
-      'DTYPE',
-      ['dtype', 'float16', 'float32'],
-    ],
-    [
-      'a plain object',
       (g) => [{ ...g.batch, logits: { ptr: g.logits.tensor.ptr, dtype: 'float32' } }],
-      TypeError,
-      'DTYPE',
-      ['logits', 'cuda.tensor'],
+      'TypeError DTYPE',
+      'logits | cuda.tensor',
     ],
     [
-      'a buffer',
       (g) => [{ ...g.batch, logits: g.logits.buffer }],
-      TypeError,
-      'DTYPE',
-      ['logits', 'DeviceBuffer', 'cuda.tensor'],
+      'TypeError DTYPE',
+      'logits | DeviceBuffer | cuda.tensor',
     ],
     [
-      'too short',
       (g) => [{ ...g.batch, logits: foreign(g.logits.tensor, { byteLength: bytes - 4 }) }],
-      RangeError,
-      'SHAPE',
-      ['logits', String(bytes - 4), String(bytes)],
+      'RangeError SHAPE',
+      `logits | ${bytes - 4} | ${bytes}`,
     ],
     [
-      'past the end of the allocation',
       (g) => [
         { ...g.batch, logits: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + 260n }) },
       ],
-      RangeError,
-      'DEVICE',
-      ['logits', 'end of its allocation'],
+      'RangeError DEVICE',
+      'logits | end of its allocation',
     ],
     [
-      'an address of nothing',
       (g) => [{ ...g.batch, logits: foreign(g.logits.tensor, { ptr: 0x10000n }) }],
-      RangeError,
-      'DEVICE',
-      ['logits', '0x10000', 'CUDA'],
+      'RangeError DEVICE',
+      'logits | 0x10000 | CUDA',
     ],
     [
-      'sftLabels, factored',
       (g) => [{ ...g.onDevice, sftLabels: g.batch.labels }, { gradient: 'factored' }],
-      TypeError,
-      'OPTION',
-      ['sftLabels'],
+      'TypeError OPTION',
+      'sftLabels',
     ],
     [
-      'a wrong label',
       (g) => [
         { ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) },
         { out: g.out.tensor },
       ],
-      RangeError,
-      'LABEL',
-      ['labels[11]', '11'],
+      'RangeError LABEL',
+      'labels[11] | 11',
     ],
     [
-      'a wrong label, in place',
       (g) => [
         { ...g.onDevice, labels: g.batch.labels.map((l, i) => (i === 11 ? 11 : l)) },
         { inPlace: true },
       ],
-      RangeError,
-      'LABEL',
-      ['labels[11]', '11'],
+      'RangeError LABEL',
+      'labels[11] | 11',
     ],
-    ['a wrong shape', (g) => [{ ...g.onDevice, shape: [4, 3] }], TypeError, 'SHAPE', ['offsets']],
+    [(g) => [{ ...g.onDevice, shape: [4, 3] }], 'TypeError SHAPE', 'offsets'],
     [
-      'a longer shape',
       (g) => [{ ...g.onDevice, shape: [4, 3, 12] }],
-      RangeError,
-      'SHAPE',
-      ['logits', String(bytes), String(4 * 12 * 12)],
+      'RangeError SHAPE',
+      `logits | ${bytes} | ${4 * 12 * 12}`,
     ],
     [
-      'out on the host',
       (g) => [g.onDevice, { out: new Float32Array(132) }],
-      TypeError,
-      'DTYPE',
-      ['out', 'DeviceTensor', 'Float32Array'],
+      'TypeError DTYPE',
+      'out | DeviceTensor | Float32Array',
     ],
     [
-      'out for host logits',
       (g) => [g.batch, { out: g.out.tensor }],
-      TypeError,
-      'DTYPE',
-      ['out', 'DeviceTensor', 'Float32Array'],
+      'TypeError DTYPE',
+      'out | DeviceTensor | Float32Array',
     ],
     [
-      'out of another dtype',
       (g) => [g.onDevice, { out: foreign(g.out.tensor, { dtype: 'bfloat16' }) }],
-      TypeError,
-      'DTYPE',
-      ['out', 'dtype', 'bfloat16', 'float32'],
+      'TypeError DTYPE',
+      'out | dtype | bfloat16 | float32',
     ],
     [
-      'out on another stream',
       (g) => [g.onDevice, { out: foreign(g.out.tensor, { stream: 3n }) }],
-      TypeError,
-      'DEVICE',
-      ['out', 'stream', '3', '0'],
+      'TypeError DEVICE',
+      'out | stream | 3 | 0',
     ],
     [
-      'a short out',
       (g) => [g.onDevice, { out: foreign(g.out.tensor, { byteLength: bytes - 4 }) }],
-      RangeError,
-      'SHAPE',
-      ['out', String(bytes - 4)],
+      'RangeError SHAPE',
+      `out | ${bytes - 4}`,
     ],
     [
-      'out of nothing',
       (g) => [g.onDevice, { out: foreign(g.out.tensor, { ptr: 0x10000n }) }],
-      RangeError,
-      'DEVICE',
-      ['out', '0x10000'],
+      'RangeError DEVICE',
+      'out | 0x10000',
     ],
     [
-      'out over the logits',
       (g) => [g.onDevice, { out: g.logits.tensor }],
-      RangeError,
-      'SHAPE',
-      ['out', 'overlaps logits', 'inPlace'],
+      'RangeError SHAPE',
+      'out | overlaps logits | inPlace',
     ],
     [
-      'out over the end of the logits',
       (g) => [
         g.onDevice,
         { out: foreign(g.logits.tensor, { ptr: g.logits.tensor.ptr + BigInt(bytes - 300) }) },
       ],
-      RangeError,
-      /SHAPE|DEVICE/.source,
-      ['out'],
+      'RangeError SHAPE',
+      'out',
     ],
     [
-      'out and in place',
       (g) => [g.onDevice, { out: g.out.tensor, inPlace: true }],
-      TypeError,
-      'OPTION',
-      ['out', 'inPlace'],
+      'TypeError OPTION',
+      'out | inPlace',
     ],
   ];
-  test.each(refused)('refused: %s', async (_, change, kind, code, words) => {
+  test.each(titled(refused))('refused: %s', async (_, change, kind, words) => {
     const g = good();
     using logits = g.logits;
     using out = g.out;
     const free = freeMemory();
     const [batch, run] = change(g);
-    const error = refusal(() => anyDpo(batch, run));
-    expect(error).toBeInstanceOf(kind);
-    expect(error.code).toMatch(new RegExp(`^ERR_DIRALIGN_(${code})$`));
-    for (const word of words) expect(error.message).toMatch(word);
+    expectRefusal(() => anyDpo(batch, run), kind, words);
     await expect(
       dpo.async(batch as DeviceBatch, run as RunOptions<DeviceTensor>),
-    ).rejects.toMatchObject({ code: error.code });
+    ).rejects.toMatchObject({ code: `ERR_DIRALIGN_${kind.split(' ')[1]}` });
     expect(sameBits(logits.read(), g.batch.logits)).toBe(true);
     expect(out.read().every((x) => x === 7)).toBe(true);
     // Nothing was allocated, or it was freed.
@@ -871,21 +743,14 @@ describe.runIf(cuda.available)('calls on device data', () => {
     const lied = cuda.tensor({ ptr: other.ptr, dtype: 'float32' });
     expectRefusal(
       () => dpo({ ...batch, logits: lied }),
-      RangeError,
-      'DEVICE',
-      'logits',
-      'device 1',
-      'device 0',
+      'RangeError DEVICE',
+      'logits | device 1 | device 0',
     );
     const out = other.tensor('float32');
     expectRefusal(
       () => dpo({ ...batch, logits: copy.tensor }, { out }),
-      TypeError,
-      'DEVICE',
-      'out',
-      'device',
-      '1',
-      '0',
+      'TypeError DEVICE',
+      'out | device | 1 | 0',
     );
     // Where it is, it is computed.
     const there = dpo({ ...batch, logits: out });
@@ -908,11 +773,8 @@ describe.runIf(cuda.available)('calls on device data', () => {
       const tensor = cuda.tensor({ ptr: address, dtype: 'float32' });
       expectRefusal(
         () => dpo({ ...batch, logits: tensor }),
-        RangeError,
-        'DEVICE',
-        'logits',
-        'host',
-        'device 0',
+        'RangeError DEVICE',
+        'logits | host | device 0',
       );
     } finally {
       native().cuda.unpin(address);
@@ -925,10 +787,8 @@ describe.runIf(cuda.available)('calls on device data', () => {
     copy.dispose();
     expectRefusal(
       () => dpo({ ...batch, logits: copy.tensor }),
-      RangeError,
-      'DEVICE',
-      'logits',
-      'freed',
+      'RangeError DEVICE',
+      'logits | freed',
     );
   });
 
@@ -1037,21 +897,6 @@ describe.runIf(cuda.available)('calls on device data', () => {
       );
   });
 
-  test('policy and reference on the device: a margin of exactly 0, and ln 2', () => {
-    for (const dtype of dtypes) {
-      const batch = randomBatch({ seed: 12, sequences: 6, tokens: 9, vocab: 1001, dtype });
-      using copy = new Copy(batch.logits, dtype);
-      const onDevice: LogitsBatch<DeviceTensor> = { ...batch, logits: copy.tensor };
-      const { logps } = sequenceLogps(onDevice);
-      const { losses, loss, metrics } = dpo(
-        { ...onDevice, reference: logps },
-        { gradient: 'none' },
-      );
-      expect([loss, ...losses]).toEqual(Array(4).fill(Math.LN2));
-      expect(metrics['rewards/margins']).toBe(0);
-    }
-  });
-
   test('no rows at all', () => {
     using buffer = cuda.alloc(0);
     const labels = new Int32Array(0);
@@ -1100,10 +945,8 @@ describe.runIf(cuda.available)('host arrays', () => {
     const batch = { ...small(), shape: [2, 2 ** 29, 2] } as const;
     expectRefusal(
       () => dpo(batch, { backend: 'cuda' }),
-      RangeError,
-      'SHAPE',
-      '1073741824 rows',
-      'split the batch',
+      'RangeError SHAPE',
+      '1073741824 rows | split the batch',
     );
   });
 
@@ -1113,8 +956,7 @@ describe.runIf(cuda.available)('host arrays', () => {
     const before = batch.logits.slice();
     expectRefusal(
       () => dpo({ ...batch, labels }, { backend: 'cuda', inPlace: true }),
-      RangeError,
-      'LABEL',
+      'RangeError LABEL',
       'labels',
     );
     expect(sameBits(batch.logits, before)).toBe(true);

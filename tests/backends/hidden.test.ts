@@ -1,17 +1,11 @@
 // The output layer fused with the loss: against the reference cases, against float64, and against
 // itself in every other way it can be computed.
 import { describe, expect, test } from 'vitest';
-import type { Method } from '../../ts/index.js';
-import {
-  finiteDifference,
-  referenceLayer,
-  referenceLoss,
-  type ReferenceConfig,
-} from '../../ts/verification/reference.js';
-import { lossBound, Tally, type Miss } from '../../ts/verification/verification.js';
+import { type ReferenceConfig } from '../../ts/verification/reference.js';
+import { Tally, type Miss } from '../../ts/verification/verification.js';
 import { prepareHidden } from '../../ts/verification/hidden.js';
 import { everyConfig, objectiveOf, type Dtype } from '../support/batches.js';
-import { gradientBound, logpBound, Misses } from '../support/bounds.js';
+import { Misses } from '../support/bounds.js';
 import {
   checkLayerCase,
   checkStages,
@@ -22,7 +16,7 @@ import {
   randomHidden,
   sameValues,
 } from '../support/hidden.js';
-import { at, present } from '../support/numbers.js';
+import { present } from '../support/numbers.js';
 
 /** Throws what a tally found, with where. */
 function within(what: string, check: (tally: Tally) => void): void {
@@ -103,44 +97,6 @@ describe('every method with every option', () => {
   );
 });
 
-describe('the logits path', () => {
-  // Logits of the layer in float64, rounded to float32: what a trainer without the fusion has.
-  const methods: readonly Method[] = ['sft', 'dpo', 'simpo', 'orpo', 'cal_dpo', 'aot'];
-  test.each(methods)('%s: the same values, and gradients that follow from its own', (method) => {
-    const config = { method, ...(method !== 'sft' && { beta: 0.4 }) };
-    const batch = randomHidden({ seed: 12, sequences: 4, tokens: 9, vocab: 129, size: 24 });
-    const layer = referenceLayer(batch);
-    const { hiddenSize, hidden, weight } = layer;
-    const objective = objectiveOf(config);
-    const unfused = objective({ ...layer.batch, logits: Float32Array.from(layer.batch.logits) });
-    const fused = objective.fromHidden(batch);
-    const misses = new Misses();
-    misses.near('loss', fused.loss, unfused.loss, 2 * lossBound(unfused.loss));
-    misses.each(
-      'logps',
-      fused.logps,
-      unfused.logps,
-      (x, b) => 2 * logpBound(x, at(unfused.counts, b)),
-    );
-    const [value, size] = [new Float64Array(hidden.length), new Float64Array(hidden.length)];
-    present(unfused.gradLogits).forEach((g, i) => {
-      const [row, v] = [Math.floor(i / 129), i % 129];
-      for (let k = 0; k < hiddenSize && layer.isScored(row); k++) {
-        const term = g * at(weight, v * hiddenSize + k);
-        value[row * hiddenSize + k] = at(value, row * hiddenSize + k) + term;
-        size[row * hiddenSize + k] = at(size, row * hiddenSize + k) + Math.abs(term);
-      }
-    });
-    misses.each(
-      'gradHidden',
-      present(fused.gradHidden),
-      value,
-      (_, i) => 2 * gradientBound(at(size, i), 0),
-    );
-    expect(misses.list).toEqual([]);
-  });
-});
-
 describe('shapes that are no multiples of any block', () => {
   const shapes = [
     ...[1, 2, 7, 31, 33, 513].flatMap((vocab) =>
@@ -214,62 +170,6 @@ describe.each(['float16', 'bfloat16'] as const)('%s', (dtype: Dtype) => {
         sameValues(result, whole, `memory ${memory}`);
       }
     }
-  });
-});
-
-describe('finite differences of the float64 loss through the layer', () => {
-  test.each([
-    dpo,
-    { method: 'orpo', beta: 0.5, sftWeight: 0.3 },
-    { method: 'ipo', beta: 0.3 },
-    { method: 'sft' },
-  ] as const)('$method', (config) => {
-    const batch = randomHidden({ seed: 21, sequences: 4, tokens: 3, vocab: 6, size: 4 });
-    const result = objectiveOf(config).fromHidden(batch);
-    const { hidden, weight, bias } = batch;
-    const layer = referenceLayer(batch);
-    const loss = (changed: {
-      hidden?: Float64Array;
-      weight?: Float64Array;
-      bias?: Float64Array;
-    }): number => {
-      const h = changed.hidden ?? Float64Array.from(hidden);
-      const w = changed.weight ?? Float64Array.from(weight);
-      const b = changed.bias ?? Float64Array.from(present(bias));
-      const logits = layer.batch.logits.map((x, i) => {
-        const [row, v] = [Math.floor(i / 6), i % 6];
-        let total = at(b, v);
-        for (let k = 0; k < 4; k++) total += at(h, row * 4 + k) * at(w, v * 4 + k);
-        return Number.isNaN(x) ? NaN : total;
-      });
-      return referenceLoss(config, { ...layer.batch, logits }).loss;
-    };
-    const misses = new Misses();
-    const options = { bound: Infinity, levels: 8 };
-    const compare = (
-      name: (typeof gradients)[number],
-      f: (x: Float64Array) => number,
-      x: ArrayLike<number>,
-    ): void => {
-      const { gradient, error } = finiteDifference(
-        f,
-        Array.from(x, (value) => (Number.isNaN(value) ? 0 : value)),
-        options,
-      );
-      const largest = gradient.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-      expect(largest).toBeGreaterThan(0);
-      misses.each(
-        name,
-        present(result[name]),
-        gradient,
-        (slope, i) =>
-          1e-5 * (Math.abs(slope) + 0.1 * largest) + 8 * Math.min(at(error, i), 1e-4 * largest),
-      );
-    };
-    compare('gradHidden', (x) => loss({ hidden: x }), hidden);
-    compare('gradWeight', (x) => loss({ weight: x }), weight);
-    compare('gradBias', (x) => loss({ bias: x }), present(bias));
-    expect(misses.list).toEqual([]);
   });
 });
 

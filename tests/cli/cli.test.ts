@@ -263,11 +263,7 @@ describe('diralign loss', () => {
   test('an option that means two things is given to a method', () => {
     const line = refusal(2, 'loss', '--alpha', '0.5');
     expect(line).toContain('alpha of the score (dpo, alphapo) or reward of a token (r_dpo)?');
-    const [alphapo, lengths] = lossJson(
-      'alphapo,r_dpo',
-      '--alpha',
-      'alphapo=0.5,r_dpo=0.01',
-    ).results;
+    const [alphapo, lengths] = lossJson('alphapo,r_dpo --alpha alphapo=0.5,r_dpo=0.01').results;
     expect([alphapo?.options.alpha, lengths?.options.alpha]).toEqual([0.5, 0.01]);
     expect(
       lossJson('all', '--alpha', 'r_dpo=-0.02').results.find(({ method }) => method === 'r_dpo')
@@ -281,22 +277,8 @@ describe('diralign loss', () => {
   });
 
   test('options in either spelling, negative numbers, several methods', () => {
-    const [a] = lossJson(
-      '--method',
-      'dpo',
-      '--beta=0.1',
-      '--label-smoothing',
-      '0.1',
-      '--normalize',
-    ).results;
-    const [b] = lossJson(
-      '--method',
-      'dpo',
-      '--beta',
-      '0.1',
-      '--labelSmoothing=0.1',
-      '--normalize',
-    ).results;
+    const [a] = lossJson('--method dpo --beta=0.1 --label-smoothing 0.1 --normalize').results;
+    const [b] = lossJson('--method dpo --beta 0.1 --labelSmoothing=0.1 --normalize').results;
     expect(a).toEqual(b);
     expect(a).toMatchObject({
       normalize: true,
@@ -305,15 +287,7 @@ describe('diralign loss', () => {
     });
     const [alpha] = lossJson('--method', 'alphapo', '--alpha', '-0.5', '--no-normalize').results;
     expect(alpha).toMatchObject({ normalize: false, options: { alpha: -0.5 } });
-    const several = lossJson(
-      '--method',
-      'orpo,dpo',
-      '--beta',
-      '0.5',
-      '--lambda',
-      '0.25',
-      '--reference-free',
-    ).results;
+    const several = lossJson('--method orpo,dpo --beta 0.5 --lambda 0.25 --reference-free').results;
     expect(several).toMatchObject([
       { method: 'orpo', options: { lambda: 0.25 } },
       { method: 'dpo', options: { referenceFree: true } },
@@ -325,14 +299,7 @@ describe('diralign loss', () => {
 
   test('--gradient and --threads change no loss', () => {
     const norms = ['none', 'dense', 'factored'].map((gradient) => {
-      const [result] = lossJson(
-        '--method',
-        'simpo',
-        '--gradient',
-        gradient,
-        '--threads',
-        '1',
-      ).results;
+      const [result] = lossJson('--method simpo --gradient', gradient, '--threads 1').results;
       expect(result?.loss).toBe(dirAlignLoss('simpo', 2)(readBatch(example)).loss);
       return result?.gradientNorm;
     });
@@ -346,18 +313,7 @@ describe('diralign loss', () => {
     (gradient) => {
       const file = inFolder(`${gradient}.safetensors`);
       expect(
-        output(
-          'loss',
-          example,
-          '--method',
-          'ipo',
-          '--beta',
-          '0.1',
-          '--gradient',
-          gradient,
-          '--out',
-          file,
-        ),
+        output('loss', example, '--method ipo --beta 0.1 --gradient', gradient, '--out', file),
       ).toContain('wrote');
       const result = dirAlignLoss('ipo', 0.1)(readBatch(example) as Given, { gradient });
       const tensors = readSafetensors(file);

@@ -526,7 +526,7 @@ async function output(...args: string[]): Promise<string> {
     return true;
   });
   try {
-    expect(await plotCommand.run(args)).toBe(0);
+    expect(await plotCommand.run(args.flatMap((arg) => arg.split(' ')))).toBe(0);
   } finally {
     spy.mockRestore();
   }
@@ -584,19 +584,7 @@ describe('diralign plot', () => {
 
   test('axis, range, lengths and the score that is held are as asked', async () => {
     const { curves } = await json(
-      'apo_down',
-      '--beta',
-      '1',
-      '--over',
-      'chosen',
-      '--range',
-      '-4,2',
-      '--at',
-      '-1',
-      '--tokens',
-      '9,5',
-      '--points',
-      '3',
+      'apo_down --beta 1 --over chosen --range -4,2 --at -1 --tokens 9,5 --points 3',
     );
     expect(curves).toMatchObject([{ over: 'chosen', x: [-4, -1, 2], at: -1, counts: [9, 5] }]);
     const sg = (x: number): number => 1 / (1 + Math.exp(-x));
@@ -699,15 +687,7 @@ describe('diralign plot', () => {
   }
 
   test('--y-range: the axis of the loss is as asked, and nothing is drawn outside', async () => {
-    const { marks } = await lossPanel(
-      'hinge',
-      '--beta',
-      '1',
-      '--range',
-      '-10,10',
-      '--y-range',
-      '0,4',
-    );
+    const { marks } = await lossPanel('hinge --beta 1 --range -10,10 --y-range 0,4');
     expect(marks).toEqual(['0', '1', '2', '3', '4']);
     const svg = await output('hinge', '--beta', '1', '--y-range', '0,4', '--out', '-');
     // The lines are in an element that draws nothing outside of its box.
@@ -719,16 +699,7 @@ describe('diralign plot', () => {
 
   test('--log: equal factors are equal steps', async () => {
     // The loss is sp(-x), which is exp(-x) to one part in a thousand from 7 on: a straight line.
-    const { marks, heights } = await lossPanel(
-      'dpo',
-      '--beta',
-      '1',
-      '--range',
-      '7,21',
-      '--points',
-      '15',
-      '--log',
-    );
+    const { marks, heights } = await lossPanel('dpo --beta 1 --range 7,21 --points 15 --log');
     // exp(-7) is 9.1e-4 and exp(-21) is 7.6e-10: seven decades, and 14 nats of them, of ln 10 nats
     // each, between the ends of the line.
     expect(marks).toEqual(['1e\u22129', '1e\u22127', '1e\u22125', '0.001']);

@@ -18,7 +18,7 @@ import {
 import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../../ts/index.js';
 import { readSafetensors, writeSafetensors } from '../../ts/safetensors.js';
 import { at, generator, normal, present, sameBits } from '../support/numbers.js';
-import { detached, expectRefusal, resizable } from '../support/refusal.js';
+import { detached, expectRefusal, resizable, type Kind, type Words } from '../support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
 afterAll(() => {
@@ -203,7 +203,7 @@ describe('fingerprint', () => {
       ];
       for (const [files, words] of cases) {
         const directory = folderOf(files);
-        expectRefusal(await rejection(fingerprint({ file: directory })), RangeError, 'FILE', [
+        expectRefusal(await rejection(fingerprint({ file: directory })), 'RangeError FILE', [
           'parts[0]',
           directory,
           ...words,
@@ -214,40 +214,33 @@ describe('fingerprint', () => {
 
   test('refusals', async () => {
     const loose = fingerprint as unknown as (...args: readonly unknown[]) => Promise<string>;
-    expectRefusal(await rejection(loose()), RangeError, 'OPTION', ['parts', 'at least one']);
+    expectRefusal(await rejection(loose()), 'RangeError OPTION', 'parts | at least one');
     for (const part of [undefined, null, {}, [1], { file: 5 }, () => 'a']) {
-      expectRefusal(await rejection(loose('a', part)), TypeError, 'OPTION', [
-        'parts[1]',
-        '{ file }',
-      ]);
+      expectRefusal(await rejection(loose('a', part)), 'TypeError OPTION', 'parts[1] | { file }');
     }
-    expectRefusal(await rejection(loose({ file: 'a', start: 1 })), TypeError, 'OPTION', [
-      'parts[0].start',
-      'file',
-    ]);
-    expectRefusal(await rejection(loose(Symbol('x'))), TypeError, 'OPTION', [
-      'parts[0]',
-      'Symbol(x)',
-    ]);
+    expectRefusal(
+      await rejection(loose({ file: 'a', start: 1 })),
+      'TypeError OPTION',
+      'parts[0].start | file',
+    );
+    expectRefusal(await rejection(loose(Symbol('x'))), 'TypeError OPTION', 'parts[0] | Symbol(x)');
     for (const gone of [detached(new Int32Array(2)), detached(new Int32Array(2)).buffer]) {
-      expectRefusal(await rejection(loose(gone)), TypeError, 'SHAPE', ['parts[0]', 'detached']);
+      expectRefusal(await rejection(loose(gone)), 'TypeError SHAPE', 'parts[0] | detached');
     }
-    expectRefusal(await rejection(loose(resizable(4))), TypeError, 'SHAPE', [
-      'parts[0]',
-      'resizable',
-    ]);
+    expectRefusal(await rejection(loose(resizable(4))), 'TypeError SHAPE', 'parts[0] | resizable');
     for (const url of ['file://elsewhere/a', 'file:///a%2Fb', 'https://example.org/a']) {
-      expectRefusal(await rejection(loose({ file: new URL(url) })), RangeError, 'FILE', [
-        'parts[0]',
-        url,
-      ]);
+      expectRefusal(
+        await rejection(loose({ file: new URL(url) })),
+        'RangeError FILE',
+        `parts[0] | ${url}`,
+      );
     }
     const missing = freshPath('bin');
-    expectRefusal(await rejection(loose({ file: missing })), RangeError, 'FILE', [
-      'parts[0]',
-      missing,
-      'ENOENT',
-    ]);
+    expectRefusal(
+      await rejection(loose({ file: missing })),
+      'RangeError FILE',
+      `parts[0] | ${missing} | ENOENT`,
+    );
   });
 });
 
@@ -297,7 +290,7 @@ describe('cachedReference', () => {
     const file = await filled();
     const before = fs.readFileSync(file);
     const error = await rejection(cachedReference(file, { fingerprint: 'g' }, numbers));
-    expectRefusal(error, RangeError, 'REFERENCE', [file, "'f'", "'g'", 'Delete']);
+    expectRefusal(error, 'RangeError REFERENCE', `${file} | 'f' | 'g' | Delete`);
     expect(fs.readFileSync(file)).toEqual(before);
   });
 
@@ -309,9 +302,8 @@ describe('cachedReference', () => {
       // A changed fingerprint is damage too: the checksum covers it.
       expectRefusal(
         await rejection(cachedReference(file, { fingerprint: 'f' }, never)),
-        RangeError,
-        'FILE',
-        [file],
+        'RangeError FILE',
+        file,
       );
       expect(fs.readFileSync(file)).toEqual(content);
     };
@@ -335,9 +327,8 @@ describe('cachedReference', () => {
     writeSafetensors(other, { logps: { dtype: 'F64', shape: [1], data: Float64Array.of(-1) } });
     expectRefusal(
       await rejection(cachedReference(other, { fingerprint: 'f' }, never)),
-      RangeError,
-      'FILE',
-      [other, 'format'],
+      'RangeError FILE',
+      `${other} | format`,
     );
     const { metadata } = readSafetensors(await filled());
     const wide = { dtype: 'F32', shape: [1], data: Float32Array.of(-1) } as const;
@@ -345,15 +336,13 @@ describe('cachedReference', () => {
     writeSafetensors(other, { logps: wide, counts }, Object.fromEntries(metadata));
     expectRefusal(
       await rejection(cachedReference(other, { fingerprint: 'f' }, never)),
-      RangeError,
-      'FILE',
-      ['"logps"', 'F64'],
+      'RangeError FILE',
+      '"logps" | F64',
     );
     expectRefusal(
       await rejection(cachedReference(folder, { fingerprint: 'f' }, never)),
-      RangeError,
-      'FILE',
-      [folder, 'regular'],
+      'RangeError FILE',
+      `${folder} | regular`,
     );
   });
 
@@ -361,9 +350,8 @@ describe('cachedReference', () => {
     const file = path.join(folder, 'no', 'such', 'folder.safetensors');
     expectRefusal(
       await rejection(cachedReference(file, { fingerprint: 'f' }, never)),
-      RangeError,
-      'FILE',
-      [file, 'ENOENT'],
+      'RangeError FILE',
+      `${file} | ENOENT`,
     );
   });
 
@@ -502,29 +490,37 @@ describe('cachedReference', () => {
   test('results that are no such numbers are refused, and not written', async () => {
     const file = freshPath('safetensors');
     const { logps, counts } = numbers();
-    const bad: [unknown, typeof TypeError | typeof RangeError, readonly string[]][] = [
-      [undefined, TypeError, ['compute', 'undefined']],
-      [logps, TypeError, ['logps', 'undefined']],
+    const bad: [unknown, Kind, Words][] = [
+      [undefined, 'TypeError REFERENCE', 'compute | undefined'],
+      [logps, 'TypeError REFERENCE', 'logps | undefined'],
       [
         { logps: Float32Array.from(logps), counts },
-        TypeError,
-        ['logps', 'Float64Array', 'Float32Array'],
+        'TypeError REFERENCE',
+        'logps | Float64Array | Float32Array',
       ],
-      [{ logps, counts: [1, 2, 3, 0] }, TypeError, ['counts', 'Int32Array', 'Array']],
-      [{ logps, counts: counts.subarray(1) }, RangeError, ['counts', '3', '4']],
-      [{ logps: Float64Array.of(-1, NaN, 0, 0), counts }, RangeError, ['logps', 'NaN', 'index 1']],
+      [{ logps, counts: [1, 2, 3, 0] }, 'TypeError REFERENCE', 'counts | Int32Array | Array'],
+      [{ logps, counts: counts.subarray(1) }, 'RangeError REFERENCE', 'counts | 3 | 4'],
+      [
+        { logps: Float64Array.of(-1, NaN, 0, 0), counts },
+        'RangeError REFERENCE',
+        'logps | NaN | index 1',
+      ],
       [
         { logps: Float64Array.of(-1, 0, -Infinity, 0), counts },
-        RangeError,
-        ['logps', '-Infinity', 'index 2'],
+        'RangeError REFERENCE',
+        'logps | -Infinity | index 2',
       ],
-      [{ logps, counts: Int32Array.of(1, -1, 0, 0) }, RangeError, ['counts', '-1', 'index 1']],
+      [
+        { logps, counts: Int32Array.of(1, -1, 0, 0) },
+        'RangeError REFERENCE',
+        'counts | -1 | index 1',
+      ],
     ];
     for (const [result, kind, words] of bad) {
       const error = await rejection(
         cachedReference(file, { fingerprint: 'f' }, () => result as SequenceLogps),
       );
-      expectRefusal(error, kind, 'REFERENCE', words);
+      expectRefusal(error, kind, words);
       expect(fs.existsSync(file)).toBe(false);
     }
   });
@@ -568,34 +564,40 @@ describe('cachedReference', () => {
   test('arguments', async () => {
     const loose = cachedReference as unknown as (...args: readonly unknown[]) => Promise<unknown>;
     const file = freshPath('safetensors');
-    expectRefusal(await rejection(loose(5, { fingerprint: 'f' }, never)), TypeError, 'OPTION', [
-      'file',
-      '5',
-    ]);
+    expectRefusal(
+      await rejection(loose(5, { fingerprint: 'f' }, never)),
+      'TypeError OPTION',
+      'file | 5',
+    );
     for (const options of [undefined, null, 'f', 5, Symbol('x'), ['f']]) {
-      expectRefusal(await rejection(loose(file, options, never)), TypeError, 'OPTION', [
-        'options',
-        '{ fingerprint }',
-      ]);
+      expectRefusal(
+        await rejection(loose(file, options, never)),
+        'TypeError OPTION',
+        'options | { fingerprint }',
+      );
     }
     for (const given of [undefined, null, 5, {}, Symbol('x')]) {
       expectRefusal(
         await rejection(loose(file, { fingerprint: given }, never)),
-        TypeError,
-        'OPTION',
-        ['fingerprint', 'string'],
+        'TypeError OPTION',
+        'fingerprint | string',
       );
     }
-    expectRefusal(await rejection(loose(file, { fingerPrint: 'f' }, never)), TypeError, 'OPTION', [
+    expectRefusal(
+      await rejection(loose(file, { fingerPrint: 'f' }, never)),
+      'TypeError OPTION',
       "'fingerprint'",
-    ]);
-    expectRefusal(await rejection(loose(file, { fingerprint: '' }, never)), TypeError, 'OPTION', [
+    );
+    expectRefusal(
+      await rejection(loose(file, { fingerprint: '' }, never)),
+      'TypeError OPTION',
       'fingerprint',
-    ]);
-    expectRefusal(await rejection(loose(file, { fingerprint: 'f' })), TypeError, 'OPTION', [
-      'compute',
-      'undefined',
-    ]);
+    );
+    expectRefusal(
+      await rejection(loose(file, { fingerprint: 'f' })),
+      'TypeError OPTION',
+      'compute | undefined',
+    );
   });
 });
 
@@ -695,6 +697,6 @@ test.each(['padded', 'packed'] as const)(
       { fingerprint: fingerprint({ file }, table, 'keep_end', 14) },
       () => ({ logps, counts }),
     );
-    expectRefusal(await rejection(moved), RangeError, 'REFERENCE', [cache]);
+    expectRefusal(await rejection(moved), 'RangeError REFERENCE', cache);
   },
 );

@@ -18,7 +18,7 @@ import {
   type ReadPreferencesOptions,
   type SkipReason,
 } from '../../ts/data/index.js';
-import { expectRefusal, thrownBy } from '../support/refusal.js';
+import { expectRefusal } from '../support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-preferences-'));
 afterAll(() => {
@@ -156,209 +156,140 @@ describe('readPreferences', () => {
   const nested = '['.repeat(200_000) + ']'.repeat(200_000);
   const deep = `{"chosen":[{"role":"user","content":"a","x":${nested}}],"rejected":[{"role":"user","content":"a","x":${nested}}]}`;
   // By the reason for which it is skipped, and what the error says.
-  const wrong: [SkipReason, string, unknown, readonly string[]][] = [
-    ['object', 'a list', [line], ['expected an object', 'an array']],
-    ['object', 'a number', 3, ['expected an object', '3']],
-    ['object', 'null', null, ['expected an object', 'null']],
-    ['prompt', 'no prompt', { chosen: 'a', rejected: 'b' }, ['prompt: is missing']],
-    ['prompt', 'a prompt that is null', { ...plain, prompt: null }, ['prompt: is missing']],
-    [
-      'field',
-      'a prompt that is a number',
-      { ...plain, prompt: 5 },
-      ['prompt: expected a string', '5'],
-    ],
-    [
-      'field',
-      'a prompt that is an object',
-      { ...plain, prompt: {} },
-      ['prompt: expected a string', 'an object'],
-    ],
-    ['field', 'no chosen', { prompt: 'a', rejected: 'b' }, ['chosen: is missing']],
-    ['field', 'no rejected', { prompt: 'a', chosen: 'b' }, ['rejected: is missing']],
-    ['field', 'a rejected that is null', { ...plain, rejected: null }, ['rejected: is missing']],
-    [
-      'field',
-      'a field of the prototype',
-      { prompt: 'a', chosen: 'b', toString: 'c' },
-      ['rejected: is missing'],
-    ],
-    ['field', 'a number as chosen', { ...plain, chosen: 5 }, ['chosen: expected a string', '5']],
-    [
-      'field',
-      'a message as chosen',
-      { ...plain, chosen: user('Hi') },
-      ['chosen: expected a string', 'an object'],
-    ],
-    [
-      'field',
-      'one conversation',
-      { ...plain, rejected: message },
-      ['chosen: expected messages', 'a string'],
-    ],
-    [
-      'field',
-      'a number before messages',
-      { prompt: 1, chosen: message, rejected: message },
-      ['prompt: expected messages', '1'],
-    ],
-    [
-      'completion',
-      'no messages',
-      { prompt: message, chosen: message, rejected: [] },
-      ['rejected: has no messages'],
-    ],
+  const wrong: [SkipReason, unknown, string][] = [
+    ['object', [line], 'expected an object | an array'],
+    ['object', 3, 'expected an object | 3'],
+    ['object', null, 'expected an object | null'],
+    ['prompt', { chosen: 'a', rejected: 'b' }, 'prompt: is missing'],
+    ['prompt', { ...plain, prompt: null }, 'prompt: is missing'],
+    ['field', { ...plain, prompt: 5 }, 'prompt: expected a string | 5'],
+    ['field', { ...plain, prompt: {} }, 'prompt: expected a string | an object'],
+    ['field', { prompt: 'a', rejected: 'b' }, 'chosen: is missing'],
+    ['field', { prompt: 'a', chosen: 'b' }, 'rejected: is missing'],
+    ['field', { ...plain, rejected: null }, 'rejected: is missing'],
+    ['field', { prompt: 'a', chosen: 'b', toString: 'c' }, 'rejected: is missing'],
+    ['field', { ...plain, chosen: 5 }, 'chosen: expected a string | 5'],
+    ['field', { ...plain, chosen: user('Hi') }, 'chosen: expected a string | an object'],
+    ['field', { ...plain, rejected: message }, 'chosen: expected messages | a string'],
+    ['field', { prompt: 1, chosen: message, rejected: message }, 'prompt: expected messages | 1'],
+    ['completion', { prompt: message, chosen: message, rejected: [] }, 'rejected: has no messages'],
+    ['message', { prompt: message, chosen: [null], rejected: message }, 'chosen[0] | null'],
     [
       'message',
-      'a null among messages',
-      { prompt: message, chosen: [null], rejected: message },
-      ['chosen[0]', 'null'],
-    ],
-    [
-      'message',
-      'no role',
       { prompt: [{ content: 'a' }], chosen: message, rejected: message },
-      ['prompt[0]: has no role'],
+      'prompt[0]: has no role',
     ],
     [
       'message',
-      'a role that is null',
       { chosen: [{ role: null, content: 'a' }], rejected: message },
-      ['chosen[0]: has no role'],
+      'chosen[0]: has no role',
     ],
+    ['message', { chosen: [{ role: 1, content: 'a' }], rejected: message }, 'chosen[0].role | 1'],
     [
       'message',
-      'a role that is a number',
-      { chosen: [{ role: 1, content: 'a' }], rejected: message },
-      ['chosen[0].role', '1'],
-    ],
-    [
-      'message',
-      'an empty role',
       { prompt: message, chosen: message, rejected: [user('a'), { role: '' }] },
-      ['rejected[1].role: is empty'],
+      'rejected[1].role: is empty',
     ],
     [
       'message',
-      'no content',
       { prompt: message, chosen: [{ role: 'assistant' }], rejected: message },
-      ['chosen[0]: has no content'],
+      'chosen[0]: has no content',
     ],
     [
       'message',
-      'content null beside no tool calls',
       {
         prompt: message,
         chosen: [{ role: 'assistant', content: null, tool_calls: [], refusal: null }],
         rejected: message,
       },
-      ['chosen[0]: has no content'],
+      'chosen[0]: has no content',
     ],
     [
       'message',
-      'content that is an object',
       {
         prompt: message,
         chosen: [{ role: 'assistant', content: { text: 'a' } }],
         rejected: message,
       },
-      ['chosen[0].content', 'an object'],
+      'chosen[0].content | an object',
     ],
     [
       'message',
-      'an image',
       {
         prompt: message,
         chosen: [{ role: 'user', content: [{ type: 'text', text: 'a' }, { type: 'image' }] }],
         rejected: message,
       },
-      ["chosen[0].content[1]: expected { type: 'text', text }", "'image'"],
+      "chosen[0].content[1]: expected { type: 'text', text } | 'image'",
     ],
     [
       'message',
-      'a part without text',
       {
         prompt: message,
         chosen: [{ role: 'user', content: [{ type: { toString: 0 } }] }],
         rejected: message,
       },
-      ['chosen[0].content[0]', 'an object'],
+      'chosen[0].content[0] | an object',
     ],
+    ['prompt', { chosen: [user('a')], rejected: [user('b')] }, 'prompt: is missing | different'],
     [
       'prompt',
-      'no common messages',
-      { chosen: [user('a')], rejected: [user('b')] },
-      ['prompt: is missing', 'different'],
-    ],
-    [
-      'prompt',
-      'no question among the common messages',
       { chosen: [assistant('a'), assistant('b')], rejected: [assistant('a'), assistant('c')] },
-      ['prompt: is missing', 'no turn of a user'],
+      'prompt: is missing | no turn of a user',
     ],
+    ['completion', { chosen: message, rejected: message }, 'chosen: has no message after the 1'],
     [
       'completion',
-      'the same question',
-      { chosen: message, rejected: message },
-      ['chosen: has no message after the 1'],
-    ],
-    [
-      'completion',
-      'a conversation that ends early',
       { chosen: [...message, assistant('a')], rejected: message },
-      ['rejected: has no message after the 1'],
+      'rejected: has no message after the 1',
     ],
     [
       'completion',
-      'the prompt again and nothing after it',
       { prompt: message, chosen: [...message, assistant('a')], rejected: message },
-      ['rejected: has no message after the 1'],
+      'rejected: has no message after the 1',
     ],
     [
       'prompt',
-      'two system messages',
       {
         prompt: 'Hi',
         chosen: [system('a'), user('Hi'), assistant('b')],
         rejected: [user('Hi'), assistant('c')],
       },
-      ['prompt', 'different system messages'],
+      'prompt | different system messages',
     ],
     [
       'prompt',
-      'one completion with earlier turns and the question',
       {
         prompt: message,
         chosen: [user('before'), assistant('a'), ...message, assistant('b')],
         rejected: [assistant('c')],
       },
-      ['prompt', 'only one'],
+      'prompt | only one',
     ],
     [
       'prompt',
-      'formatted text with more than the turns',
       {
         prompt: '<|system|>\nYou are a pirate.\n<|user|>\nHi\n<|assistant|>\n',
         chosen: [...message, assistant('a')],
         rejected: [...message, assistant('b')],
       },
-      ['prompt', 'more than the turns'],
+      'prompt | more than the turns',
     ],
-    ['json', 'nesting without end', deep, ['not JSON']],
+    ['json', deep, 'not JSON'],
   ];
   const textOfWrong = (record: unknown): string =>
     typeof record === 'string' ? record : JSON.stringify(record);
   test.each(wrong)(
-    'refused by file and line, or skipped: %s: %s',
-    async (reason, _, record, words) => {
+    'refused by file and line, or skipped: %s: %j',
+    async (reason, record, words) => {
       const file = fileOf(`${line}\n\n${textOfWrong(record)}\n${line}\n`);
       const error = await rejection(all(file));
-      expectRefusal(error, RangeError, 'FILE', [`${file}:3: `, ...words]);
+      expectRefusal(error, 'RangeError FILE', `${file}:3: | ${words}`);
       const skipped: [string, SkipReason][] = [];
       const reader = readPreferences(file, {
         onError: 'skip',
         onSkip: (each, why) => {
-          expectRefusal(each, RangeError, 'FILE', []);
+          expectRefusal(each, 'RangeError FILE', '');
           skipped.push([each.message, why]);
         },
       });
@@ -377,7 +308,7 @@ describe('readPreferences', () => {
     ['a byte order mark inside', `\ufeff${line}`],
   ])('refused as not JSON: %s', async (_, text) => {
     const file = fileOf(`${line}\n${text}`);
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not JSON: `]);
+    expectRefusal(await rejection(all(file)), 'RangeError FILE', `${file}:2: not JSON: `);
   });
 
   test('the records before a bad line are given, and nothing after it', async () => {
@@ -391,34 +322,30 @@ describe('readPreferences', () => {
     const file = fileOf(
       Buffer.concat([Buffer.from(`${line}\n{"prompt": "`), Buffer.of(0xff), Buffer.from('"}')]),
     );
-    expectRefusal(await rejection(all(file)), RangeError, 'FILE', [`${file}:2: not UTF-8`]);
+    expectRefusal(await rejection(all(file)), 'RangeError FILE', `${file}:2: not UTF-8`);
   });
 
   test('sources that cannot be read', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing)), RangeError, 'FILE', [
-      missing,
-      'cannot be read',
-      'ENOENT',
-    ]);
-    expectRefusal(await rejection(all(folder)), RangeError, 'FILE', [folder, 'EISDIR']);
+    expectRefusal(
+      await rejection(all(missing)),
+      'RangeError FILE',
+      `${missing} | cannot be read | ENOENT`,
+    );
+    expectRefusal(await rejection(all(folder)), 'RangeError FILE', `${folder} | EISDIR`);
     const cause = new Error('cable cut');
     async function* failing(): AsyncGenerator<string> {
       yield await Promise.resolve(`${line}\n`);
       throw cause;
     }
     const error = await rejection(all(failing(), { name: 'the archive' }));
-    expectRefusal(error, RangeError, 'FILE', ['the archive: cannot be read: cable cut']);
+    expectRefusal(error, 'RangeError FILE', 'the archive: cannot be read: cable cut');
     expect((error as Error).cause).toBe(cause);
-    expectRefusal(await rejection(all(Readable.from([line, 5]))), TypeError, 'FILE', [
-      'stream:1',
-      '5',
-    ]);
+    expectRefusal(await rejection(all(Readable.from([line, 5]))), 'TypeError FILE', 'stream:1 | 5');
     expectRefusal(
       await rejection(all(Readable.from(['{"a', Buffer.from('"')]))),
-      RangeError,
-      'FILE',
-      ['stream:1', 'both'],
+      'RangeError FILE',
+      'stream:1 | both',
     );
   });
 
@@ -433,12 +360,7 @@ describe('readPreferences', () => {
       [new URL('file:///a%2Fb'), 'stands for no path'],
     ];
     for (const [source, word] of sources) {
-      expectRefusal(
-        thrownBy(() => loose(source)),
-        TypeError,
-        'OPTION',
-        ['source', word],
-      );
+      expectRefusal(() => loose(source), 'TypeError OPTION', `source | ${word}`);
     }
   });
 
@@ -459,12 +381,7 @@ describe('readPreferences', () => {
     [{ onerror: 'skip' }, ['onerror', "'onError'"]],
   ])('options of another kind, at once: %o', (options, words) => {
     const loose = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
-    expectRefusal(
-      thrownBy(() => loose(path.join(folder, 'none'), options)),
-      TypeError,
-      'OPTION',
-      words,
-    );
+    expectRefusal(() => loose(path.join(folder, 'none'), options), 'TypeError OPTION', words);
   });
 
   test('what a program adds to Object.prototype changes nothing', async () => {
@@ -547,14 +464,11 @@ describe('readPreferences', () => {
 
   test('skipping does not hide a source that cannot be read, nor what onSkip throws', async () => {
     const missing = path.join(folder, 'none.jsonl');
-    expectRefusal(await rejection(all(missing, { onError: 'skip' })), RangeError, 'FILE', [
-      'ENOENT',
-    ]);
+    expectRefusal(await rejection(all(missing, { onError: 'skip' })), 'RangeError FILE', 'ENOENT');
     expectRefusal(
       await rejection(all(Readable.from([5]), { onError: 'skip' })),
-      TypeError,
-      'FILE',
-      ['5'],
+      'TypeError FILE',
+      '5',
     );
     const enough = new Error('enough');
     const onSkip = (): never => {
@@ -567,10 +481,11 @@ describe('readPreferences', () => {
     const stream = new Response(line).body as ReadableStream<Uint8Array> &
       AsyncIterable<Uint8Array>;
     stream.getReader();
-    expectRefusal(await rejection(all(stream)), RangeError, 'FILE', [
-      'stream: cannot be read',
-      'locked',
-    ]);
+    expectRefusal(
+      await rejection(all(stream)),
+      'RangeError FILE',
+      'stream: cannot be read | locked',
+    );
   });
 
   test('a line that is longer than a string can be is refused as it comes, and the next is read', async () => {

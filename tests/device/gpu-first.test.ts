@@ -59,12 +59,12 @@ interface Run {
 }
 let run: Run;
 beforeAll(async () => {
-  run = await load<Run>('scripts/gpu-first/run.mjs');
+  run = await load<Run>('tests/device/first/run.mjs');
 });
 
 describe('the steps', () => {
   test('the most valuable answers come first, peers last', async () => {
-    const { steps } = await load<{ steps: readonly Step[] }>('scripts/gpu-first/steps.mjs');
+    const { steps } = await load<{ steps: readonly Step[] }>('tests/device/first/steps.mjs');
     expect(steps.map(({ name }) => name)).toEqual([
       'machine',
       'tiny',
@@ -229,7 +229,7 @@ describe('a command', () => {
 
 describe('gpu:first', () => {
   const first = (...args: string[]) =>
-    spawnSync(process.execPath, [path.join(root, 'scripts/gpu-first.mjs'), ...args], {
+    spawnSync(process.execPath, [path.join(root, 'tests/device/first.mjs'), ...args], {
       encoding: 'utf8',
       env: { ...process.env, CUDA_VISIBLE_DEVICES: '' },
     });
@@ -294,12 +294,12 @@ describe('which code a device runs', () => {
     [{ architectures: '90a', ptx: '' }, '9.0', 'own'],
     [{ architectures: 'emulation', ptx: '' }, '9.0', 'own'],
   ])('%j on %s: %s', async (status, capability, expected) => {
-    const { codeFor } = await load<Code>('bench/gpu/code.mjs');
+    const { codeFor } = await load<Code>('scripts/device/code.mjs');
     expect(codeFor(status, capability)).toBe(expected);
   });
 
   test('nothing is measured but a device’s own', async () => {
-    const { unfit } = await load<Code>('bench/gpu/code.mjs');
+    const { unfit } = await load<Code>('scripts/device/code.mjs');
     const device = { computeCapability: '9.0' };
     expect(unfit({ runs: 'own', architectures: '90' }, device)).toBeUndefined();
     for (const runs of ['compatible', 'translated', 'none'])
@@ -329,7 +329,7 @@ describe('which code a device runs', () => {
   ])('%j packed for %s', async (status, target, problem) => {
     const { notFor } = await load<{
       notFor: (status: object, target: string) => string | undefined;
-    }>('scripts/gpu-check/luggage.mjs');
+    }>('tests/device/luggage.mjs');
     const said = notFor(status, target);
     if (problem === undefined) expect(said).toBeUndefined();
     else expect(said).toMatch(problem);
@@ -394,7 +394,7 @@ describe('ncu', () => {
   ];
 
   test('its figures are read from the raw page, whatever cells hold commas', async () => {
-    const { parseNcu } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
+    const { parseNcu } = await load<Ncu>('tests/device/first/ncu.mjs');
     expect(parseNcu(csv([names, units, launch, launch]))).toHaveLength(2);
     const [figures] = parseNcu(csv([names, units, launch]));
     expect(figures).toEqual({
@@ -408,7 +408,7 @@ describe('ncu', () => {
   });
 
   test('other units than asked for are refused, and nothing is read from nothing', async () => {
-    const { parseNcu } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
+    const { parseNcu } = await load<Ncu>('tests/device/first/ncu.mjs');
     expect(() => parseNcu(csv([names, units.with(2, 'us'), launch]))).toThrow(
       'gpu__time_duration.sum is in us',
     );
@@ -416,7 +416,7 @@ describe('ncu', () => {
   });
 
   test('a line for each launch puts what was moved beside the least', async () => {
-    const { parseNcu, ncuLines } = await load<Ncu>('scripts/gpu-first/ncu.mjs');
+    const { parseNcu, ncuLines } = await load<Ncu>('tests/device/first/ncu.mjs');
     const label = {
       mode: 'forward',
       rows: 8192,

@@ -8,6 +8,9 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import ts from 'typescript';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { Objective } from '../../ts/index.js';
+import { call, onDevice } from '../support/calls.js';
+import type { Cuda } from '../support/device.js';
 import { pretendSubject, type Faults } from '../support/pretend-cuda.js';
 
 /** The addon is the one with the emulation of CUDA: what does not need it runs without. */
@@ -34,7 +37,7 @@ interface Check {
 }
 let check: Check;
 let scales: Record<string, object>;
-let support: object;
+let support: { readonly Misses: new () => { readonly list: string[] } };
 const load = async (file: string): Promise<unknown> =>
   import(pathToFileURL(path.join(folder, file)).href);
 
@@ -58,10 +61,7 @@ beforeAll(async () => {
       ts.transpileModule(source, { compilerOptions, fileName: name }).outputText,
     );
   }
-  const scripts = ['gpu-check', 'gpu-check.mjs', 'gpu-first', 'gpu-first.mjs'].map(
-    (name) => `scripts/${name}`,
-  );
-  for (const name of [...scripts, 'bench', 'tests/support', 'package.json'])
+  for (const name of ['scripts', 'tests/device', 'bench', 'tests/support', 'package.json'])
     fs.cpSync(path.join(root, name), path.join(folder, name), {
       recursive: true,
       filter: (from) => !from.includes('node_modules'),
@@ -71,11 +71,9 @@ beforeAll(async () => {
     fs.mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
     fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
   }
-  check = (await load('scripts/gpu-check/run.mjs')) as Check;
-  ({ scales } = (await load('scripts/gpu-check/scales.mjs')) as { scales: typeof scales });
-  support = await (
-    (await load('scripts/gpu-check/support.mjs')) as { loadSupport: () => Promise<typeof support> }
-  ).loadSupport();
+  check = (await load('tests/device/check/run.mjs')) as Check;
+  ({ scales } = (await load('tests/device/check/scales.mjs')) as { scales: typeof scales });
+  support = (await load('tests/device/check/support.mjs')) as typeof support;
 });
 afterAll(() => {
   fs.rmSync(folder, { recursive: true });
@@ -85,7 +83,7 @@ async function runSection(name: string, faults: Faults = {}): Promise<Outcome> {
   const section = check.sections.find((each) => each.name === name);
   if (!section) throw new Error(`there is no section ${name}`);
   const subject = pretendSubject(faults);
-  const context = { ...support, subject, scale: scales.tiny, device: subject.cuda.devices()[0] };
+  const context = { subject, scale: scales.tiny, device: subject.cuda.devices()[0] };
   const outcome = await check.runSection(section, context);
   expect(subject.memory.size, 'buffers left behind').toBe(0);
   return outcome;
@@ -121,7 +119,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
             throw new check.TimeIsOver('after 3 minutes, at 40 %');
           },
         } as Section,
-        support,
+        {},
       );
     expect(await cut(false)).toMatchObject({
       status: 'cut off',
@@ -152,7 +150,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       names.map((name) => ({ name, alone: name === name.toUpperCase() }));
 
     test('as many as may, those that need the device alone after the others, results in their order', async () => {
-      const { sideBySide } = (await load('scripts/gpu-check/jobs.mjs')) as SideBySide;
+      const { sideBySide } = (await load('tests/device/check/jobs.mjs')) as SideBySide;
       const active = new Set<string>();
       let most = 0;
       const done: string[] = [];
@@ -184,7 +182,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
     });
 
     test('nothing is begun when the time is over', async () => {
-      const { sideBySide } = (await load('scripts/gpu-check/jobs.mjs')) as SideBySide;
+      const { sideBySide } = (await load('tests/device/check/jobs.mjs')) as SideBySide;
       const begun: string[] = [];
       const run = ({ name }: Job) => Promise.resolve(`${name} ${begun.push(name)}`);
       const how = {
@@ -209,11 +207,10 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       readonly complaints: string;
     }
     const missesOf = async (words: Words): Promise<string[]> => {
-      const { judge } = (await load('scripts/gpu-check/failure.mjs')) as {
+      const { judge } = (await load('tests/device/check/failure.mjs')) as {
         judge: (words: Words, misses: object) => void;
       };
-      const { Misses } = support as { Misses: new () => { readonly list: string[] } };
-      const misses = new Misses();
+      const misses = new support.Misses();
       judge(words, misses);
       return misses.list;
     };
@@ -270,9 +267,8 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       ) => void;
     }
     const missesOf = async (look: (hidden: Hidden, misses: object) => void): Promise<string[]> => {
-      const { Misses } = support as { Misses: new () => { readonly list: string[] } };
-      const misses = new Misses();
-      look((await load('scripts/gpu-check/hidden.mjs')) as Hidden, misses);
+      const misses = new support.Misses();
+      look((await load('tests/device/check/hidden.mjs')) as Hidden, misses);
       return misses.list;
     };
 
@@ -420,15 +416,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
     expect(check.failed([outcome])).toBe(true);
   });
 
-  test('memory around an array that is written is found', async () => {
-    const { onDevice } = (await load('scripts/gpu-check/device.mjs')) as {
-      onDevice: (
-        subject: object,
-        objective: unknown,
-        batch: object,
-        options: object,
-      ) => { problems: string[] };
-    };
+  test('memory around an array that is written is found', () => {
     const logits = Float32Array.from({ length: 8 }, Math.sin);
     const batch = {
       logits,
@@ -444,17 +432,17 @@ describe.skipIf(isEmulated)('gpu:check', () => {
     };
     for (const [faults, problems] of [
       [{}, []],
-      [behind, ['memory around the arrays was written']],
+      [behind, ['memory around an array was written']],
     ] as const) {
       const subject = pretendSubject(faults);
-      expect(
-        onDevice(subject, subject.dirAlignLoss('dpo', 0.1), batch, { place: 'out' }).problems,
-      ).toEqual(problems);
+      const prepared = onDevice(subject.cuda as unknown as Cuda)(batch, { place: 'out' });
+      const objective = subject.dirAlignLoss('dpo', 0.1) as unknown as Objective;
+      expect(call(objective, prepared).problems).toEqual(problems);
     }
   });
 
   test('compute-sanitizer: clean only where its own summary says that it looked', async () => {
-    const { verdict } = (await load('scripts/gpu-check/sanitizer.mjs')) as {
+    const { verdict } = (await load('tests/device/check/sanitizer.mjs')) as {
       verdict: (run: { status: number; output: string }) => string;
     };
     expect(verdict({ status: 0, output: '========= ERROR SUMMARY: 0 errors' })).toBe('clean');
@@ -879,25 +867,6 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
       expect(() => parseShapes(wrong)).toThrow('ROWSxVOCABULARY');
   });
 
-  test('the first shapes are those that say most, and one of them has peers', async () => {
-    const { batchesOf, scales: plans } = await plan();
-    const first = batchesOf(plans.first as object);
-    expect(first.map(({ dtype, rows, vocab }) => `${dtype} ${rows} ${vocab}`)).toEqual([
-      'bfloat16 8192 128256',
-      'bfloat16 8192 50257',
-      'bfloat16 8192 32000',
-      'bfloat16 256 32000',
-      'float32 8192 128256',
-    ]);
-    expect(first.filter(({ hasPeers }) => hasPeers)).toEqual([
-      { dtype: 'bfloat16', rows: 8192, vocab: 128256, hasPeers: true },
-    ]);
-    const others = batchesOf(plans.quick as object).filter(
-      ({ dtype, hasPeers }) => dtype !== 'bfloat16' && hasPeers,
-    );
-    expect(others).toEqual([]);
-  });
-
   test('times that hold the host’s part are told apart from the device’s own', async () => {
     const { report } = (await load('bench/gpu/report.mjs')) as Report;
     const timed = async (enqueue: number) => {
@@ -909,21 +878,6 @@ process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split
     );
     expect(await timed(0.95)).toContain("ITS TIMES ARE THE HOST'S, TOO");
   });
-
-  test('without Python there are no peers, and it says why', () => {
-    const file = path.join(folder, 'bench/gpu/peers.mjs');
-    const code = `import(${JSON.stringify(pathToFileURL(file).href)}).then((m) => console.log(JSON.stringify(m.findPeers())))`;
-    const { stdout } = spawnSync(process.execPath, ['-e', code], {
-      encoding: 'utf8',
-      env: { ...process.env, PYTHON: path.join(folder, 'no-python') },
-    });
-    const { found, missing } = JSON.parse(stdout) as {
-      found: unknown[];
-      missing: { reason: string }[];
-    };
-    expect(found).toEqual([]);
-    expect(missing[0]?.reason).toContain('ENOENT');
-  });
 });
 
 describe('the commands', () => {
@@ -933,17 +887,7 @@ describe('the commands', () => {
   const run = (script: string, ...args: string[]) =>
     spawnSync(process.execPath, [path.join(folder, script), ...args], { encoding: 'utf8', env });
 
-  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])(
-    '%s --help',
-    (script) => {
-      const { status, stdout } = run(script, '--help');
-      expect(status).toBe(0);
-      expect(stdout).toMatch(/^Usage: npm run gpu:/);
-      for (const option of ['--quick', '--json FILE', '--help']) expect(stdout).toContain(option);
-    },
-  );
-
-  test.skipIf(isEmulated).each(['scripts/gpu-check.mjs', 'bench/gpu.mjs'])(
+  test.skipIf(isEmulated).each(['tests/device/check.mjs', 'bench/gpu.mjs'])(
     '%s: a mistake in the options',
     (script) => {
       for (const args of [
@@ -963,13 +907,13 @@ describe('the commands', () => {
     const file = path.join(folder, 'gpu.tgz');
     if (!fs.existsSync(path.join(folder, 'build/Release/diralign.node')))
       throw new Error('run npm run build:native first');
-    const { status, stderr } = run('scripts/gpu-check.mjs', '--pack', file, '--for', 'any');
+    const { status, stderr } = run('tests/device/check.mjs', '--pack', file, '--for', 'any');
     expect(stderr).toBe('');
     expect(status).toBe(0);
     const elsewhere = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-unpacked-'));
     try {
       expect(spawnSync('tar', ['-xzf', file, '-C', elsewhere]).status).toBe(0);
-      for (const script of ['scripts/gpu-check.mjs', 'bench/gpu.mjs', 'scripts/gpu-first.mjs']) {
+      for (const script of ['tests/device/check.mjs', 'bench/gpu.mjs', 'tests/device/first.mjs']) {
         const {
           status: code,
           stderr: said,
@@ -978,7 +922,7 @@ describe('the commands', () => {
           encoding: 'utf8',
           env,
         });
-        if (script === 'scripts/gpu-first.mjs')
+        if (script === 'tests/device/first.mjs')
           expect(out).toMatch(/machine +failed .*\n +CUDA is not available: /);
         else expect(said).toMatch(/^CUDA is not available: /);
         expect(code).toBe(2);
@@ -988,7 +932,7 @@ describe('the commands', () => {
         [
           '--input-type=module',
           '-e',
-          `const s = await import('./scripts/gpu-check/support.mjs'); console.log((await s.loadSupport()).loadVectors().size)`,
+          `const s = await import('./tests/device/check/support.mjs'); console.log(s.loadVectors().size)`,
         ],
         { cwd: elsewhere, encoding: 'utf8' },
       );
@@ -1004,7 +948,7 @@ describe('the commands', () => {
     () => {
       const file = path.join(folder, 'refused.tgz');
       // Whatever the build has, it is not for this one.
-      for (const script of ['scripts/gpu-check.mjs', 'scripts/gpu-first.mjs']) {
+      for (const script of ['tests/device/check.mjs', 'tests/device/first.mjs']) {
         const { status, stderr } = run(script, '--pack', file, '--for', '7.0');
         expect(stderr).toMatch(
           /^build\/Release\/diralign\.node has (no CUDA backend|machine code for .*, not for 7\.0)/,
@@ -1036,7 +980,7 @@ describe('the commands', () => {
 
     test('gpu:check misses nothing and keeps nothing', () => {
       const before = results();
-      const { status, output, result } = runEmulated('scripts/gpu-check.mjs', '--scale', 'tiny');
+      const { status, output, result } = runEmulated('tests/device/check.mjs', '--scale', 'tiny');
       expect(output).toContain('This is the emulation of CUDA');
       expect(output).not.toContain('MISS');
       expect(status).toBe(0);
@@ -1046,7 +990,7 @@ describe('the commands', () => {
 
     test('gpu:check has sections side by side, and what is cut off is not passed', () => {
       const args = ['--scale', 'tiny', '--only', 'determinism,failure'];
-      expect(runEmulated('scripts/gpu-check.mjs', ...args, '--jobs', '2')).toMatchObject({
+      expect(runEmulated('tests/device/check.mjs', ...args, '--jobs', '2')).toMatchObject({
         status: 0,
         result: {
           ok: true,
@@ -1057,7 +1001,7 @@ describe('the commands', () => {
         },
       });
       const { status, output, result } = runEmulated(
-        'scripts/gpu-check.mjs',
+        'tests/device/check.mjs',
         ...args,
         '--minutes',
         '0',
@@ -1075,7 +1019,7 @@ describe('the commands', () => {
       const { status, stdout } = spawnSync(
         process.execPath,
         [
-          path.join(folder, 'scripts/gpu-first.mjs'),
+          path.join(folder, 'tests/device/first.mjs'),
           '--only',
           'bench,peers',
           '--minutes',

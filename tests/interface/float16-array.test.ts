@@ -76,7 +76,7 @@ describe.runIf(Float16).each(['cpu', 'cuda'] as const)('on the %s backend', (bac
     expect(sameBits(out, present(gradLogits))).toBe(true);
     const raw = new Uint16Array(out.length) as unknown as Float16ArrayLike;
     const refused = thrownBy(() => dpo(floats(), { backend, out: raw }));
-    expectRefusal(refused, TypeError, 'DTYPE', ['out', 'Float16Array', 'Uint16Array']);
+    expectRefusal(refused, 'TypeError DTYPE', 'out | Float16Array | Uint16Array');
   });
 
   test.skipIf(backend === 'cuda' && cuda.hiddenReason !== undefined)(
@@ -109,7 +109,7 @@ test.runIf(Float16)('the dtype that an array tells cannot be another', () => {
   expect(dpo({ ...floats(), dtype: 'float16' }).loss).toBe(dpo(bits).loss);
   for (const dtype of ['bfloat16', 'float32'] as const) {
     const refused = thrownBy(() => dpo({ ...floats(), dtype }));
-    expectRefusal(refused, TypeError, 'DTYPE', ['dtype', dtype, 'Float16Array']);
+    expectRefusal(refused, 'TypeError DTYPE', `dtype | ${dtype} | Float16Array`);
   }
 });
 

@@ -9,6 +9,7 @@ import {
   coupled,
   dtypes,
   everyMethod,
+  inDtype,
   objectiveOf,
   randomBatch,
   softplus,
@@ -16,8 +17,9 @@ import {
   type HostBatch,
 } from '../support/batches.js';
 import { lossBound, Misses } from '../support/bounds.js';
-import { at, encodeHalf, generator, normal, present, sameBits } from '../support/numbers.js';
-import { checkWithin, float64Rows } from '../support/within.js';
+import { at, generator, normal, present, sameBits } from '../support/numbers.js';
+import { prepare } from '../../ts/verification/verification.js';
+import { checkWithin } from '../support/stages.js';
 
 const modes: [string, RunOptions][] = [
   ['dense', {}],
@@ -35,7 +37,7 @@ function checkModes(
   batch: HostBatch,
   config: ReferenceConfig = dpo,
 ): void {
-  const rows = float64Rows(batch);
+  const rows = prepare(batch);
   for (const [mode, options] of modes) {
     checkWithin(
       misses,
@@ -48,21 +50,17 @@ function checkModes(
   }
 }
 
-/** One row per sequence, as a row of logits and its label. */
+/** One row per sequence: its logits and its label. */
 function rowsOf(
-  rows: readonly { readonly logits: ArrayLike<number>; readonly label: number }[],
+  rows: readonly Float32Array[],
+  labels: readonly number[],
   dtype: Dtype = 'float32',
 ): HostBatch {
-  const vocab = rows[0]?.logits.length ?? 0;
-  const values = new Float32Array(rows.length * vocab);
-  rows.forEach((row, i) => {
-    values.set(row.logits, i * vocab);
-  });
   return {
-    logits: dtype === 'float32' ? values : encodeHalf(values, dtype),
+    logits: inDtype(Float32Array.from(rows.flatMap((row) => Array.from(row))), dtype),
     ...(dtype === 'float32' ? {} : { dtype }),
-    shape: [rows.length, 1, vocab],
-    labels: Int32Array.from(rows, ({ label }) => label),
+    shape: [rows.length, 1, rows[0]?.length ?? 0],
+    labels: Int32Array.from(labels),
     reference: new Float64Array(rows.length).fill(-2),
   };
 }
@@ -266,31 +264,6 @@ describe('batches', () => {
     expect(result.metrics.empty_sequences).toBe(2);
   });
 
-  test('the last row may end without its padding', () => {
-    const [vocab, rowStride] = [6, 9];
-    const batch = randomBatch({ seed: 12, sequences: 2, tokens: 2, vocab });
-    const wide = new Float32Array(4 * rowStride).fill(NaN);
-    for (let row = 0; row < 4; row++)
-      wide.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), row * rowStride);
-    const short = wide.slice(0, 3 * rowStride + vocab);
-    for (const [mode, options] of modes) {
-      const one = dirAlignLoss('dpo', 0.1)({ ...batch, logits: wide.slice(), rowStride }, options);
-      const other = dirAlignLoss('dpo', 0.1)(
-        { ...batch, logits: short.slice(), rowStride },
-        options,
-      );
-      expect(other.losses, mode).toStrictEqual(one.losses);
-      if (mode !== 'none')
-        expect(
-          sameBits(
-            present(other.gradLogits),
-            (one.gradLogits as Float32Array).slice(0, short.length),
-          ),
-          mode,
-        ).toBe(true);
-    }
-  });
-
   const elements = 2 ** 31 + 40 * 65_536;
   // Two arrays of 4.3 GB, of whose pages hardly any is touched; room for all of one and some, to be
   // safe.
@@ -348,13 +321,7 @@ describe('values', () => {
         checkModes(
           misses,
           `${dtype} label ${String(label)}`,
-          rowsOf(
-            [
-              { logits, label },
-              { logits: noise(1100), label: 2 },
-            ],
-            dtype,
-          ),
+          rowsOf([logits, noise(1100)], [label, 2], dtype),
         );
       }
     }
@@ -369,13 +336,7 @@ describe('values', () => {
       const values = noise(1200);
       for (const dtype of ['float32', 'bfloat16'] as const) {
         const masked = values.map((x, v) => (v % 3 === 0 || v > 1000 ? mask : x));
-        const batch = rowsOf(
-          [
-            { logits: masked, label: 1 },
-            { logits: masked, label: 998 },
-          ],
-          dtype,
-        );
+        const batch = rowsOf([masked, masked], [1, 998], dtype);
         checkModes(misses, dtype, batch);
         const gradient = dirAlignLoss('dpo', 0.1)(batch).gradLogits as Float32Array;
         for (let v = 0; v < 1200; v += 3) expect(Math.abs(at(gradient, v))).toBe(0);
@@ -405,13 +366,7 @@ describe('values', () => {
           checkModes(
             misses,
             `${dtype} ${String(blocks)} blocks, label ${String(label)}`,
-            rowsOf(
-              [
-                { logits, label },
-                { logits, label: 3698 },
-              ],
-              dtype,
-            ),
+            rowsOf([logits, logits], [label, 3698], dtype),
           );
         }
       }
@@ -433,17 +388,9 @@ describe('values', () => {
           checkModes(
             misses,
             `${what}, label ${String(label)}`,
-            rowsOf([
-              { logits, label },
-              { logits, label: 600 },
-            ]),
+            rowsOf([logits, logits], [label, 600]),
           );
-        const tokens = tokenLogps(
-          rowsOf([
-            { logits, label: 0 },
-            { logits, label: 0 },
-          ]),
-        );
+        const tokens = tokenLogps(rowsOf([logits, logits], [0, 0]));
         misses.require(
           at(tokens.entropy, 0) >= -1e-7,
           `${what}: an entropy of ${String(tokens.entropy[0])}`,
@@ -458,17 +405,7 @@ describe('values', () => {
     for (const dtype of dtypes) {
       const tiny = dtype === 'float16' ? 6e-8 : 1e-40;
       const logits = Float32Array.from({ length: 600 }, (_, v) => (v % 2 ? tiny : -tiny));
-      checkModes(
-        misses,
-        dtype,
-        rowsOf(
-          [
-            { logits, label: 5 },
-            { logits, label: 6 },
-          ],
-          dtype,
-        ),
-      );
+      checkModes(misses, dtype, rowsOf([logits, logits], [5, 6], dtype));
     }
     expect(misses.list).toEqual([]);
   });
@@ -480,12 +417,7 @@ describe('values', () => {
     for (const method of everyMethod) {
       for (const beta of [0.001, 0.5, 1, 2]) {
         const config: ReferenceConfig = { method, ...(method === 'sft' ? {} : { beta }) };
-        const batch = rowsOf([
-          { logits: sure, label: 600 },
-          { logits: nearly(15), label: 600 },
-          { logits: nearly(40), label: 600 },
-          { logits: sure, label: 600 },
-        ]);
+        const batch = rowsOf([sure, nearly(15), nearly(40), sure], [600, 600, 600, 600]);
         for (const [mode, options] of modes) {
           const what = `${method} ${String(beta)} ${mode}`;
           const result = objectiveOf(config)(copyOf(batch), options);
@@ -504,12 +436,7 @@ describe('values', () => {
     }
     // Digits near certainty: 1 - p = 699 e^-30.
     const rest = 699 * Math.exp(-30);
-    const { logps } = tokenLogps(
-      rowsOf([
-        { logits: nearly(15), label: 600 },
-        { logits: sure, label: 600 },
-      ]),
-    );
+    const { logps } = tokenLogps(rowsOf([nearly(15), sure], [600, 600]));
     expect(Math.abs(at(logps, 0) / -rest - 1)).toBeLessThan(1e-6);
   });
 

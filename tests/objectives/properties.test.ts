@@ -30,7 +30,7 @@ import {
 import { gradientBound, logpBound, lossBound, Misses } from '../support/bounds.js';
 import { at, choose, generator, present, sameBits, type Random } from '../support/numbers.js';
 
-import { checkWithin } from '../support/within.js';
+import { checkWithin } from '../support/stages.js';
 
 const seed = fc.integer({ min: 1, max: 0x7fffffff });
 const dtype = fc.constantFrom(...dtypes);
@@ -931,10 +931,7 @@ describe('against the float64 reference', () => {
     const what = JSON.stringify(config);
     const result = objectiveOf(config)(batch);
     checkWithin(misses, what, config, batch, result);
-    // And as a whole, by the reference's own way from logits to the loss.
     const expected = referenceLoss(config, batch);
-    misses.near(`${what} loss`, result.loss, expected.loss, lossBound(expected.loss));
-    misses.each(`${what} losses`, result.losses, expected.losses, lossBound);
     const size = expected.coefficients.reduce((x, y) => Math.max(x, Math.abs(y)), 0);
     misses.each(
       `${what} coefficients`,
@@ -991,84 +988,28 @@ describe('against the float64 reference', () => {
   });
 });
 
-describe('the checks themselves', () => {
+test('an error of 1e-4 in any value, and one in the gradient, would be found', () => {
   const config: ReferenceConfig = { method: 'dpo', beta: 0.3 };
-  const caught = (
-    kind: Dtype,
-    plant: (result: LossResult) => void,
-    options: RunOptions = {},
-  ): boolean => {
-    const batch = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600, dtype: kind });
-    const result = objectiveOf(config)(batch, options);
+  const batch = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600 });
+  const found = (plant: (result: LossResult) => void): boolean => {
+    const result = objectiveOf(config)(batch);
     plant(result);
     const misses = new Misses();
     checkWithin(misses, '', config, batch, result);
     return misses.list.length > 0;
   };
-  /**
-   * The element of least magnitude that is not 0: what a bare absolute tolerance would overlook.
-   */
-  const smallest = (array: Float32Array): number => {
-    let best = -1;
-    array.forEach((x, i) => {
-      if (x !== 0 && (best < 0 || Math.abs(x) < Math.abs(at(array, best)))) best = i;
-    });
-    return best;
+  expect(found(() => undefined)).toBe(false);
+  for (const key of ['losses', 'logps', 'rewards'] as const)
+    expect(found((result) => (result[key][1] = at(result[key], 1) * 1.0001))).toBe(true);
+  expect(found(({ counts }) => counts.fill(1))).toBe(true);
+  // Of least magnitude: what a bare absolute tolerance would overlook.
+  const plant = ({ gradLogits }: LossResult): void => {
+    const values = gradLogits as Float32Array;
+    const sizes = values.map((x) => (x === 0 ? Infinity : Math.abs(x)));
+    const i = sizes.indexOf(Math.min(...sizes));
+    values[i] = at(values, i) * 1.01;
   };
-
-  test('nothing planted, nothing caught', () => {
-    for (const kind of dtypes)
-      for (const [, options] of destinations)
-        if (!options.inPlace) expect(caught(kind, () => undefined, options)).toBe(false);
-  });
-
-  test.each(['losses', 'logps', 'rewards', 'counts'] as const)(
-    'an error of 1e-4 in one of the %s',
-    (key) => {
-      expect(
-        caught(
-          'float32',
-          (result) => (result[key][1] = at(result[key], 1) * (key === 'counts' ? 2 : 1.0001)),
-        ),
-      ).toBe(true);
-    },
-  );
-
-  test('an error of 1 % in the smallest element, far below any absolute tolerance', () => {
-    for (const gradient of ['dense', 'factored'] as const) {
-      const plant = (result: LossResult): void => {
-        const values = present(result.gradLogits) as Float32Array;
-        const i = smallest(values);
-        values[i] = at(values, i) * 1.01;
-      };
-      expect(caught('float32', plant, { gradient }), gradient).toBe(true);
-    }
-  });
-
-  test('one unit in the last place of a 16-bit gradient', () => {
-    for (const kind of ['float16', 'bfloat16'] as const) {
-      const plant = (result: LossResult): void => {
-        const bits = present(result.gradLogits) as Uint16Array;
-        const i = bits.findIndex((x) => x !== 0);
-        bits[i] = at(bits, i) + 1;
-      };
-      expect(caught(kind, plant), kind).toBe(true);
-    }
-  });
-
-  test('a row scale of 1.0001, an ignored row that is not 0', () => {
-    const scale = (result: LossResult): void => {
-      const rows = present(result.rowScale);
-      const i = rows.findIndex((x) => x !== 0);
-      rows[i] = at(rows, i) * 1.0001;
-    };
-    expect(caught('float32', scale, { gradient: 'factored' })).toBe(true);
-    const dirty = (result: LossResult): void => {
-      const { labels } = randomBatch({ seed: 61, sequences: 4, tokens: 4, vocab: 600 });
-      (present(result.gradLogits) as Float32Array)[labels.indexOf(-100) * 600] = 1e-9;
-    };
-    expect(caught('float32', dirty)).toBe(true);
-  });
+  expect(found(plant)).toBe(true);
 });
 
 describe('metrics', () => {

@@ -29,7 +29,6 @@ import {
   type Snippet,
 } from '../../docs/.vitepress/snippets.js';
 import { at, generator } from '../support/numbers.js';
-import { parseXml } from '../support/xml.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const inRoot = (...names: string[]): string => path.join(root, ...names);
@@ -149,7 +148,7 @@ describe('code blocks', () => {
     },
   );
 
-  test('the workflow is one, and its command makes a report', () => {
+  test('the workflow is one, and uploads what its command writes', () => {
     const [block, ...others] = all.filter(
       ({ place, language }) => place.startsWith('docs/ci.md') && language === 'yaml',
     );
@@ -170,14 +169,9 @@ describe('code blocks', () => {
       .map(({ run }) => run)
       .filter((run) => typeof run === 'string' && run.startsWith('npx'));
     expect(commandLines).toContain('npx diralign verify --junit diralign-verify.xml');
-    const { status, stderr, folder } = runShell({ preludes: [], code: commandLines.join('\n') });
-    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    // That it makes this report is shown by tests/cli/cli.test.ts.
     const upload = steps.at(-1)?.with as { readonly path: string };
-    const report = parseXml(
-      fs.readFileSync(path.join(folder, upload.path), 'utf8').replace(/^<\?.*\?>/, ''),
-    );
-    expect(Number(report.attributes.tests)).toBeGreaterThan(100);
-    expect(report.attributes.failures).toBe('0');
+    expect(upload.path).toBe('diralign-verify.xml');
   });
 });
 

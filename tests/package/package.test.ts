@@ -10,6 +10,7 @@ import {
   readFileSync,
   realpathSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -188,27 +189,13 @@ test('npx diralign build: names the tools that are missing, and builds with CMak
   expect(refused.status).toBe(1);
   expect(refused.output).toMatch(/apt-get install -y cmake g\+\+/);
 
-  const build = (...settings: string[]) =>
-    mustRun(project, 'npm', [
-      'exec',
-      '--offline',
-      '--',
-      'diralign',
-      'build',
-      ...settings.flatMap((setting) => ['-D', setting]),
-    ]);
-  expect(build('DIRALIGN_CUDA=OFF').output).toContain('without CUDA');
-  const without = consume(project);
-  expect(without.loss).toBeCloseTo(Math.LN2, 7);
-  expect(without.cuda).toContain('contains no CUDA');
-
-  // The kernels from the tarball, where there is an nvcc: for one architecture, which is enough to
-  // see that all is there.
-  const { output } = build('DIRALIGN_CUDA=AUTO', 'DIRALIGN_CUDA_ARCHITECTURES=75-virtual');
-  expect(output).toMatch(/with CUDA \d+|without CUDA \((no nvcc found|nvcc .* is older)/);
+  // Without CUDA: what nvcc makes of these sources is the build's own matter, and that they are all
+  // there is a test below.
+  const build = ['exec', '--offline', '--', 'diralign', 'build', '-D', 'DIRALIGN_CUDA=OFF'];
+  expect(mustRun(project, 'npm', build).output).toContain('without CUDA');
   const report = consume(project);
   expect(report.loss).toBeCloseTo(Math.LN2, 7);
-  if (output.includes('with CUDA')) expect(report.cuda).not.toContain('contains no CUDA');
+  expect(report.cuda).toContain('contains no CUDA');
 });
 
 test('--no-addons is named as the reason', () => {
@@ -220,14 +207,17 @@ test('--no-addons is named as the reason', () => {
 test('the tarball holds what it should and nothing else', () => {
   const { stdout } = mustRun(temporary, 'tar', ['-tzf', withAddon]);
   const files = stdout.split('\n').filter(Boolean);
+  const sources = ['src', 'cuda', 'cmake'].flatMap((folder) =>
+    readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
+      .map((name) => path.posix.join(folder, name))
+      .filter((name) => statSync(path.join(root, name)).isFile()),
+  );
+  expect(sources.length).toBeGreaterThan(100);
   for (const needed of [
+    ...sources,
     'dist/index.js',
     'dist/index.d.ts',
     'dist/cli/main.js',
-    'src/node/addon.cc',
-    'cuda/runtime.cc',
-    'cuda/loss_float32.cu',
-    'cmake/Cuda.cmake',
     'CMakeLists.txt',
     'scripts/build-native.mjs',
     ...['cuda', 'directory', 'progress'].map((name) => `scripts/build-${name}.mjs`),

@@ -13,7 +13,8 @@ import { dtypes, randomBatch } from '../support/batches.js';
 import { logpBound, Misses } from '../support/bounds.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
 import { present } from '../support/numbers.js';
-import { checkWithin, float64Rows } from '../support/within.js';
+import { prepare } from '../../ts/verification/verification.js';
+import { checkWithin } from '../support/stages.js';
 
 const config: ReferenceConfig = { method: 'orpo', beta: 0.5 };
 const runs: RunOptions[] = [
@@ -58,7 +59,7 @@ test.each(['baseline', 'avx2', 'avx512'])('%s', (isa) => {
     const expected = referenceTokenLogps(batch);
     for (const key of ['logps', 'logsumexp', 'entropy'] as const)
       misses.each(key, tokens[key], expected[key], (x) => logpBound(x, 1));
-    const rows = float64Rows(batch);
+    const rows = prepare(batch);
     results.forEach((result, run) => {
       checkWithin(
         misses,

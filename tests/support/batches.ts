@@ -25,10 +25,29 @@ export interface BatchSpec {
   readonly scale?: number;
   /** Share of rows that are ignored. */
   readonly ignored?: number;
+  /** Logits as of {@link randomRow}, and NaN in ignored rows. */
+  readonly peaked?: boolean;
 }
 
 export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>> &
   WithReference;
+
+/** Logits of a standard deviation near 2.5, a few far above the rest as a trained head has them. */
+export function randomRow(random: Random, vocab: number): Float32Array<ArrayBuffer> {
+  const row = Float32Array.from({ length: vocab }, () => 2.5 * normal(random));
+  for (let i = 0; i < 3; i++) {
+    const v = integer(random, 0, vocab - 1);
+    row[v] = at(row, v) + 4 + 4 * random();
+  }
+  return row;
+}
+
+export function inDtype(
+  values: Float32Array<ArrayBuffer>,
+  dtype: Dtype,
+): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> {
+  return dtype === 'float32' ? values : encodeHalf(values, dtype);
+}
 
 /**
  * Padded; every sequence has a scored row where it has a row at all; the reference is near what the
@@ -36,14 +55,22 @@ export type HostBatch = LogitsBatch<Float32Array<ArrayBuffer> | Uint16Array<Arra
  */
 export function randomBatch(spec: BatchSpec): HostBatch {
   const { seed, sequences, tokens, vocab, dtype = 'float32', scale = 2, ignored = 0.3 } = spec;
+  const { peaked = false } = spec;
   const random = generator(seed);
   const rows = sequences * tokens;
-  const values = Float32Array.from({ length: rows * vocab }, () => scale * normal(random));
+  const values = peaked
+    ? new Float32Array(rows * vocab)
+    : Float32Array.from({ length: rows * vocab }, () => scale * normal(random));
   const labels = Int32Array.from({ length: rows }, () =>
     random() < ignored ? -100 : integer(random, 0, vocab - 1),
   );
   for (let b = 0; b < sequences && tokens > 0; b++)
     labels[b * tokens + integer(random, 0, tokens - 1)] = integer(random, 0, vocab - 1);
+  if (peaked)
+    labels.forEach((label, row) => {
+      if (label === -100) values.fill(NaN, row * vocab, (row + 1) * vocab);
+      else values.set(randomRow(random, vocab), row * vocab);
+    });
   const reference = Float64Array.from({ length: sequences }, (_, b) => {
     const scored = labels
       .subarray(b * tokens, (b + 1) * tokens)
@@ -51,7 +78,7 @@ export function randomBatch(spec: BatchSpec): HostBatch {
     return -scored * (Math.log(vocab) + 0.3 * normal(random)) - 0.1;
   });
   return {
-    logits: dtype === 'float32' ? values : encodeHalf(values, dtype),
+    logits: inDtype(values, dtype),
     ...(dtype === 'float32' ? {} : { dtype }),
     shape: [sequences, tokens, vocab],
     labels,

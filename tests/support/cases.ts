@@ -1,6 +1,8 @@
 // A reference case as a call, its layouts, and the checks of what came out of one.
 import { dirAlignLoss } from '../../ts/index.js';
 import type { Logits, LogitsBatch, LossResult, Objective } from '../../ts/index.js';
+import type { HostBatch } from './calls.js';
+import type { Elements } from './device.js';
 import { gradientBound, halfBound, logpBound, lossBound, Misses, rowSumBound } from './bounds.js';
 import { at, sameBits, type HalfDtype } from './numbers.js';
 import type { VectorCase } from './vectors.js';
@@ -11,7 +13,7 @@ export const isSft = (c: VectorCase): boolean => c.call.method === 'sft';
 export const sequences = (c: VectorCase): number => (isSft(c) ? 1 : 2) * c.input.B;
 export const elements = (c: VectorCase): number => sequences(c) * c.input.T * c.input.V;
 
-export function makeBatch(c: VectorCase): LogitsBatch<Float32Array> {
+export function makeBatch(c: VectorCase): LogitsBatch<Float32Array<ArrayBuffer>> {
   const { input } = c;
   const rows = sequences(c) * input.T;
   return {
@@ -200,11 +202,11 @@ export const oneSetOfLabels = (c: VectorCase): boolean => c.input.nllLabels === 
  * The metrics, without those that a dense gradient has to itself where the other result has none.
  */
 function metricsOf(result: LossResult<Logits>, other: LossResult<Logits>): string {
-  const dense = [result, other].every(
+  const [own, its] = [result, other].map(
     ({ gradLogits, rowScale }) => gradLogits !== undefined && rowScale === undefined,
   );
   const { underflow, ...metrics } = result.metrics;
-  return JSON.stringify(dense ? { underflow, ...metrics } : metrics);
+  return JSON.stringify(own === its ? { underflow, ...metrics } : metrics);
 }
 
 export function sameResult(
@@ -216,6 +218,8 @@ export function sameResult(
   for (const key of ['losses', 'logps', 'counts', 'rewards', 'coefficients'] as const) {
     misses.require(sameBits(actual[key], expected[key]), `${what}: ${key}`);
   }
+  if (actual.rowScale && expected.rowScale)
+    misses.require(sameBits(actual.rowScale, expected.rowScale), `${what}: rowScale`);
   misses.require(Object.is(actual.loss, expected.loss), `${what}: loss`);
   misses.require(metricsOf(actual, expected) === metricsOf(expected, actual), `${what}: metrics`);
 }
@@ -224,32 +228,49 @@ export function sameResult(
  * The same rows without those that no term scores: sequences of different lengths, one after the
  * other.
  */
-export function pack(c: VectorCase): {
-  readonly batch: LogitsBatch<Float32Array>;
+export function packed(batch: HostBatch): {
+  readonly batch: HostBatch;
   readonly rows: readonly number[];
 } {
-  const { input } = c;
-  const { T, V, labels, nllLabels } = input;
+  const { shape, labels, sftLabels } = batch;
+  const [count, tokens = 0, vocab = 0] = shape;
   const offsets = [0];
   const rows: number[] = [];
-  for (let b = 0; b < sequences(c); b++) {
-    for (let row = b * T; row < (b + 1) * T; row++)
-      if (at(labels, row) !== -100 || (nllLabels?.[row] ?? -100) !== -100) rows.push(row);
+  for (let b = 0; b < count; b++) {
+    for (let row = b * tokens; row < (b + 1) * tokens; row++)
+      if (at(labels, row) !== -100 || (sftLabels?.[row] ?? -100) !== -100) rows.push(row);
     offsets.push(rows.length);
   }
-  const logits = new Float32Array(rows.length * V);
+  const logits = empty(batch.logits, rows.length * vocab);
   rows.forEach((row, i) => {
-    logits.set(input.logits.subarray(row * V, (row + 1) * V), i * V);
+    logits.set(batch.logits.subarray(row * vocab, (row + 1) * vocab), i * vocab);
   });
-  const batch: LogitsBatch<Float32Array> = {
-    logits,
-    shape: [rows.length, V],
-    offsets: Int32Array.from(offsets),
-    labels: Int32Array.from(rows, (row) => at(labels, row)),
-    reference: input.reference.slice(0, sequences(c)),
-    ...(nllLabels && { sftLabels: Int32Array.from(rows, (row) => at(nllLabels, row)) }),
+  const of = (all: ArrayLike<number>): Int32Array => Int32Array.from(rows, (row) => at(all, row));
+  return {
+    batch: {
+      ...batch,
+      ...{ logits, shape: [rows.length, vocab], offsets: Int32Array.from(offsets) },
+      ...{ labels: of(labels), ...(sftLabels && { sftLabels: of(sftLabels) }) },
+    },
+    rows,
   };
-  return { batch, rows };
+}
+
+const empty = (like: Elements, length: number): Elements =>
+  new (like.constructor as new (length: number) => Elements)(length);
+
+/** Rows of an array set one after another into places of one of `length`, 0 elsewhere. */
+export function unpacked(
+  array: Elements,
+  rows: readonly number[],
+  length: number,
+  vocab: number,
+): Elements {
+  const all = empty(array, length);
+  rows.forEach((row, i) => {
+    all.set(array.subarray(i * vocab, (i + 1) * vocab), row * vocab);
+  });
+  return all;
 }
 
 /**
@@ -257,22 +278,15 @@ export function pack(c: VectorCase): {
  * `filler`.
  */
 export function restride(
-  array: Float32Array,
+  array: Elements,
   vocab: number,
   from: number,
   to: number,
-  filler: number,
-): Float32Array<ArrayBuffer> {
+  filler = 0,
+): Elements {
   const rows = Math.ceil(array.length / from);
-  const result = new Float32Array(rows * to).fill(filler);
+  const result = empty(array, rows * to).fill(filler);
   for (let row = 0; row < rows; row++)
     result.set(array.subarray(row * from, row * from + vocab), row * to);
   return result;
-}
-
-/** A copy that begins `elements` into its buffer. */
-export function shifted(array: Float32Array, by: number): Float32Array<ArrayBuffer> {
-  const copy = new Float32Array(array.length + by).subarray(by);
-  copy.set(array);
-  return copy;
 }

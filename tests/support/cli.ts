@@ -36,16 +36,19 @@ export function diralign(
   return { status, stdout, stderr };
 }
 
+/** Words as they are typed: several may stand in one text. */
+const words = (args: readonly string[]): string[] => args.flatMap((arg) => arg.split(' '));
+
 /** What a command prints that goes well. */
 export function output(...args: string[]): string {
-  const { status, stdout, stderr } = diralign(args);
+  const { status, stdout, stderr } = diralign(words(args));
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   return stdout;
 }
 
 /** One line on standard error, nothing on the other. */
 export function refusal(status: number, ...args: string[]): string {
-  const ended = diralign(args);
+  const ended = diralign(words(args));
   expect(ended.stdout).toBe('');
   expect(ended.stderr).toMatch(/^diralign[^\n]*: [^\n]+\n$/);
   expect(ended.status).toBe(status);

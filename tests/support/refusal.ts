@@ -1,34 +1,51 @@
 // What a refusal must be, and the arrays that must be refused.
+import { inspect } from 'node:util';
 import { expect } from 'vitest';
 import { DirAlignError } from '../../ts/index.js';
 
-export type Kind = typeof TypeError | typeof RangeError;
+/** The class and the code of an error. */
+export type Kind = `${'TypeError' | 'RangeError'} ${string}`;
+/** What its message has, as text with ` | ` between. */
+export type Words = string | readonly (string | RegExp)[];
 
-export function expectRefusal(
-  error: unknown,
-  kind: Kind,
-  code: string,
-  words: readonly (string | RegExp)[],
-): void {
+/** @param thrown the error, or what throws it */
+export function expectRefusal(thrown: unknown, kind: Kind, words: Words): void {
+  const error = typeof thrown === 'function' ? thrownBy(thrown as () => unknown) : thrown;
+  const [name, code] = kind.split(' ');
   expect(error).toBeInstanceOf(DirAlignError);
-  expect(error).toBeInstanceOf(kind);
-  expect(error).toBeInstanceOf(Error);
+  expect(error).toBeInstanceOf(name === 'TypeError' ? TypeError : RangeError);
   expect(error).toMatchObject({ name: 'DirAlignError', code: `ERR_DIRALIGN_${code}` });
-  for (const word of words)
-    expect((error as Error).message).toMatch(
-      word instanceof RegExp ? word : new RegExp(escape(word)),
-    );
+  for (const word of typeof words === 'string' ? words.split(' | ') : words) {
+    if (word instanceof RegExp) expect((error as Error).message).toMatch(word);
+    else expect((error as Error).message).toContain(word);
+  }
 }
-const escape = (text: string): string => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
-export function thrownBy(action: () => unknown): unknown {
+export function thrownBy(action: () => unknown): Error & { readonly code?: string } {
   try {
     action();
   } catch (error) {
-    return error;
+    return error as Error;
   }
   throw new Error('nothing was thrown');
 }
+
+/** Cases of a table that are named after what is done in them. */
+export const titled = <R extends readonly [unknown, ...unknown[]]>(
+  rows: readonly R[],
+): (readonly [string, ...R])[] =>
+  rows.map((row) => {
+    const [what] = row;
+    const text =
+      typeof what === 'function' ? String(what) : inspect(what, { breakLength: Infinity });
+    return [
+      text
+        .replace(/\s+/g, ' ')
+        .replace(/^\(\w*\) => /, '')
+        .slice(0, 120),
+      ...row,
+    ];
+  });
 
 /** Every array in a value, with its bits. */
 export function arraysIn(value: unknown): [ArrayBufferView, Buffer][] {

@@ -13,10 +13,11 @@ import {
   logpBound,
   prepare,
   scaled,
+  Tally,
   type Prepared,
-  type Tally,
 } from '../../ts/verification/verification.js';
 import { termsAt } from '../../ts/verification/hidden.js';
+import type { Misses } from './bounds.js';
 import { at } from './numbers.js';
 
 /** What float64 arithmetic of a pair may be off by. */
@@ -71,12 +72,26 @@ export function checkLogitsStages(
   batch: LogitsBatch,
   result: LossResult,
   scale = 1,
+  prepared = prepare(batch),
 ): void {
-  const prepared = prepare(batch);
   checkValueStages(tally, config, prepared, result);
   const gradient: LogitsArray | undefined = result.gradLogits;
   if (!gradient) return;
   const expected = expectation(config, prepared);
   const terms = termsAt(config, prepared, expected, result);
   checkGradient(tally, prepared, scaled({ ...expected, terms }, scale), gradient, result.rowScale);
+}
+
+/** {@link checkLogitsStages} for what collects misses. */
+export function checkWithin(
+  misses: Misses,
+  what: string,
+  config: ReferenceConfig,
+  batch: LogitsBatch,
+  result: LossResult,
+  prepared?: Prepared,
+): void {
+  const tally = new Tally();
+  checkLogitsStages(tally, config, batch, result, 1, prepared);
+  misses.require(tally.count === 0, () => `${what}: ${JSON.stringify(tally.misses)}`);
 }

@@ -14,32 +14,16 @@ import {
 } from '../../ts/index.js';
 import { sequenceLogps, tfDirAlignLoss } from '../../ts/trainers/tfjs/index.js';
 import type { TfLossResult } from '../../ts/trainers/tfjs/types.js';
-import { everyMethod, objectiveOf, randomBatch } from '../support/batches.js';
+import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { at, generator, integer, normal, type Random } from '../support/numbers.js';
-import { expectRefusal, thrownBy } from '../support/refusal.js';
+import { given, largest, pairsOfWords, S, T, V, type Given } from '../support/trainers.js';
+import { expectRefusal, thrownBy, titled, type Kind, type Words } from '../support/refusal.js';
 
 const require = createRequire(import.meta.url);
 setWasmPaths(
   path.join(path.dirname(require.resolve('@tensorflow/tfjs-backend-wasm/package.json')), 'dist/'),
 );
-
-const [S, T, V] = [4, 5, 7] as const;
-
-interface Given {
-  readonly logits: Float32Array;
-  readonly batch: { readonly labels: Int32Array; readonly reference: Float64Array };
-}
-function given(
-  seed: number,
-  [sequences, tokens, vocab]: readonly [number, number, number] = [S, T, V],
-): Given {
-  const { logits, labels, reference } = randomBatch({ seed, sequences, tokens, vocab });
-  return {
-    logits: logits as Float32Array,
-    batch: { labels, reference: reference as Float64Array },
-  };
-}
 
 /** DPO of TensorFlow.js's own ops, differentiated by TensorFlow.js. */
 function dpoOfOps(
@@ -76,9 +60,6 @@ function observed(objective: ObjectiveCalls) {
 }
 
 const floats = (x: tf.Tensor): Float32Array => x.dataSync<'float32'>();
-const largest = (values: ArrayLike<number>): number =>
-  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-
 describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   beforeAll(async () => {
     expect(await tf.setBackend(backend)).toBe(true);
@@ -307,45 +288,36 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     expect(keptBy((y) => tf.sum(tf.square(y)))).toBeGreaterThan(bySum);
   });
 
-  test.each(['sgd', 'momentum', 'adam', 'adamax', 'rmsprop', 'adagrad', 'adadelta'] as const)(
-    'trains with %s',
-    (name) => {
-      const { tokens, labels } = pairsOfWords(generator(10), 6);
-      const optimizer = {
-        sgd: () => tf.train.sgd(2),
-        momentum: () => tf.train.momentum(0.5, 0.8),
-        adam: () => tf.train.adam(0.1),
-        adamax: () => tf.train.adamax(0.1),
-        rmsprop: () => tf.train.rmsprop(0.05),
-        adagrad: () => tf.train.adagrad(0.3),
-        adadelta: () => tf.train.adadelta(20),
-      }[name]();
-      const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
-      const weight = tf.variable(
-        tf.tensor2d(
-          Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
-          [V, V],
-        ),
+  test.each(['sgd', 'adam'] as const)('trains with %s', (name) => {
+    const { tokens, labels } = pairsOfWords(generator(10), 6);
+    const optimizer = {
+      sgd: () => tf.train.sgd(2),
+      adam: () => tf.train.adam(0.1),
+    }[name]();
+    const inputs = tf.oneHot(tf.tensor1d(tokens.flat(), 'int32'), V);
+    const weight = tf.variable(
+      tf.tensor2d(
+        Float32Array.from({ length: V * V }, (_, i) => Math.sin(i) / 4),
+        [V, V],
+      ),
+    );
+    const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
+    const initial = tf.tidy(forward);
+    const { logps: reference } = sequenceLogps(initial, { labels });
+    const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
+    const losses: number[] = [];
+    for (let i = 0; i < 25; i++) {
+      optimizer.minimize(
+        () => dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }),
+        false,
+        [weight],
       );
-      const forward = (): tf.Tensor => tf.reshape(tf.matMul(inputs, weight), [tokens.length, T, V]);
-      const initial = tf.tidy(forward);
-      const { logps: reference } = sequenceLogps(initial, { labels });
-      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.5));
-      const losses: number[] = [];
-      for (let i = 0; i < 25; i++) {
-        optimizer.minimize(
-          () =>
-            dpo(forward(), { labels, reference }, { onResult: ({ loss }) => losses.push(loss) }),
-          false,
-          [weight],
-        );
-      }
-      expect(losses).toHaveLength(25);
-      expect(losses[0]).toBe(Math.LN2);
-      expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
-      optimizer.dispose();
-    },
-  );
+    }
+    expect(losses).toHaveLength(25);
+    expect(losses[0]).toBe(Math.LN2);
+    expect(losses.at(-1)).toBeLessThan(0.5 * Math.LN2);
+    optimizer.dispose();
+  });
 
   test('trains a model of tfjs-layers, by minimize', () => {
     const { tokens, labels } = pairsOfWords(generator(11), 8);
@@ -444,7 +416,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
     });
     expect(nested).toEqual(slopeThroughLayer(x).dataSync());
     const error = thrownBy(() => tf.grad((y: tf.Tensor) => tf.sum(slopeThroughLayer(y)))(x));
-    expectRefusal(error, TypeError, 'OPTION', ['differentiable once']);
+    expectRefusal(error, 'TypeError OPTION', 'differentiable once');
   });
 
   describe('from hidden states', () => {
@@ -528,7 +500,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       );
       expect(packed.dataSync()).toEqual(dpo.fromHidden({ hidden, weight }, batch).dataSync());
       const error = thrownBy(() => dpo.fromHidden({ hidden, weight }, batch, { memory: 1 }));
-      expectRefusal(error, RangeError, 'OPTION', ['memory: 1']);
+      expectRefusal(error, 'RangeError OPTION', 'memory: 1');
     });
 
     test('trains hidden states and the layer, and leaves no tensor', () => {
@@ -605,221 +577,137 @@ describe('what is refused', () => {
     x.dispose();
     return x;
   };
-  type Case = [string, () => unknown, typeof TypeError | typeof RangeError, string, string[]];
-  test.each<Case>([
+  const refused: [() => unknown, Kind, Words][] = [
     [
-      'an objective that is none',
       () => tfDirAlignLoss('dpo' as never),
-      TypeError,
-      'OPTION',
-      ["objective: expected what dirAlignLoss returns, not 'dpo'"],
+      'TypeError OPTION',
+      "objective: expected what dirAlignLoss returns, not 'dpo'",
     ],
     [
-      'an array for logits',
       () => loss(logits as never, batch),
-      TypeError,
-      'DTYPE',
-      ['logits: expected a Tensor of float32, not Float32Array'],
+      'TypeError DTYPE',
+      'logits: expected a Tensor of float32, not Float32Array',
     ],
     [
-      'logits of int32',
       () => loss(tensor([S, T, V], 'int32'), batch),
-      TypeError,
-      'DTYPE',
-      ['logits: its dtype is int32; expected float32'],
+      'TypeError DTYPE',
+      'logits: its dtype is int32; expected float32',
     ],
     [
-      'logits of two dimensions',
       () => loss(tensor([S * T, V]), batch),
-      RangeError,
-      'SHAPE',
-      [`logits: its shape is [${S * T}, ${V}]; expected [sequences, tokens, vocab]`],
+      'RangeError SHAPE',
+      `logits: its shape is [${S * T}, ${V}]; expected [sequences, tokens, vocab]`,
     ],
     [
-      'logits of four dimensions',
       () => loss(tensor([2, 2, T, V]), batch),
-      RangeError,
-      'SHAPE',
-      ['expected [sequences, tokens, vocab]'],
+      'RangeError SHAPE',
+      'expected [sequences, tokens, vocab]',
     ],
     [
-      'packed logits of three',
       () => loss(tensor(), { ...batch, offsets: Int32Array.of(0, 20) }),
-      RangeError,
-      'SHAPE',
-      ['expected [rows, vocab]'],
+      'RangeError SHAPE',
+      'expected [rows, vocab]',
     ],
+    [() => loss(disposed(), batch), 'TypeError SHAPE', 'logits: the tensor is disposed'],
     [
-      'disposed logits',
-      () => loss(disposed(), batch),
-      TypeError,
-      'SHAPE',
-      ['logits: the tensor is disposed'],
-    ],
-    [
-      'no batch',
       () => loss(tensor(), undefined as never),
-      TypeError,
-      'OPTION',
-      ['batch: expected an object, not undefined'],
+      'TypeError OPTION',
+      'batch: expected an object, not undefined',
     ],
     [
-      'a key that is none of the batch',
       () => loss(tensor(), { ...batch, shape: [S, T, V] } as never),
-      TypeError,
-      'OPTION',
-      ['batch.shape: no such option'],
+      'TypeError OPTION',
+      'batch.shape: no such option',
     ],
     [
-      'a key that is none of the run',
       () => loss(tensor(), batch, { gradient: 'none' } as never),
-      TypeError,
-      'OPTION',
-      ['run.gradient: no such option'],
+      'TypeError OPTION',
+      'run.gradient: no such option',
     ],
     [
-      'onResult that is no function',
       () => loss(tensor(), batch, { onResult: 3 as never }),
-      TypeError,
-      'OPTION',
-      ['run.onResult: expected a function, not 3'],
+      'TypeError OPTION',
+      'run.onResult: expected a function, not 3',
     ],
     [
-      'labels of float32',
       () => loss(tensor(), { ...batch, labels: labels([S, T], 'float32') }),
-      TypeError,
-      'LABEL',
-      ['labels: its dtype is float32; expected int32', 'cast'],
+      'TypeError LABEL',
+      'labels: its dtype is float32; expected int32 | cast',
     ],
     [
-      'labels of another shape',
       () => loss(tensor(), { ...batch, labels: labels([T, S], 'int32') }),
-      RangeError,
-      'SHAPE',
-      [`labels: its shape is [${T}, ${S}]; expected [${S}, ${T}]`],
+      'RangeError SHAPE',
+      `labels: its shape is [${T}, ${S}]; expected [${S}, ${T}]`,
     ],
     [
-      'labels in a plain array',
       () => loss(tensor(), { ...batch, labels: [...batch.labels] as never }),
-      TypeError,
-      'LABEL',
-      ['labels: expected Int32Array, not Array'],
+      'TypeError LABEL',
+      'labels: expected Int32Array, not Array',
     ],
     [
-      'a label outside the vocabulary',
       () => loss(tensor(), { ...batch, labels: batch.labels.fill(V) }),
-      RangeError,
-      'LABEL',
-      [`labels[0]: ${V}`],
+      'RangeError LABEL',
+      `labels[0]: ${V}`,
     ],
     [
-      'no reference',
       () => loss(tensor(), { labels: batch.labels } as never),
-      TypeError,
-      'REFERENCE',
-      ["reference: 'dpo' needs"],
+      'TypeError REFERENCE',
+      "reference: 'dpo' needs",
     ],
     [
-      'a reference of two dimensions',
       () => loss(tensor(), { ...batch, reference: tf.zeros([2, 2]) }),
-      RangeError,
-      'REFERENCE',
-      ['reference: its shape is [2, 2]; expected [sequences]'],
+      'RangeError REFERENCE',
+      'reference: its shape is [2, 2]; expected [sequences]',
     ],
     [
-      'a reference of int32',
       () => loss(tensor(), { ...batch, reference: tf.zeros([S], 'int32') }),
-      TypeError,
-      'REFERENCE',
-      ['reference: its dtype is int32'],
+      'TypeError REFERENCE',
+      'reference: its dtype is int32',
     ],
     [
-      'an odd number of sequences',
       () =>
         loss(tf.zeros([3, T, V]), {
           labels: new Int32Array(3 * T),
           reference: new Float64Array(3),
         }),
-      RangeError,
-      'SHAPE',
-      ['3 sequences'],
+      'RangeError SHAPE',
+      '3 sequences',
     ],
+    [() => sequenceLogps(tensor([S * T, V]), batch), 'RangeError SHAPE', 'logits: its shape'],
     [
-      'logits for sequenceLogps',
-      () => sequenceLogps(tensor([S * T, V]), batch),
-      RangeError,
-      'SHAPE',
-      ['logits: its shape'],
-    ],
-    [
-      'a run for sequenceLogps',
       () => sequenceLogps(tensor(), batch, { onResult: () => undefined } as never),
-      TypeError,
-      'OPTION',
-      ['run.onResult: no such option'],
+      'TypeError OPTION',
+      'run.onResult: no such option',
     ],
+    [() => loss.fromHidden(tensor() as never, undefined as never), 'TypeError OPTION', 'layer.'],
     [
-      'no layer',
-      () => loss.fromHidden(tensor() as never, undefined as never),
-      TypeError,
-      'OPTION',
-      ['layer.'],
-    ],
-    [
-      'hidden of int32',
       () => loss.fromHidden({ ...layer(), hidden: tf.zeros([S, T, 3], 'int32') }, batch),
-      TypeError,
-      'DTYPE',
-      ['hidden: its dtype is int32'],
+      'TypeError DTYPE',
+      'hidden: its dtype is int32',
     ],
     [
-      'hidden of two dimensions',
       () => loss.fromHidden({ ...layer(), hidden: tf.zeros([S * T, 3]) }, batch),
-      RangeError,
-      'SHAPE',
-      ['hidden: its shape is [20, 3]'],
+      'RangeError SHAPE',
+      'hidden: its shape is [20, 3]',
     ],
     [
-      'a kernel as a dense layer has it',
       () => loss.fromHidden({ ...layer(), weight: tf.zeros([3, V]) }, batch),
-      RangeError,
-      'SHAPE',
-      [`weight: its shape is [3, ${V}]; expected [vocab, 3]`],
+      'RangeError SHAPE',
+      `weight: its shape is [3, ${V}]; expected [vocab, 3]`,
     ],
     [
-      'a bias of another size',
       () => loss.fromHidden({ ...layer(), bias: tf.zeros([3]) }, batch),
-      RangeError,
-      'SHAPE',
-      [`bias: its shape is [3]; expected [${V}]`],
+      'RangeError SHAPE',
+      `bias: its shape is [3]; expected [${V}]`,
     ],
-  ])('%s', (_, action, kind, code, words) => {
+  ];
+  test.each(titled(refused))('%s', (_, action, kind, words) => {
     const inside = thrownBy(() =>
       tf.tidy(() => tf.grad(() => action() as tf.Tensor)(tf.scalar(1))),
     );
-    for (const error of [thrownBy(action), inside]) expectRefusal(error, kind, code, words);
+    for (const error of [thrownBy(action), inside]) expectRefusal(error, kind, words);
   });
 });
-
-/**
- * Sequences of words, chosen first: the chosen go up through the vocabulary, the rejected down. Two
- * words are prompt.
- */
-function pairsOfWords(random: Random, pairs: number): { tokens: number[][]; labels: Int32Array } {
-  const starts = Array.from({ length: pairs }, () => integer(random, 0, V - 1));
-  const walk = (start: number, by: number): number[] =>
-    Array.from(
-      { length: T + 1 },
-      (_, t) => (((start + t + (t >= 2 ? (by - 1) * (t - 1) : 0)) % V) + V) % V,
-    );
-  const words = [1, -1].flatMap((by) => starts.map((start) => walk(start, by)));
-  return {
-    tokens: words.map((w) => w.slice(0, T)),
-    labels: Int32Array.from(
-      words.flatMap((w) => w.slice(1).map((word, t) => (t < 1 ? -100 : word))),
-    ),
-  };
-}
 
 function seeded(seed: number) {
   return layers.initializers.glorotUniform({ seed });

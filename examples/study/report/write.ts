@@ -1,4 +1,4 @@
-/** What a study leaves: report.html, results.json and figures/. */
+/** What a study leaves: report.html, results.json, findings.json and figures/. */
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Section } from '../study.js';
@@ -14,6 +14,14 @@ const introduction = [
     'comparison: a claim that A exceeds B is reproduced if the whole interval of A − B lies above 0, not reproduced if none of it does, ' +
     'and unclear otherwise. Intervals are not corrected for how many comparisons there are.',
 ];
+
+/** What the report says, without the data behind its charts: small enough for a repository. */
+const findings = (sections: readonly Section[], from: Provenance): unknown => ({
+  ...from,
+  sections: sections.map(({ id, title, text, findings, tables }) => ({
+    ...{ id, title, text, findings, tables },
+  })),
+});
 
 /** Paths of what was written, report first. */
 export async function writeReport(
@@ -35,6 +43,7 @@ export async function writeReport(
   const outputs = [
     ['report.html', reportHtml(title, introduction, drawn, from)],
     ['results.json', `${JSON.stringify({ ...from, sections }, undefined, 1)}\n`],
+    ['findings.json', `${JSON.stringify(findings(sections, from), undefined, 1)}\n`],
     ...figures,
   ] as const;
   fs.rmSync(path.join(directory, 'figures'), { recursive: true, force: true });

@@ -232,6 +232,7 @@ describe('what is written', () => {
       ...[
         'report.html',
         'results.json',
+        'findings.json',
         path.join('figures', 'first-1.svg'),
         path.join('figures', 'second-1.svg'),
       ],
@@ -244,8 +245,35 @@ describe('what is written', () => {
       ...from,
       sections,
     });
+    const findings = fs.readFileSync(path.join(directory, 'findings.json'), 'utf8');
+    const { id, title, text, findings: claims, tables } = section('first');
+    const first = { id, title, text, findings: claims, tables };
+    expect(JSON.parse(findings)).toMatchObject({ ...from, sections: [first, { id: 'second' }] });
+    expect(findings).not.toMatch(/"(data|charts)":/);
     expect(fs.readFileSync(path.join(directory, 'report.html'), 'utf8')).toContain(
       '<h2 id="second">second</h2>',
     );
+  });
+});
+
+describe('the page of the documentation', () => {
+  test('quotes the intervals that the study found', () => {
+    const read = (name: string): string =>
+      fs.readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8');
+    const intervals = (text: string): readonly (readonly string[])[] =>
+      [...text.matchAll(/(-?\d+\.\d+) ± (\d+\.\d+)/g)].map(([, mean = '', half = '']) => [
+        mean,
+        half,
+      ]);
+    const found = intervals(read('examples/study/findings/2026-11-27.json'));
+    const quoted = intervals(read('docs/study.md'));
+    expect(quoted.length).toBeGreaterThan(20);
+    const rounded = (text: string, like: string): string =>
+      Number(text).toFixed(like.length - like.indexOf('.') - 1);
+    const strange = quoted.filter(
+      (quote) =>
+        !found.some((own) => quote.every((text, i) => rounded(own[i] ?? '', text) === text)),
+    );
+    expect(strange).toEqual([]);
   });
 });

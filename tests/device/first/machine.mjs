@@ -3,16 +3,16 @@
 // there are. Writes JSON to its argument.
 import { spawnSync } from 'node:child_process';
 import { createRequire } from 'node:module';
-import { codeLines, describeCode, unfit } from '../../bench/gpu/code.mjs';
+import { codeLines, describeCode, unfit } from '../../../scripts/device/code.mjs';
 import {
   describeMachine,
   isEmulated,
   loadSubject,
   requireDevice,
   writeSoFar,
-} from '../../bench/gpu/machine.mjs';
-import { algorithmLayers, algorithmsOf } from '../gpu-check/hidden.mjs';
-import { toolPath } from '../gpu-check/tools.mjs';
+} from '../../../scripts/device/machine.mjs';
+import { algorithmLayers, algorithmsOf } from '../check/hidden.mjs';
+import { toolPath } from '../../../scripts/device/tools.mjs';
 
 const say = (command, ...args) => {
   const { status, stdout, stderr, error } = spawnSync(command, args, {
@@ -27,7 +27,7 @@ say('nvidia-smi');
 say('nvidia-smi', '-q', '-d', 'CLOCK,POWER,PERFORMANCE,ECC');
 const subject = await loadSubject();
 const device = requireDevice(subject.cuda);
-const { version } = createRequire(import.meta.url)('../../package.json');
+const { version } = createRequire(import.meta.url)('../../../package.json');
 const code = describeCode(subject, device);
 const tools = Object.fromEntries(
   ['ncu', 'compute-sanitizer'].map((name) => [name, toolPath(name) ?? null]),

@@ -1,7 +1,7 @@
 // Breaks the device for this process, while a call is enqueued behind, and says what becomes of it
 // and of later ones: a line each.
-import { cuda, dirAlignLoss } from '../../dist/index.js';
-import { native } from '../../dist/native/interface.js';
+import { cuda, dirAlignLoss } from '../../../dist/index.js';
+import { native } from '../../../dist/native/interface.js';
 
 const [sequences, tokens, vocab] = [2, 4, 64];
 const elements = sequences * tokens * vocab;

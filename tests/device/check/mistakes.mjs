@@ -1,13 +1,19 @@
 // Mistakes are refused with their code before anything is written, failures of the device surface
 // as errors, and the process computes on as before.
-import { randomBatch } from './batches.mjs';
-import { requireSame, Resident, sameBits } from './device.mjs';
+import { Copy, randomBatch, requireSame, sameBits } from './support.mjs';
 
 export async function mistakes({ subject, misses, device, note }) {
   const { cuda } = subject;
   const dpo = subject.dirAlignLoss('dpo', 0.1);
-  const batch = randomBatch({ seed: 11, sequences: 4, tokens: 3, vocab: 1003, dtype: 'bfloat16' });
-  const logits = new Resident(cuda, batch.logits, batch.dtype);
+  const batch = randomBatch({
+    peaked: true,
+    seed: 11,
+    sequences: 4,
+    tokens: 3,
+    vocab: 1003,
+    dtype: 'bfloat16',
+  });
+  const logits = new Copy(batch.logits, batch.dtype, {}, cuda);
   const good = { ...batch, logits: logits.tensor };
   const expected = dpo(good, { gradient: 'none' });
 
@@ -68,7 +74,7 @@ export async function mistakes({ subject, misses, device, note }) {
   );
   short.dispose();
 
-  const overlapping = new Resident(cuda, new Uint16Array(2 * batch.logits.length), batch.dtype);
+  const overlapping = new Copy(new Uint16Array(2 * batch.logits.length), batch.dtype, {}, cuda);
   const shifted = at(overlapping.tensor.ptr + 32n, { byteLength: batch.logits.byteLength });
   const whole = at(overlapping.tensor.ptr, { byteLength: batch.logits.byteLength });
   const overlapCodes = ['ERR_DIRALIGN_SHAPE', 'ERR_DIRALIGN_OPTION', 'ERR_DIRALIGN_DEVICE'];
@@ -110,9 +116,14 @@ export async function mistakes({ subject, misses, device, note }) {
     dpo.async(good, { signal: aborted.signal }),
   );
   if (cuda.devices().length > 1) {
-    const elsewhere = new Resident(cuda, batch.logits, batch.dtype, {
-      device: device.index === 0 ? 1 : 0,
-    });
+    const elsewhere = new Copy(
+      batch.logits,
+      batch.dtype,
+      {
+        device: device.index === 0 ? 1 : 0,
+      },
+      cuda,
+    );
     await check('a pointer of another device', 'ERR_DIRALIGN_DEVICE', () =>
       dpo({ ...batch, logits: at(elsewhere.buffer.ptr, { byteLength: batch.logits.byteLength }) }),
     );

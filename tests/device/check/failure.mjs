@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { fileURLToPath } from 'node:url';
-import { isEmulated } from '../../bench/gpu/machine.mjs';
+import { isEmulated } from '../../../scripts/device/machine.mjs';
 
 const script = fileURLToPath(new URL('failure-child.mjs', import.meta.url));
 /** Milliseconds; the work takes a few. */

@@ -2,8 +2,8 @@
 // toolkit, not of the driver.
 import { spawn } from 'node:child_process';
 import path from 'node:path';
-import { root } from '../../bench/gpu/machine.mjs';
-import { toolPath } from './tools.mjs';
+import { root } from '../../../scripts/device/machine.mjs';
+import { toolPath } from '../../../scripts/device/tools.mjs';
 
 const found = 86;
 
@@ -58,7 +58,7 @@ export async function sanitizer({ misses, scale, progress, note }) {
       ...(tool === 'memcheck' ? ['--leak-check', 'no'] : []),
       ...[
         process.execPath,
-        path.join(root, 'scripts/gpu-check.mjs'),
+        path.join(root, 'tests/device/check.mjs'),
         '--scale',
         'tiny',
         '--no-results',

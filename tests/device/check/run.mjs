@@ -7,6 +7,7 @@ import { independence } from './independence.mjs';
 import { mistakes } from './mistakes.mjs';
 import { reference } from './reference.mjs';
 import { sanitizer } from './sanitizer.mjs';
+import { Misses } from './support.mjs';
 import { vectors } from './vectors.mjs';
 
 /** These take most of the memory of the device, or wait for what others leave of it. */
@@ -35,10 +36,10 @@ export const sections = [
  * Runs one section. Its status is `'ok'`, `'MISS'`, `'cut off'` where the time was over, or `'not
  * run'` where it said why it looked at nothing.
  *
- * @param {object} context subject, scale, device and what loadSupport gives: what sections take
+ * @param {object} context subject, scale, device and what sections take besides
  */
 export async function runSection(section, context, progress = () => undefined) {
-  const misses = new context.Misses();
+  const misses = new Misses();
   const notes = [];
   const start = performance.now();
   const native = context.nativeSeconds?.() ?? 0;

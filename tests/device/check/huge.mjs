@@ -5,15 +5,14 @@ import {
   referenceFromLogps,
   referenceLoss,
   referenceTokenLogps,
-} from '../../dist/verification/reference.js';
+} from '../../../dist/verification/reference.js';
 import {
   decoder,
   halfGradientBound,
   logpBound,
   lossBound,
-} from '../../dist/verification/verification.js';
-import { inDtype, randomRow, uniform } from './batches.mjs';
-import { sameBits } from './device.mjs';
+} from '../../../dist/verification/verification.js';
+import { generator, inDtype, randomRow, sameBits } from './support.mjs';
 
 const distinct = 32;
 const ignoredRow = 5;
@@ -34,7 +33,7 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
   if (tokens % distinct !== 0)
     throw new Error('the sequences must hold whole blocks of the distinct rows');
 
-  const random = uniform(vocab);
+  const random = generator(vocab);
   const values = new Float32Array(distinct * vocab);
   for (let row = 0; row < distinct; row++) values.set(randomRow(random, vocab), row * vocab);
   values.fill(NaN, ignoredRow * vocab, (ignoredRow + 1) * vocab);

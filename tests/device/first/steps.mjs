@@ -1,8 +1,8 @@
 // The steps of `gpu:first`, the most valuable answers first.
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { root } from '../../bench/gpu/machine.mjs';
-import { toolPath } from '../gpu-check/tools.mjs';
+import { root } from '../../../scripts/device/machine.mjs';
+import { toolPath } from '../../../scripts/device/tools.mjs';
 import { ncuLines, parseNcu } from './ncu.mjs';
 import { runCommand } from './run.mjs';
 
@@ -130,7 +130,7 @@ const machine = {
   async run({ seconds, log, folder }) {
     const json = path.join(folder, 'machine.json');
     const { status, output } = await runCommand(
-      [node, script('scripts/gpu-first/machine.mjs'), json],
+      [node, script('tests/device/first/machine.mjs'), json],
       { seconds, log },
     );
     const result = readJson(json);
@@ -170,7 +170,7 @@ const kernels = {
       'regex:loss_kernel',
       '--force-overwrite',
     ];
-    const program = [node, script('scripts/gpu-first/kernels.mjs'), ...small];
+    const program = [node, script('tests/device/first/kernels.mjs'), ...small];
     const taken = await runCommand([ncu, ...options, '--export', report, ...program], {
       seconds: seconds - margin,
       log,
@@ -205,7 +205,7 @@ const kernels = {
   },
 };
 
-const check = { file: 'scripts/gpu-check.mjs', tell: tellCheck };
+const check = { file: 'tests/device/check.mjs', tell: tellCheck };
 const bench = { file: 'bench/gpu.mjs', scale: 'first', tell: tellBench };
 const sideBySide = ['--jobs', '8'];
 

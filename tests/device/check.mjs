@@ -5,7 +5,7 @@
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { codeLines, describeCode, unfit } from '../bench/gpu/code.mjs';
+import { codeLines, describeCode, unfit } from '../../scripts/device/code.mjs';
 import {
   describeMachine,
   isEmulated,
@@ -17,12 +17,11 @@ import {
   timeNative,
   writeResults,
   writeSoFar,
-} from '../bench/gpu/machine.mjs';
-import { inProcess, sideBySide } from './gpu-check/jobs.mjs';
-import { defaultTarget, pack } from './gpu-check/luggage.mjs';
-import { failed, notStarted, runSection, sections, TimeIsOver } from './gpu-check/run.mjs';
-import { scales } from './gpu-check/scales.mjs';
-import { loadSupport, prepareSupport } from './gpu-check/support.mjs';
+} from '../../scripts/device/machine.mjs';
+import { inProcess, sideBySide } from './check/jobs.mjs';
+import { defaultTarget, pack } from './luggage.mjs';
+import { failed, notStarted, runSection, sections, TimeIsOver } from './check/run.mjs';
+import { scales } from './check/scales.mjs';
 
 const names = sections.map(({ name }) => name);
 const usage = `Usage: npm run gpu:check -- [options]
@@ -91,15 +90,12 @@ if (values.pack !== undefined) {
   }
   process.exit(0);
 }
-if (values.prepare) {
-  if (!prepareSupport()) refuse('--prepare needs the development tools: run npm ci');
-  process.exit(0);
-}
+// It is prepared by whoever loads the sections.
+if (values.prepare) process.exit(0);
 
 const subject = await loadSubject();
 const device = requireDevice(subject.cuda);
-const support = await loadSupport();
-const { version } = createRequire(import.meta.url)('../package.json');
+const { version } = createRequire(import.meta.url)('../../package.json');
 const code = describeCode(subject, device);
 const machine = { ...describeMachine(device, version), code };
 console.log(
@@ -129,7 +125,7 @@ const nativeSeconds = timeNative(subject.native());
 const here = (section) =>
   runSection(
     section,
-    { ...support, subject, scale: scales[scaleName], device, nativeSeconds },
+    { subject, scale: scales[scaleName], device, nativeSeconds },
     showProgress(section.name),
   );
 const apart = (section) =>

@@ -2,21 +2,24 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
 import path from 'node:path';
-import { codeFor, statusOf } from '../../bench/gpu/code.mjs';
-import { root } from '../../bench/gpu/machine.mjs';
-import { prepareSupport } from './support.mjs';
+import { codeFor, statusOf } from '../../scripts/device/code.mjs';
+import { root } from '../../scripts/device/machine.mjs';
+// Makes build/device, which is carried.
+import './check/support.mjs';
 
 const addon = 'build/Release/diralign.node';
 const luggage = [
   'package.json',
   'dist',
   addon,
-  'build/gpu-check',
+  'build/device',
   'node_modules/node-gyp-build',
-  'scripts/gpu-check.mjs',
-  'scripts/gpu-check',
-  'scripts/gpu-first.mjs',
-  'scripts/gpu-first',
+  'scripts/device',
+  'tests/device/check.mjs',
+  'tests/device/check',
+  'tests/device/first.mjs',
+  'tests/device/first',
+  'tests/device/luggage.mjs',
   'bench/gpu.mjs',
   'bench/gpu',
   'bench/peers/torch_gpu.py',
@@ -46,7 +49,6 @@ export function notFor(status, target) {
 
 /** Writes the archive; throws what keeps it from being written. */
 export function pack(file, target = defaultTarget) {
-  if (!prepareSupport()) throw new Error('--pack needs the development tools: run npm ci');
   const missing = luggage.filter((name) => !existsSync(path.join(root, name)));
   if (missing.length > 0) throw new Error(`missing: ${missing.join(', ')}; run npm run build`);
   const status = statusOf(path.join(root, addon));

@@ -1,7 +1,6 @@
 // A pair's numbers are its own: the same bits alone, among others, at another place, another
 // alignment, padded or packed, and whatever the padding holds.
-import { dtypes, packed, randomBatch } from './batches.mjs';
-import { onDevice, sameBits } from './device.mjs';
+import { call, dtypes, onDevice, packed, randomBatch, sameBits } from './support.mjs';
 
 const objectives = [
   ['dpo', 0.1],
@@ -103,27 +102,33 @@ function requireShare(misses, what, actual, expected) {
 }
 
 export async function independence({ subject, misses, scale, progress }) {
+  const prepare = onDevice(subject.cuda);
   const cases = scale.independent.flatMap((vocab) => dtypes.map((dtype) => ({ vocab, dtype })));
   for (const [done, { vocab, dtype }] of cases.entries()) {
     const batch = randomBatch({
+      peaked: true,
       seed: vocab + dtype.length,
       sequences: 2 * pairs,
       tokens: 5,
       vocab,
       dtype,
     });
-    const others = randomBatch({ seed: vocab + 1, sequences: 2 * pairs, tokens: 5, vocab, dtype });
+    const others = randomBatch({
+      peaked: true,
+      seed: vocab + 1,
+      sequences: 2 * pairs,
+      tokens: 5,
+      vocab,
+      dtype,
+    });
     const nan = dtype === 'float32' ? NaN : 0x7fff;
     for (const [method, ...settings] of objectives) {
       const objective = subject.dirAlignLoss(method, ...settings);
       for (const gradient of ['dense', 'factored']) {
         const what = `V = ${vocab}, ${dtype}, ${method}, ${gradient}`;
-        const call = (name, given, options = {}) => {
-          const { result, problems } = onDevice(subject, objective, given, {
-            gradient,
-            place: 'out',
-            ...options,
-          });
+        const take = (name, given, options = {}) => {
+          const prepared = prepare(given, { gradient, place: 'out', ...options });
+          const { result, problems } = call(objective, prepared);
           for (const problem of problems) misses.require(false, `${what}, ${name}: ${problem}`);
           given.labels.forEach((label, row) => {
             if (label !== -100) return;
@@ -135,7 +140,7 @@ export async function independence({ subject, misses, scale, progress }) {
           });
           return result;
         };
-        const base = call('all', batch);
+        const base = take('all', batch);
         for (const index of [0, pairs - 1]) {
           const own = share(base, batch, index);
           const pair = pairOf(batch, index);
@@ -146,7 +151,7 @@ export async function independence({ subject, misses, scale, progress }) {
             i === place ? pair : pairOf(others, i),
           );
           const company = together(mixed);
-          const among = call('in other company', company, { shift: 1 });
+          const among = take('in other company', company, { shift: 1 });
           requireShare(
             misses,
             `${what}, pair ${index} in other company`,
@@ -157,7 +162,7 @@ export async function independence({ subject, misses, scale, progress }) {
           // Behind padding, of NaN and of numbers.
           for (const filler of [nan, dtype === 'float32' ? 3.5 : 0x3c00]) {
             const wide = padded(company, filler);
-            const result = call('padded', wide, { shift: 3 });
+            const result = take('padded', wide, { shift: 3 });
             requireShare(
               misses,
               `${what}, pair ${index} with rows of ${filler} behind`,
@@ -167,7 +172,7 @@ export async function independence({ subject, misses, scale, progress }) {
           }
 
           // Alone: no mean over four, so that coefficients are four times as large.
-          const alone = share(call('alone', pair, { shift: 1 }), pair, 0);
+          const alone = share(take('alone', pair, { shift: 1 }), pair, 0);
           const scaled = { ...alone, coefficients: times(alone.coefficients, 1 / pairs) };
           if (gradient === 'factored') scaled.rowScale = times(alone.rowScale, 1 / pairs);
           // A dense gradient is rounded after the scaling; where it is subnormal, the bits need not
@@ -186,7 +191,7 @@ export async function independence({ subject, misses, scale, progress }) {
         }
         // Packed: the ignored rows are gone.
         const { batch: dense, rows } = packed(batch);
-        const result = call('packed', dense, { shift: 1 });
+        const result = take('packed', dense, { shift: 1 });
         for (const key of ['losses', 'logps', 'counts', 'rewards', 'coefficients'])
           misses.require(
             sameBits(result[key], base[key]),

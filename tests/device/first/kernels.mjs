@@ -2,11 +2,11 @@
 // One launch of each kernel that `gpu:first` has ncu look at, and no other launch of the loss
 // kernel. Prints a line of JSON for each: what it was, and the bytes that it must move. Normal
 // logits: the time of `ex2` and the clocks depend on what is computed.
-import { loadSubject, requireDevice } from '../../bench/gpu/machine.mjs';
-import { makeBlock, makeLabels } from '../../bench/gpu/data.mjs';
-import { elementBytes, shapeOf } from '../../bench/gpu/plan.mjs';
+import { loadSubject, requireDevice } from '../../../scripts/device/machine.mjs';
+import { generator, inDtype, normal } from '../check/support.mjs';
 
 const dtype = 'bfloat16';
+const distinct = 64;
 /** Floors in passes over the logits: read, written. */
 const launches = [
   { mode: 'forward', vocab: 128256, run: { gradient: 'none' }, reads: 1, writes: 0 },
@@ -26,15 +26,20 @@ const rows = small ? 64 : 8192;
 const { cuda, dirAlignLoss, native } = await loadSubject();
 const { index } = requireDevice(cuda);
 const dpo = dirAlignLoss('dpo', 0.1);
-const { sequences, tokens } = shapeOf(rows);
+const tokens = Math.min(1024, rows / 2);
+const sequences = rows / tokens;
 for (const { mode, run, reads, writes, ...launch } of launches) {
   const vocab = small ? (launch.vocab % 97) + 64 : launch.vocab;
-  const block = makeBlock(vocab, dtype);
-  const bytes = rows * vocab * elementBytes[dtype];
+  const random = generator(vocab);
+  const block = inDtype(
+    Float32Array.from({ length: distinct * vocab }, () => 2.5 * normal(random)),
+    dtype,
+  );
+  const bytes = rows * vocab * block.BYTES_PER_ELEMENT;
   const stream = cuda.stream({ device: index });
   const logits = cuda.alloc(bytes, { device: index, stream });
-  logits.copyFrom(block.logits);
-  for (let filled = block.logits.byteLength; filled < bytes; filled *= 2)
+  logits.copyFrom(block);
+  for (let filled = block.byteLength; filled < bytes; filled *= 2)
     native().cuda.copyOnDevice(
       index,
       stream.handle,
@@ -42,7 +47,7 @@ for (const { mode, run, reads, writes, ...launch } of launches) {
       logits.ptr,
       Math.min(filled, bytes - filled),
     );
-  const labels = makeLabels(block, { sequences, tokens, vocab }, 1);
+  const labels = Int32Array.from({ length: rows }, () => Math.floor(vocab * random()));
   // Near what the rows have, without a launch that would find it.
   const reference = Float64Array.from(
     { length: sequences },

@@ -5,10 +5,16 @@ import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'n
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { parseMinutes, parseOnly, parseOrExit, root, writeSoFar } from '../bench/gpu/machine.mjs';
-import { defaultTarget, pack } from './gpu-check/luggage.mjs';
-import { endAll, runSteps, summary } from './gpu-first/run.mjs';
-import { steps } from './gpu-first/steps.mjs';
+import {
+  parseMinutes,
+  parseOnly,
+  parseOrExit,
+  root,
+  writeSoFar,
+} from '../../scripts/device/machine.mjs';
+import { defaultTarget, pack } from './luggage.mjs';
+import { endAll, runSteps, summary } from './first/run.mjs';
+import { steps } from './first/steps.mjs';
 
 const names = steps.map(({ name }) => name);
 const most = 8;

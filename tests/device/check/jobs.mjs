@@ -6,7 +6,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const script = fileURLToPath(new URL('../gpu-check.mjs', import.meta.url));
+const script = fileURLToPath(new URL('../check.mjs', import.meta.url));
 
 /**
  * Runs every section by `run`, at most `jobs` at a time in their order; those that are to be

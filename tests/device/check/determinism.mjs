@@ -1,6 +1,5 @@
 // The same bits in every run of every mode, also while the device works on something else.
-import { dtypes, randomBatch } from './batches.mjs';
-import { requireSame, Resident, sameBits } from './device.mjs';
+import { Copy, dtypes, randomBatch, requireSame, sameBits } from './support.mjs';
 
 const modes = [
   { name: 'loss only', run: { gradient: 'none' } },
@@ -14,12 +13,13 @@ export async function determinism({ subject, misses, scale, progress }) {
   const { cuda } = subject;
   const [mine, other] = [cuda.stream(), cuda.stream()];
   const noiseBatch = randomBatch({
+    peaked: true,
     seed: 3,
     sequences: 2,
     tokens: scale.repeated[0].tokens,
     vocab: scale.repeated[0].vocab,
   });
-  const noise = new Resident(cuda, noiseBatch.logits, 'float32', { stream: other.handle });
+  const noise = new Copy(noiseBatch.logits, 'float32', { stream: other.handle }, cuda);
   const simpo = subject.dirAlignLoss('simpo', 2);
   /** Work on the second stream that lasts into what follows. */
   const disturb = () =>
@@ -29,9 +29,16 @@ export async function determinism({ subject, misses, scale, progress }) {
 
   const cases = scale.repeated.flatMap((size) => dtypes.map((dtype) => ({ ...size, dtype })));
   for (const [i, { vocab, tokens, dtype }] of cases.entries()) {
-    const batch = randomBatch({ seed: vocab + tokens, sequences: 8, tokens, vocab, dtype });
-    const logits = new Resident(cuda, batch.logits, dtype, { shift: 1, stream: mine.handle });
-    const out = new Resident(cuda, batch.logits, dtype, { shift: 3, stream: mine.handle });
+    const batch = randomBatch({
+      peaked: true,
+      seed: vocab + tokens,
+      sequences: 8,
+      tokens,
+      vocab,
+      dtype,
+    });
+    const logits = new Copy(batch.logits, dtype, { shift: 1, stream: mine.handle }, cuda);
+    const out = new Copy(batch.logits, dtype, { shift: 3, stream: mine.handle }, cuda);
     const onDevice = { ...batch, logits: logits.tensor };
     const objective = subject.dirAlignLoss('dpo', 0.1);
     for (const { name, run, out: separate } of modes) {
