@@ -5,6 +5,9 @@
 
 namespace diralign {
 
+/// Where the value of an option is among the settings.
+using Setting = double Settings::*;
+
 inline constexpr double unbounded = 1e308;
 
 /// The values of a number; `above` and `below`: the end does not belong to it.
@@ -20,7 +23,7 @@ struct Option {
 
   const char* name = nullptr;
   const char* meaning = nullptr;
-  double Settings::* setting = nullptr;
+  Setting setting = nullptr;
   Kind kind = Kind::number;
   double fallback = 0;  ///< what an option is that is left out; a name by its index
   Interval interval{};
@@ -30,8 +33,8 @@ struct Option {
 
 namespace options {
 
-constexpr Option number(const char* name, const char* meaning, double Settings::* setting,
-                        double fallback, Interval interval = {}) {
+constexpr Option number(const char* name, const char* meaning, Setting setting, double fallback,
+                        Interval interval = {}) {
   return {.name = name,
           .meaning = meaning,
           .setting = setting,
@@ -40,7 +43,7 @@ constexpr Option number(const char* name, const char* meaning, double Settings::
           .interval = interval};
 }
 template <int count>
-constexpr Option one_of(const char* name, const char* meaning, double Settings::* setting,
+constexpr Option one_of(const char* name, const char* meaning, Setting setting,
                         const char* const (&names)[count]) {
   return {.name = name,
           .meaning = meaning,

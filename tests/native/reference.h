@@ -208,12 +208,12 @@ inline diralign::Objective objective(const std::string& name, double beta) {
   return objective(method_named(name), beta);
 }
 
-inline const diralign::Option* option_of(int method, double diralign::Settings::* setting) {
+inline const diralign::Option* option_of(int method, diralign::Setting setting) {
   for (const diralign::Option& option : diralign::method_info(method).options)
     if (option.name && option.setting == setting) return &option;
   return nullptr;
 }
-inline bool has_option(int method, double diralign::Settings::* setting) {
+inline bool has_option(int method, diralign::Setting setting) {
   return option_of(method, setting) != nullptr;
 }
 
