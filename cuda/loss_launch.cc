@@ -1,33 +1,31 @@
 #include "loss_launch.h"
 #include <algorithm>
 #include "device_limits.h"
+#include "jobs/plan.h"
 
 namespace diralign::cuda {
 
 namespace {
 
-/// The units in groups of about `group_bytes` of logits. Every group has rows.
-std::vector<Group> make_groups(const RowList& rows, int64_t first_unit, int64_t last_unit,
-                               size_t row_bytes, size_t group_bytes) {
-  const int64_t list_begin = rows.of_units(first_unit, last_unit).begin;
+/// The units in groups of at least so many rows. Every group has rows.
+std::vector<Group> make_groups(const LossRequest& r, int64_t fewest_rows) {
+  const int64_t list_begin = r.rows->of_units(r.first_unit, r.last_unit).begin;
   std::vector<Group> groups;
   uint32_t tile = 0;
-  for (int64_t first = first_unit; first < last_unit;) {
-    int64_t last = first;
-    RowRange range{};
-    do {
-      range = rows.of_units(first, ++last);
-    } while (last < last_unit && size_t(range.end - range.begin) * row_bytes < group_bytes);
-    if (range.end > range.begin) {
-      const uint32_t count = uint32_t(range.end - range.begin);
-      groups.push_back({uint32_t(range.begin - list_begin), count, uint32_t(first),
-                        uint32_t(last - first), tile});
-      tile += (count + tile_rows - 1) / tile_rows;
+  for (const UnitGroup& units :
+       group_units_reaching(*r.rows, r.first_unit, r.last_unit, fewest_rows)) {
+    const uint32_t rows = uint32_t(units.rows.size()),
+                   count = uint32_t(units.last_unit - units.first_unit);
+    if (rows > 0) {
+      groups.push_back({.first_row = uint32_t(units.rows.begin - list_begin),
+                        .rows = rows,
+                        .first_unit = uint32_t(units.first_unit),
+                        .units = count,
+                        .first_tile = tile});
+      tile += (rows + tile_rows - 1) / tile_rows;
     } else if (!groups.empty()) {
-      groups.back().units +=
-          uint32_t(last - first);  // sequences without rows at the end of the batch
+      groups.back().units += count;  // sequences without rows at the end of the batch
     }
-    first = last;
   }
   return groups;
 }
@@ -68,10 +66,9 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   }
 
   const DeviceLimits device = limits(place.device);
-  const size_t group_bytes =
-      dense && sorted ? std::numeric_limits<size_t>::max() : device.l2_bytes / group_share_of_l2;
-  const std::vector<Group> groups =
-      make_groups(*r.rows, r.first_unit, r.last_unit, row_bytes, group_bytes);
+  const size_t group_bytes = device.l2_bytes / group_share_of_l2;
+  const std::vector<Group> groups = make_groups(
+      r, dense && sorted ? INT64_MAX : int64_t((group_bytes + row_bytes - 1) / row_bytes));
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   auto launch = [&](bool rows_fit_on_chip) {
     const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, rows_fit_on_chip);

@@ -115,7 +115,9 @@ __device__ __forceinline__ float exp_term(float x) {
 
 template <bool with_moment>
 __device__ __forceinline__ PartSums combine(const PartSums& a, const PartSums& b) {
-  return merge<with_moment, float>(a, b, [](float x) { return exp_accurate(x); });
+  PartSums r = merge<with_moment, float>(a, b, [](float x) { return exp_accurate(x); });
+  r.top = r.anchor;  // one register for both
+  return r;
 }
 template <bool with_moment>
 __device__ __forceinline__ PartSums from_lane(const PartSums& s, int distance) {

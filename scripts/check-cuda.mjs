@@ -17,13 +17,13 @@ import { readableNames } from './kernel-names.mjs';
 
 /** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
 const accepted = [
-  // The calls of the pair stage save registers; a thread runs it once a pair, and no loop over
+  // The calls of the unit stage save registers; a thread runs it once a unit, and no loop over
   // logits has them.
   {
     kernel: /^(loss_kernel|evaluate_group)/,
     frame: 64,
     spills: 96,
-    reason: 'calls of the pair stage',
+    reason: 'calls of the unit stage',
   },
 ];
 

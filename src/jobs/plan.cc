@@ -23,15 +23,14 @@ std::vector<UnitGroup> group_units(const RowList& rows, int64_t chunk_rows, bool
   return groups;
 }
 
-std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t fewest_rows,
-                                            bool together) {
-  const int64_t count = rows.units.count;
+std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t first, int64_t last,
+                                            int64_t fewest_rows) {
   std::vector<UnitGroup> groups;
-  for (int64_t first = 0; first < count;) {
-    int64_t last = together ? count : first + 1;
-    while (last < count && rows.of_units(first, last).size() < fewest_rows) last++;
-    groups.push_back({first, last, rows.of_units(first, last), false});
-    first = last;
+  while (first < last) {
+    int64_t end = first + 1;
+    while (end < last && rows.of_units(first, end).size() < fewest_rows) end++;
+    groups.push_back({first, end, rows.of_units(first, end), false});
+    first = end;
   }
   return groups;
 }

@@ -1,4 +1,5 @@
-// How a job with an output layer is cut into pieces whose logits fit the workspace.
+// How a job is cut: units into groups that are evaluated together, and the rows of a group into
+// chunks that fit a workspace.
 #pragma once
 #include <cmath>
 #include <stdexcept>
@@ -30,9 +31,9 @@ struct UnitGroup {
 std::vector<UnitGroup> group_units(const RowList& rows, int64_t chunk_rows, bool together,
                                    int64_t shared_rows = INT64_MAX);
 
-/// The same in groups that end as soon as they have `fewest_rows`: `kept` says nothing.
-std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t fewest_rows,
-                                            bool together);
+/// Units [first, last) in groups that end as soon as they have `fewest_rows`: `kept` says nothing.
+std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t first, int64_t last,
+                                            int64_t fewest_rows);
 
 /// A range cut into chunks of at most `chunk_rows`, as even as they can be.
 std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);

@@ -31,7 +31,7 @@ class LogitsPhases : public Phases {
         groups_(make_groups()) {
     if (exponentials_once())
       block_anchors_.resize(size_t(team_.members()),
-                               std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
+                            std::vector<float>(size_t((batch_.vocab - 1) / block_elements + 1)));
   }
 
   const std::vector<UnitGroup>& groups() const override { return groups_; }
@@ -64,12 +64,13 @@ class LogitsPhases : public Phases {
   }
 
  private:
-  /// Only a dense gradient reads the rows again.
   std::vector<UnitGroup> make_groups() const {
-    const size_t row_bytes = std::max<size_t>(1, batch_.row_bytes());
+    // Only a dense gradient reads the rows again.
     const bool together = output_.mode != GradientMode::dense || job_.terms().is_sorted();
-    return group_units_reaching(job_.rows, int64_t((group_bytes + row_bytes - 1) / row_bytes),
-                                together);
+    const int64_t row_bytes = int64_t(std::max<size_t>(1, batch_.row_bytes()));
+    return group_units_reaching(
+        job_.rows, 0, job_.rows.units.count,
+        together ? INT64_MAX : (int64_t(group_bytes) + row_bytes - 1) / row_bytes);
   }
 
   bool in_place() const { return output_.data == batch_.logits; }
@@ -150,7 +151,7 @@ class LogitsPhases : public Phases {
   RowResults rows_;
   std::vector<UnitGroup> groups_;
   std::vector<std::vector<float>> block_anchors_;  // per member
-  std::atomic<int64_t> underflows_{0};                // rows
+  std::atomic<int64_t> underflows_{0};             // rows
 };
 
 }  // namespace
