@@ -139,7 +139,7 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   return dispatch(info, std::move(job));
 }
 
-/// The pair stage alone, from log-probabilities.
+/// The evaluation of units alone, from log-probabilities.
 Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   namespace key = from_logps_request;
   const Napi::Object request = info[0].As<Napi::Object>();

@@ -6,7 +6,7 @@
 #if defined(__CUDACC__)
 #define DIRALIGN_HD __host__ __device__ inline
 // Called, not inlined, on the device: with their exponentials and logarithms copied into every
-// method, ptxas needs a minute for the pair stage of one architecture instead of two seconds, and a
+// method, ptxas needs a minute for the unit stage of one architecture instead of two seconds, and a
 // thread computes few pairs.
 #define DIRALIGN_HD_CALL __noinline__ __host__ __device__ inline
 #define DIRALIGN_HD_RARE DIRALIGN_HD_CALL

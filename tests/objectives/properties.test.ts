@@ -880,7 +880,7 @@ describe('the same bits', () => {
 
 describe('against the float64 reference', () => {
   const configs = everyConfig();
-  /** Bound of the pair stage: float64 throughout. */
+  /** Bound of what follows the rows: float64 throughout. */
   const exact = (x: number, size: number): number =>
     1e-11 * Math.max(Math.abs(x), 1e-3 * size) + 1e-300;
 

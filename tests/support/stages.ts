@@ -1,4 +1,4 @@
-// A result against float64, stage by stage: log-probabilities of the rows, the pair stage of those
+// A result against float64, stage by stage: log-probabilities of the rows, the units of those
 // log-probabilities, the gradient of its coefficients. A stage is held to what it adds, however an
 // objective magnifies the stage before.
 import type { LogitsArray, LogitsBatch, LossResult } from '../../ts/index.js';
