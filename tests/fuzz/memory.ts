@@ -128,6 +128,7 @@ export class OnDevice implements Held {
   }
 
   bytes(): Uint8Array {
+    if (this.copy.buffer.disposed) return new Uint8Array(0); // a twist freed it
     const { buffer, byteOffset, byteLength } = this.copy.read();
     return new Uint8Array(buffer, byteOffset, byteLength);
   }
