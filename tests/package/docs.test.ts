@@ -203,11 +203,15 @@ exec ${JSON.stringify(process.execPath)} ${JSON.stringify(inRoot('dist/cli/main.
     PATH: `${tools}:${process.env.PATH ?? ''}`,
     NO_COLOR: '1',
   };
-  const { status, stdout, stderr } = spawnSync('bash', ['-euc', [...before, code].join('\n')], {
-    cwd: folder,
-    env,
-    encoding: 'utf8',
-  });
+  const { status, stdout, stderr } = spawnSync(
+    'bash',
+    ['--norc', '-euc', [...before, code].join('\n')],
+    {
+      cwd: folder,
+      env,
+      encoding: 'utf8',
+    },
+  );
   return { status, stdout, stderr, folder };
 }
 describe('formulas', () => {
