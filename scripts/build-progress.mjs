@@ -63,11 +63,7 @@ export function withoutSteps(output) {
 export function run(command, args, { progress, onOutput, ...options }) {
   return new Promise((resolve) => {
     const isPosix = process.platform !== 'win32';
-    const child = spawn(command, args, {
-      ...options,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: isPosix,
-    });
+    let child;
     const pass = (signal) => {
       try {
         process.kill(isPosix ? -child.pid : child.pid, signal);
@@ -79,7 +75,13 @@ export function run(command, args, { progress, onOutput, ...options }) {
       process.kill(process.pid, signal);
     };
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+    // Before there is a child: a signal that comes while it starts must reach it, too.
     for (const signal of signals) process.on(signal, pass);
+    child = spawn(command, args, {
+      ...options,
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: isPosix,
+    });
     let output = '';
     let rest = '';
     for (const stream of [child.stdout, child.stderr]) {
