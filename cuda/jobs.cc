@@ -58,12 +58,10 @@ class Collected {
   void take(const LossLaunch& launch, const UnitGroup& group) {
     const RowRange& range = group.rows;
     if (job_.tokens) return take_tokens(launch, range);
-    const Units& units = job_.rows.units;
-    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++) {
-      const int64_t s = units.sequence_of(group.first_unit, group.last_unit, k);
+    job_.rows.units.for_sequences(group.first_unit, group.last_unit, [&](int64_t s) {
       job_.logps[s] = launch.logp(s);
       if (!sft_logps_.empty()) sft_logps_[size_t(s)] = launch.sft_logp(s);
-    }
+    });
     underflows_ += launch.underflows();
     if (measures_.empty()) return;
     for (int64_t i = range.begin; i < range.end; i++)

@@ -313,9 +313,7 @@ class LayerPhases : public Phases {
   }
   template <class Take>
   void for_sequences(const UnitGroup& group, Take&& take) const {
-    const Units& units = job_.rows.units;
-    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++)
-      take(units.sequence_of(group.first_unit, group.last_unit, k));
+    job_.rows.units.for_sequences(group.first_unit, group.last_unit, take);
   }
 
   void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active,

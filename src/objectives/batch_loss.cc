@@ -74,15 +74,11 @@ void BatchLoss::evaluate(const double* logps, const double* sft_logps, int64_t f
     for (int64_t u = first; u < last; u++)
       out_.losses[u] = terms_.evaluate(logps, u, out_.coefficients);
   }
-  for (int64_t u = first; u < last; u++) {
-    // A token mean needs every sequence: finish() adds it.
-    if (o.sft_weight != 0 && o.sft_reduction == 0)
-      out_.losses[u] += o.sft_weight * unit_nll(sft_logps, u);
-    for (int64_t place = 0; place < terms_.units.size(u); place++) {
-      const int64_t s = terms_.units.sequence(u, place);
-      out_.rewards[s] = reward(o, terms_.sequence(logps, s));
-    }
-  }
+  // A token mean needs every sequence: finish() adds it.
+  if (o.sft_weight != 0 && o.sft_reduction == 0)
+    for (int64_t u = first; u < last; u++) out_.losses[u] += o.sft_weight * unit_nll(sft_logps, u);
+  terms_.units.for_sequences(
+      first, last, [&](int64_t s) { out_.rewards[s] = reward(o, terms_.sequence(logps, s)); });
 }
 
 void BatchLoss::evaluate_sorted(const double* logps) {
@@ -119,8 +115,8 @@ void BatchLoss::compare(const double* logps, int64_t chosen, int64_t rejected, b
 double BatchLoss::finish(const double* logps, const double* sft_logps, double largest) {
   const Settings& o = terms_.settings;
   const MethodFacts facts = facts_of(terms_.method);
-  const Units& units = terms_.units;
-  const bool compares = units.arity == Arity::pair;
+  const Units units = terms_.units;
+  const bool compares = units.arity == Arity::pair, sorted = terms_.is_sorted();
   double* const m = out_.metrics;
   std::fill(m, m + metric_count, 0.0);
 
@@ -132,21 +128,22 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
   // them, and among the coefficients of another.
   auto finite_sequence = [&](int64_t s) {
     const double size = std::fabs(out_.coefficients[s]);
-    return std::isfinite(logps[s]) && (size <= largest || (terms_.is_sorted() && std::isnan(size)));
+    return std::isfinite(logps[s]) && (size <= largest || (sorted && std::isnan(size)));
   };
   double loss = 0, nll = 0;
   for (int64_t u = 0; u < units.count; u++) {
     loss += out_.losses[u];
-    bool empty = false, finite = terms_.is_sorted() || std::isfinite(out_.losses[u]);
-    for (int64_t place = 0; place < units.size(u); place++) {
-      const int64_t s = units.sequence(u, place);
+    bool empty = false, finite = sorted || std::isfinite(out_.losses[u]);
+    auto look_at = [&](int64_t s) {
       empty = empty || terms_.counts[s] == 0;
       finite = finite && finite_sequence(s);
-    }
+    };
     const int64_t chosen = units.sequence(u, 0);
+    look_at(chosen);
+    for (int64_t place = 1; place < units.size(u); place++) look_at(units.sequence(u, place));
     m[rewards_chosen] += out_.rewards[chosen];
     m[logps_chosen] += logps[chosen];
-    if (compares) compare(logps, chosen, units.sequence(u, 1), facts.is_odds);
+    if (compares) compare(logps, chosen, units.rejected(u), facts.is_odds);
     m[empty_sequences] += empty;
     m[nonfinite] += !finite;
     if (compares && o.sft_reduction == 0) nll += unit_nll(sft_logps, u);

@@ -38,6 +38,9 @@ struct Units {
   DIRALIGN_HD int64_t sequence(int64_t unit, int64_t place) const {
     return arity == Arity::group ? offsets[unit] + place : unit + place * count;
   }
+  // Of a pair.
+  DIRALIGN_HD int64_t chosen(int64_t unit) const { return unit; }
+  DIRALIGN_HD int64_t rejected(int64_t unit) const { return unit + count; }
   /// Of a single or a pair: its place in its unit.
   DIRALIGN_HD int64_t place(int64_t sequence) const {
     return arity == Arity::pair && sequence >= count ? 1 : 0;
@@ -67,6 +70,17 @@ struct Units {
     if (arity == Arity::group) return offsets[first] + k;
     const int64_t units = last - first;
     return k < units ? sequence(first + k, 0) : sequence(first + (k - units), 1);
+  }
+  /// Calls `take(s)` for each of them.
+  template <class Take>
+  void for_sequences(int64_t first, int64_t last, Take&& take) const {
+    if (arity == Arity::group) {
+      for (int64_t s = offsets[first]; s < offsets[last]; s++) take(s);
+      return;
+    }
+    for (int64_t u = first; u < last; u++) take(u);
+    if (arity == Arity::pair)
+      for (int64_t u = first; u < last; u++) take(u + count);
   }
 };
 

@@ -31,6 +31,9 @@ void check_units(const Units& units, const std::vector<std::vector<int64_t>>& ex
       for (int64_t k = 0; k < units.sequences_of(first, last); k++)
         seen[size_t(units.sequence_of(first, last, k))]++;
       CHECK(seen == due, "units %lld to %lld", (long long)first, (long long)last);
+      units.for_sequences(first, last, [&](int64_t s) { seen[size_t(s)]--; });
+      due.assign(due.size(), 0);
+      CHECK(seen == due, "units %lld to %lld", (long long)first, (long long)last);
     }
   }
 }

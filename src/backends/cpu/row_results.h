@@ -44,9 +44,8 @@ class RowResults {
   /// The sequences of a group, whose rows are all known, in row order.
   void sum(const UnitGroup& group) {
     if (job_.tokens) return;
-    const Units& units = job_.rows.units;
-    for (int64_t k = 0; k < units.sequences_of(group.first_unit, group.last_unit); k++)
-      sum_sequence(units.sequence_of(group.first_unit, group.last_unit, k));
+    job_.rows.units.for_sequences(group.first_unit, group.last_unit,
+                                  [&](int64_t s) { sum_sequence(s); });
   }
 
   /// Per sequence: log-probability under the labels of the likelihood term.
