@@ -224,8 +224,9 @@ const shape: Twist = {
   name: 'another shape',
   apply(call, random) {
     const batch = call.batch as { shape?: unknown[] };
-    if (!Array.isArray(batch.shape)) return undefined;
-    const changed = [...batch.shape];
+    // Another twist may have put anything there.
+    if (!Array.isArray(batch.shape) || !batch.shape.every((x) => typeof x === 'number')) return;
+    const changed: unknown[] = [...batch.shape];
     const i = integer(random, 0, changed.length - 1);
     const old = changed[i] as number;
     const near = [old + 1, old - 1, 2 * old, -old, old + 0.5];
