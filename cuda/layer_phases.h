@@ -110,12 +110,13 @@ class LayerPhases : public Phases {
       work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
       pace();
     }
-    if (group.rows.size() > 0) {
-      work_->fetch();
-      if (measures_) measures_->fetch();
-      check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    }
+    const bool last = &group == &groups_.back();
+    if (group.rows.size() > 0) work_->fetch();
+    if (last && measures_) measures_->fetch();
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     take(group);
+    for (size_t i = 0; last && i < row_measures_.size(); i++)
+      row_measures_[i] = measures_->row(int64_t(i));
   }
 
   void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
@@ -205,24 +206,13 @@ class LayerPhases : public Phases {
         stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_not_finite + 1) + 1) : 0);
       }
       device_group_.push_back(uint32_t(on_device.size()));
-      if (groups_[g].rows.size() > 0) add_group(groups_[g], on_device);
+      if (groups_[g].rows.size() > 0) add_group(on_device, groups_[g], 0);
     }
     work_.emplace(request, on_device, launches, stages, place_);
     if (!job_.wanted().asked.any()) return;
     measures_.emplace(job_.rows, RowRange{0, rows}, request.chunks, place_);
     row_measures_.resize(size_t(rows));
   }
-  static void add_group(const UnitGroup& group, std::vector<Group>& groups) {
-    uint32_t tile = 0;
-    if (!groups.empty())
-      tile = groups.back().first_tile + (groups.back().rows + tile_rows - 1) / tile_rows;
-    groups.push_back({.first_row = uint32_t(group.rows.begin),
-                      .rows = uint32_t(group.rows.size()),
-                      .first_unit = uint32_t(group.first_unit),
-                      .units = uint32_t(group.last_unit - group.first_unit),
-                      .first_tile = tile});
-  }
-
   void allocate(const RowBytes& row, size_t product) {
     const size_t longest = size_t(longest_), rows = job_.rows.scored.size();
     auto take = [&](size_t bytes) {
@@ -291,9 +281,7 @@ class LayerPhases : public Phases {
 
   /// The numbers of a group, whose rows are reduced.
   void take(const UnitGroup& group) {
-    for (int64_t i = group.rows.begin; i < group.rows.end; i++) {
-      if (measures_) row_measures_[size_t(i)] = measures_->row(i);
-      if (!job_.tokens) continue;
+    for (int64_t i = group.rows.begin; job_.tokens && i < group.rows.end; i++) {
       const double* const token = work_->token(i);
       write_token(*job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
     }

@@ -1,7 +1,6 @@
 #include "loss_launch.h"
 #include <algorithm>
 #include "device_limits.h"
-#include "jobs/plan.h"
 
 namespace diralign::cuda {
 
@@ -11,21 +10,11 @@ namespace {
 std::vector<Group> make_groups(const LossRequest& r, int64_t fewest_rows) {
   const int64_t list_begin = r.rows->of_units(r.first_unit, r.last_unit).begin;
   std::vector<Group> groups;
-  uint32_t tile = 0;
   for (const UnitGroup& units :
        group_units_reaching(*r.rows, r.first_unit, r.last_unit, fewest_rows)) {
-    const uint32_t rows = uint32_t(units.rows.size()),
-                   count = uint32_t(units.last_unit - units.first_unit);
-    if (rows > 0) {
-      groups.push_back({.first_row = uint32_t(units.rows.begin - list_begin),
-                        .rows = rows,
-                        .first_unit = uint32_t(units.first_unit),
-                        .units = count,
-                        .first_tile = tile});
-      tile += (rows + tile_rows - 1) / tile_rows;
-    } else if (!groups.empty()) {
-      groups.back().units += count;  // sequences without rows at the end of the batch
-    }
+    if (units.rows.size() > 0) add_group(groups, units, list_begin);
+    // Sequences without rows at the end of the batch.
+    else if (!groups.empty()) groups.back().units += uint32_t(units.last_unit - units.first_unit);
   }
   return groups;
 }

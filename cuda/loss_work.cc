@@ -32,13 +32,21 @@ T* at(void* base, size_t offset) {
 constexpr size_t counter_bytes = 16;
 static_assert(sizeof(Stage) == 16);
 
-size_t tiles_of(const std::vector<Group>& groups) {
+}  // namespace
+
+uint32_t tiles_of(const std::vector<Group>& groups) {
   if (groups.empty()) return 0;
   const Group& last = groups.back();
   return last.first_tile + (last.rows + tile_rows - 1) / tile_rows;
 }
 
-}  // namespace
+void add_group(std::vector<Group>& groups, const UnitGroup& units, int64_t list_begin) {
+  groups.push_back({.first_row = uint32_t(units.rows.begin - list_begin),
+                    .rows = uint32_t(units.rows.size()),
+                    .first_unit = uint32_t(units.first_unit),
+                    .units = uint32_t(units.last_unit - units.first_unit),
+                    .first_tile = tiles_of(groups)});
+}
 
 /// Where everything lies in the device memory of the work. What is copied there comes first, that
 /// of the launches last, and then what only lives there. The results are before all of it, so that

@@ -2,7 +2,7 @@
 #pragma once
 #include <limits>
 #include <vector>
-#include "jobs/batch.h"
+#include "jobs/plan.h"
 #include "loss_kernel.h"
 #include "runtime.h"
 
@@ -27,6 +27,11 @@ struct LossRequest {
   double gradient_scale = 1;
   bool measures = false;  ///< rows are measured, too: see MeasureWork
 };
+
+/// Tiles of rows, all groups together.
+uint32_t tiles_of(const std::vector<Group>& groups);
+/// Adds a group of units that has rows; `list_begin`: the first of the rows that a launch has.
+void add_group(std::vector<Group>& groups, const UnitGroup& units, int64_t list_begin);
 
 /// The order of the work of a launch.
 class Stages {

@@ -3,8 +3,9 @@
 namespace diralign {
 
 const LossWanted& Job::wanted() const {
+  if (loss) return *loss;
   static const LossWanted nothing{};
-  return loss ? *loss : nothing;
+  return nothing;
 }
 
 BatchTerms Job::terms() const {

@@ -143,7 +143,7 @@ double BatchLoss::finish(const double* logps, const double* sft_logps, double la
     for (int64_t place = 1; place < units.size(u); place++) look_at(units.sequence(u, place));
     m[rewards_chosen] += out_.rewards[chosen];
     m[logps_chosen] += logps[chosen];
-    if (compares) compare(logps, chosen, units.rejected(u), facts.is_odds);
+    if (compares) compare(logps, chosen, units.sequence(u, 1), facts.is_odds);
     m[empty_sequences] += empty;
     m[nonfinite] += !finite;
     if (compares && o.sft_reduction == 0) nll += unit_nll(sft_logps, u);

@@ -38,9 +38,6 @@ struct Units {
   DIRALIGN_HD int64_t sequence(int64_t unit, int64_t place) const {
     return arity == Arity::group ? offsets[unit] + place : unit + place * count;
   }
-  // Of a pair.
-  DIRALIGN_HD int64_t chosen(int64_t unit) const { return unit; }
-  DIRALIGN_HD int64_t rejected(int64_t unit) const { return unit + count; }
   /// Of a single or a pair: its place in its unit.
   DIRALIGN_HD int64_t place(int64_t sequence) const {
     return arity == Arity::pair && sequence >= count ? 1 : 0;

@@ -13,6 +13,8 @@ class RowResults {
   explicit RowResults(Job& job)
       : job_(job),
         separate_sft_(job.batch.sft_labels != nullptr),
+        needs_moment_(job.tokens || job.wanted().asked.entropy),
+        needs_mean_(job.wanted().asked.logits),
         statistics_(job.tokens ? 0 : job.rows.scored.size()),
         measures_(job.wanted().asked.any() ? job.rows.scored.size() : 0) {
     if (!separate_sft_) return;
@@ -21,8 +23,8 @@ class RowResults {
   }
 
   /// Whether the sums must have the moment.
-  bool needs_moment() const { return job_.tokens || job_.wanted().asked.entropy; }
-  bool needs_mean() const { return job_.wanted().asked.logits; }
+  bool needs_moment() const { return needs_moment_; }
+  bool needs_mean() const { return needs_mean_; }
 
   /// The mean of row i's logits, where a metric asks for it; before `take`.
   void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
@@ -76,7 +78,7 @@ class RowResults {
   }
 
   Job& job_;
-  bool separate_sft_;
+  const bool separate_sft_, needs_moment_, needs_mean_;
   Array<RowStatistics> statistics_;          // per scored row
   Array<RowMeasures> measures_;              // per scored row, where metrics need them
   Array<double> sft_row_logps_, sft_logps_;  // where sftLabels differ
