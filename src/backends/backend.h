@@ -2,7 +2,6 @@
 // here.
 #pragma once
 #include <memory>
-#include <span>
 #include "device.h"
 #include "jobs/job.h"
 #include "jobs/pool.h"
@@ -18,8 +17,6 @@ namespace diralign {
 DIRALIGN_NAMED_ENUM(Target, target_names, DIRALIGN_TARGETS);
 
 struct Backend {
-  const char* name;
-
   /// A job on host arrays, to its end, on any thread. It stops soon once it is cancelled.
   void (*run)(Job& job, int device, Pool& pool);
 
@@ -35,10 +32,11 @@ struct Backend {
   void (*run_layer)(Job& job, const Place& place) = nullptr;
 };
 
-std::span<const Backend* const> backends();
 /// The one on the host, which every build has.
 const Backend& host_backend();
-/// The one with devices; throws std::logic_error in a build that has none.
+/// Whether there is one with devices.
+bool has_device_backend();
+/// That one; throws std::logic_error in a build without.
 const Backend& device_backend();
 
 }  // namespace diralign

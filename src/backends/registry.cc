@@ -19,15 +19,19 @@ const Backend* const registered[] = {
     &cuda::backend,
 #endif
 };
+const Backend* with_devices() {
+  for (const Backend* backend : registered)
+    if (backend->device) return backend;
+  return nullptr;
+}
 }  // namespace
-
-std::span<const Backend* const> backends() { return registered; }
 
 const Backend& host_backend() { return *registered[0]; }
 
+bool has_device_backend() { return with_devices() != nullptr; }
+
 const Backend& device_backend() {
-  for (const Backend* backend : registered)
-    if (backend->device) return *backend;
+  if (const Backend* const backend = with_devices()) return *backend;
   throw std::logic_error("this build contains no CUDA kernels");
 }
 

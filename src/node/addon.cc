@@ -221,9 +221,6 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<time_next>(exports, "timeNext");
   exports.Set("revision", contract_hash());
   exports.Set("contract", contract_json());
-  Napi::Array names = Napi::Array::New(env);
-  for (const Backend* backend : backends()) names.Set(names.Length(), backend->name);
-  exports.Set("backends", names);
   exports.Set("cuda", cuda_exports(env));
   return exports;
 }

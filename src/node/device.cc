@@ -32,8 +32,7 @@ Napi::Value handle_result(const Napi::CallbackInfo& info, uint64_t handle) {
 uint64_t as_handle(const void* pointer) { return uint64_t(reinterpret_cast<uintptr_t>(pointer)); }
 
 Napi::Value status(const Napi::CallbackInfo& info) {
-  const bool compiled = backends().size() > 1;
-  const DeviceStatus s = compiled ? api().status() : DeviceStatus{};
+  const DeviceStatus s = has_device_backend() ? api().status() : DeviceStatus{};
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("compiled", s.compiled);
   result.Set("architectures", s.architectures);

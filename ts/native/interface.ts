@@ -12,8 +12,6 @@ export interface Native {
   readonly revision: string;
   /** JSON of the contract that ts/contract.generated.ts holds. */
   readonly contract: string;
-  /** Names of the backends that it was built with. */
-  readonly backends: readonly string[];
   loss(request: LossRequest): BadLabel | undefined;
   loss(request: LossRequest, done: Done): BadLabel | Cancel;
   sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;

@@ -8,6 +8,6 @@ void run(Job& job, int, Pool& pool) { job.layer ? run_layer(job, pool) : run_log
 }  // namespace
 
 extern const Backend backend;
-const Backend backend{.name = "cpu", .run = run};
+const Backend backend{.run = run};
 
 }  // namespace diralign::cpu
