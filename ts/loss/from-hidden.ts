@@ -26,8 +26,8 @@ type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
    * product that they do not need. Device memory is read in the order of its stream, which the call
    * waits for.
    * @throws DirAlignError before anything is written, unless a device fails (ERR_DIRALIGN_DEVICE);
-   *   `code` says what is wrong. A `memory` that is too small (ERR_DIRALIGN_OPTION) is told how many
-   *   bytes would do.
+   *   `code` says what is wrong. A `memory` that is too small (ERR_DIRALIGN_OPTION) is told how
+   *   many bytes would do.
    *
    * @example
    * const batch = { hidden, weight, shape: [4, 512, 128256], labels, reference };
