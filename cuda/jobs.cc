@@ -16,14 +16,13 @@ namespace {
 
 Pass pass_of(const Job& job) {
   if (job.tokens) return Pass::tokens;
-  const GradientMode mode = job.wanted().gradient.mode;
+  const GradientMode mode = job.gradients.logits.mode;
   return mode == GradientMode::none    ? Pass::logps
          : mode == GradientMode::dense ? Pass::dense
                                        : Pass::factored;
 }
 
 LossRequest request_for(const Job& job) {
-  const LossWanted& wanted = job.wanted();
   LossRequest r{};
   r.pass = pass_of(job);
   r.dtype = job.batch.dtype;
@@ -35,11 +34,12 @@ LossRequest request_for(const Job& job) {
   r.rows = &job.rows;
   r.first_unit = 0;
   r.last_unit = r.terms.units.count;
-  r.gradient = wanted.gradient.data;
-  r.gradient_elements = wanted.gradient.elements;
-  r.gradient_scale = wanted.gradient_scale;
-  r.measures = wanted.asked.any();
-  r.write_ignored = wanted.gradient.mode != GradientMode::none && !wanted.gradient.zeroed;
+  r.gradient = job.gradients.logits.data;
+  r.gradient_elements = job.gradients.logits.elements;
+  r.gradient_scale = job.gradients.scale;
+  r.measures = job.asked().any();
+  r.write_ignored =
+      pass_of(job) != Pass::logps && pass_of(job) != Pass::tokens && !job.gradients.logits.zeroed;
   return r;
 }
 
@@ -52,7 +52,7 @@ class Collected {
   explicit Collected(Job& job)
       : job_(job),
         sft_logps_(job.batch.sft_labels ? size_t(job.batch.sequences) : 0),
-        measures_(job.wanted().asked.any() ? job.rows.scored.size() : 0) {}
+        measures_(job.asked().any() ? job.rows.scored.size() : 0) {}
 
   /// Of the units that the launch was for.
   void take(const LossLaunch& launch, const UnitGroup& group) {
@@ -201,7 +201,7 @@ class StagedRun {
 
 /// What of a host gradient is 0: rows that no term scores, and columns that belong to no class.
 void write_host_zeros(const Job& job) {
-  const GradientOutput& output = job.wanted().gradient;
+  const GradientOutput& output = job.gradients.logits;
   if (output.mode == GradientMode::none) return;
   const HostGradient gradient(job.batch, output);
   for (const int64_t row : job.rows.ignored) gradient.zero_row(row);
@@ -217,7 +217,7 @@ std::unique_ptr<Launch> launch(Job& job, const Place& place) {
 void run_staged(Job& job, int device) {
   if (job.layer) return run_staged_layer(job, device);
   const DeviceGuard guard(device);
-  const GradientOutput& gradient = job.wanted().gradient;
+  const GradientOutput& gradient = job.gradients.logits;
   Collected numbers(job);
   StagedRun(job, request_for(job), device,
             gradient.mode == GradientMode::none ? nullptr : gradient.data)

@@ -119,9 +119,9 @@ class LayerPhases : public Phases {
       row_measures_[i] = measures_->row(int64_t(i));
   }
 
-  void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
+  void differentiate(const UnitGroup& group, const BatchLoss* loss) override {
     auto coefficients = [&](int64_t i) {
-      return row_coefficients(job_.wanted(), loss, job_.rows.scored[size_t(i)]);
+      return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
     };
     // A hidden state that is not finite makes its logits all NaN or infinite, and the
     // log-probability a NaN.
@@ -196,7 +196,7 @@ class LayerPhases : public Phases {
     request.terms = job_.terms();
     request.rows = &job_.rows;
     request.last_unit = request.terms.units.count;
-    request.gradient_scale = job_.wanted().gradient_scale;
+    request.gradient_scale = job_.gradients.scale;
     std::vector<Group> on_device;
     size_t launches = 0, stages = 0;
     for (size_t g = 0; g < groups_.size(); g++) {
@@ -209,7 +209,7 @@ class LayerPhases : public Phases {
       if (groups_[g].rows.size() > 0) add_group(on_device, groups_[g], 0);
     }
     work_.emplace(request, on_device, launches, stages, place_);
-    if (!job_.wanted().asked.any()) return;
+    if (!job_.asked().any()) return;
     measures_.emplace(job_.rows, RowRange{0, rows}, request.chunks, place_);
     row_measures_.resize(size_t(rows));
   }

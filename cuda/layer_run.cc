@@ -25,7 +25,7 @@ void run_layer(Job& job, const Place& place) {
   const DeviceGuard guard(place.device);
   LayerPhases run(
       job, place,
-      {job.layer->hidden, job.layer->weight, job.layer->bias, job.wanted().layer_gradients, false});
+      {job.layer->hidden, job.layer->weight, job.layer->bias, job.gradients.layer, false});
   complete(job, run);
 }
 
@@ -36,7 +36,7 @@ void run_staged_layer(Job& job, int device) {
   const DeviceGuard guard(device);
   const OutputLayer& layer = *job.layer;
   const Batch& batch = job.batch;
-  const LayerGradients& host = job.wanted().layer_gradients;
+  const LayerGradients& host = job.gradients.layer;
   const size_t rows = job.rows.scored.size(),
                row_bytes = size_t(layer.hidden_size) * batch.element_bytes(),
                weight_elements = size_t(batch.vocab) * size_t(layer.hidden_size);

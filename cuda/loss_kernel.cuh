@@ -93,10 +93,10 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
     const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
     const double likelihood =
         record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-    const double align_scaled =
-        finite(gradient_coefficient(align, p.gradient_scale)) * p.gradient_unit;
+    const double scale = p.gradient_scale * record.weight;
+    const double align_scaled = finite(gradient_coefficient(align, scale)) * p.gradient_unit;
     const double likelihood_scaled =
-        finite(gradient_coefficient(likelihood, p.gradient_scale)) * p.gradient_unit;
+        finite(gradient_coefficient(likelihood, scale)) * p.gradient_unit;
     unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled,
                                  likelihood_scaled, p.least_normal);
     if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);

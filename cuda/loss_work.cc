@@ -32,6 +32,27 @@ T* at(void* base, size_t offset) {
 constexpr size_t counter_bytes = 16;
 static_assert(sizeof(Stage) == 16);
 
+/// One of the arrays that the evaluation of units reads, `count` long, and where it is uploaded to.
+struct TermArray {
+  const double* BatchTerms::* own;  ///< or, where that is null, a field
+  FieldData field;
+  size_t count, at = 0;
+
+  const double*& in(BatchTerms& terms) const { return own ? terms.*own : terms.fields.*field; }
+  const double* in(const BatchTerms& terms) const { return own ? terms.*own : terms.fields.*field; }
+};
+/// Those that a batch has. The weights of tokens are the rows'.
+std::vector<TermArray> arrays_of(const BatchTerms& terms) {
+  const size_t sequences = size_t(terms.units.sequences());
+  std::vector<TermArray> all{{&BatchTerms::lengths, {}, sequences},
+                             {&BatchTerms::sft_lengths, {}, sequences}};
+  if (terms.reference) all.push_back({&BatchTerms::reference, {}, sequences});
+  for (const FieldInfo& field : field_infos)
+    if (terms.fields.*field.data && field.per != Per::row)
+      all.push_back({nullptr, field.data, field.length(terms.units, 0)});
+  return all;
+}
+
 }  // namespace
 
 uint32_t tiles_of(const std::vector<Group>& groups) {
@@ -56,9 +77,10 @@ struct LossWork::Places {
   size_t rows, ignored, sequences, units, tiles, groups, counters;  ///< how many
   uint32_t sort_length = 1;
   size_t result_space, result_bytes, upload_bytes, bytes;
-  size_t at_underflows, at_rows, at_ignored, at_begin, at_end, at_groups, at_counts, at_sft_counts,
-      at_reference, at_counters, at_launches, at_sums, at_targets, at_sft_targets, at_row_logps,
-      at_sft_row_logps, at_row_terms, at_coefficients, at_values, at_order;
+  size_t at_underflows, at_rows, at_ignored, at_begin, at_end, at_groups, at_objectives, at_offsets,
+      at_counters, at_launches, at_sums, at_targets, at_sft_targets, at_row_logps, at_sft_row_logps,
+      at_row_terms, at_coefficients, at_numbers, at_order;
+  std::vector<TermArray> terms;
 
   Places(const LossRequest& r, const std::vector<Group>& groups_, uint32_t parts, size_t launches,
          size_t stages)
@@ -88,16 +110,18 @@ struct LossWork::Places {
     at_begin = layout_.add<uint32_t>(sequences);
     at_end = layout_.add<uint32_t>(sequences);
     at_groups = layout_.add<Group>(groups);
-    at_counts = layout_.add<int32_t>(sequences);
-    at_sft_counts = layout_.add<int32_t>(sequences);
-    at_reference = layout_.add<double>(r.terms.reference ? sequences : 0);
+    at_objectives = layout_.add<Objective>(size_t(r.terms.objective_count));
+    at_offsets = layout_.add<int32_t>(r.terms.units.offsets ? units + 1 : 0);
+    terms = arrays_of(r.terms);
+    for (TermArray& array : terms) array.at = layout_.add<double>(array.count);
     at_counters = layout_.add<uint32_t>(counters);
     at_launches =
         layout_.add<char>(launches * (counter_bytes + sizeof(Stage)) + stages * sizeof(Stage));
     upload_bytes = layout_.bytes();
   }
   void place_rest(const LossRequest& r, uint32_t parts) {
-    const bool dense = r.pass == Pass::dense, sorted = dense && r.terms.is_sorted();
+    const bool dense = r.pass == Pass::dense, sorted = dense && r.terms.is_sorted(),
+               groups_of_units = dense && r.terms.units.arity == Arity::group;
     at_sums = layout_.add<PartSums>(rows * parts);
     at_targets = layout_.add<float>(rows);
     at_sft_targets = layout_.add<float>(r.separate_sft ? rows : 0);
@@ -105,7 +129,7 @@ struct LossWork::Places {
     at_sft_row_logps = layout_.add<double>(r.separate_sft ? rows : 0);
     at_row_terms = layout_.add<RowTerms>(dense ? rows : 0);
     at_coefficients = layout_.add<double>(dense ? sequences : 0);
-    at_values = layout_.add<double>(sorted ? 2 * units : 0);
+    at_numbers = layout_.add<double>(sorted ? 2 * units : groups_of_units ? sequences : 0);
     at_order = layout_.add<uint32_t>(sorted ? 2 * size_t(sort_length) : 0);
     bytes = layout_.bytes();
   }
@@ -150,7 +174,7 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
     at<RowRecord>(host, places.at_rows)[i] = {
         uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
-        row.label, row.sft_label};
+        row.label, row.sft_label, row.weight};
   }
   for (size_t i = 0; i < places.ignored; i++)
     at<uint32_t>(host, places.at_ignored)[i] = uint32_t(rows.ignored[i]);
@@ -161,10 +185,12 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     at<uint32_t>(host, places.at_end)[s] = here ? uint32_t(rows.end[s] - range.begin) : 0;
   }
   std::copy(groups.begin(), groups.end(), at<Group>(host, places.at_groups));
-  std::copy_n(r.terms.counts, places.sequences, at<int32_t>(host, places.at_counts));
-  std::copy_n(r.terms.sft_counts, places.sequences, at<int32_t>(host, places.at_sft_counts));
-  if (r.terms.reference)
-    std::copy_n(r.terms.reference, places.sequences, at<double>(host, places.at_reference));
+  std::copy_n(r.terms.objectives, r.terms.objective_count,
+              at<Objective>(host, places.at_objectives));
+  if (r.terms.units.offsets)
+    std::copy_n(r.terms.units.offsets, places.units + 1, at<int32_t>(host, places.at_offsets));
+  for (const TermArray& array : places.terms)
+    std::copy_n(array.in(r.terms), array.count, at<double>(host, array.at));
   std::fill_n(at<uint32_t>(host, places.at_counters), places.counters, 0u);
   *at<uint32_t>(host, places.at_underflows) = 0;
 }
@@ -190,11 +216,11 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.group_arrivals = plan_.tile_arrivals + places.tiles;
   plan_.group_ready = plan_.group_arrivals + places.groups;
   plan_.terms = r.terms;
-  plan_.terms.counts = at<int32_t>(base, places.at_counts);
-  plan_.terms.sft_counts = at<int32_t>(base, places.at_sft_counts);
-  plan_.terms.reference = r.terms.reference ? at<double>(base, places.at_reference) : nullptr;
+  plan_.terms.objectives = at<Objective>(base, places.at_objectives);
+  if (r.terms.units.offsets) plan_.terms.units.offsets = at<int32_t>(base, places.at_offsets);
+  for (const TermArray& array : places.terms) array.in(plan_.terms) = at<double>(base, array.at);
   plan_.coefficients = at<double>(base, places.at_coefficients);
-  plan_.sort_values = at<double>(base, places.at_values);
+  plan_.unit_numbers = at<double>(base, places.at_numbers);
   plan_.sort_order = at<uint32_t>(base, places.at_order);
   plan_.sort_length = places.sort_length;
   plan_.logps = plan_.tokens = workspace_.as<double>();

@@ -22,6 +22,7 @@ enum class Pass {
 struct RowRecord {
   uint32_t row, sequence;
   int32_t label, sft_label;
+  double weight;  ///< of its log-probability
 
   __device__ bool has_label() const { return label >= 0; }
   /// The entry whose log-probability is computed without cancellation.
@@ -80,9 +81,9 @@ struct Plan {
   RowTerms* row_terms;  ///< dense: what finishing a row leaves for its gradient
   uint32_t *next_ticket, *row_arrivals, *tile_arrivals, *group_arrivals, *group_ready;
 
-  BatchTerms terms;      ///< counts and reference in device memory
+  BatchTerms terms;      ///< arrays in device memory
   double* coefficients;  ///< per sequence
-  double* sort_values;   ///< [2][units], for sorted objectives
+  double* unit_numbers;  ///< scratch: [2][units] of a sorted objective, one per sequence of groups
   uint32_t* sort_order;  ///< [2][sort_length]
   uint32_t sort_length;  ///< a power of two, at least the units
 

@@ -26,9 +26,9 @@ CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uin
     if (p.separate_sft) {
       if (record.sft_label != record.primary())
         sft_logp = record.sft_label < 0 ? 0 : double(p.sft_targets[i]) - logsumexp(s);
-      p.sft_row_logps[i] = sft_logp;
+      p.sft_row_logps[i] = weighted(record.weight, sft_logp);
     }
-    p.row_logps[i] = record.has_label() ? s.logp : 0;
+    p.row_logps[i] = record.has_label() ? weighted(record.weight, s.logp) : 0;
     if constexpr (pass == Pass::dense) p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
   }
 }
@@ -107,27 +107,38 @@ __device__ __forceinline__ void sort_units(const double* values, uint32_t* order
   }
 }
 
-/// The coefficients of the group's units; for a sorted objective the one group is the batch.
-CUDA_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
+/// Ranks of a sorted objective, whose one group is the batch.
+__device__ __forceinline__ void evaluate_sorted(const Plan& p, const Objective& objective,
+                                                bool adds) {
   const BatchTerms& terms = p.terms;
-  const uint32_t last_unit = group.first_unit + group.units;
-  if (!terms.is_sorted()) {
-    for (uint32_t u = group.first_unit + threadIdx.x; u < last_unit; u += threads)
-      terms.evaluate(p.logps, u, p.coefficients);
-    return;
-  }
   const uint32_t units = uint32_t(terms.units.count);
-  double *upper = p.sort_values, *lower = upper + units;
+  double *upper = p.unit_numbers, *lower = upper + units;
   for (uint32_t u = threadIdx.x; u < units; u += threads) {
-    upper[u] = terms.upper_score(p.logps, u);
-    lower[u] = terms.lower_score(p.logps, u);
+    upper[u] = terms.upper_score(objective, p.logps, u);
+    lower[u] = terms.lower_score(objective, p.logps, u);
   }
   uint32_t *upper_order = p.sort_order, *lower_order = upper_order + p.sort_length;
   sort_units(upper, upper_order, units, p.sort_length);
   sort_units(lower, lower_order, units, p.sort_length);
   for (uint32_t rank = threadIdx.x; rank < units; rank += threads) {
     const uint32_t i = upper_order[rank], j = lower_order[rank];
-    terms.evaluate_rank(p.logps, upper[i], lower[j], i, j, p.coefficients);
+    terms.evaluate_rank(objective, p.logps, upper[i], lower[j], i, j, adds, p.coefficients);
+  }
+}
+
+/// The coefficients of the group's units: of a mixture, the sum of its objectives'.
+CUDA_NOINLINE __device__ inline void evaluate_group(const Plan& p, const Group& group) {
+  const BatchTerms& terms = p.terms;
+  const uint32_t last_unit = group.first_unit + group.units;
+  for (int i = 0; i < terms.objective_count; i++) {
+    const Objective& objective = terms.objectives[i];
+    if (i > 0) __syncthreads();  // another thread may have written what is added to
+    if (objective.scope != Scope::unit) {
+      evaluate_sorted(p, objective, i > 0);
+      continue;
+    }
+    for (uint32_t u = group.first_unit + threadIdx.x; u < last_unit; u += threads)
+      terms.evaluate(objective, p.logps, u, i > 0, p.coefficients, p.unit_numbers);
   }
 }
 

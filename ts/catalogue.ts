@@ -1,3 +1,4 @@
+import type { BatchFields } from './batch/types.js';
 import { contract } from './contract.generated.js';
 import { deepFreeze } from './freeze.js';
 import { paperSettings, type BestSetting } from './presets.js';
@@ -7,16 +8,23 @@ type Catalogue = (typeof contract)['methods'][number];
 export type Method = Catalogue['name'];
 /** The f-divergence that `dpo` is regularised by: what its score is of the log-ratio. */
 export type Divergence = (typeof contract)['divergences'][number];
-/** The mean that the likelihood term is: over sequences, or over all scored tokens of the batch. */
-export type SftReduction = 'sequence' | 'token';
+/**
+ * The mean that the likelihood term is: over sequences, over all scored tokens of the batch, or
+ * over sequences of the mean over their tokens.
+ */
+export type SftReduction = 'sequence' | 'token' | 'mean';
 
 type Entry<M extends Method> = Extract<Catalogue, { name: M }>;
 /** Methods of which the catalogue says this. */
 type MethodWith<Facts> = Extract<Catalogue, Facts>['name'];
 /** Methods that need no beta. */
 export type MethodWithoutBeta = MethodWith<{ beta: false }>;
-/** Methods whose units are single sequences. */
-export type SingleMethod = MethodWith<{ arity: 'single' }>;
+/** Methods that are a likelihood: every sequence is chosen. */
+export type LikelihoodMethod = MethodWith<{ ranking: 'likelihood' }>;
+/** Methods of sequences that are desirable, or are not. */
+export type UnpairedMethod = Exclude<MethodWith<{ arity: 'single' }>, LikelihoodMethod>;
+/** Methods of groups of candidates. */
+export type GroupMethod = MethodWith<{ arity: 'group' }>;
 /** Methods that score log-odds. */
 export type OddsMethod = MethodWith<{ odds: true }>;
 
@@ -31,7 +39,7 @@ interface SftOptions {
   /**
    * `'sequence'` (default): mean over pairs of the chosen's negative log-likelihood, per scored
    * token where `normalize` is true, summed where it is false. `'token'`: mean over all scored
-   * chosen tokens of the batch.
+   * chosen tokens of the batch. `'mean'`: as `'sequence'`, per scored token in any case.
    */
   readonly sftReduction?: SftReduction;
 }
@@ -53,6 +61,12 @@ export type MethodOptions<M extends Method, Free extends boolean = boolean> = M 
       ('referenceFree' extends OptionName<M> ? ReferenceOptions<Free> : unknown) &
       Pick<SftOptions, OptionName<M> & keyof SftOptions>
   : never;
+
+/** The fields of a batch that method `M` needs. */
+export type MethodFields<M extends Method> = {
+  [F in keyof Entry<M>['fields']]: Entry<M>['fields'][F] extends { needed: true } ? F : never;
+}[keyof Entry<M>['fields']] &
+  string;
 
 /** Whether a batch must have `reference`. Both together: only the call can tell. */
 export type ReferenceNeed = 'required' | 'optional';
@@ -88,6 +102,12 @@ export interface OptionInfo {
   readonly below?: number;
 }
 
+/** A field of batches, as a method takes it, with the interval its numbers must lie in. */
+export interface FieldInfo extends Omit<OptionInfo, 'meaning' | 'default' | 'values'> {
+  /** Whether a batch without it is refused. */
+  readonly needed: boolean;
+}
+
 /** One entry of {@link methods}. */
 export interface MethodInfo {
   /** As `dirAlignLoss` takes it. */
@@ -98,9 +118,9 @@ export interface MethodInfo {
   readonly score: string;
   /**
    * `'pairwise'`: by the difference of the two scores; `'pointwise'`: each score by itself;
-   * `'likelihood'`: the chosen alone.
+   * `'listwise'`: by all scores of a group; `'likelihood'`: the chosen alone.
    */
-  readonly ranking: 'pairwise' | 'pointwise' | 'likelihood';
+  readonly ranking: 'pairwise' | 'pointwise' | 'listwise' | 'likelihood';
   /** Whether `batch.reference` is needed (unless `referenceFree`). */
   readonly reference: boolean;
   /** Default of `normalize`: the method's original setting. */
@@ -116,7 +136,9 @@ export interface MethodInfo {
   readonly odds: boolean;
   /** Whether a pair's loss depends on the rest of the batch. */
   readonly batchCoupled: boolean;
-  /** Loss of a pair; notation in docs/methods.md. */
+  /** By name: what it takes of a batch besides. Other fields are refused. */
+  readonly fields: Readonly<Partial<Record<keyof BatchFields, FieldInfo>>>;
+  /** Loss of a unit; notation in docs/methods.md. */
   readonly formula: string;
   /** Paper that the formula is from. */
   readonly source: string;
@@ -144,8 +166,8 @@ export function methods(): readonly MethodInfo[] {
 }
 
 /** @internal Whether the loss is the likelihood itself, which no other term goes beside. */
-export function isLikelihood({ options }: MethodInfo): boolean {
-  return !Object.hasOwn(options, 'sftWeight');
+export function isLikelihood({ ranking }: MethodInfo): boolean {
+  return ranking === 'likelihood';
 }
 
 /** @internal */

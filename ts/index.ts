@@ -1,4 +1,12 @@
-export { sequenceLogps, tokenLogps, type LogpsOptions } from './logps.js';
+export {
+  logpsBackward,
+  type BackwardRunOptions,
+  type HiddenBackwardRunOptions,
+  type LogpsBackward,
+  type LogpsDerivatives,
+} from './loss/logps-backward.js';
+export { sequenceLogps, tokenLogps, type LogpsOptions, type TokenLogpsOptions } from './logps.js';
+export { mixLosses, type Mix, type WeightedObjective } from './mix-losses.js';
 export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,

@@ -5,10 +5,10 @@ import { checkHiddenBatch } from './batch/hidden.js';
 import { checkLogitsBatch } from './batch/logits.js';
 import type { HiddenBatch, Logits, LogitsBatch } from './batch/types.js';
 import { typeError } from './errors.js';
-import { checkObject, readProperties } from './given.js';
+import { checkObject, describe, readProperties } from './given.js';
 import type { SequenceLogps, TokenLogps } from './loss/results.js';
 import { compute } from './native/call.js';
-import { native, type BatchRequest, type LayerRequest } from './native/interface.js';
+import { native, Target, type BatchRequest, type LayerRequest } from './native/interface.js';
 
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
@@ -68,20 +68,45 @@ export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): Sequ
   return { logps: request.logps, counts: request.batch.counts };
 }
 
+/** Options of {@link tokenLogps}. */
+export interface TokenLogpsOptions<Asked extends boolean = boolean> extends LogpsOptions {
+  /** Whether `logCollision` is wanted, which costs a second pass over each row; default false. */
+  readonly collision?: Asked | undefined;
+}
+
 /**
  * Per row: log-probability of the label, logsumexp of the logits, entropy of the softmax in nats;
- * all 0 on ignored rows.
+ * with `collision` also the log of the sum of squared probabilities. All 0 on ignored rows.
  * @throws DirAlignError before anything is computed
  */
-export function tokenLogps(batch: AnyBatch, options: LogpsOptions = {}): TokenLogps {
-  const prepared = prepareLogps(batch, options);
+export function tokenLogps<Asked extends boolean = false>(
+  batch: AnyBatch,
+  options: TokenLogpsOptions<Asked> = {},
+): TokenLogps<Asked> {
+  checkObject('options', options);
+  const { collision = false, ...rest } = readProperties('options', options, [
+    'collision',
+    ...logpsKeys,
+  ]);
+  if (typeof collision !== 'boolean')
+    throw typeError('ERR_DIRALIGN_OPTION', `collision: ${describe(collision)} is not a boolean`);
+  const prepared = prepareLogps(batch, rest);
+  if (collision && prepared.batch.target !== Target.cpu)
+    throw typeError('ERR_DIRALIGN_BACKEND', 'collision: is computed on the CPU only');
   const { rows } = prepared.batch;
   const request = {
     ...prepared,
     logps: allocate('logps', 'Float64Array', rows),
     logsumexp: allocate('logsumexp', 'Float64Array', rows),
     entropy: allocate('entropy', 'Float64Array', rows),
+    collision: collision ? allocate('logCollision', 'Float64Array', rows) : undefined,
   };
   compute(request, () => native().tokenLogps(request));
-  return { logps: request.logps, logsumexp: request.logsumexp, entropy: request.entropy };
+  const { logps, logsumexp, entropy } = request;
+  return {
+    logps,
+    logsumexp,
+    entropy,
+    ...(request.collision && { logCollision: request.collision }),
+  } as TokenLogps<Asked>;
 }

@@ -1,5 +1,11 @@
 /** The names of the metrics, by method. docs/metrics.md has more about each. */
-import type { Method, OddsMethod, SingleMethod } from './catalogue.js';
+import type {
+  GroupMethod,
+  LikelihoodMethod,
+  Method,
+  OddsMethod,
+  UnpairedMethod,
+} from './catalogue.js';
 
 interface ChosenMetrics {
   /** Mean over pairs of the chosen's reward. */
@@ -25,9 +31,11 @@ interface ChosenMetrics {
  */
 type Without<Name extends string> = Readonly<Partial<Record<Name, number>>>;
 
+type OtherMetric = keyof OddsMetrics | keyof UnpairedMetrics | keyof GroupMetrics;
+
 /** Of `sft`, which knows no rejected sequences. */
 export interface SftMetrics
-  extends ChosenMetrics, Without<Exclude<keyof OddsMetrics, keyof ChosenMetrics | 'nll_loss'>> {
+  extends ChosenMetrics, Without<Exclude<OtherMetric, keyof ChosenMetrics | 'nll_loss'>> {
   /** The loss itself, a negative log-likelihood. */
   readonly nll_loss: number;
 }
@@ -52,10 +60,52 @@ interface ComparedMetrics extends ChosenMetrics {
 
 /** Of every method that compares a chosen with a rejected sequence, except those of log-odds. */
 export interface PairMetrics
-  extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio'> {}
+  extends ComparedMetrics, Without<'log_odds_chosen' | 'log_odds_ratio' | 'rewards/mean' | 'kl'> {}
+
+/**
+ * Of the unpaired methods: the chosen are the desirable sequences, the rejected the others; means
+ * over them, 0 where there are none.
+ */
+export interface UnpairedMetrics
+  extends
+    ChosenMetrics,
+    Without<'log_odds_chosen' | 'log_odds_ratio' | 'rewards/accuracies' | 'ranking_accuracy'> {
+  /** Mean reward of the undesirable sequences. */
+  readonly 'rewards/rejected': number;
+  /** The difference of the two means; 0 where one of them is over nothing. */
+  readonly 'rewards/margins': number;
+  /** Mean summed log-probability of the undesirable sequences. */
+  readonly 'logps/rejected': number;
+  /** Mean over all sequences of the reward: what the `shift` of `bco` is a running mean of. */
+  readonly 'rewards/mean': number;
+  /** The baseline, of `kto`. */
+  readonly kl?: number;
+  /** The likelihood term before its weight; where `sftWeight` is not 0. */
+  readonly nll_loss?: number;
+}
+
+/**
+ * Of the group methods: the chosen is the best candidate of a group, by `ranks` or `rewards`, the
+ * rejected are the others; means over them.
+ */
+export interface GroupMetrics
+  extends
+    ChosenMetrics,
+    Without<'log_odds_chosen' | 'log_odds_ratio' | 'ranking_accuracy' | 'kl' | 'nll_loss'> {
+  /** Mean reward of the other candidates. */
+  readonly 'rewards/rejected': number;
+  /** The difference of the two means; 0 where there are no others. */
+  readonly 'rewards/margins': number;
+  /** Share of the groups of several candidates whose best has strictly the highest reward. */
+  readonly 'rewards/accuracies': number;
+  /** Mean summed log-probability of the other candidates. */
+  readonly 'logps/rejected': number;
+  /** Mean over all candidates of the reward. */
+  readonly 'rewards/mean': number;
+}
 
 /** Of the methods whose score is the log-odds. */
-export interface OddsMetrics extends ComparedMetrics {
+export interface OddsMetrics extends ComparedMetrics, Without<'rewards/mean' | 'kl'> {
   /** Mean over pairs of the chosen's log-odds minus the rejected's. */
   readonly log_odds_chosen: number;
   /** Mean over pairs of the log-sigmoid of that difference. */
@@ -80,8 +130,8 @@ export interface RowMetrics {
   readonly 'logits/rejected': number;
 }
 
-/** A name for `run.metrics`, by method: `sft` has no rejected sequences. */
-export type RowMetric<M extends Method = Method> = M extends SingleMethod
+/** A name for `run.metrics`, by method: `sft` and groups have no rejected sequences there. */
+export type RowMetric<M extends Method = Method> = M extends LikelihoodMethod | GroupMethod
   ? Exclude<keyof RowMetrics, 'logits/rejected'>
   : keyof RowMetrics;
 
@@ -94,11 +144,15 @@ export type AskedMetrics<Names extends readonly RowMetric[]> = number extends Na
 type Plain<T> = { readonly [Name in keyof T]: T[Name] };
 
 type ByMethod = {
-  readonly [M in Method]: M extends SingleMethod
+  readonly [M in Method]: M extends LikelihoodMethod
     ? Plain<SftMetrics>
-    : M extends OddsMethod
-      ? Plain<OddsMetrics>
-      : Plain<PairMetrics>;
+    : M extends UnpairedMethod
+      ? Plain<UnpairedMetrics>
+      : M extends GroupMethod
+        ? Plain<GroupMetrics>
+        : M extends OddsMethod
+          ? Plain<OddsMetrics>
+          : Plain<PairMetrics>;
 };
 
 /**

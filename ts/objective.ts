@@ -15,6 +15,7 @@ import { fromLogps } from './loss/from-logps.js';
 import type { GradientMode, LogpsRunOptions, RunOptions } from './loss/options.js';
 import type { LogpsResult, LossResult } from './loss/results.js';
 import type { RowMetric } from './metrics.js';
+import { mixtureOf, type Mixture } from './mixture.js';
 import { resolveSettings, type Settings } from './settings.js';
 
 /** The call of an objective. */
@@ -32,7 +33,7 @@ type LossCall<M extends Method, Need extends ReferenceNeed> = {
     Mode extends GradientMode = 'dense',
     const Names extends readonly RowMetric<M>[] = readonly [],
   >(
-    batch: LogitsBatch<L> & Needed<Need>,
+    batch: LogitsBatch<L> & Needed<Need, M>,
     run?: RunOptions<L, Mode, Names>,
   ): LossResult<L, Mode, M, Names>;
 }['call'];
@@ -61,7 +62,7 @@ export interface ObjectiveCalls<
     Mode extends GradientMode = 'dense',
     const Names extends readonly RowMetric<M>[] = readonly [],
   >(
-    batch: LogitsBatch<L> & Needed<Need>,
+    batch: LogitsBatch<L> & Needed<Need, M>,
     run?: RunOptions<L, Mode, Names>,
   ): Promise<LossResult<L, Mode, M, Names>>;
   /**
@@ -70,7 +71,7 @@ export interface ObjectiveCalls<
    */
   readonly fromHidden: FromHidden<M, Need>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
-  fromLogps(batch: LogpsBatch & Needed<Need>, run?: LogpsRunOptions): LogpsResult<M>;
+  fromLogps(batch: LogpsBatch & Needed<Need, M>, run?: LogpsRunOptions): LogpsResult<M>;
 }
 
 /** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
@@ -86,17 +87,13 @@ export type Objective<
   readonly normalize: boolean;
 } & Readonly<Required<MethodOptions<M>>>;
 
-type Config<M extends Method, Free extends boolean> = M extends MethodWithoutBeta
-  ? { readonly method: M; readonly beta?: number; readonly normalize?: boolean } & MethodOptions<
-      M,
-      Free
-    >
-  : M extends Method
-    ? { readonly method: M; readonly beta: number; readonly normalize?: boolean } & MethodOptions<
-        M,
-        Free
-      >
-    : never;
+// Not one type for each method: a union of so many is not looked through for a method that is known
+// only at run time.
+type Config<M extends Method, Free extends boolean> = {
+  readonly method: M;
+  readonly normalize?: boolean;
+} & ([M] extends [MethodWithoutBeta] ? { readonly beta?: number } : { readonly beta: number }) &
+  MethodOptions<M, Free>;
 
 /**
  * Builds the loss of a direct alignment algorithm.
@@ -169,16 +166,32 @@ const optionNames: ReadonlySet<string> = new Set(
 );
 
 function build(settings: Settings): unknown {
-  const { call, later } = fromLogits(settings);
-  const properties = {
+  return withCalls(mixtureOf([{ weight: 1, settings }]), {
     method: settings.info.name,
     beta: settings.beta,
     normalize: settings.normalize,
     ...settings.options,
+  });
+}
+
+/** @internal What the calls of an objective compute. */
+const mixtures = new WeakMap<object, Mixture>();
+
+/** @internal The losses of an objective; undefined for anything else. */
+export function mixtureBehind(objective: unknown): Mixture | undefined {
+  return typeof objective === 'function' ? mixtures.get(objective) : undefined;
+}
+
+/** @internal An objective: its calls, and its properties. */
+export function withCalls(mixture: Mixture, own: Readonly<Record<string, unknown>>): unknown {
+  const { call, later } = fromLogits(mixture);
+  const properties = {
+    ...own,
     async: later,
-    fromHidden: fromHidden(settings),
-    fromLogps: (batch: unknown, run: unknown) => fromLogps(settings, batch, run),
+    fromHidden: fromHidden(mixture),
+    fromLogps: (batch: unknown, run: unknown) => fromLogps(mixture, batch, run),
   };
   for (const [key, value] of Object.entries(properties)) define(call, key, value);
+  mixtures.set(call, mixture);
   return Object.freeze(call);
 }

@@ -1,6 +1,5 @@
 import {
   findMethod,
-  isLikelihood,
   methods,
   settingNames,
   type Method,
@@ -9,6 +8,7 @@ import {
 } from './catalogue.js';
 import { rangeError, typeError } from './errors.js';
 import { describe, nearest, quoted, readAll } from './given.js';
+import { outside } from './interval.js';
 
 type Given = Readonly<Record<string, unknown>>;
 type Options = Readonly<Record<string, number | string | boolean>>;
@@ -51,7 +51,7 @@ export function resolveSettings(
     normalize: normalize ?? info.normalize,
     options,
     usesReference: info.reference && options.referenceFree !== true,
-    hasSftTerm: !isLikelihood(info) && options.sftWeight !== 0,
+    hasSftTerm: Object.hasOwn(options, 'sftWeight') && options.sftWeight !== 0,
     method: index,
   };
   return { ...settings, native: encode(settings) };
@@ -114,9 +114,6 @@ function checkOptions(info: MethodInfo, given: Given): Options {
   return Object.freeze(options);
 }
 
-const withoutPrototype = (option: OptionInfo): OptionInfo =>
-  readAll(option, []) as unknown as OptionInfo;
-
 function checkOption(name: string, option: OptionInfo, value: unknown): number | string | boolean {
   if (value === undefined) return option.default;
   if (typeof value !== typeof option.default) {
@@ -131,38 +128,10 @@ function checkOption(name: string, option: OptionInfo, value: unknown): number |
       `${name}: ${describe(value)} is not one of ${quoted(option.values)}`,
     );
   }
-  if (typeof value === 'number') {
-    const {
-      min = -Infinity,
-      above = -Infinity,
-      max = Infinity,
-      below = Infinity,
-    } = withoutPrototype(option);
-    if (!Number.isFinite(value) || value < min || value <= above || value > max || value >= below) {
-      throw rangeError(
-        'ERR_DIRALIGN_OPTION',
-        `${name}: ${value} is not a finite number${interval(option)}`,
-      );
-    }
-  }
+  const wrong = typeof value === 'number' ? outside(value, option) : undefined;
+  if (wrong !== undefined)
+    throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} ${wrong}`);
   return value as number | string | boolean;
-}
-
-function interval(option: OptionInfo): string {
-  const { min, above, max, below } = withoutPrototype(option);
-  const low =
-    min !== undefined
-      ? `at least ${String(min)}`
-      : above !== undefined
-        ? `greater than ${String(above)}`
-        : '';
-  const high =
-    max !== undefined
-      ? `at most ${String(max)}`
-      : below !== undefined
-        ? `less than ${String(below)}`
-        : '';
-  return [low, high].some(Boolean) ? ` ${[low, high].filter(Boolean).join(' and ')}` : '';
 }
 
 /** For the native side: a number for each setting of any method, in the catalogue's order. */

@@ -1,11 +1,12 @@
 /**
  * Units: a loss has one value for each. A unit of a method of pairs is a chosen and a rejected
  * sequence; the first half of a batch is the chosen ones. A unit of a method of single sequences is
- * one of them.
+ * one of them; of a method of groups, consecutive candidates.
  */
 import type { MethodInfo } from './catalogue.js';
 import { rangeError } from './errors.js';
 
+export type Arity = MethodInfo['arity'];
 type WithArity = Pick<MethodInfo, 'arity'>;
 
 /** Whether a unit has a chosen and a rejected sequence. */
@@ -14,19 +15,19 @@ export function isPaired({ arity }: WithArity): boolean {
 }
 
 /** What a unit is, in a word. */
-export function unitName(info: WithArity): 'pair' | 'sequence' {
-  return isPaired(info) ? 'pair' : 'sequence';
+export function unitName({ arity }: WithArity): 'pair' | 'sequence' | 'group' {
+  return arity === 'single' ? 'sequence' : arity;
 }
 
-/** How many units so many sequences are. */
-export function unitsOf(info: WithArity, sequences: number): number {
-  return isPaired(info) ? sequences / 2 : sequences;
+/** How many units so many sequences are; `groups`: offsets of a method of groups. */
+export function unitsOf({ arity }: WithArity, sequences: number, groups?: Int32Array): number {
+  if (arity === 'group') return groups ? groups.length - 1 : 0;
+  return arity === 'pair' ? sequences / 2 : sequences;
 }
 
 /** Whether so many sequences are one unit or more, without any left over. */
 export function areUnits(info: WithArity, sequences: number): boolean {
-  const units = unitsOf(info, sequences);
-  return units >= 1 && Number.isInteger(units);
+  return sequences >= 1 && (!isPaired(info) || sequences % 2 === 0);
 }
 
 /** @throws DirAlignError for sequences that are no units of the method */

@@ -8,7 +8,8 @@ std::optional<BadLabel> list_rows(const Batch& batch, const Units& units, RowLis
   rows.begin.assign(size_t(sequences), 0);
   rows.end.assign(size_t(sequences), 0);
   rows.counts.assign(size_t(sequences), 0);
-  rows.sft_counts.assign(size_t(sequences), 0);
+  rows.lengths.assign(size_t(sequences), 0);
+  rows.sft_lengths.assign(size_t(sequences), 0);
   rows.scored.reserve(size_t(batch.rows));
   auto bad = [&](int32_t label) {
     return label != batch.ignore_index && (label < 0 || label >= batch.vocab);
@@ -23,11 +24,13 @@ std::optional<BadLabel> list_rows(const Batch& batch, const Units& units, RowLis
       if (bad(label)) return BadLabel{false, r, label};
       if (bad(sft)) return BadLabel{true, r, sft};
       const bool aligned = label != batch.ignore_index,
-                 likely = units.is_likely(s) && sft != batch.ignore_index;
+                 likely = is_likely(units, batch.fields, s) && sft != batch.ignore_index;
       rows.counts[size_t(s)] += aligned;
-      rows.sft_counts[size_t(s)] += likely;
+      const double weight = field(batch.fields.token_weights, r, 1);
+      rows.lengths[size_t(s)] += aligned ? weight : 0;
+      rows.sft_lengths[size_t(s)] += likely ? weight : 0;
       if (aligned || likely) {
-        rows.scored.push_back({r, s, aligned ? label : -1, likely ? sft : -1});
+        rows.scored.push_back({r, s, aligned ? label : -1, likely ? sft : -1, weight});
       } else {
         rows.ignored.push_back(r);
       }

@@ -4,8 +4,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include "objectives/units.h"
+#include "objectives/fields.h"
+#include "objectives/fields.h"
 #include "rows/dtype.h"
+#include "rows/transform.h"
 #include "memory.h"
 
 namespace diralign {
@@ -21,6 +23,8 @@ struct Batch {
   const int32_t* labels = nullptr;
   const int32_t* sft_labels =
       nullptr;  ///< labels of the likelihood term on chosen sequences; null: `labels`
+  Fields fields;
+  LogitTransform transform;  ///< of every logit, before the softmax
   int32_t ignore_index = -100;
 
   size_t element_bytes() const { return dtype_bytes(dtype); }
@@ -36,6 +40,7 @@ struct ScoredRow {
   int64_t sequence;
   int32_t label;
   int32_t sft_label;
+  double weight = 1;  ///< of its log-probability
   bool has_label() const { return label >= 0; }
   /// The entry whose log-probability is computed without cancellation.
   int32_t primary() const { return label >= 0 ? label : sft_label; }
@@ -52,10 +57,10 @@ struct RowRange {
 struct RowList {
   Units units{};
   Array<ScoredRow> scored;
-  Array<int64_t> ignored;     ///< rows to be zeroed
-  Array<int64_t> begin, end;  ///< per sequence: its range of `scored`
-  Array<int32_t> counts;      ///< per sequence: rows scored by the alignment term
-  Array<int32_t> sft_counts;  ///< per sequence: rows scored by the likelihood term
+  Array<int64_t> ignored;              ///< rows to be zeroed
+  Array<int64_t> begin, end;           ///< per sequence: its range of `scored`
+  Array<int32_t> counts;               ///< per sequence: rows scored by the alignment term
+  Array<double> lengths, sft_lengths;  ///< their numbers, or the sums of their weights
 
   /// The rows of units [first, last), which follow one another.
   RowRange of_units(int64_t first, int64_t last) const;

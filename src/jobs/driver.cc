@@ -1,41 +1,49 @@
 #include "driver.h"
+#include <numeric>
 
 namespace diralign {
 
 namespace {
 
 /// The largest coefficient that the gradient has numbers for.
-double largest_allowed(const LossWanted& wanted) {
-  return wanted.wants_gradient() ? largest_coefficient(FLT_MAX, wanted.gradient_scale) : DBL_MAX;
+double largest_allowed(const Job& job) {
+  return job.gradients.any() ? largest_coefficient(FLT_MAX, job.gradients.scale) : DBL_MAX;
 }
 
 /// The scale of every scored row of a factored gradient; the others stay 0.
-void write_row_scales(Job& job, const BatchLoss& loss) {
+void write_row_scales(Job& job, const BatchLoss* loss) {
   for (const ScoredRow& row : job.rows.scored) {
-    const RowCoefficients c = row_coefficients(*job.loss, loss, row);
-    job.loss->gradient.row_scale[row.row] = float(c.align + c.likelihood);
+    const RowCoefficients c = row_coefficients(job, loss, row);
+    job.gradients.logits.row_scale[row.row] = float(c.align + c.likelihood);
   }
+}
+
+/// Rows whose numbers, or whose derivatives, are all that is wanted of them.
+void run_rows(Job& job, Phases& phases) {
+  for (const UnitGroup& group : phases.groups()) {
+    phases.reduce(group, nullptr);
+    if (job.stopped()) return;
+    if (job.given) phases.differentiate(group, nullptr);
+    if (job.stopped()) return;
+  }
+  if (!job.given) return;
+  phases.write_zeros();
+  if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, nullptr);
 }
 
 }  // namespace
 
 void run_phases(Job& job, Phases& phases) {
-  if (!job.loss) {
-    for (const UnitGroup& group : phases.groups()) {
-      phases.reduce(group, nullptr);
-      if (job.stopped()) return;
-    }
-    return;
-  }
+  if (!job.loss) return run_rows(job, phases);
   BatchLoss loss(job.terms(), job.loss->outputs);
-  const bool differentiates = job.loss->wants_gradient();
-  if (differentiates && job.loss->objective.facts().is_linear)
+  const bool differentiates = job.gradients.any();
+  if (differentiates && job.loss->is_linear())
     loss.evaluate(job.logps, phases.sft_logps(), 0, loss.units().count);
   for (const UnitGroup& group : phases.groups()) {
     phases.reduce(group, differentiates ? &loss : nullptr);
     if (job.stopped()) return;
     loss.evaluate(job.logps, phases.sft_logps(), group.first_unit, group.last_unit);
-    if (differentiates) phases.differentiate(group, loss);
+    if (differentiates) phases.differentiate(group, &loss);
     if (job.stopped()) return;
   }
   if (differentiates) phases.write_zeros();
@@ -46,10 +54,12 @@ void run_phases(Job& job, Phases& phases) {
 void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t underflows,
                  const Array<RowMeasures>& measures) {
   const LossWanted& wanted = *job.loss;
-  *wanted.value = loss.finish(job.logps, sft_logps, largest_allowed(wanted));
+  const Array<int32_t>& counts = job.rows.counts;
+  loss.finish(job.logps, sft_logps, largest_allowed(job),
+              std::accumulate(counts.begin(), counts.end(), 0.0));
   wanted.outputs.metrics[underflow] = double(underflows);
   if (wanted.asked.any()) write_measures(job, measures);
-  if (wanted.gradient.mode == GradientMode::factored) write_row_scales(job, loss);
+  if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);
 }
 
 }  // namespace diralign

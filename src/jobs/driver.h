@@ -18,8 +18,9 @@ class Phases {
   /// term with labels of its own), or the numbers of its tokens. `loss`: of a job that wants the
   /// gradient of one; evaluated already where the counts alone give the coefficients.
   virtual void reduce(const UnitGroup& group, const BatchLoss* loss) = 0;
-  /// The gradients of the group's rows, once the coefficients of its units are known.
-  virtual void differentiate(const UnitGroup& group, const BatchLoss& loss) = 0;
+  /// The gradients of the group's rows, once the coefficients of its units are known. `loss`: of a
+  /// job that has one.
+  virtual void differentiate(const UnitGroup& group, const BatchLoss* loss) = 0;
   /// Zeros for what no row contributes to.
   virtual void write_zeros() = 0;
 

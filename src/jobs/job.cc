@@ -1,30 +1,46 @@
 #include "job.h"
+#include "objectives/catalogue.h"
 
 namespace diralign {
 
-const LossWanted& Job::wanted() const {
-  if (loss) return *loss;
-  static const LossWanted nothing{};
-  return nothing;
+bool LossWanted::is_linear() const {
+  return std::all_of(objectives.begin(), objectives.end(),
+                     [](const Objective& o) { return facts_of(o.method).is_linear; });
+}
+
+bool LossWanted::is_opposite() const {
+  return std::all_of(objectives.begin(), objectives.end(), [&](const Objective& o) {
+    return o.settings.sft_weight == 0 &&
+           o.settings.normalize == objectives.front().settings.normalize &&
+           opposite_coefficients(o.method, o.settings);
+  });
+}
+
+const MeasuresAsked& Job::asked() const {
+  static const MeasuresAsked nothing{};
+  return loss ? loss->asked : nothing;
 }
 
 BatchTerms Job::terms() const {
-  if (loss)
-    return batch_terms(loss->objective, rows.units, rows.counts.data(), rows.sft_counts.data(),
-                       loss->reference.empty() ? nullptr : loss->reference.data());
-  BatchTerms terms{};
-  terms.units = rows.units;
-  terms.counts = rows.counts.data();
-  terms.sft_counts = rows.sft_counts.data();
-  return terms;
+  SequenceData data{rows.units, rows.lengths.data(), rows.sft_lengths.data(), nullptr,
+                    batch.fields};
+  if (!loss) return batch_terms(nullptr, 0, data);
+  if (!loss->reference.empty()) data.reference = loss->reference.data();
+  return batch_terms(loss->objectives.data(), int(loss->objectives.size()), data);
 }
 
-RowCoefficients row_coefficients(const LossWanted& wanted, const BatchLoss& loss,
-                                 const ScoredRow& row) {
-  const double align = row.has_label() ? wanted.outputs.coefficients[row.sequence] : 0;
-  const double likelihood = row.sft_label >= 0 ? loss.likelihood_coefficient(row.sequence) : 0;
-  return {gradient_coefficient(align, wanted.gradient_scale),
-          gradient_coefficient(likelihood, wanted.gradient_scale)};
+RowCoefficients row_coefficients(const Job& job, const BatchLoss* loss, const ScoredRow& row) {
+  if (job.given) {
+    auto scaled = [&](const Array<double>& values) {
+      return values.empty() ? 0
+                            : gradient_coefficient(values[size_t(row.row)], job.gradients.scale);
+    };
+    return {scaled(job.given->logps), 0, scaled(job.given->entropy)};
+  }
+  const double align = row.has_label() ? job.loss->outputs.coefficients[row.sequence] : 0;
+  const double likelihood = row.sft_label >= 0 ? loss->likelihood_coefficient(row.sequence) : 0;
+  const double scale = job.gradients.scale * row.weight;
+  return {gradient_coefficient(align, scale), gradient_coefficient(likelihood, scale)};
 }
 
 }  // namespace diralign

@@ -55,25 +55,39 @@ struct MeasuresAsked {
   bool any() const { return entropy || logits || accuracy; }
 };
 
-/// A loss, and where its numbers go. Host memory, except the gradients.
+/// Gradients, and where they go; null or none: not wanted.
+struct GradientsWanted {
+  GradientOutput logits;
+  LayerGradients layer;  ///< of the layer, where there is one
+  double scale = 1;      ///< multiplies the gradients, and nothing else
+  bool any() const { return logits.mode != GradientMode::none || layer.any(); }
+};
+
+/// A loss, and where its numbers go, in host memory.
 struct LossWanted {
-  Objective objective{};
-  Array<double> reference;         ///< per sequence; empty without one
-  GradientOutput gradient;         ///< of the logits
-  LayerGradients layer_gradients;  ///< of the layer, where there is one
-  double gradient_scale = 1;       ///< multiplies the gradients, and nothing of `outputs`
+  Array<Objective> objectives;
+  Array<double> reference;  ///< per sequence; empty without one
   LossOutputs outputs{};
   MeasuresAsked asked;
-  double* value = nullptr;
 
-  bool wants_gradient() const {
-    return gradient.mode != GradientMode::none || layer_gradients.any();
-  }
+  /// The log-probabilities' counts alone give the coefficients.
+  bool is_linear() const;
+  /// The coefficients of a pair are opposite, but for what divides its log-probabilities.
+  bool is_opposite() const;
 };
 
 /// Numbers of rows, in host memory: zeroed, one per row of the batch. Arrays of no rows are null.
 struct TokensWanted {
   double *logps, *logsumexp, *entropy;
+  double* collision = nullptr;  ///< log of the sum of squared probabilities; null: not wanted
+};
+
+/// A loss of the caller's own, by its derivatives: by the log-probability of each row of the batch,
+/// and by the entropy of its softmax. Empty: 0.
+struct DerivativesGiven {
+  Array<double> logps, entropy;
+  /// What an earlier run found of the rows; empty: they are reduced again.
+  Array<double> known_logps, known_logsumexp, known_entropy;
 };
 
 struct Job {
@@ -82,16 +96,18 @@ struct Job {
   std::optional<OutputLayer> layer;
   RowList rows;
 
-  // What is wanted.
-  double* logps = nullptr;  ///< per sequence, unless tokens are wanted
+  // What is wanted: log-probabilities of sequences, or one of the others.
+  double* logps = nullptr;  ///< per sequence, of the first and of a loss
   std::optional<TokensWanted> tokens;
   std::optional<LossWanted> loss;
+  std::optional<DerivativesGiven> given;
+  GradientsWanted gradients;  ///< of a loss, or of what is given
 
   int threads = 1;
   std::atomic<bool> cancelled{false};
 
   /// Of a job without a loss: nothing.
-  const LossWanted& wanted() const;
+  const MeasuresAsked& asked() const;
   bool stopped() const { return cancelled.load(std::memory_order_relaxed); }
   /// Terms of the loss, or, without one, of the sequences alone.
   BatchTerms terms() const;
@@ -102,12 +118,13 @@ inline double largest_coefficient(double largest, double scale) {
   return std::min(DBL_MAX, largest / std::fabs(scale));
 }
 
-/// dLoss/dlogp of a row by the two terms, times the scale of the gradients.
+/// The derivatives of what a job differentiates by the two log-probabilities of a row, and by its
+/// entropy, times the scale of the gradients.
 struct RowCoefficients {
-  double align, likelihood;
-  bool idle() const { return align == 0 && likelihood == 0; }
+  double align, likelihood, entropy = 0;
+  bool idle() const { return align == 0 && likelihood == 0 && entropy == 0; }
 };
-RowCoefficients row_coefficients(const LossWanted& wanted, const BatchLoss& loss,
-                                 const ScoredRow& row);
+/// `loss`: of a job that has one.
+RowCoefficients row_coefficients(const Job& job, const BatchLoss* loss, const ScoredRow& row);
 
 }  // namespace diralign

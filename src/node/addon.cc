@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include "contract.h"
 #include "requests.h"
@@ -29,7 +30,9 @@ Napi::Value prepare(const Napi::Object& request, Job& job) {
   job.layer = read_layer(request.Get(loss_request::layer), job.batch);
   job.threads = int(integer(batch, batch_request::threads));
   const int64_t sequences = job.batch.sequences;
-  const Units units = job.loss ? job.loss->objective.units(sequences) : single_units(sequences);
+  const Units units =
+      job.loss ? read_units(batch, job.loss->objectives, sequences) : single_units(sequences);
+  job.batch.fields = read_fields(batch.Get(batch_request::fields), units, job.batch.rows);
   const std::optional<BadLabel> bad = list_rows(job.batch, units, job.rows);
   if (!bad) {
     std::copy(job.rows.counts.begin(), job.rows.counts.end(),
@@ -102,18 +105,41 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<Job>();
   LossWanted& loss = job->loss.emplace();
-  loss.objective = read_objective(request);
+  loss.objectives = read_objectives(request);
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
   const size_t sequences = size_t(job->batch.sequences);
   loss.reference = doubles(request, key::reference, sequences);
-  loss.outputs = read_outputs(request, job->rows.units);
-  loss.value = loss.outputs.metrics + metric_count;  // handed over in the slot behind the metrics
+  loss.outputs = read_outputs(request, job->rows.units, loss.objectives.size());
   job->logps = elements_of<double>(request, key::logps, sequences);
-  loss.gradient = read_gradient(request, job->batch);
-  loss.layer_gradients = read_layer_gradients(request.Get(key::layerGradients), *job);
+  job->gradients = read_gradients(request, *job);
   loss.asked = read_measures(request);
-  loss.gradient_scale = request.Get(key::gradientScale).As<Napi::Number>();
+  return dispatch(info, std::move(job));
+}
+
+/// The gradient of a loss that the caller has differentiated by the rows' log-probabilities, or by
+/// those of sequences, and by entropies.
+Napi::Value compute_backward(const Napi::CallbackInfo& info) {
+  namespace key = backward_request;
+  const Napi::Object request = info[0].As<Napi::Object>();
+  auto job = std::make_unique<Job>();
+  DerivativesGiven& given = job->given.emplace();
+  const Napi::Value bad = prepare(request, *job);
+  if (!bad.IsUndefined()) return bad;
+  const size_t rows = size_t(job->batch.rows);
+  given.logps = doubles(request, key::rows, rows);
+  given.entropy = doubles(request, key::entropy, rows);
+  given.known_logps = doubles(request, key::forwardLogps, rows);
+  given.known_logsumexp = doubles(request, key::forwardLogsumexp, rows);
+  given.known_entropy = doubles(request, key::forwardEntropy, rows);
+  const Array<double> of_sequences = doubles(request, key::sequences, size_t(job->batch.sequences));
+  if (!of_sequences.empty()) {
+    given.logps.assign(rows, 0);
+    for (const ScoredRow& row : job->rows.scored)
+      given.logps[size_t(row.row)] =
+          gradient_coefficient(of_sequences[size_t(row.sequence)], row.weight);
+  }
+  job->gradients = read_gradients(request, *job);
   return dispatch(info, std::move(job));
 }
 
@@ -135,7 +161,8 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
   const size_t rows = size_t(job->batch.rows);
   job->tokens = TokensWanted{.logps = elements_of<double>(request, key::logps, rows),
                              .logsumexp = elements_of<double>(request, key::logsumexp, rows),
-                             .entropy = elements_of<double>(request, key::entropy, rows)};
+                             .entropy = elements_of<double>(request, key::entropy, rows),
+                             .collision = elements_of<double>(request, key::collision, rows)};
   return dispatch(info, std::move(job));
 }
 
@@ -143,24 +170,26 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
 Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   namespace key = from_logps_request;
   const Napi::Object request = info[0].As<Napi::Object>();
-  const Objective objective = read_objective(request);
+  const Array<Objective> objectives = read_objectives(request);
   const size_t sequences = size_t(integer(request, key::sequences));
   const Array<double> logps = doubles(request, key::logps, sequences),
                       reference = doubles(request, key::reference, sequences);
-  const int32_t* counts = elements_of<int32_t>(request, key::counts, sequences);
-  const Units units = objective.units(int64_t(sequences));
-  const LossOutputs outputs = read_outputs(request, units);
+  const double* lengths = elements_of<double>(request, key::counts, sequences);
+  const Units units = read_units(request, objectives, int64_t(sequences));
+  const LossOutputs outputs = read_outputs(request, units, objectives.size());
   double* gradient = elements_of<double>(request, key::gradLogps, sequences);
   BatchLoss loss(
-      batch_terms(objective, units, counts, counts, reference.empty() ? nullptr : reference.data()),
+      batch_terms(objectives.data(), int(objectives.size()),
+                  {units, lengths, lengths, reference.empty() ? nullptr : reference.data(),
+                   read_fields(request.Get(key::fields), units, 0)}),
       outputs);
   loss.evaluate(logps.data(), logps.data(), 0, units.count);
   const double scale = request.Get(key::gradientScale).As<Napi::Number>();
-  outputs.metrics[metric_count] =
-      loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale));
+  loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale),
+              std::accumulate(lengths, lengths + sequences, 0.0));
   for (int64_t s = 0; s < int64_t(sequences); s++) {
     const double coefficient =
-        outputs.coefficients[s] + (counts[s] > 0 ? loss.likelihood_coefficient(s) : 0);
+        outputs.coefficients[s] + (lengths[s] > 0 ? loss.likelihood_coefficient(s) : 0);
     gradient[s] = gradient_coefficient(coefficient, scale);
   }
   return info.Env().Undefined();
@@ -214,6 +243,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   export_function<compute_loss>(exports, "loss");
   export_function<compute_sequence_logps>(exports, "sequenceLogps");
   export_function<compute_token_logps>(exports, "tokenLogps");
+  export_function<compute_backward>(exports, "logpsBackward");
   export_function<compute_from_logps>(exports, "fromLogps");
   export_function<first_overlap>(exports, "firstOverlap");
   export_function<cpu_info>(exports, "cpuInfo");

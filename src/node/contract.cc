@@ -36,6 +36,24 @@ std::string names(const char* const (&all)[count]) {
   return names(all, count);
 }
 
+void add_interval(List& json, const Interval& in) {
+  if (in.min > -unbounded) json.add(in.above ? "above" : "min", number(in.min));
+  if (in.max < unbounded) json.add(in.below ? "below" : "max", number(in.max));
+}
+
+std::string fields_json() {
+  List all('[', ']');
+  for (const FieldInfo& field : field_infos) {
+    List json('{', '}');
+    json.add("name", quoted(field.name));
+    json.add("meaning", quoted(field.meaning));
+    json.add("per", quoted(per_names[int(field.per)]));
+    json.add("kind", quoted(field_kind_names[int(field.kind)]));
+    all.add(json.str());
+  }
+  return all.str();
+}
+
 std::string option_json(const Option& option) {
   List json('{', '}');
   json.add("meaning", quoted(option.meaning));
@@ -45,13 +63,10 @@ std::string option_json(const Option& option) {
       json.add("default", quoted(option.names[int(option.fallback)]));
       json.add("values", names(option.names, size_t(option.name_count)));
       break;
-    case Option::Kind::number: {
-      const Interval& in = option.interval;
+    case Option::Kind::number:
       json.add("default", number(option.fallback));
-      if (in.min > -unbounded) json.add(in.above ? "above" : "min", number(in.min));
-      if (in.max < unbounded) json.add(in.below ? "below" : "max", number(in.max));
+      add_interval(json, option.interval);
       break;
-    }
   }
   return json.str();
 }
@@ -75,6 +90,14 @@ std::string method_json(int method) {
   json.add("formula", quoted(m.formula));
   json.add("source", quoted(m.source));
   json.add("options", options.str());
+  List fields('{', '}');
+  for (const MethodField& field : method_fields(method)) {
+    List of_method('{', '}');
+    of_method.add("needed", boolean(field.needed));
+    add_interval(of_method, field.interval);
+    fields.add(field.info->name, of_method.str());
+  }
+  json.add("fields", fields.str());
   return json.str();
 }
 
@@ -92,6 +115,7 @@ std::string requests_json() {
   DIRALIGN_ADD(json, "loss", DIRALIGN_LOSS_REQUEST)
   DIRALIGN_ADD(json, "sequenceLogps", DIRALIGN_SEQUENCE_LOGPS_REQUEST)
   DIRALIGN_ADD(json, "tokenLogps", DIRALIGN_TOKEN_LOGPS_REQUEST)
+  DIRALIGN_ADD(json, "logpsBackward", DIRALIGN_BACKWARD_REQUEST)
   DIRALIGN_ADD(json, "fromLogps", DIRALIGN_FROM_LOGPS_REQUEST)
 #undef DIRALIGN_ADD
 #undef DIRALIGN_NAME
@@ -108,6 +132,7 @@ std::string make_json() {
   json.add("divergences", names(divergence_names));
   json.add("settings", names(setting_names));
   json.add("metrics", names(metric_names));
+  json.add("fields", fields_json());
   json.add("requests", requests_json());
   json.add("methods", methods.str());
   return json.str();

@@ -28,6 +28,11 @@ const std::string& contract_hash();
   X(offsets)                      \
   X(labels)                       \
   X(sftLabels)                    \
+  X(groups)                       \
+  X(fields)                       \
+  X(logitScale)                   \
+  X(logitSoftcap)                 \
+  X(temperature)                  \
   X(ignoreIndex)                  \
   X(threads)                      \
   X(counts)
@@ -51,8 +56,17 @@ namespace layer_gradient_request {
 DIRALIGN_LAYER_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
 }
 
-#define DIRALIGN_OBJECTIVE_REQUEST(X) X(method) X(settings)
-#define DIRALIGN_OUTPUTS_REQUEST(X) X(losses) X(rewards) X(coefficients) X(metrics)
+#define DIRALIGN_OBJECTIVE_REQUEST(X) X(methods) X(settings) X(shares)
+#define DIRALIGN_OUTPUTS_REQUEST(X) X(losses) X(rewards) X(coefficients) X(metrics) X(values)
+#define DIRALIGN_GRADIENT_REQUEST(X) \
+  X(gradientMode)                    \
+  X(gradient)                        \
+  X(gradientElements)                \
+  X(gradientIsFresh)                 \
+  X(gradientScale)                   \
+  X(rowScale)                        \
+  X(layer)                           \
+  X(layerGradients)
 
 #define DIRALIGN_LOSS_REQUEST(X) \
   DIRALIGN_OBJECTIVE_REQUEST(X)  \
@@ -60,23 +74,31 @@ DIRALIGN_LAYER_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
   X(batch)                       \
   X(reference)                   \
   X(logps)                       \
-  X(gradientMode)                \
-  X(gradient)                    \
-  X(gradientElements)            \
-  X(gradientIsFresh)             \
   X(metricsAsked)                \
-  X(gradientScale)               \
-  X(rowScale)                    \
-  X(layer)                       \
-  X(layerGradients)
+  DIRALIGN_GRADIENT_REQUEST(X)
 namespace loss_request {
 DIRALIGN_LOSS_REQUEST(DIRALIGN_PROPERTY)
 }
 
 #define DIRALIGN_SEQUENCE_LOGPS_REQUEST(X) X(batch) X(layer) X(logps)
-#define DIRALIGN_TOKEN_LOGPS_REQUEST(X) X(batch) X(layer) X(logps) X(logsumexp) X(entropy)
+#define DIRALIGN_TOKEN_LOGPS_REQUEST(X) \
+  X(batch) X(layer) X(logps) X(logsumexp) X(entropy) X(collision)
 namespace logps_request {
 DIRALIGN_TOKEN_LOGPS_REQUEST(DIRALIGN_PROPERTY)
+}
+
+/// `rows`, `sequences`, `entropy`: the derivatives; the three after them: of a forward pass.
+#define DIRALIGN_BACKWARD_REQUEST(X) \
+  X(batch)                           \
+  X(rows)                            \
+  X(sequences)                       \
+  X(entropy)                         \
+  X(forwardLogps)                    \
+  X(forwardLogsumexp)                \
+  X(forwardEntropy)                  \
+  DIRALIGN_GRADIENT_REQUEST(X)
+namespace backward_request {
+DIRALIGN_BACKWARD_REQUEST(DIRALIGN_PROPERTY)
 }
 
 #define DIRALIGN_FROM_LOGPS_REQUEST(X) \
@@ -86,6 +108,8 @@ DIRALIGN_TOKEN_LOGPS_REQUEST(DIRALIGN_PROPERTY)
   X(logps)                             \
   X(counts)                            \
   X(reference)                         \
+  X(groups)                            \
+  X(fields)                            \
   X(gradLogps)                         \
   X(gradientScale)
 namespace from_logps_request {

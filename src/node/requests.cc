@@ -4,6 +4,7 @@
 #include "contract.h"
 #include "values.h"
 #include "backends/cpu/pages.h"
+#include "objectives/catalogue.h"
 
 namespace diralign {
 
@@ -44,6 +45,34 @@ LayerGradients::Buffer read_layer_gradient(Napi::Value value, Dtype dtype, size_
   return gradient;
 }
 
+LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
+  namespace key = layer_request;
+  if (value.IsUndefined()) return {};
+  const Napi::Object request = value.As<Napi::Object>();
+  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
+  LayerGradients gradients;
+  gradients.hidden = read_layer_gradient(request.Get(key::hidden), job.batch.dtype,
+                                         product(job.batch.rows, hidden_size));
+  gradients.weight =
+      read_layer_gradient(request.Get(key::weight), Dtype::float32, product(vocab, hidden_size));
+  gradients.bias = read_layer_gradient(request.Get(key::bias), Dtype::float32, size_t(vocab));
+  return gradients;
+}
+
+GradientOutput read_logits_gradient(const Napi::Object& request, const Batch& batch) {
+  namespace key = backward_request;
+  GradientOutput gradient;
+  gradient.mode = static_cast<GradientMode>(integer(request, key::gradientMode));
+  gradient.elements = integer(request, key::gradientElements);
+  gradient.data = memory(request, key::gradient, batch.dtype,
+                         std::max(size_t(gradient.elements), needed_elements(batch)));
+  gradient.zeroed = request.Get(key::gradientIsFresh).As<Napi::Boolean>();
+  gradient.row_scale = elements_of<float>(request, key::rowScale, size_t(batch.rows));
+  if (gradient.zeroed)
+    cpu::advise_large_pages(gradient.data, size_t(gradient.elements) * batch.element_bytes());
+  return gradient;
+}
+
 }  // namespace
 
 int64_t integer(const Napi::Object& request, const char* name) {
@@ -61,6 +90,14 @@ Array<double> doubles(const Napi::Object& request, const char* name, size_t elem
   return {data, data + elements};
 }
 
+Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
+  const Napi::Object request = value.As<Napi::Object>();
+  Fields fields;
+  for (const FieldInfo& field : field_infos)
+    fields.*field.data = elements_of<double>(request, field.name, field.length(units, rows));
+  return fields;
+}
+
 Batch read_batch(const Napi::Object& request) {
   namespace key = batch_request;
   Batch b;
@@ -74,18 +111,39 @@ Batch read_batch(const Napi::Object& request) {
   b.offsets = elements_of<int32_t>(request, key::offsets, size_t(b.sequences) + 1);
   b.labels = elements_of<int32_t>(request, key::labels, rows);
   b.sft_labels = elements_of<int32_t>(request, key::sftLabels, rows);
+  auto number = [&](const char* name) { return double(request.Get(name).As<Napi::Number>()); };
+  b.transform = {number(key::logitScale), number(key::logitSoftcap), number(key::temperature)};
   b.ignore_index = int32_t(integer(request, key::ignoreIndex));
   return b;
 }
 
-Objective read_objective(const Napi::Object& request) {
+Array<Objective> read_objectives(const Napi::Object& request) {
   namespace key = loss_request;
-  Objective objective;
-  objective.method = int(integer(request, key::method));
-  constexpr size_t settings = sizeof objective.settings / sizeof(double);
-  std::memcpy(&objective.settings, elements_of<double>(request, key::settings, settings),
-              sizeof objective.settings);
-  return objective;
+  const size_t count = untyped(request.Get(key::methods)).elements;
+  constexpr size_t settings = sizeof(Settings) / sizeof(double);
+  const int32_t* const methods = elements_of<int32_t>(request, key::methods, count);
+  const double* const shares = elements_of<double>(request, key::shares, count);
+  const double* const numbers = elements_of<double>(request, key::settings, count * settings);
+  Array<Objective> objectives;
+  for (size_t i = 0; i < count; i++) {
+    Settings own;
+    std::memcpy(&own, numbers + i * settings, sizeof own);
+    objectives.push_back(make_objective(methods[i], own, shares[i]));
+  }
+  return objectives;
+}
+
+Units read_units(const Napi::Object& request, const Array<Objective>& objectives,
+                 int64_t sequences) {
+  const Untyped groups = untyped(request.Get(batch_request::groups));
+  const int64_t count = int64_t(groups.elements) - 1;
+  const int32_t* const offsets =
+      elements_of<int32_t>(request, batch_request::groups, groups.elements);
+  // A likelihood in a mixture is of the units of the others.
+  for (const Objective& o : objectives)
+    if (o.settings.sft_weight == 0 || !facts_of(o.method).is_linear)
+      return units_of(o.method, sequences, offsets, count);
+  return single_units(sequences);
 }
 
 std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
@@ -101,41 +159,23 @@ std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
   return layer;
 }
 
-LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
-  namespace key = layer_request;
-  if (value.IsUndefined()) return {};
-  const Napi::Object request = value.As<Napi::Object>();
-  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
-  LayerGradients gradients;
-  gradients.hidden = read_layer_gradient(request.Get(key::hidden), job.batch.dtype,
-                                         product(job.batch.rows, hidden_size));
-  gradients.weight =
-      read_layer_gradient(request.Get(key::weight), Dtype::float32, product(vocab, hidden_size));
-  gradients.bias = read_layer_gradient(request.Get(key::bias), Dtype::float32, size_t(vocab));
-  return gradients;
-}
-
-LossOutputs read_outputs(const Napi::Object& request, const Units& units) {
+LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t objectives) {
   namespace key = loss_request;
   const size_t sequences = size_t(units.sequences());
-  return {.losses = elements_of<double>(request, key::losses, size_t(units.count)),
-          .rewards = elements_of<double>(request, key::rewards, sequences),
-          .coefficients = elements_of<double>(request, key::coefficients, sequences),
-          .metrics = elements_of<double>(request, key::metrics, metric_count + 1)};
+  return {
+      .losses = elements_of<double>(request, key::losses, objectives * size_t(units.count)),
+      .rewards = elements_of<double>(request, key::rewards, objectives * sequences),
+      .coefficients = elements_of<double>(request, key::coefficients, sequences),
+      .metrics = elements_of<double>(request, key::metrics, objectives * metric_count),
+      .values = elements_of<double>(request, key::values, objectives),
+  };
 }
 
-GradientOutput read_gradient(const Napi::Object& request, const Batch& batch) {
-  namespace key = loss_request;
-  GradientOutput gradient;
-  gradient.mode = static_cast<GradientMode>(integer(request, key::gradientMode));
-  gradient.elements = integer(request, key::gradientElements);
-  gradient.data = memory(request, key::gradient, batch.dtype,
-                         std::max(size_t(gradient.elements), needed_elements(batch)));
-  gradient.zeroed = request.Get(key::gradientIsFresh).As<Napi::Boolean>();
-  gradient.row_scale = elements_of<float>(request, key::rowScale, size_t(batch.rows));
-  if (gradient.zeroed)
-    cpu::advise_large_pages(gradient.data, size_t(gradient.elements) * batch.element_bytes());
-  return gradient;
+GradientsWanted read_gradients(const Napi::Object& request, const Job& job) {
+  namespace key = backward_request;
+  return {.logits = read_logits_gradient(request, job.batch),
+          .layer = read_layer_gradients(request.Get(key::layerGradients), job),
+          .scale = request.Get(key::gradientScale).As<Napi::Number>()};
 }
 
 MeasuresAsked read_measures(const Napi::Object& request) {

@@ -11,12 +11,18 @@ int64_t integer(const Napi::Object& request, const char* name);
 /// A copy of so many log-probabilities, of either floating-point type; empty for undefined.
 Array<double> doubles(const Napi::Object& request, const char* name, size_t elements);
 
+/// Without its fields.
 Batch read_batch(const Napi::Object& request);
-Objective read_objective(const Napi::Object& request);
+Array<Objective> read_objectives(const Napi::Object& request);
+/// How the sequences of a request with objectives are compared.
+Units read_units(const Napi::Object& request, const Array<Objective>& objectives,
+                 int64_t sequences);
+/// Arrays by the names of the fields. `units`: of the request's sequences.
+Fields read_fields(Napi::Value value, const Units& units, int64_t rows);
 std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch);
-LayerGradients read_layer_gradients(Napi::Value value, const Job& job);
-LossOutputs read_outputs(const Napi::Object& request, const Units& units);
-GradientOutput read_gradient(const Napi::Object& request, const Batch& batch);
+LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t objectives);
+/// Of a job whose batch and layer were read.
+GradientsWanted read_gradients(const Napi::Object& request, const Job& job);
 /// Bit k of the request is the k-th metric of rows.
 MeasuresAsked read_measures(const Napi::Object& request);
 

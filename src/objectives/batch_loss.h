@@ -24,6 +24,8 @@ namespace diralign {
   X(underflow, "underflow")                   \
   X(ranking_accuracy, "ranking_accuracy")     \
   X(num_tokens, "num_tokens")                 \
+  X(rewards_mean, "rewards/mean")             \
+  X(baseline, "kl")                           \
   X(mean_entropy, "entropy")                  \
   X(token_accuracy, "mean_token_accuracy")    \
   X(logits_chosen, "logits/chosen")           \
@@ -41,56 +43,49 @@ inline constexpr const char* metric_names[] = {
 #undef DIRALIGN_METRIC
 };
 
-struct Objective {
-  int method;
-  Settings settings;
-
-  const MethodInfo& info() const;
-  MethodFacts facts() const { return facts_of(method); }
-  /// How a batch of so many sequences is compared.
-  Units units(int64_t sequences) const;
-  /// Whether a reference's log-probabilities enter the scores.
-  bool uses_reference() const { return info().reference && settings.reference_free == 0; }
+/// What a batch of sequences brings to its loss. Arrays in host memory, which outlive what is made
+/// of them.
+struct SequenceData {
+  Units units;
+  const double *lengths, *sft_lengths;  ///< per sequence: see BatchTerms
+  const double* reference = nullptr;
+  Fields fields{};
 };
+BatchTerms batch_terms(const Objective* objectives, int count, const SequenceData& data);
 
-/// `counts` and `sft_counts` (scored rows of the likelihood term; the same array unless sftLabels
-/// differ) hold one per sequence, `reference` may be null.
-BatchTerms batch_terms(const Objective& objective, const Units& units, const int32_t* counts,
-                       const int32_t* sft_counts, const double* reference);
-
-/// Where a batch's numbers go. Lengths: units, sequences or metric_count.
+/// Where a batch's numbers go: those of each objective, one objective after another, and the
+/// coefficients of them all.
 struct LossOutputs {
-  double* losses;
-  double* rewards;
-  double* coefficients;
-  double* metrics;
+  double* losses;        ///< [objectives][units]
+  double* rewards;       ///< [objectives][sequences]
+  double* coefficients;  ///< [sequences]
+  double* metrics;       ///< [objectives][metric_count]
+  double* values;        ///< [objectives]: the losses of the batch
 };
 
 /// The loss of a batch, in stages: units can be evaluated as soon as their sequences are known.
 class BatchLoss {
  public:
-  BatchLoss(const BatchTerms& terms, const LossOutputs& outputs) : terms_(terms), out_(outputs) {}
+  BatchLoss(const BatchTerms& terms, const LossOutputs& outputs);
 
-  /// Evaluates units [first, last); needs logps and sft_logps of their sequences. A sorted
-  /// objective takes all units at once.
+  /// Evaluates units [first, last); needs logps and sft_logps of their sequences. Where an
+  /// objective is sorted, all units at once.
   void evaluate(const double* logps, const double* sft_logps, int64_t first, int64_t last);
 
-  /// Fills the metrics and returns the loss; needs every unit evaluated. One with a coefficient
-  /// beyond `largest`, what the gradient is computed in, counts as not finite.
-  double finish(const double* logps, const double* sft_logps, double largest);
+  /// Fills the metrics and the values; needs every unit evaluated. A unit with a coefficient beyond
+  /// `largest`, what the gradient is computed in, counts as not finite. `tokens`: scored ones.
+  void finish(const double* logps, const double* sft_logps, double largest, double tokens);
 
   double likelihood_coefficient(int64_t s) const { return terms_.likelihood_coefficient(s); }
   const Units& units() const { return terms_.units; }
   bool is_sorted() const { return terms_.is_sorted(); }
 
  private:
-  void evaluate_sorted(const double* logps);
-  void compare(const double* logps, int64_t chosen, int64_t rejected, bool odds);
-  double unit_nll(const double* sft_logps, int64_t unit) const;
-  double reward_margin(int64_t chosen, int64_t rejected, const double* logps) const;
+  class OfObjective;
 
   BatchTerms terms_;
   LossOutputs out_;
+  std::vector<double> scratch_;  // per sequence, of groups
 };
 
 }  // namespace diralign

@@ -5,75 +5,82 @@
 
 namespace diralign {
 
-/// The alignment term of one pair, `lambda` included.
-struct PairTerms {
-  double loss;
-  double coefficient_chosen;    ///< dloss / dlogp of the chosen sequence, over the number of units
-  double coefficient_rejected;  ///< the same of the rejected one
+/// What the loss of a unit counts for: its weight, over what divides the sum of all.
+struct Share {
+  double weight, denominator;
 };
 
-/// The same of one sequence.
-struct SingleTerms {
-  double loss;
-  double coefficient;
-};
-
-/// dloss / dlogp: the slope of the ranking loss by the score, times that of the score. A slope of 0
-/// (an empty sequence) means "no gradient" even where the ranking's derivative is infinite.
-DIRALIGN_HD double coefficient(const Settings& settings, Scaled ranking, Scaled score,
-                               double units) {
-  if (score.factor == 0) return 0;
+/// dloss / dlogp: the slope of the ranking loss by the score, times that of the score and the
+/// unit's share. A slope of 0 (an empty sequence) means "no gradient" even where the ranking's
+/// derivative is infinite, and so does a weight of 0.
+DIRALIGN_HD double coefficient(const Share& share, Scaled ranking, Scaled score) {
+  if ((score.factor == 0) | (share.weight == 0)) return 0;
   // Most units. What leaves float64 in the second product does so in the quotient, too.
-  const double first = settings.lambda * ranking.factor, plain = first * score.factor / units;
+  const double first = share.weight * ranking.factor,
+               plain = first * score.factor / share.denominator;
   const bool in_range = is_normal(first) & is_normal(plain);
   if ((is_plain(ranking) & is_plain(score) & in_range) | (ranking.factor == 0)) return plain;
-  return value(settings.lambda * ranking * score / units);
+  return value(share.weight * ranking * score / share.denominator);
 }
+
+/// What a pair has of its own in place of the settings.
+struct PairFields {
+  double offset, flip, target;
+};
+DIRALIGN_HD PairFields pair_fields(const Fields& fields, int64_t unit, const Settings& o) {
+  return {field(fields.margins, unit, 0),
+          fields.preferences ? 1 - fields.preferences[unit] : o.label_smoothing,
+          field(fields.targets, unit, margin_target(o))};
+}
+
+/// The alignment term of one pair, `lambda` included, and its derivatives times the pair's share.
+struct PairTerms {
+  double loss;
+  double coefficient_chosen, coefficient_rejected;
+};
 
 template <class Score, class Ranking>
 DIRALIGN_HD PairTerms evaluate_pair_of(const Settings& settings, const Sequence& chosen,
-                                       const Sequence& rejected, double units) {
+                                       const Sequence& rejected, const PairFields& own,
+                                       const Share& share) {
   const Scored w = Score::score(chosen, settings), l = Score::score(rejected, settings);
   const Scaled margin = Score::margin(w, l, chosen, rejected, settings);
-  const Ranked r =
-      Ranking::rank({w.value, l.value, margin, chosen.count, rejected.count}, settings);
-  return {weighted(settings.lambda, r.loss), coefficient(settings, r.slope_chosen, w.slope, units),
-          coefficient(settings, r.slope_rejected, l.slope, units)};
+  const Ranked r = Ranking::rank(
+      {w.value, l.value, margin, chosen.count, rejected.count, own.offset, own.flip, own.target},
+      settings);
+  const Share all{settings.lambda * share.weight, share.denominator};
+  return {weighted(settings.lambda, r.loss), coefficient(all, r.slope_chosen, w.slope),
+          coefficient(all, r.slope_rejected, l.slope)};
 }
 
 /// A pair of a method whose units are pairs, each for itself.
 template <class Method>
 DIRALIGN_HD PairTerms evaluate_pair(const Settings& settings, const Sequence& chosen,
-                                    const Sequence& rejected, double units) {
+                                    const Sequence& rejected, const PairFields& own,
+                                    const Share& share) {
   using Score = typename Method::Score;
   using Ranking = typename Method::Ranking;
   return Score::is_log_ratio(settings)
-             ? evaluate_pair_of<LogRatio, Ranking>(settings, chosen, rejected, units)
-             : evaluate_pair_of<Score, Ranking>(settings, chosen, rejected, units);
-}
-
-/// A sequence of a method whose units are sequences.
-template <class Method>
-DIRALIGN_HD SingleTerms evaluate_single(const Settings& settings, const Sequence& sequence,
-                                        double units) {
-  const Scored s = Method::Score::score(sequence, settings);
-  const RankedSingle r = Method::Ranking::rank(s.value, settings);
-  return {weighted(settings.lambda, r.loss), coefficient(settings, r.slope, s.slope, units)};
+             ? evaluate_pair_of<LogRatio, Ranking>(settings, chosen, rejected, own, share)
+             : evaluate_pair_of<Score, Ranking>(settings, chosen, rejected, own, share);
 }
 
 /// What the stages of a call ask of a method.
 struct MethodFacts {
   Arity arity;
   Scope scope;
-  bool is_odds;    ///< it ranks log-odds
-  bool is_linear;  ///< in the log-probabilities: the counts alone give the coefficients
+  bool is_odds;       ///< it ranks log-odds
+  bool is_linear;     ///< in the log-probabilities: the counts alone give the coefficients
+  bool takes_margin;  ///< a pair may set a margin of its own
 };
 struct FactsVisitor {
   MethodFacts facts{};
   template <class Method>
   DIRALIGN_HD void operator()() {
-    facts = {Method::arity, Method::scope, Method::Score::is_odds, false};
+    facts = {Method::arity, Method::scope, Method::Score::is_odds, false, false};
     if constexpr (Method::arity == Arity::single) facts.is_linear = Method::Ranking::is_likelihood;
+    if constexpr (Method::arity == Arity::pair && Method::scope == Scope::unit)
+      facts.takes_margin = std::is_base_of_v<WithPairMargin, typename Method::Ranking>;
   }
 };
 inline MethodFacts facts_of(int method) {

@@ -41,6 +41,13 @@ constexpr int first_method = __COUNTER__ + 1;
 #include "objectives/methods/alphapo.h"
 #include "objectives/methods/r_dpo.h"
 #include "objectives/methods/dpop.h"
+#include "objectives/methods/kto.h"
+#include "objectives/methods/apo_zero_unpaired.h"
+#include "objectives/methods/bco.h"
+#include "objectives/methods/simper.h"
+#include "objectives/methods/plackett_luce.h"
+#include "objectives/methods/info_nca.h"
+#include "objectives/methods/nca_listwise.h"
 
 namespace diralign {
 

@@ -1,23 +1,23 @@
-// What an objective is made of: the sequences of a pair, the settings of a call, and the
+// What an objective is made of: the sequences of a unit, the settings of a call, and the
 // description of a method.
 #pragma once
-#include "options.h"
+#include "fields.h"
 #include "scaled.h"
 #include "units.h"
 
 namespace diralign {
 
-/// A sequence as the pair mathematics sees it.
+/// A sequence as scores see it.
 struct Sequence {
   double logp;   ///< summed log-probability of its scored tokens
-  double count;  ///< scored tokens
+  double count;  ///< scored tokens, or the sum of their weights
   double
       reference;  ///< the reference model's summed log-probability; 0 where there is no reference
 };
 
 /// The per-token or summed form of a log-probability or log-ratio, as `normalize` says.
 DIRALIGN_HD double normalizer(const Sequence& s, const Settings& o) {
-  return o.normalize != 0 && s.count > 1 ? s.count : 1;
+  return o.normalize != 0 && s.count > 0 ? s.count : 1;
 }
 
 /// A score and its derivative with respect to the sequence's log-probability.
@@ -47,7 +47,16 @@ struct ScoredPair {
   Scaled margin;
   double chosen_count;
   double rejected_count;
+  double offset;  ///< the pair's own margin, subtracted from beta times that of the scores
+  double flip;    ///< the probability that its label is flipped
+  double target;  ///< of a squared margin
 };
+
+/// 1 / (2 beta), finite however small beta is: an infinite score less that is infinite.
+DIRALIGN_HD double margin_target(const Settings& o) {
+  const double target = 0.5 / o.beta;
+  return target > DBL_MAX ? DBL_MAX : target;
+}
 
 /// A loss of the margin alone: its two slopes are opposite.
 DIRALIGN_HD Ranked pairwise(double loss, Scaled slope) { return {loss, slope, -slope}; }
@@ -72,6 +81,20 @@ struct OfSortedMargins : OfPairs {
 struct OfSortedScores : OfPairs {
   static constexpr Scope scope = Scope::sorted_scores;
 };
+struct OfGroups {
+  static constexpr Arity arity = Arity::group;
+  static constexpr Scope scope = Scope::unit;
+};
+
+/// A loss that is given: a method and its settings, and the share that it has of a mixture. Plain
+/// data; make_objective() makes it.
+struct Objective {
+  int method;
+  Scope scope;
+  bool uses_reference;
+  double weight;
+  Settings settings;
+};
 
 /// The one description of a method: the catalogue, the TypeScript types, the validation and the
 /// documentation's table come from it.
@@ -85,7 +108,9 @@ struct MethodInfo {
   const char* formula;  ///< loss of a pair, in the notation of docs/methods.md
   const char* source;
   Option options[4] = {};
-  bool beta = true;  ///< whether it takes one
+  bool beta = true;          ///< whether it takes one
+  FieldData fields[2] = {};  ///< what it takes of a batch that not every method of its kind takes
+  Interval preferences = options::probability;  ///< of a method with label smoothing
 };
 
 }  // namespace diralign

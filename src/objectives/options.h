@@ -56,6 +56,7 @@ constexpr Option one_of(const char* name, const char* meaning, Setting setting,
 inline constexpr Interval not_negative{.min = 0};
 inline constexpr Interval positive{.min = 0, .above = true};
 inline constexpr Interval below_one{.min = 0, .max = 1, .below = true};
+inline constexpr Interval probability{.min = 0, .max = 1};
 
 constexpr Option label_smoothing(double fallback, Interval interval = below_one) {
   return number("labelSmoothing", "probability that a pair's label is flipped",
@@ -81,6 +82,18 @@ constexpr Option tau(double fallback) {
 constexpr Option penalty(double fallback) {
   return number("penalty", "weight of the chosen's shortfall below the reference",
                 &Settings::penalty, fallback, not_negative);
+}
+constexpr Option desirable_weight() {
+  return number("desirableWeight", "weight of the desirable sequences", &Settings::desirable_weight,
+                1, not_negative);
+}
+constexpr Option undesirable_weight() {
+  return number("undesirableWeight", "weight of the undesirable sequences",
+                &Settings::undesirable_weight, 1, not_negative);
+}
+constexpr Option reward_temperature() {
+  return number("rewardTemperature", "temperature of the softmax over a group's rewards",
+                &Settings::reward_temperature, 1, positive);
 }
 constexpr Option divergence() {
   return one_of("divergence", "f-divergence whose derivative is the score", &Settings::divergence,

@@ -9,9 +9,12 @@ namespace diralign {
 /// A ranking loss of the margin alone, up to what the counts add: its two slopes are opposite.
 struct OfMargin {};
 
-/// u = beta h.
+/// A ranking loss that a pair may set a margin of its own: a logistic or a hinge of u - margin.
+struct WithPairMargin {};
+
+/// u = beta h, less the pair's own margin.
 DIRALIGN_HD double scaled_margin(const ScoredPair& p, const Settings& o) {
-  return value(o.beta * p.margin);
+  return value(o.beta * p.margin) - p.offset;
 }
 
 /// (1 - e) sp(-u) + e sp(u); dL/du = sg(u) - (1 - e), formed so that it keeps its digits where
@@ -25,43 +28,37 @@ DIRALIGN_HD Ranked smoothed_logistic(double u, double epsilon, double du_dscore)
 }
 
 /// sp(-u), with label smoothing e: (1 - e) sp(-u) + e sp(u) (conservative DPO).
-struct PairwiseLogistic : OfMargin {
+struct PairwiseLogistic : OfMargin, WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    return smoothed_logistic(scaled_margin(p, o), o.label_smoothing, o.beta);
+    return smoothed_logistic(scaled_margin(p, o), p.flip, o.beta);
   }
 };
 
 /// The logistic loss of u - gamma.
-struct PairwiseLogisticWithMargin : OfMargin {
+struct PairwiseLogisticWithMargin : OfMargin, WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    return smoothed_logistic(scaled_margin(p, o) - o.gamma, o.label_smoothing, o.beta);
+    return smoothed_logistic(scaled_margin(p, o) - o.gamma, p.flip, o.beta);
   }
 };
 
 /// The logistic loss of u + alpha (L_w - L_l): the reward pays alpha for every token.
-struct PairwiseLogisticWithLength : OfMargin {
+struct PairwiseLogisticWithLength : OfMargin, WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const Scaled u = o.beta * p.margin + o.alpha * Scaled(p.chosen_count - p.rejected_count);
-    return smoothed_logistic(value(u), 0, o.beta);
+    return smoothed_logistic(value(u) - p.offset, 0, o.beta);
   }
 };
 
-/// 1 / (2 beta), finite however small beta is: an infinite score less that is infinite.
-DIRALIGN_HD double margin_target(const Settings& o) {
-  const double target = 0.5 / o.beta;
-  return target > DBL_MAX ? DBL_MAX : target;
-}
-
-/// (h - 1 / (2 beta))^2.
+/// (h - 1 / (2 beta))^2, or what the pair's margin is drawn to in place of 1 / (2 beta).
 struct PairwiseSquared : OfMargin {
-  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double d = value(p.margin) - margin_target(o);
+  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) {
+    const double d = value(p.margin) - p.target;
     return pairwise(d * d, 2 * d);
   }
 };
 
 /// max(0, 1 - u); the derivative at the kink is 0.
-struct PairwiseHinge : OfMargin {
+struct PairwiseHinge : OfMargin, WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const double slack = 1 - scaled_margin(p, o);
     if (slack <= 0) return pairwise(0, 0);
@@ -71,9 +68,9 @@ struct PairwiseHinge : OfMargin {
 
 /// [(1 - e) sp(-u) - e sp(u)] / (1 - 2 e): unbiased under label flips of probability e, and may be
 /// negative.
-struct PairwiseRobust : OfMargin {
+struct PairwiseRobust : OfMargin, WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = scaled_margin(p, o), e = o.label_smoothing, scale = 1 / (1 - 2 * e);
+    const double u = scaled_margin(p, o), e = p.flip, scale = 1 / (1 - 2 * e);
     const Logistic right = logistic(-u), wrong = logistic(u);
     const double loss = (1 - e) * right.loss - (e == 0 ? 0 : e * wrong.loss);
     return pairwise(loss * scale, -o.beta * ((1 - e) * right.slope + e * wrong.slope) * scale);
@@ -82,14 +79,14 @@ struct PairwiseRobust : OfMargin {
 
 /// KL from (1 - e, e) to (sg(u), sg(-u)): q (log q - log(1 - e)) + (1 - q)(log(1 - q) - log e), q =
 /// sg(u); dL/du = sg'(u) (u - log((1 - e) / e)).
-struct PairwiseExo : OfMargin {
+struct PairwiseExo : OfMargin, WithPairMargin {
   /// sg(u) (log sg(u) - log_target), 0 where sg(u) is.
   DIRALIGN_HD static double relative_entropy(double u, double log_target) {
     const double q = sigmoid(u);
     return q == 0 ? 0 : q * (log_sigmoid(u) - log_target);
   }
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
-    const double u = scaled_margin(p, o), e = o.label_smoothing;
+    const double u = scaled_margin(p, o), e = p.flip;
     const double log_keep = ::log1p(-e), log_flip = ::log(e);
     const double loss = relative_entropy(u, log_keep) + relative_entropy(-u, log_flip);
     return pairwise(loss, o.beta * scaled_sigmoid_slope(u) * (u - (log_keep - log_flip)));
@@ -98,7 +95,7 @@ struct PairwiseExo : OfMargin {
 
 /// (1 - m) sp(-u) + m e^-u, m = sg(u / tau): the log-ratio modulated loss. m e^-u = exp(-u - sp(-u
 /// / tau)) cannot overflow in between.
-struct PairwiseDiscovered : OfMargin {
+struct PairwiseDiscovered : OfMargin, WithPairMargin {
   /// dL/du, with `rest` 1 - m, `modulated` m e^-u, `softplus` sp(-u).
   template <class Real>
   DIRALIGN_HD static Real slope(Real m, Real rest, Real falling, Real modulated, double softplus,
@@ -123,13 +120,22 @@ struct PairwiseDiscovered : OfMargin {
 
 /// sp(-beta (h - penalty max(0, -w))): the margin pays where the chosen falls below the reference;
 /// the derivative at the kink is 0.
-struct PairwiseWithFloor {
+struct PairwiseWithFloor : WithPairMargin {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings& o) {
     const bool pays = p.chosen < 0 && o.penalty > 0;
-    const double u = value(o.beta * (p.margin + (pays ? o.penalty * Scaled(p.chosen) : 0)));
+    const double u =
+        value(o.beta * (p.margin + (pays ? o.penalty * Scaled(p.chosen) : 0))) - p.offset;
     const Logistic right = logistic(-u);
     const Scaled slope = -o.beta * right.slope;
     return {right.loss, slope * (pays ? 1 + o.penalty : 1), -slope};
+  }
+};
+
+/// e^l - e^w, of log-probabilities.
+struct PairwiseProbability {
+  DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) {
+    const double w = ::exp(p.chosen), l = ::exp(p.rejected);
+    return {l - w, -w, l};
   }
 };
 
@@ -189,12 +195,151 @@ struct CalibratedLogistic {
   }
 };
 
-// Of one score.
+// Of one score. dW and uW are the weights of desirable and undesirable sequences.
 
 /// -s: the negative log-likelihood.
 struct Likelihood {
   static constexpr bool is_likelihood = true;
-  DIRALIGN_HD static RankedSingle rank(double score, const Settings&) { return {-score, -1}; }
+};
+
+/// A loss of how good a sequence is said to be: x is `gain` where it is desirable, otherwise -gain.
+struct OfFeedback {
+  static constexpr bool is_likelihood = false;
+
+  DIRALIGN_HD static bool desirable(const FieldsAt& at) {
+    return at.fields.desirable[at.sequence] != 0;
+  }
+  /// From the loss and slope at x, weights left out.
+  DIRALIGN_HD static RankedSingle of(const FieldsAt& at, const Settings& o, double loss,
+                                     Scaled slope) {
+    const bool up = desirable(at);
+    const double weight = up ? o.desirable_weight : o.undesirable_weight;
+    slope = weight == 0 ? Scaled(0) : weight * o.beta * slope;
+    return {weighted(weight, loss), up ? slope : -slope};
+  }
+};
+
+/// dW (1 - sg(u - beta z)), uW (1 - sg(beta z - u)); u = beta s, z the batch's `kl`, of which no
+/// derivative is taken. 1 - sg(x) = sg(-x), with digits.
+struct BeyondBaseline : OfFeedback {
+  DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
+    const double gain = o.beta * (score - *at.fields.kl), x = desirable(at) ? gain : -gain;
+    return of(at, o, sigmoid(-x), -scaled_sigmoid_slope(x));
+  }
+};
+
+/// dW (1 - sg(u)), uW sg(u).
+struct BeyondZero : OfFeedback {
+  DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
+    const double x = desirable(at) ? o.beta * score : -o.beta * score;
+    return of(at, o, sigmoid(-x), -scaled_sigmoid_slope(x));
+  }
+};
+
+/// dW sp(-(u - shift)), uW sp(u - shift).
+struct BeyondShift : OfFeedback {
+  DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
+    const double gain = o.beta * score - field(at.fields.shift, 0, 0);
+    const Logistic l = logistic(desirable(at) ? -gain : gain);
+    return of(at, o, l.loss, -l.slope);
+  }
+};
+
+// Of a group of K candidates, whose scores are s and u = beta s. `Candidates` has what they may
+// look at: see batch_terms.h. Differences of scores are formed before beta multiplies them: two of
+// them that overflow have one.
+
+/// -sum over k < K of (u_k - logsumexp over j >= k of u_j), candidates best first (Plackett 1975,
+/// Luce 1959): a sum of softplus(-d_k), d_k = u_k less the logsumexp of those after it.
+struct PlackettLuce {
+  template <class Candidates>
+  DIRALIGN_HD static double rank(const Candidates& c, const Settings& o) {
+    const int64_t last = c.size() - 1;
+    // logsumexp over those after the k-th: beta times the score of `anchor`, plus `rest`.
+    double anchor = c.score(c.best(last)), rest = 0, loss = 0;
+    for (int64_t k = last - 1; k >= 0; k--) {
+      const double score = c.score(c.best(k)), d = o.beta * (score - anchor) - rest;
+      const double fall = logistic(-d).loss;
+      loss += fall;
+      c.scratch(k) = d;
+      if (d > 0) anchor = score, rest = fall;
+      else rest += logistic(d).loss;
+    }
+    // What the terms so far share out among the candidates from the k-th on.
+    Scaled mass = 0;
+    for (int64_t k = 0; k < last; k++) {
+      const double d = c.scratch(k);
+      const Scaled to_others = logistic(-d).slope;
+      c.add(c.best(k), mass * logistic(d).slope - to_others);
+      mass = (mass + 1) * to_others;
+    }
+    c.add(c.best(last), mass);
+    return loss;
+  }
+};
+
+/// A softmax over a group, relative to its largest entry: with 1 - p, which keeps its digits as p
+/// tends to 1.
+struct GroupSoftmax {
+  int64_t largest = 0;
+  double rest = 0;  ///< of e^(x - largest), the largest entry's 1 left out
+
+  /// `difference(k, from)`: entry k less another.
+  template <class Difference>
+  DIRALIGN_HD static GroupSoftmax over(int64_t size, const Difference& difference) {
+    GroupSoftmax s;
+    for (int64_t k = 1; k < size; k++)
+      if (difference(k, s.largest) > 0) s.largest = k;
+    for (int64_t k = 0; k < size; k++)
+      if (k != s.largest) s.rest += ::exp(difference(k, s.largest));
+    return s;
+  }
+  DIRALIGN_HD double p(int64_t k, double difference) const {
+    return k == largest ? 1 / (1 + rest) : ::exp(difference) / (1 + rest);
+  }
+  DIRALIGN_HD double p_less_1(int64_t k, double difference) const {
+    return k == largest ? -rest / (1 + rest) : p(k, difference) - 1;
+  }
+};
+
+/// -sum of y_k log softmax(u)_k, y the softmax of rewards / temperature (InfoNCA).
+struct SoftLabels {
+  template <class Candidates>
+  DIRALIGN_HD static double rank(const Candidates& c, const Settings& o) {
+    auto u = [&](int64_t k, int64_t from) { return o.beta * (c.score(k) - c.score(from)); };
+    auto r = [&](int64_t k, int64_t from) {
+      return (c.reward(k) - c.reward(from)) / o.reward_temperature;
+    };
+    const GroupSoftmax p = GroupSoftmax::over(c.size(), u), y = GroupSoftmax::over(c.size(), r);
+    double loss = 0;
+    for (int64_t k = 0; k < c.size(); k++) {
+      const double du = u(k, p.largest), dr = r(k, y.largest), share = y.p(k, dr);
+      loss += weighted(share, ::log1p(p.rest) - du);
+      // The difference of two numbers near 1 is that of what they lack.
+      c.add(k, k == p.largest ? p.p_less_1(k, du) - y.p_less_1(k, dr) : p.p(k, du) - share);
+    }
+    return loss;
+  }
+};
+
+/// sum of (y_k sp(-u_k) + sp(u_k) / K) (NCA).
+struct SoftContrast {
+  template <class Candidates>
+  DIRALIGN_HD static double rank(const Candidates& c, const Settings& o) {
+    auto r = [&](int64_t k, int64_t from) {
+      return (c.reward(k) - c.reward(from)) / o.reward_temperature;
+    };
+    const GroupSoftmax y = GroupSoftmax::over(c.size(), r);
+    const double each = 1 / double(c.size());
+    double loss = 0;
+    for (int64_t k = 0; k < c.size(); k++) {
+      const double u = o.beta * c.score(k), share = y.p(k, r(k, y.largest));
+      const Logistic up = logistic(-u), down = logistic(u);
+      loss += weighted(share, up.loss) + each * down.loss;
+      c.add(k, each * down.slope - (share == 0 ? Scaled(0) : share * up.slope));
+    }
+    return loss;
+  }
 };
 
 }  // namespace diralign

@@ -7,8 +7,9 @@ namespace diralign {
 #define DIRALIGN_DIVERGENCES(X) X(reverse_kl) X(forward_kl) X(js) X(alpha)
 DIRALIGN_NAMED_ENUM(Divergence, divergence_names, DIRALIGN_DIVERGENCES);
 
-/// What a likelihood term averages over: sequences, or all tokens that it scores.
-#define DIRALIGN_REDUCTIONS(X) X(sequence) X(token)
+/// What a likelihood term averages over: sequences, whose tokens are averaged where `normalize` is
+/// set; all tokens that it scores; or sequences, whose tokens are averaged in any case.
+#define DIRALIGN_REDUCTIONS(X) X(sequence) X(token) X(mean)
 DIRALIGN_NAMED_ENUM(Reduction, reduction_names, DIRALIGN_REDUCTIONS);
 
 /// Member, public name.
@@ -25,7 +26,10 @@ DIRALIGN_NAMED_ENUM(Reduction, reduction_names, DIRALIGN_REDUCTIONS);
   X(divergence, "divergence")                \
   X(alpha, "alpha")                          \
   X(tau, "tau")                              \
-  X(penalty, "penalty")
+  X(penalty, "penalty")                      \
+  X(desirable_weight, "desirableWeight")     \
+  X(undesirable_weight, "undesirableWeight") \
+  X(reward_temperature, "rewardTemperature")
 
 /// Flags are 0 or 1, names their index.
 struct Settings {

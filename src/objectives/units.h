@@ -52,11 +52,6 @@ struct Units {
     }
     return first;
   }
-  /// Whether a likelihood term scores the sequence.
-  DIRALIGN_HD bool is_likely(int64_t sequence) const {
-    return arity == Arity::single || (arity == Arity::pair && place(sequence) == 0);
-  }
-
   // Of consecutive units.
 
   DIRALIGN_HD int64_t sequences_of(int64_t first, int64_t last) const {

@@ -7,12 +7,13 @@
 
 namespace diralign {
 
-/// Entry v of the gradient is factor * exp(logit - shift), but for the labels' entries, which are
-/// given. Where `zero` is set every entry is 0, whatever the row holds.
+/// Entry v of the gradient is (factor + bend d) exp(d), d = logit - shift, but for the labels'
+/// entries, which are given. Where `zero` is set every entry is 0, whatever the row holds.
 struct RowGradient {
   bool zero;
   bool underflows;  ///< a label's entry is not 0, but no normal number of its type
   float shift, factor;
+  float bend;                   ///< 0, unless the entropy has a coefficient
   int32_t label, second_label;  ///< -1: none
   float label_value, second_value;
 };
@@ -69,7 +70,7 @@ DIRALIGN_HD RowTerms row_terms(const RowStatistics& row, bool two_labels, double
 /// With p the softmax, the gradient of c log p_y is c (onehot(y) - p). `least`: see least_normal.
 DIRALIGN_HD RowGradient row_gradient(const RowTerms& row, int32_t label, int32_t sft_label,
                                      double align, double likelihood, float least) {
-  RowGradient g{align == 0 && likelihood == 0,  false, row.max, 0,
+  RowGradient g{align == 0 && likelihood == 0,  false, row.max, 0, 0,
                 label >= 0 ? label : sft_label, -1,    0,       0};
   if (g.zero) return g;
   // An infinite coefficient is the largest number instead: times a probability of 0 it is to be 0.
@@ -93,12 +94,24 @@ DIRALIGN_HD RowGradient row_gradient(const RowTerms& row, int32_t label, int32_t
   return g;
 }
 
+/// The gradient of c log p_y + e H, H the entropy of the softmax: dH/dlogit_v = -p_v (log p_v + H).
+DIRALIGN_HD RowGradient row_gradient_with_entropy(const RowTerms& row, int32_t label, double c,
+                                                  double e, double nats) {
+  c = finite(c), e = finite(e);
+  const double log_normalizer = ::log(row.normalizer),
+               factor = -(c + e * (nats - log_normalizer)) / row.normalizer,
+               own = -c * row.label.p_less_1 -
+                     (row.label.p == 0 ? 0 : e * row.label.p * (row.label.logp + nats));
+  return {false, false,      row.max, float(finite(factor)), float(-e / row.normalizer), label,
+          -1,    float(own), 0};
+}
+
 /// The gradient of log p_y alone, onehot(y) - p, in float32: from the sum of exp(logit - max) over
 /// the other entries and the label's own term. 1 - p_y is then a quotient without cancellation, and
 /// no logarithm is needed.
 DIRALIGN_HD RowGradient row_residual(float max, float others, float own, int32_t label) {
   const float total = others + own;
-  return {false, false, max, -1 / total, label, -1, others / total, 0};
+  return {false, false, max, -1 / total, 0, label, -1, others / total, 0};
 }
 
 }  // namespace diralign

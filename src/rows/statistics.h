@@ -28,6 +28,12 @@ DIRALIGN_HD double logsumexp(const RowStatistics& row) {
   return double(row.max) + ::log(row.normalizer);
 }
 
+/// log of the sum of p^2, from the row with logits twice as large: their largest is twice the
+/// row's.
+DIRALIGN_HD double log_collision(const RowStatistics& row, const RowStatistics& squares) {
+  return ::log(squares.normalizer) - 2 * ::log(row.normalizer);
+}
+
 /// log Z - sum of p (logit - max), in nats.
 DIRALIGN_HD double entropy(const RowStatistics& statistics, const RowSums& row) {
   const double shift = double(row.anchor) - double(statistics.max);

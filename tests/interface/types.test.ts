@@ -46,7 +46,7 @@ describe('settings that the checker refuses', () => {
     // @ts-expect-error normalize is a boolean
     refused(() => dirAlignLoss('dpo', 0.1, 'yes'));
     // @ts-expect-error no such method
-    refused(() => dirAlignLoss({ method: 'kto', beta: 0.1 }));
+    refused(() => dirAlignLoss({ method: 'ppo', beta: 0.1 }));
   });
 
   test('options of other methods', () => {

@@ -46,6 +46,8 @@ const expected: [
   ['alphapo', 'wider', 'pairwise', false, true, { labelSmoothing: 0, gamma: 0.5, alpha: 0.25 }],
   ['r_dpo', 'wider', 'pairwise', true, false, { alpha: 0.05 }],
   ['dpop', 'wider', 'pairwise', true, false, { penalty: 50 }],
+  ['kto', 'wider', 'pointwise', true, false, { desirableWeight: 1, undesirableWeight: 1 }],
+  ['bco', 'wider', 'pointwise', true, false, { desirableWeight: 1, undesirableWeight: 1 }],
 ];
 
 test("the generated catalogue is the addon's", () => {

@@ -1,4 +1,5 @@
 /** The properties of a batch, each read once, and which kind of batch it is. */
+import { fieldNames } from './fields.js';
 import { typeError } from '../errors.js';
 import { checkObject, readElements, readProperties } from '../given.js';
 import type { HiddenBatch, Logits, LogitsBatch } from './types.js';
@@ -17,6 +18,11 @@ const batchKeys = [
   'ignoreIndex',
   'reference',
   'sftLabels',
+  ...fieldNames,
+  'groups',
+  'logitScale',
+  'logitSoftcap',
+  'temperature',
 ] as const;
 
 /** What `collatePairs` returns beside labels and offsets. */

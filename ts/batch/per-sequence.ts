@@ -47,18 +47,22 @@ export function checkReference(
 }
 
 /**
- * Scored tokens per sequence. A sequence without one has log-probability 0; any other value shows
- * that its count is wrong.
+ * Scored tokens per sequence, or the sums of their weights. A sequence without one has
+ * log-probability 0; any other value shows that its count is wrong.
  */
-export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Int32Array {
-  const counts = unshared(checkArray('counts', value, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
+export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Float64Array {
+  const counts = Float64Array.from(
+    checkArray('counts', value, ['Int32Array', 'Float64Array'], 'ERR_DIRALIGN_SHAPE'),
+  );
   checkLength('counts', counts.length, logps.length, 'one per sequence');
   for (let s = 0; s < counts.length; s++) {
     const count = counts[s] as number;
-    if (count > 0 || (count === 0 && logps[s] === 0)) continue;
+    if ((count > 0 && count < Infinity) || (count === 0 && logps[s] === 0)) continue;
     const why =
-      count < 0
-        ? 'is negative'
+      count !== 0
+        ? count < 0
+          ? 'is negative'
+          : 'is not a finite number'
         : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
     throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${count} at index ${s} ${why}`);
   }

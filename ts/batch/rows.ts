@@ -1,14 +1,15 @@
 /** What every batch has, whether of logits or of hidden states. */
 import { DeviceTensor } from '../device/memory.js';
 import { dtypes, type Dtype } from '../dtype.js';
-import { rangeError } from '../errors.js';
+import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
-import { native, type BatchRequest, type Target } from '../native/interface.js';
+import { native, Target, type BatchRequest } from '../native/interface.js';
 import { allocate, plain, tagOf, type Kind } from './arrays.js';
 import { checkDtype, targetOf, type Backend } from './dtype-and-place.js';
+import { checkTokenWeights, noFields } from './fields.js';
 import { checkLabels } from './labels.js';
 import { checkShape, type Layout } from './shape.js';
-import type { BatchRows, Logits, LogitsArray } from './types.js';
+import type { BatchRows, Logits, LogitsArray, LogitTransforms } from './types.js';
 
 /** More threads than this are a mistake: no machine has as many. */
 const maxThreads = 1024;
@@ -58,6 +59,23 @@ export function checkOutline(
   };
 }
 
+/** What becomes of the logits, as the native side takes it. */
+function checkTransforms({ logitScale, logitSoftcap, temperature }: LogitTransforms) {
+  const check = (name: string, value: unknown, otherwise: number): number => {
+    if (value === undefined) return otherwise;
+    if (typeof value === 'number' && value > 0 && value < Infinity) return value;
+    const message = `${name}: ${describe(value)} is not a finite number greater than 0`;
+    throw typeof value === 'number'
+      ? rangeError('ERR_DIRALIGN_OPTION', message)
+      : typeError('ERR_DIRALIGN_OPTION', message);
+  };
+  return {
+    logitScale: check('logitScale', logitScale, 1),
+    logitSoftcap: check('logitSoftcap', logitSoftcap, 0),
+    temperature: check('temperature', temperature, 1),
+  };
+}
+
 /**
  * Checks the rest of what every batch has, except the label values, which only the native side
  * looks at.
@@ -69,6 +87,10 @@ export function checkRows(
 ): BatchRequest {
   const { rows, vocab, sequences, offsets } = layout;
   const labels = checkLabels('labels', batch.labels, rows);
+  const fields = { ...noFields(), tokenWeights: checkTokenWeights(batch.tokenWeights, rows) };
+  const transforms = checkTransforms(batch);
+  if (target !== Target.cpu && Object.values(transforms).join() !== '1,0,1')
+    throw typeError('ERR_DIRALIGN_BACKEND', 'backend: logits are transformed on the CPU only');
   const ignoreIndex: unknown = batch.ignoreIndex ?? -100;
   if (typeof ignoreIndex !== 'number' || (ignoreIndex | 0) !== ignoreIndex) {
     throw rangeError(
@@ -89,6 +111,9 @@ export function checkRows(
     offsets,
     labels,
     sftLabels: undefined,
+    groups: undefined,
+    fields,
+    ...transforms,
     ignoreIndex,
     threads: checkThreads(threads),
     counts: allocate('counts', 'Int32Array', sequences),

@@ -1,5 +1,5 @@
 /** Batches as callers give them. */
-import type { ReferenceNeed } from '../catalogue.js';
+import type { GroupMethod, Method, MethodFields, ReferenceNeed } from '../catalogue.js';
 import type { DeviceTensor } from '../device/memory.js';
 import type { Dtype, Float16ArrayLike } from '../dtype.js';
 
@@ -29,13 +29,23 @@ export type LogitsShape =
 /** Log-probabilities by sequence. */
 export type Logps = Float64Array | Float32Array;
 
-/** The reference's numbers, where the method needs them. */
-export type Needed<Need extends ReferenceNeed> = {
+/** What method `M` needs of a batch: the reference's numbers, and fields. */
+export type Needed<Need extends ReferenceNeed, M extends Method = Method> = {
   /** A batch without them does not compile. */
   required: WithReference;
   /** They may be there. */
   optional: unknown;
-}[Need];
+}[Need] &
+  NeededFields<M>;
+
+/** The fields without which method `M` refuses a batch. */
+export type NeededFields<M extends Method> = M extends Method
+  ? {
+      readonly [
+        F in (MethodFields<M> & keyof BatchFields) | (M extends GroupMethod ? 'groups' : never)
+      ]: NonNullable<BatchFields[F]>;
+    }
+  : never;
 
 /** A batch with the numbers of a reference model. */
 export interface WithReference {
@@ -43,11 +53,81 @@ export interface WithReference {
   readonly reference: Logps;
 }
 
+/** Numbers, one for each of something. */
+type Numbers = Float64Array | Float32Array | readonly number[];
+
+/**
+ * What a batch may carry besides. A method refuses what means nothing to it
+ * (ERR_DIRALIGN_OPTION); `methods()` says which fields each takes. A unit is a pair, a sequence or
+ * a group of candidates, as the method compares them; its loss is multiplied by its weight, and the
+ * sum divided by `denominator`.
+ */
+export interface BatchFields {
+  /** Per sequence, of the unpaired methods: whether it is desirable. */
+  readonly desirable?: Uint8Array | readonly boolean[] | readonly number[] | undefined;
+  /**
+   * Of `kto`: the log-ratio that counts as none, at least 0; or the log-probabilities of mismatched
+   * completions, whose mean log-ratio it is, or 0 where that is negative. It has no gradient.
+   */
+  readonly kl?: number | { readonly logps: Numbers; readonly reference: Numbers } | undefined;
+  /** Of `bco`: the running mean of the rewards, which the caller keeps; default 0. */
+  readonly shift?: number | undefined;
+  /**
+   * Of the group methods: groups + 1 offsets over the sequences, from 0 to their number,
+   * increasing.
+   */
+  readonly groups?: Int32Array | undefined;
+  /** Per sequence, of `plackett_luce`: whole numbers, distinct within a group; the lowest is best. */
+  readonly ranks?: Int32Array | Numbers | undefined;
+  /** Per sequence, of `info_nca` and `nca_listwise`: rewards, finite. */
+  readonly rewards?: Numbers | undefined;
+  /**
+   * Per unit, at least 0: multiplies its loss and its likelihood term. A weight of 0 leaves the
+   * unit out, whatever it holds. Not of the `aot` methods.
+   */
+  readonly weights?: Numbers | undefined;
+  /** Per pair: subtracted from beta times the margin of the scores. */
+  readonly margins?: Numbers | undefined;
+  /**
+   * Per pair, in place of `labelSmoothing`: the probability that the chosen is better, from 0 to 1
+   * (`robust`: above 1/2; `exo_pair`: neither 0 nor 1).
+   */
+  readonly preferences?: Numbers | undefined;
+  /** Per pair, of `ipo`: what the margin is drawn to, in place of 1 / (2 beta). */
+  readonly targets?: Numbers | undefined;
+  /** Above 0: divides the weighted sum of the units' losses. Default: the number of units. */
+  readonly denominator?: number | undefined;
+  /**
+   * Above 0, of a likelihood term with `sftReduction: 'token'`: divides its sum. Default: its
+   * scored tokens, weighted where they have weights.
+   */
+  readonly sftDenominator?: number | undefined;
+  /**
+   * Per row, at least 0: S is the sum of w log p, and the sum of w takes the place of the number of
+   * scored tokens everywhere but in `counts`. Those of ignored rows are not read.
+   */
+  readonly tokenWeights?: Numbers | undefined;
+}
+
+/**
+ * What becomes of the logits before the softmax: y = softcap(logitScale x) / temperature,
+ * softcap(v) = cap tanh(v / cap). Gradients are those of x. An infinite logit stays one under a
+ * cap.
+ */
+export interface LogitTransforms {
+  /** Above 0; default 1. */
+  readonly logitScale?: number | undefined;
+  /** Above 0; default none. */
+  readonly logitSoftcap?: number | undefined;
+  /** Above 0; default 1. */
+  readonly temperature?: number | undefined;
+}
+
 /**
  * What a batch has, whether of logits or of hidden states: its rows, what they score, and the
  * reference's numbers.
  */
-export interface BatchRows {
+export interface BatchRows extends BatchFields, LogitTransforms {
   /** Required for `Uint16Array`; otherwise implied by the array or the tensor. */
   readonly dtype?: Dtype | undefined;
   /** Of the logits: a {@link LogitsShape}. An array of another length is refused by the call. */
@@ -111,11 +191,14 @@ export interface HiddenBatch<
 }
 
 /** Sequence log-probabilities a trainer already has. */
-export interface LogpsBatch {
+export interface LogpsBatch extends Omit<BatchFields, 'tokenWeights'> {
   /** Per sequence, summed over scored tokens; first half chosen. */
   readonly logps: Logps;
-  /** Per sequence: scored tokens. A sequence with a count of 0 has log-probability 0. */
-  readonly counts: Int32Array;
+  /**
+   * Per sequence: scored tokens, or, in a Float64Array, the sum of their weights. A sequence with a
+   * count of 0 has log-probability 0.
+   */
+  readonly counts: Int32Array | Float64Array;
   /** Per sequence: the reference's summed log-probability. */
   readonly reference?: Logps | undefined;
 }

@@ -1,4 +1,4 @@
-/** Calls of a loss, at once or off the event loop, whatever the batch holds. */
+/** Calls with a gradient, at once or off the event loop, whatever the batch holds. */
 import { checkSignal, onAbort, reasonOf, type SignalLike } from '../abort.js';
 import { AttachedArrays, watchArrays } from '../batch/detached.js';
 import { labelError } from '../batch/labels.js';
@@ -7,11 +7,22 @@ import { DeviceTensor } from '../device/memory.js';
 import { retainPinned } from '../device/pinned.js';
 import { abortError, typeError } from '../errors.js';
 import { compute, nativeError } from '../native/call.js';
-import { native, type Cancel, type LossRequest } from '../native/interface.js';
+import type { BadLabel, BatchRequest, Cancel, Done, GradientRequest } from '../native/interface.js';
+
+/** What every call with a gradient asks of the native side. */
+type CallRequest = GradientRequest & {
+  readonly batch: BatchRequest;
+  readonly reference?: unknown;
+};
 
 /** A call whose arguments, except the labels, are validated. */
-export interface PreparedLoss<Result> {
-  readonly request: LossRequest;
+export interface PreparedCall<Result> {
+  readonly request: CallRequest;
+  /** Computes before it returns, or, with a callback, off the event loop. */
+  readonly start: {
+    (): BadLabel | undefined;
+    (done: Done): BadLabel | Cancel;
+  };
   /** What it reads and writes in the caller's memory, and in fresh memory of a device. */
   readonly memory: readonly (Logits | undefined)[];
   /** The public result, once the native side has filled the request. */
@@ -30,9 +41,9 @@ export function refuseSignal(signal: unknown, instead: string): void {
 }
 
 /** Computes before it returns. */
-export function computeNow<Result>(prepared: PreparedLoss<Result>): Result {
+export function computeNow<Result>(prepared: PreparedCall<Result>): Result {
   try {
-    compute(prepared.request, () => native().loss(prepared.request));
+    compute(prepared.request, () => prepared.start());
   } catch (error) {
     prepared.discard();
     throw error;
@@ -60,7 +71,7 @@ function arraysOf({
   gradient,
   layer,
   layerGradients,
-}: LossRequest): Readonly<Record<string, unknown>> {
+}: CallRequest): Readonly<Record<string, unknown>> {
   return {
     logits: batch.logits,
     hidden: layer?.hidden,
@@ -80,14 +91,14 @@ function arraysOf({
 /** Computes off the event loop. Where the signal is aborted already, `prepare` is not called. */
 export async function computeLater<Result>(
   signal: unknown,
-  prepare: () => PreparedLoss<Result>,
+  prepare: () => PreparedCall<Result>,
 ): Promise<Result> {
   checkSignal(signal);
   if (signal?.aborted) throw abortError(reasonOf(signal));
   let cancel: Cancel | undefined;
   const stop = (): void => cancel?.();
   const forget = signal && onAbort(signal, stop);
-  let prepared: PreparedLoss<Result> | undefined;
+  let prepared: PreparedCall<Result> | undefined;
   try {
     try {
       prepared = prepare();
@@ -106,7 +117,7 @@ export async function computeLater<Result>(
 }
 
 async function computePrepared(
-  { request, memory }: PreparedLoss<unknown>,
+  { request, start, memory }: PreparedCall<unknown>,
   signal: SignalLike | undefined,
   stop: () => void,
   begin: (cancel: Cancel) => void,
@@ -118,7 +129,7 @@ async function computePrepared(
     // Reading the batch may have run code of the caller's.
     if (signal?.aborted) throw abortError(reasonOf(signal));
     const cancelled = await new Promise<boolean>((resolve, reject) => {
-      const started = native().loss(request, (error, wasCancelled) => {
+      const started = start((error, wasCancelled) => {
         if (error) reject(error);
         else resolve(wasCancelled);
       });

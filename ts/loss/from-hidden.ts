@@ -1,18 +1,20 @@
 /** The output layer fused with the loss: the call on a batch of hidden states. */
 import { checkBackend } from '../batch/dtype-and-place.js';
-import { asHiddenBatch, readBatch } from '../batch/given-batch.js';
+import { asHiddenBatch, readBatch, type GivenBatch } from '../batch/given-batch.js';
 import { checkHiddenBatch } from '../batch/hidden.js';
 import type { HiddenBatch, Like, Logits, Needed } from '../batch/types.js';
 import type { Method, ReferenceNeed } from '../catalogue.js';
 import { define } from '../given.js';
 import type { RowMetric } from '../metrics.js';
-import type { Settings } from '../settings.js';
-import { computeLater, computeNow, refuseSignal, type PreparedLoss } from './call.js';
+import type { Mixture } from '../mixture.js';
+import type { BatchRequest, Done, GradientRequest } from '../native/interface.js';
+import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
+import type { Computation } from './from-logits.js';
 import { prepareGradients } from './gradient-output.js';
 import { checkHiddenRun, readHiddenRun, type GivenRun } from './hidden-options.js';
 import type { Float32Gradient, HiddenGradientMode, HiddenRunOptions } from './options.js';
-import type { HiddenLossResult } from './results.js';
-import { checkGradientScale, prepareValues, valuesOf } from './values.js';
+import type { HiddenLossResult, LayerGradients } from './results.js';
+import { checkGradientScale, lossOf, prepareValues } from './values.js';
 
 /**
  * The call of `objective.fromHidden`: a method, for the same reason as the call of an objective.
@@ -42,7 +44,7 @@ type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
     OfBias extends Float32Gradient<L> | boolean = true,
     const Names extends readonly RowMetric<M>[] = readonly [],
   >(
-    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    batch: HiddenBatch<L, Bias> & Needed<Need, M>,
     run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
   ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>;
 }['call'];
@@ -68,36 +70,49 @@ export interface FromHidden<
     OfBias extends Float32Gradient<L> | boolean = true,
     const Names extends readonly RowMetric<M>[] = readonly [],
   >(
-    batch: HiddenBatch<L, Bias> & Needed<Need>,
+    batch: HiddenBatch<L, Bias> & Needed<Need, M>,
     run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
   ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>>;
 }
 
-export function fromHidden(settings: Settings): FromHidden {
+export function fromHidden(mixture: Mixture): FromHidden {
+  const prepare = (given: unknown, run: GivenRun): PreparedCall<HiddenLossResult<Logits>> =>
+    prepareHidden(
+      readBatch(given, 'an object with hidden, weight, shape and labels'),
+      run,
+      (base, batch) => lossOf(mixture, prepareValues(mixture, base, batch, 'dense', run.metrics)),
+    );
   const call = (batch: unknown, run: unknown): HiddenLossResult<Logits> => {
     const options = readHiddenRun(run);
     refuseSignal(options.signal, 'objective.fromHidden.async');
-    return computeNow(prepareHidden(settings, batch, options));
+    return computeNow(prepare(batch, options));
   };
   const later = async (batch: unknown, run: unknown): Promise<HiddenLossResult<Logits>> => {
     const options = readHiddenRun(run);
-    return computeLater(options.signal, () => prepareHidden(settings, batch, options));
+    return computeLater(options.signal, () => prepare(batch, options));
   };
   define(call, 'async', later);
   // The checks give the result the type that follows from the batch.
   return Object.freeze(call) as unknown as FromHidden;
 }
 
+/** A result of hidden states, whatever its values are. */
+export type OfHidden<Values> = Values &
+  LayerGradients<Logits, Logits | undefined, HiddenGradientMode, boolean, boolean, boolean> & {
+    readonly memory: number;
+  };
+
 /**
  * Refuses what can be refused, except label values and a workspace that is too small: the native
  * side finds those.
+ * @param computation of the checked batch and what it is checked from.
  */
-function prepareHidden(
-  settings: Settings,
-  given: unknown,
+export function prepareHidden<Values extends object>(
+  given: GivenBatch,
   run: GivenRun,
-): PreparedLoss<HiddenLossResult<Logits>> {
-  const batch = asHiddenBatch(readBatch(given, 'an object with hidden, weight, shape and labels'));
+  computation: (base: BatchRequest, batch: HiddenBatch<Logits>) => Computation<Values>,
+): PreparedCall<OfHidden<Values>> {
+  const batch = asHiddenBatch(given);
   const options = checkHiddenRun(run, batch.bias !== undefined);
   const gradientScale = checkGradientScale(run.gradientScale);
   const checked = checkHiddenBatch(
@@ -107,10 +122,9 @@ function prepareHidden(
     run.memory,
   );
   const { hidden, base, layer } = checked;
-  const values = prepareValues(settings, base, batch, 'dense', run.metrics);
+  const { start, values, reference } = computation(base, batch);
   const { data, request: gradients, discard } = prepareGradients(options, hidden, checked);
-  const request = {
-    ...values,
+  const gradient: GradientRequest = {
     gradientMode: 0,
     gradient: undefined,
     gradientElements: 0,
@@ -125,17 +139,18 @@ function prepareHidden(
     },
   };
   const { gradHidden, gradWeight, gradBias } = data;
-  const result = (): HiddenLossResult<Logits> => ({
-    ...valuesOf(settings, request),
-    ...(gradHidden && { gradHidden }),
-    ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
-    ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
-    memory: layer.memoryUsed[0] as number,
-  });
   return {
-    request,
+    request: { batch: base, reference, ...gradient },
+    start: (done?: Done) => start(gradient, done) as never,
     memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias],
-    result,
+    result: () =>
+      ({
+        ...values(),
+        ...(gradHidden && { gradHidden }),
+        ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
+        ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
+        memory: layer.memoryUsed[0] as number,
+      }),
     discard,
   };
 }

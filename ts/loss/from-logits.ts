@@ -2,19 +2,26 @@
 import { allocate } from '../batch/arrays.js';
 import { checkBackend, rawMemory, type Backend } from '../batch/dtype-and-place.js';
 import { rowInputs } from '../batch/extent.js';
-import { asLogitsBatch, readBatch } from '../batch/given-batch.js';
+import { asLogitsBatch, readBatch, type GivenBatch } from '../batch/given-batch.js';
 import { checkLogitsBatch } from '../batch/logits.js';
-import type { Logits } from '../batch/types.js';
+import type { Logits, LogitsBatch } from '../batch/types.js';
 import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
-import { Target } from '../native/interface.js';
-import type { Settings } from '../settings.js';
-import { computeLater, computeNow, refuseSignal, type PreparedLoss } from './call.js';
+import {
+  Target,
+  type BadLabel,
+  type BatchRequest,
+  type Cancel,
+  type Done,
+  type GradientRequest,
+} from '../native/interface.js';
+import type { Mixture } from '../mixture.js';
+import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareGradient } from './gradient-output.js';
 import type { GradientMode, RunOptions } from './options.js';
-import type { LossResult } from './results.js';
-import { checkGradientScale, prepareValues, valuesOf } from './values.js';
+import type { LogitsGradient, LossResult } from './results.js';
+import { checkGradientScale, lossOf, prepareValues } from './values.js';
 
 /** In the order of the native side's numbers. */
 const gradientModes: readonly GradientMode[] = contract.gradientModes;
@@ -31,10 +38,13 @@ const runKeys = [
 ] as const;
 
 /** The options of a call, each read once. */
-function readRun(run: unknown): RunOptions<Logits> {
+export function readRun(
+  run: unknown,
+  keys: readonly (typeof runKeys)[number][] = runKeys,
+): RunOptions<Logits> {
   const given = run === undefined ? {} : run;
   checkObject('run', given);
-  return readProperties('run', given, runKeys) as RunOptions<Logits>;
+  return readProperties('run', given, keys) as RunOptions<Logits>;
 }
 
 interface CheckedRun {
@@ -68,16 +78,32 @@ function checkRun(run: RunOptions<Logits>): CheckedRun {
   };
 }
 
-/** Refuses what can be refused, except label values: only the native side looks at those. */
-function prepareLoss(
-  settings: Settings,
-  given: unknown,
+/** What a call computes of a batch, but for the gradient that goes with it. */
+export interface Computation<Values> {
+  /** Calls the native side. */
+  readonly start: (gradient: GradientRequest, done?: Done) => BadLabel | Cancel | undefined;
+  readonly reference?: unknown;
+  /** The values, once it has run. */
+  readonly values: () => Values;
+}
+
+/**
+ * Refuses what can be refused, except label values: only the native side looks at those.
+ * @param computation of the checked batch and what it is checked from.
+ */
+export function prepareLogits<Values extends object>(
+  given: GivenBatch,
   run: RunOptions<Logits>,
-): PreparedLoss<LossResult<Logits>> {
-  const batch = asLogitsBatch(readBatch(given));
+  computation: (
+    base: BatchRequest,
+    batch: LogitsBatch<Logits>,
+    mode: GradientMode,
+  ) => Computation<Values>,
+): PreparedCall<Values & LogitsGradient<Logits, GradientMode>> {
+  const batch = asLogitsBatch(given);
   const { mode, gradientScale, backend } = checkRun(run);
   const { request: base, logits } = checkLogitsBatch(batch, run.threads, backend);
-  const values = prepareValues(settings, base, batch, mode, run.metrics);
+  const { start, values, reference } = computation(base, batch, mode);
   const rowScale =
     mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
   // Last, so that a refusal above has no device memory to free.
@@ -89,8 +115,7 @@ function prepareLoss(
     run,
     rowInputs(batch),
   );
-  const request = {
-    ...values,
+  const gradient: GradientRequest = {
     layer: undefined,
     layerGradients: undefined,
     gradientMode: gradientModes.indexOf(mode),
@@ -104,24 +129,33 @@ function prepareLoss(
       run.out === undefined,
     rowScale,
   };
-  const result = (): LossResult<Logits> => {
-    const found = valuesOf(settings, request);
-    if (!gradLogits) return found;
-    return rowScale ? { ...found, gradLogits, rowScale } : { ...found, gradLogits };
+  return {
+    request: { batch: base, reference, ...gradient },
+    start: (done?: Done) => start(gradient, done) as never,
+    memory: [logits, data],
+    result: () => ({
+      ...values(),
+      ...(gradLogits && { gradLogits }),
+      ...(gradLogits && rowScale && { rowScale }),
+    }),
+    discard,
   };
-  return { request, memory: [logits, data], result, discard };
 }
 
 /** The call of an objective on logits, and the same off the event loop. */
-export function fromLogits(settings: Settings) {
+export function fromLogits(mixture: Mixture) {
+  const prepare = (given: unknown, run: RunOptions<Logits>): PreparedCall<LossResult<Logits>> =>
+    prepareLogits(readBatch(given), run, (base, batch, mode) =>
+      lossOf(mixture, prepareValues(mixture, base, batch, mode, run.metrics)),
+    );
   const call = (batch: unknown, run: unknown): LossResult<Logits> => {
     const options = readRun(run);
     refuseSignal(options.signal, 'objective.async');
-    return computeNow(prepareLoss(settings, batch, options));
+    return computeNow(prepare(batch, options));
   };
   const later = async (batch: unknown, run: unknown): Promise<LossResult<Logits>> => {
     const options = readRun(run);
-    return computeLater(options.signal, () => prepareLoss(settings, batch, options));
+    return computeLater(options.signal, () => prepare(batch, options));
   };
   return { call, later };
 }

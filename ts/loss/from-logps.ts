@@ -1,22 +1,27 @@
 /** The loss of sequence log-probabilities. */
 import { allocate } from '../batch/arrays.js';
+import { checkFields, sequenceFieldNames } from '../batch/fields.js';
 import { checkCounts, checkLogps } from '../batch/per-sequence.js';
-import { metricNames } from '../catalogue.js';
 import { checkObject, readProperties } from '../given.js';
 import { nativeError } from '../native/call.js';
 import { native } from '../native/interface.js';
-import type { Settings } from '../settings.js';
-import { checkSequences } from '../units.js';
-import { readMetrics } from './reported-metrics.js';
+import type { Mixture } from '../mixture.js';
+import { checkSequences, unitsOf } from '../units.js';
 import type { LogpsResult } from './results.js';
-import { allocateOutputs, checkGradientScale, readReference } from './values.js';
+import {
+  allocateOutputs,
+  checkGradientScale,
+  readGroups,
+  readOutputs,
+  readReference,
+} from './values.js';
 
-export function fromLogps(settings: Settings, given: unknown, run: unknown = {}): LogpsResult {
+export function fromLogps(mixture: Mixture, given: unknown, run: unknown = {}): LogpsResult {
   checkObject('fromLogps', given, 'ERR_DIRALIGN_SHAPE', 'an object with logps and counts');
   const batch = readProperties(
     'batch',
     given,
-    ['logps', 'counts', 'reference'],
+    ['logps', 'counts', 'reference', 'groups', ...sequenceFieldNames],
     'ERR_DIRALIGN_SHAPE',
   );
   checkObject('run', run);
@@ -25,30 +30,28 @@ export function fromLogps(settings: Settings, given: unknown, run: unknown = {})
   );
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
-  checkSequences(settings.info, sequences);
+  checkSequences(mixture, sequences);
   const counts = checkCounts(batch.counts, logps);
-  const reference = readReference(settings, batch.reference, sequences);
+  const reference = readReference(mixture, batch.reference, sequences);
+  const groups = readGroups(mixture, batch.groups, sequences);
+  const units = unitsOf(mixture, sequences, groups);
+  const sizes = { unit: units, sequence: sequences, row: 0, groups };
   const request = {
-    method: settings.method,
-    settings: settings.native,
+    ...mixture.native,
+    groups,
+    fields: checkFields(mixture.name, mixture.fields, batch, sizes),
     sequences,
     logps,
     counts,
     reference,
     gradLogps: allocate('gradLogps', 'Float64Array', sequences),
     gradientScale,
-    ...allocateOutputs(settings, sequences),
+    ...allocateOutputs(mixture, sequences, units),
   };
   try {
     native().fromLogps(request);
   } catch (cause) {
     throw nativeError(cause);
   }
-  return {
-    loss: request.metrics[metricNames.length] as number,
-    losses: request.losses,
-    rewards: request.rewards,
-    metrics: readMetrics(settings, request.metrics, 0),
-    gradLogps: request.gradLogps,
-  };
+  return { ...readOutputs(mixture, request, 0), gradLogps: request.gradLogps };
 }

@@ -1,11 +1,11 @@
-/** Which metrics a call reports: those of its method, and those that it asks for. */
+/** Which metrics a call reports: those of its losses, and those that it asks for. */
 import { isLikelihood, metricNames } from '../catalogue.js';
 import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
 import { describe, isArray, quoted, readElements } from '../given.js';
 import type { Metrics, RowMetric } from '../metrics.js';
+import type { Mixture } from '../mixture.js';
 import type { Settings } from '../settings.js';
-import { isPaired } from '../units.js';
 
 /** The bit that asks for each: `metricsAsked` in ts/native/interface.ts. */
 const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>(
@@ -14,8 +14,13 @@ const rowMetrics: ReadonlyMap<unknown, number> = new Map<RowMetric, number>(
 
 const rowMetricNames = quoted(contract.rowMetrics);
 
+/** Whether sequences are rejected: by a pair, or as undesirable. */
+function hasRejected({ arity, isLikelihood }: Pick<Mixture, 'arity' | 'isLikelihood'>): boolean {
+  return arity !== 'group' && !isLikelihood;
+}
+
 /** The metrics that `run.metrics` asks for, as the native side takes them. */
-export function readAsked({ info }: Settings, given: unknown): number {
+export function readAsked(mixture: Mixture, given: unknown): number {
   if (given === undefined) return 0;
   const names = readElements(given, rowMetrics.size + 1);
   if (!isArray(names)) {
@@ -30,8 +35,8 @@ export function readAsked({ info }: Settings, given: unknown): number {
         ? `is not one of ${rowMetricNames}`
         : (asked & bit) !== 0
           ? 'is there already'
-          : name === 'logits/rejected' && !isPaired(info)
-            ? `is not for '${info.name}', which has no rejected sequences`
+          : name === 'logits/rejected' && !hasRejected(mixture)
+            ? `is not for ${mixture.name}, which has no rejected sequences`
             : undefined;
     if (wrong !== undefined)
       throw typeError('ERR_DIRALIGN_OPTION', `metrics[${i}]: ${describe(name)} ${wrong}`);
@@ -40,31 +45,75 @@ export function readAsked({ info }: Settings, given: unknown): number {
   return asked;
 }
 
-const ofPairs: ReadonlySet<string> = new Set([
-  'rewards/accuracies',
-  'rewards/margins',
+/** Metrics that are the batch's, whatever is computed of it. */
+const ofBatch: ReadonlySet<string> = new Set([
+  'logps/chosen',
+  'logps/rejected',
   'ranking_accuracy',
+  'empty_sequences',
+  'underflow',
+  'num_tokens',
+  ...contract.rowMetrics,
 ]);
 
+/** Whether a metric means something to a loss. */
+function has(name: string, { info, hasSftTerm }: Settings, asked: number): boolean {
+  const bit = rowMetrics.get(name);
+  if (bit !== undefined) return (asked & bit) !== 0;
+  const likelihood = isLikelihood(info);
+  switch (name) {
+    case 'log_odds_chosen':
+    case 'log_odds_ratio':
+      return info.odds;
+    case 'nll_loss':
+      return hasSftTerm || likelihood;
+    case 'rewards/rejected':
+    case 'logps/rejected':
+    case 'rewards/margins':
+      return !likelihood;
+    case 'rewards/accuracies':
+      return info.arity !== 'single';
+    case 'ranking_accuracy':
+      return info.arity === 'pair';
+    case 'rewards/mean':
+      return info.arity !== 'pair' && !likelihood;
+    case 'kl':
+      return info.fields.kl !== undefined;
+    default:
+      return true;
+  }
+}
+
 /**
- * The metrics that mean something to the method. Metrics of the rows' logits are there only where
- * they were asked for.
+ * The metrics that mean something to the losses. Those of several that are not the batch's have the
+ * name of their method in front. Metrics of the rows' logits are there only where they were asked
+ * for.
  */
-export function readMetrics(
-  { info, hasSftTerm }: Settings,
-  values: Float64Array,
-  asked: number,
-): Metrics {
-  const paired = isPaired(info);
-  const hasLikelihood = hasSftTerm || isLikelihood(info);
+export function readMetrics({ terms }: Mixture, values: Float64Array, asked: number): Metrics {
   const metrics: Record<string, number> = {};
+  const mixed = terms.some(({ settings }) => !isLikelihood(settings.info));
   metricNames.forEach((name, i) => {
-    if (name.startsWith('log_odds') && !info.odds) return;
-    if (name === 'nll_loss' && !hasLikelihood) return;
-    if (!paired && (name.endsWith('/rejected') || ofPairs.has(name))) return;
-    const bit = rowMetrics.get(name);
-    if (bit !== undefined && (asked & bit) === 0) return;
-    metrics[name] = values[i] as number;
+    const theirs = terms
+      .map(({ settings }, t) => ({ settings, value: values[t * metricNames.length + i] as number }))
+      .filter(({ settings }) => has(name, settings, asked))
+      // A likelihood beside others has its term, and nothing else of its own.
+      .filter(({ settings }) => !(mixed && isLikelihood(settings.info)) || name === 'nll_loss');
+    const [first] = theirs;
+    if (!first) return;
+    if (name === 'nonfinite') {
+      metrics[name] = Math.max(...theirs.map(({ value }) => value));
+      return;
+    }
+    if (theirs.length === 1 || ofBatch.has(name)) {
+      metrics[name] = first.value;
+      return;
+    }
+    for (const { settings, value } of theirs) {
+      const { name: method } = settings.info;
+      let key = `${method}/${name}`;
+      for (let n = 2; key in metrics; n++) key = `${method}.${n}/${name}`;
+      metrics[key] = value;
+    }
   });
   return metrics as unknown as Metrics;
 }

@@ -9,10 +9,11 @@ export interface LossValues<
   M extends Method = Method,
   Names extends readonly RowMetric[] = readonly RowMetric[],
 > {
-  /** Mean of `losses`. */
+  /** The weighted sum of `losses` over `denominator`: without these, their mean. */
   readonly loss: number;
   /**
-   * Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending.
+   * Per unit: pair, sequence or group, weights left out; for the batch-coupled `aot` methods, per
+   * rank, ascending.
    */
   readonly losses: Float64Array;
   /** Per sequence, summed over its scored rows. */
@@ -30,6 +31,17 @@ export interface LossValues<
   readonly metrics: Metrics<M> & AskedMetrics<Names>;
   /** Who computed. */
   readonly backend: 'cpu' | 'cuda';
+  /** Of `mixLosses`: its losses, in their order. */
+  readonly terms?: readonly LossTerm[];
+}
+
+/** A loss of a mixture. */
+export interface LossTerm {
+  readonly method: Method;
+  /** What multiplies it. */
+  readonly weight: number;
+  /** Its value, the weight left out. */
+  readonly loss: number;
 }
 
 /** A field that is there, is not, or may be, where only the run tells. */
@@ -118,8 +130,12 @@ export interface SequenceLogps {
   readonly counts: Int32Array;
 }
 
-/** What the rows' logits say of each token. */
-export interface TokenLogps {
+/** What the rows' logits say of each token; `logCollision` where it was asked for. */
+export type TokenLogps<Asked extends boolean = false> = TokenLogpsValues &
+  Field<'logCollision', Float64Array, Asked>;
+
+/** What the rows' logits say of each token, whatever was asked for. */
+export interface TokenLogpsValues {
   /** Per row: log-probability of the label; 0 where ignored. */
   readonly logps: Float64Array;
   /** Per row: log of the sum of exponentiated logits; 0 where ignored. */
@@ -130,11 +146,9 @@ export interface TokenLogps {
 
 /** What `fromLogps` gives. */
 export interface LogpsResult<M extends Method = Method> {
-  /** Mean of `losses`. */
+  /** As in {@link LossValues}. */
   readonly loss: number;
-  /**
-   * Per pair (per sequence for `sft`); for the batch-coupled `aot` methods, per rank, ascending.
-   */
+  /** As in {@link LossValues}. */
   readonly losses: Float64Array;
   /**
    * Per sequence: beta * log-ratio to the reference (log-probability without one), per token where
@@ -143,6 +157,8 @@ export interface LogpsResult<M extends Method = Method> {
   readonly rewards: Float64Array;
   /** As in {@link LossValues}. */
   readonly metrics: Metrics<M>;
+  /** As in {@link LossValues}. */
+  readonly terms?: readonly LossTerm[];
   /** Per sequence: dLoss/dlogps, the likelihood term included, times `run.gradientScale`. */
   readonly gradLogps: Float64Array;
 }

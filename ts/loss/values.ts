@@ -1,14 +1,16 @@
 /** The values of a loss: what the objective needs of the batch, and the arrays it fills. */
 import { allocate } from '../batch/arrays.js';
+import { checkFields, checkGroups } from '../batch/fields.js';
 import { checkLabels } from '../batch/labels.js';
 import { checkLogps, checkReference } from '../batch/per-sequence.js';
 import type { BatchRows } from '../batch/types.js';
-import { isLikelihood, metricNames } from '../catalogue.js';
+import { metricNames } from '../catalogue.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
-import { Target, type BatchRequest, type LossRequest } from '../native/interface.js';
-import type { Settings } from '../settings.js';
+import { native, Target, type BatchRequest, type LossRequest } from '../native/interface.js';
+import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
+import type { Computation } from './from-logits.js';
 import { readAsked, readMetrics } from './reported-metrics.js';
 import type { LossValues } from './results.js';
 
@@ -16,52 +18,78 @@ import type { LossValues } from './results.js';
 export type ValuesRequest = Pick<
   LossRequest,
   | 'batch'
-  | 'method'
+  | 'methods'
   | 'settings'
+  | 'shares'
   | 'reference'
   | 'losses'
   | 'rewards'
   | 'coefficients'
   | 'metrics'
+  | 'values'
   | 'metricsAsked'
   | 'logps'
 >;
 
 /** Checks the objective against the batch, and makes room for the values. */
 export function prepareValues(
-  settings: Settings,
+  mixture: Mixture,
   base: BatchRequest,
   batch: BatchRows,
   gradient: 'dense' | 'factored' | 'none',
   metrics: unknown,
 ): ValuesRequest {
-  const { info } = settings;
-  checkSequences(info, base.sequences);
-  const metricsAsked = readAsked(settings, metrics);
-  const reference = readReference(settings, batch.reference, base.sequences);
+  const { sequences, rows } = base;
+  checkSequences(mixture, sequences);
+  base.groups = readGroups(mixture, batch.groups, sequences);
+  const units = unitsOf(mixture, sequences, base.groups);
+  base.fields = checkFields(mixture.name, mixture.fields, batch, {
+    unit: units,
+    sequence: sequences,
+    row: rows,
+    groups: base.groups,
+  });
+  const metricsAsked = readAsked(mixture, metrics);
+  const reference = readReference(mixture, batch.reference, sequences);
   if (batch.sftLabels !== undefined) {
-    if (isLikelihood(info))
+    if (mixture.isLikelihood)
       throw typeError(
         'ERR_DIRALIGN_OPTION',
-        `sftLabels: '${info.name}' has one set of labels; pass them as labels`,
+        `sftLabels: ${mixture.name} has one set of labels; pass them as labels`,
       );
     if (gradient === 'factored')
       throw typeError(
         'ERR_DIRALIGN_OPTION',
         "sftLabels: not with gradient 'factored', which has one scale per row",
       );
-    const sftLabels = checkLabels('sftLabels', batch.sftLabels, base.rows);
-    if (settings.hasSftTerm) base.sftLabels = sftLabels;
+    const sftLabels = checkLabels('sftLabels', batch.sftLabels, rows);
+    if (mixture.hasSftTerm) base.sftLabels = sftLabels;
   }
   return {
     batch: base,
-    method: settings.method,
-    settings: settings.native,
+    ...mixture.native,
     reference,
     metricsAsked,
-    logps: allocate('logps', 'Float64Array', base.sequences),
-    ...allocateOutputs(settings, base.sequences),
+    logps: allocate('logps', 'Float64Array', sequences),
+    ...allocateOutputs(mixture, sequences, units),
   };
+}
+
+/** Offsets of groups, where the units are groups; nothing else has any. */
+export function readGroups(
+  { arity, name }: Mixture,
+  given: unknown,
+  sequences: number,
+): Int32Array | undefined {
+  if (arity === 'group') {
+    if (given !== undefined) return checkGroups(given, sequences);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `groups: ${name} needs the offsets of its groups over the sequences`,
+    );
+  }
+  if (given === undefined) return undefined;
+  throw typeError('ERR_DIRALIGN_OPTION', `groups: ${name} gives it no meaning`);
 }
 
 /** `run.gradientScale`: any finite number, 1 by default. */
@@ -78,35 +106,66 @@ export function checkGradientScale(scale: unknown = 1): number {
  * only their kind is checked.
  */
 export function readReference(
-  settings: Settings,
+  { usesReference, name }: Mixture,
   value: unknown,
   sequences: number,
 ): Float64Array | Float32Array | undefined {
-  if (settings.usesReference) return checkReference(value, sequences, settings.info.name);
+  if (usesReference) return checkReference(value, sequences, name);
   if (value !== undefined) checkLogps('reference', value, undefined, 'ERR_DIRALIGN_REFERENCE');
   return undefined;
 }
 
 /** Arrays for the values of a loss. */
-export function allocateOutputs({ info }: Settings, sequences: number) {
+export function allocateOutputs({ terms: { length } }: Mixture, sequences: number, units: number) {
   return {
-    losses: allocate('losses', 'Float64Array', unitsOf(info, sequences)),
-    rewards: allocate('rewards', 'Float64Array', sequences),
+    losses: allocate('losses', 'Float64Array', length * units),
+    rewards: allocate('rewards', 'Float64Array', length * sequences),
     coefficients: allocate('coefficients', 'Float64Array', sequences),
-    metrics: allocate('metrics', 'Float64Array', metricNames.length + 1),
+    metrics: allocate('metrics', 'Float64Array', length * metricNames.length),
+    values: allocate('values', 'Float64Array', length),
   };
 }
 
-/** The values of a request that the native side has filled. */
-export function valuesOf(settings: Settings, request: ValuesRequest): LossValues {
+type Outputs = Pick<ValuesRequest, 'losses' | 'rewards' | 'metrics' | 'values' | 'shares'>;
+
+/** Loss, losses, rewards and metrics of outputs that the native side has filled. */
+export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
+  const { losses, rewards, values, shares } = outputs;
+  const metrics = readMetrics(mixture, outputs.metrics, asked);
+  const { terms } = mixture;
+  if (terms.length === 1) return { loss: values[0] as number, losses, rewards, metrics };
+  const units = losses.length / terms.length;
+  const sum = (of: (term: number) => number): number =>
+    terms.reduce((total, _, i) => total + (shares[i] === 0 ? 0 : (shares[i] as number) * of(i)), 0);
   return {
-    loss: request.metrics[metricNames.length] as number,
-    losses: request.losses,
-    logps: request.logps,
-    counts: request.batch.counts,
-    rewards: request.rewards,
-    coefficients: request.coefficients,
-    metrics: readMetrics(settings, request.metrics, request.metricsAsked),
-    backend: request.batch.target === Target.cpu ? 'cpu' : 'cuda',
+    loss: sum((i) => values[i] as number),
+    losses: Float64Array.from({ length: units }, (_, u) =>
+      sum((i) => losses[i * units + u] as number),
+    ),
+    rewards: rewards.slice(0, rewards.length / terms.length),
+    metrics,
+    terms: terms.map(({ weight, settings }, i) => ({
+      method: settings.info.name,
+      weight,
+      loss: values[i] as number,
+    })),
+  };
+}
+
+/** A loss, and its values once it is computed. */
+export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<LossValues> {
+  return {
+    reference: values.reference,
+    start: (gradient, done) => {
+      const request = { ...values, ...gradient };
+      return done ? native().loss(request, done) : native().loss(request);
+    },
+    values: () => ({
+      ...readOutputs(mixture, values, values.metricsAsked),
+      logps: values.logps,
+      counts: values.batch.counts,
+      coefficients: values.coefficients,
+      backend: values.batch.target === Target.cpu ? 'cpu' : 'cuda',
+    }),
   };
 }

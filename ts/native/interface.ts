@@ -1,4 +1,5 @@
 import { contract, contractHash } from '../contract.generated.js';
+import type { FieldArrays } from '../batch/fields.js';
 import { loadAddon } from './load.js';
 import type { DeviceInfo } from '../device/info.js';
 
@@ -16,6 +17,8 @@ export interface Native {
   loss(request: LossRequest, done: Done): BadLabel | Cancel;
   sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
   tokenLogps(request: TokenLogpsRequest): BadLabel | undefined;
+  logpsBackward(request: BackwardRequest): BadLabel | undefined;
+  logpsBackward(request: BackwardRequest, done: Done): BadLabel | Cancel;
   fromLogps(request: FromLogpsRequest): void;
   /**
    * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
@@ -181,6 +184,13 @@ export interface BatchRequest {
   offsets: Int32Array | undefined;
   labels: Int32Array;
   sftLabels: Int32Array | undefined;
+  /** Offsets of the units of a method of groups. */
+  groups: Int32Array | undefined;
+  fields: FieldArrays;
+  logitScale: number;
+  /** 0: none. */
+  logitSoftcap: number;
+  temperature: number;
   ignoreIndex: number;
   threads: number;
   /** Out, per sequence. */
@@ -208,30 +218,31 @@ export interface LayerGradientRequest {
   zeroed: boolean;
 }
 export interface ObjectiveRequest {
-  /** Index in the catalogue. */
-  method: number;
-  /** In the catalogue's order of settings. */
+  /** Of each loss of the mixture: its index in the catalogue. */
+  methods: Int32Array;
+  /** Of one loss after another, in the catalogue's order of settings. */
   settings: Float64Array;
+  /** Of each loss: what multiplies it. */
+  shares: Float64Array;
 }
+/** Of one loss of the mixture after another, but for the coefficients, which are those of all. */
 interface LossOutputs {
   losses: Float64Array;
   rewards: Float64Array;
   coefficients: Float64Array;
-  /** In the catalogue's order of metrics, and the loss behind them. */
+  /** In the catalogue's order of metrics. */
   metrics: Float64Array;
+  /** The losses of the batch. */
+  values: Float64Array;
 }
-interface LossRequestShape extends ObjectiveRequest, LossOutputs {
-  batch: BatchRequest;
-  reference: Float64Array | Float32Array | undefined;
-  logps: Float64Array;
+/** Where gradients go, and what of them is wanted. */
+export interface GradientRequest {
   /** 0 none, 1 dense, 2 factored. */
   gradientMode: number;
   gradient: Memory | undefined;
   /** The last row of the gradient ends with its padding, or without. */
   gradientElements: number;
   gradientIsFresh: boolean;
-  /** A sum: 1 entropy, 2 mean_token_accuracy, 4 logits/chosen, 8 logits/rejected. */
-  metricsAsked: number;
   /** Multiplies every gradient; finite. */
   gradientScale: number;
   rowScale: Float32Array | undefined;
@@ -240,7 +251,28 @@ interface LossRequestShape extends ObjectiveRequest, LossOutputs {
   layerGradients:
     Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
+interface LossRequestShape extends ObjectiveRequest, LossOutputs, GradientRequest {
+  batch: BatchRequest;
+  reference: Float64Array | Float32Array | undefined;
+  logps: Float64Array;
+  /** A sum: 1 entropy, 2 mean_token_accuracy, 4 logits/chosen, 8 logits/rejected. */
+  metricsAsked: number;
+}
 export type LossRequest = Described<'loss', LossRequestShape>;
+interface BackwardRequestShape extends GradientRequest {
+  batch: BatchRequest;
+  /** Derivatives by the log-probability of each row. */
+  rows: Float64Array | Float32Array | undefined;
+  /** In place of `rows`: by that of each sequence. */
+  sequences: Float64Array | Float32Array | undefined;
+  /** By the entropy of each row. */
+  entropy: Float64Array | Float32Array | undefined;
+  /** What `tokenLogps` found of the rows; all three, or none. */
+  forwardLogps: Float64Array | undefined;
+  forwardLogsumexp: Float64Array | undefined;
+  forwardEntropy: Float64Array | undefined;
+}
+export type BackwardRequest = Described<'logpsBackward', BackwardRequestShape>;
 export interface SequenceLogpsRequest {
   batch: BatchRequest;
   layer: LayerRequest | undefined;
@@ -252,12 +284,16 @@ export interface TokenLogpsRequest {
   logps: Float64Array;
   logsumexp: Float64Array;
   entropy: Float64Array;
+  collision: Float64Array | undefined;
 }
 interface FromLogpsRequestShape extends ObjectiveRequest, LossOutputs {
   sequences: number;
   logps: Float64Array | Float32Array;
-  counts: Int32Array;
+  /** Scored tokens, or the sums of their weights. */
+  counts: Float64Array;
   reference: Float64Array | Float32Array | undefined;
+  groups: Int32Array | undefined;
+  fields: FieldArrays;
   gradLogps: Float64Array;
   gradientScale: number;
 }

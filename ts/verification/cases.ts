@@ -19,6 +19,8 @@ const otherValues: Readonly<Record<string, readonly (number | string)[]>> = {
   alpha: [0.3],
   tau: [0.5],
   penalty: [5],
+  desirableWeight: [1.5],
+  undesirableWeight: [0.5],
 };
 
 /**

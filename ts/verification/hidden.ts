@@ -23,7 +23,9 @@ import {
   halfGradientBound,
   prepare,
   rowsOf,
+  sequenceBatch,
   Tally,
+  withFields,
   type Expected,
   type Prepared,
   type Term,
@@ -246,7 +248,6 @@ export function termsAt(
   { terms }: Expected,
   { logps, counts }: Pick<HiddenLossResult, 'logps' | 'counts'>,
 ): readonly Term[] {
-  const { reference } = batch;
   const [alignment, ...likelihood] = terms;
   if (!alignment) return [];
   const own = { ...config };
@@ -255,7 +256,7 @@ export function termsAt(
     delete own.sftWeight;
     delete own.sftReduction;
   }
-  const { gradLogps } = referenceFromLogps(own, { logps, counts, ...(reference && { reference }) });
+  const { gradLogps } = referenceFromLogps(own, sequenceBatch(batch, { logps, counts }));
   return [{ ...alignment, coefficients: gradLogps }, ...likelihood];
 }
 
@@ -267,13 +268,18 @@ export function checkHiddenObjective(
   backend: 'cpu' | 'cuda' = 'cpu',
 ): Tally {
   const tally = new Tally();
-  const expected = expectation(config, hidden.prepared);
-  const actual = lib(config, hidden.batch, { backend });
+  const { prepared } = hidden;
+  const batch = withFields(config, hidden.batch, prepared);
+  const expected = expectation(config, {
+    ...prepared,
+    batch: withFields(config, prepared.batch, prepared),
+  });
+  const actual = lib(config, batch, { backend });
   checkValues(tally, hidden.prepared, config, expected, actual);
   checkLayerGradients(
     tally,
     hidden,
-    layerGradients(hidden, termsAt(config, hidden, expected, actual)),
+    layerGradients(hidden, termsAt(config, { batch }, expected, actual)),
     actual,
   );
   return tally;

@@ -43,7 +43,9 @@ export type ReferenceMethod =
   | 'cpo'
   | 'alphapo'
   | 'r_dpo'
-  | 'dpop';
+  | 'dpop'
+  | 'kto'
+  | 'bco';
 
 /**
  * The settings `dirAlignLoss` takes. An option left out has the method's default; one without a
@@ -78,6 +80,9 @@ export interface ReferenceConfig {
   readonly tau?: number | undefined;
   /** Weight of the penalty in `dpop`. */
   readonly penalty?: number | undefined;
+  /** Weights of the two sorts of sequences of `kto`. */
+  readonly desirableWeight?: number | undefined;
+  readonly undesirableWeight?: number | undefined;
 }
 
 /** What {@link referenceLoss} gives, under the names of a `LossResult`. */
@@ -374,6 +379,15 @@ interface Term {
   readonly rejected: number;
 }
 
+/** What an unpaired method is told of a sequence. */
+interface Feedback {
+  readonly desirable: boolean;
+  readonly baseline: number;
+  readonly shift: number;
+}
+
+type SingleLoss = (side: Side, feedback: Feedback) => Dual;
+
 type BatchLoss = (chosen: readonly Side[], rejected: readonly Side[]) => Term[];
 
 interface Options {
@@ -388,6 +402,8 @@ interface Options {
   alpha: number;
   tau: number;
   penalty: number;
+  desirableWeight: number;
+  undesirableWeight: number;
 }
 
 interface Method {
@@ -397,6 +413,8 @@ interface Method {
   readonly options: Partial<Options>;
   /** Undefined where the likelihood term is all there is: then there is no beta either. */
   readonly loss: ((beta: number, options: Options) => BatchLoss) | undefined;
+  /** Of a method of single sequences, in place of `loss`. */
+  readonly single?: (beta: number, options: Options) => SingleLoss;
 }
 
 const likelihood = { sftWeight: 0, sftReduction: 'sequence' } as const;
@@ -737,6 +755,36 @@ const definitions: Readonly<Record<ReferenceMethod, Method>> = {
         softplus(margin(w, l).minus(relu(w.ratio.negated()).times(penalty)).times(-beta)),
       ),
   },
+
+  // dW (1 - sg(beta (r - z))) where desirable, uW (1 - sg(beta (z - r))) where not
+  kto: {
+    ...withReference,
+    options: { ...scored, desirableWeight: 1, undesirableWeight: 1 },
+    loss: undefined,
+    single:
+      (beta, { desirableWeight, undesirableWeight }) =>
+      ({ ratio }, { desirable, baseline }) => {
+        const beyond = ratio.minus(baseline).times(beta);
+        return desirable
+          ? sigmoid(beyond.negated()).times(desirableWeight)
+          : sigmoid(beyond).times(undesirableWeight);
+      },
+  },
+
+  // dW sp(-(u - shift)) where desirable, uW sp(u - shift) where not
+  bco: {
+    ...withReference,
+    options: { ...scored, desirableWeight: 1, undesirableWeight: 1 },
+    loss: undefined,
+    single:
+      (beta, { desirableWeight, undesirableWeight }) =>
+      ({ ratio }, { desirable, shift }) => {
+        const gain = ratio.times(beta).minus(shift);
+        return desirable
+          ? softplus(gain.negated()).times(desirableWeight)
+          : softplus(gain).times(undesirableWeight);
+      },
+  },
 };
 
 // ----------------------------------------------------------------------------------------------
@@ -750,6 +798,8 @@ interface Resolved {
   readonly options: Options;
   /** Undefined where the likelihood term is all there is. */
   readonly loss: BatchLoss | undefined;
+  /** Of a method of single sequences. */
+  readonly single: SingleLoss | undefined;
 }
 
 function resolve(config: ReferenceConfig): Resolved {
@@ -765,7 +815,8 @@ function resolve(config: ReferenceConfig): Resolved {
       throw typeError('ERR_DIRALIGN_OPTION', `${name}: '${method}' has no such option.`);
     options[name] = value;
   }
-  if (definition.loss && !(beta !== undefined && beta > 0 && Number.isFinite(beta))) {
+  const hasBeta = definition.loss !== undefined || definition.single !== undefined;
+  if (hasBeta && !(beta !== undefined && beta > 0 && Number.isFinite(beta))) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
       `beta: ${String(beta)}; expected a finite number above 0.`,
@@ -773,7 +824,7 @@ function resolve(config: ReferenceConfig): Resolved {
   }
   const resolved = options as unknown as Options;
   // The likelihood objective has no temperature: its rewards are plain log-probabilities.
-  const temperature = definition.loss && beta !== undefined ? beta : 1;
+  const temperature = hasBeta && beta !== undefined ? beta : 1;
   return {
     method,
     beta: temperature,
@@ -781,6 +832,7 @@ function resolve(config: ReferenceConfig): Resolved {
     usesReference: definition.reference && !resolved.referenceFree,
     options: resolved,
     loss: definition.loss?.(temperature, resolved),
+    single: definition.single?.(temperature, resolved),
   };
 }
 
@@ -788,6 +840,16 @@ function resolve(config: ReferenceConfig): Resolved {
 interface Likelihood {
   readonly logps: ArrayLike<number>;
   readonly counts: ArrayLike<number>;
+}
+
+/** n, or 1 where it is 0: nothing is scored there. */
+function divisorOf(n: number): number {
+  return n === 0 ? 1 : n;
+}
+
+/** Whether the likelihood term is all there is. */
+function isLikelihood({ loss, single }: Resolved): boolean {
+  return loss === undefined && single === undefined;
 }
 
 /**
@@ -799,18 +861,15 @@ interface Likelihood {
  * beside an alignment term every pair carries the whole of it.
  */
 function likelihoodTerm(settings: Resolved, sequences: number, { logps, counts }: Likelihood) {
-  const tokens = Math.max(
-    1,
-    sum(sequences, (i) => at(counts, i)),
-  );
+  const tokens = divisorOf(sum(sequences, (i) => at(counts, i)));
   const factors = Float64Array.from({ length: sequences }, (_, i) => {
     if (settings.options.sftReduction === 'token') return sequences / tokens;
-    return settings.normalize ? 1 / Math.max(1, at(counts, i)) : 1;
+    return settings.normalize ? 1 / divisorOf(at(counts, i)) : 1;
   });
   const nll = Float64Array.from({ length: sequences }, (_, i) =>
     at(counts, i) === 0 ? 0 : -at(logps, i) * at(factors, i),
   );
-  if (settings.options.sftReduction === 'token' && settings.loss) nll.fill(mean(nll));
+  if (settings.options.sftReduction === 'token' && !isLikelihood(settings)) nll.fill(mean(nll));
   return { factors, nll };
 }
 
@@ -827,7 +886,11 @@ interface Scores {
 }
 
 /** loss = mean of losses, losses_i = (alignment term)_i + sftWeight nll_i. */
-function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Scores {
+function score(
+  settings: Resolved,
+  batch: Omit<LogpsBatch, 'counts'> & { readonly counts: ArrayLike<number> },
+  separate?: Likelihood,
+): Scores {
   const { logps, counts, reference } = batch;
   const { beta, normalize, options } = settings;
   const sequences = logps.length;
@@ -849,7 +912,7 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
   // A sequence without scored tokens has score 0 that depends on nothing, whatever the reference
   // says.
   const empty = (b: number): boolean => at(counts, b) === 0;
-  const divisor = (b: number): number => (normalize ? Math.max(1, at(counts, b)) : 1);
+  const divisor = (b: number): number => (normalize ? divisorOf(at(counts, b)) : 1);
   const policySum = (b: number): number => (empty(b) ? 0 : at(logps, b));
   const referenceSum = (b: number): number =>
     empty(b) || ratios === undefined ? 0 : at(ratios, b);
@@ -861,20 +924,20 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
   const coefficients = new Float64Array(sequences);
   const likelihood = new Float64Array(sequences);
 
-  if (!settings.loss) {
+  if (isLikelihood(settings)) {
     const { factors, nll } = likelihoodTerm(settings, sequences, { logps, counts });
     for (let b = 0; b < sequences; b++)
       if (!empty(b)) coefficients[b] = -at(factors, b) / sequences;
     return { loss: mean(nll), losses: nll, rewards, coefficients, likelihood };
   }
 
-  if (sequences % 2 !== 0) {
+  if (settings.loss && sequences % 2 !== 0) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
       `logps: ${sequences} sequences; expected an even number, chosen then rejected.`,
     );
   }
-  const count = sequences / 2;
+  const count = settings.loss ? sequences / 2 : sequences;
 
   const side = (b: number): Side => {
     const seed: [number, number] = empty(b) ? [0, 0] : b < count ? [1, 0] : [0, 1];
@@ -892,11 +955,22 @@ function score(settings: Resolved, batch: LogpsBatch, separate?: Likelihood): Sc
     };
   };
   const sides = Array.from(logps, (_, b) => side(b));
-  const terms = settings.loss(sides.slice(0, count), sides.slice(count));
+  const { single } = settings;
+  const terms: readonly (Omit<Term, 'rejected'> & Partial<Term>)[] =
+    settings.loss?.(sides.slice(0, count), sides.slice(count)) ??
+    sides.map((each, b) => {
+      const feedback = {
+        desirable: Boolean(batch.desirable?.[b]),
+        baseline: batch.kl ?? NaN,
+        shift: batch.shift ?? NaN,
+      };
+      return { loss: (single as SingleLoss)(each, feedback), chosen: b };
+    });
   const losses = Float64Array.from(terms, (term) => term.loss.value);
   for (const { loss, chosen, rejected } of terms) {
     coefficients[chosen] = loss.byChosen.over(Wide.of(count)).number;
-    coefficients[count + rejected] = loss.byRejected.over(Wide.of(count)).number;
+    if (rejected !== undefined)
+      coefficients[count + rejected] = loss.byRejected.over(Wide.of(count)).number;
   }
 
   if (options.sftWeight !== 0) {
@@ -1052,26 +1126,43 @@ function softmaxRow(batch: Rows, row: number, label: number): Row {
   };
 }
 
-/** Sums over the scored rows of each sequence. */
-function sumRows(batch: Rows, labels: Int32Array): SequenceLogps {
+/** Weight of a row's log-probability. */
+type Weight = (row: number) => number;
+
+const weightOf =
+  ({ tokenWeights }: BatchRows): Weight =>
+  (row) =>
+    tokenWeights ? at(tokenWeights, row) : 1;
+
+interface SequenceSums extends SequenceLogps {
+  /** Sums of the weights of scored rows. */
+  readonly lengths: Float64Array;
+}
+
+/** Sums over the scored rows of each sequence: a row of weight 0 is not there. */
+function sumRows(batch: Rows, labels: Int32Array, weight: Weight): SequenceSums {
   const logps = new Float64Array(batch.sequences);
   const counts = new Int32Array(batch.sequences);
+  const lengths = new Float64Array(batch.sequences);
   for (let b = 0; b < batch.sequences; b++) {
-    const total = new Sum();
+    const [total, length] = [new Sum(), new Sum()];
     for (let row = batch.offset(b); row < batch.offset(b + 1); row++) {
       const label = at(labels, row);
       if (label === batch.ignoreIndex) continue;
-      total.add(softmaxRow(batch, row, label).logp);
       counts[b] = at(counts, b) + 1;
+      length.add(weight(row));
+      if (weight(row) !== 0) total.add(weight(row) * softmaxRow(batch, row, label).logp);
     }
     logps[b] = total.value;
+    lengths[b] = length.value;
   }
-  return { logps, counts };
+  return { logps, counts, lengths };
 }
 
 /** Sequence log-probabilities: S = sum of log p_y over the rows whose label is not ignored. */
 export function referenceLogps(batch: ReferenceBatch): SequenceLogps {
-  return sumRows(view(batch), batch.labels);
+  const { logps, counts } = sumRows(view(batch), batch.labels, weightOf(batch));
+  return { logps, counts };
 }
 
 /** Log-probability, logsumexp and entropy of every row; 0 where the label is ignored. */
@@ -1098,16 +1189,18 @@ export function referenceTokenLogps(batch: ReferenceBatch): TokenLogps {
 export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): ReferenceResult {
   const settings = resolve(config);
   const rows = view(batch);
-  const { labels, sftLabels, reference } = batch;
-  if (!settings.loss && sftLabels !== undefined) {
+  const { labels, sftLabels, reference, desirable, kl, shift } = batch;
+  if (isLikelihood(settings) && sftLabels !== undefined) {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
       'sftLabels: are those of a likelihood term beside an alignment term; sft has only labels.',
     );
   }
-  const { logps, counts } = sumRows(rows, labels);
-  const separate = sftLabels === undefined ? undefined : sumRows(rows, sftLabels);
-  const sequenceBatch: LogpsBatch = { logps, counts, ...(reference && { reference }) };
+  const weight = weightOf(batch);
+  const { logps, counts, lengths } = sumRows(rows, labels, weight);
+  const own = sftLabels && sumRows(rows, sftLabels, weight);
+  const separate = own && { logps: own.logps, counts: own.lengths };
+  const sequenceBatch = { logps, counts: lengths, reference, desirable, kl, shift };
   const { loss, losses, rewards, coefficients, likelihood } = score(
     settings,
     sequenceBatch,
@@ -1119,10 +1212,10 @@ export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): R
     if (coefficient === 0) return;
     for (let row = rows.offset(b); row < rows.offset(b + 1); row++) {
       const label = at(targets, row);
-      if (label === rows.ignoreIndex) continue;
+      if (label === rows.ignoreIndex || weight(row) === 0) continue;
       softmaxRow(rows, row, label).gradient.forEach((g, v) => {
         const index = row * rows.vocab + v;
-        gradLogits[index] = at(gradLogits, index) + coefficient * g;
+        gradLogits[index] = at(gradLogits, index) + coefficient * weight(row) * g;
       });
     }
   };

@@ -4,6 +4,8 @@
  * that a test can plant an error and see it caught.
  */
 import { cuda } from '../device/cuda.js';
+import { sequenceFieldNames } from '../batch/fields.js';
+import { contract } from '../contract.generated.js';
 import { dirAlignLoss } from '../objective.js';
 import {
   decodeBfloat16,
@@ -15,11 +17,12 @@ import {
   type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
-import type { Method } from '../catalogue.js';
+import { findMethod, type Method, type MethodInfo } from '../catalogue.js';
 import type { LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
 import type { LogpsResult, LossResult } from '../loss/results.js';
+import { unitsOf } from '../units.js';
 
 /** An element that is known to be there. */
 function at<T>(array: ArrayLike<T>, index: number): T {
@@ -278,6 +281,33 @@ export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
   };
 }
 
+/** The batch with some value of each field that the method needs. */
+export function withFields<B extends object>(
+  { method }: ReferenceConfig,
+  batch: B,
+  { alignment }: Prepared<ReferenceBatch>,
+): B {
+  const needed = findMethod(method)?.info.fields ?? [];
+  const lengths = { sequence: alignment.logps.length, row: alignment.labels.length };
+  const value = ({ per, flag }: (typeof contract)['fields'][number]): unknown => {
+    if (per === 'batch') return 0.25;
+    const values = Array.from({ length: lengths[per] }, (_, i) => 0.25 + (i % 5) / 4);
+    return flag ? Uint8Array.from(values, (x) => Number(x < 1)) : Float64Array.from(values);
+  };
+  const fields = contract.fields.filter(({ name }) => needed.includes(name));
+  return { ...batch, ...Object.fromEntries(fields.map((field) => [field.name, value(field)])) };
+}
+
+/** What `fromLogps` takes of a batch. */
+export function sequenceBatch(
+  batch: Omit<LogpsBatch, 'logps' | 'counts'>,
+  { logps, counts }: Pick<LogpsBatch, 'logps' | 'counts'>,
+): LogpsBatch {
+  const names = ['reference', ...sequenceFieldNames] as const;
+  const given = names.filter((name) => batch[name] !== undefined);
+  return { logps, counts, ...Object.fromEntries(given.map((name) => [name, batch[name]])) };
+}
+
 export interface Term extends Scored {
   /** dLoss/dlogps. */
   readonly coefficients: Float64Array;
@@ -297,12 +327,7 @@ export function expectation(
   config: ReferenceConfig,
   { batch, alignment, likelihood }: Prepared<ReferenceBatch>,
 ): Expected {
-  const { reference } = batch;
-  const sequences: LogpsBatch = {
-    logps: alignment.logps,
-    counts: alignment.counts,
-    ...(reference && { reference }),
-  };
+  const sequences = sequenceBatch(batch, alignment);
   const weight = config.sftWeight ?? 0;
   if (!likelihood || weight === 0) {
     const { loss, losses, rewards, gradLogps } = referenceFromLogps(config, sequences);
@@ -310,16 +335,17 @@ export function expectation(
     return { loss, losses, rewards, terms, largest: largestElement(terms, rowsOf(batch)) };
   }
   const { loss, losses, rewards, coefficients } = referenceLoss(config, batch);
-  // The likelihood term is `sft` on the chosen half, with the same normalisation and reduction.
+  // The likelihood term is `sft` on the first of each unit, normalised and reduced likewise.
   const { sftReduction } = config;
   const normalize = config.normalize ?? defaultNormalize(config);
-  const half = alignment.logps.length / 2;
+  const { info } = findMethod(config.method) as { readonly info: MethodInfo };
+  const likely = unitsOf(info, alignment.logps.length);
   const chosen = {
-    logps: likelihood.logps.subarray(0, half),
-    counts: likelihood.counts.subarray(0, half),
+    logps: likelihood.logps.subarray(0, likely),
+    counts: likelihood.counts.subarray(0, likely),
   };
   const { gradLogps } = referenceFromLogps({ method: 'sft', normalize, sftReduction }, chosen);
-  const own = new Float64Array(2 * half);
+  const own = new Float64Array(alignment.logps.length);
   own.set(gradLogps.map((g) => weight * g));
   const terms = [
     { ...alignment, coefficients },
@@ -627,14 +653,11 @@ export function checkDifferences(
   tally: Tally,
   lib: Library,
   config: ReferenceConfig,
-  { batch, alignment }: Prepared,
+  given: Prepared,
 ): void {
-  const { reference } = batch;
-  const sequences: LogpsBatch = {
-    logps: alignment.logps,
-    counts: alignment.counts,
-    ...(reference && { reference }),
-  };
+  const { alignment } = given;
+  const batch = withFields(config, given.batch, given);
+  const sequences = sequenceBatch(batch, alignment);
   const expected = referenceFromLogps(config, sequences);
   const actual = lib.fromLogps(config, sequences);
   tally.near('loss', actual.loss, expected.loss, lossBound(expected.loss), () => 'fromLogps: loss');
@@ -672,10 +695,11 @@ function copied(batch: LogitsBatch): LogitsBatch {
 export function checkObjective(
   lib: Library,
   config: ReferenceConfig,
-  prepared: Prepared,
+  given: Prepared,
   backend: 'cpu' | 'cuda' = 'cpu',
 ): Tally {
   const tally = new Tally();
+  const prepared = { ...given, batch: withFields(config, given.batch, given) };
   const { batch, likelihood } = prepared;
   const expected = expectation(config, prepared);
   const dense = lib.loss(config, batch, { backend });

@@ -38,10 +38,16 @@ void scale_loop(float* x, int64_t n, float factor) {
 
 template <class T>
 constexpr diralign::cpu::RowKernels row_kernels() {
-  return {reduce<false, T>, reduce<true, T>,
-          scaled_exp<T>,    sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
-          sum_logits<T>,    load_one<T>,
-          store_one<T>,     exp_array,
+  return {reduce<false, T>,
+          reduce<true, T>,
+          scaled_exp<T>,
+          reduce_transformed<T>,
+          transformed_gradient<T, T>,
+          sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
+          sum_logits<T>,
+          load_one<T>,
+          store_one<T>,
+          exp_array,
           round_array<T>};
 }
 

@@ -20,8 +20,7 @@ class LayerPhases : public Phases {
  public:
   LayerPhases(Job& job, Pool& pool)
       : job_(job),
-        wanted_(job.wanted()),
-        gradients_(wanted_.layer_gradients),
+        gradients_(job.gradients.layer),
         terms_(job.terms()),
         vocab_(job.batch.vocab),
         hidden_size_(job.layer->hidden_size),
@@ -43,17 +42,18 @@ class LayerPhases : public Phases {
         add_deferred(group, deferred_, place);
     } else {
       for (const RowRange& chunk : chunks(group)) {
-        forward(chunk, workspace_);
+        if (rows_.is_known()) products_.logits(chunk, workspace_);
+        else forward(chunk, workspace_);
         if (job_.stopped()) return;
-        if (loss && known()) backward(chunk, false, *loss);
+        if ((loss || job_.given) && known()) backward(chunk, false, loss);
       }
     }
     if (!job_.stopped()) rows_.sum(group);
   }
 
-  void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
+  void differentiate(const UnitGroup& group, const BatchLoss* loss) override {
     if (known()) return;
-    if (deferred_rows(group) > 0) return finish_deferred(group, deferred_, loss);
+    if (deferred_rows(group) > 0) return finish_deferred(group, deferred_, *loss);
     for (const RowRange& chunk : chunks(group)) {
       backward(chunk, !group.kept, loss);
       if (job_.stopped()) return;
@@ -71,13 +71,10 @@ class LayerPhases : public Phases {
 
  private:
   int64_t row_floats() const { return vocab_ + (gradients_.hidden.data ? hidden_size_ : 0); }
-  /// The counts alone give the coefficients.
-  bool known() const { return job_.loss && wanted_.objective.facts().is_linear; }
+  /// The coefficients are there before the log-probabilities.
+  bool known() const { return job_.given || (job_.loss && job_.loss->is_linear()); }
   /// One number scales both of a pair's sequences.
-  bool opposite() const {
-    return wanted_.objective.settings.sft_weight == 0 &&
-           opposite_coefficients(wanted_.objective.method, wanted_.objective.settings);
-  }
+  bool opposite() const { return job_.loss && job_.loss->is_opposite(); }
   int64_t layer_floats() const {
     return (gradients_.weight.data ? vocab_ * hidden_size_ : 0) +
            (gradients_.bias.data ? vocab_ : 0);
@@ -107,7 +104,8 @@ class LayerPhases : public Phases {
   bool keeps(const UnitGroup& group) const { return group.kept && gradients_.any() && !known(); }
   /// Of a chunk of a group that is deferred; otherwise 0.
   int64_t deferred_rows(const UnitGroup& group) const {
-    const bool may = gradients_.any() && !group.kept && !known() && !terms_.is_sorted();
+    const bool may =
+        job_.loss && gradients_.any() && !group.kept && !known() && !terms_.is_sorted();
     if (!may || job_.batch.sft_labels) return 0;
     const int64_t rows =
         std::min(preferred_rows, (products_.budget() - deferred_floats(group)) / vocab_);
@@ -121,15 +119,17 @@ class LayerPhases : public Phases {
   void forward(const RowRange& range, float* z) {
     products_.forward(range, z, [&](int64_t i, const float* row) {
       if (rows_.needs_mean()) rows_.take_mean(i, products_.mean(row));
-      const RowSums sums =
-          rows_.needs_moment() ? products_.reduce_with_moment(i, row) : products_.reduce(i, row);
+      const RowSums sums = products_.reduce(i, row, rows_.needs_moment());
       rows_.take(i, sums, [row](int32_t v) { return row[v]; });
+      if (job_.tokens && job_.tokens->collision)
+        job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
+            log_collision(row_statistics(sums), row_statistics(products_.reduce_squares(i, row)));
     });
   }
 
   /// From the logits of a chunk, which are at the start of the workspace or to be computed again,
   /// to its share of the gradients.
-  void backward(const RowRange& chunk, bool again, const BatchLoss& loss) {
+  void backward(const RowRange& chunk, bool again, const BatchLoss* loss) {
     auto idle = [&](int64_t i) { return rows_.coefficients(i, loss).idle(); };
     bool beside_nan = false;
     for (int64_t i = chunk.begin; i < chunk.end && !beside_nan; i++)
@@ -166,9 +166,11 @@ class LayerPhases : public Phases {
     zero_hidden(done, chunk.end);
   }
   /// Of row i, in the units of the sums.
-  RowCoefficients scaled_coefficients(int64_t i, const BatchLoss& loss) const {
+  RowCoefficients scaled_coefficients(int64_t i, const BatchLoss* loss) const {
     const RowCoefficients c = rows_.coefficients(i, loss);
-    return exponent_ == 0 ? c : RowCoefficients{scaled(c.align), scaled(c.likelihood)};
+    return exponent_ == 0
+               ? c
+               : RowCoefficients{scaled(c.align), scaled(c.likelihood), scaled(c.entropy)};
   }
   double scaled(double coefficient) const { return std::ldexp(finite(coefficient), -exponent_); }
   /// Makes room in the units of the sums for a coefficient, before anything of its size is added.
@@ -198,7 +200,8 @@ class LayerPhases : public Phases {
     for (int64_t place = 0; place < terms_.units.size(unit); place++) {
       const int64_t s = terms_.units.sequence(unit, place);
       d.sequences.push_back(s);
-      const double part = 1 / normalizer(terms_.sequence(job_.logps, s), terms_.settings);
+      const Objective& first = terms_.objectives[0];
+      const double part = 1 / normalizer(terms_.sequence(first, job_.logps, s), first.settings);
       d.weights.push_back(!opposite() ? 1 : place == 0 ? part : -part);
     }
     d.sums = sums_of(unit);
@@ -227,8 +230,9 @@ class LayerPhases : public Phases {
          cut_rows({job_.rows.begin[s], job_.rows.end[s]}, deferred_rows(group))) {
       forward(chunk, d.logits);
       for_rows(products_.team(), job_, chunk.begin, chunk.end, true, [&](int64_t i, int) {
-        products_.differentiate(d.logits + (i - chunk.begin) * vocab_,
-                                rows_.gradient(i, {d.weights[place], 0}));
+        products_.differentiate(
+            d.logits + (i - chunk.begin) * vocab_,
+            rows_.gradient(i, {d.weights[place] * job_.rows.scored[size_t(i)].weight, 0}));
       });
       if (gradients_.hidden.data)
         products_.hidden_gradient(chunk, d.logits,
@@ -246,14 +250,15 @@ class LayerPhases : public Phases {
     std::vector<double> factors;
     for (size_t place = 0; place < d.sequences.size(); place++) {
       const int64_t s = d.sequences[place];
-      const double coefficient = wanted_.outputs.coefficients[s] + loss.likelihood_coefficient(s);
+      const double coefficient =
+          job_.loss->outputs.coefficients[s] + loss.likelihood_coefficient(s);
       factors.push_back(
-          finite(gradient_coefficient(coefficient, wanted_.gradient_scale) / d.weights[place]));
+          finite(gradient_coefficient(coefficient, job_.gradients.scale) / d.weights[place]));
     }
     // An empty sequence has no coefficient; the other one has the factor then.
     if (d.sums == 1 && factors.size() == 2)
       factors[0] = factors[1] =
-          job_.rows.counts[size_t(d.sequences[0])] > 0 ? factors[0] : factors[1];
+          job_.rows.lengths[size_t(d.sequences[0])] > 0 ? factors[0] : factors[1];
     if (gradients_.hidden.data)
       for_rows(products_.team(), job_, group.rows.begin, group.rows.end, false,
                [&](int64_t i, int) {
@@ -302,7 +307,6 @@ class LayerPhases : public Phases {
   }
 
   Job& job_;
-  const LossWanted& wanted_;
   const LayerGradients& gradients_;
   const BatchTerms terms_;
   int64_t vocab_, hidden_size_;

@@ -22,6 +22,8 @@ class LayerProducts {
       : job_(job),
         batch_(job.batch),
         layer_(*job.layer),
+        transforms_(!job.batch.transform.is_identity()),
+        factors_(factors_of(job.batch.transform)),
         rows_(kernel_set().rows[int(Dtype::float32)]),
         products_(kernel_set().products[int(job.batch.dtype)]),
         scratch_share_(scratch_share(layer_.memory, products_.scratch_bytes,
@@ -59,11 +61,19 @@ class LayerProducts {
     for_rows(team_, job_, range.begin, range.end, false,
              [&](int64_t i, int) { take(i, z + (i - range.begin) * batch_.vocab); });
   }
-  RowSums reduce(int64_t i, const float* row) const {
-    return rows_.reduce(row, batch_.vocab, job_.rows.scored[size_t(i)].primary());
+  RowSums reduce(int64_t i, const float* row, bool with_moment) const {
+    const int32_t label = job_.rows.scored[size_t(i)].primary();
+    if (transforms_)
+      return rows_.reduce_transformed(row, batch_.vocab, label, factors_, with_moment);
+    const auto reduce = with_moment ? rows_.reduce_with_moment : rows_.reduce;
+    return reduce(row, batch_.vocab, label);
   }
-  RowSums reduce_with_moment(int64_t i, const float* row) const {
-    return rows_.reduce_with_moment(row, batch_.vocab, job_.rows.scored[size_t(i)].primary());
+  /// Of logits twice as large.
+  RowSums reduce_squares(int64_t i, const float* row) const {
+    LogitTransform twice = batch_.transform;
+    twice.temperature /= 2;
+    return rows_.reduce_transformed(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(),
+                                    factors_of(twice), false);
   }
 
   double mean(const float* row) const {
@@ -84,9 +94,16 @@ class LayerProducts {
       std::memset(row, 0, size_t(batch_.vocab) * dtype_bytes(products_.gradient));
       return;
     }
-    products_.softmax(row, row, batch_.vocab, g.shift, g.factor);
-    products_.store(row, g.label, g.label_value);
-    if (g.second_label >= 0) products_.store(row, g.second_label, g.second_value);
+    auto label_entry = [&](int32_t label, float value) {
+      return transforms_ ? float(value * batch_.transform.slope(row[label])) : value;
+    };
+    const float own = label_entry(g.label, g.label_value),
+                second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
+    if (transforms_ || g.bend != 0)
+      products_.transformed_gradient(row, row, batch_.vocab, factors_, {g.shift, g.factor, g.bend});
+    else products_.softmax(row, row, batch_.vocab, g.shift, g.factor);
+    products_.store(row, g.label, own);
+    if (g.second_label >= 0) products_.store(row, g.second_label, second);
   }
 
   /// out[i, h] for the rows of `range`, whose gradients are at `z`.
@@ -187,6 +204,8 @@ class LayerProducts {
   Job& job_;
   const Batch& batch_;
   OutputLayer& layer_;
+  const bool transforms_;
+  const TransformFactors factors_;
   const RowKernels& rows_;
   const ProductKernels& products_;
   size_t scratch_share_;

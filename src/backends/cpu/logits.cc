@@ -23,8 +23,10 @@ class LogitsPhases : public Phases {
   LogitsPhases(Job& job, Pool& pool)
       : job_(job),
         batch_(job.batch),
-        output_(job.wanted().gradient),
+        output_(job.gradients.logits),
         gradient_(job.batch, output_),
+        transforms_(!job.batch.transform.is_identity()),
+        factors_(factors_of(job.batch.transform)),
         kernels_(kernel_set().rows[int(job.batch.dtype)]),
         team_(pool, team_size(job)),
         rows_(job),
@@ -40,12 +42,15 @@ class LogitsPhases : public Phases {
   int64_t underflows() const override { return underflows_; }
 
   void reduce(const UnitGroup& group, const BatchLoss*) override {
-    for_rows(team_, job_, group.rows.begin, group.rows.end, false,
-             [this](int64_t i, int member) { reduce_row(i, member); });
+    if (rows_.is_known() && output_.mode != GradientMode::factored) return;
+    for_rows(team_, job_, group.rows.begin, group.rows.end, false, [this](int64_t i, int member) {
+      if (rows_.is_known()) write_residual(i);
+      else reduce_row(i, member);
+    });
     if (!job_.stopped()) rows_.sum(group);
   }
 
-  void differentiate(const UnitGroup& group, const BatchLoss& loss) override {
+  void differentiate(const UnitGroup& group, const BatchLoss* loss) override {
     if (output_.mode != GradientMode::dense) return;
     for_rows(team_, job_, group.rows.begin, group.rows.end, true,
              [&](int64_t i, int) { differentiate_row(i, loss); });
@@ -75,14 +80,16 @@ class LogitsPhases : public Phases {
 
   bool in_place() const { return output_.data == batch_.logits; }
   bool exponentials_once() const {
-    return output_.mode == GradientMode::factored && in_place() &&
-           kernels_.negative_softmax_in_place;
+    return output_.mode == GradientMode::factored && in_place() && !transforms_ &&
+           !rows_.is_known() && kernels_.negative_softmax_in_place;
   }
 
   /// With the moment where it is needed; every other bit is the same without.
   RowSums reduce_sums(const ScoredRow& r, int member) {
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
+    if (transforms_)
+      return kernels_.reduce_transformed(row, batch_.vocab, label, factors_, rows_.needs_moment());
     if (!exponentials_once()) {
       const auto reduce = rows_.needs_moment() ? kernels_.reduce_with_moment : kernels_.reduce;
       return reduce(row, batch_.vocab, label);
@@ -108,7 +115,17 @@ class LogitsPhases : public Phases {
     // Once the reduction, which hides the loading, has brought the row into the cache.
     if (!exponentials_once()) take_mean();
     rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
+    if (job_.tokens && job_.tokens->collision) take_collision(r, sums);
     if (output_.mode == GradientMode::factored) write_residual(i);
+  }
+
+  /// The row once more, with logits twice as large.
+  void take_collision(const ScoredRow& r, const RowSums& sums) {
+    LogitTransform twice = batch_.transform;
+    twice.temperature /= 2;
+    const RowSums squares = kernels_.reduce_transformed(batch_.row(r.row), batch_.vocab,
+                                                        r.primary(), factors_of(twice), false);
+    job_.tokens->collision[r.row] = log_collision(row_statistics(sums), row_statistics(squares));
   }
 
   /// onehot - softmax.
@@ -116,25 +133,32 @@ class LogitsPhases : public Phases {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowTerms terms = row_terms(rows_.statistics(i), false, 0);
     const RowGradient g = row_gradient(terms, r.primary(), -1, 1, 0, 0);
-    if (!exponentials_once())
-      kernels_.scaled_exp(batch_.row(r.row), gradient_.row(r.row), batch_.vocab, g.shift, g.factor,
-                          streamed());
-    kernels_.store(gradient_.row(r.row), g.label, g.label_value);
+    if (exponentials_once()) kernels_.store(gradient_.row(r.row), g.label, g.label_value);
+    else write_entries(r, g);
     gradient_.zero_padding(r.row);
   }
 
-  void differentiate_row(int64_t i, const BatchLoss& loss) {
+  void write_entries(const ScoredRow& r, const RowGradient& g) {
+    const void* const row = batch_.row(r.row);
+    void* const out = gradient_.row(r.row);
+    auto label_entry = [&](int32_t label, float value) {
+      return transforms_ ? float(value * batch_.transform.slope(kernels_.load(row, label))) : value;
+    };
+    const float own = label_entry(g.label, g.label_value),
+                second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
+    if (transforms_ || g.bend != 0)
+      kernels_.transformed_gradient(row, out, batch_.vocab, factors_, {g.shift, g.factor, g.bend});
+    else kernels_.scaled_exp(row, out, batch_.vocab, g.shift, g.factor, streamed());
+    kernels_.store(out, g.label, own);
+    if (g.second_label >= 0) kernels_.store(out, g.second_label, second);
+  }
+
+  void differentiate_row(int64_t i, const BatchLoss* loss) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowGradient g = rows_.gradient(i, rows_.coefficients(i, loss));
     if (g.underflows) underflows_.fetch_add(1, std::memory_order_relaxed);
-    if (g.zero) {
-      gradient_.zero_row(r.row);
-    } else {
-      void* const out = gradient_.row(r.row);
-      kernels_.scaled_exp(batch_.row(r.row), out, batch_.vocab, g.shift, g.factor, streamed());
-      kernels_.store(out, g.label, g.label_value);
-      if (g.second_label >= 0) kernels_.store(out, g.second_label, g.second_value);
-    }
+    if (g.zero) gradient_.zero_row(r.row);
+    else write_entries(r, g);
     gradient_.zero_padding(r.row);
   }
 
@@ -146,6 +170,8 @@ class LogitsPhases : public Phases {
   const Batch& batch_;
   const GradientOutput& output_;
   const HostGradient gradient_;
+  const bool transforms_;
+  const TransformFactors factors_;
   const RowKernels& kernels_;
   Team team_;
   RowResults rows_;

@@ -414,6 +414,7 @@ constexpr diralign::cpu::ProductKernels product_kernels() {
           weight_gradient<Panels, G, T>,
           bias_gradient<G>,
           softmax<G>,
+          transformed_gradient<float, G>,
           store_one<G>,
           finish<T>};
 }

@@ -14,6 +14,7 @@
 namespace {
 
 using diralign::RowSums;
+using diralign::TransformFactors;
 using diralign::cpu::block_elements;
 
 constexpr int lanes = 32;
@@ -173,10 +174,10 @@ inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running
   return true;
 }
 
-template <bool with_moment, class T>
-RowSums reduce(const void* x, int64_t vocab, int64_t label) {
-  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
-  const T* block = blocks.block(0);
+/// `label`: its logit.
+template <bool with_moment, class RowBlocks>
+RowSums reduce_blocks(RowBlocks& blocks, float label) {
+  auto* block = blocks.block(0);
   Floats top[vectors];
   clear_top(top);
   raise_top(block, blocks.elements(0), top);
@@ -189,7 +190,41 @@ RowSums reduce(const void* x, int64_t vocab, int64_t label) {
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
-  return row.result(load_one<T>(x, label), top);
+  return row.result(label, top);
+}
+
+template <bool with_moment, class T>
+RowSums reduce(const void* x, int64_t vocab, int64_t label) {
+  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
+  return reduce_blocks<with_moment>(blocks, load_one<T>(x, label));
+}
+
+inline diralign::Transformed<Floats> transform(Floats x, const TransformFactors& t) {
+  return diralign::transformed(x, t, [](Floats z) { return exp(z); });
+}
+
+/// The blocks of a row of transformed logits, each made when its turn comes.
+template <class T>
+struct TransformedBlocks : Blocks<T> {
+  TransformFactors factors;
+  float out[block_elements];
+
+  TransformedBlocks(const T* x, int64_t n, int64_t y, const TransformFactors& t)
+      : Blocks<T>(x, n, y), factors(t) {}
+  const float* block(int64_t b) {
+    const T* in = Blocks<T>::block(b);
+    for (int64_t j = 0; j < this->elements(b); j += width)
+      store(out + j, transform(load(in + j), factors).y);
+    return out;
+  }
+};
+
+template <class T>
+RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const TransformFactors& t,
+                           bool with_moment) {
+  TransformedBlocks<T> blocks(static_cast<const T*>(x), vocab, label, t);
+  const float y = transform(splat(load_one<T>(x, label)), t).y[0];
+  return with_moment ? reduce_blocks<true>(blocks, y) : reduce_blocks<false>(blocks, y);
 }
 
 /// out = exp(block - anchor), summed, while `top` takes in the block after it.
@@ -302,6 +337,27 @@ template <bool past_caches, class T, class Out>
   }
   if constexpr (past_caches) stream_fence();
   return j;
+}
+
+template <class T, class Out>
+void transformed_gradient(const void* row, void* output, int64_t vocab, const TransformFactors& t,
+                          const diralign::cpu::GradientFactors& g) {
+  const T* x = static_cast<const T*>(row);
+  Out* out = static_cast<Out*>(output);
+  const Floats shift = splat(g.shift), factor = splat(g.factor), bend = splat(g.bend);
+  auto entries = [&](Floats logits) {
+    const diralign::Transformed<Floats> l = transform(logits, t);
+    const Floats d = l.y - shift;
+    // Where d is -inf its exponential is 0, and so is their product.
+    const Floats linear = factor + bend * (d < exp_underflow ? Floats{} : d);
+    return linear * exp(d) * l.slope;
+  };
+  int64_t j = 0;
+  for (; j + width <= vocab; j += width) store(out + j, entries(load(x + j)));
+  if (j == vocab) return;
+  Out last[width];
+  store(last, entries(load_part(x + j, vocab - j)));
+  std::memcpy(out + j, last, size_t(vocab - j) * sizeof(Out));
 }
 
 template <class T>

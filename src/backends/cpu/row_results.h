@@ -13,14 +13,21 @@ class RowResults {
   explicit RowResults(Job& job)
       : job_(job),
         separate_sft_(job.batch.sft_labels != nullptr),
-        needs_moment_(job.tokens || job.wanted().asked.entropy),
-        needs_mean_(job.wanted().asked.logits),
+        needs_moment_(job.tokens || job.asked().entropy ||
+                      (job.given && !job.given->entropy.empty())),
+        needs_mean_(job.asked().logits),
         statistics_(job.tokens ? 0 : job.rows.scored.size()),
-        measures_(job.wanted().asked.any() ? job.rows.scored.size() : 0) {
-    if (!separate_sft_) return;
-    sft_row_logps_.resize(job.rows.scored.size());
-    sft_logps_.resize(size_t(job.batch.sequences));
+        measures_(job.asked().any() ? job.rows.scored.size() : 0),
+        entropies_(job.given && !job.given->entropy.empty() ? job.rows.scored.size() : 0) {
+    if (separate_sft_) {
+      sft_row_logps_.resize(job.rows.scored.size());
+      sft_logps_.resize(size_t(job.batch.sequences));
+    }
+    if (is_known()) take_known(*job.given);
   }
+
+  /// Whether the rows' sums need not be formed.
+  bool is_known() const { return job_.given && !job_.given->known_logps.empty(); }
 
   /// Whether the sums must have the moment.
   bool needs_moment() const { return needs_moment_; }
@@ -34,18 +41,20 @@ class RowResults {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     if (job_.tokens) return write_token(*job_.tokens, r.row, sums);
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
+    if (!entropies_.empty()) entropies_[size_t(i)] = entropy(s, sums);
     if (!measures_.empty())
       measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
     if (separate_sft_)
-      sft_row_logps_[size_t(i)] = r.sft_label < 0 ? 0
-                                  : r.sft_label == r.primary()
-                                      ? s.logp
-                                      : double(logit(r.sft_label)) - logsumexp(s);
+      sft_row_logps_[size_t(i)] =
+          r.sft_label < 0 ? 0
+          : r.sft_label == r.primary()
+              ? s.logp
+              : job_.batch.transform.value(double(logit(r.sft_label))) - logsumexp(s);
   }
 
   /// The sequences of a group, whose rows are all known, in row order.
   void sum(const UnitGroup& group) {
-    if (job_.tokens) return;
+    if (job_.tokens || job_.given) return;
     job_.rows.units.for_sequences(group.first_unit, group.last_unit,
                                   [&](int64_t s) { sum_sequence(s); });
   }
@@ -55,23 +64,35 @@ class RowResults {
   const Array<RowMeasures>& measures() const { return measures_; }
   const RowStatistics& statistics(int64_t i) const { return statistics_[size_t(i)]; }
 
-  RowCoefficients coefficients(int64_t i, const BatchLoss& loss) const {
-    return row_coefficients(*job_.loss, loss, job_.rows.scored[size_t(i)]);
+  RowCoefficients coefficients(int64_t i, const BatchLoss* loss) const {
+    return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
   }
   RowGradient gradient(int64_t i, const RowCoefficients& c) const {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_,
                                      separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
+    if (c.entropy != 0)
+      return row_gradient_with_entropy(terms, r.label, c.align, c.entropy, entropies_[size_t(i)]);
     return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
                         least_normal(job_.batch.dtype));
   }
 
  private:
+  void take_known(const DerivativesGiven& given) {
+    for (size_t i = 0; i < job_.rows.scored.size(); i++) {
+      const size_t row = size_t(job_.rows.scored[i].row);
+      const double log_sum = given.known_logsumexp[row];
+      const float max = float(log_sum);
+      statistics_[i] = {given.known_logps[row], max, std::exp(log_sum - double(max))};
+      if (!entropies_.empty()) entropies_[i] = given.known_entropy[row];
+    }
+  }
   void sum_sequence(int64_t s) {
     double logp = 0, sft_logp = 0;
     for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
-      if (job_.rows.scored[size_t(i)].has_label()) logp += statistics_[size_t(i)].logp;
-      if (separate_sft_) sft_logp += sft_row_logps_[size_t(i)];
+      const ScoredRow& r = job_.rows.scored[size_t(i)];
+      if (r.has_label()) logp += weighted(r.weight, statistics_[size_t(i)].logp);
+      if (separate_sft_) sft_logp += weighted(r.weight, sft_row_logps_[size_t(i)]);
     }
     job_.logps[s] = logp;
     if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
@@ -81,6 +102,7 @@ class RowResults {
   const bool separate_sft_, needs_moment_, needs_mean_;
   Array<RowStatistics> statistics_;          // per scored row
   Array<RowMeasures> measures_;              // per scored row, where metrics need them
+  Array<double> entropies_;                  // per scored row, where one has a derivative
   Array<double> sft_row_logps_, sft_logps_;  // where sftLabels differ
 };
 

@@ -16,6 +16,7 @@ struct ExoPair : OfPairs {
       .source = "arXiv 2402.00856",
       .options = {options::label_smoothing(0.001,
                                            {.min = 0, .above = true, .max = 1, .below = true})},
+      .preferences = {.min = 0, .above = true, .max = 1, .below = true},
   };
 };
 DIRALIGN_METHOD(ExoPair);

@@ -14,6 +14,7 @@ struct Ipo : OfPairs {
       .normalize = false,
       .formula = "(r_w - r_l - 1 / (2 beta))^2",
       .source = "arXiv 2310.12036, equation 17",
+      .fields = {&Fields::targets},
   };
 };
 DIRALIGN_METHOD(Ipo);

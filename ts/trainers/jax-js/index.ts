@@ -41,8 +41,8 @@ const asyncRunKeys = [...runKeys, 'signal'] as const;
 export function jaxDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
   objective: ObjectiveCalls<M, Need>,
 ): JaxLoss<M, Need> {
-  checkObjective(objective);
-  const calls: ObjectiveCalls = objective;
+  const calls = objective as unknown as ObjectiveCalls;
+  checkObjective(calls);
   type Params = JsTree<JaxArray>;
   type Result = JaxLossResult<Params>;
   const now = (

@@ -41,8 +41,8 @@ const layerKeys = ['hidden', 'weight', 'bias'] as const;
 export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
   objective: ObjectiveCalls<M, Need>,
 ): TfLoss<M, Need> {
-  checkObjective(objective);
-  const calls: ObjectiveCalls = objective;
+  const calls = objective as unknown as ObjectiveCalls;
+  checkObjective(calls);
   const fromLogits = (logits: Tensor, given: TfBatch, run: TfRunOptions = {}): Scalar => {
     const { onResult, ...options } = readRun(run, runKeys);
     const batch = readBatch(given);

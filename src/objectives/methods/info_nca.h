@@ -1,0 +1,23 @@
+#pragma once
+
+namespace diralign {
+
+struct InfoNca : OfGroups {
+  using Score = LogRatio;
+  using Ranking = SoftLabels;
+  static constexpr MethodInfo info = {
+      .name = "info_nca",
+      .family = "wider",
+      .score = "log-ratio to the reference",
+      .ranking = "listwise",
+      .reference = true,
+      .normalize = false,
+      .formula = "-sum_k y_k log softmax(beta s)_k, y = softmax(rewards / rewardTemperature)",
+      .source = "arXiv 2402.05369",
+      .options = {options::reward_temperature()},
+      .fields = {&Fields::rewards},
+  };
+};
+DIRALIGN_METHOD(InfoNca);
+
+}  // namespace diralign

@@ -1,0 +1,218 @@
+/** What a batch carries besides its rows and the reference, as the contract describes it. */
+import type { MethodInfo } from '../catalogue.js';
+import { contract } from '../contract.generated.js';
+import { rangeError, typeError } from '../errors.js';
+import { checkObject, describe, isArray, readElements, readProperties } from '../given.js';
+import { outside } from '../interval.js';
+import { checkArray, checkLength, unshared } from './arrays.js';
+import type { BatchFields } from './types.js';
+
+type FieldInfo = (typeof contract)['fields'][number];
+export type FieldName = FieldInfo['name'];
+/** Undefined where the batch has none. */
+export type FieldArrays = Record<FieldName, Float64Array | undefined>;
+/** What a method makes of a field: whether it needs it, and the values it may have. */
+export type FieldOfMethod = NonNullable<MethodInfo['fields'][FieldName]>;
+export type FieldsOfMethod = Readonly<Partial<Record<FieldName, FieldOfMethod>>>;
+/** How many numbers fields have; `groups` where the units are groups of sequences. */
+export interface Sizes {
+  readonly unit: number;
+  readonly sequence: number;
+  readonly row: number;
+  readonly groups: Int32Array | undefined;
+}
+
+export const fieldNames: readonly FieldName[] = contract.fields.map(({ name }) => name);
+
+/** Those that are there without rows. */
+export const sequenceFieldNames: readonly FieldName[] = contract.fields
+  .filter(({ per }) => per !== 'row')
+  .map(({ name }) => name);
+
+type Given = Readonly<Partial<Record<FieldName, unknown>>>;
+
+/** No field at all. */
+export function noFields(): FieldArrays {
+  return Object.fromEntries(fieldNames.map((name) => [name, undefined])) as unknown as FieldArrays;
+}
+
+/** The weights of rows, which mean the same to everything that sums rows. */
+export function checkTokenWeights(given: unknown, rows: number): Float64Array | undefined {
+  const field = contract.fields.find(({ name }) => name === 'tokenWeights') as FieldInfo;
+  return given === undefined
+    ? undefined
+    : checkField(field, { needed: false, min: 0 }, given, {
+        unit: 0,
+        sequence: 0,
+        row: rows,
+        groups: undefined,
+      });
+}
+
+/**
+ * Copies, which nobody else can write to.
+ * @param who has these fields, in messages: the name of a method, as a rule.
+ * @throws DirAlignError for a field that is needed and not there, or there without a meaning
+ */
+export function checkFields(
+  who: string,
+  fields: FieldsOfMethod,
+  given: Given,
+  sizes: Sizes,
+): FieldArrays {
+  const arrays = noFields();
+  for (const field of contract.fields) {
+    const { name } = field;
+    const value = given[name];
+    const own = fields[name];
+    if (value === undefined) {
+      if (own?.needed)
+        throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} needs ${expected(field, sizes)}`);
+      continue;
+    }
+    if (!own) throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} gives it no meaning`);
+    arrays[name] = checkField(field, own, value, sizes);
+  }
+  return arrays;
+}
+
+function expected({ name, per, kind }: FieldInfo, sizes: Sizes): string {
+  if (name === 'kl') return 'a number of at least 0, or { logps, reference }';
+  const what = { number: 'a number', flag: 'a boolean', rank: 'a rank' }[kind];
+  return per === 'batch' ? what : `${what} per ${per}, ${sizes[per]}`;
+}
+
+function checkField(
+  field: FieldInfo,
+  own: FieldOfMethod,
+  value: unknown,
+  sizes: Sizes,
+): Float64Array {
+  const { name, per, kind } = field;
+  if (per === 'batch') {
+    const number = name === 'kl' ? baselineOf(value) : value;
+    return Float64Array.of(checkNumber(own, name, number));
+  }
+  const length = sizes[per];
+  const arrays = kind === 'rank' ? rankArrays : kind === 'flag' ? flagArrays : numberArrays;
+  const values = isArray(value)
+    ? (readElements(value, length + 1) as unknown[])
+    : unshared(checkArray(name, value, arrays, 'ERR_DIRALIGN_DTYPE') as Float64Array);
+  checkLength(name, values.length, length, `one per ${per}`);
+  if (kind === 'rank') return bestFirst(values, sizes.groups);
+  const checked = new Float64Array(length);
+  const check = kind === 'flag' ? checkFlag : checkNumber;
+  for (let i = 0; i < length; i++) {
+    const x = values[i];
+    // A number that is right needs no message.
+    checked[i] =
+      typeof x === 'number' && kind === 'number' && outside(x, own) === undefined
+        ? x
+        : check(own, `${name}[${i}]`, x);
+  }
+  return checked;
+}
+
+const flagArrays = ['Uint8Array'] as const;
+const numberArrays = ['Float64Array', 'Float32Array'] as const;
+const rankArrays = ['Int32Array', 'Float64Array', 'Float32Array'] as const;
+
+function checkFlag(_: FieldOfMethod, what: string, value: unknown): number {
+  if (value === true || value === 1) return 1;
+  if (value === false || value === 0) return 0;
+  throw rangeError('ERR_DIRALIGN_OPTION', `${what}: ${describe(value)} is not 0 or 1`);
+}
+
+function checkNumber(own: FieldOfMethod, what: string, value: unknown): number {
+  const wrong = outside(value, own);
+  if (wrong === undefined) return value as number;
+  throw (typeof value === 'number' ? rangeError : typeError)(
+    'ERR_DIRALIGN_OPTION',
+    `${what}: ${describe(value)} ${wrong}`,
+  );
+}
+
+/** The baseline of mismatched completions: the mean of their log-ratios, or 0 where that is less. */
+function baselineOf(value: unknown): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  checkObject('kl', value, 'ERR_DIRALIGN_OPTION', 'a number or { logps, reference }');
+  const given = readProperties('kl', value, ['logps', 'reference']);
+  const [logps, reference] = (['logps', 'reference'] as const).map((name) => {
+    const what = `kl.${name}`;
+    const array = given[name];
+    return isArray(array)
+      ? (readElements(array, 2 ** 31) as unknown[])
+      : unshared(checkArray(what, array, numberArrays, 'ERR_DIRALIGN_DTYPE'));
+  }) as unknown as [ArrayLike<unknown>, ArrayLike<unknown>];
+  checkLength('kl.reference', reference.length, logps.length, 'that of kl.logps');
+  if (logps.length === 0) throw rangeError('ERR_DIRALIGN_SHAPE', 'kl.logps: has no sequences');
+  let sum = 0;
+  for (let s = 0; s < logps.length; s++) {
+    for (const [name, array] of Object.entries({ logps, reference })) {
+      if (!Number.isFinite(array[s]))
+        throw rangeError(
+          'ERR_DIRALIGN_OPTION',
+          `kl.${name}[${s}]: ${describe(array[s])} is not a finite number`,
+        );
+    }
+    sum += (logps[s] as number) - (reference[s] as number);
+  }
+  return Math.max(0, sum / logps.length);
+}
+
+/** The places of each group's candidates, best first. */
+function bestFirst(ranks: ArrayLike<unknown>, groups: Int32Array | undefined): Float64Array {
+  const order = new Float64Array(ranks.length);
+  for (let g = 0; groups && g + 1 < groups.length; g++) {
+    const first = groups[g] as number;
+    const size = (groups[g + 1] as number) - first;
+    const places = Array.from({ length: size }, (_, k) => k);
+    for (const k of places) {
+      const rank = ranks[first + k];
+      if (!Number.isSafeInteger(rank))
+        throw rangeError(
+          'ERR_DIRALIGN_OPTION',
+          `ranks[${first + k}]: ${describe(rank)} is not a whole number`,
+        );
+    }
+    places.sort((a, b) => (ranks[first + a] as number) - (ranks[first + b] as number));
+    places.forEach((place, k) => {
+      order[first + k] = place;
+      const before = places[k - 1];
+      if (before !== undefined && ranks[first + before] === ranks[first + place])
+        throw rangeError(
+          'ERR_DIRALIGN_OPTION',
+          `ranks[${first + place}]: ${String(ranks[first + place])} is the rank of another candidate of group ${g}`,
+        );
+    });
+  }
+  return order;
+}
+
+/** Offsets of groups over sequences: from 0, increasing, to all of them. */
+export function checkGroups(given: unknown, sequences: number): Int32Array {
+  const groups = unshared(checkArray('groups', given, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
+  const last = groups[groups.length - 1];
+  if (groups.length < 2 || groups[0] !== 0 || last !== sequences) {
+    throw rangeError(
+      'ERR_DIRALIGN_SHAPE',
+      `groups: goes from ${String(groups[0])} to ${String(last)}; expected 0 to the number of sequences, ${sequences}`,
+    );
+  }
+  for (let g = 1; g < groups.length; g++) {
+    if ((groups[g] as number) <= (groups[g - 1] as number))
+      throw rangeError(
+        'ERR_DIRALIGN_SHAPE',
+        `groups: group ${g - 1} has no candidates; expected offsets that increase`,
+      );
+  }
+  return groups.slice();
+}
+
+/** Compiles where the fields that batches are declared with are the contract's. */
+export type DeclaredFields = [
+  Exclude<FieldName, keyof BatchFields>,
+  Exclude<keyof BatchFields, FieldName | 'groups'>,
+] extends [never, never]
+  ? BatchFields
+  : never;
