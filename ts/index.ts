@@ -17,6 +17,14 @@ export {
   type OptionInfo,
   type SftReduction,
 } from './catalogue.js';
+export {
+  recipe,
+  recipes,
+  type Recipe,
+  type RecipeName,
+  type RecipeOverrides,
+  type RecipeTerm,
+} from './recipes.js';
 export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';

@@ -1,5 +1,4 @@
 /** Weighted sums of losses, over one reduction of the logits and one gradient. */
-import type { Method, ReferenceNeed } from './catalogue.js';
 import { rangeError, typeError } from './errors.js';
 import { checkObject, describe, isArray, readElements, readProperties } from './given.js';
 import type { LossTerm } from './loss/results.js';

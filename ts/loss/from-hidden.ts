@@ -143,14 +143,13 @@ export function prepareHidden<Values extends object>(
     request: { batch: base, reference, ...gradient },
     start: (done?: Done) => start(gradient, done) as never,
     memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias],
-    result: () =>
-      ({
-        ...values(),
-        ...(gradHidden && { gradHidden }),
-        ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
-        ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
-        memory: layer.memoryUsed[0] as number,
-      }),
+    result: () => ({
+      ...values(),
+      ...(gradHidden && { gradHidden }),
+      ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
+      ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
+      memory: layer.memoryUsed[0] as number,
+    }),
     discard,
   };
 }

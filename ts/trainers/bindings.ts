@@ -2,11 +2,36 @@
  * What the bindings to tensor libraries have in common: batches without logits, and the checks of
  * what is not the core's to check.
  */
+import { fieldNames } from '../batch/fields.js';
+import type { BatchFields, LogitTransforms } from '../batch/types.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { describe } from '../given.js';
 import type { ObjectiveCalls } from '../objective.js';
 
-export const batchKeys = ['labels', 'ignoreIndex', 'reference', 'sftLabels', 'offsets'] as const;
+/** What batches carry besides, in host memory whatever the library. */
+export interface Carried extends BatchFields, LogitTransforms {}
+
+const carriedKeys = [
+  ...fieldNames,
+  'groups',
+  'logitScale',
+  'logitSoftcap',
+  'temperature',
+] as const satisfies readonly (keyof Carried)[];
+
+export const batchKeys = [
+  'labels',
+  'ignoreIndex',
+  'reference',
+  'sftLabels',
+  'offsets',
+  ...carriedKeys,
+] as const;
+
+/** That part of a batch whose properties were read. */
+export function carriedBy(batch: Carried): Carried {
+  return Object.fromEntries(carriedKeys.map((key) => [key, batch[key]]));
+}
 
 /** Sizes of an array; a size is its number, or what it stands for where any will do. */
 export type Outline = readonly (string | number)[];

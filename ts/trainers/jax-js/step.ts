@@ -3,7 +3,7 @@
  * back.
  */
 import { Array as JaxArray, type JsTree } from '@jax-js/jax';
-import { batchKeys, checkShape } from '../bindings.js';
+import { batchKeys, carriedBy, checkShape } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
 import type { BatchRows, HiddenBatch, LogitsBatch } from '../../batch/types.js';
@@ -67,6 +67,7 @@ export function begin<Params extends AnyParams>(
       return {
         elements: pass.elements(views.slice(ofBatch.length)),
         rows: {
+          ...carriedBy(batch),
           shape: pass.shape,
           offsets,
           ignoreIndex,

@@ -2,6 +2,7 @@ import type { Array as JaxArray, JsTree } from '@jax-js/jax';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
 import type { RowMetric } from '../../metrics.js';
 import type { HiddenLossResult, LossValues, SequenceLogps } from '../../loss/results.js';
+import type { Carried } from '../bindings.js';
 
 /**
  * The output layer that would make the logits: `logits = hidden weightᵀ + bias`. Float32 arrays.
@@ -26,7 +27,7 @@ export type JaxForward<Params> = (params: Params) => JaxArray | JaxOutputLayer;
  * What goes with the logits. Sequences: first half chosen, second half rejected. Arrays of jax-js
  * are read and stay the caller's.
  */
-export interface JaxBatch {
+export interface JaxBatch extends Carried {
   /**
    * One per row, already aligned: the logits of row t score `labels[t]`. An int32 Array has the
    * shape of the logits without vocab.

@@ -7,7 +7,7 @@ import { checkObject, describe, readProperties } from '../../given.js';
 import { sequenceLogps as sequenceLogpsOf } from '../../logps.js';
 import type { SequenceLogps } from '../../loss/results.js';
 import type { ObjectiveCalls } from '../../objective.js';
-import { batchKeys, checkObjective, rowsOutline } from '../bindings.js';
+import { batchKeys, carriedBy, checkObjective, rowsOutline } from '../bindings.js';
 import { lossOf } from './differentiable.js';
 import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
 import type { TfBatch, TfHiddenRunOptions, TfLoss, TfOutputLayer, TfRunOptions } from './types.js';
@@ -156,6 +156,7 @@ function rowsOf(batch: TfBatch, shape: LogitsShape): BatchRows {
   const rows = shape.slice(0, -1) as readonly number[];
   const { labels, ignoreIndex, reference, sftLabels, offsets } = batch;
   return {
+    ...carriedBy(batch),
     shape,
     offsets,
     ignoreIndex,

@@ -3,12 +3,13 @@ import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
 import type { HiddenLossResult, LossValues } from '../../loss/results.js';
 import type { RowMetric } from '../../metrics.js';
+import type { Carried } from '../bindings.js';
 
 /**
  * What goes with the logits. Sequences: first half chosen, second half rejected. Tensors here are
  * read and never differentiated.
  */
-export interface TfBatch {
+export interface TfBatch extends Carried {
   /**
    * One per row, already aligned: the logits of row t score `labels[t]`. An int32 tensor has the
    * shape of the logits without vocab.
