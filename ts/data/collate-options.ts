@@ -1,7 +1,7 @@
 /** How pairs are cut and laid out. */
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
-import { maxInt32 } from './pairs.js';
+import { maxInt32 } from './token-ids.js';
 
 /**
  * Which tokens of a sequence longer than `maxLength` are kept: its first (`'keep_start'`) or its

@@ -1,61 +1,59 @@
 /** From token ids of prompts and completions to the rows and labels that `dirAlignLoss` takes. */
 import { allocate } from '../batch/arrays.js';
-import { rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
+import { typeError } from '../errors.js';
 import { checkOptions, type CollateOptions } from './collate-options.js';
-import { checkPair, maxInt32, type PreferencePair } from './pairs.js';
-import { cut, lengthOf, type Sequence } from './truncation.js';
+import {
+  checkGroup,
+  checkPair,
+  checkUnpaired,
+  readExamples,
+  type Candidate,
+  type CompletionGroup,
+  type Group,
+  type PreferencePair,
+  type UnpairedExample,
+} from './examples.js';
+import { layOut, offsetsOf, type PackedRows, type PaddedRows } from './layout.js';
 
-/**
- * What both layouts have. Arrays are fresh, one element per row; the first half of the sequences
- * are the chosen.
- */
-interface CollatedRows {
-  /** Twice the number of pairs; pair i is sequences i and i + sequences / 2. */
+type Padded = CollateOptions & { readonly layout?: 'padded'; readonly pad: number };
+type Packed = CollateOptions & { readonly layout: 'packed' };
+
+interface OfPairs {
+  /** Twice the number of pairs; pair i is sequences i (chosen) and i + sequences / 2 (rejected). */
   readonly sequences: number;
-  /** Token ids, for the model. */
-  readonly inputIds: Int32Array;
-  /**
-   * Row t scores the token after it: `inputIds[t + 1]` where that is of the completion; -100 in
-   * every other row, the last included.
-   */
-  readonly labels: Int32Array;
-  /** 1 for tokens, 0 for padding. */
-  readonly attentionMask: Int32Array;
 }
 
-/** Arrays of [sequences, tokens]; the logits' shape is `[sequences, tokens, vocab]`. */
-export interface PaddedPairs extends CollatedRows {
-  /** Those of the longest sequence. */
-  readonly tokens: number;
+/** {@link PaddedRows} of pairs: the first half of the sequences are the chosen. */
+export interface PaddedPairs extends OfPairs, PaddedRows {}
+
+/** {@link PackedRows} of pairs: the first half of the sequences are the chosen. */
+export interface PackedPairs extends OfPairs, PackedRows {}
+
+interface OfUnpaired {
+  /** Per sequence: 1 where it is one to learn, 0 where it is one to unlearn. */
+  readonly desirable: Uint8Array;
 }
 
-/** Arrays of [rows]; the logits' shape is `[rows, vocab]`. */
-export interface PackedPairs extends CollatedRows {
-  /** Tokens of all sequences. */
-  readonly rows: number;
-  /** `sequences + 1` row offsets: sequence i has rows `offsets[i]` to `offsets[i + 1] - 1`. */
-  readonly offsets: Int32Array;
+/** {@link PaddedRows} of single completions: sequence i is example i. */
+export interface PaddedUnpaired extends OfUnpaired, PaddedRows {}
+
+/** {@link PackedRows} of single completions: sequence i is example i. */
+export interface PackedUnpaired extends OfUnpaired, PackedRows {}
+
+interface OfGroups {
+  /** `groups + 1` offsets: group i is sequences `groups[i]` to `groups[i + 1] - 1`. */
+  readonly groups: Int32Array;
+  /** Per sequence, where the examples have them. */
+  readonly ranks?: Float64Array;
+  /** Per sequence, where the examples have them. */
+  readonly rewards?: Float64Array;
 }
 
-const ignoreIndex = -100;
+/** {@link PaddedRows} of groups: the completions of a group one after another. */
+export interface PaddedGroups extends OfGroups, PaddedRows {}
 
-/** Writes the ids of a sequence and the labels of its rows, from row `start`. */
-function write(
-  sequence: Sequence,
-  start: number,
-  { inputIds, labels, attentionMask }: CollatedRows,
-): void {
-  let row = start;
-  for (let i = sequence.promptStart; i < sequence.promptEnd; i++)
-    inputIds[row++] = sequence.prompt[i] as number;
-  for (let i = sequence.completionStart; i < sequence.completionEnd; i++) {
-    const id = sequence.completion[i] as number;
-    if (row > start) labels[row - 1] = id;
-    inputIds[row++] = id;
-  }
-  attentionMask.fill(1, start, row);
-}
+/** {@link PackedRows} of groups: the completions of a group one after another. */
+export interface PackedGroups extends OfGroups, PackedRows {}
 
 /**
  * A batch of preference pairs, in memory of its own: the chosen sequences (prompt, then completion)
@@ -74,15 +72,9 @@ function write(
  *   ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more; ERR_DIRALIGN_MEMORY where the batch
  *   does not fit memory.
  */
-export function collatePairs(
-  examples: readonly PreferencePair[],
-  options: CollateOptions & { readonly layout: 'packed' },
-): PackedPairs;
+export function collatePairs(examples: readonly PreferencePair[], options: Packed): PackedPairs;
 
-export function collatePairs(
-  examples: readonly PreferencePair[],
-  options: CollateOptions & { readonly layout?: 'padded'; readonly pad: number },
-): PaddedPairs;
+export function collatePairs(examples: readonly PreferencePair[], options: Padded): PaddedPairs;
 
 export function collatePairs(
   examples: readonly PreferencePair[],
@@ -94,46 +86,111 @@ export function collatePairs(
   options: CollateOptions,
 ): PaddedPairs | PackedPairs {
   const settings = checkOptions(options);
-  if (!Array.isArray(examples)) {
+  const pairs = readExamples(examples, 'pairs', checkPair);
+  const sides = [0, 1].map((side) => pairs.map((pair) => pair[side] as Candidate));
+  return layOut(sides.flat(), settings);
+}
+
+/**
+ * A batch of single completions, each judged by itself, in the order of the examples: for
+ * `'kto'`, `'apo_zero_unpaired'` and `'bco'`. Layouts, truncation and errors are those of
+ * {@link collatePairs}.
+ *
+ *     const batch = collateUnpaired(examples, { layout: 'packed', maxLength: 512 });
+ *     const baseline = collateUnpaired(mismatched(examples), { layout: 'packed', maxLength: 512 });
+ *
+ * @throws DirAlignError also with code ERR_DIRALIGN_OPTION for an example whose `desirable` is no
+ *   boolean
+ */
+export function collateUnpaired(
+  examples: readonly UnpairedExample[],
+  options: Packed,
+): PackedUnpaired;
+
+export function collateUnpaired(
+  examples: readonly UnpairedExample[],
+  options: Padded,
+): PaddedUnpaired;
+
+export function collateUnpaired(
+  examples: readonly UnpairedExample[],
+  options: CollateOptions,
+): PaddedUnpaired | PackedUnpaired;
+
+export function collateUnpaired(
+  examples: readonly UnpairedExample[],
+  options: CollateOptions,
+): PaddedUnpaired | PackedUnpaired {
+  const settings = checkOptions(options);
+  const checked = readExamples(examples, 'examples', checkUnpaired);
+  const rows = layOut(
+    checked.flatMap(({ candidates }) => candidates),
+    settings,
+  );
+  const desirable = allocate('desirable', 'Uint8Array', rows.sequences);
+  desirable.set(checked.map((example) => Number(example.desirable)));
+  return { ...rows, desirable };
+}
+
+/**
+ * A batch of groups, all completions of the first prompt, then of the second: for
+ * `'plackett_luce'`, which reads `ranks`, and for `'info_nca'` and `'nca_listwise'`, which read
+ * `rewards`. A method refuses what it gives no meaning: let the examples have only what the method
+ * reads.
+ *
+ *     collateGroups([{ prompt, completions: [good, fair, bad], rewards: [9, 6, 1] }], { pad: 0 });
+ *
+ * Layouts, truncation and errors are those of {@link collatePairs}. With `maxPromptLength` the
+ * longest completion of a group decides how its prompt is cut, the same for all.
+ *
+ * @throws DirAlignError also with code ERR_DIRALIGN_SHAPE for a group without completions, and for
+ *   ranks or rewards that are not one per completion; ERR_DIRALIGN_OPTION for ranks that are not
+ *   distinct whole numbers within their group, rewards that are not finite, and for ranks or
+ *   rewards that only some of the groups have; ERR_DIRALIGN_DTYPE for arrays of another type
+ */
+export function collateGroups(examples: readonly CompletionGroup[], options: Packed): PackedGroups;
+
+export function collateGroups(examples: readonly CompletionGroup[], options: Padded): PaddedGroups;
+
+export function collateGroups(
+  examples: readonly CompletionGroup[],
+  options: CollateOptions,
+): PaddedGroups | PackedGroups;
+
+export function collateGroups(
+  examples: readonly CompletionGroup[],
+  options: CollateOptions,
+): PaddedGroups | PackedGroups {
+  const settings = checkOptions(options);
+  const checked = readExamples(examples, 'groups', checkGroup);
+  const [ranks, rewards] = [ofAll(checked, 'ranks'), ofAll(checked, 'rewards')];
+  const rows = layOut(
+    checked.flatMap(({ candidates }) => candidates),
+    settings,
+  );
+  const sizes = checked.map(({ candidates }) => candidates.length);
+  return {
+    ...rows,
+    groups: offsetsOf('groups', sizes),
+    ...(ranks && { ranks }),
+    ...(rewards && { rewards }),
+  };
+}
+
+/** One number per sequence, of all groups or of none. */
+function ofAll(groups: readonly Group[], key: 'ranks' | 'rewards'): Float64Array | undefined {
+  const isThere = groups[0]?.[key] !== undefined;
+  const other = groups.findIndex((group) => (group[key] !== undefined) !== isThere);
+  if (other >= 0) {
+    const [has, lacks] = isThere ? [0, other] : [other, 0];
     throw typeError(
-      'ERR_DIRALIGN_SHAPE',
-      `examples: expected an array of pairs, not ${describe(examples)}`,
+      'ERR_DIRALIGN_OPTION',
+      `examples[${lacks}].${key}: undefined; expected one per completion, as examples[${has}] has`,
     );
   }
-  if (examples.length === 0)
-    throw rangeError('ERR_DIRALIGN_SHAPE', 'examples: has no pairs; expected at least one');
-  const pairs = Array.from(examples as readonly unknown[], (value, i) => checkPair(i, value));
-  const cuts = (['chosen', 'rejected'] as const).flatMap((key) =>
-    pairs.map((pair, i) => cut(i, pair, key, settings)),
-  );
-
-  const sequences = cuts.length;
-  const tokens = cuts.reduce((most, sequence) => Math.max(most, lengthOf(sequence)), 0);
-  const rows =
-    settings.layout === 'padded'
-      ? sequences * tokens
-      : cuts.reduce((sum, sequence) => sum + lengthOf(sequence), 0);
-  if (rows > maxInt32)
-    throw rangeError('ERR_DIRALIGN_SHAPE', `examples: ${rows} rows; expected at most ${maxInt32}`);
-
-  const collated: CollatedRows = {
-    sequences,
-    inputIds: allocate('inputIds', 'Int32Array', rows),
-    labels: allocate('labels', 'Int32Array', rows).fill(ignoreIndex),
-    attentionMask: allocate('attentionMask', 'Int32Array', rows),
-  };
-  if (settings.layout === 'padded') {
-    collated.inputIds.fill(settings.pad);
-    cuts.forEach((sequence, i) => {
-      write(sequence, i * tokens, collated);
-    });
-    return { ...collated, tokens };
-  }
-  const offsets = new Int32Array(sequences + 1);
-  cuts.forEach((sequence, i) => {
-    const start = offsets[i] as number;
-    write(sequence, start, collated);
-    offsets[i + 1] = start + lengthOf(sequence);
-  });
-  return { ...collated, rows, offsets };
+  if (!isThere) return undefined;
+  const values = groups.flatMap((group) => group[key] ?? []);
+  const array = allocate(key, 'Float64Array', values.length);
+  array.set(values);
+  return array;
 }

@@ -5,9 +5,22 @@
  * @module
  */
 export type { CollateOptions, Truncation } from './collate-options.js';
-export { collatePairs, type PackedPairs, type PaddedPairs } from './collate.js';
-export type { PreferencePair, TokenIds } from './pairs.js';
+export {
+  collateGroups,
+  collatePairs,
+  collateUnpaired,
+  type PackedGroups,
+  type PackedPairs,
+  type PackedUnpaired,
+  type PaddedGroups,
+  type PaddedPairs,
+  type PaddedUnpaired,
+} from './collate.js';
+export type { CompletionGroup, Judgements, PreferencePair, UnpairedExample } from './examples.js';
 export { fingerprint, type FingerprintPart } from './fingerprint.js';
+export type { PackedRows, PaddedRows } from './layout.js';
+export { lengthDesensitized, type RowsOfPairs } from './length-desensitized.js';
+export { mismatched, type Completed } from './mismatched.js';
 export {
   isConversational,
   readPreferences,
@@ -25,3 +38,4 @@ export type {
   SkipReason,
 } from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';
+export type { TokenIds } from './token-ids.js';
