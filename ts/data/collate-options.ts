@@ -29,14 +29,23 @@ export interface CollateOptions {
    */
   readonly truncation?: Truncation;
   /**
-   * Truncates the prompt first, as older trainers do: where the prompt and the longer completion of
-   * a pair have more than `maxLength` tokens, the prompt of both is cut to this many, at the end
-   * that `truncation` does not keep; where that is not enough, both completions keep their first
-   * `maxLength - maxPromptLength` tokens. From 1 to `maxLength - 1`; needs `maxLength`. Default:
-   * prompt and completion are cut as one sequence.
+   * Truncates the prompt first, as older trainers do: where a prompt and the longest of its
+   * completions have more than `maxLength` tokens, the prompt is cut to this many for all of them,
+   * at the end that `truncation` does not keep; where that is not enough, each completion keeps
+   * its first `maxLength - maxPromptLength` tokens. From 1 to `maxLength - 1`; needs `maxLength`.
+   * Default: prompt and completion are cut as one sequence.
    */
   readonly maxPromptLength?: number;
 }
+
+/** Options of the padded layout, which needs a `pad`. */
+export type PaddedOptions = CollateOptions & {
+  readonly layout?: 'padded';
+  readonly pad: number;
+};
+
+/** Options of the packed layout. */
+export type PackedOptions = CollateOptions & { readonly layout: 'packed' };
 
 export interface CollateSettings {
   readonly layout: 'padded' | 'packed';

@@ -1,7 +1,12 @@
 /** From token ids of prompts and completions to the rows and labels that `dirAlignLoss` takes. */
 import { allocate } from '../batch/arrays.js';
 import { typeError } from '../errors.js';
-import { checkOptions, type CollateOptions } from './collate-options.js';
+import {
+  checkOptions,
+  type CollateOptions,
+  type PackedOptions,
+  type PaddedOptions,
+} from './collate-options.js';
 import {
   checkGroup,
   checkPair,
@@ -14,9 +19,6 @@ import {
   type UnpairedExample,
 } from './examples.js';
 import { layOut, offsetsOf, type PackedRows, type PaddedRows } from './layout.js';
-
-type Padded = CollateOptions & { readonly layout?: 'padded'; readonly pad: number };
-type Packed = CollateOptions & { readonly layout: 'packed' };
 
 interface OfPairs {
   /** Twice the number of pairs; pair i is sequences i (chosen) and i + sequences / 2 (rejected). */
@@ -72,9 +74,15 @@ export interface PackedGroups extends OfGroups, PackedRows {}
  *   ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more; ERR_DIRALIGN_MEMORY where the batch
  *   does not fit memory.
  */
-export function collatePairs(examples: readonly PreferencePair[], options: Packed): PackedPairs;
+export function collatePairs(
+  examples: readonly PreferencePair[],
+  options: PackedOptions,
+): PackedPairs;
 
-export function collatePairs(examples: readonly PreferencePair[], options: Padded): PaddedPairs;
+export function collatePairs(
+  examples: readonly PreferencePair[],
+  options: PaddedOptions,
+): PaddedPairs;
 
 export function collatePairs(
   examples: readonly PreferencePair[],
@@ -104,12 +112,12 @@ export function collatePairs(
  */
 export function collateUnpaired(
   examples: readonly UnpairedExample[],
-  options: Packed,
+  options: PackedOptions,
 ): PackedUnpaired;
 
 export function collateUnpaired(
   examples: readonly UnpairedExample[],
-  options: Padded,
+  options: PaddedOptions,
 ): PaddedUnpaired;
 
 export function collateUnpaired(
@@ -148,9 +156,15 @@ export function collateUnpaired(
  *   distinct whole numbers within their group, rewards that are not finite, and for ranks or
  *   rewards that only some of the groups have; ERR_DIRALIGN_DTYPE for arrays of another type
  */
-export function collateGroups(examples: readonly CompletionGroup[], options: Packed): PackedGroups;
+export function collateGroups(
+  examples: readonly CompletionGroup[],
+  options: PackedOptions,
+): PackedGroups;
 
-export function collateGroups(examples: readonly CompletionGroup[], options: Padded): PaddedGroups;
+export function collateGroups(
+  examples: readonly CompletionGroup[],
+  options: PaddedOptions,
+): PaddedGroups;
 
 export function collateGroups(
   examples: readonly CompletionGroup[],
