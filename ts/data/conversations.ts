@@ -1,9 +1,10 @@
-/** Pairs of conversations: what of them is the prompt, wherever the file has it. */
+/** Conversations of one prompt: what of them is the prompt, wherever the file has it. */
 import { isDeepStrictEqual } from 'node:util';
-import { Refusal, type ConversationalPreference, type Message } from './records.js';
+import { Refusal, type Answered, type Message, type Side } from './records.js';
 import { findWords, squeezed } from './text.js';
 
 type Turns = readonly Message[];
+type Sides = readonly Side<Turns>[];
 
 const isSystem = ({ role }: Message): boolean => /^(system|developer)$/i.test(role);
 const answers =
@@ -23,42 +24,52 @@ function isShared(a: Message, b: Message): boolean {
   return isDeepStrictEqual(a, b) || (isQuestion(a) && isDeepStrictEqual(plain(a), plain(b)));
 }
 
+/** The sides as a message names them. */
+function named(sides: Sides): string {
+  const names = sides.map(({ name }) => name);
+  return names.length > 2 ? `${names[0]} to ${names.at(-1)}` : names.join(' and ');
+}
+
 /**
- * The turns that both conversations begin with. Where one of the two ends with them, only those up
- * to the last question: equal conversations have an answer each, too.
+ * The turns that all conversations begin with. Where one of them ends with them, only those up to
+ * the last question: equal conversations have an answer each, too, and a single one has its own.
  */
-function sharedTurns(chosen: Turns, rejected: Turns): Turns {
-  const most = Math.min(chosen.length, rejected.length);
+function sharedTurns(conversations: readonly Turns[]): Turns {
+  const [first = [], ...others] = conversations;
+  const most = others.reduce((least, turns) => Math.min(least, turns.length), first.length);
   let length = 0;
-  while (length < most && isShared(chosen[length] as Message, rejected[length] as Message))
+  while (
+    length < most &&
+    others.every((turns) => isShared(first[length] as Message, turns[length] as Message))
+  )
     length++;
-  const shared = chosen.slice(0, length);
+  const shared = first.slice(0, length);
   return length < most ? shared : shared.slice(0, shared.findLastIndex(isQuestion) + 1);
 }
 
-function preference(prompt: Turns, chosen: Turns, rejected: Turns): ConversationalPreference {
-  for (const [name, turns] of Object.entries({ chosen, rejected })) {
-    if (turns.length === 0)
-      throw new Refusal(
-        'completion',
-        `${name}: has no message after the ${prompt.length} of the prompt`,
-      );
-  }
-  return { prompt, chosen, rejected };
+/** The first turns of all as the prompt, or as the end of one. */
+function splitAfter(shared: Turns, sides: Sides, before: Turns = []): Answered<Turns> {
+  const prompt = [...before, ...shared];
+  const completions = sides.map(({ name, said }) => {
+    const rest = said.slice(shared.length);
+    if (rest.length > 0) return rest;
+    throw new Refusal(
+      'completion',
+      `${name}: has no message after the ${prompt.length} of the prompt`,
+    );
+  });
+  return { prompt, completions };
 }
 
-/** The first turns of both as the prompt. */
-function splitAfter(shared: Turns, chosen: Turns, rejected: Turns): ConversationalPreference {
-  return preference(shared, chosen.slice(shared.length), rejected.slice(shared.length));
-}
-
-function implicit(chosen: Turns, rejected: Turns): ConversationalPreference {
-  const shared = sharedTurns(chosen, rejected);
-  if (shared.some(isQuestion)) return splitAfter(shared, chosen, rejected);
-  const why = isShared(chosen[0] as Message, rejected[0] as Message)
-    ? 'share no turn of a user'
-    : 'begin with different messages';
-  throw new Refusal('prompt', `prompt: is missing, and chosen and rejected ${why}`);
+function implicit(sides: Sides): Answered<Turns> {
+  const shared = sharedTurns(sides.map(({ said }) => said));
+  if (shared.some(isQuestion)) return splitAfter(shared, sides);
+  const [first, ...others] = sides.map(({ said }) => said[0] as Message);
+  const areAlike = others.every((other) => isShared(first as Message, other));
+  const why = !areAlike
+    ? 'begin with different messages'
+    : `${others.length > 0 ? 'share' : 'has'} no turn of a user`;
+  throw new Refusal('prompt', `prompt: is missing, and ${named(sides)} ${why}`);
 }
 
 /** What a chat template writes around the turns, and punctuation. */
@@ -136,88 +147,76 @@ function earlierTurns(prompt: Turns, shared: Turns): Turns {
  * A completion without what it repeats of the prompt, and the system message that stood before
  * that.
  */
-interface Completion {
+interface Completion extends Side<Turns> {
   readonly system: Turns;
-  readonly turns: Turns;
 }
 
 /** A prompt of its own, before completions that may repeat it, with or without a system message. */
-function explicit(
-  given: Turns,
-  isText: boolean,
-  chosen: Turns,
-  rejected: Turns,
-): ConversationalPreference {
+function explicit(given: Turns, isText: boolean, sides: Sides): Answered<Turns> {
   const own = given.slice(0, systemLength(given));
   const asked = given.slice(own.length);
-  const common = sharedTurns(chosen, rejected);
+  const common = sharedTurns(sides.map(({ said }) => said));
   const earlier = earlierTurns(asked, common.slice(systemLength(common)));
-  for (const side of [chosen, rejected]) {
-    const turns = side.slice(systemLength(side));
-    // What begins with a question is a conversation. Where the other side has not its turns, there
-    // is no prompt that both follow.
+  const apart = sides.filter(({ said }) => {
+    const turns = said.slice(systemLength(said));
+    // What begins with a question is a conversation. Where the others have not its turns, there is
+    // no prompt that all follow.
     const own = turns.slice(0, 1).some(isQuestion) ? earlierTurns(asked, turns) : [];
-    if (own.length > earlier.length) {
-      throw new Refusal(
-        'prompt',
-        'prompt: only one of chosen and rejected repeats it, after turns that the other has not',
-      );
-    }
+    return own.length > earlier.length;
+  });
+  if (apart.length > 0) {
+    throw new Refusal(
+      'prompt',
+      `prompt: is repeated after other turns by only ${apart.length === 1 ? 'one' : apart.length} of ${named(sides)}`,
+    );
   }
-  const [first, second] = [chosen, rejected].map((side): Completion => {
-    const system = side.slice(0, systemLength(side));
-    const turns = side.slice(system.length + earlier.length);
+  const completions = sides.map(({ name, said }): Completion => {
+    const system = said.slice(0, systemLength(said));
+    const turns = said.slice(system.length + earlier.length);
     const repeated = repeatedLength(asked, turns);
     const repeatsSystem = system.length > 0 && isRepeatedBy(own, system);
     // Text has no place among turns, but after the system message. Messages have theirs.
     return isText || repeated > 0 || repeatsSystem
-      ? { system, turns: turns.slice(repeated) }
-      : { system: [], turns: side };
-  }) as [Completion, Completion];
+      ? { name, system, said: turns.slice(repeated) }
+      : { name, system: [], said };
+  });
 
-  const system = own.length > 0 ? own : first.system;
+  const system = own.length > 0 ? own : (completions[0]?.system ?? []);
   const agrees = (side: Completion): boolean =>
     isRepeatedBy(system, side.system) || (own.length > 0 && side.system.length === 0);
-  if (!agrees(first) || !agrees(second)) {
+  if (!completions.every(agrees)) {
     throw new Refusal(
       'prompt',
-      'prompt: chosen and rejected have different system messages before it',
+      `prompt: different system messages come before it in ${named(sides)}`,
     );
   }
   const prompt = [...system, ...earlier, ...asked];
-  // What both go on with is context, too, where the prompt asks nothing, or is text, which may be
-  // less than all of it.
-  const shared = isText || !asked.some(isQuestion) ? sharedTurns(first.turns, second.turns) : [];
-  const { length } = shared.some(isQuestion) ? shared : [];
-  return preference(
-    [...prompt, ...shared.slice(0, length)],
-    first.turns.slice(length),
-    second.turns.slice(length),
-  );
+  // What all go on with is context, too, where the prompt asks nothing, or is text, which may be
+  // less than all of it. A single one has no other to tell by.
+  const isPart = !asked.some(isQuestion) || (isText && sides.length > 1);
+  const shared = isPart ? sharedTurns(completions.map(({ said }) => said)) : [];
+  return splitAfter(shared.some(isQuestion) ? shared : [], completions, prompt);
 }
 
 /**
  * @param prompt text, messages, or undefined where there is none
+ * @param sides the completions, each with its name: two of a pair, or any other number
  * @throws Refusal where there is no prompt, or no completion after it
  */
-export function conversationOf(
-  prompt: string | Turns | undefined,
-  chosen: Turns,
-  rejected: Turns,
-): ConversationalPreference {
-  if (typeof prompt === 'object') return explicit(prompt, false, chosen, rejected);
+export function conversationOf(prompt: string | Turns | undefined, sides: Sides): Answered<Turns> {
+  if (typeof prompt === 'object') return explicit(prompt, false, sides);
   // An empty text is what stores of columns write where there is none.
-  if (prompt === undefined || prompt.trim() === '') return implicit(chosen, rejected);
-  const shared = sharedTurns(chosen, rejected);
+  if (prompt === undefined || prompt.trim() === '') return implicit(sides);
+  const shared = sharedTurns(sides.map(({ said }) => said));
   switch (stands(prompt, shared)) {
     case 'whole':
-      return splitAfter(shared, chosen, rejected);
+      return splitAfter(shared, sides);
     case 'not':
-      return explicit([{ role: 'user', content: prompt }], true, chosen, rejected);
+      return explicit([{ role: 'user', content: prompt }], true, sides);
     case 'more':
       throw new Refusal(
         'prompt',
-        'prompt: is text that has more than the turns of chosen and rejected; give it as messages, or leave it out',
+        `prompt: is text that has more than the turns of ${named(sides)}; give it as messages, or leave it out`,
       );
   }
 }

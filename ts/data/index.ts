@@ -4,7 +4,12 @@
  *
  * @module
  */
-export type { CollateOptions, Truncation } from './collate-options.js';
+export type {
+  CollateOptions,
+  PackedOptions,
+  PaddedOptions,
+  Truncation,
+} from './collate-options.js';
 export {
   collateGroups,
   collatePairs,
@@ -30,12 +35,20 @@ export {
   type ReadPreferencesOptions,
 } from './preferences.js';
 export type {
+  ConversationalCompletion,
   ConversationalPreference,
+  ConversationalResponses,
+  GroupRecord,
   Message,
+  PlainCompletion,
   PlainPreference,
+  PlainResponses,
   Preference,
+  PreferenceForm,
   PreferenceRecord,
+  ScoredPreferenceRecord,
   SkipReason,
+  UnpairedRecord,
 } from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';
 export type { TokenIds } from './token-ids.js';

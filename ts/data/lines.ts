@@ -1,6 +1,7 @@
 /** The lines of a file or stream, whatever pieces it comes in. */
 import { constants } from 'node:buffer';
 import { createReadStream } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
@@ -19,8 +20,45 @@ const reasonOf = (error: unknown): string =>
   error instanceof Error ? error.message : String(error);
 
 /** Opened when the first line is asked for. */
-export async function* fileBytes(path: string): AsyncGenerator {
+async function* fileBytes(path: string): AsyncGenerator {
   yield* createReadStream(path);
+}
+
+function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
+  return (
+    typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] ===
+    'function'
+  );
+}
+
+/** The bytes or text of a source, and what messages call it. */
+export function openSource(source: unknown): {
+  readonly chunks: AsyncIterable<unknown>;
+  readonly called: string;
+} {
+  if (typeof source === 'string') return { chunks: fileBytes(source), called: source };
+  if (source instanceof URL && source.protocol === 'file:') {
+    try {
+      const path = fileURLToPath(source);
+      return { chunks: fileBytes(path), called: path };
+    } catch (cause) {
+      const reason = (cause as Error).message;
+      throw typeError(
+        'ERR_DIRALIGN_OPTION',
+        `source: ${source.href} stands for no path: ${reason}`,
+        { cause },
+      );
+    }
+  }
+  if (!isAsyncIterable(source)) {
+    const given = source instanceof URL ? source.href : describe(source);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `source: expected a path, a file URL or an async iterable of bytes or text, not ${given}`,
+    );
+  }
+  const path = 'path' in source && typeof source.path === 'string' ? source.path : undefined;
+  return { chunks: source, called: path ?? 'stream' };
 }
 
 /** The text of a line from its pieces, joined once whatever their number. @throws Refusal */

@@ -1,5 +1,5 @@
-/** Pairs of text: where the prompt stands in the completions too, it is taken off them. */
-import { Refusal, type PlainPreference } from './records.js';
+/** Texts of one prompt: where the prompt stands in the completions too, it is taken off them. */
+import { Refusal, type Answered } from './records.js';
 import { afterWords, commonStart, findWords, squeezed } from './text.js';
 
 /**
@@ -11,11 +11,15 @@ const answerHeader =
   /(?:^|\n)[ \t#]*assistant[ \t]*:|<\|im_start\|>assistant\n|<\|assistant\|>\n?|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n|<start_of_turn>model\n|\[\/INST\]/gi;
 
 /**
- * Length of the dialogue that both texts begin with, through the header of the answer that they
- * give it; 0 where there is none.
+ * Length of the dialogue that all texts begin with, through the header of the answer that they give
+ * it; 0 where there is none.
  */
-function dialogueLength(chosen: string, rejected: string): number {
-  const common = chosen.slice(0, commonStart(chosen, rejected));
+function dialogueLength([first = '', ...others]: readonly string[]): number {
+  const length = others.reduce(
+    (least, text) => Math.min(least, commonStart(first, text)),
+    first.length,
+  );
+  const common = first.slice(0, length);
   const header = [...common.matchAll(answerHeader)].at(-1);
   if (header === undefined || !questionHeader.test(common.slice(0, header.index))) return 0;
   return header.index + header[0].length;
@@ -38,22 +42,11 @@ function restAfter(text: string, prompt: string, words: readonly string[]): stri
  *   the same turns
  * @throws Refusal where there is no prompt
  */
-export function plainOf(
-  prompt: string | undefined,
-  chosen: string,
-  rejected: string,
-): PlainPreference {
-  const dialogue = dialogueLength(chosen, rejected);
-  if (
-    dialogue > 0 &&
-    (prompt === undefined || findWords(squeezed(chosen.slice(0, dialogue)), squeezed(prompt)) >= 0)
-  ) {
-    return {
-      prompt: chosen.slice(0, dialogue),
-      chosen: chosen.slice(dialogue),
-      rejected: rejected.slice(dialogue),
-    };
-  }
+export function plainOf(prompt: string | undefined, texts: readonly string[]): Answered<string> {
+  const dialogue = dialogueLength(texts);
+  const [common = ''] = texts.map((text) => text.slice(0, dialogue));
+  if (dialogue > 0 && (prompt === undefined || findWords(squeezed(common), squeezed(prompt)) >= 0))
+    return { prompt: common, completions: texts.map((text) => text.slice(dialogue)) };
   if (prompt === undefined) {
     throw new Refusal(
       'prompt',
@@ -61,12 +54,8 @@ export function plainOf(
     );
   }
   const words = prompt.split(/\s+/).filter(Boolean);
-  const rests = [chosen, rejected].map((text) => restAfter(text, prompt, words));
-  const [ofChosen, ofRejected] = rests;
   // Answers to a single word may begin with it, as one greeting with another.
-  const isRepeated =
-    words.length > 1 && ofChosen !== undefined && ofRejected !== undefined && rests.some(Boolean);
-  return isRepeated
-    ? { prompt, chosen: ofChosen, rejected: ofRejected }
-    : { prompt, chosen, rejected };
+  const rests = words.length > 1 ? texts.map((text) => restAfter(text, prompt, words)) : [];
+  const isRepeated = rests.every((rest) => rest !== undefined) && rests.some(Boolean);
+  return { prompt, completions: isRepeated ? rests : texts };
 }

@@ -1,20 +1,19 @@
 /** Preference data as JSONL: one JSON object a line, plain or conversational. */
-import { fileURLToPath } from 'node:url';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
 import { checkObject, describe, quoted, readProperties } from '../given.js';
-import { conversationOf } from './conversations.js';
-import { fileBytes, linesOf, textOf, type Line } from './lines.js';
-import { messagesOf } from './messages.js';
-import { plainOf } from './plain.js';
+import { formFields, formOf, readForm, type AnyRecord } from './forms.js';
+import { linesOf, openSource, textOf, type Line } from './lines.js';
 import {
-  field,
   isObject,
   kindOf,
   Refusal,
-  type ConversationalPreference,
-  type Preference,
+  type GroupRecord,
+  type Message,
+  type PreferenceForm,
   type PreferenceRecord,
+  type ScoredPreferenceRecord,
   type SkipReason,
+  type UnpairedRecord,
 } from './records.js';
 
 /**
@@ -23,8 +22,18 @@ import {
  */
 export type PreferenceSource = string | URL | AsyncIterable<Uint8Array | string>;
 
-/** What errors say, and what happens after one. */
-export interface ReadPreferencesOptions {
+/** What is read, what errors say, and what happens after one. */
+export interface ReadPreferencesOptions<Form extends PreferenceForm = 'pairs'> {
+  /**
+   * What every line is read as: `'pairs'`, `'unpaired'` or `'groups'`. Default: what the first
+   * record is, where the type of the records is that of pairs.
+   */
+  readonly form?: Form;
+  /**
+   * Whether records have a `margin`, `score_chosen - score_rejected`; a line without these scores
+   * is then no preference. Of pairs only. Default false.
+   */
+  readonly margins?: boolean;
   /** What errors call the source. Default: its path; `'stream'` where it has none. */
   readonly name?: string;
   /**
@@ -51,52 +60,34 @@ export interface PreferenceReport {
 }
 
 /** The records of a source, in its order. */
-export interface PreferenceReader extends AsyncGenerator<PreferenceRecord, void, undefined> {
+export interface PreferenceReader<Read = PreferenceRecord> extends AsyncGenerator<
+  Read,
+  void,
+  undefined
+> {
   /** Counts what is read while it is read: complete when the loop has ended. */
   readonly report: PreferenceReport;
 }
 
 /** Whether a record's fields are messages rather than text. */
-export function isConversational(preference: Preference): preference is ConversationalPreference {
-  return typeof preference.prompt !== 'string';
+export function isConversational<Of extends { readonly prompt: string | readonly Message[] }>(
+  record: Of,
+): record is Extract<Of, { readonly prompt: readonly Message[] }> {
+  return typeof record.prompt !== 'string';
 }
 
 // ----------------------------------------------------------------------------------------------
 // Records
 
-const fields: readonly string[] = ['prompt', 'chosen', 'rejected'];
-
-function preferenceOf(line: object): Preference {
-  const [prompt, chosen, rejected] = fields.map((name) => field(line, name));
-  for (const [name, value] of Object.entries({ chosen, rejected })) {
-    if (value === undefined) throw new Refusal('field', `${name}: is missing`);
-  }
-  const isText = typeof prompt === 'string' || prompt === undefined;
-  if (typeof chosen === 'string' && typeof rejected === 'string' && !Array.isArray(prompt)) {
-    if (!isText) throw new Refusal('field', `prompt: expected a string, not ${kindOf(prompt)}`);
-    return plainOf(prompt, chosen, rejected);
-  }
-  const sides = { chosen, rejected };
-  for (const [name, value] of Object.entries(sides)) {
-    if (typeof value === 'string' || Array.isArray(value)) continue;
-    throw new Refusal('field', `${name}: expected a string or messages, not ${kindOf(value)}`);
-  }
-  // After messages, text is what the assistant says.
-  const areTexts = typeof chosen === 'string' && typeof rejected === 'string';
-  const said = areTexts
-    ? [chosen, rejected].map((content) => [{ role: 'assistant', content }])
-    : [chosen, rejected];
-  const messages = [messagesOf('chosen', said[0]), messagesOf('rejected', said[1])] as const;
-  // An empty list is what stores of columns write where there is no prompt.
-  const isAbsent = Array.isArray(prompt) && prompt.length === 0;
-  return conversationOf(
-    isAbsent ? undefined : isText ? prompt : messagesOf('prompt', prompt),
-    ...messages,
-  );
+/** How lines are read. */
+interface Reading {
+  /** Undefined until there is a record that says it. */
+  form: PreferenceForm | undefined;
+  readonly margins: boolean;
 }
 
 /** @returns undefined for an empty line; throws a Refusal for one that is no preference */
-function recordOf(line: Line): PreferenceRecord | undefined {
+function recordOf(line: Line, reading: Reading): AnyRecord | undefined {
   const text = textOf(line);
   const json = line.number === 1 && text.startsWith('\ufeff') ? text.slice(1) : text;
   if (!/[^ \t\r]/.test(json)) return undefined;
@@ -105,13 +96,13 @@ function recordOf(line: Line): PreferenceRecord | undefined {
     if (!isObject(value)) {
       throw new Refusal(
         'object',
-        `expected an object with prompt, chosen and rejected, not ${kindOf(value)}`,
+        `expected an object with a prompt and completions, not ${kindOf(value)}`,
       );
     }
-    const others = Object.entries(value).filter(
-      ([name, other]) => !fields.includes(name) && other !== null,
-    );
-    return { ...preferenceOf(value), record: Object.fromEntries(others) };
+    const form = reading.form ?? formOf(value);
+    const record = readForm(value, form, reading.margins);
+    reading.form = form;
+    return record;
   } catch (error) {
     // JSON of any depth can be parsed, but not compared.
     throw error instanceof Refusal
@@ -134,13 +125,14 @@ type OnRefusal = (error: DirAlignError, reason: SkipReason) => void;
 async function* recordsOf(
   source: AsyncIterable<unknown>,
   name: string,
+  reading: Reading,
   report: Report,
   onRefusal: OnRefusal,
-): AsyncGenerator<PreferenceRecord, void, undefined> {
+): AsyncGenerator<AnyRecord, void, undefined> {
   for await (const line of linesOf(source, name)) {
-    let record: PreferenceRecord | undefined;
+    let record: AnyRecord | undefined;
     try {
-      record = recordOf(line);
+      record = recordOf(line, reading);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const cause = error.cause === undefined ? undefined : { cause: error.cause };
@@ -156,14 +148,28 @@ async function* recordsOf(
   }
 }
 
-function checkOptions(options: unknown): ReadPreferencesOptions {
-  if (options === undefined) return {};
+function checkOptions(options: unknown = {}): ReadPreferencesOptions<PreferenceForm> {
   checkObject('options', options);
-  const { name, onError, onSkip } = readProperties('options', options, [
+  const { form, margins, name, onError, onSkip } = readProperties('options', options, [
+    'form',
+    'margins',
     'name',
     'onError',
     'onSkip',
   ]);
+  const forms = Object.keys(formFields);
+  if (form !== undefined && !forms.includes(form as string)) {
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `form: ${describe(form)} is not one of ${quoted(forms)}`,
+    );
+  }
+  if (margins !== undefined && typeof margins !== 'boolean') {
+    throw typeError('ERR_DIRALIGN_OPTION', `margins: expected a boolean, not ${describe(margins)}`);
+  }
+  if (margins === true && form !== undefined && form !== 'pairs') {
+    throw typeError('ERR_DIRALIGN_OPTION', `margins: only pairs have them, not ${describe(form)}`);
+  }
   if (name !== undefined && typeof name !== 'string') {
     throw typeError('ERR_DIRALIGN_OPTION', `name: expected a string, not ${describe(name)}`);
   }
@@ -182,44 +188,7 @@ function checkOptions(options: unknown): ReadPreferencesOptions {
       `onSkip: needs onError 'skip'; it is ${describe(onError)}`,
     );
   }
-  return { name, onError, onSkip } as ReadPreferencesOptions;
-}
-
-function isAsyncIterable(value: unknown): value is AsyncIterable<unknown> {
-  return (
-    typeof (value as Partial<AsyncIterable<unknown>> | null | undefined)?.[Symbol.asyncIterator] ===
-    'function'
-  );
-}
-
-/** The bytes or text of a source, and what messages call it. */
-function open(source: unknown): {
-  readonly chunks: AsyncIterable<unknown>;
-  readonly called: string;
-} {
-  if (typeof source === 'string') return { chunks: fileBytes(source), called: source };
-  if (source instanceof URL && source.protocol === 'file:') {
-    try {
-      const path = fileURLToPath(source);
-      return { chunks: fileBytes(path), called: path };
-    } catch (cause) {
-      const reason = (cause as Error).message;
-      throw typeError(
-        'ERR_DIRALIGN_OPTION',
-        `source: ${source.href} stands for no path: ${reason}`,
-        { cause },
-      );
-    }
-  }
-  if (!isAsyncIterable(source)) {
-    const given = source instanceof URL ? source.href : describe(source);
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `source: expected a path, a file URL or an async iterable of bytes or text, not ${given}`,
-    );
-  }
-  const path = 'path' in source && typeof source.path === 'string' ? source.path : undefined;
-  return { chunks: source, called: path ?? 'stream' };
+  return { form, margins, name, onError, onSkip } as ReadPreferencesOptions<PreferenceForm>;
 }
 
 /**
@@ -253,16 +222,46 @@ function open(source: unknown): {
  *     }
  *     console.log(reader.report); // { read: 998, skipped: 2, reasons: { json: 1, message: 1 } }
  *
+ * A file may have single completions or groups instead, as text or messages, and the prompt of
+ * these is found in the same way:
+ *
+ *     {"prompt": "text", "completion": "text", "label": true}
+ *     {"prompt": "text", "responses": ["text", "text", "text"], "scores": [9, 6.5, 1]}
+ *
+ * with a label of true, false, 1 or 0, and with `completions` as another name of `responses`. A
+ * file has one form: `form`, or where that is not given, what the first record is. To lines of
+ * another form applies what they lack.
+ *
  * @throws DirAlignError at once, with code ERR_DIRALIGN_OPTION, for a source or options of another
  *   kind; while reading, with code ERR_DIRALIGN_FILE and `NAME:LINE: ` before what is wrong, for a
  *   line that is no preference, unless `onError` is `'skip'`, and for a source that cannot be read
  */
 export function readPreferences(
   source: PreferenceSource,
+  options: ReadPreferencesOptions<'unpaired'> & { readonly form: 'unpaired' },
+): PreferenceReader<UnpairedRecord>;
+
+export function readPreferences(
+  source: PreferenceSource,
+  options: ReadPreferencesOptions<'groups'> & { readonly form: 'groups' },
+): PreferenceReader<GroupRecord>;
+
+export function readPreferences(
+  source: PreferenceSource,
+  options: ReadPreferencesOptions & { readonly margins: true },
+): PreferenceReader<ScoredPreferenceRecord>;
+
+export function readPreferences(
+  source: PreferenceSource,
   options?: ReadPreferencesOptions,
-): PreferenceReader {
-  const { name, onError, onSkip } = checkOptions(options);
-  const { chunks, called } = open(source);
+): PreferenceReader;
+
+export function readPreferences(
+  source: PreferenceSource,
+  options?: ReadPreferencesOptions<PreferenceForm>,
+): PreferenceReader<AnyRecord> {
+  const { form, margins = false, name, onError, onSkip } = checkOptions(options);
+  const { chunks, called } = openSource(source);
   const report: Report = { read: 0, skipped: 0, reasons: {} };
   const skip: OnRefusal = (error, reason) => {
     report.skipped++;
@@ -272,6 +271,7 @@ export function readPreferences(
   const fail: OnRefusal = (error) => {
     throw error;
   };
-  const records = recordsOf(chunks, name ?? called, report, onError === 'skip' ? skip : fail);
-  return Object.assign(records, { report });
+  const reading = { form: margins ? 'pairs' : form, margins };
+  const onRefusal = onError === 'skip' ? skip : fail;
+  return Object.assign(recordsOf(chunks, name ?? called, reading, report, onRefusal), { report });
 }

@@ -34,22 +34,92 @@ export interface ConversationalPreference {
 /** A prompt and two completions, as text or as messages. */
 export type Preference = PlainPreference | ConversationalPreference;
 
-/** A preference as a line has it. */
-export type PreferenceRecord = Preference & {
+/** What every record has besides. */
+interface WithRecord {
   /**
    * The other fields of the line, as they are: `tools`, scores, the reference's log-probabilities.
    * None that is null.
    */
   readonly record: Readonly<Record<string, unknown>>;
+}
+
+/** A preference as a line has it. */
+export type PreferenceRecord = Preference & WithRecord;
+
+/** A preference with the difference of its scores, which are in `record` as the line has them. */
+export type ScoredPreferenceRecord = PreferenceRecord & {
+  /** `score_chosen - score_rejected` of the line; finite. */
+  readonly margin: number;
 };
+
+/** A prompt and one completion, as text. */
+export interface PlainCompletion {
+  /** What the completion answers. */
+  readonly prompt: string;
+  /** What was answered. */
+  readonly completion: string;
+}
+
+/** The turns before a completion, and those of the completion: at least one in each. */
+export interface ConversationalCompletion {
+  /** The turns that the completion answers. */
+  readonly prompt: readonly Message[];
+  /** Those of the completion. */
+  readonly completion: readonly Message[];
+}
+
+/** One completion, judged by itself. */
+export type UnpairedRecord = (PlainCompletion | ConversationalCompletion) &
+  WithRecord & {
+    /** Whether the completion is desirable. */
+    readonly label: boolean;
+  };
+
+/** A prompt and any number of completions, as text. */
+export interface PlainResponses {
+  /** What all of them answer. */
+  readonly prompt: string;
+  /** At least one. */
+  readonly responses: readonly string[];
+}
+
+/** The turns before the completions, and those of each completion: at least one everywhere. */
+export interface ConversationalResponses {
+  /** The turns that all of them answer. */
+  readonly prompt: readonly Message[];
+  /** At least one. */
+  readonly responses: readonly (readonly Message[])[];
+}
+
+/** Completions of one prompt, each with its score. */
+export type GroupRecord = (PlainResponses | ConversationalResponses) &
+  WithRecord & {
+    /** One per response; finite. */
+    readonly scores: readonly number[];
+  };
+
+/** What a line is read as: a preference, a completion with a label, or responses with scores. */
+export type PreferenceForm = 'pairs' | 'unpaired' | 'groups';
+
+/** A completion, and what messages call it. */
+export interface Side<Said> {
+  readonly name: string;
+  readonly said: Said;
+}
+
+/** A prompt and what was said after it. */
+export interface Answered<Said> {
+  readonly prompt: Said;
+  readonly completions: readonly Said[];
+}
 
 /**
  * Why a line is no preference:
  * - `encoding`: not UTF-8, or longer than a string can be
  * - `json`: not JSON, or nested too deeply
  * - `object`: JSON of another kind
- * - `field`: `chosen` or `rejected` is missing, or a field is neither text nor messages, or not
- *   what the others are
+ * - `field`: one that its form needs is missing, or is none of what that form has there: text or
+ *   messages, as the others are; a label; scores
  * - `message`: a message without a role, or without content that is text
  * - `prompt`: there is none, or it contradicts the completions
  * - `completion`: no message is left after the prompt
