@@ -1,7 +1,13 @@
 // Files that were damaged, or made to mislead: batches, preferences, cached references.
 import fs from 'node:fs';
 import fc from 'fast-check';
-import { cachedReference, readPreferences } from '../../ts/data/index.js';
+import {
+  cachedReference,
+  readPreferences,
+  type GroupRecord,
+  type PreferenceRecord,
+  type UnpairedRecord,
+} from '../../ts/data/index.js';
 import { DirAlignError, dirAlignLoss, sequenceLogps } from '../../ts/index.js';
 import { readBatch, readSafetensors, writeSafetensors } from '../../ts/safetensors.js';
 import { randomBatch } from '../support/batches.js';
@@ -69,6 +75,20 @@ const records: readonly object[] = [
     rejected: [turn('assistant', 'b')],
   },
 ];
+const singles: readonly object[] = [
+  { prompt: 'p', completion: 'c', label: true },
+  { prompt: [question], completion: [question, turn('assistant', 'a')], label: 0 },
+  { completion: [question, turn('assistant', 'a')], label: 1, id: 7 },
+];
+const groups: readonly object[] = [
+  { prompt: 'p', responses: ['a', 'b', 'c'], scores: [2, 1e3, -0.5] },
+  {
+    prompt: 'q',
+    completions: [[turn('assistant', 'a')], [turn('assistant', 'b')]],
+    scores: [1, 0],
+  },
+  { responses: [[question, turn('assistant', 'a')]], scores: [4] },
+];
 const jsonl = (lines: readonly object[], end: string): Buffer =>
   Buffer.from(lines.map((line) => JSON.stringify(line)).join(end));
 
@@ -80,7 +100,13 @@ async function referenceFile(): Promise<Buffer> {
 
 const bases: Readonly<Record<FilePlan['kind'], readonly Buffer[]>> = {
   batch: Array.from({ length: 6 }, (_, i) => batchFile(i)),
-  preferences: [jsonl(records, '\n'), jsonl(records, '\r\n\r\n'), jsonl(records.slice(0, 1), '')],
+  preferences: [
+    jsonl(records, '\n'),
+    jsonl(records, '\r\n\r\n'),
+    jsonl(records.slice(0, 1), ''),
+    jsonl(singles, '\n'),
+    jsonl(groups, '\n'),
+  ],
   reference: [await referenceFile()],
 };
 
@@ -94,6 +120,7 @@ const numbers = [
 const words = [
   ...['"F64"', '"I32"', '"BF16"', '"F8_E4M3"', '"U8"', '"labels"', '"offsets"', '"__proto__"'],
   ...['"constructor"', '"__metadata__"', '"reference"', '"sft_labels"', '"prompt"', '"role"'],
+  ...['"completion"', '"responses"', '"label"', '"scores"'],
 ];
 
 function splice(bytes: Buffer, begin: number, end: number, insertion: Uint8Array | string): Buffer {
@@ -190,6 +217,19 @@ function readBatchFile(bytes: Buffer): void {
   if (logps.some((logp) => logp > 0)) throw new Fault('a log-probability above 0');
 }
 
+/** The completions of a record, whose label or scores are checked. */
+function saidBy(record: PreferenceRecord | UnpairedRecord | GroupRecord): readonly unknown[] {
+  if ('chosen' in record) return [record.chosen, record.rejected];
+  if ('completion' in record) {
+    if (typeof record.label !== 'boolean') throw new Fault(`a label of ${String(record.label)}`);
+    return [record.completion];
+  }
+  const { responses, scores } = record;
+  if (scores.length !== responses.length || !scores.every(Number.isFinite) || scores.length === 0)
+    throw new Fault(`${responses.length} responses with scores of ${String(scores)}`);
+  return responses;
+}
+
 async function readPreferenceFile(bytes: Buffer, { text, skip, cut }: FilePlan): Promise<void> {
   // eslint-disable-next-line @typescript-eslint/require-await
   async function* pieces(): AsyncGenerator<Uint8Array | string> {
@@ -203,11 +243,17 @@ async function readPreferenceFile(bytes: Buffer, { text, skip, cut }: FilePlan):
     if (!(error instanceof DirAlignError)) throw new Fault(`skipped for ${String(error)}`);
   };
   const reader = readPreferences(pieces(), skip ? { onError: 'skip', onSkip } : {});
-  for await (const { prompt, chosen, rejected } of reader) {
+  const forms = new Set<string>();
+  // Without a form asked for, what the first record is decides.
+  for await (const record of reader as AsyncIterable<
+    PreferenceRecord | UnpairedRecord | GroupRecord
+  >) {
     read++;
-    const kinds = new Set([prompt, chosen, rejected].map((one) => typeof one));
+    forms.add(Object.keys(record).join());
+    const kinds = new Set([record.prompt, ...saidBy(record)].map((one) => typeof one));
     if (kinds.size > 1) throw new Fault(`a record of ${[...kinds].join(' and ')}`);
   }
+  if (forms.size > 1) throw new Fault(`records of several forms: ${[...forms].join('; ')}`);
   const { report } = reader;
   const byReason = Object.values(report.reasons).reduce((sum, n) => sum + n, 0);
   if (report.read !== read || report.skipped !== skipped || byReason !== skipped)
