@@ -377,6 +377,27 @@ test.each(['ranks', 'rewards'])('refused: %s that only some groups have', (key) 
 });
 
 describe('arrays that change while they are read', () => {
+  test.each(['1', NaN, -1, 0.5, 2 ** 53, 1n, {}])(
+    'a Proxy with a length of %s is refused',
+    (length) => {
+      const lying = new Proxy([1, 2], {
+        get: (target, key) => (key === 'length' ? length : (Reflect.get(target, key) as unknown)),
+      });
+      const refused = (examples: unknown, code: string, words: string, collate = looseUnpaired) => {
+        expectRefusal(() => collate(examples, { pad: 0 }), `RangeError ${code}`, words);
+      };
+      refused(lying, 'SHAPE', 'examples: its length is');
+      refused([{ ...single, prompt: lying }], 'LABEL', 'examples[0].prompt: its length is');
+      refused([{ ...single, completion: lying }], 'LABEL', 'examples[0].completion: its length is');
+      refused(
+        [{ prompt: [1], completions: lying }],
+        'SHAPE',
+        'completions: its length',
+        looseGroups,
+      );
+    },
+  );
+
   /** An array whose first element is another one each time it is read. */
   const changing = (...values: unknown[]): unknown[] => {
     let reads = 0;

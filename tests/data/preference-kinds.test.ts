@@ -104,6 +104,25 @@ describe('single completions', () => {
       { ...talk, completion: [assistant('a'), user('b'), assistant('c')] },
     ],
     [
+      'further turns that have the words of the text',
+      { ...talk, prompt: 'Hi', completion: [assistant('a'), user('Hi again'), assistant('c')] },
+      {
+        ...talk,
+        prompt: [user('Hi')],
+        completion: [assistant('a'), user('Hi again'), assistant('c')],
+      },
+    ],
+    [
+      'further turns that have the prompt again',
+      { ...talk, completion: [assistant('a'), ...asked, assistant('c')] },
+      { ...talk, completion: [assistant('a'), ...asked, assistant('c')] },
+    ],
+    [
+      'a conversation after a system message',
+      { ...talk, prompt: [system('a')], completion: [assistant('Hi.'), ...asked, assistant('c')] },
+      { ...talk, prompt: [system('a'), assistant('Hi.'), ...asked], completion: [assistant('c')] },
+    ],
+    [
       'a tool, as the other fields',
       { ...talk, completion: [{ role: 'assistant', content: null, tool_calls: [{ id: 'c' }] }] },
       { ...talk, completion: [{ role: 'assistant', content: '', tool_calls: [{ id: 'c' }] }] },

@@ -1,4 +1,4 @@
-/** How pairs are cut and laid out. */
+/** How sequences are cut and laid out. */
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { maxInt32 } from './token-ids.js';
@@ -38,14 +38,19 @@ export interface CollateOptions {
   readonly maxPromptLength?: number;
 }
 
-/** Options of the padded layout, which needs a `pad`. */
-export type PaddedOptions = CollateOptions & {
+/** How sequences are cut, and padded. */
+export interface PaddedOptions extends CollateOptions {
+  /** The default. */
   readonly layout?: 'padded';
+  /** The id that padding gets in `inputIds`. */
   readonly pad: number;
-};
+}
 
-/** Options of the packed layout. */
-export type PackedOptions = CollateOptions & { readonly layout: 'packed' };
+/** How sequences are cut, and packed. */
+export interface PackedOptions extends CollateOptions {
+  /** Rows without padding, and `offsets`. */
+  readonly layout: 'packed';
+}
 
 export interface CollateSettings {
   readonly layout: 'padded' | 'packed';

@@ -47,6 +47,18 @@ function sharedTurns(conversations: readonly Turns[]): Turns {
   return length < most ? shared : shared.slice(0, shared.findLastIndex(isQuestion) + 1);
 }
 
+/**
+ * The turns that may have the prompt, where there is one apart. Of a single conversation that
+ * begins with an answer there are none: what comes after the answer is part of the completion.
+ */
+function repeatableTurns(sides: Sides): Turns {
+  const conversations = sides.map(({ said }) => said);
+  const [first = [], ...others] = conversations;
+  const start = first[systemLength(first)];
+  const isAnswer = others.length === 0 && start !== undefined && !isQuestion(start);
+  return isAnswer ? [] : sharedTurns(conversations);
+}
+
 /** The first turns of all as the prompt, or as the end of one. */
 function splitAfter(shared: Turns, sides: Sides, before: Turns = []): Answered<Turns> {
   const prompt = [...before, ...shared];
@@ -155,7 +167,7 @@ interface Completion extends Side<Turns> {
 function explicit(given: Turns, isText: boolean, sides: Sides): Answered<Turns> {
   const own = given.slice(0, systemLength(given));
   const asked = given.slice(own.length);
-  const common = sharedTurns(sides.map(({ said }) => said));
+  const common = repeatableTurns(sides);
   const earlier = earlierTurns(asked, common.slice(systemLength(common)));
   const apart = sides.filter(({ said }) => {
     const turns = said.slice(systemLength(said));
@@ -192,9 +204,12 @@ function explicit(given: Turns, isText: boolean, sides: Sides): Answered<Turns> 
   }
   const prompt = [...system, ...earlier, ...asked];
   // What all go on with is context, too, where the prompt asks nothing, or is text, which may be
-  // less than all of it. A single one has no other to tell by.
-  const isPart = !asked.some(isQuestion) || (isText && sides.length > 1);
-  const shared = isPart ? sharedTurns(completions.map(({ said }) => said)) : [];
+  // less than all of it.
+  const shared = !asked.some(isQuestion)
+    ? sharedTurns(completions.map(({ said }) => said))
+    : isText
+      ? repeatableTurns(completions)
+      : [];
   return splitAfter(shared.some(isQuestion) ? shared : [], completions, prompt);
 }
 
@@ -207,7 +222,7 @@ export function conversationOf(prompt: string | Turns | undefined, sides: Sides)
   if (typeof prompt === 'object') return explicit(prompt, false, sides);
   // An empty text is what stores of columns write where there is none.
   if (prompt === undefined || prompt.trim() === '') return implicit(sides);
-  const shared = sharedTurns(sides.map(({ said }) => said));
+  const shared = repeatableTurns(sides);
   switch (stands(prompt, shared)) {
     case 'whole':
       return splitAfter(shared, sides);

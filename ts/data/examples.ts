@@ -3,7 +3,7 @@ import { checkArray, checkLength } from '../batch/arrays.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { checkObject, describe, isArray, readAll, readElements } from '../given.js';
 import { outside } from '../interval.js';
-import { checkIds, type NamedIds, type TokenIds } from './token-ids.js';
+import { checkCount, checkIds, type NamedIds, type TokenIds } from './token-ids.js';
 
 /**
  * One prompt with the completion that was preferred and the one that was not. The tokenizer adds
@@ -50,42 +50,36 @@ export interface Candidate {
   readonly longest: number;
 }
 
-/** Checks each element when it is read, once: what is wrong ends it, however long the array is. */
-function readEach<T>(
-  name: string,
-  elements: readonly unknown[],
-  check: (name: string, value: unknown) => T,
-): T[] {
-  const { length } = elements;
-  const checked: T[] = [];
-  for (let i = 0; i < length; i++) checked.push(check(`${name}[${i}]`, elements[i]));
-  return checked;
-}
-
 /**
+ * Checks each element when it is read, once: what is wrong ends it, however long the array is.
  * @param kind what messages call the elements
- * @throws DirAlignError for anything but an array that has elements
+ * @param check gets the name of an element, and what is there
+ * @throws DirAlignError also for anything but an array that has elements
  */
-function checkFilled(
+function readEach<T>(
   name: string,
   value: unknown,
   kind: string,
   code: DirAlignErrorCode,
-): readonly unknown[] {
+  check: (name: string, value: unknown) => T,
+): T[] {
   if (!isArray(value))
     throw typeError(code, `${name}: expected an array of ${kind}, not ${describe(value)}`);
-  if (value.length === 0)
+  const length = checkCount(name, value.length, 'ERR_DIRALIGN_SHAPE');
+  if (length === 0)
     throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: has no ${kind}; expected at least one`);
-  return value;
+  const checked: T[] = [];
+  for (let i = 0; i < length; i++) checked.push(check(`${name}[${i}]`, value[i]));
+  return checked;
 }
 
-/** @param check gets the name of an example, and what is there */
+/** The examples that a collator was given. */
 export function readExamples<T>(
   examples: unknown,
   kind: string,
   check: (name: string, value: unknown) => T,
 ): T[] {
-  return readEach('examples', checkFilled('examples', examples, kind, 'ERR_DIRALIGN_SHAPE'), check);
+  return readEach('examples', examples, kind, 'ERR_DIRALIGN_SHAPE', check);
 }
 
 /**
@@ -160,10 +154,11 @@ export interface Group {
 export function checkGroup(name: string, value: unknown): Group {
   const given = readExample(name, value, ['prompt', 'completions'], ['ranks', 'rewards']);
   const prompt = checkIds(`${name}.prompt`, given.prompt);
-  const list = `${name}.completions`;
   const completions = readEach(
-    list,
-    checkFilled(list, given.completions, 'completions', 'ERR_DIRALIGN_LABEL'),
+    `${name}.completions`,
+    given.completions,
+    'completions',
+    'ERR_DIRALIGN_LABEL',
     checkIds,
   );
   return {

@@ -9,7 +9,9 @@ import type { TokenIds } from './token-ids.js';
 
 /** A prompt and a completion: token ids, text or messages. */
 export interface Completed {
+  /** What was answered. */
   readonly prompt: TokenIds | string | readonly Message[];
+  /** What another prompt gets. */
   readonly completion: TokenIds | string | readonly Message[];
 }
 

@@ -7,8 +7,9 @@ import {
   isObject,
   kindOf,
   Refusal,
+  type ConversationalPreference,
   type GroupRecord,
-  type Message,
+  type Preference,
   type PreferenceForm,
   type PreferenceRecord,
   type ScoredPreferenceRecord,
@@ -70,9 +71,9 @@ export interface PreferenceReader<Read = PreferenceRecord> extends AsyncGenerato
 }
 
 /** Whether a record's fields are messages rather than text. */
-export function isConversational<Of extends { readonly prompt: string | readonly Message[] }>(
+export function isConversational<Of extends Pick<Preference, 'prompt'>>(
   record: Of,
-): record is Extract<Of, { readonly prompt: readonly Message[] }> {
+): record is Extract<Of, Pick<ConversationalPreference, 'prompt'>> {
   return typeof record.prompt !== 'string';
 }
 

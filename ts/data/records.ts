@@ -34,17 +34,14 @@ export interface ConversationalPreference {
 /** A prompt and two completions, as text or as messages. */
 export type Preference = PlainPreference | ConversationalPreference;
 
-/** What every record has besides. */
-interface WithRecord {
+/** A preference as a line has it. */
+export type PreferenceRecord = Preference & {
   /**
    * The other fields of the line, as they are: `tools`, scores, the reference's log-probabilities.
    * None that is null.
    */
   readonly record: Readonly<Record<string, unknown>>;
-}
-
-/** A preference as a line has it. */
-export type PreferenceRecord = Preference & WithRecord;
+};
 
 /** A preference with the difference of its scores, which are in `record` as the line has them. */
 export type ScoredPreferenceRecord = PreferenceRecord & {
@@ -70,7 +67,7 @@ export interface ConversationalCompletion {
 
 /** One completion, judged by itself. */
 export type UnpairedRecord = (PlainCompletion | ConversationalCompletion) &
-  WithRecord & {
+  Pick<PreferenceRecord, 'record'> & {
     /** Whether the completion is desirable. */
     readonly label: boolean;
   };
@@ -93,7 +90,7 @@ export interface ConversationalResponses {
 
 /** Completions of one prompt, each with its score. */
 export type GroupRecord = (PlainResponses | ConversationalResponses) &
-  WithRecord & {
+  Pick<PreferenceRecord, 'record'> & {
     /** One per response; finite. */
     readonly scores: readonly number[];
   };

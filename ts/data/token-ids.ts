@@ -1,6 +1,6 @@
 /** Token ids, as callers give them. */
 import { checkArray, tagOf } from '../batch/arrays.js';
-import { rangeError, typeError } from '../errors.js';
+import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { describe, isArray } from '../given.js';
 
 /** Whole numbers from 0 to 2147483647. */
@@ -36,6 +36,16 @@ export function idAt({ name, ids }: NamedIds, i: number): number {
   return id;
 }
 
+/**
+ * @param length what an array says of itself: a Proxy may say anything
+ * @throws DirAlignError for what no array has that memory could hold
+ */
+export function checkCount(name: string, length: unknown, code: DirAlignErrorCode): number {
+  if (Number.isInteger(length) && (length as number) >= 0 && (length as number) < 2 ** 32)
+    return length as number;
+  throw rangeError(code, `${name}: its length is ${describe(length)}; expected that of an array`);
+}
+
 /** @throws DirAlignError for anything but token ids */
 export function checkIds(name: string, value: unknown): NamedIds {
   if (!isArray(value) && tagOf(value) !== 'Int32Array') {
@@ -47,7 +57,7 @@ export function checkIds(name: string, value: unknown): NamedIds {
   const ids = isArray(value)
     ? (value as readonly number[])
     : checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
-  const named = { name, ids, length: ids.length };
+  const named = { name, ids, length: checkCount(name, ids.length, 'ERR_DIRALIGN_LABEL') };
   for (let i = 0; i < named.length; i++) idAt(named, i);
   return named;
 }
