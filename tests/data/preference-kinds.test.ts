@@ -281,6 +281,12 @@ describe('margins', () => {
     expectRefusal(error, 'RangeError FILE', `stream:2: ${words}`);
     expect(await all([scored, line, scored], { margins: true, onError: 'skip' })).toHaveLength(2);
   });
+
+  test('only pairs have them, whatever the first line is', async () => {
+    const line = { ...single, score_chosen: 1, score_rejected: 0 };
+    const error = await rejection(all([line, scored], { margins: true }));
+    expectRefusal(error, 'RangeError FILE', 'stream:1: chosen: is missing');
+  });
 });
 
 describe('refused, by line, or skipped and counted', () => {
