@@ -199,6 +199,25 @@ test('what collateUnpaired returns is a batch, with logits', () => {
   }
 });
 
+test.each([
+  ['plackett_luce', 'ranks', [1, 0, 2, 5]],
+  ['info_nca', 'rewards', [0.5, 2, -1, 3]],
+  ['nca_listwise', 'rewards', [0.5, 2, -1, 3]],
+] as const)('what collateGroups returns is a batch of %s, with logits', (method, key, values) => {
+  const examples = [
+    { prompt: [1, 2], completions: [[3], [4, 1], [0, 2, 1]], [key]: values.slice(0, 3) },
+    { prompt: [1], completions: [[4]], [key]: values.slice(3) },
+  ];
+  for (const layout of layouts) {
+    const rows = collateGroups(examples, { layout, pad: 0 });
+    const shape = 'tokens' in rows ? [rows.sequences, rows.tokens, 5] : [rows.rows, 5];
+    const logits = new Float32Array(shape.reduce((a, b) => a * b));
+    const reference = Float64Array.of(-2, -3, -4, -2);
+    const objective = dirAlignLoss({ method, beta: 0.5 });
+    expect(objective({ ...rows, shape, logits, reference } as never).losses.length).toBe(2);
+  }
+});
+
 // ----------------------------------------------------------------------------------------------
 
 const single = { prompt: [1, 2], completion: [3], desirable: true };
