@@ -9,12 +9,11 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { brotliCompressSync, constants } from 'node:zlib';
+import { byPlanes, writePacked } from './planes.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const source = path.resolve(process.argv[2] ?? path.join(root, '../shared/vectors'));
 const target = path.join(root, 'tests/fixtures/vectors');
-const largestFile = 1_500_000;
 
 const manifest = JSON.parse(fs.readFileSync(path.join(source, 'manifest.json'), 'utf8'));
 const elementBytes = { f32: 4, i32: 4, f64: 8 };
@@ -39,26 +38,7 @@ function scoredRows(data, rowBytes, scored, rest) {
   return Buffer.concat(rows);
 }
 
-/**
- * First bytes of all elements, then second bytes, ...: signs and exponents are then neighbours, and
- * compress.
- */
-function byPlanes(data, size) {
-  const count = data.length / size;
-  const planes = Buffer.alloc(data.length);
-  for (let i = 0; i < count; i++)
-    for (let b = 0; b < size; b++) planes[b * count + i] = data[i * size + b];
-  return planes;
-}
-
-function write(name, data) {
-  const packed = brotliCompressSync(data, {
-    params: { [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: data.length },
-  });
-  if (packed.length > largestFile) throw new Error(`${name}: ${packed.length} bytes`);
-  fs.writeFileSync(path.join(target, name), packed);
-  console.log(`${name}: ${packed.length} bytes`);
-}
+const write = (name, data) => writePacked(path.join(target, name), data);
 
 const inputs = {};
 const scoredOf = {};
