@@ -145,9 +145,9 @@ function load(): FamilyCase[] {
   let read = 0;
   const result = cases.map((packed) => {
     const { shape, labels, hidden } = packed.batch;
-    const batch = typed(packed.batch, batchArrays);
-    const expected = typed(packed.expected, {});
-    const call = typed(packed.call, {});
+    const batch = typed(packed.batch, float32s, batchArrays);
+    const expected = typed(packed.expected, Float64Array);
+    const call = typed(packed.call, float32s);
     const ignoreRows = (name: string, values: unknown): void => {
       if (values instanceof Float32Array || values instanceof Float64Array)
         fillIgnored(name, values, labels);
@@ -191,17 +191,21 @@ const batchArrays: Readonly<Record<string, ArrayType>> = {
   bias: Float32Array,
 };
 
-/** Arrays of numbers as typed arrays: float64 where nothing else is said. Shapes stay. */
+/** Inputs are numbers of float32, of which the file has the nine digits that say which. */
+const float32s: ArrayType = { from: (values) => Float64Array.from(values, Math.fround) };
+
+/** Arrays of numbers as typed arrays, `other` where `types` says nothing. Shapes stay. */
 function typed(
   given: Readonly<Record<string, unknown>>,
-  types: Readonly<Record<string, ArrayType>>,
+  other: ArrayType,
+  types: Readonly<Record<string, ArrayType>> = {},
 ): Record<string, unknown> {
   const convert = ([name, value]: [string, unknown]): [string, unknown] => {
     if (name === 'kl' && typeof value === 'object')
-      return [name, typed(value as Record<string, unknown>, {})];
+      return [name, typed(value as Record<string, unknown>, other)];
     if (name === 'shape' || !Array.isArray(value) || typeof value[0] === 'object')
       return [name, value];
-    return [name, (types[name] ?? Float64Array).from(value as number[])];
+    return [name, (types[name] ?? other).from(value as number[])];
   };
   return Object.fromEntries(Object.entries(given).map(convert));
 }
