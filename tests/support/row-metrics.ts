@@ -1,6 +1,7 @@
 // The metrics that `run.metrics` asks for, in float64 from the rows themselves.
 import { expect } from 'vitest';
-import type { LogitsArray, LogitsBatch, RowMetric } from '../../ts/index.js';
+import type { RowMetric } from '../../ts/index.js';
+import type { ReferenceBatch } from '../../ts/verification/reference.js';
 import { decoder, rowsOf } from '../../ts/verification/verification.js';
 import { Misses } from './bounds.js';
 import { at } from './numbers.js';
@@ -12,7 +13,7 @@ export const rowMetricNames = [
   'logits/rejected',
 ] as const;
 
-type Rows = Omit<LogitsBatch, 'logits'> & { readonly logits: LogitsArray | Float64Array };
+type Rows = ReferenceBatch;
 
 interface Expected {
   readonly value: number;

@@ -224,7 +224,7 @@ export function rowsOf({
   labels,
   rowStride,
   ignoreIndex = -100,
-}: Omit<LogitsBatch, 'logits'>): Rows {
+}: Omit<ReferenceBatch, 'logits'>): Rows {
   const [first, second, third] = shape;
   const vocab = third ?? second;
   return {
@@ -300,7 +300,7 @@ export function withFields<B extends object>(
 
 /** What `fromLogps` takes of a batch. */
 export function sequenceBatch(
-  batch: Omit<LogpsBatch, 'logps' | 'counts'>,
+  batch: Partial<ReferenceBatch>,
   { logps, counts }: Pick<LogpsBatch, 'logps' | 'counts'>,
 ): LogpsBatch {
   const names = ['reference', ...sequenceFieldNames] as const;

@@ -1,0 +1,84 @@
+// The reference held to the cases of the wider family.
+import { describe, expect, test } from 'vitest';
+import {
+  referenceHiddenLoss,
+  referenceLayer,
+  referenceLogpsBackward,
+  referenceLoss,
+  referenceMix,
+  referenceTokenLogps,
+  type ReferenceConfig,
+} from '../../ts/verification/reference.js';
+import { familyCases, type LayerGradients } from '../support/family.js';
+
+/** The cases have 13 digits. */
+const digits = 1e-12;
+
+/** Every number to some of the digits of the largest. */
+function near(name: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
+  expect(actual.length, name).toBe(expected.length);
+  const largest = Array.from(expected).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
+  const wrong = Array.from(expected).findIndex(
+    (x, i) => !(Math.abs((actual[i] ?? NaN) - x) <= 4 * digits * largest),
+  );
+  expect(wrong < 0 ? '' : `${name}[${wrong}]: ${actual[wrong]}, not ${expected[wrong]}`).toBe('');
+}
+
+function nearLayer(actual: LayerGradients, expected: LayerGradients): void {
+  near('gradHidden', actual.gradHidden, expected.gradHidden);
+  near('gradWeight', actual.gradWeight, expected.gradWeight);
+  if (expected.gradBias) near('gradBias', actual.gradBias ?? [], expected.gradBias);
+}
+
+/** The objective without its likelihood term, whose losses the cases have. */
+function alone(config: ReferenceConfig): ReferenceConfig {
+  return config.sftWeight === undefined ? config : { ...config, sftWeight: 0 };
+}
+
+const byId = <C extends { readonly id: string }>(cases: readonly C[]) =>
+  cases.map((c) => [c.id, c] as const);
+
+describe('cases', () => {
+  test('all of them are there', () => {
+    const doors = ['loss', 'mix', 'fromHidden', 'logpsBackward', 'hiddenLogpsBackward'] as const;
+    expect(doors.map((door) => familyCases(door).length)).toEqual([236, 8, 12, 12, 12]);
+  });
+
+  test.each(byId(familyCases('loss')))('%s', (_, { call, batch, expected }) => {
+    const { loss, gradLogits } = referenceLoss(call, batch);
+    near('loss', [loss], [expected.loss]);
+    near('gradLogits', gradLogits, expected.gradLogits);
+    const likelihood = call.sftWeight !== undefined;
+    const own = likelihood ? { ...batch, sftDenominator: undefined } : batch;
+    near('losses', referenceLoss(alone(call), own).losses, expected.losses);
+  });
+
+  test.each(byId(familyCases('mix')))('%s', (_, { call, batch, expected }) => {
+    const terms = call.map(({ weight, objective: config }) => ({ weight, config }));
+    const { loss, terms: parts, gradLogits } = referenceMix(terms, batch);
+    near('loss', [loss], [expected.loss]);
+    near('terms', parts, expected.terms);
+    near('gradLogits', gradLogits, expected.gradLogits);
+  });
+
+  test.each(byId(familyCases('fromHidden')))('%s', (_, { call, batch, expected }) => {
+    const result = referenceHiddenLoss(call, batch);
+    near('loss', [result.loss], [expected.loss]);
+    near('losses', result.losses, expected.losses);
+    nearLayer(result, expected);
+  });
+
+  test.each(byId(familyCases('logpsBackward')))('%s', (_, { call, batch, expected }) => {
+    const { logps, entropy } = referenceTokenLogps(batch);
+    near('logps', logps, expected.logps);
+    near('entropy', entropy, expected.entropy);
+    near('gradLogits', referenceLogpsBackward(batch, call).gradLogits, expected.gradLogits);
+  });
+
+  test.each(byId(familyCases('hiddenLogpsBackward')))('%s', (_, { call, batch, expected }) => {
+    const { logps, entropy } = referenceTokenLogps(referenceLayer(batch).batch);
+    near('logps', logps, expected.logps);
+    near('entropy', entropy, expected.entropy);
+    nearLayer(referenceLogpsBackward(batch, call), expected);
+  });
+});

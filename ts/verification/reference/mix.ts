@@ -1,0 +1,98 @@
+/** Weighted sums of objectives. */
+import { typeError } from '../../errors.js';
+import { type ReferenceConfig, resolve } from './config.js';
+import { type ReferenceHiddenBatch, type ReferenceLayerGradients, throughLayer } from './hidden.js';
+import { evaluate, type Weighted } from './logits.js';
+import { type ReferenceLogpsBatch, scoreLogps, wholeGradient } from './logps.js';
+import { at, sum } from './numbers.js';
+import type { ReferenceBatch } from './rows.js';
+import type { Scores } from './score.js';
+
+/** An objective of a mixture. */
+export interface ReferenceTerm {
+  readonly weight: number;
+  readonly config: ReferenceConfig;
+}
+
+interface MixValues {
+  /** The weighted sum of the objectives' losses. */
+  readonly loss: number;
+  /** Losses of the objectives. */
+  readonly terms: readonly number[];
+  /** Per unit: the weighted sum of the objectives' losses of it. */
+  readonly losses: Float64Array;
+}
+/** What {@link referenceMix} gives for logits. */
+export interface ReferenceMixResult extends MixValues {
+  /** Per sequence, the weighted sum over its scored rows, in nats. */
+  readonly logps: Float64Array;
+  /** Per sequence: scored rows. */
+  readonly counts: Int32Array;
+  /** The weighted sum of the objectives' gradients. */
+  readonly gradLogits: Float64Array;
+}
+/** What {@link referenceMix} gives for log-probabilities. */
+export interface ReferenceMixLogpsResult extends MixValues {
+  /** The weighted sum of the objectives' gradients. */
+  readonly gradLogps: Float64Array;
+}
+
+/**
+ * Objectives of one arity. `sft` takes the arity of those beside it, and is then the likelihood
+ * term of the chosen or of the desirable.
+ */
+function resolveTerms(terms: readonly ReferenceTerm[]): Weighted[] {
+  const objectives = terms.map(({ weight, config }) => ({ weight, settings: resolve(config) }));
+  const arities = new Set(
+    objectives.flatMap(({ settings }) => (settings.method === 'sft' ? [] : [settings.arity])),
+  );
+  const [arity = 'single'] = arities;
+  if (objectives.length === 0 || arities.size > 1)
+    throw typeError('ERR_DIRALIGN_OPTION', 'terms: expected objectives of one arity.');
+  return objectives.map(({ weight, settings }) => {
+    if (settings.method !== 'sft') return { weight, settings };
+    if (arity === 'group')
+      throw typeError('ERR_DIRALIGN_OPTION', 'terms: no candidate of a group is the chosen.');
+    return { weight, settings: { ...settings, arity } };
+  });
+}
+
+function mixValues(objectives: readonly Weighted[], scores: readonly Scores[]): MixValues {
+  const terms = scores.map(({ loss }) => loss);
+  const weighted = (x: (scores: Scores) => number): number =>
+    sum(scores.length, (i) => at(objectives, i).weight * x(at(scores, i)));
+  const losses = at(scores, 0).losses.map((_, u) => weighted((each) => at(each.losses, u)));
+  return { loss: weighted(({ loss }) => loss), terms, losses };
+}
+
+/** The weighted sum of objectives of one arity, and its gradient. */
+export function referenceMix(
+  terms: readonly ReferenceTerm[],
+  batch: ReferenceBatch,
+): ReferenceMixResult;
+export function referenceMix(
+  terms: readonly ReferenceTerm[],
+  batch: ReferenceHiddenBatch,
+): ReferenceMixResult & ReferenceLayerGradients;
+export function referenceMix(
+  terms: readonly ReferenceTerm[],
+  batch: ReferenceLogpsBatch,
+): ReferenceMixLogpsResult;
+export function referenceMix(
+  terms: readonly ReferenceTerm[],
+  batch: ReferenceBatch | ReferenceHiddenBatch | ReferenceLogpsBatch,
+): ReferenceMixResult | ReferenceMixLogpsResult {
+  if ('hidden' in batch) return throughLayer(batch, (logits) => referenceMix(terms, logits));
+  const objectives = resolveTerms(terms);
+  if ('logits' in batch) {
+    const { scores, ...result } = evaluate(objectives, batch);
+    return { ...result, ...mixValues(objectives, scores) };
+  }
+  const settings = objectives.map((each) => each.settings);
+  const scores = scoreLogps(settings, batch);
+  const gradients = scores.map(wholeGradient);
+  const gradLogps = batch.logps.map((_, b) =>
+    sum(scores.length, (i) => at(objectives, i).weight * at(at(gradients, i), b)),
+  );
+  return { ...mixValues(objectives, scores), gradLogps: Float64Array.from(gradLogps) };
+}
