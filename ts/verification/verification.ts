@@ -17,12 +17,11 @@ import {
   type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
-import { findMethod, type Method, type MethodInfo } from '../catalogue.js';
+import { findMethod, type Method } from '../catalogue.js';
 import type { LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
 import type { LogpsResult, LossResult } from '../loss/results.js';
-import { unitsOf } from '../units.js';
 
 /** An element that is known to be there. */
 function at<T>(array: ArrayLike<T>, index: number): T {
@@ -334,35 +333,15 @@ export function expectation(
     const terms = [{ ...alignment, coefficients: gradLogps }];
     return { loss, losses, rewards, terms, largest: largestElement(terms, rowsOf(batch)) };
   }
-  const { loss, losses, rewards, coefficients } = referenceLoss(config, batch);
-  // The likelihood term is `sft` on the first of each unit, normalised and reduced likewise.
-  const { sftReduction } = config;
-  const normalize = config.normalize ?? defaultNormalize(config);
-  const { info } = findMethod(config.method) as { readonly info: MethodInfo };
-  const likely = unitsOf(info, alignment.logps.length);
-  const chosen = {
-    logps: likelihood.logps.subarray(0, likely),
-    counts: likelihood.counts.subarray(0, likely),
-  };
-  const { gradLogps } = referenceFromLogps({ method: 'sft', normalize, sftReduction }, chosen);
-  const own = new Float64Array(alignment.logps.length);
-  own.set(gradLogps.map((g) => weight * g));
+  const { loss, losses, rewards, coefficients, likelihoodCoefficients } = referenceLoss(
+    config,
+    batch,
+  );
   const terms = [
     { ...alignment, coefficients },
-    { ...likelihood, coefficients: own },
+    { ...likelihood, coefficients: likelihoodCoefficients },
   ];
   return { loss, losses, rewards, terms, largest: largestElement(terms, rowsOf(batch)) };
-}
-
-/** What the reference takes where `normalize` is left out: a reward per token tells. */
-function defaultNormalize({ method, beta }: ReferenceConfig): boolean {
-  const probe = {
-    logps: Float64Array.of(-2, -2),
-    counts: Int32Array.of(2, 2),
-    reference: new Float64Array(2),
-  };
-  const { rewards } = referenceFromLogps({ method, beta }, probe);
-  return rewards[0] === -(beta ?? 1);
 }
 
 /** What is expected with a `gradientScale`. */

@@ -7,8 +7,21 @@ import { referenceLoss, type ReferenceResult } from './logits.js';
 import { at } from './numbers.js';
 import { outline, type ReferenceBatch, reader } from './rows.js';
 
-/** A batch of hidden states, with the fields of the reference. */
-export type ReferenceHiddenBatch = Omit<HiddenBatch, keyof FamilyFields> & FamilyFields;
+type Numbers = LogitsArray | Float64Array;
+
+/** A batch of hidden states, which may be in float64, too. */
+export type ReferenceHiddenBatch = Omit<
+  HiddenBatch,
+  'hidden' | 'weight' | 'bias' | keyof FamilyFields
+> &
+  FamilyFields & {
+    /** [rows, hiddenSize]. */
+    readonly hidden: Numbers;
+    /** [vocab, hiddenSize]. */
+    readonly weight: Numbers;
+    /** [vocab]. */
+    readonly bias?: Numbers | undefined;
+  };
 
 /** The chain rule's share of an output layer. */
 export interface ReferenceLayerGradients {
@@ -59,7 +72,7 @@ export function referenceLayer(given: ReferenceHiddenBatch): ReferenceLayer {
   const isScored = (row: number): boolean =>
     at(labels, row) !== ignoreIndex ||
     (sftLabels !== undefined && at(sftLabels, row) !== ignoreIndex);
-  const values = (name: string, data: LogitsArray): Float64Array => {
+  const values = (name: string, data: Numbers): Float64Array => {
     const element = reader(name, data, dtype);
     return Float64Array.from({ length: data.length }, (_, i) => element(i));
   };
