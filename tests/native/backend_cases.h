@@ -67,17 +67,18 @@ inline void every_method(const JobRunner& backend) {
       if ((4 * m + k) % backend.step != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape;
-      shape.sequences = o.facts().is_linear ? 3 : 6;
+      shape.sequences = reference::facts(o).is_linear ? 3 : 6;
       shape.vocab = 61;
       shape.padding = k % 2 ? 3 : 0;
       shape.packed = k >= 2;
       shape.dtype = dtypes[(m + k) % 3];
       shape.seed = uint64_t(10 * m + k);
-      if (!o.facts().is_linear && k > 0) {
+      if (reference::takes_likelihood(o) && k > 0) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 2;
         shape.sft_labels = k == 3;
       }
+      shape.fields = k == 3;
       check_all_modes(backend, Problem(o, shape));
     }
   }

@@ -328,7 +328,7 @@ TEST(device_bits_in_any_order) {
                           next_place(p, device));
             if (first.logps.empty()) first = result;
             CHECK(result.same(first), "%s V %d order %d %llu device %d",
-                  problem->objective.info().name, int(vocab), int(order.order),
+                  reference::name_of(problem->objective), int(vocab), int(order.order),
                   (unsigned long long)order.seed, device);
           }
         }
@@ -397,9 +397,9 @@ TEST(cuda_many_groups) {
     const int64_t pairs = p.pairs();
     for (int64_t pair : {int64_t{0}, int64_t{1}, pairs / 2, pairs - 2, pairs - 1}) {
       ignore_sequence(p, pair);
-      if (pair != 1 && !p.objective.facts().is_linear) ignore_sequence(p, pair + pairs);
+      if (pair != 1 && !reference::facts(p.objective).is_linear) ignore_sequence(p, pair + pairs);
     }
-    if (!p.objective.facts().is_linear) ignore_sequence(p, pairs / 2 - 1 + pairs);
+    if (!reference::facts(p.objective).is_linear) ignore_sequence(p, pairs / 2 - 1 + pairs);
     check_all_modes(both_devices(), p);
   }
 }

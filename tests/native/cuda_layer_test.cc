@@ -54,7 +54,7 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
     std::optional<DeviceArray> array;
   } moved[3];
   if constexpr (std::is_same_v<AnyJob, Job>) {
-    LayerGradients& out = job.loss->layer_gradients;
+    LayerGradients& out = job.gradients.layer;
     const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
     moved[0].buffer = &out.hidden, moved[0].bytes = l.hidden.size();
     moved[1].buffer = &out.weight, moved[1].bytes = vocab * size * sizeof(float);
@@ -173,17 +173,19 @@ TEST(cuda_layer_every_method) {
       if ((3 * m + k) % (thin ? 29 : 1) != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape = shape_of(uint64_t(10 * m + k), 41);
-      shape.sequences = o.facts().is_linear ? 3 : 6;
+      shape.sequences = reference::facts(o).is_linear ? 3 : 6;
       shape.packed = k >= 1;
-      if (!o.facts().is_linear && k > 0) {
+      if (reference::takes_likelihood(o) && k > 0) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 2;
         shape.sft_labels = k == 2;
       }
+      shape.fields = k == 2;
       const LayerProblem l(o, shape, {dtypes[(m + k) % 3], 16, k == 1});
       const Truth truth(l.p);
       const LayerRun small{workspace_row(l) * 7 + 4096};
-      const std::string what = check::text("%s %s %d", o.info().name, dtype_names[(m + k) % 3], k);
+      const std::string what =
+          check::text("%s %s %d", reference::name_of(o), dtype_names[(m + k) % 3], k);
       check_layer(what, l, truth, {}, on_device(l, {}, 0, k));
       check_layer(what + " small", l, truth, small, on_device(l, small, 1));
       check_layer(what + " staged", l, truth, small, staged(l, small, 0));

@@ -300,7 +300,7 @@ TEST(parts_write) {
     for (uint32_t vocab : vocabularies<T>()) {
       const RowCut cut = cut_row(vocab, sizeof(T));
       const RowGradient g{
-          false,  false,  4.5f, -0.37f, int32_t(vocab / 3), vocab > 1 ? int32_t(vocab - 1) : -1,
+          false,  false,  4.5f, -0.37f, 0, int32_t(vocab / 3), vocab > 1 ? int32_t(vocab - 1) : -1,
           0.625f, -0.125f};
       std::vector<uint32_t> first;
       for (uint32_t from = 0; from < n; from++) {

@@ -73,10 +73,10 @@ inline Result on_device(const Problem& p, const Run& run, const Where& where) {
   if (run.mode != Mode::none) {
     cuda::copy_to_device(where.device, stream.stream, gradient.data + offset,
                          prepared.memory.data(), prepared.memory.size());
-    prepared.job.loss->gradient.data = gradient.data + offset + guard;
+    prepared.job.gradients.logits.data = gradient.data + offset + guard;
   }
   if (run.in_place) {
-    prepared.job.batch.logits = prepared.job.loss->gradient.data;
+    prepared.job.batch.logits = prepared.job.gradients.logits.data;
     run_on_device(prepared.job, {where.device, stream.stream});
   } else {
     const DeviceLogits logits(p, where, stream);

@@ -83,7 +83,7 @@ inline void layers_idle_not_finite(const LayerRunner& backend) {
     int changed = 0;
     for (int64_t r = 0; r < l.p.rows; r++) {
       if (l.p.labels[size_t(r)] != ignored || l.p.sft_labels[size_t(r)] == ignored ||
-          l.p.sequence_of(r) >= l.p.pairs())
+          !l.p.likely(l.p.sequence_of(r)))
         continue;
       store(l.layer.dtype, l.hidden.data(), r * l.layer.hidden, bad);
       changed++;

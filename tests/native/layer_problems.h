@@ -94,11 +94,11 @@ struct PreparedLayer {
               add ? float(random.normal()) : std::numeric_limits<float>::quiet_NaN());
     };
     const size_t vocab = size_t(l.p.shape.vocab), size = size_t(l.layer.hidden);
-    prepare(run.hidden, hidden, job.loss->layer_gradients.hidden, l.layer.dtype,
-            size_t(l.p.rows) * size, run.add_hidden);
-    prepare(run.weight, weight, job.loss->layer_gradients.weight, Dtype::float32, vocab * size,
+    prepare(run.hidden, hidden, job.gradients.layer.hidden, l.layer.dtype, size_t(l.p.rows) * size,
+            run.add_hidden);
+    prepare(run.weight, weight, job.gradients.layer.weight, Dtype::float32, vocab * size,
             run.add_weight);
-    prepare(run.bias && l.layer.bias, bias, job.loss->layer_gradients.bias, Dtype::float32, vocab,
+    prepare(run.bias && l.layer.bias, bias, job.gradients.layer.bias, Dtype::float32, vocab,
             run.add_bias);
     keep(result.hidden_before, result.weight_before, result.bias_before);
   }
@@ -136,11 +136,10 @@ inline void check_layer(const std::string& what, const LayerProblem& l, const Tr
       bias(static_cast<size_t>(vocab)), bias_bound(bias.size());
   for (int64_t r = 0; r < p.rows; r++) {
     const int64_t s = p.sequence_of(r);
-    const int32_t label = p.labels[size_t(r)], sft = s >= p.pairs()       ? ignored
-                                                     : p.shape.sft_labels ? p.sft_labels[size_t(r)]
-                                                                          : label;
-    const double align = label == ignored ? 0 : result.numbers.coefficients[size_t(s)],
-                 likelihood = sft == ignored ? 0 : double(truth.likelihood[size_t(s)]);
+    const int32_t label = p.labels[size_t(r)], sft = p.sft_label(r);
+    const double row = p.row_weight(r),
+                 align = label == ignored ? 0 : row * result.numbers.coefficients[size_t(s)],
+                 likelihood = sft == ignored ? 0 : row * double(truth.likelihood[size_t(s)]);
     const bool none = align == 0 && likelihood == 0;
     std::vector<double> gradient(static_cast<size_t>(vocab));
     for (int64_t v = 0; v < vocab && !none; v++) {

@@ -71,21 +71,23 @@ TEST(layer_every_method) {
       if ((4 * m + k) % (thin ? 9 : 1) != 0) continue;
       Objective o = reference::objective(m, k % 2 ? 0.1 : 0.7);
       Shape shape = shape_of(uint64_t(10 * m + k), 41);
-      shape.sequences = o.facts().is_linear ? 3 : 6;
+      shape.sequences = reference::facts(o).is_linear ? 3 : 6;
       shape.tokens = 80;
       shape.packed = k >= 1;
       // AlphaPO's score of a whole sequence is an exponential of it: nothing to differentiate
       // numerically.
-      if (k == 1 && std::strcmp(o.info().name, "alphapo") != 0)
+      if (k == 1 && std::strcmp(reference::name_of(o), "alphapo") != 0)
         o.settings.normalize = !o.settings.normalize;
-      if (!o.facts().is_linear && k > 1) {
+      if (reference::takes_likelihood(o) && k > 1) {
         o.settings.sft_weight = 0.6;
         o.settings.sft_reduction = k == 3;
         shape.sft_labels = k == 3;
       }
+      shape.fields = k == 3;
       const LayerProblem l(o, shape, {dtypes[(m + k) % 3], 4, k == 1});
       const Truth truth(l.p);
-      const std::string what = check::text("%s %s %d", o.info().name, dtype_names[(m + k) % 3], k);
+      const std::string what =
+          check::text("%s %s %d", reference::name_of(o), dtype_names[(m + k) % 3], k);
       // All kept; pairs that are deferred where the method and the labels allow it; pairs that are
       // recomputed.
       const LayerResult first = compute(l, {});

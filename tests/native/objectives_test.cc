@@ -2,6 +2,7 @@
 // finite differences of that.
 #include <cfloat>
 #include <limits>
+#include <numeric>
 #include "check.h"
 #include "objectives/evaluate.h"
 #include "reference.h"
@@ -36,6 +37,10 @@ Objective random_objective(int method, check::Random& random) {
     s.tau = random.uniform(0.02, 2);
   if (reference::has_option(method, &Settings::penalty) && random.below(3))
     s.penalty = random.uniform(0, 60);
+  for (const Setting setting :
+       {&Settings::desirable_weight, &Settings::undesirable_weight, &Settings::reward_temperature})
+    if (reference::has_option(method, setting) && random.below(3))
+      s.*setting = random.uniform(0.3, 3);
   return o;
 }
 
@@ -45,9 +50,10 @@ Sequence random_sequence(const Objective& o, check::Random& random) {
   s.logp = -s.count * std::exp(random.uniform(std::log(1e-4), std::log(8.0)));
   // Exponential scores of whole sequences overflow by design; they are for log-ratios near 0.
   const bool exponential = o.settings.divergence == 1 || o.settings.divergence == 3 ||
-                           std::strcmp(o.info().name, "alphapo") == 0;
+                           std::strcmp(reference::name_of(o), "alphapo") == 0;
   if (exponential && o.settings.normalize == 0) s.logp = std::max(s.logp, -20 * random.uniform());
-  if (o.info().reference) s.reference = s.logp + (exponential ? 3 : 8) * random.normal();
+  if (method_info(o.method).reference)
+    s.reference = s.logp + (exponential ? 3 : 8) * random.normal();
   if (s.count == 0) s.logp = s.reference = 0;
   return s;
 }
@@ -59,17 +65,18 @@ Real natural_step(const Objective& o, const Sequence& s, Real slope) {
   const Real n = normalizer(s, p);
   Real step = std::min(n, Real(std::fabs(s.logp)));
   step = std::min(step, 1 / (p.beta * std::max(slope, 1 / n)));
-  if (p.alpha != 0 && std::strcmp(o.info().name, "r_dpo") != 0)
+  if (p.alpha != 0 && std::strcmp(reference::name_of(o), "r_dpo") != 0)
     step = std::min(step, n / std::fabs(Real(p.alpha)));
   if (p.tau > 0) step = std::min(step, p.tau * n / Real(p.beta));
   return step / (1 + p.penalty);
 }
 
-bool near_kink(const Objective& o, const Sequence& w, const Sequence& l) {
+/// `margin`: the pair's own.
+bool near_kink(const Objective& o, const Sequence& w, const Sequence& l, double margin) {
   const double rw = LogRatio::score(w, o.settings).value, rl = LogRatio::score(l, o.settings).value;
-  if (std::strcmp(o.info().name, "hinge") == 0)
-    return std::fabs(1 - o.settings.beta * (rw - rl)) < 1e-2;
-  return std::strcmp(o.info().name, "dpop") == 0 && std::fabs(rw) < 1e-2;
+  if (std::strcmp(reference::name_of(o), "hinge") == 0)
+    return std::fabs(1 - o.settings.beta * (rw - rl) + margin) < 1e-2;
+  return std::strcmp(reference::name_of(o), "dpop") == 0 && std::fabs(rw) < 1e-2;
 }
 
 struct SlopeVisitor {
@@ -102,8 +109,6 @@ Ranked rank(const Objective& o, const ScoredPair& pair) {
   return visitor.ranked;
 }
 
-reference::Sequence real(const Sequence& s) { return {s.logp, s.count, s.reference}; }
-
 PairTerms evaluate(const Objective& o, const Sequence& w, const Sequence& l) {
   return reference::pair_terms(o, w, l);
 }
@@ -114,9 +119,46 @@ struct Outcome {
   double loss;
 };
 struct Inputs {
-  std::vector<double> logps, sft_logps, references;
-  std::vector<int32_t> counts, sft_counts;
+  std::vector<double> logps, sft_logps, references, lengths, sft_lengths;
+  std::vector<int32_t> groups;
+  reference::OwnFields fields;
+
+  Units units(const Objective& o) const {
+    return units_of(o.method, int64_t(logps.size()), groups.data(), int64_t(groups.size()) - 1);
+  }
+  Sequence sequence(const Objective& o, size_t s) const {
+    return {logps[s], lengths[s], o.uses_reference ? references[s] : 0};
+  }
+  reference::Batch truth(const Objective& o) const {
+    return {o,
+            units(o),
+            fields.view(),
+            {logps.begin(), logps.end()},
+            {sft_logps.begin(), sft_logps.end()},
+            lengths,
+            sft_lengths,
+            references.data()};
+  }
 };
+/// Of one unit.
+Inputs inputs_of(const std::vector<Sequence>& unit) {
+  Inputs in;
+  for (const Sequence& s : unit)
+    in.logps.push_back(s.logp), in.lengths.push_back(s.count), in.references.push_back(s.reference);
+  in.sft_logps = in.logps, in.sft_lengths = in.lengths;
+  in.groups = {0, int32_t(unit.size())};
+  return in;
+}
+/// Sequences that make a unit of the method.
+std::vector<Sequence> random_unit(const Objective& o, check::Random& random) {
+  const Arity arity = reference::facts(o).arity;
+  std::vector<Sequence> unit(size_t(arity == Arity::single ? 1
+                                    : arity == Arity::pair ? 2
+                                                           : 1 + random.below(6)));
+  for (Sequence& s : unit) s = random_sequence(o, random);
+  return unit;
+}
+
 Outcome run(const Objective& o, const Inputs& in, int64_t piece = 1000000) {
   const size_t n = in.logps.size();
   Outcome out;
@@ -125,35 +167,42 @@ Outcome run(const Objective& o, const Inputs& in, int64_t piece = 1000000) {
   out.coefficients.resize(n);
   out.metrics.resize(metric_count);
   BatchLoss batch(
-      batch_terms(o, o.units(int64_t(n)), in.counts.data(), in.sft_counts.data(),
-                  in.references.empty() ? nullptr : in.references.data()),
-      {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data()});
+      batch_terms(&o, 1,
+                  {in.units(o), in.lengths.data(), in.sft_lengths.data(),
+                   in.references.empty() ? nullptr : in.references.data(), in.fields.view()}),
+      {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data(),
+       &out.loss});
   if (batch.is_sorted()) piece = std::max<int64_t>(1, batch.units().count);
   for (int64_t first = 0; first < batch.units().count; first += piece)
     batch.evaluate(in.logps.data(), in.sft_logps.data(), first,
                    std::min(first + piece, batch.units().count));
-  out.loss = batch.finish(in.logps.data(), in.sft_logps.data(), DBL_MAX);
+  batch.finish(in.logps.data(), in.sft_logps.data(), DBL_MAX,
+               std::accumulate(in.lengths.begin(), in.lengths.end(), 0.0));
   out.losses.resize(size_t(batch.units().count));
   for (size_t s = 0; s < n; s++) out.likelihood.push_back(batch.likelihood_coefficient(int64_t(s)));
   return out;
 }
 
-Inputs random_inputs(const Objective& o, int64_t sequences, check::Random& random) {
+/// `optional`: with all that the method takes of a batch.
+Inputs random_inputs(const Objective& o, int64_t sequences, bool optional, check::Random& random) {
   Inputs in;
-  const int64_t pairs = o.facts().is_linear ? sequences : sequences / 2;
+  const MethodFacts facts = reference::facts(o);
+  in.groups.push_back(0);
+  while (facts.arity == Arity::group && in.groups.back() < sequences)
+    in.groups.push_back(int32_t(std::min(sequences, in.groups.back() + 1 + random.below(4))));
+  in.logps.resize(size_t(sequences));
+  const Units units = in.units(o);
+  in.fields = reference::random_fields(o.method, units, 0, optional, random);
   for (int64_t i = 0; i < sequences; i++) {
     const Sequence s = random_sequence(o, random);
-    in.logps.push_back(s.logp);
+    in.logps[size_t(i)] = s.logp;
     in.references.push_back(s.reference);
-    in.counts.push_back(int32_t(s.count));
-    // Other labels for the likelihood term, on the chosen side; `sft` has one set.
-    const bool other = i < pairs && s.count > 0 && !o.facts().is_linear;
-    in.sft_logps.push_back(other                 ? s.logp * random.uniform(0.5, 2)
-                           : o.facts().is_linear ? s.logp
-                                                 : 0);
-    in.sft_counts.push_back(other                 ? int32_t(s.count) + int32_t(random.below(4))
-                            : o.facts().is_linear ? int32_t(s.count)
-                                                  : 0);
+    in.lengths.push_back(s.count);
+    // Other labels for the likelihood term, on the sequences that it scores; `sft` has one set.
+    const bool likely = is_likely(units, in.fields.view(), i), other = likely && !facts.is_linear;
+    in.sft_logps.push_back(!likely ? 0 : s.logp * (other ? random.uniform(0.5, 2) : 1));
+    in.sft_lengths.push_back(
+        !likely ? 0 : s.count + (other && s.count > 0 ? double(random.below(4)) : 0));
   }
   return in;
 }
@@ -161,14 +210,14 @@ Inputs random_inputs(const Objective& o, int64_t sequences, check::Random& rando
 }  // namespace
 
 TEST(objectives_catalogue) {
-  CHECK(method_count() == 22, "%d", method_count());
+  CHECK(method_count() == 29, "%d", method_count());
   for (int m = 0; m < method_count(); m++) {
     CHECK(reference::method_named(method_info(m).name) == m, "%s is there twice",
           method_info(m).name);
-    CHECK(
-        !std::isnan(reference::pair_loss(method_info(m).name, reference::objective(m, 0.5).settings,
-                                         {-3, 4, -2}, {-5, 6, -5})),
-        "no formula here for %s", method_info(m).name);
+    check::Random random(1);
+    const Objective o = reference::objective(m, 0.5);
+    CHECK(!std::isnan(random_inputs(o, 4, false, random).truth(o).loss()), "no formula here for %s",
+          method_info(m).name);
   }
 }
 
@@ -181,76 +230,90 @@ TEST(objectives_losses_and_derivatives) {
     for (int k = 0; k < rounds; k++) {
       const Objective o = random_objective(m, random);
       const Settings& p = o.settings;
-      const Sequence w = random_sequence(o, random), l = random_sequence(o, random);
-      const PairTerms t = evaluate(o, w, l);
-      const Real truth = reference::pair_loss(name, p, real(w), real(l));
+      const std::vector<Sequence> unit = random_unit(o, random);
+      Inputs in = inputs_of(unit);
+      const Units units = in.units(o);
+      in.fields = reference::random_fields(m, units, 0, k % 2 == 0, random);
+      const Fields fields = in.fields.view();
+      const reference::UnitTerms t = reference::unit_terms(o, unit, fields);
+      reference::Batch batch = in.truth(o);
+      const Real truth = batch.alignment()[0], share = batch.weight(0) / batch.denominator();
       if (fabsl(truth) > 1e280L) continue;
       // What float64 can promise: rounding of the loss, and of the log-ratios, targets and margins
-      // that it is a function of.
-      auto weight = [&](const Sequence& s, double c) {
-        const double n = normalizer(s, p);
-        return std::fabs(c) * (std::fabs(s.logp) + std::fabs(s.reference) +
-                               n * (1 + std::fabs(p.gamma) + 300 * std::fabs(p.alpha)) / p.beta);
-      };
-      // The divergence of exo_pair is a difference of its terms near its zero.
+      // that it is a function of. A group's log-ratios enter terms that may cancel.
+      const bool grouped = units.arity == Arity::group;
+      const double beyond =
+          std::fabs(p.gamma) + 300 * std::fabs(p.alpha) + std::fabs(field(fields.margins, 0, 0)) +
+          std::fabs(field(fields.shift, 0, 0)) +
+          p.beta * (std::fabs(field(fields.kl, 0, 0)) + std::fabs(field(fields.targets, 0, 0)));
+      // The divergence of exo_pair is a difference of its terms near its zero, the loss of simper
+      // one of two probabilities.
       const double magnitude =
           double(fabsl(truth)) +
-          (std::strcmp(name, "exo_pair") == 0 ? 1 - std::log(p.label_smoothing) : 0);
-      const double scale =
-          magnitude + weight(w, t.coefficient_chosen) + weight(l, t.coefficient_rejected) + 1e-300;
+          (std::strcmp(name, "exo_pair") == 0
+               ? 1 - std::log(fields.preferences ? 1 - *fields.preferences : p.label_smoothing)
+           : std::strcmp(name, "simper") == 0 ? 1
+                                              : 0);
+      double scale = magnitude + 1e-300;
+      for (size_t s = 0; s < unit.size(); s++) {
+        const double n = normalizer(unit[s], p),
+                     c = grouped ? p.beta / n : std::fabs(t.coefficients[s]) / double(share);
+        scale += c * (std::fabs(unit[s].logp) + std::fabs(unit[s].reference) +
+                      n * (1 + beyond) / p.beta);
+      }
       const double loss_error = double(fabsl(Real(t.loss) - truth)) / scale;
-      CHECK(loss_error <= 2e-14,
-            "%s beta %g: S %g R %g L %g, S %g R %g L %g: loss %.17g, not %.17Lg", name, p.beta,
-            w.logp, w.reference, w.count, l.logp, l.reference, l.count, t.loss, truth);
+      CHECK(loss_error <= 2e-14, "%s beta %g: S %g R %g L %g: loss %.17g, not %.17Lg", name, p.beta,
+            unit[0].logp, unit[0].reference, unit[0].count, t.loss, truth);
       worst_loss = std::max(worst_loss, loss_error);
-      if (near_kink(o, w, l)) continue;
-      for (bool chosen : {true, false}) {
-        const Sequence& s = chosen ? w : l;
-        const double value = chosen ? t.coefficient_chosen : t.coefficient_rejected;
+      if (units.arity == Arity::pair && near_kink(o, unit[0], unit[1], field(fields.margins, 0, 0)))
+        continue;
+      for (size_t place = 0; place < unit.size(); place++) {
+        const Sequence& s = unit[place];
+        const double value = t.coefficients[place];
         if (s.count == 0) {
           CHECK(value == 0, "%s: an empty sequence has coefficient %g", name, value);
           continue;
         }
         const Real slope = score_slope(o, s), step = natural_step(o, s, slope);
         auto loss_at = [&](Real logp) {
-          reference::Sequence moved = real(s);
-          moved.logp = logp;
-          return chosen ? reference::pair_loss(name, p, moved, real(l))
-                        : reference::pair_loss(name, p, real(w), moved);
+          batch.logps[place] = logp;
+          return share * batch.alignment()[0];
         };
         const Real d = reference::derivative(loss_at, s.logp, step * 1e-2L);
-        const Real bound = 1e-9L * fabsl(d) + 1e-14L * magnitude / step +
-                           1e-12L * p.beta * slope * p.lambda * (1 + p.penalty);
+        batch.logps[place] = s.logp;
+        const Real bound =
+            1e-9L * fabsl(d) + share * (1e-14L * magnitude / step +
+                                        1e-12L * p.beta * slope * p.lambda * (1 + p.penalty));
         const Real e = fabsl(Real(value) - d);
-        CHECK(e <= bound,
-              "%s beta %g %s: S %g R %g L %g, S %g R %g L %g: derivative %.17g, not %.17Lg", name,
-              p.beta, chosen ? "chosen" : "rejected", w.logp, w.reference, w.count, l.logp,
-              l.reference, l.count, value, d);
+        CHECK(e <= bound, "%s beta %g place %zu: S %g R %g L %g: derivative %.17g, not %.17Lg",
+              name, p.beta, place, s.logp, s.reference, s.count, value, d);
         // Shown where the finite differences have digits to spare.
-        if (fabsl(d) > 1e-290L && 1e-16L * magnitude / step < 1e-10L * fabsl(d))
+        if (fabsl(d) > 1e-290L && 1e-16L * magnitude / step * share < 1e-10L * fabsl(d))
           worst_derivative = std::max(worst_derivative, double(e / fabsl(d)));
       }
     }
-    std::printf("       %-12s loss %.1e of its terms, derivative %.1e\n", name, worst_loss,
+    std::printf("       %-17s loss %.1e of its terms, derivative %.1e\n", name, worst_loss,
                 worst_derivative);
   }
 }
 
 TEST(objectives_slopes_of_a_pair) {
   // Pairwise: a function of the difference, so the slopes are opposite. Pointwise ones are not.
-  // dpop is called pairwise after its source, but looks at the chosen alone as well.
+  // Two are called pairwise after their sources, but look at each alone as well.
   for (int m = 0; m < method_count(); m++) {
     const MethodInfo& info = method_info(m);
     if (facts_of(m).arity != Arity::pair) continue;
     check::Random random(uint64_t(m) + 200);
-    const bool opposite =
-        std::strcmp(info.ranking, "pairwise") == 0 && std::strcmp(info.name, "dpop") != 0;
+    const bool opposite = std::strcmp(info.ranking, "pairwise") == 0 &&
+                          std::strcmp(info.name, "dpop") != 0 &&
+                          std::strcmp(info.name, "simper") != 0;
     int unequal = 0;
     for (int k = 0; k < 200; k++) {
       const Objective o = random_objective(m, random);
       const double chosen = random.uniform(-9, 9), rejected = random.uniform(-9, 9);
       const Ranked r = rank(o, {chosen, rejected, chosen - rejected, double(1 + random.below(50)),
-                                double(1 + random.below(50))});
+                                double(1 + random.below(50)), random.normal(),
+                                o.settings.label_smoothing, margin_target(o.settings)});
       const double w = value(r.slope_chosen), l = value(r.slope_rejected);
       if (opposite) CHECK(w + l == 0, "%s: %g and %g", info.name, w, l);
       unequal += w + l != 0;
@@ -414,12 +477,16 @@ TEST(objectives_extreme_margins) {
           const bool relative = method_info(m).reference;
           const Sequence a{relative ? w + shift : std::min(w, 0.0), 10, relative ? shift : 0},
               b{relative ? l + shift : std::min(l, 0.0), 10, relative ? shift : 0};
-          const PairTerms t = evaluate(o, a, b);
-          CHECK(!std::isnan(t.loss) && !std::isnan(t.coefficient_chosen) &&
-                    !std::isnan(t.coefficient_rejected),
-                "%s beta %g at %g, %g: %g %g %g", name, beta, w, l, t.loss, t.coefficient_chosen,
-                t.coefficient_rejected);
-          if (std::strcmp(name, "robust") != 0 && std::strcmp(name, "exo_pair") != 0)
+          std::vector<Sequence> unit{a, b};
+          if (facts_of(m).arity == Arity::single) unit.pop_back();
+          Inputs in = inputs_of(unit);
+          in.fields = reference::random_fields(m, in.units(o), 0, false, random);
+          const reference::UnitTerms t = reference::unit_terms(o, unit, in.fields.view());
+          CHECK(!std::isnan(t.loss), "%s beta %g at %g, %g", name, beta, w, l);
+          for (double c : t.coefficients)
+            CHECK(!std::isnan(c), "%s beta %g at %g, %g: loss %g", name, beta, w, l, t.loss);
+          if (std::strcmp(name, "robust") != 0 && std::strcmp(name, "exo_pair") != 0 &&
+              std::strcmp(name, "simper") != 0)
             CHECK(t.loss >= 0, "%s beta %g at %g, %g: %g", name, beta, w, l, t.loss);
         }
       }
@@ -429,12 +496,18 @@ TEST(objectives_extreme_margins) {
 
 TEST(objectives_not_a_number_stays) {
   // A NaN log-probability is a NaN loss, never a plausible number.
-  const double nan_value = std::numeric_limits<double>::quiet_NaN();
+  check::Random random(301);
   for (int m = 0; m < method_count(); m++) {
     const Objective o = reference::objective(m, 0.5);
-    CHECK(std::isnan(evaluate(o, {nan_value, 4, -3}, {-5, 4, -4}).loss), "%s", o.info().name);
-    if (!o.facts().is_linear)
-      CHECK(std::isnan(evaluate(o, {-5, 4, -3}, {nan_value, 4, -4}).loss), "%s", o.info().name);
+    std::vector<Sequence> sound(facts_of(m).arity == Arity::single ? 1 : 2, Sequence{-5, 4, -3});
+    Inputs in = inputs_of(sound);
+    in.fields = reference::random_fields(m, in.units(o), 0, false, random);
+    for (size_t place = 0; place < sound.size(); place++) {
+      std::vector<Sequence> unit = sound;
+      unit[place].logp = std::numeric_limits<double>::quiet_NaN();
+      CHECK(std::isnan(reference::unit_terms(o, unit, in.fields.view()).loss), "%s, place %zu",
+            reference::name_of(o), place);
+    }
   }
 }
 
@@ -446,29 +519,24 @@ TEST(objectives_batches) {
     const char* name = method_info(m).name;
     for (int k = 0; k < (check::sanitized ? 8 : 60); k++) {
       Objective o = random_objective(m, random);
-      if (!o.facts().is_linear) o.settings.sft_weight = k % 2 ? random.uniform(0, 2) : 0;
-      if (o.facts().is_linear || o.settings.sft_weight != 0)
-        o.settings.sft_reduction = double(random.below(2));
-      if (o.info().reference && k % 5 == 0) o.settings.reference_free = 1;
+      const MethodFacts facts = facts_of(m);
+      if (reference::takes_likelihood(o)) o.settings.sft_weight = k % 2 ? random.uniform(0, 2) : 0;
+      if (facts.is_linear || o.settings.sft_weight != 0)
+        o.settings.sft_reduction = double(random.below(3));
+      if (method_info(m).reference && k % 5 == 0) o.settings.reference_free = 1;
       // Without a reference the scores are log-probabilities, and those of the exponential
       // divergences astronomical.
       if (o.settings.reference_free != 0) o.settings.divergence = 0;
-      const int64_t sequences =
-          o.facts().is_linear ? 1 + random.below(6) : 2 * (1 + random.below(5));
-      const Inputs in = random_inputs(o, sequences, random);
-      const size_t pairs = o.facts().is_linear ? size_t(sequences) : size_t(sequences) / 2;
+      o = make_objective(m, o.settings);
+      const int64_t sequences = (facts.arity == Arity::pair ? 2 : 1) * (1 + random.below(6));
+      const Inputs in = random_inputs(o, sequences, k % 3 == 0, random);
+      const size_t pairs = size_t(in.units(o).count);
       bool kink = false;
-      for (size_t i = 0; i < pairs && !o.facts().is_linear; i++) {
-        auto sequence = [&](size_t s) {
-          return Sequence{in.logps[s], double(in.counts[s]),
-                          o.uses_reference() ? in.references[s] : 0};
-        };
-        kink = kink || near_kink(o, sequence(i), sequence(i + pairs));
-      }
+      for (size_t i = 0; i < pairs && facts.arity == Arity::pair; i++)
+        kink = kink || near_kink(o, in.sequence(o, i), in.sequence(o, i + pairs),
+                                 field(in.fields.view().margins, int64_t(i), 0));
       const Outcome out = run(o, in);
-      reference::Batch truth(o, {in.logps.begin(), in.logps.end()},
-                             {in.sft_logps.begin(), in.sft_logps.end()}, in.counts, in.sft_counts,
-                             in.references.data());
+      reference::Batch truth = in.truth(o);
       const std::vector<Real> losses = truth.losses();
       const Real loss = truth.loss();
       if (!(fabsl(loss) < 1e200L)) continue;
@@ -485,17 +553,16 @@ TEST(objectives_batches) {
             loss);
       if (kink) continue;
       for (size_t s = 0; s < in.logps.size(); s++) {
-        if (in.counts[s] == 0) {
+        if (in.lengths[s] == 0) {
           CHECK(out.coefficients[s] == 0, "%s: an empty sequence has coefficient %g", name,
                 out.coefficients[s]);
           continue;
         }
-        const Sequence sequence{in.logps[s], double(in.counts[s]),
-                                o.uses_reference() ? in.references[s] : 0};
+        const Sequence sequence = in.sequence(o, s);
         // Small enough that no two scores of the sort change places.
         const Real slope = score_slope(o, sequence),
-                   step = ((o.facts().scope != Scope::unit) ? 1e-3L : 1) *
-                          natural_step(o, sequence, slope);
+                   step =
+                       (facts.scope != Scope::unit ? 1e-3L : 1) * natural_step(o, sequence, slope);
         auto by = [&](std::vector<Real>& values) {
           const Real kept = values[s];
           const Real d = reference::derivative(
@@ -535,7 +602,7 @@ TEST(objectives_sorted_batches) {
   in.logps = {-3, -5, -3, -3, -4, -6, -4, -9};
   in.sft_logps = in.logps;
   in.references = std::vector<double>(8, 0);
-  in.counts = in.sft_counts = std::vector<int32_t>(8, 2);
+  in.lengths = in.sft_lengths = std::vector<double>(8, 2);
   const Outcome a = run(o, in);
   // Ranks: -5 -3 -3 -3 against -9 -6 -4 -4.
   for (double margin : {4.0, 3.0, 1.0}) {
@@ -559,7 +626,7 @@ TEST(objectives_metrics) {
   in.logps = {-10, -20, -8, -12, -18, 0};
   in.sft_logps = in.logps;
   in.references = {-12, -19, -8, -13, -19, 0};
-  in.counts = in.sft_counts = {4, 5, 2, 6, 3, 0};
+  in.lengths = in.sft_lengths = {4, 5, 2, 6, 3, 0};
   const Outcome a = run(o, in);
   auto near = [](double x, double y) { return std::fabs(x - y) <= 1e-14; };
   CHECK(near(a.metrics[rewards_chosen], 0.25 * (2 - 1 + 0) / 3));
@@ -584,23 +651,26 @@ TEST(objectives_permuted_pairs) {
   // Bit for bit the same numbers, in the new order.
   for (int m = 0; m < method_count(); m++) {
     const Objective o = reference::objective(m, 0.5);
-    if ((o.facts().scope != Scope::unit)) continue;
+    if (facts_of(m).scope != Scope::unit || facts_of(m).arity == Arity::group) continue;
     check::Random random(uint64_t(m) + 500);
-    const int64_t sequences = 12;
-    const Inputs in = random_inputs(o, sequences, random);
-    const size_t pairs = o.facts().is_linear ? 12 : 6;
+    const Inputs in = random_inputs(o, 12, true, random);
+    const int64_t units = in.units(o).count;
     Inputs reversed = in;
     auto reverse = [&](auto& v) {
-      std::reverse(v.begin(), v.begin() + int64_t(pairs));
-      std::reverse(v.begin() + int64_t(pairs), v.end());
+      std::reverse(v.begin(), v.begin() + units);
+      std::reverse(v.begin() + units, v.end());
     };
     reverse(reversed.logps), reverse(reversed.sft_logps), reverse(reversed.references),
-        reverse(reversed.counts), reverse(reversed.sft_counts);
+        reverse(reversed.lengths), reverse(reversed.sft_lengths);
+    for (const FieldInfo& field : field_infos)
+      if (field.per == Per::unit || field.per == Per::sequence)
+        if (std::vector<double>& values = reversed.fields[field.data]; !values.empty())
+          reverse(values);
     Outcome a = run(o, in);
     const Outcome b = run(o, reversed);
     std::reverse(a.losses.begin(), a.losses.end());
     reverse(a.coefficients), reverse(a.rewards);
     CHECK(a.losses == b.losses && a.coefficients == b.coefficients && a.rewards == b.rewards, "%s",
-          o.info().name);
+          reference::name_of(o));
   }
 }

@@ -47,6 +47,7 @@ struct Shape {
   double ignore = 0.3;  ///< share of rows without a label
   double spread = 2;
   uint64_t seed = 1;
+  bool fields = false;  ///< all that the method takes of a batch; otherwise what it needs
 };
 
 /// A batch in memory of its own. Rows that do not count, and padding, hold NaN: nothing may come of
@@ -56,8 +57,9 @@ struct Problem {
   Objective objective;
   int64_t rows, stride, elements;
   std::vector<char> logits;
-  std::vector<int32_t> labels, sft_labels, offsets;
+  std::vector<int32_t> labels, sft_labels, offsets, groups;
   std::vector<double> references;
+  reference::OwnFields fields;
 
   Problem(const Objective& o, const Shape& s)
       : shape(s), objective(o), rows(s.sequences * s.tokens), stride(s.vocab + s.padding) {
@@ -69,7 +71,12 @@ struct Problem {
       rows = offsets.back();
     }
     elements = rows == 0 ? 0 : rows * stride - (s.last_row_padded ? 0 : s.padding);
-    const int64_t pairs = o.facts().is_linear ? s.sequences : s.sequences / 2;
+    const bool grouped = reference::facts(o).arity == Arity::group;
+    for (int32_t first = 0, size = 0; grouped && first <= s.sequences; first += ++size)
+      groups.push_back(first);
+    if (grouped && groups.back() < s.sequences) groups.push_back(int32_t(s.sequences));
+    check::Random own(s.seed + 77);
+    fields = reference::random_fields(o.method, units(), rows, s.fields, own);
     for (int64_t r = 0; r < rows; r++) {
       labels.push_back(random.uniform() < s.ignore ? ignored : int32_t(random.below(s.vocab)));
       // The same label, another, or one of the two terms only.
@@ -84,11 +91,11 @@ struct Problem {
       const int64_t r = i / stride;
       const bool scored =
           labels[size_t(r)] != ignored ||
-          (s.sft_labels && sft_labels[size_t(r)] != ignored && sequence_of(r) < pairs);
+          (s.sft_labels && sft_labels[size_t(r)] != ignored && likely(sequence_of(r)));
       store(s.dtype, logits.data(), i,
             scored && i % stride < s.vocab ? float(s.spread * random.normal()) : nan_value);
     }
-    if (o.uses_reference())
+    if (o.uses_reference)
       for (int64_t i = 0; i < s.sequences; i++)
         references.push_back(-double(s.tokens) * random.uniform(1, 6));
   }
@@ -99,8 +106,18 @@ struct Problem {
     while (offsets[size_t(s) + 1] <= row) s++;
     return s;
   }
-  Units units() const { return objective.units(shape.sequences); }
+  Units units() const {
+    return units_of(objective.method, shape.sequences, groups.data(), int64_t(groups.size()) - 1);
+  }
   int64_t pairs() const { return units().count; }
+  bool likely(int64_t s) const { return is_likely(units(), fields.view(), s); }
+  /// The label of the likelihood term.
+  int32_t sft_label(int64_t row) const {
+    return !likely(sequence_of(row)) ? ignored
+           : shape.sft_labels        ? sft_labels[size_t(row)]
+                                     : labels[size_t(row)];
+  }
+  double row_weight(int64_t row) const { return field(fields.view().token_weights, row, 1); }
 
   Batch batch() const {
     Batch b;
@@ -114,6 +131,7 @@ struct Problem {
     b.labels = labels.data();
     b.sft_labels = shape.sft_labels ? sft_labels.data() : nullptr;
     b.ignore_index = ignored;
+    b.fields = fields.view();
     return b;
   }
 };
@@ -164,7 +182,7 @@ struct Prepared {
     job.batch = p.batch();
     CHECK(!list_rows(job.batch, p.units(), job.rows));
     LossWanted& loss = job.loss.emplace();
-    loss.objective = p.objective;
+    loss.objectives.assign(1, p.objective);
     loss.reference.assign(p.references.begin(), p.references.end());
     job.threads = run.threads;
     result.losses.assign(size_t(p.pairs()), -1);
@@ -173,25 +191,25 @@ struct Prepared {
     result.metrics.assign(metric_count, -1);
     result.logps.assign(sequences, -1);
     loss.outputs = {result.losses.data(), result.rewards.data(), result.coefficients.data(),
-                    result.metrics.data()};
+                    result.metrics.data(), &result.loss};
     job.logps = result.logps.data();
-    loss.value = &result.loss;
-    loss.gradient.mode = run.mode;
+    GradientOutput& gradient = job.gradients.logits;
+    gradient.mode = run.mode;
     if (run.mode == Mode::none) return;
     memory.assign(bytes + 2 * guard, guard_byte);
-    loss.gradient.data = memory.data() + guard;
+    gradient.data = memory.data() + guard;
     if (run.in_place) {
       std::copy(p.logits.begin(), p.logits.end(), memory.begin() + guard);
-      job.batch.logits = loss.gradient.data;
+      job.batch.logits = gradient.data;
     } else if (run.zeroed) {
       std::fill(memory.begin() + guard, memory.end() - guard, char(0));
     }
-    loss.gradient.zeroed = run.zeroed;
-    loss.gradient.elements = p.elements;
+    gradient.zeroed = run.zeroed;
+    gradient.elements = p.elements;
     if (run.mode == Mode::factored) {
       scale.assign(size_t(p.rows) + 2, 0);
       scale.front() = scale.back() = 12345;
-      loss.gradient.row_scale = scale.data() + 1;
+      gradient.row_scale = scale.data() + 1;
     }
   }
   /// What the job left, once it has run.
@@ -212,7 +230,7 @@ struct Prepared {
 struct Truth {
   std::vector<Real> logsumexp, row_logps;  // per row
   std::vector<Real> logps, sft_logps;
-  std::vector<int32_t> counts, sft_counts;
+  std::vector<double> lengths, sft_lengths;
   std::vector<Real> losses, coefficients, likelihood;
   Real loss;
 
@@ -222,13 +240,11 @@ struct Truth {
     const size_t sequences = size_t(p.shape.sequences), rows = size_t(p.rows);
     logsumexp.assign(rows, 0), row_logps.assign(rows, 0);
     logps.assign(sequences, 0), sft_logps.assign(sequences, 0);
-    counts.assign(sequences, 0), sft_counts.assign(sequences, 0);
+    lengths.assign(sequences, 0), sft_lengths.assign(sequences, 0);
     for (int64_t r = 0; r < p.rows; r++) {
       const int64_t s = p.sequence_of(r);
-      const int32_t label = p.labels[size_t(r)];
-      const int32_t sft = s >= p.pairs()       ? ignored
-                          : p.shape.sft_labels ? p.sft_labels[size_t(r)]
-                                               : label;
+      const int32_t label = p.labels[size_t(r)], sft = p.sft_label(r);
+      const double weight = p.row_weight(r);
       if (label == ignored && sft == ignored) continue;
       Real max = -INFINITY, sum = 0;
       for (int64_t v = 0; v < p.shape.vocab; v++)
@@ -241,16 +257,16 @@ struct Truth {
       };
       if (label != ignored) {
         row_logps[size_t(r)] = logp(label);
-        logps[size_t(s)] += logp(label);
-        counts[size_t(s)]++;
+        logps[size_t(s)] += weight * logp(label);
+        lengths[size_t(s)] += weight;
       }
       if (sft != ignored) {
-        sft_logps[size_t(s)] += logp(sft);
-        sft_counts[size_t(s)]++;
+        sft_logps[size_t(s)] += weight * logp(sft);
+        sft_lengths[size_t(s)] += weight;
       }
     }
-    reference::Batch batch(p.objective, logps, sft_logps, counts, sft_counts,
-                           p.references.empty() ? nullptr : p.references.data());
+    reference::Batch batch(p.objective, p.units(), p.fields.view(), logps, sft_logps, lengths,
+                           sft_lengths, p.references.empty() ? nullptr : p.references.data());
     losses = batch.losses();
     loss = batch.loss();
     coefficients.assign(sequences, 0), likelihood.assign(sequences, 0);
@@ -266,10 +282,11 @@ struct Truth {
         values[s] = kept;
         return d;
       };
-      coefficients[s] = counts[s] == 0 ? 0 : by(batch.logps);
+      coefficients[s] = lengths[s] == 0 ? 0 : by(batch.logps);
       // One set of labels: the derivative by it is the sum of both terms'; of `sft` the likelihood
       // is the objective itself.
-      likelihood[s] = sft_counts[s] == 0 || p.objective.facts().is_linear ? 0 : by(batch.sft_logps);
+      likelihood[s] =
+          sft_lengths[s] == 0 || reference::facts(p.objective).is_linear ? 0 : by(batch.sft_logps);
     }
   }
 };
@@ -278,7 +295,7 @@ struct Truth {
 inline void check_numbers(const char* what, const Truth& truth, const Result& result) {
   for (size_t s = 0; s < truth.logps.size(); s++) {
     CHECK(fabsl(result.logps[s] - truth.logps[s]) <=
-              1e-6L * (truth.counts[s] + fabsl(truth.logps[s])),
+              1e-6L * (truth.lengths[s] + fabsl(truth.logps[s])),
           "%s: sequence %zu: %.17g, not %.17Lg", what, s, result.logps[s], truth.logps[s]);
     CHECK(fabsl(result.coefficients[s] - truth.coefficients[s]) <=
               1e-5L * fabsl(truth.coefficients[s]) + 1e-12L,
@@ -303,13 +320,11 @@ inline void check_gradient(const char* what, const Problem& p, const Truth& trut
   const bool factored = mode == Mode::factored;
   for (int64_t r = 0; r < p.rows; r++) {
     const int64_t s = p.sequence_of(r);
-    const int32_t label = p.labels[size_t(r)];
-    const int32_t sft = s >= p.pairs()       ? ignored
-                        : p.shape.sft_labels ? p.sft_labels[size_t(r)]
-                                             : label;
+    const int32_t label = p.labels[size_t(r)], sft = p.sft_label(r);
     const bool scored = label != ignored || sft != ignored;
-    const double align = label == ignored ? 0 : result.coefficients[size_t(s)],
-                 likelihood = sft == ignored ? 0 : double(truth.likelihood[size_t(s)]);
+    const double weight = p.row_weight(r),
+                 align = label == ignored ? 0 : weight * result.coefficients[size_t(s)],
+                 likelihood = sft == ignored ? 0 : weight * double(truth.likelihood[size_t(s)]);
     const double scale = std::fabs(align) + std::fabs(likelihood);
     if (factored) {
       const double expected = scored ? align + likelihood : 0;
@@ -347,14 +362,15 @@ inline void check_gradient(const char* what, const Problem& p, const Truth& trut
 }
 
 inline std::string describe(const Problem& p, const Run& run) {
-  return check::text("%s %s %s%s%s%s%s V %lld stride %lld threads %d", p.objective.info().name,
-                     dtype_names[int(p.shape.dtype)],
+  return check::text("%s %s %s%s%s%s%s%s V %lld stride %lld threads %d",
+                     reference::name_of(p.objective), dtype_names[int(p.shape.dtype)],
                      run.mode == Mode::dense      ? "dense"
                      : run.mode == Mode::factored ? "factored"
                                                   : "none",
                      run.in_place ? " in place" : "", run.zeroed ? " zeroed" : "",
                      p.shape.packed ? " packed" : "", p.shape.sft_labels ? " sftLabels" : "",
-                     (long long)p.shape.vocab, (long long)p.stride, run.threads);
+                     p.shape.fields ? " fields" : "", (long long)p.shape.vocab, (long long)p.stride,
+                     run.threads);
 }
 
 }  // namespace problems

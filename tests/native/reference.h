@@ -3,11 +3,13 @@
 // share a mistake in a derivative with the code under test.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
-#include <numeric>
+#include <iterator>
 #include <string>
 #include <vector>
+#include "check.h"
 #include "objectives/batch_loss.h"
 #include "objectives/catalogue.h"
 
@@ -45,23 +47,31 @@ inline Real divergence_score(Real r, const diralign::Settings& o) {
   }
 }
 
-/// The alignment term of a pair as a function of both sequences, `lambda` included.
+/// Weights and a number of its own where a batch has none: what stands for them is in the formulas.
+inline Real own(const double* values, int64_t i, Real otherwise) {
+  return values ? Real(values[i]) : otherwise;
+}
+
+/// The alignment term of a pair, the `unit`-th of its batch, as a function of both sequences,
+/// `lambda` included.
 inline Real pair_loss(const std::string& method, const diralign::Settings& o,
-                      const Sequence& chosen, const Sequence& rejected) {
-  const Real beta = o.beta, e = o.label_smoothing, rw = log_ratio(chosen, o),
-             rl = log_ratio(rejected, o), u = beta * (rw - rl);
+                      const Sequence& chosen, const Sequence& rejected,
+                      const diralign::Fields& fields = {}, int64_t unit = 0) {
+  const Real beta = o.beta, rw = log_ratio(chosen, o), rl = log_ratio(rejected, o),
+             e = fields.preferences ? 1 - Real(fields.preferences[unit]) : Real(o.label_smoothing),
+             margin = own(fields.margins, unit, 0), u = beta * (rw - rl) - margin;
   auto smoothed = [&](Real x) { return (1 - e) * softplus(-x) + (e == 0 ? 0 : e * softplus(x)); };
-  const Real calibration =
-      (rw - 1 / (2 * beta)) * (rw - 1 / (2 * beta)) + (rl + 1 / (2 * beta)) * (rl + 1 / (2 * beta));
-  if (method == "sft") return -rw;
-  if (method == "dpo") return smoothed(beta * (divergence_score(rw, o) - divergence_score(rl, o)));
+  auto squared = [](Real x) { return x * x; };
+  const Real calibration = squared(rw - 1 / (2 * beta)) + squared(rl + 1 / (2 * beta));
+  if (method == "dpo")
+    return smoothed(beta * (divergence_score(rw, o) - divergence_score(rl, o)) - margin);
   if (method == "cpo" || method == "aot" || method == "aot_unpaired") return smoothed(u);
-  if (method == "ipo") return (rw - rl - 1 / (2 * beta)) * (rw - rl - 1 / (2 * beta));
+  if (method == "ipo") return squared(rw - rl - own(fields.targets, unit, 1 / (2 * beta)));
   if (method == "simpo") return smoothed(u - o.gamma);
   if (method == "alphapo")
-    return smoothed(beta * (box_cox(rw, o.alpha) - box_cox(rl, o.alpha)) - o.gamma);
+    return smoothed(beta * (box_cox(rw, o.alpha) - box_cox(rl, o.alpha)) - o.gamma - margin);
   if (method == "orpo")
-    return o.lambda * softplus(-beta * (log_odds(chosen, o) - log_odds(rejected, o)));
+    return o.lambda * softplus(margin - beta * (log_odds(chosen, o) - log_odds(rejected, o)));
   if (method == "asft")
     return o.lambda *
            (softplus(-beta * log_odds(chosen, o)) + softplus(beta * log_odds(rejected, o)));
@@ -83,61 +93,178 @@ inline Real pair_loss(const std::string& method, const diralign::Settings& o,
     return (1 - m) * softplus(-u) + expl(-u - softplus(-u / o.tau));
   }
   if (method == "r_dpo") return softplus(-(u + o.alpha * (chosen.count - rejected.count)));
-  if (method == "dpop") return softplus(-beta * (rw - rl - o.penalty * std::max(Real(0), -rw)));
+  if (method == "dpop")
+    return softplus(margin - beta * (rw - rl - o.penalty * std::max(Real(0), -rw)));
+  if (method == "simper") return expl(rl) - expl(rw);
   return NAN;
 }
 
-/// Everything a batch's loss depends on; `reference` holds zeros where none is used.
+/// The alignment term of a sequence, the `unit`-th of its batch.
+inline Real single_loss(const std::string& method, const diralign::Settings& o, const Sequence& s,
+                        const diralign::Fields& fields, int64_t unit) {
+  if (method == "sft")
+    return s.count == 0 ? 0 : -s.logp / (o.normalize != 0 || o.sft_reduction == 2 ? s.count : 1);
+  const bool desirable = fields.desirable[unit] != 0;
+  const Real u = o.beta * log_ratio(s, o),
+             weight = desirable ? o.desirable_weight : o.undesirable_weight;
+  auto gain = [&](Real baseline) { return desirable ? u - baseline : baseline - u; };
+  if (method == "kto") return weight * sigmoid(-gain(o.beta * Real(*fields.kl)));
+  if (method == "apo_zero_unpaired") return weight * sigmoid(-gain(0));
+  if (method == "bco") return weight * softplus(-gain(own(fields.shift, 0, 0)));
+  return NAN;
+}
+
+/// The loss of a group, whose first candidate is the `first`-th sequence of its batch.
+inline Real group_loss(const std::string& method, const diralign::Settings& o,
+                       const std::vector<Sequence>& group, const diralign::Fields& fields,
+                       size_t first) {
+  const size_t size = group.size();
+  std::vector<Real> u;
+  for (const Sequence& s : group) u.push_back(o.beta * log_ratio(s, o));
+  auto logsumexp = [](const std::vector<Real>& x) {
+    const Real max = *std::max_element(x.begin(), x.end());
+    Real sum = 0;
+    for (Real v : x) sum += expl(v - max);
+    return max + logl(sum);
+  };
+  Real loss = 0;
+  if (method == "plackett_luce") {
+    std::vector<Real> left;
+    for (size_t k = size; k-- > 0;) {
+      left.push_back(u[size_t(fields.best_first[first + k])]);
+      loss += logsumexp(left) - left.back();
+    }
+    return loss;
+  }
+  std::vector<Real> rewards;
+  for (size_t k = 0; k < size; k++)
+    rewards.push_back(Real(fields.rewards[first + k]) / o.reward_temperature);
+  for (size_t k = 0; k < size; k++) {
+    const Real y = expl(rewards[k] - logsumexp(rewards));
+    if (method == "info_nca") loss += y == 0 ? 0 : y * (logsumexp(u) - u[k]);
+    else if (method == "nca_listwise") loss += y * softplus(-u[k]) + softplus(u[k]) / Real(size);
+    else return NAN;
+  }
+  return loss;
+}
+
+inline const char* name_of(const diralign::Objective& o) {
+  return diralign::method_info(o.method).name;
+}
+inline diralign::MethodFacts facts(const diralign::Objective& o) {
+  return diralign::facts_of(o.method);
+}
+
+/// Whether a likelihood term may be added to it.
+inline bool takes_likelihood(const diralign::Objective& o) {
+  return !facts(o).is_linear && facts(o).arity != diralign::Arity::group;
+}
+
+/// What a batch carries besides, in memory of its own.
+struct OwnFields {
+  std::array<std::vector<double>, std::size(diralign::field_infos)> values;
+
+  std::vector<double>& operator[](diralign::FieldData data) {
+    size_t i = 0;
+    while (diralign::field_infos[i].data != data) i++;
+    return values[i];
+  }
+  diralign::Fields view() const {
+    diralign::Fields fields;
+    for (size_t i = 0; i < values.size(); i++)
+      if (!values[i].empty()) fields.*diralign::field_infos[i].data = values[i].data();
+    return fields;
+  }
+};
+/// Drawn at random: what the method needs; and all that it takes, where `optional`.
+inline OwnFields random_fields(int method, const diralign::Units& units, int64_t rows,
+                               bool optional, check::Random& random) {
+  using diralign::FieldKind;
+  OwnFields fields;
+  for (const diralign::MethodField& field : diralign::method_fields(method)) {
+    if (!field.needed && !optional) continue;
+    std::vector<double>& values = fields[field.info->data];
+    const diralign::Interval& may = field.interval;
+    const size_t length = field.info->length(units, rows);
+    if (field.info->kind == FieldKind::rank) {
+      for (int64_t unit = 0; unit < units.count; unit++) {
+        const size_t first = values.size();
+        for (int64_t k = 0; k < units.size(unit); k++) {
+          values.push_back(double(k));
+          std::swap(values.back(), values[first + size_t(random.below(k + 1))]);
+        }
+      }
+      continue;
+    }
+    for (size_t i = 0; i < length; i++)
+      values.push_back(field.info->kind == FieldKind::flag ? double(random.below(2))
+                       : may.max <= 1 ? may.min + (may.max - may.min) * random.uniform(0.1, 0.9)
+                       : may.min >= 0 ? random.uniform(0.1, 2)
+                                      : random.normal());
+  }
+  return fields;
+}
+
+/// Everything a batch's loss depends on; `references` holds zeros where none is used.
 struct Batch {
   std::string method;
   diralign::Settings settings;
-  bool likelihood_only;
-  diralign::Scope scope;
+  diralign::MethodFacts facts;
+  diralign::Units units;
+  diralign::Fields fields;
   std::vector<Real> logps, sft_logps, references;
-  std::vector<int32_t> counts, sft_counts;
+  std::vector<double> lengths, sft_lengths;
 
-  Batch(const diralign::Objective& o, std::vector<Real> logps_, std::vector<Real> sft_logps_,
-        std::vector<int32_t> counts_, std::vector<int32_t> sft_counts_, const double* references_)
-      : method(o.info().name),
+  Batch(const diralign::Objective& o, const diralign::Units& units_,
+        const diralign::Fields& fields_, std::vector<Real> logps_, std::vector<Real> sft_logps_,
+        std::vector<double> lengths_, std::vector<double> sft_lengths_, const double* references_)
+      : method(name_of(o)),
         settings(o.settings),
-        likelihood_only(o.facts().arity == diralign::Arity::single),
-        scope(o.facts().scope),
+        facts(reference::facts(o)),
+        units(units_),
+        fields(fields_),
         logps(std::move(logps_)),
         sft_logps(std::move(sft_logps_)),
         references(logps.size(), 0),
-        counts(std::move(counts_)),
-        sft_counts(std::move(sft_counts_)) {
-    if (references_ && o.uses_reference())
+        lengths(std::move(lengths_)),
+        sft_lengths(std::move(sft_lengths_)) {
+    if (references_ && o.uses_reference)
       std::copy(references_, references_ + logps.size(), references.begin());
   }
 
-  size_t sequences() const { return logps.size(); }
-  size_t pairs() const { return likelihood_only ? sequences() : sequences() / 2; }
-  Sequence sequence(size_t s) const { return {logps[s], Real(counts[s]), references[s]}; }
-
-  Real nll(size_t pair) const {
-    return -sft_logps[pair] / (settings.normalize != 0 ? std::max(1, sft_counts[pair]) : 1);
+  Sequence sequence(size_t s) const { return {logps[s], Real(lengths[s]), references[s]}; }
+  bool likely(size_t s) const {
+    return units.arity == diralign::Arity::pair     ? s < size_t(units.count)
+           : units.arity == diralign::Arity::single ? own(fields.desirable, int64_t(s), 1) != 0
+                                                    : false;
   }
-  Real token_nll(const std::vector<Real>& from, const std::vector<int32_t>& tokens) const {
-    Real sum = 0, n = 0;
-    for (size_t i = 0; i < pairs(); i++) sum -= from[i], n += tokens[i];
-    return n > 0 ? sum / n : 0;
-  }
+  Real denominator() const { return own(fields.denominator, 0, Real(units.count)); }
+  Real weight(int64_t unit) const { return own(fields.weights, unit, 1); }
 
-  /// Alignment terms, by pair; for the coupled ones by rank.
+  /// Alignment terms, by unit; of a sorted method by rank.
   std::vector<Real> alignment() const {
-    const size_t n = pairs();
+    const size_t n = size_t(units.count);
     std::vector<Real> terms;
-    if (scope == diralign::Scope::unit) {
-      for (size_t i = 0; i < n; i++)
-        terms.push_back(pair_loss(method, settings, sequence(i),
-                                  likelihood_only ? Sequence{0, 0, 0} : sequence(i + n)));
+    if (facts.scope == diralign::Scope::unit) {
+      for (size_t i = 0; i < n; i++) {
+        const int64_t unit = int64_t(i);
+        if (units.arity == diralign::Arity::single) {
+          terms.push_back(single_loss(method, settings, sequence(i), fields, unit));
+        } else if (units.arity == diralign::Arity::pair) {
+          terms.push_back(pair_loss(method, settings, sequence(i), sequence(i + n), fields, unit));
+        } else {
+          std::vector<Sequence> group;
+          for (int32_t s = units.offsets[i]; s < units.offsets[i + 1]; s++)
+            group.push_back(sequence(size_t(s)));
+          terms.push_back(group_loss(method, settings, group, fields, size_t(units.offsets[i])));
+        }
+      }
       return terms;
     }
     std::vector<Real> upper, lower;
     for (size_t i = 0; i < n; i++) {
       const Sequence w = sequence(i), l = sequence(i + n);
-      if (scope == diralign::Scope::sorted_margins) {
+      if (facts.scope == diralign::Scope::sorted_margins) {
         upper.push_back(log_ratio({w.logp, w.count, 0}, settings) -
                         log_ratio({l.logp, l.count, 0}, settings));
         lower.push_back(log_ratio({w.reference, w.count, 0}, settings) -
@@ -156,22 +283,41 @@ struct Batch {
     return terms;
   }
 
+  bool over_tokens() const { return settings.sft_reduction == 1; }
+  /// What one sequence adds to a likelihood term over tokens.
+  Real token_nll(Real logp) const {
+    Real n = 0;
+    for (size_t s = 0; s < logps.size(); s++) n += likely(s) ? sft_lengths[s] : 0;
+    n = own(fields.sft_denominator, 0, n);
+    return n > 0 ? -logp / n : 0;
+  }
+
   std::vector<Real> losses() const {
     std::vector<Real> all = alignment();
-    for (size_t i = 0; i < pairs(); i++) {
-      if (likelihood_only && settings.sft_reduction != 0)
-        all[i] = counts[i] == 0 ? 0
-                                : -logps[i] * Real(pairs()) /
-                                      std::accumulate(counts.begin(), counts.end(), Real(0));
-      if (settings.sft_weight != 0)
-        all[i] += settings.sft_weight *
-                  (settings.sft_reduction != 0 ? token_nll(sft_logps, sft_counts) : nll(i));
+    Real weights = 0, nll = 0;
+    for (int64_t u = 0; u < units.count; u++) weights += weight(u);
+    for (size_t s = 0; s < logps.size(); s++)
+      if (likely(s)) nll += weight(units.unit_of(int64_t(s))) * token_nll(sft_logps[s]);
+    for (size_t i = 0; i < all.size(); i++) {
+      if (facts.is_linear && settings.sft_weight != 0) all[i] = 0;  // that of a mixture
+      else if (facts.is_linear && over_tokens()) all[i] = token_nll(logps[i]) * denominator();
+      if (settings.sft_weight == 0) continue;
+      if (over_tokens()) {
+        all[i] += settings.sft_weight * nll * denominator() / weights;
+      } else if (likely(i)) {
+        const bool per_token = settings.normalize != 0 || settings.sft_reduction == 2;
+        all[i] -= settings.sft_weight * sft_logps[i] /
+                  (per_token && sft_lengths[i] > 0 ? Real(sft_lengths[i]) : 1);
+      }
     }
     return all;
   }
   Real loss() const {
     const std::vector<Real> all = losses();
-    return all.empty() ? 0 : std::accumulate(all.begin(), all.end(), Real(0)) / Real(all.size());
+    Real sum = 0;
+    for (size_t i = 0; i < all.size(); i++)
+      if (weight(int64_t(i)) != 0) sum += weight(int64_t(i)) * all[i];
+    return all.empty() ? 0 : sum / denominator();
   }
 };
 
@@ -202,7 +348,7 @@ inline diralign::Objective objective(int method, double beta) {
   o.lambda = 1;
   for (const diralign::Option& option : info.options)
     if (option.name) o.*option.setting = option.fallback;
-  return {method, o};
+  return diralign::make_objective(method, o);
 }
 inline diralign::Objective objective(const std::string& name, double beta) {
   return objective(method_named(name), beta);
@@ -217,23 +363,43 @@ inline bool has_option(int method, diralign::Setting setting) {
   return option_of(method, setting) != nullptr;
 }
 
-/// The terms of one pair, as the library has them: of a sequence and nothing where the method
-/// compares none.
+/// The loss of one unit and the derivatives by its log-probabilities, as the library has them.
+struct UnitTerms {
+  double loss;
+  std::vector<double> coefficients;
+};
+inline UnitTerms unit_terms(const diralign::Objective& o,
+                            const std::vector<diralign::Sequence>& sequences,
+                            const diralign::Fields& fields) {
+  const int64_t n = int64_t(sequences.size());
+  const int32_t offsets[] = {0, int32_t(n)};
+  std::vector<double> logps, lengths, references, coefficients(sequences.size(), 0),
+      scratch(sequences.size(), 0);
+  for (const diralign::Sequence& s : sequences)
+    logps.push_back(s.logp), lengths.push_back(s.count), references.push_back(s.reference);
+  diralign::BatchTerms terms =
+      batch_terms(&o, 1,
+                  {diralign::units_of(o.method, n, offsets, 1), lengths.data(), lengths.data(),
+                   references.data(), fields});
+  const double* const s = logps.data();
+  const double loss =
+      terms.is_sorted()
+          ? terms.evaluate_rank(o, s, terms.upper_score(o, s, 0), terms.lower_score(o, s, 0), 0, 0,
+                                false, coefficients.data())
+          : terms.evaluate(o, s, 0, false, coefficients.data(), scratch.data());
+  return {loss, coefficients};
+}
+/// Of a pair; of the first alone where the method compares none.
 inline diralign::PairTerms pair_terms(const diralign::Objective& o,
                                       const diralign::Sequence& chosen,
-                                      const diralign::Sequence& rejected) {
-  const double logps[] = {chosen.logp, rejected.logp},
-               references[] = {chosen.reference, rejected.reference};
-  const int32_t counts[] = {int32_t(chosen.count), int32_t(rejected.count)};
-  const bool single = o.facts().arity == diralign::Arity::single;
-  diralign::BatchTerms terms = batch_terms(o, o.units(single ? 1 : 2), counts, counts, references);
-  terms.reference = references;
-  double coefficients[2] = {};
-  const double loss = terms.is_sorted()
-                          ? terms.evaluate_rank(logps, terms.upper_score(logps, 0),
-                                                terms.lower_score(logps, 0), 0, 0, coefficients)
-                          : terms.evaluate(logps, 0, coefficients);
-  return {loss, coefficients[0], coefficients[1]};
+                                      const diralign::Sequence& rejected,
+                                      const diralign::Fields& fields = {}) {
+  if (facts(o).arity == diralign::Arity::single) {
+    const UnitTerms t = unit_terms(o, {chosen}, fields);
+    return {t.loss, t.coefficients[0], 0};
+  }
+  const UnitTerms t = unit_terms(o, {chosen, rejected}, fields);
+  return {t.loss, t.coefficients[0], t.coefficients[1]};
 }
 
 }  // namespace reference

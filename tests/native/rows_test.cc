@@ -50,7 +50,8 @@ TEST(rows_padded) {
   check_row(rows.scored[5], 5, 1, 0, 0);
   CHECK(rows.ignored == Array<int64_t>({0, 8, 4, 9, 10, 11}));
   CHECK(rows.counts == Array<int32_t>({2, 2, 2, 0}));
-  CHECK(rows.sft_counts == Array<int32_t>({2, 2, 0, 0}));
+  CHECK(rows.lengths == Array<double>({2, 2, 2, 0}));
+  CHECK(rows.sft_lengths == Array<double>({2, 2, 0, 0}));
   CHECK(rows.begin == Array<int64_t>({0, 4, 2, 6}));
   CHECK(rows.end == Array<int64_t>({2, 6, 4, 6}));
 }
@@ -74,7 +75,7 @@ TEST(rows_of_single_sequences) {
   RowList rows;
   CHECK(!list_rows(l.batch, single_units(3), rows));
   CHECK(rows.counts == Array<int32_t>({2, 1, 2}));
-  CHECK(rows.sft_counts == rows.counts);
+  CHECK(rows.sft_lengths == rows.lengths);
   CHECK(rows.scored.size() == 5);
   for (const ScoredRow& r : rows.scored) CHECK(r.sft_label == r.label);
 }
@@ -94,7 +95,7 @@ TEST(rows_separate_likelihood_labels) {
   CHECK(rows.scored[0].primary() == 3 && rows.scored[2].primary() == 1 &&
         !rows.scored[2].has_label());
   CHECK(rows.counts == Array<int32_t>({2, 2}));
-  CHECK(rows.sft_counts == Array<int32_t>({2, 0}));
+  CHECK(rows.sft_lengths == Array<double>({2, 0}));
   CHECK(rows.ignored == Array<int64_t>({3, 5, 6}));
 }
 

@@ -1,7 +1,7 @@
 // Where the sequences of a unit lie: every sequence is at one place of one unit, and nowhere else.
 #include <vector>
 #include "check.h"
-#include "objectives/units.h"
+#include "objectives/fields.h"
 
 using namespace diralign;
 
@@ -49,11 +49,20 @@ TEST(units_of_each_arity) {
 }
 
 TEST(units_likely) {
-  // The likelihood term scores every single sequence and the chosen of a pair.
-  const Units pairs{Arity::pair, 2, nullptr}, singles = single_units(2);
+  // The likelihood term scores the chosen of a pair, every single sequence that is not said to be
+  // undesirable, and no candidate.
   const int32_t offsets[] = {0, 2};
-  const Units group{Arity::group, 1, offsets};
-  CHECK(pairs.is_likely(0) && pairs.is_likely(1) && !pairs.is_likely(2) && !pairs.is_likely(3));
-  CHECK(singles.is_likely(0) && singles.is_likely(1));
-  CHECK(!group.is_likely(0) && !group.is_likely(1));
+  const double desirable[] = {0, 1};
+  Fields fields;
+  auto likely = [&](const Units& units) {
+    std::vector<bool> all;
+    for (int64_t s = 0; s < units.sequences(); s++) all.push_back(is_likely(units, fields, s));
+    return all;
+  };
+  using Likely = std::vector<bool>;
+  CHECK(likely({Arity::pair, 2, nullptr}) == Likely({true, true, false, false}));
+  CHECK(likely(single_units(2)) == Likely({true, true}));
+  CHECK(likely({Arity::group, 1, offsets}) == Likely({false, false}));
+  fields.desirable = desirable;
+  CHECK(likely(single_units(2)) == Likely({false, true}));
 }
