@@ -23,7 +23,7 @@ import {
   unitsBetween,
   type Field,
 } from '../support/family-batches.js';
-import { Misses } from '../support/bounds.js';
+import { expectNear as near, largestOf, Misses } from '../support/bounds.js';
 import { at, generator, normal } from '../support/numbers.js';
 
 const uncoupled = familyMethods.filter((method) => !method.startsWith('aot'));
@@ -32,26 +32,9 @@ const withLikelihood = uncoupled.filter(
 );
 const reductions = ['sequence', 'token', 'mean'] as const;
 
-/** Largest magnitude. */
-const largestOf = (values: ArrayLike<number>): number =>
-  Array.from(values).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-
 /** Sum of products; nothing where there are no coefficients. */
 function dot(coefficients: ArrayLike<number> | undefined, values: ArrayLike<number>): number {
   return Array.from(coefficients ?? []).reduce((sum, c, i) => sum + c * at(values, i), 0);
-}
-
-/** To so much of the largest. */
-function near(
-  what: string,
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  relative = 1e-13,
-): void {
-  const misses = new Misses();
-  misses.each(what, actual, expected, () => relative * largestOf(expected));
-  expect(misses.list).toEqual([]);
-  expect(actual.length).toBe(expected.length);
 }
 
 /** A gradient against differences of its function. */

@@ -9,19 +9,12 @@ import {
   referenceTokenLogps,
   type ReferenceConfig,
 } from '../../ts/verification/reference.js';
+import { expectNear } from '../support/bounds.js';
 import { familyCases, type LayerGradients } from '../support/family.js';
 
 /** The cases have 13 digits. */
-const digits = 1e-12;
-
-/** Every number to some of the digits of the largest. */
-function near(name: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
-  expect(actual.length, name).toBe(expected.length);
-  const largest = Array.from(expected).reduce((x, y) => Math.max(x, Math.abs(y)), 0);
-  const wrong = Array.from(expected).findIndex(
-    (x, i) => !(Math.abs((actual[i] ?? NaN) - x) <= 4 * digits * largest),
-  );
-  expect(wrong < 0 ? '' : `${name}[${wrong}]: ${actual[wrong]}, not ${expected[wrong]}`).toBe('');
+function near(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
+  expectNear(what, actual, expected, 1e-12);
 }
 
 function nearLayer(actual: LayerGradients, expected: LayerGradients): void {

@@ -42,6 +42,12 @@ export interface Weighted {
  */
 export function evaluate(objectives: readonly Weighted[], batch: ReferenceBatch) {
   const { labels, sftLabels } = batch;
+  if (sftLabels && objectives.some(({ settings }) => !settings.loss)) {
+    throw typeError(
+      'ERR_DIRALIGN_LABEL',
+      'sftLabels: are those of a likelihood term beside an alignment term; sft has only labels.',
+    );
+  }
   const rows = view(batch);
   const weight = weightOf(batch);
   const { logps, counts, lengths } = sumRows(rows, labels, weight);
@@ -78,12 +84,6 @@ export function evaluate(objectives: readonly Weighted[], batch: ReferenceBatch)
 /** The objective of a batch of logits, and its gradient. */
 export function referenceLoss(config: ReferenceConfig, batch: ReferenceBatch): ReferenceResult {
   const settings = resolve(config);
-  if (settings.method === 'sft' && batch.sftLabels !== undefined) {
-    throw typeError(
-      'ERR_DIRALIGN_LABEL',
-      'sftLabels: are those of a likelihood term beside an alignment term; sft has only labels.',
-    );
-  }
   const { scores, logps, counts, gradLogits } = evaluate([{ weight: 1, settings }], batch);
   const { likelihood: likelihoodCoefficients, ...own } = at(scores, 0);
   return { ...own, likelihoodCoefficients, logps, counts, gradLogits };

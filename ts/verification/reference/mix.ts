@@ -46,14 +46,15 @@ function resolveTerms(terms: readonly ReferenceTerm[]): Weighted[] {
   const arities = new Set(
     objectives.flatMap(({ settings }) => (settings.method === 'sft' ? [] : [settings.arity])),
   );
-  const [arity = 'single'] = arities;
+  const [arity] = arities;
   if (objectives.length === 0 || arities.size > 1)
     throw typeError('ERR_DIRALIGN_OPTION', 'terms: expected objectives of one arity.');
   return objectives.map(({ weight, settings }) => {
-    if (settings.method !== 'sft') return { weight, settings };
+    if (settings.method !== 'sft' || arity === undefined) return { weight, settings };
     if (arity === 'group')
       throw typeError('ERR_DIRALIGN_OPTION', 'terms: no candidate of a group is the chosen.');
-    return { weight, settings: { ...settings, arity } };
+    // A likelihood term beside an alignment term of nothing.
+    return { weight, settings: { ...settings, arity, loss: () => [] } };
   });
 }
 

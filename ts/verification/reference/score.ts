@@ -189,7 +189,7 @@ export function score(settings: Resolved, batch: Sequences): Scores {
     for (let u = 0; u < units.count; u++)
       losses[u] = at(losses, u) + options.sftWeight * at(term.losses, u);
     // Of the likelihood objective, they are the coefficients.
-    const target = settings.method === 'sft' && !batch.likelihood ? coefficients : likelihood;
+    const target = loss ? likelihood : coefficients;
     target.set(term.slopes.map((slope) => options.sftWeight * slope));
   }
   const value = weighted(units, (u) => at(losses, u)) / units.denominator;
