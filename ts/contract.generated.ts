@@ -1086,7 +1086,7 @@ export const contract = {
       name: 'nca_listwise',
       family: 'wider',
       score: 'log-ratio to the reference',
-      ranking: 'listwise',
+      ranking: 'pointwise',
       reference: true,
       normalize: false,
       arity: 'group',
@@ -1113,4 +1113,4 @@ export const contract = {
   ],
 } as const;
 /** Of an addon that was built from the same sources. */
-export const contractHash = '338d2417db57bedd';
+export const contractHash = '1bb0934ca878fb1b';

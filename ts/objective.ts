@@ -111,22 +111,22 @@ type Config<M extends Method, Free extends boolean> = {
  * const dpo = dirAlignLoss('dpo', 0.1);
  * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
  */
-export function dirAlignLoss(
-  method: MethodWithoutBeta,
+export function dirAlignLoss<M extends Method, Free extends boolean = false>(
+  config: Config<M, Free>,
+): Objective<M, NeedOf<M, Free>>;
+
+export function dirAlignLoss<M extends MethodWithoutBeta>(
+  method: M,
   beta?: number,
   normalize?: boolean,
-  options?: MethodOptions<MethodWithoutBeta>,
-): Objective<MethodWithoutBeta>;
+  options?: MethodOptions<M>,
+): Objective<M>;
 
 export function dirAlignLoss<M extends Method, Free extends boolean = false>(
   method: M,
   beta: number,
   normalize?: boolean,
   options?: MethodOptions<M, Free>,
-): Objective<M, NeedOf<M, Free>>;
-
-export function dirAlignLoss<M extends Method, Free extends boolean = false>(
-  config: Config<M, Free>,
 ): Objective<M, NeedOf<M, Free>>;
 
 export function dirAlignLoss(

@@ -200,6 +200,7 @@ describe('curves', () => {
       const wanted = {
         pairwise: ['margin'],
         pointwise: ['chosen', 'rejected'],
+        listwise: ['margin'],
         likelihood: ['chosen'],
       }[info.ranking];
       expect(defaultAxes(seriesOf(info.name))).toEqual(wanted);

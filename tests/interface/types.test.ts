@@ -81,8 +81,8 @@ describe('settings that the checker refuses', () => {
     refused(() => dirAlignLoss('dpo', 0.1, false, { labelSmoothing: '0.1' }));
     // @ts-expect-error it is one of four
     refused(() => dirAlignLoss('dpo', 0.1, false, { divergence: 'kl' }));
-    // @ts-expect-error it is one of two
-    refused(() => dirAlignLoss('sft', undefined, true, { sftReduction: 'mean' }));
+    // @ts-expect-error it is one of three
+    refused(() => dirAlignLoss('sft', undefined, true, { sftReduction: 'median' }));
     // @ts-expect-error it is a boolean
     refused(() => dirAlignLoss('dpo', 0.1, false, { referenceFree: 1 }));
   });
@@ -121,7 +121,7 @@ test('types of an objective', () => {
   expectTypeOf(dpo.beta).toEqualTypeOf<number>();
   expectTypeOf(dpo.divergence).toEqualTypeOf<Divergence>();
   expectTypeOf(dpo.referenceFree).toEqualTypeOf<boolean>();
-  expectTypeOf(dpo.sftReduction).toEqualTypeOf<'sequence' | 'token'>();
+  expectTypeOf(dpo.sftReduction).toEqualTypeOf<'sequence' | 'token' | 'mean'>();
   expectTypeOf(dirAlignLoss('sft').beta).toEqualTypeOf<undefined>();
   expectTypeOf<Method>().toExtend<string>();
   expectTypeOf<MethodOptions<'simpo'>>().toHaveProperty('gamma');

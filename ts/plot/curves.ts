@@ -1,9 +1,11 @@
-import type { MethodInfo } from '../catalogue.js';
+import type { BatchFields } from '../batch/types.js';
+import { isLikelihood, type MethodInfo } from '../catalogue.js';
 import { rangeError } from '../errors.js';
-import { isPaired } from '../units.js';
 import type { Objective } from '../objective.js';
 
-/** What moves along a curve: both sequences of a pair, apart from each other, or one of them. */
+/**
+ * What moves along a curve: a chosen and a rejected sequence, apart from each other, or one of them.
+ */
 export type Axis = 'margin' | 'chosen' | 'rejected';
 
 export const axes: readonly Axis[] = ['margin', 'chosen', 'rejected'];
@@ -75,19 +77,20 @@ export interface CurveGroup {
   readonly curves: readonly Curve[];
 }
 
-const isSingle = ({ info }: Series): boolean => !isPaired(info);
+/** Whether there is no rejected sequence. */
+const isSingle = ({ info }: Series): boolean => isLikelihood(info);
 const quantityOf = ({ usesReference }: Series): Curve['quantity'] =>
   usesReference ? 'log-ratio' : 'log-prob';
 
 /** The margin for what depends on it, each sequence for what scores them apart. */
 export function defaultAxes(series: Series): readonly Axis[] {
   if (isSingle(series)) return ['chosen'];
-  return series.info.ranking === 'pairwise' ? ['margin'] : ['chosen', 'rejected'];
+  return series.info.ranking === 'pointwise' ? ['chosen', 'rejected'] : ['margin'];
 }
 
 /**
- * Whether the objective has what moves along the axis: one of single sequences has neither a
- * rejected sequence nor a margin.
+ * Whether the objective has what moves along the axis: a likelihood has neither a rejected sequence
+ * nor a margin.
  */
 export function hasAxis(series: Series, over: Axis): boolean {
   return over === 'chosen' || !isSingle(series);
@@ -200,8 +203,25 @@ function draw(
   const rejected = isSingle(series) ? undefined : x.map((value) => positions(over, value, at)[1]);
   const quantity = quantityOf(series);
   const place = { series, over, quantity, perToken: objective.normalize, at, counts, reference };
-  const { loss, gradChosen, gradRejected } = compute(objective, chosen, rejected, place);
+  const { loss, gradChosen, gradRejected } = compute(objective, chosen, rejected, {
+    ...place,
+    fields: fieldsOf(series.info),
+  });
   return { ...place, x, chosen, loss, rejected, gradChosen, gradRejected };
+}
+
+/**
+ * The two sequences as a method takes them: a pair, a desirable sequence and another whose losses
+ * add up, or a group whose best candidate is the chosen one.
+ */
+function fieldsOf({ arity, fields }: MethodInfo): BatchFields {
+  return {
+    ...(arity === 'group' && { groups: Int32Array.of(0, 2) }),
+    ...(fields.desirable && { desirable: [true, false], denominator: 1 }),
+    ...(fields.kl && { kl: 0 }),
+    ...(fields.ranks && { ranks: [0, 1] }),
+    ...(fields.rewards && { rewards: [1, 0] }),
+  };
 }
 
 /** Loss and derivatives at every point. */
@@ -209,7 +229,12 @@ function compute(
   objective: Objective,
   chosen: Float64Array,
   rejected: Float64Array | undefined,
-  { perToken, counts, reference }: Pick<Curve, 'perToken' | 'counts' | 'reference'>,
+  {
+    perToken,
+    counts,
+    reference,
+    fields,
+  }: Pick<Curve, 'perToken' | 'counts' | 'reference'> & { readonly fields: BatchFields },
 ): Pick<Curve, 'loss' | 'gradChosen' | 'gradRejected'> {
   const unit = perToken ? counts : [1, 1];
   const sequences = rejected ? [chosen, rejected] : [chosen];
@@ -218,6 +243,7 @@ function compute(
   for (let i = 0; i < chosen.length; i++) {
     // One pair per call: some objectives couple the pairs of a batch.
     const result = objective.fromLogps({
+      ...fields,
       logps: Float64Array.from(
         sequences,
         (at, b) => ((at[i] as number) + (reference ?? 0)) * (unit[b] as number),

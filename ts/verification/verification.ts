@@ -21,6 +21,7 @@ import { findMethod, type Method } from '../catalogue.js';
 import type { LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
+import { unitsOf } from '../units.js';
 import type { LogpsResult, LossResult } from '../loss/results.js';
 
 /** An element that is known to be there. */
@@ -280,21 +281,43 @@ export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
   };
 }
 
-/** The batch with some value of each field that the method needs. */
+/**
+ * The batch with some value of each field that the method needs; of those that it may have, too,
+ * where the configuration has more than a method and its temperature.
+ */
 export function withFields<B extends object>(
-  { method }: ReferenceConfig,
+  config: ReferenceConfig,
   batch: B,
-  { alignment }: Prepared<ReferenceBatch>,
+  { alignment }: Pick<Prepared<ReferenceBatch>, 'alignment'>,
 ): B {
-  const needed = findMethod(method)?.info.fields ?? [];
-  const lengths = { sequence: alignment.logps.length, row: alignment.labels.length };
-  const value = ({ per, flag }: (typeof contract)['fields'][number]): unknown => {
-    if (per === 'batch') return 0.25;
-    const values = Array.from({ length: lengths[per] }, (_, i) => 0.25 + (i % 5) / 4);
-    return flag ? Uint8Array.from(values, (x) => Number(x < 1)) : Float64Array.from(values);
+  const info = findMethod(config.method)?.info;
+  if (!info) return batch;
+  const sequences = alignment.logps.length;
+  // Groups of one, two and more candidates.
+  const groups =
+    info.arity === 'group'
+      ? Int32Array.from(new Set([0, Math.min(1, sequences), Math.min(3, sequences), sequences]))
+      : undefined;
+  const sizes = { unit: unitsOf(info, sequences, groups), sequence: sequences, row: 0 };
+  const isVaried = Object.keys(config).some((key) => key !== 'method' && key !== 'beta');
+  const averagesTokens = config.sftReduction === 'token';
+  const value = ({ name, per, kind }: (typeof contract)['fields'][number]): unknown => {
+    if (per === 'batch') return 0.25 + name.length / 8;
+    const values = Float64Array.from({ length: sizes[per] }, (_, i) => 0.6 + (i % 4) / 8);
+    if (kind === 'flag') return Uint8Array.from(values, (x) => Number(x < 0.7));
+    // Neighbours change places: distinct, and not in order.
+    return kind === 'rank' ? Int32Array.from(values, (_, i) => i ^ 1) : values;
   };
-  const fields = contract.fields.filter(({ name }) => needed.includes(name));
-  return { ...batch, ...Object.fromEntries(fields.map((field) => [field.name, value(field)])) };
+  const fields = contract.fields.filter(({ name, per }) => {
+    const own = info.fields[name];
+    if (!own || per === 'row' || (name === 'sftDenominator' && !averagesTokens)) return false;
+    return own.needed || isVaried;
+  });
+  return {
+    ...batch,
+    ...(groups && { groups }),
+    ...Object.fromEntries(fields.map((field) => [field.name, value(field)])),
+  };
 }
 
 /** What `fromLogps` takes of a batch. */
@@ -302,7 +325,7 @@ export function sequenceBatch(
   batch: Partial<ReferenceBatch>,
   { logps, counts }: Pick<LogpsBatch, 'logps' | 'counts'>,
 ): LogpsBatch {
-  const names = ['reference', ...sequenceFieldNames] as const;
+  const names = ['reference', 'groups', ...sequenceFieldNames] as const;
   const given = names.filter((name) => batch[name] !== undefined);
   return { logps, counts, ...Object.fromEntries(given.map((name) => [name, batch[name]])) };
 }

@@ -9,7 +9,7 @@ struct NcaListwise : OfGroups {
       .name = "nca_listwise",
       .family = "wider",
       .score = "log-ratio to the reference",
-      .ranking = "listwise",
+      .ranking = "pointwise",
       .reference = true,
       .normalize = false,
       .formula = "sum_k (y_k sp(-beta s_k) + sp(beta s_k) / K), y as in info_nca",

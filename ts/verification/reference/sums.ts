@@ -1,5 +1,5 @@
 /** Log-probabilities of rows and of sequences, and their gradients. */
-import type { SequenceLogps, TokenLogps } from '../../loss/results.js';
+import type { SequenceLogps, TokenLogpsValues } from '../../loss/results.js';
 import { at, Sum } from './numbers.js';
 import { type ReferenceBatch, type ReferenceRows, type Rows, softmaxRow, view } from './rows.js';
 
@@ -43,7 +43,7 @@ export function referenceLogps(batch: ReferenceBatch): SequenceLogps {
 }
 
 /** What {@link referenceTokenLogps} gives, per row; 0 where the label is ignored. */
-export interface ReferenceTokenLogps extends TokenLogps {
+export interface ReferenceTokenLogps extends TokenLogpsValues {
   /** log sum_v p_v^2. */
   readonly logCollision: Float64Array;
 }
