@@ -36,6 +36,9 @@ const functions: Readonly<Record<string, (...args: number[]) => number>> = {
   max: Math.max,
 };
 
+/** Of the candidates of a group: over all of them, `u_k` being that of the k-th. */
+const overGroups = ['sum', 'lse'] as const;
+
 const number = (value: number): Expression => ({ kind: 'number', value });
 const call = (name: string, ...args: Expression[]): Expression => ({ kind: 'call', name, args });
 
@@ -103,7 +106,8 @@ export function parseFormula(text: string): Formula {
       expect(')');
       return { kind: 'divergence', from, to };
     }
-    if (Object.hasOwn(functions, token)) return call(token, ...inParentheses());
+    if (Object.hasOwn(functions, token) || overGroups.includes(token as 'sum'))
+      return call(token, ...inParentheses());
     if (!/^[A-Za-z]\w*$/.test(token)) throw new Error(`${text}: '${token}' has no place there`);
     return { kind: 'name', name: token };
   }
@@ -181,6 +185,8 @@ const symbols: Readonly<Record<string, string>> = {
   gamma: '\\gamma',
   lambda: '\\lambda',
   tau: '\\tau',
+  dW: 'd_W',
+  uW: 'u_W',
 };
 
 function symbol(name: string): string {
@@ -237,6 +243,10 @@ function texOfCall(name: string, args: readonly Expression[]): string {
   const inner = args.map(texOf).join(', ');
   const [first] = args;
   if (name === 'exp') return `e^{${inner}}`;
+  if (name === 'sum' && first) return `\\sum_{k}\\,${factor(first)}`;
+  // Of `u_k`: over the k-th and those after it.
+  if (name === 'lse')
+    return `\\log\\sum_{j${inner.includes('_') ? ' \\ge k' : ''}} e^{${inner.split('_')[0] ?? ''}_{j}}`;
   if (name === 'log' && first?.kind === 'call') return `\\log ${inner}`;
   const names: Readonly<Record<string, string>> = {
     sg: '\\sigma',
@@ -289,8 +299,29 @@ export function namesIn({ value, definitions }: Formula): ReadonlySet<string> {
  */
 export function evaluate(
   { value, definitions }: Formula,
-  values: Readonly<Record<string, number>>,
+  given: Readonly<Record<string, number | readonly number[]>>,
 ): number {
+  const groups = Object.entries(given).flatMap(([name, value]) =>
+    typeof value === 'number' ? [] : [[name, value] as const],
+  );
+  const size = groups[0]?.[1].length ?? 0;
+  /** The values for the k-th candidate of a group. */
+  const at = (k: number): Record<string, number> =>
+    Object.fromEntries(groups.map(([name, all]) => [`${name}_k`, all[k] as number]));
+  let values: Record<string, number> = Object.fromEntries(
+    Object.entries(given).filter(
+      (entry): entry is [string, number] => typeof entry[1] === 'number',
+    ),
+  );
+  const overCandidates = (from: number, term: () => number): number[] => {
+    const before = values;
+    const terms = Array.from({ length: size - from }, (_, i) => {
+      values = { ...before, ...at(from + i), k: from + i };
+      return term();
+    });
+    values = before;
+    return terms;
+  };
   /** @param index '_w' or '_l' inside a definition of `s` that `s_w` or `s_l` asked for. */
   const of = (expression: Expression, index: string): number => {
     switch (expression.kind) {
@@ -316,10 +347,21 @@ export function evaluate(
         return of(expression.left, index) / of(expression.right, index);
       case 'power':
         return of(expression.left, index) ** of(expression.right, index);
-      case 'call':
+      case 'call': {
+        const [first] = expression.args;
+        if (expression.name === 'sum' && first)
+          return overCandidates(0, () => of(first, index)).reduce((a, b) => a + b, 0);
+        if (expression.name === 'lse' && first?.kind === 'name') {
+          const from = first.name.endsWith('_k') ? (values.k as number) : 0;
+          const name = `${first.name.split('_')[0] ?? ''}_k`;
+          return Math.log(
+            overCandidates(from, () => Math.exp(values[name] as number)).reduce((a, b) => a + b, 0),
+          );
+        }
         return (functions[expression.name] as (...args: number[]) => number)(
           ...expression.args.map((arg) => of(arg, index)),
         );
+      }
       case 'divergence':
         return expression.from
           .map(

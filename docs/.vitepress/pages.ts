@@ -57,6 +57,12 @@ const symbols: Readonly<
   Record<string, { readonly meaning: string; readonly by?: readonly string[] }>
 > = {
   u: { meaning: '$u = \\beta\\,(r_w - r_l)$', by: ['r'] },
+  d: { meaning: '$d$: 1 of a desirable sequence, 0 of another' },
+  dW: { meaning: '$d_W$, $u_W$: `desirableWeight`, `undesirableWeight`' },
+  z: { meaning: '$z$: the `kl` of the batch, of which no derivative is taken' },
+  shift: { meaning: '`shift`: that of the batch' },
+  y: { meaning: '$y$: the softmax of `rewards / rewardTemperature` within the group' },
+  K: { meaning: '$K$: candidates of the group' },
   s: {
     meaning:
       '$s$: the score; $r$ by default, and for each `divergence` what [Methods](../methods.md) has',
@@ -83,6 +89,7 @@ const symbols: Readonly<
 function notation(info: MethodInfo): string {
   const formula = formulaOf(info);
   const used = new Set<string>();
+  const ofGroup = info.arity === 'group';
   const use = (name: string): void => {
     if (used.has(name)) return;
     used.add(name);
@@ -92,8 +99,15 @@ function notation(info: MethodInfo): string {
   for (const name of namesIn(formula)) use(name.split('_')[0] as string);
   const lines = Object.entries(symbols)
     .filter(([name]) => used.has(name) && !formula.definitions.has(name))
-    .map(([name, { meaning }]) => (name === 'D' ? `$D_i$: ${prose[info.name] ?? ''}` : meaning));
-  lines.push('$w$, $l$: of the chosen and of the rejected sequence');
+    .map(([name, { meaning }]) =>
+      name === 'D'
+        ? `$D_i$: ${prose[info.name] ?? ''}`
+        : name === 'u' && ofGroup
+          ? `$u_k = \\beta\\,r_k$ of the k-th candidate${info.fields.ranks ? ', in the order of `ranks`, best first' : ''}`
+          : meaning,
+    );
+  if (info.arity === 'pair' || isLikelihood(info))
+    lines.push('$w$, $l$: of the chosen and of the rejected sequence');
   if (toTex(formula).includes('\\sigma')) lines.push('$\\sigma$: the logistic function');
   if ('labelSmoothing' in info.options && !used.has('eps')) {
     lines.push(
@@ -223,8 +237,9 @@ export function relationsTable(): string {
       .filter((info) => info.score === score && info.ranking === ranking)
       .map(({ name }) => `[${code(name)}](./methods/${name}.md)`)
       .join(', ');
-  const rows = scores.map((score) => [score, named(score, 'pairwise'), named(score, 'pointwise')]);
-  return table(['score', 'pairwise', 'pointwise'], rows);
+  const rankings = ['pairwise', 'pointwise', 'listwise'];
+  const rows = scores.map((score) => [score, ...rankings.map((ranking) => named(score, ranking))]);
+  return table(['score', ...rankings], rows);
 }
 
 /** The grids of the paper, by method. */

@@ -38,6 +38,8 @@ export function sidebar(): DefaultTheme.SidebarItem[] {
         page('Data and the reference', 'data'),
         page('Metrics and logging', 'metrics'),
         page('Accumulation and mixed precision', 'accumulation'),
+        page('Losses of your own', 'custom-losses'),
+        page('In any autograd', 'any-autograd'),
         page('Without logits', 'output-layer'),
       ],
     },

@@ -21,6 +21,7 @@ import {
 } from '../../docs/.vitepress/pages.js';
 import { whyNot } from '../../ts/device/status.js';
 import { dirAlignLoss, methods, presets, type Method, type MethodInfo } from '../../ts/index.js';
+import { isLikelihood } from '../../ts/catalogue.js';
 import {
   compose,
   runnable,
@@ -233,6 +234,11 @@ describe('formulas', () => {
     alphapo: { gamma: 0.2, alpha: 0.4 },
     r_dpo: { alpha: 0.02 },
     dpop: { penalty: 5 },
+    kto: { desirableWeight: 1.3, undesirableWeight: 0.6 },
+    apo_zero_unpaired: { desirableWeight: 1.3, undesirableWeight: 0.6 },
+    bco: { desirableWeight: 1.3, undesirableWeight: 0.6 },
+    info_nca: { rewardTemperature: 0.5 },
+    nca_listwise: { rewardTemperature: 0.5 },
   };
 
   /** Values of the symbols for pair i, from the definitions in docs/methods.md. */
@@ -240,7 +246,7 @@ describe('formulas', () => {
     info: MethodInfo,
     batch: ReturnType<typeof batchOf>,
     i: number,
-  ): Record<string, number> {
+  ): Record<string, number | number[]> {
     const { logps, reference, counts } = batch;
     const side = (s: number) => {
       const [S, R, L] = [at(logps, s), at(reference, s), at(counts, s)];
@@ -248,6 +254,7 @@ describe('formulas', () => {
       const a = S / per;
       return { S, R, L, r: (S - R) / per, a, o: a - Math.log(1 - Math.exp(a)) };
     };
+    if (info.arity !== 'pair' && !isLikelihood(info)) return unpairedSymbols(info, batch, i);
     const values: Record<string, number> = { beta, ...options[info.name] };
     for (const [index, s] of [['w', i] as const, ['l', pairs + i] as const]) {
       for (const [name, value] of Object.entries(side(s))) values[`${name}_${index}`] = value;
@@ -258,6 +265,49 @@ describe('formulas', () => {
     values.u = beta * ((values.r_w as number) - (values.r_l as number));
     values.D_i = rankDifference(info, batch, i);
     return values;
+  }
+
+  const [desirable, kl, shift] = [[true, false, true, true, false, false], 0.3, -0.4] as const;
+  const [ranks, rewards] = [
+    [2, 0, 1, 5, 4, 6],
+    [1, 0.5, 2, -1, 0, 3],
+  ] as const;
+  /** Three groups, of one, two and three candidates. */
+  const groups = Int32Array.of(0, 1, 3, 6);
+
+  /** What a method takes of these. */
+  function fieldsOf({ arity, fields }: MethodInfo): object {
+    return {
+      ...(arity === 'group' && { groups }),
+      ...(fields.desirable && { desirable }),
+      ...(fields.kl && { kl }),
+      ...(fields.shift && { shift }),
+      ...(fields.ranks && { ranks }),
+      ...(fields.rewards && { rewards }),
+    };
+  }
+
+  /** Of sequence i, or of group i. */
+  function unpairedSymbols(
+    info: MethodInfo,
+    { logps, reference }: ReturnType<typeof batchOf>,
+    i: number,
+  ): Record<string, number | number[]> {
+    const r = logps.map((logp, s) => logp - at(reference, s));
+    if (info.arity === 'single') {
+      const { desirableWeight: dW = 1, undesirableWeight: uW = 1 } = options[info.name] ?? {};
+      return { beta, dW, uW, z: kl, shift, d: Number(desirable[i]), r: at(r, i) };
+    }
+    const { rewardTemperature = 1 } = options[info.name] ?? {};
+    const sequences = Array.from(logps.keys()).slice(at(groups, i), at(groups, i + 1));
+    if (info.fields.ranks) sequences.sort((a, b) => at(ranks, a) - at(ranks, b));
+    const weights = sequences.map((s) => Math.exp(at(rewards, s) / rewardTemperature));
+    const total = weights.reduce((a, b) => a + b, 0);
+    return {
+      K: sequences.length,
+      u: sequences.map((s) => beta * at(r, s)),
+      y: weights.map((weight) => weight / total),
+    };
   }
 
   function rankDifference(
@@ -287,7 +337,7 @@ describe('formulas', () => {
   test.each(methods())('$name, as the site shows it, is the loss', (info) => {
     const batch = batchOf();
     const settings = { method: info.name, beta, ...options[info.name] };
-    const { losses } = dirAlignLoss(settings).fromLogps(batch);
+    const { losses } = dirAlignLoss(settings).fromLogps({ ...batch, ...fieldsOf(info) } as never);
     const expected = Array.from(losses.subarray(0, pairs));
     expect(Math.max(...expected.map(Math.abs))).toBeGreaterThan(0.05);
     const formula = formulaOf(info);

@@ -12,7 +12,7 @@ struct ApoZeroUnpaired : OfSequences {
       .ranking = "pointwise",
       .reference = true,
       .normalize = false,
-      .formula = "dW (1 - sg(beta s)) if desirable, else uW sg(beta s)",
+      .formula = "dW d sg(-beta r) + uW (1 - d) sg(beta r)",
       .source = "arXiv 2408.06266, over single sequences",
       .options = {options::desirable_weight(), options::undesirable_weight()},
       .fields = {&Fields::desirable},

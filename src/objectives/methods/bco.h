@@ -12,7 +12,7 @@ struct Bco : OfSequences {
       .ranking = "pointwise",
       .reference = true,
       .normalize = false,
-      .formula = "dW sp(-(beta s - shift)) if desirable, else uW sp(beta s - shift)",
+      .formula = "dW d sp(shift - beta r) + uW (1 - d) sp(beta r - shift)",
       .source = "arXiv 2404.04656, equation 12",
       .options = {options::desirable_weight(), options::undesirable_weight()},
       .fields = {&Fields::desirable, &Fields::shift},

@@ -12,7 +12,7 @@ struct InfoNca : OfGroups {
       .ranking = "listwise",
       .reference = true,
       .normalize = false,
-      .formula = "-sum_k y_k log softmax(beta s)_k, y = softmax(rewards / rewardTemperature)",
+      .formula = "sum(y_k (lse(u) - u_k))",
       .source = "arXiv 2402.05369",
       .options = {options::reward_temperature()},
       .fields = {&Fields::rewards},

@@ -12,7 +12,7 @@ struct Kto : OfSequences {
       .ranking = "pointwise",
       .reference = true,
       .normalize = false,
-      .formula = "dW (1 - sg(beta s - beta z)) if desirable, else uW (1 - sg(beta z - beta s))",
+      .formula = "dW d sg(beta (z - r)) + uW (1 - d) sg(beta (r - z))",
       .source = "arXiv 2402.01306, equation 8",
       .options = {options::desirable_weight(), options::undesirable_weight()},
       .fields = {&Fields::desirable, &Fields::kl},

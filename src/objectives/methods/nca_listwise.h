@@ -12,7 +12,7 @@ struct NcaListwise : OfGroups {
       .ranking = "pointwise",
       .reference = true,
       .normalize = false,
-      .formula = "sum_k (y_k sp(-beta s_k) + sp(beta s_k) / K), y as in info_nca",
+      .formula = "sum(y_k sp(-u_k) + sp(u_k) / K)",
       .source = "arXiv 2402.05369",
       .options = {options::reward_temperature()},
       .fields = {&Fields::rewards},

@@ -12,7 +12,7 @@ struct PlackettLuceModel : OfGroups {
       .ranking = "listwise",
       .reference = true,
       .normalize = false,
-      .formula = "-sum over k < K of (u_k - logsumexp over j >= k of u_j), best first, u = beta s",
+      .formula = "sum(lse(u_k) - u_k)",
       .source = "arXiv 2305.18290, appendix A.3",
       .fields = {&Fields::best_first},
   };
