@@ -916,7 +916,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: 'dW (1 - sg(beta s - beta z)) if desirable, else uW (1 - sg(beta z - beta s))',
+      formula: 'dW d sg(beta (z - r)) + uW (1 - d) sg(beta (r - z))',
       source: 'arXiv 2402.01306, equation 8',
       options: {
         desirableWeight: { meaning: 'weight of the desirable sequences', default: 1, min: 0 },
@@ -949,7 +949,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: 'dW (1 - sg(beta s)) if desirable, else uW sg(beta s)',
+      formula: 'dW d sg(-beta r) + uW (1 - d) sg(beta r)',
       source: 'arXiv 2408.06266, over single sequences',
       options: {
         desirableWeight: { meaning: 'weight of the desirable sequences', default: 1, min: 0 },
@@ -981,7 +981,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: 'dW sp(-(beta s - shift)) if desirable, else uW sp(beta s - shift)',
+      formula: 'dW d sp(shift - beta r) + uW (1 - d) sp(beta r - shift)',
       source: 'arXiv 2404.04656, equation 12',
       options: {
         desirableWeight: { meaning: 'weight of the desirable sequences', default: 1, min: 0 },
@@ -1042,7 +1042,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: '-sum over k < K of (u_k - logsumexp over j >= k of u_j), best first, u = beta s',
+      formula: 'sum(lse(u_k) - u_k)',
       source: 'arXiv 2305.18290, appendix A.3',
       options: {
         referenceFree: { meaning: 'score log-probabilities instead of log-ratios', default: false },
@@ -1065,7 +1065,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: '-sum_k y_k log softmax(beta s)_k, y = softmax(rewards / rewardTemperature)',
+      formula: 'sum(y_k (lse(u) - u_k))',
       source: 'arXiv 2402.05369',
       options: {
         rewardTemperature: {
@@ -1093,7 +1093,7 @@ export const contract = {
       beta: true,
       odds: false,
       batchCoupled: false,
-      formula: 'sum_k (y_k sp(-beta s_k) + sp(beta s_k) / K), y as in info_nca',
+      formula: 'sum(y_k sp(-u_k) + sp(u_k) / K)',
       source: 'arXiv 2402.05369',
       options: {
         rewardTemperature: {
@@ -1113,4 +1113,4 @@ export const contract = {
   ],
 } as const;
 /** Of an addon that was built from the same sources. */
-export const contractHash = '1bb0934ca878fb1b';
+export const contractHash = 'ed3bad1b816ae277';

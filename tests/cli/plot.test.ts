@@ -12,7 +12,13 @@ import { lossCommand } from '../../ts/cli/loss.js';
 import { plotCommand } from '../../ts/cli/plot.js';
 import { toPng } from '../../ts/cli/png.js';
 import { dirAlignLoss, methods, type Method, type Objective } from '../../ts/index.js';
-import { defaultAxes, drawCurves, type Curve, type Series } from '../../ts/plot/curves.js';
+import {
+  defaultAxes,
+  drawCurves,
+  fieldsOf,
+  type Curve,
+  type Series,
+} from '../../ts/plot/curves.js';
 import { plot } from '../../ts/plot/figure.js';
 import { labelsOf } from '../../ts/plot/labels.js';
 import { gallery, galleryMarkdown } from '../../ts/plot/gallery.js';
@@ -60,6 +66,7 @@ function referenceAt(curve: Curve, values: readonly number[]) {
   const { series, counts, perToken, reference } = curve;
   const scale = (b: number): number => (perToken ? (counts[b] as number) : 1);
   return referenceFromLogps(configOf(series), {
+    ...fieldsOf(series.info),
     logps: Float64Array.from(values, (value, b) => (value + (reference ?? 0)) * scale(b)),
     counts: Int32Array.from(values, (_, b) => counts[b] as number),
     ...(reference !== undefined && {
@@ -106,6 +113,7 @@ describe('curves', () => {
         for (let i = 0; i < x.length; i++) {
           const at = positionsOf(curve, i);
           const own = series.objective.fromLogps({
+            ...fieldsOf(series.info),
             logps: Float64Array.from(at, (value, b) => (value + (reference ?? 0)) * scale(b)),
             counts: Int32Array.from(at, (_, b) => counts[b] as number),
             ...(reference !== undefined && {

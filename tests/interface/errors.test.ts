@@ -93,9 +93,9 @@ const refusedSettings: [readonly unknown[], Kind, Words][] = [
     "sftWeight | 'sft' | 'sftReduction'",
   ],
   [
-    ['sft', undefined, true, { sftReduction: 'mean' }],
+    ['sft', undefined, true, { sftReduction: 'median' }],
     'RangeError OPTION',
-    "sftReduction | 'mean' | 'token'",
+    "sftReduction | 'median' | 'token'",
   ],
   [['dpo', 1, true, { sftReduction: 1 }], 'TypeError OPTION', 'sftReduction | 1 | string'],
   [
@@ -135,12 +135,13 @@ describe('building an objective', () => {
     penalty: 5,
   };
   const withReference =
-    'dpo ipo apo_zero nca cal_dpo hinge robust exo_pair bco_pair sppo_hard aot aot_unpaired discopop apo_down r_dpo dpop';
-  const paired = `${withReference} simpo orpo asft cpo alphapo`;
+    'dpo ipo apo_zero nca cal_dpo hinge robust exo_pair bco_pair sppo_hard aot aot_unpaired discopop apo_down r_dpo dpop kto apo_zero_unpaired bco';
+  const groups = 'plackett_luce info_nca nca_listwise';
+  const paired = `${withReference} simpo orpo asft cpo alphapo simper`;
   const accepted: Record<string, string> = {
     labelSmoothing: 'dpo robust exo_pair simpo cpo aot aot_unpaired alphapo',
     gamma: 'simpo alphapo',
-    referenceFree: withReference,
+    referenceFree: `${withReference} ${groups}`,
     sftWeight: paired,
     sftReduction: `${paired} sft`,
     lambda: 'orpo asft',
@@ -653,9 +654,9 @@ describe('fromLogps', () => {
       'counts | undefined | Int32Array',
     ],
     [
-      () => ({ ...fine(), counts: new Float64Array(4) }),
+      () => ({ ...fine(), counts: new Float32Array(4) }),
       'TypeError SHAPE',
-      'counts | Float64Array | Int32Array',
+      'counts | Float32Array | Int32Array or Float64Array',
     ],
     [() => ({ ...fine(), counts: new Int32Array(2) }), 'RangeError SHAPE', 'counts | 2 | 4'],
     [

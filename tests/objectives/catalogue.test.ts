@@ -47,7 +47,19 @@ const expected: [
   ['r_dpo', 'wider', 'pairwise', true, false, { alpha: 0.05 }],
   ['dpop', 'wider', 'pairwise', true, false, { penalty: 50 }],
   ['kto', 'wider', 'pointwise', true, false, { desirableWeight: 1, undesirableWeight: 1 }],
+  [
+    'apo_zero_unpaired',
+    'wider',
+    'pointwise',
+    true,
+    false,
+    { desirableWeight: 1, undesirableWeight: 1 },
+  ],
   ['bco', 'wider', 'pointwise', true, false, { desirableWeight: 1, undesirableWeight: 1 }],
+  ['simper', 'wider', 'pairwise', false, true, {}],
+  ['plackett_luce', 'wider', 'listwise', true, false, {}],
+  ['info_nca', 'wider', 'listwise', true, false, { rewardTemperature: 1 }],
+  ['nca_listwise', 'wider', 'pointwise', true, false, { rewardTemperature: 1 }],
 ];
 
 test("the generated catalogue is the addon's", () => {
@@ -59,13 +71,16 @@ test('every method, in order', () => {
   expect(methods().map((m) => m.name)).toEqual(expected.map(([name]) => name));
 });
 
+/** None of their sequences is the chosen one, which a likelihood term is of. */
+const ofGroups = ['plackett_luce', 'info_nca', 'nca_listwise'];
+
 describe.each(expected)('%s', (name, family, ranking, reference, normalize, own) => {
   const info = methods().find((m) => m.name === name);
   const defaults = {
     ...own,
     ...(reference ? { referenceFree: false } : {}),
-    ...(name === 'sft' ? {} : { sftWeight: 0 }),
-    sftReduction: 'sequence',
+    ...(ofGroups.includes(name) ? {} : { sftReduction: 'sequence' }),
+    ...(name === 'sft' || ofGroups.includes(name) ? {} : { sftWeight: 0 }),
   };
 
   test('is described', () => {
@@ -87,7 +102,7 @@ describe.each(expected)('%s', (name, family, ranking, reference, normalize, own)
   test('an objective shows its settings, and nothing else', () => {
     const settings = {
       method: name,
-      beta: name === 'sft' ? undefined : 0.25,
+      beta: name === 'sft' || name === 'simper' ? undefined : 0.25,
       normalize,
       ...defaults,
     };

@@ -99,6 +99,7 @@ export function randomLogps(random: Random, pairs: number) {
   return { logps, counts, reference };
 }
 
+/** Those that need nothing of a batch but its rows and a reference. */
 export const everyMethod: readonly Method[] = [
   ...([
     'sft',
@@ -125,6 +126,7 @@ export const everyMethod: readonly Method[] = [
     'alphapo',
     'r_dpo',
     'dpop',
+    'simper',
   ] as const),
 ];
 export const coupled: readonly Method[] = ['aot', 'aot_unpaired'];
@@ -154,7 +156,7 @@ const ownOptions: Partial<Record<Method, readonly Partial<ReferenceConfig>[]>> =
   r_dpo: [{ alpha: 0.4 }, { alpha: -0.4 }],
   dpop: [{ penalty: 0.5 }, { penalty: 0 }],
 };
-const noReference: readonly Method[] = ['sft', 'simpo', 'orpo', 'asft', 'cpo', 'alphapo'];
+const noReference: readonly Method[] = ['sft', 'simpo', 'orpo', 'asft', 'cpo', 'alphapo', 'simper'];
 
 /** Every method with every option, normalised and not. */
 export function everyConfig(beta = 0.4): ReferenceConfig[] {

@@ -26,12 +26,12 @@ export function checkLogps(
 export function checkReference(
   value: unknown,
   sequences: number,
-  method: string,
+  who: string,
 ): Float64Array | Float32Array {
   if (value === undefined) {
     throw typeError(
       'ERR_DIRALIGN_REFERENCE',
-      `reference: '${method}' needs the reference's log-probability of each sequence (or referenceFree: true)`,
+      `reference: ${who} needs the reference's log-probability of each sequence (or referenceFree: true)`,
     );
   }
   const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');

@@ -214,7 +214,7 @@ function draw(
  * The two sequences as a method takes them: a pair, a desirable sequence and another whose losses
  * add up, or a group whose best candidate is the chosen one.
  */
-function fieldsOf({ arity, fields }: MethodInfo): BatchFields {
+export function fieldsOf({ arity, fields }: MethodInfo): BatchFields {
   return {
     ...(arity === 'group' && { groups: Int32Array.of(0, 2) }),
     ...(fields.desirable && { desirable: [true, false], denominator: 1 }),

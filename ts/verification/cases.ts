@@ -21,6 +21,7 @@ const otherValues: Readonly<Record<string, readonly (number | string)[]>> = {
   penalty: [5],
   desirableWeight: [1.5],
   undesirableWeight: [0.5],
+  rewardTemperature: [0.5],
 };
 
 /**
@@ -33,8 +34,11 @@ export function configs(info: MethodInfo): ReferenceConfig[] {
   const base: ReferenceConfig = info.beta ? { method, beta: 0.1 } : { method };
   const list: ReferenceConfig[] = [base, { ...base, normalize: !info.normalize }];
   if (best !== undefined && best !== base.beta) list.push({ method, beta: best });
-  if (isLikelihood(info)) list.push({ ...base, sftReduction: 'token' });
-  else list.push({ ...base, sftWeight: 0.5 }, { ...base, sftWeight: 0.5, sftReduction: 'token' });
+  for (const sftReduction of ['token', 'mean'] as const) {
+    if (isLikelihood(info)) list.push({ ...base, sftReduction });
+    else if ('sftWeight' in info.options) list.push({ ...base, sftWeight: 0.5, sftReduction });
+  }
+  if ('sftWeight' in info.options) list.push({ ...base, sftWeight: 0.5 });
   if (info.reference) list.push({ ...base, referenceFree: true });
   for (const name of Object.keys(info.options)) {
     for (const value of otherValues[name] ?? []) {

@@ -269,10 +269,10 @@ export function checkHiddenObjective(
 ): Tally {
   const tally = new Tally();
   const { prepared } = hidden;
-  const batch = withFields(config, hidden.batch, prepared);
+  const batch = withFields(config, hidden.batch, prepared.alignment.logps.length);
   const expected = expectation(config, {
     ...prepared,
-    batch: withFields(config, prepared.batch, prepared),
+    batch: withFields(config, prepared.batch, prepared.alignment.logps.length),
   });
   const actual = lib(config, batch, { backend });
   checkValues(tally, hidden.prepared, config, expected, actual);

@@ -18,7 +18,7 @@ import {
   type ReferenceConfig,
 } from './reference.js';
 import { findMethod, type Method } from '../catalogue.js';
-import type { LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
+import type { BatchFields, LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
 import { unitsOf } from '../units.js';
@@ -286,13 +286,12 @@ export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
  * where the configuration has more than a method and its temperature.
  */
 export function withFields<B extends object>(
-  config: ReferenceConfig,
+  config: { readonly method: string; readonly sftReduction?: unknown },
   batch: B,
-  { alignment }: Pick<Prepared<ReferenceBatch>, 'alignment'>,
-): B {
+  sequences: number,
+): B & BatchFields {
   const info = findMethod(config.method)?.info;
   if (!info) return batch;
-  const sequences = alignment.logps.length;
   // Groups of one, two and more candidates.
   const groups =
     info.arity === 'group'
@@ -658,7 +657,7 @@ export function checkDifferences(
   given: Prepared,
 ): void {
   const { alignment } = given;
-  const batch = withFields(config, given.batch, given);
+  const batch = withFields(config, given.batch, given.alignment.logps.length);
   const sequences = sequenceBatch(batch, alignment);
   const expected = referenceFromLogps(config, sequences);
   const actual = lib.fromLogps(config, sequences);
@@ -701,7 +700,10 @@ export function checkObjective(
   backend: 'cpu' | 'cuda' = 'cpu',
 ): Tally {
   const tally = new Tally();
-  const prepared = { ...given, batch: withFields(config, given.batch, given) };
+  const prepared = {
+    ...given,
+    batch: withFields(config, given.batch, given.alignment.logps.length),
+  };
   const { batch, likelihood } = prepared;
   const expected = expectation(config, prepared);
   const dense = lib.loss(config, batch, { backend });
