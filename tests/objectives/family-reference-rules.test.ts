@@ -159,6 +159,30 @@ describe('fields of pairs', () => {
   });
 });
 
+describe('the likelihood term', () => {
+  const reductions = ['sequence', 'mean', 'token'] as const;
+  test.each(
+    (['dpo', 'kto'] as const).flatMap((method) => reductions.map((by) => [method, by] as const)),
+  )('%s by %s: of the chosen of pairs, of the desirable of single sequences', (method, by) => {
+    const batch = familyLogps(46, method, 4);
+    const isScored = (b: number): boolean => (batch.desirable ? batch.desirable[b] === 1 : b < 4);
+    const tokens = Array.from(batch.counts).reduce((n, c, b) => n + (isScored(b) ? c : 0), 0);
+    const config = configOf(method);
+    const [plain, whole] = [0, 0.5].map((sftWeight) =>
+      referenceFromLogps({ ...config, sftWeight, sftReduction: by }, batch),
+    );
+    const slopes = Float64Array.from(batch.logps, (_, b) => {
+      const divisor = { sequence: 1, mean: at(batch.counts, b), token: 1 }[by];
+      const denominator = by === 'token' ? tokens : (batch.denominator ?? NaN);
+      return isScored(b) ? (-0.5 * at(batch.weights ?? [], b % 4)) / (divisor * denominator) : 0;
+    });
+    const loss = Array.from(batch.logps).reduce((sum, s, b) => sum + s * at(slopes, b), 0);
+    near('loss', [(plain?.loss ?? NaN) + loss], [whole?.loss ?? NaN]);
+    const gradient = plain?.gradLogps.map((g, b) => g + at(slopes, b)) ?? [];
+    near('gradLogps', gradient, whole?.gradLogps ?? []);
+  });
+});
+
 describe('mixtures', () => {
   const mpo = [
     { weight: 0.8, config: { method: 'dpo', beta: 0.1 } },
