@@ -16,7 +16,7 @@ export interface ReferenceCoefficients {
   readonly entropy?: ArrayLike<number> | undefined;
 }
 
-const needs = { method: 'logpsBackward', takes: new Set(rowFields), needs: new Set<never>() };
+const own = { method: 'logpsBackward', takes: new Set(rowFields), needs: new Set<never>() };
 
 function checkCoefficients(
   given: ReferenceCoefficients,
@@ -55,7 +55,7 @@ export function referenceLogpsBackward(
     return throughLayer(batch, (logits) => referenceLogpsBackward(logits, coefficients));
   const view = viewOf(batch);
   const { rows, sequences, entropy } = coefficients;
-  checkFields([needs], batch);
+  checkFields([own], batch);
   checkValues(batch, { row: view.rows, sequence: view.sequences, unit: 0, batch: 1 });
   checkCoefficients(coefficients, {
     rows: view.rows,

@@ -94,20 +94,23 @@ export function checkValues(fields: FamilyFields, extent: Extent): void {
   for (const [name, limits] of Object.entries(values)) {
     const given = fields[name as keyof typeof values];
     if (given === undefined) continue;
-    const numbers = typeof given === 'number' ? [given] : Array.from(given, Number);
-    checkLength(name, numbers, extent[limits.per], limits.per);
-    checkNumbers(name, numbers, limits);
+    if (typeof given !== 'number') checkLength(name, given, extent[limits.per], limits.per);
+    checkNumbers(name, given, limits);
   }
-  if (fields.kl !== undefined && !(baseline(fields.kl) >= 0))
-    throw rangeError('ERR_DIRALIGN_OPTION', 'kl: expected a number of at least 0.');
+  if (typeof fields.kl === 'number') checkNumbers('kl', fields.kl, notNegative);
   if (fields.groups) checkGroups(fields.groups, fields.ranks, extent.sequence);
 }
 
-function checkNumbers(name: string, given: ArrayLike<number>, { expected, fits }: Limit): void {
-  const wrong = Array.from(given).findIndex((x) => !fits(x));
+function checkNumbers(
+  name: string,
+  given: number | ArrayLike<number | boolean>,
+  { expected, fits }: Limit,
+): void {
+  const numbers = typeof given === 'number' ? [given] : Array.from(given, Number);
+  const wrong = numbers.findIndex((x) => !fits(x));
   if (wrong < 0) return;
-  const what = `${name}[${wrong}]: ${at(given, wrong)}; expected ${expected}.`;
-  throw rangeError('ERR_DIRALIGN_OPTION', what);
+  const what = typeof given === 'number' ? name : `${name}[${wrong}]`;
+  throw rangeError('ERR_DIRALIGN_OPTION', `${what}: ${at(numbers, wrong)}; expected ${expected}.`);
 }
 
 function checkLength(name: string, given: ArrayLike<unknown>, length: number, per: string): void {

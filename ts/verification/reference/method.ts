@@ -118,8 +118,9 @@ export function unpaired(
   return (beta, { desirableWeight, undesirableWeight }) =>
     (sides, fields) => {
       const { desirable = [] } = fields;
+      const from = anchor(beta, fields);
       return sides.map(({ ratio }, b) => {
-        const gain = ratio.times(beta).minus(anchor(beta, fields));
+        const gain = ratio.times(beta).minus(from);
         return desirable[b]
           ? rising(gain.negated()).times(desirableWeight)
           : rising(gain).times(undesirableWeight);

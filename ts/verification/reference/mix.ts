@@ -92,8 +92,8 @@ export function referenceMix(
   const settings = objectives.map((each) => each.settings);
   const scores = scoreLogps(settings, batch);
   const gradients = scores.map(wholeGradient);
-  const gradLogps = batch.logps.map((_, b) =>
+  const gradLogps = Float64Array.from(batch.logps, (_, b) =>
     sum(scores.length, (i) => at(objectives, i).weight * at(at(gradients, i), b)),
   );
-  return { ...mixValues(objectives, scores), gradLogps: Float64Array.from(gradLogps) };
+  return { ...mixValues(objectives, scores), gradLogps };
 }

@@ -45,11 +45,7 @@ interface Units {
 function unitsOf(arity: Arity, sequences: number, fields: FamilyFields): Units {
   const count = countUnits(arity, sequences, fields);
   const { weights, denominator = count } = fields;
-  return {
-    count,
-    weight: (u) => (weights ? at(weights, u) : 1),
-    denominator,
-  };
+  return { count, weight: (u) => (weights ? at(weights, u) : 1), denominator };
 }
 
 /** Sum of w_u x_u: a unit of weight 0 is left out, whatever its x is. */
