@@ -204,9 +204,21 @@ describe('mixtures', () => {
     for (const logps of [doubles, { ...doubles, logps: Float32Array.from(doubles.logps) }]) {
       const results = parts.map(([, config]) => referenceFromLogps(config, logps));
       const mixed = referenceMix(mpo, logps);
-      near('loss', [mixed.loss], sum(results, ({ loss }) => [loss]));
-      near('losses', mixed.losses, sum(results, ({ losses }) => losses));
-      near('gradLogps', mixed.gradLogps, sum(results, ({ gradLogps }) => gradLogps));
+      near(
+        'loss',
+        [mixed.loss],
+        sum(results, ({ loss }) => [loss]),
+      );
+      near(
+        'losses',
+        mixed.losses,
+        sum(results, ({ losses }) => losses),
+      );
+      near(
+        'gradLogps',
+        mixed.gradLogps,
+        sum(results, ({ gradLogps }) => gradLogps),
+      );
     }
 
     const logits = familyLogits(52, 'dpo', 4, names);

@@ -13,6 +13,7 @@ import {
   finiteDifference,
   referenceFromLogps,
   referenceLogps,
+  referenceLogpsBackward,
   referenceLoss,
   type ReferenceBatch,
   type ReferenceConfig,
@@ -238,8 +239,8 @@ export function rowsOf({
 }
 
 /**
- * A set of labels, and d logp / d logits of every row scored by them: onehot - softmax, [rows,
- * vocab].
+ * A set of labels, and what every row scored by them adds to dS / dlogits, [rows, vocab]: onehot -
+ * softmax, times its weight and the slope of the logits' transform.
  */
 interface Scored {
   readonly labels: Int32Array;
@@ -258,12 +259,19 @@ export interface Prepared<B extends ReferenceBatch = LogitsBatch> {
   readonly likelihood: Scored | undefined;
 }
 
+/** What says which rows there are, and which softmax they have. */
+function rowsAlone(batch: ReferenceBatch, labels: Int32Array): ReferenceBatch {
+  const { logits, dtype, shape, rowStride, offsets, ignoreIndex } = batch;
+  const { tokenWeights, logitScale, logitSoftcap, temperature } = batch;
+  const rows = { logits, dtype, shape, rowStride, offsets, ignoreIndex };
+  return { ...rows, labels, tokenWeights, logitScale, logitSoftcap, temperature };
+}
+
 function scoreRows(batch: ReferenceBatch, labels: Int32Array): Scored {
-  const own = { ...batch, labels, sftLabels: undefined };
+  const own = rowsAlone(batch, labels);
   const { logps, counts } = referenceLogps(own);
-  // The likelihood objective has the coefficient -1 / sequences everywhere.
-  const { gradLogits } = referenceLoss({ method: 'sft', normalize: false }, own);
-  const residual = gradLogits.map((g) => -g * logps.length);
+  const sequences = new Float64Array(logps.length).fill(1);
+  const { gradLogits: residual } = referenceLogpsBackward(own, { sequences });
   const { offset, vocab } = rowsOf(own);
   const peaks = logps.map((_, b) => {
     const part = residual.subarray(offset(b) * vocab, offset(b + 1) * vocab);
