@@ -158,8 +158,11 @@ class BatchLoss::OfObjective {
       empty = empty || terms_.lengths[s] == 0;
       finite = finite && std::isfinite(logps[s]) &&
                (coefficient <= largest || (sorted && std::isnan(coefficient)));
-      metrics_[rewards_mean] += rewards_[s];
       const bool is_chosen = place == chosen;
+      // Two rewards that a large beta makes infinite have a difference.
+      if (units_.arity != Arity::pair)
+        (is_chosen ? chosen_score_ : rejected_score_) +=
+            LogRatio::score(sequence(logps, s), settings_).value;
       metrics_[is_chosen ? rewards_chosen : rewards_rejected] += rewards_[s];
       metrics_[is_chosen ? logps_chosen : logps_rejected] += logps[s];
       (is_chosen ? chosen_ : rejected_)++;
@@ -197,10 +200,15 @@ class BatchLoss::OfObjective {
     for (int k : {ranking_accuracy, log_odds_chosen, log_odds_ratio})
       m[k] = mean(m[k], double(units_.count));
     m[rewards_accuracies] = mean(m[rewards_accuracies], compared_);
-    m[rewards_mean] = mean(m[rewards_mean], chosen_ + rejected_);
-    m[rewards_margins] = units_.arity == Arity::pair ? mean(m[rewards_margins], compared_)
-                         : rejected_ > 0             ? m[rewards_chosen] - m[rewards_rejected]
-                                                     : 0;
+    if (units_.arity == Arity::pair) {
+      m[rewards_margins] = mean(m[rewards_margins], compared_);
+    } else {
+      const double both = mean(chosen_score_ + rejected_score_, chosen_ + rejected_);
+      m[rewards_mean] = settings_.beta * both;
+      if (chosen_ > 0 && rejected_ > 0)
+        m[rewards_margins] =
+            settings_.beta * (chosen_score_ / chosen_ - rejected_score_ / rejected_);
+    }
     m[num_tokens] = tokens;
   }
 
@@ -213,6 +221,7 @@ class BatchLoss::OfObjective {
   double *const losses_, *const rewards_, *const coefficients_, *const scratch_, *const metrics_;
   double& value_;
   double chosen_ = 0, rejected_ = 0, compared_ = 0;  // sequences, and units of several
+  double chosen_score_ = 0, rejected_score_ = 0;     // sums, unless units are pairs
 };
 
 BatchLoss::BatchLoss(const BatchTerms& terms, const LossOutputs& outputs)

@@ -23,7 +23,8 @@ import {
   unitsBetween,
   type Field,
 } from '../support/family-batches.js';
-import { expectNear as near, largestOf, Misses } from '../support/bounds.js';
+import { largestOf, Misses } from '../support/bounds.js';
+import { expectNear as near } from '../support/near.js';
 import { at, generator, normal } from '../support/numbers.js';
 
 const uncoupled = familyMethods.filter((method) => !method.startsWith('aot'));

@@ -8,7 +8,7 @@ import {
   type ReferenceBatch,
 } from '../../ts/verification/reference.js';
 import { configOf, familyLogits } from '../support/family-batches.js';
-import { expectNear as near } from '../support/bounds.js';
+import { expectNear as near } from '../support/near.js';
 import { at } from '../support/numbers.js';
 
 describe('fields of rows', () => {

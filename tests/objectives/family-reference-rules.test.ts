@@ -19,7 +19,7 @@ import {
   methodFields,
   type Field,
 } from '../support/family-batches.js';
-import { expectNear as near } from '../support/bounds.js';
+import { expectNear as near } from '../support/near.js';
 import { at } from '../support/numbers.js';
 
 const chosenFirst = { groups: Int32Array.of(0, 2), ranks: Int32Array.of(0, 1) };

@@ -9,7 +9,7 @@ import {
   referenceTokenLogps,
   type ReferenceConfig,
 } from '../../ts/verification/reference.js';
-import { expectNear } from '../support/bounds.js';
+import { expectNear } from '../support/near.js';
 import { familyCases, type LayerGradients } from '../support/family.js';
 
 /** The cases have 13 digits. */

@@ -1,5 +1,4 @@
 // The bounds are those of `diralign verify`; what collects the misses is the tests' own.
-import { expect } from 'vitest';
 import { at } from './numbers.js';
 
 export {
@@ -65,17 +64,4 @@ export class Misses {
 /** The largest magnitude. */
 export function largestOf(values: ArrayLike<number>): number {
   return Array.from(values).reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
-}
-
-/** As many numbers, each to so much of the largest that is expected. */
-export function expectNear(
-  what: string,
-  actual: ArrayLike<number>,
-  expected: ArrayLike<number>,
-  relative = 1e-13,
-): void {
-  const bound = relative * largestOf(expected);
-  const misses = new Misses();
-  misses.each(what, actual, expected, () => bound);
-  expect(misses.list).toEqual([]);
 }

@@ -105,7 +105,7 @@ function resolveOptions(
 
 /** The likelihood objective has no temperature: its rewards are plain log-probabilities. */
 function resolveBeta(definition: Method, beta: number | undefined): number {
-  if (!definition.loss || (definition.betaIsOptional && beta === undefined)) return 1;
+  if (!definition.loss || definition.takesNoBeta) return 1;
   if (beta !== undefined && beta > 0 && Number.isFinite(beta)) return beta;
   throw rangeError(
     'ERR_DIRALIGN_OPTION',

@@ -48,8 +48,8 @@ export interface Method {
   readonly arity: Arity;
   readonly normalize: boolean;
   readonly reference: boolean;
-  /** `beta` is 1 where it is left out; by default it must be there. */
-  readonly betaIsOptional?: true;
+  /** `beta` may be left out, and means nothing. */
+  readonly takesNoBeta?: true;
   /** Its units depend on each other, and have no weights of their own. */
   readonly isCoupled?: true;
   /** Options the method has, with their defaults. */

@@ -75,7 +75,7 @@ export const pairMethods = {
   simper: {
     ...ofPolicy,
     options: likelihood,
-    betaIsOptional: true,
+    takesNoBeta: true,
     loss: () => pairs((w, l) => exp(l.policy).minus(exp(w.policy))),
   },
 
