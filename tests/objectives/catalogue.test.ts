@@ -2,7 +2,7 @@
 // objective shows of itself.
 import { describe, expect, test } from 'vitest';
 import { contract, contractHash } from '../../ts/contract.generated.js';
-import { dirAlignLoss, methods } from '../../ts/index.js';
+import { dirAlignLoss, methods, type MethodInfo } from '../../ts/index.js';
 import { native } from '../../ts/native/interface.js';
 
 /**
@@ -12,7 +12,7 @@ import { native } from '../../ts/native/interface.js';
 const expected: [
   string,
   'paper' | 'wider',
-  'pairwise' | 'pointwise' | 'likelihood',
+  MethodInfo['ranking'],
   boolean,
   boolean,
   Record<string, number | string>,
