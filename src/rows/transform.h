@@ -1,5 +1,6 @@
 // What becomes of a logit before the softmax, host and device.
 #pragma once
+#include <algorithm>
 #include <cfloat>
 #include <cmath>
 #include "exp_polynomial.h"
@@ -16,8 +17,9 @@ struct LogitTransform {
 
   bool is_identity() const { return cap == 0 && scale / temperature == 1; }
   double value(double x) const {
-    return cap == 0 || std::isinf(x) ? scale * x / temperature
-                                     : cap * std::tanh(scale * x / cap) / temperature;
+    const double z = cap == 0 ? 0 : scale * x / cap;
+    return std::fabs(z) < 1e-9 || std::isinf(x) ? scale * x / temperature
+                                                : cap * std::tanh(z) / temperature;
   }
   /// dy/dx.
   double slope(double x) const {
@@ -26,19 +28,23 @@ struct LogitTransform {
   }
 };
 
-/// The same in float32: y = factor x, or outer tanh(inner x).
+/// The same in float32: y = factor x, or outer tanh(inner x). A cap so large that `inner` is 0 caps
+/// no float32.
 struct TransformFactors {
   float factor, inner, outer;
   bool capped;
 };
 inline TransformFactors factors_of(const LogitTransform& t) {
-  const bool capped = t.cap != 0;
-  return {float(t.scale / t.temperature), capped ? float(t.scale / t.cap) : 0,
-          capped ? float(t.cap / t.temperature) : 0, capped};
+  // Neither 0 nor infinite: times an infinite logit, or one of 0, that would be a NaN.
+  auto in_range = [](double x) { return float(std::clamp<double>(x, FLT_TRUE_MIN, FLT_MAX)); };
+  const bool capped = t.cap != 0 && float(t.scale / t.cap) != 0;
+  return {in_range(t.scale / t.temperature), in_range(t.scale / t.cap),
+          in_range(t.cap / t.temperature), capped};
 }
 
 /// A number, or a vector of them, and dy/dx. tanh is formed from e^(-2 |z|), which cannot overflow,
-/// and so is its derivative, which keeps its digits where tanh is near 1.
+/// and so is its derivative, which keeps its digits where tanh is near 1. Near 0 that would lose
+/// those of tanh: y is factor x (1 + z^2 P(z^2)) there, P minimax, to 2e-9.
 template <class Real>
 struct Transformed {
   Real y, slope;
@@ -47,8 +53,16 @@ template <class Real, class Exp>
 DIRALIGN_HD_KERNEL Transformed<Real> transformed(Real x, const TransformFactors& t, Exp&& exp) {
   if (!t.capped) return {x * t.factor, Real{} + t.factor};
   const Real z = x * t.inner, size = z < Real{} ? -z : z, e = exp(size * -2.f);
-  const Real up = e + 1.f, tanh = (1.f - e) / up * t.outer, y = z < Real{} ? -tanh : tanh;
-  return {size > Real{} + FLT_MAX ? x : y, e * (4.f * t.factor) / (up * up)};
+  const Real up = e + 1.f, large = (1.f - e) / up * t.outer;
+  const Real s = z * z;
+  Real p = s * -0x1.c6f842p-8f + 0x1.5fc55ep-6f;
+  p = p * s - 0x1.b9d29ap-5f;
+  p = p * s + 0x1.11108p-3f;
+  p = p * s - 0x1.555554p-2f;
+  const Real linear = x * t.factor, small = linear + linear * (s * p);
+  const Real y = size < Real{} + 0.5f ? small : z < Real{} ? -large : large;
+  const Real magnitude = x < Real{} ? -x : x;
+  return {magnitude > Real{} + FLT_MAX ? x : y, e * (4.f * t.factor) / (up * up)};
 }
 
 }  // namespace diralign
