@@ -282,7 +282,7 @@ struct PlackettLuce {
 /// tends to 1.
 struct GroupSoftmax {
   int64_t largest = 0;
-  double rest = 0;  ///< of e^(x - largest), the largest entry's 1 left out
+  Scaled rest = 0;  ///< of e^(x - largest), the largest entry's 1 left out
 
   /// `difference(k, from)`: entry k less another.
   template <class Difference>
@@ -291,14 +291,36 @@ struct GroupSoftmax {
     for (int64_t k = 1; k < size; k++)
       if (difference(k, s.largest) > 0) s.largest = k;
     for (int64_t k = 0; k < size; k++)
-      if (k != s.largest) s.rest += ::exp(difference(k, s.largest));
+      if (k != s.largest) s.rest = s.rest + scaled_exp(difference(k, s.largest));
     return s;
   }
-  DIRALIGN_HD double p(int64_t k, double difference) const {
-    return k == largest ? 1 / (1 + rest) : ::exp(difference) / (1 + rest);
+  DIRALIGN_HD Scaled p(int64_t k, double difference) const {
+    return (k == largest ? Scaled(1) : scaled_exp(difference)) / (rest + 1);
   }
-  DIRALIGN_HD double p_less_1(int64_t k, double difference) const {
-    return k == largest ? -rest / (1 + rest) : p(k, difference) - 1;
+  DIRALIGN_HD Scaled p_less_1(int64_t k, double difference) const {
+    return k == largest ? -rest / (rest + 1) : p(k, difference) - 1;
+  }
+};
+
+/// The softmax of rewards / temperature over a group, whose halves have a difference where they do
+/// not.
+template <class Candidates>
+struct RewardShares {
+  const Candidates& candidates;
+  double temperature;
+  GroupSoftmax softmax;
+
+  DIRALIGN_HD RewardShares(const Candidates& c, const Settings& o)
+      : candidates(c), temperature(o.reward_temperature) {
+    softmax = GroupSoftmax::over(c.size(),
+                                 [this](int64_t k, int64_t from) { return difference(k, from); });
+  }
+  DIRALIGN_HD double difference(int64_t k, int64_t from) const {
+    return (candidates.reward(k) / 2 - candidates.reward(from) / 2) / temperature * 2;
+  }
+  DIRALIGN_HD Scaled share(int64_t k) const { return softmax.p(k, difference(k, softmax.largest)); }
+  DIRALIGN_HD Scaled share_less_1(int64_t k) const {
+    return softmax.p_less_1(k, difference(k, softmax.largest));
   }
 };
 
@@ -306,17 +328,19 @@ struct GroupSoftmax {
 struct SoftLabels {
   template <class Candidates>
   DIRALIGN_HD static double rank(const Candidates& c, const Settings& o) {
-    auto u = [&](int64_t k, int64_t from) { return o.beta * (c.score(k) - c.score(from)); };
-    auto r = [&](int64_t k, int64_t from) {
-      return (c.reward(k) - c.reward(from)) / o.reward_temperature;
+    auto u = [&](int64_t k, int64_t from) -> Scaled {
+      return Scaled(o.beta) * (c.score(k) - c.score(from));
     };
-    const GroupSoftmax p = GroupSoftmax::over(c.size(), u), y = GroupSoftmax::over(c.size(), r);
+    const GroupSoftmax p =
+        GroupSoftmax::over(c.size(), [&](int64_t k, int64_t from) { return value(u(k, from)); });
+    const RewardShares<Candidates> y(c, o);
     double loss = 0;
     for (int64_t k = 0; k < c.size(); k++) {
-      const double du = u(k, p.largest), dr = r(k, y.largest), share = y.p(k, dr);
-      loss += weighted(share, ::log1p(p.rest) - du);
+      const Scaled fall = u(k, p.largest), share = y.share(k);
+      const double du = value(fall);
+      loss += value(share * ::log1p(value(p.rest))) - value(share * fall);
       // The difference of two numbers near 1 is that of what they lack.
-      c.add(k, k == p.largest ? p.p_less_1(k, du) - y.p_less_1(k, dr) : p.p(k, du) - share);
+      c.add(k, k == p.largest ? p.p_less_1(k, du) - y.share_less_1(k) : p.p(k, du) - share);
     }
     return loss;
   }
@@ -326,17 +350,15 @@ struct SoftLabels {
 struct SoftContrast {
   template <class Candidates>
   DIRALIGN_HD static double rank(const Candidates& c, const Settings& o) {
-    auto r = [&](int64_t k, int64_t from) {
-      return (c.reward(k) - c.reward(from)) / o.reward_temperature;
-    };
-    const GroupSoftmax y = GroupSoftmax::over(c.size(), r);
+    const RewardShares<Candidates> y(c, o);
     const double each = 1 / double(c.size());
     double loss = 0;
     for (int64_t k = 0; k < c.size(); k++) {
-      const double u = o.beta * c.score(k), share = y.p(k, r(k, y.largest));
+      const double u = o.beta * c.score(k);
+      const Scaled share = y.share(k);
       const Logistic up = logistic(-u), down = logistic(u);
-      loss += weighted(share, up.loss) + each * down.loss;
-      c.add(k, each * down.slope - (share == 0 ? Scaled(0) : share * up.slope));
+      loss += value(share * up.loss) + each * down.loss;
+      c.add(k, each * down.slope - share * up.slope);
     }
     return loss;
   }
