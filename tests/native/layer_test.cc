@@ -173,6 +173,40 @@ TEST(layer_chunks) {
   }
 }
 
+TEST(layer_given) {
+  // The derivatives of a loss, given as the caller's own: the gradients of the loss, bit for bit
+  // where its coefficients are known before its rows are multiplied. Deferred, they enter later.
+  for (Dtype d : dtypes) {
+    for (const char* name : {"dpo", "nca", "plackett_luce"}) {
+      Shape shape = shape_of(35 + uint64_t(d), 41);
+      shape.tokens = 80;
+      shape.fields = true;
+      const LayerProblem l(reference::objective(name, 0.2), shape, {d, 4, true});
+      const Truth truth(l.p);
+      for (int64_t rows : {1000, 90, 3}) {
+        const LayerRun run{workspace(l, rows)};
+        const LayerResult loss = compute(l, run);
+        PreparedLayer prepared(l, run);
+        Job& job = prepared.numbers.job;
+        job.loss.reset();
+        job.batch.fields = {};
+        DerivativesGiven& given = job.given.emplace();
+        for (int64_t r = 0; r < l.p.rows; r++)
+          given.logps.push_back(loss.numbers.coefficients[size_t(l.p.sequence_of(r))] *
+                                l.p.row_weight(r));
+        host_backend().run(job, 0, *Pool::shared());
+        LayerResult result = prepared.collect();
+        result.numbers = loss.numbers;
+        const std::string what = check::text("%s %s %d rows", name, dtype_names[int(d)], int(rows));
+        check_layer(what, l, truth, run, result);
+        if (rows == 90) continue;
+        CHECK(result.hidden == loss.hidden, "%s: hidden", what.c_str());
+        CHECK(result.weight == loss.weight && result.bias == loss.bias, "%s: weight", what.c_str());
+      }
+    }
+  }
+}
+
 TEST(layer_coupled) { layers_coupled(backend()); }
 
 TEST(layer_outputs) {
