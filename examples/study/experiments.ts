@@ -4,6 +4,7 @@ import { pareto } from './experiments/pareto.js';
 import { sftShare } from './experiments/sft-share.js';
 import { tempering } from './experiments/tempering.js';
 import { twoStage } from './experiments/two-stage.js';
+import { unpaired } from './experiments/unpaired.js';
 import { permutation } from './permutation/experiment.js';
 import { rankingBias } from './ranking-bias/experiment.js';
 import type { Experiment } from './study.js';
@@ -16,6 +17,7 @@ export function experiments(seeds?: number): readonly Experiment[] {
     tempering(seeds),
     pareto(seeds),
     sftShare(seeds),
+    unpaired(seeds),
     rankingBias,
     permutation,
   ];

@@ -12,6 +12,7 @@ import {
   type AlignParams,
   type AlignResult,
   type SftResult,
+  type UnpairedMethod,
 } from '../model/tasks.js';
 import { mean } from '../statistics.js';
 import type { Study } from '../study.js';
@@ -115,7 +116,7 @@ export async function search(
 /** Every learning rate with every beta, align-only, after SFT. */
 export function alignmentGrid(
   { learningRates, betas }: Plan,
-  method: AlignmentMethod,
+  method: AnyMethod,
 ): readonly Setting[] {
   return learningRates.flatMap((learningRate) =>
     betas[method].map((beta) => ({ init: afterSft, method, beta, learningRate, lambda: 0 })),
@@ -158,8 +159,10 @@ export function searchAll(study: Study, plan: Plan): Promise<PerMethod<Search>> 
 
 export type Ranking = 'pairwise' | 'pointwise';
 
-export const rankingOf = (method: AlignmentMethod): Ranking =>
-  pairwiseMethods.includes(method) ? 'pairwise' : 'pointwise';
+type AnyMethod = AlignmentMethod | UnpairedMethod;
+
+export const rankingOf = (method: AnyMethod): Ranking =>
+  (pairwiseMethods as readonly AnyMethod[]).includes(method) ? 'pairwise' : 'pointwise';
 
 /** Value by value, that is, seed by seed. */
 export function meanAcross(series: readonly (readonly number[])[]): number[] {
@@ -167,7 +170,7 @@ export function meanAcross(series: readonly (readonly number[])[]): number[] {
   return first.map((_, i) => mean(series.map((values) => values[i] as number)));
 }
 
-const names: PerMethod<string> = {
+const names: Readonly<Record<AnyMethod, string>> = {
   ...{
     dpo: 'DPO',
     ipo: 'IPO',
@@ -177,9 +180,10 @@ const names: PerMethod<string> = {
     nca: 'NCA',
     cal_dpo: 'Cal-DPO',
     asft: 'ASFT',
+    kto: 'KTO',
   },
 };
-export const nameOf = (method: AlignmentMethod): string => names[method];
+export const nameOf = (method: AnyMethod): string => names[method];
 
 /** 3e-4 rather than 0.0003, as papers write learning rates. */
 export const scientific = (value: number): string =>

@@ -5,9 +5,9 @@
 import type { TopLevelSpec } from 'vega-lite';
 import type { AlignResult, SftResult } from '../model/tasks.js';
 import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
-import { interval, paired, type Interval } from '../statistics.js';
+import { interval, paired } from '../statistics.js';
 import type { Experiment, Finding, Section, Table } from '../study.js';
-import { ends, qualityAxis } from './charts.js';
+import { intervalChart } from './charts.js';
 import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
 import {
   afterSft,
@@ -189,40 +189,19 @@ function table({ base, sft }: Starts, arms: readonly Arm[]): Table {
 }
 
 function chart({ base, sft }: Starts, arms: readonly Arm[]): TopLevelSpec {
-  const point = (label: string, form: string, found: Interval): object => ({
-    label,
-    form,
-    ...ends(found),
-  });
   const values = [
-    point('base', 'reference', interval(qualities(base))),
-    point('SFT', 'reference', interval(qualities(sft))),
-    ...arms.map(({ label, form, results }) => point(label, form, interval(qualities(results)))),
+    { label: 'base', form: 'reference', found: interval(qualities(base)) },
+    { label: 'SFT', form: 'reference', found: interval(qualities(sft)) },
+    ...arms.map(({ label, form, results }) => ({
+      label,
+      form,
+      found: interval(qualities(results)),
+    })),
   ];
-  const y = { field: 'label', type: 'nominal', title: null, sort: null } as const;
-  const domain = ['two-stage', 'one-stage', 'two-stage with likelihood', 'reference'];
-  const color = {
-    field: 'form',
-    type: 'nominal',
-    title: null,
-    scale: { domain },
-    legend: { orient: 'top', columns: 2 },
-  } as const;
-  return {
-    width: 380,
-    height: { step: 26 },
-    data: { values },
-    layer: [
-      {
-        mark: { type: 'rule', strokeWidth: 2 },
-        encoding: {
-          y,
-          color,
-          x: { field: 'low', type: 'quantitative', ...qualityAxis },
-          x2: { field: 'high' },
-        },
-      },
-      { mark: 'point', encoding: { y, color, x: { field: 'mean', type: 'quantitative' } } },
-    ],
-  };
+  return intervalChart(values, [
+    'two-stage',
+    'one-stage',
+    'two-stage with likelihood',
+    'reference',
+  ]);
 }

@@ -4,7 +4,12 @@
  * completions follow it: both see its rows. So no row is padding, and the scored rows are one
  * block.
  */
-import { collatePairs, type PreferencePair } from 'diralign/data';
+import {
+  collatePairs,
+  collateUnpaired,
+  type PreferencePair,
+  type UnpairedExample,
+} from 'diralign/data';
 import type { Example } from '../records/data.js';
 import { longestRecord } from '../records/record.js';
 import { fieldCount, summaryStart } from '../records/vocabulary.js';
@@ -98,6 +103,26 @@ export function pairBatch(pairs: readonly PreferencePair[]): Batch {
     pairs.map(({ prompt }) => [...prompt]),
     collatePairs(branches, { layout: 'packed' }),
   );
+}
+
+/** Single examples, with what is said of each. */
+export interface UnpairedBatch extends Batch {
+  readonly desirable: Uint8Array;
+}
+export function unpairedBatch(examples: readonly UnpairedExample[]): UnpairedBatch {
+  const collated = collateUnpaired(
+    examples.map(({ completion, desirable }) => ({
+      prompt: [summaryStart],
+      completion,
+      desirable,
+    })),
+    { layout: 'packed' },
+  );
+  const batch = pack(
+    examples.map(({ prompt }) => [...prompt]),
+    collated,
+  );
+  return { ...batch, desirable: collated.desirable };
 }
 
 /** One completion each. */

@@ -10,7 +10,7 @@
  * is its default here, gamma 0.5.
  */
 import type { Scale } from '../study.js';
-import type { AlignmentMethod } from './tasks.js';
+import type { AlignmentMethod, UnpairedMethod } from './tasks.js';
 
 export interface Grids {
   /** Of alignment after SFT. */
@@ -21,7 +21,7 @@ export interface Grids {
    * At full scale as many for every method; 1, which is no tempering, is among those of orpo and
    * asft.
    */
-  readonly betas: Readonly<Record<AlignmentMethod, readonly number[]>>;
+  readonly betas: Readonly<Record<AlignmentMethod | UnpairedMethod, readonly number[]>>;
   /** Of the sweeps, down to where less makes no difference. */
   readonly sweptBetas: Readonly<Record<'orpo' | 'asft', readonly number[]>>;
 }
@@ -39,6 +39,7 @@ export const grids: Readonly<Record<Scale, Grids>> = {
       nca: [0.1],
       cal_dpo: [0.05],
       asft: [0.2, 1],
+      kto: [0.5],
     },
     sweptBetas: { orpo: [0.2, 1], asft: [0.2, 1] },
   },
@@ -54,6 +55,7 @@ export const grids: Readonly<Record<Scale, Grids>> = {
       nca: [0.05, 0.1, 0.2, 0.5],
       cal_dpo: [0.02, 0.05, 0.1, 0.2],
       asft: [0.1, 0.2, 0.5, 1],
+      kto: [0.2, 0.5, 1, 2],
     },
     sweptBetas: {
       orpo: [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2],

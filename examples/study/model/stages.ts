@@ -4,14 +4,14 @@
  */
 import path from 'node:path';
 import { dirAlignLoss, type ObjectiveCalls } from 'diralign';
-import { cachedReference, fingerprint } from 'diralign/data';
+import { cachedReference, fingerprint, mismatched, type PreferencePair } from 'diralign/data';
 import { tensorBoardLogger } from 'diralign/logging';
 import { tfDirAlignLoss } from 'diralign/tfjs';
 import { carelessSummaries, demonstrations, preferences, type Example } from '../records/data.js';
-import { randomFor } from '../records/random.js';
+import { randomFor, shuffled } from '../records/random.js';
 import type { StageContext, Task } from '../study.js';
 import { startBackend, threads } from './backend.js';
-import { exampleBatch, pairBatch, type Batch } from './batch.js';
+import { exampleBatch, pairBatch, unpairedBatch, type Batch } from './batch.js';
 import { compare, estimateKl, evaluationOf, sampleHeldOut } from './evaluation.js';
 import { batchSize, modelShape, pretrainLearningRate, sftLearningRate, sizes } from './settings.js';
 import {
@@ -54,17 +54,14 @@ export async function align(params: AlignParams, context: StageContext): Promise
   const initial = context.directoryOf(initTask(params));
   const weights = loadWeights(checkpoint(initial), modelShape);
   const pairs = preferences(params.seed, sizes[params.scale].preferences);
-  const batches = inBatches(pairs).map(pairBatch);
-  const references = needsReference(params)
-    ? await referenceLogps(initial, weights, batches, params)
-    : undefined;
   const metrics: Metrics[] = [];
-  const objective = objectiveOf(params);
-  const loss = (step: number): BatchLoss =>
-    pairLoss(objective, references?.[step], (found) => metrics.push(found));
+  const data =
+    params.method === 'kto'
+      ? unpairedData(pairs, weights, params, metrics)
+      : await pairedData(pairs, initial, weights, params, metrics);
   const { losses, diverged } = await trainLogged(
     weights,
-    { learningRate: params.learningRate, batches, loss },
+    { learningRate: params.learningRate, ...data },
     context,
     metrics,
   );
@@ -80,7 +77,7 @@ export async function align(params: AlignParams, context: StageContext): Promise
     ...compare(sampled, sampleHeldOut(opponent, params, 'sampling of the opponent')),
     kl: estimateKl(weights, opponent, sampled),
     losses,
-    accuracies: metrics.slice(0, losses.length).map((each) => each['rewards/accuracies'] as number),
+    accuracies: metrics.slice(0, losses.length).map((each) => each['rewards/accuracies'] ?? NaN),
     diverged,
     seconds: secondsSince(start),
   };
@@ -108,9 +105,9 @@ function secondsSince(start: number): number {
   return (performance.now() - start) / 1000;
 }
 
-function inBatches<T>(values: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(values.length / batchSize) }, (_, i) =>
-    values.slice(i * batchSize, (i + 1) * batchSize),
+function inBatches<T>(values: readonly T[], size = batchSize): T[][] {
+  return Array.from({ length: Math.ceil(values.length / size) }, (_, i) =>
+    values.slice(i * size, (i + 1) * size),
   );
 }
 
@@ -156,8 +153,72 @@ async function trainOnExamples(
   return { evaluation, losses: trained.losses, seconds: secondsSince(start) };
 }
 
+type Data = Pick<Training, 'batches' | 'loss'>;
+
+async function pairedData(
+  pairs: readonly PreferencePair[],
+  initial: string,
+  weights: Float32Array,
+  params: AlignParams,
+  metrics: Metrics[],
+): Promise<Data> {
+  const batches = inBatches(pairs).map(pairBatch);
+  const references = needsReference(params)
+    ? await referenceLogps(initial, weights, batches, params)
+    : undefined;
+  const objective = objectiveOf(params);
+  const loss = (step: number): BatchLoss =>
+    pairLoss(objective, references?.[step], (found) => metrics.push(found));
+  return { batches, loss };
+}
+
+/**
+ * The completions of the pairs as single examples in an order of their own, as many a step as there
+ * are in a batch of pairs. The baseline is of completions that are not their prompts', under the
+ * weights of the step and under those that it all starts from.
+ */
+function unpairedData(
+  pairs: readonly PreferencePair[],
+  weights: Float32Array,
+  { seed, beta }: AlignParams,
+  metrics: Metrics[],
+): Data {
+  const examples = shuffled(
+    randomFor(seed, 'order of single examples'),
+    pairs.flatMap(({ prompt, chosen, rejected }) => [
+      { prompt, completion: chosen, desirable: true },
+      { prompt, completion: rejected, desirable: false },
+    ]),
+  );
+  const initial = weights.slice();
+  const steps = inBatches(examples, 2 * batchSize).map((some) => ({
+    batch: unpairedBatch(some),
+    others: unpairedBatch(mismatched(some)),
+  }));
+  const kto = tfDirAlignLoss(dirAlignLoss('kto', beta));
+  const loss = (step: number): BatchLoss => {
+    const { batch, others } = steps[step] as (typeof steps)[number];
+    const logpsOf = (of: Float32Array, some: Batch) => completionLogps(of, modelShape, some);
+    const reference = logpsOf(initial, batch);
+    const kl = { logps: logpsOf(weights, others), reference: logpsOf(initial, others) };
+    return (logits, { labels, offsets }) =>
+      kto(
+        logits,
+        { labels, offsets, reference, kl, desirable: batch.desirable },
+        {
+          threads,
+          onResult: (result) => {
+            metrics.push(result.metrics);
+          },
+        },
+      );
+  };
+  return { batches: steps.map(({ batch }) => batch), loss };
+}
+
 /** Each method as it is by default, which is its original normalisation. */
 function objectiveOf({ method, beta, lambda }: AlignParams): ObjectiveCalls {
+  if (method === 'kto') throw new Error('kto is of single examples');
   if (lambda === 0) return dirAlignLoss(method, beta);
   if (method !== 'orpo' && method !== 'asft')
     throw new Error(`${method} has no likelihood term: lambda must be 0, not ${lambda}.`);

@@ -20,6 +20,8 @@ export const alignmentMethods = [
   'asft',
 ] as const satisfies readonly Method[];
 export type AlignmentMethod = (typeof alignmentMethods)[number];
+/** Beside them, on single examples. */
+export type UnpairedMethod = 'kto';
 
 export const pairwiseMethods: readonly AlignmentMethod[] = ['dpo', 'ipo', 'simpo', 'orpo'];
 export const pointwiseMethods: readonly AlignmentMethod[] = ['apo_zero', 'nca', 'cal_dpo', 'asft'];
@@ -40,7 +42,8 @@ export interface AlignParams extends PretrainParams {
    * demonstrations.
    */
   readonly init: 'base' | { readonly share: number };
-  readonly method: AlignmentMethod;
+  /** An unpaired one takes the completions of the pairs as single examples. */
+  readonly method: AlignmentMethod | UnpairedMethod;
   readonly beta: number;
   readonly learningRate: number;
   /** Weight of the likelihood term, for orpo and asft; 0 is the align-only form. */
@@ -80,7 +83,7 @@ export interface AlignResult {
    * policy: the mean of log p(y|x) - log q(y|x).
    */
   readonly kl: number;
-  /** Loss and the share of preferences ranked right, over the steps. */
+  /** Loss and the share of preferences ranked right, over the steps; of single examples none. */
   readonly losses: readonly number[];
   readonly accuracies: readonly number[];
   /**

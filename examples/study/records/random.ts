@@ -15,6 +15,7 @@ const purposes = [
   'held-out records',
   'sampling',
   'sampling of the opponent',
+  'order of single examples',
 ] as const;
 
 export function randomFor(seed: number, purpose: (typeof purposes)[number]): Random {

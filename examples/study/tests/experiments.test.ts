@@ -6,7 +6,9 @@ import { planOf } from '../experiments/plan.js';
 import { sftShare } from '../experiments/sft-share.js';
 import { tempering } from '../experiments/tempering.js';
 import { twoStage } from '../experiments/two-stage.js';
-import { alignmentMethods, pairwiseMethods, type AlignParams } from '../model/tasks.js';
+import { unpaired } from '../experiments/unpaired.js';
+import { rankingOf } from '../experiments/runs.js';
+import { alignmentMethods, type AlignParams } from '../model/tasks.js';
 import { drawChart } from '../report/chart.js';
 import type { Experiment, Outcome, Scale, Section } from '../study.js';
 import { fakeStudy, noise, seedNoise, type FakeModel, type FakeStudy } from './support/fakes.js';
@@ -17,6 +19,7 @@ const all = (): readonly Experiment[] => [
   tempering(),
   pareto(),
   sftShare(),
+  unpaired(),
 ];
 
 /** Every run as good as the next, but for its seed. */
@@ -217,7 +220,7 @@ describe('all methods', () => {
   });
 
   test('the kind of ranking: by the paired interval, with the exact test beside it', async () => {
-    const pairwise = (p: AlignParams): number => (pairwiseMethods.includes(p.method) ? 0.1 : 0);
+    const pairwise = (p: AlignParams): number => (rankingOf(p.method) === 'pairwise' ? 0.1 : 0);
     const { section } = await run(
       methodComparison(),
       modelWith((p) => pairwise(p) + noise(p)),
@@ -314,7 +317,7 @@ describe('KL against quality', () => {
       align: (p) => ({
         quality:
           0.7 +
-          sign * (pairwiseMethods.includes(p.method) ? 0.1 : 0) +
+          sign * (rankingOf(p.method) === 'pairwise' ? 0.1 : 0) +
           seedNoise(p.seed) +
           noise(p),
         kl: 5 / (1 + p.beta) + (odds.includes(p.method) ? start : 0) + noise(p),
@@ -391,5 +394,15 @@ describe('the share of the demonstrations', () => {
         )
       )[1],
     ).not.toBe('reproduced');
+  });
+});
+
+describe('pairs, or single examples', () => {
+  test('outcomes follow what is better, at the best setting of each', async () => {
+    const of = (method: AlignParams['method'], by: number) =>
+      modelWith((p) => (p.method === method ? by : 0));
+    expect(await outcomes(unpaired(), of('dpo', 0.1))).toEqual(['reproduced', 'reproduced']);
+    expect(await outcomes(unpaired(), of('kto', 0.1))).toEqual(['reproduced', 'not reproduced']);
+    expect(await outcomes(unpaired(), of('kto', -0.3))).toEqual(['not reproduced', 'reproduced']);
   });
 });
