@@ -126,10 +126,36 @@ inline void clear_top(Floats (&top)[vectors]) {
   for (Floats& v : top) v = splat(-FLT_MAX);
 }
 
-template <class T>
-inline void raise_top(const T* block, int64_t n, Floats (&top)[vectors]) {
+// What becomes of the elements of a row before they are summed.
+
+struct Plain {
+  template <class T>
+  Floats operator()(const T* p) const {
+    return load(p);
+  }
+};
+struct Scaled {
+  Floats factor;
+  template <class T>
+  Floats operator()(const T* p) const {
+    return load(p) * factor;
+  }
+};
+inline diralign::Transformed<Floats> transform(Floats x, const TransformFactors& t) {
+  return diralign::transformed(x, t, [](Floats z) { return exp(z); });
+}
+struct Capped {
+  const TransformFactors& factors;
+  template <class T>
+  Floats operator()(const T* p) const {
+    return transform(load(p), factors).y;
+  }
+};
+
+template <class T, class Form>
+inline void raise_top(const T* block, int64_t n, const Form& form, Floats (&top)[vectors]) {
   for (int64_t j = 0; j < n; j += lanes)
-    for (int k = 0; k < vectors; k++) top[k] = larger(load(block + j + k * width), top[k]);
+    for (int k = 0; k < vectors; k++) top[k] = larger(form(block + j + k * width), top[k]);
 }
 
 /// The running sums of a row.
@@ -155,13 +181,14 @@ struct Running {
 
 /// Adds the block, unless its maximum calls for a move of the anchor first: then `top` says so
 /// and nothing is added.
-template <bool with_moment, class T>
-inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running& row) {
+template <bool with_moment, class T, class Form>
+inline bool add_block(const T* block, int64_t n, const Form& form, Floats (&top)[vectors],
+                      Running& row) {
   Floats sum[vectors] = {}, moment[vectors] = {};
   const Floats anchor = splat(row.anchor);
   for (int64_t j = 0; j < n; j += lanes) {
     for (int k = 0; k < vectors; k++) {
-      const Floats x = load(block + j + k * width);
+      const Floats x = form(block + j + k * width);
       top[k] = larger(x, top[k]);
       const Floats d = x - anchor, e = exp(d);
       sum[k] += e;
@@ -174,57 +201,41 @@ inline bool add_block(const T* block, int64_t n, Floats (&top)[vectors], Running
   return true;
 }
 
-/// `label`: its logit.
-template <bool with_moment, class RowBlocks>
-RowSums reduce_blocks(RowBlocks& blocks, float label) {
-  auto* block = blocks.block(0);
+template <bool with_moment, class T, class Form>
+RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form) {
+  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
+  const T* block = blocks.block(0);
   Floats top[vectors];
   clear_top(top);
-  raise_top(block, blocks.elements(0), top);
+  raise_top(block, blocks.elements(0), form, top);
   Running row(largest(top));
   for (int64_t b = 0;;) {
-    if (!add_block<with_moment>(block, blocks.elements(b), top, row)) {
+    if (!add_block<with_moment>(block, blocks.elements(b), form, top, row)) {
       row.move(largest(top));
-      add_block<with_moment>(block, blocks.elements(b), top, row);
+      add_block<with_moment>(block, blocks.elements(b), form, top, row);
     }
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
-  return row.result(label, top);
+  T of_label[width] = {static_cast<const T*>(x)[label]};
+  return row.result(form(of_label)[0], top);
 }
 
 template <bool with_moment, class T>
 RowSums reduce(const void* x, int64_t vocab, int64_t label) {
-  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
-  return reduce_blocks<with_moment>(blocks, load_one<T>(x, label));
+  return reduce_row<with_moment, T>(x, vocab, label, Plain{});
 }
 
-inline diralign::Transformed<Floats> transform(Floats x, const TransformFactors& t) {
-  return diralign::transformed(x, t, [](Floats z) { return exp(z); });
+template <bool with_moment, class T>
+RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const TransformFactors& t) {
+  return t.capped ? reduce_row<with_moment, T>(x, vocab, label, Capped{t})
+                  : reduce_row<with_moment, T>(x, vocab, label, Scaled{splat(t.factor)});
 }
-
-/// The blocks of a row of transformed logits, each made when its turn comes.
-template <class T>
-struct TransformedBlocks : Blocks<T> {
-  TransformFactors factors;
-  float out[block_elements];
-
-  TransformedBlocks(const T* x, int64_t n, int64_t y, const TransformFactors& t)
-      : Blocks<T>(x, n, y), factors(t) {}
-  const float* block(int64_t b) {
-    const T* in = Blocks<T>::block(b);
-    for (int64_t j = 0; j < this->elements(b); j += width)
-      store(out + j, transform(load(in + j), factors).y);
-    return out;
-  }
-};
-
 template <class T>
 RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const TransformFactors& t,
                            bool with_moment) {
-  TransformedBlocks<T> blocks(static_cast<const T*>(x), vocab, label, t);
-  const float y = transform(splat(load_one<T>(x, label)), t).y[0];
-  return with_moment ? reduce_blocks<true>(blocks, y) : reduce_blocks<false>(blocks, y);
+  return with_moment ? reduce_transformed<true, T>(x, vocab, label, t)
+                     : reduce_transformed<false, T>(x, vocab, label, t);
 }
 
 /// out = exp(block - anchor), summed, while `top` takes in the block after it.
@@ -257,7 +268,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   float target = 0;
   Floats top[vectors];
   clear_top(top);
-  raise_top(block, blocks.elements(0), top);
+  raise_top(block, blocks.elements(0), Plain{}, top);
   Running row(largest(top));
   alignas(64) float last_out[block_elements];
   auto output = [&](int64_t b) { return b == blocks.last ? last_out : x + b * block_elements; };
@@ -339,25 +350,39 @@ template <bool past_caches, class T, class Out>
   return j;
 }
 
-template <class T, class Out>
-void transformed_gradient(const void* row, void* output, int64_t vocab, const TransformFactors& t,
-                          const diralign::cpu::GradientFactors& g) {
+/// out = entries(x), vector by vector.
+template <class T, class Out, class Entries>
+void write_entries(const void* row, void* output, int64_t vocab, const Entries& entries) {
   const T* x = static_cast<const T*>(row);
   Out* out = static_cast<Out*>(output);
-  const Floats shift = splat(g.shift), factor = splat(g.factor), bend = splat(g.bend);
-  auto entries = [&](Floats logits) {
-    const diralign::Transformed<Floats> l = transform(logits, t);
-    const Floats d = l.y - shift;
-    // Where d is -inf its exponential is 0, and so is their product.
-    const Floats linear = factor + bend * (d < exp_underflow ? Floats{} : d);
-    return linear * exp(d) * l.slope;
-  };
   int64_t j = 0;
   for (; j + width <= vocab; j += width) store(out + j, entries(load(x + j)));
   if (j == vocab) return;
   Out last[width];
   store(last, entries(load_part(x + j, vocab - j)));
   std::memcpy(out + j, last, size_t(vocab - j) * sizeof(Out));
+}
+
+template <class T, class Out>
+void transformed_gradient(const void* row, void* output, int64_t vocab, const TransformFactors& t,
+                          const diralign::cpu::GradientFactors& g) {
+  const Floats shift = splat(g.shift), factor = splat(g.factor), bend = splat(g.bend);
+  // Where d is -inf its exponential is 0, and so is their product.
+  auto linear = [&](Floats d) { return factor + bend * (d < exp_underflow ? Floats{} : d); };
+  if (t.capped)
+    return write_entries<T, Out>(row, output, vocab, [&](Floats x) {
+      const diralign::Transformed<Floats> l = transform(x, t);
+      const Floats d = l.y - shift;
+      return linear(d) * exp(d) * l.slope;
+    });
+  const Floats scale = splat(t.factor);
+  if (g.bend != 0)
+    return write_entries<T, Out>(row, output, vocab, [&](Floats x) {
+      const Floats d = x * scale - shift;
+      return linear(d) * exp(d) * scale;
+    });
+  write_entries<T, Out>(row, output, vocab,
+                        [&](Floats x) { return factor * exp(x * scale - shift) * scale; });
 }
 
 template <class T>
