@@ -14,32 +14,14 @@ namespace diralign::cuda {
 
 namespace {
 
-Pass pass_of(const Job& job) {
-  if (job.tokens) return Pass::tokens;
-  const GradientMode mode = job.gradients.logits.mode;
-  return mode == GradientMode::none    ? Pass::logps
-         : mode == GradientMode::dense ? Pass::dense
-                                       : Pass::factored;
-}
-
 LossRequest request_for(const Job& job) {
-  LossRequest r{};
-  r.pass = pass_of(job);
+  LossRequest r = request_of(job);
   r.dtype = job.batch.dtype;
   r.logits = job.batch.logits;
-  r.vocab = job.batch.vocab;
   r.row_stride = job.batch.row_stride;
-  r.separate_sft = job.batch.sft_labels != nullptr;
-  r.terms = job.terms();
-  r.rows = &job.rows;
-  r.first_unit = 0;
-  r.last_unit = r.terms.units.count;
   r.gradient = job.gradients.logits.data;
   r.gradient_elements = job.gradients.logits.elements;
-  r.gradient_scale = job.gradients.scale;
-  r.measures = job.asked().any();
-  r.write_ignored =
-      pass_of(job) != Pass::logps && pass_of(job) != Pass::tokens && !job.gradients.logits.zeroed;
+  r.write_ignored = job.gradients.any() && !job.gradients.logits.zeroed;
   return r;
 }
 
@@ -58,6 +40,7 @@ class Collected {
   void take(const LossLaunch& launch, const UnitGroup& group) {
     const RowRange& range = group.rows;
     if (job_.tokens) return take_tokens(launch, range);
+    if (job_.given) return;
     job_.rows.units.for_sequences(group.first_unit, group.last_unit, [&](int64_t s) {
       job_.logps[s] = launch.logp(s);
       if (!sft_logps_.empty()) sft_logps_[size_t(s)] = launch.sft_logp(s);
@@ -69,6 +52,7 @@ class Collected {
   }
 
   void finish() {
+    if (job_.given) finish_given(job_);
     if (!job_.loss) return;
     BatchLoss loss(job_.terms(), job_.loss->outputs);
     const double* const sft = sft_logps_.empty() ? job_.logps : sft_logps_.data();
@@ -78,10 +62,8 @@ class Collected {
 
  private:
   void take_tokens(const LossLaunch& launch, const RowRange& range) {
-    for (int64_t i = range.begin; i < range.end; i++) {
-      const double* token = launch.token(i - range.begin);
-      write_token(*job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
-    }
+    for (int64_t i = range.begin; i < range.end; i++)
+      launch.take_token(*job_.tokens, i - range.begin, job_.rows.scored[size_t(i)].row);
   }
 
   Job& job_;

@@ -2,7 +2,8 @@
 // at a time.
 //
 //   for each group of units:
-//     for each chunk of its rows:  logits = hidden weight^T + bias,  reduce
+//     for each chunk of its rows:  logits = hidden weight^T + bias,  reduce unless they are known,
+//                                  and their gradient where the derivatives are given
 //     on the host:                 coefficients of the units, which say what rows have a gradient
 //     for each chunk again:        logits once more, unless one chunk holds the group;  gradient of
 //     the logits;
@@ -16,6 +17,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 #include "cublaslt.h"
 #include "layer_kernels.h"
@@ -98,49 +100,45 @@ class LayerPhases : public Phases {
   }
 
   void reduce(const UnitGroup& group, const BatchLoss*) override {
-    for (const RowRange& chunk : chunks_[index(group)]) {
+    const std::vector<RowRange>& chunks = chunks_[index(group)];
+    for (size_t k = 0; k < chunks.size(); k++) {
+      const RowRange& chunk = chunks[k];
       if (job_.cancelled) return;
       multiply(chunk);
       if (measures_)
         measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32,
                           job_.batch.vocab, stride_);
-      Stages order(work_->parts());
-      order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()),
-                device_group_[index(group)]);
-      work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
+      if (!is_known()) {
+        Stages order(work_->parts());
+        order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()),
+                  device_group(group, k));
+        work_->launch(order, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
+      }
+      if (job_.given && dense_) differentiate_given(group, k);
       pace();
     }
+    if (job_.given) return;
     const bool last = &group == &groups_.back();
     if (group.rows.size() > 0) work_->fetch();
     if (last && measures_) measures_->fetch();
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    if (group.rows.size() > 0) has_nan_ = new_nan_rows();
     take(group);
     for (size_t i = 0; last && i < row_measures_.size(); i++)
       row_measures_[i] = measures_->row(int64_t(i));
   }
 
   void differentiate(const UnitGroup& group, const BatchLoss* loss) override {
-    auto coefficients = [&](int64_t i) {
-      return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
-    };
-    // A hidden state that is not finite makes its logits all NaN or infinite, and the
-    // log-probability a NaN.
-    const int64_t gap = has_nan(group) ? shortest_not_finite : shortest_gap;
-    double largest = 0;
-    for (int64_t i = group.rows.begin; i < group.rows.end; i++)
-      largest = std::fmax(largest, largest_entry(coefficients(i)));
-    // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller
-    // ones its whole range.
-    const int exponent = job_.batch.dtype == Dtype::float16 && largest > 0
-                             ? std::min(15 - (std::ilogb(largest) + 1), 100)
-                             : -gradient_exponent(largest);
-    for (const RowRange& chunk : chunks_[index(group)]) {
+    if (job_.given) return;
+    const int exponent = exponent_of(group.rows, loss);
+    const std::vector<RowRange>& chunks = chunks_[index(group)];
+    for (size_t k = 0; k < chunks.size(); k++) {
       if (job_.cancelled) return;
-      const std::vector<RowRange> active =
-          active_ranges(chunk, gap, [&](int64_t i) { return coefficients(i).idle(); });
+      const std::vector<RowRange> active = active_of(chunks[k], loss, has_nan_);
       if (active.empty()) continue;
-      if (!group.kept) multiply(chunk);
-      differentiate(index(group), chunk, active, exponent);
+      if (!group.kept) multiply(chunks[k]);
+      differentiate(device_group(group, k), chunks[k], active, exponent);
+      pace();
     }
   }
 
@@ -188,15 +186,8 @@ class LayerPhases : public Phases {
 
   void plan_work() {
     const int64_t rows = int64_t(job_.rows.scored.size());
-    LossRequest request{};
-    request.pass = job_.tokens ? Pass::tokens : dense_ ? Pass::dense : Pass::logps;
+    LossRequest request = request_of(job_);
     request.dtype = Dtype::float32;
-    request.vocab = job_.batch.vocab;
-    request.separate_sft = job_.batch.sft_labels != nullptr;
-    request.terms = job_.terms();
-    request.rows = &job_.rows;
-    request.last_unit = request.terms.units.count;
-    request.gradient_scale = job_.gradients.scale;
     std::vector<Group> on_device;
     size_t launches = 0, stages = 0;
     for (size_t g = 0; g < groups_.size(); g++) {
@@ -206,11 +197,14 @@ class LayerPhases : public Phases {
         stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_not_finite + 1) + 1) : 0);
       }
       device_group_.push_back(uint32_t(on_device.size()));
-      if (groups_[g].rows.size() > 0) add_group(on_device, groups_[g], 0);
+      // What a row needs of its group is there in the launch that reduces it.
+      if (job_.given)
+        for (const RowRange& chunk : chunks_[g]) add_group(on_device, {0, 0, chunk, true}, 0);
+      else if (groups_[g].rows.size() > 0) add_group(on_device, groups_[g], 0);
     }
     work_.emplace(request, on_device, launches, stages, place_);
     if (!job_.asked().any()) return;
-    measures_.emplace(job_.rows, RowRange{0, rows}, request.chunks, place_);
+    measures_.emplace(job_.rows, RowRange{0, rows}, request.chunks, request.transform, place_);
     row_measures_.resize(size_t(rows));
   }
   void allocate(const RowBytes& row, size_t product) {
@@ -279,12 +273,16 @@ class LayerPhases : public Phases {
 
   size_t index(const UnitGroup& group) const { return size_t(&group - groups_.data()); }
 
+  /// Of the k-th chunk of a group.
+  uint32_t device_group(const UnitGroup& group, size_t k) const {
+    return device_group_[index(group)] + uint32_t(job_.given ? k : 0);
+  }
+  bool is_known() const { return job_.given && job_.given->knows_rows(); }
+
   /// The numbers of a group, whose rows are reduced.
   void take(const UnitGroup& group) {
-    for (int64_t i = group.rows.begin; job_.tokens && i < group.rows.end; i++) {
-      const double* const token = work_->token(i);
-      write_token(*job_.tokens, job_.rows.scored[size_t(i)].row, token[0], token[1], token[2]);
-    }
+    for (int64_t i = group.rows.begin; job_.tokens && i < group.rows.end; i++)
+      work_->take_token(*job_.tokens, i, job_.rows.scored[size_t(i)].row);
     if (job_.tokens) return;
     for_sequences(group, [&](int64_t s) {
       const bool has_rows = job_.rows.end[size_t(s)] > job_.rows.begin[size_t(s)];
@@ -292,26 +290,67 @@ class LayerPhases : public Phases {
       if (!sft_logps_.empty()) sft_logps_[size_t(s)] = has_rows ? work_->sft_logp(s) : 0;
     });
   }
-  bool has_nan(const UnitGroup& group) const {
-    bool found = false;
-    for_sequences(group, [&](int64_t s) {
-      found = found || std::isnan(job_.logps[s]) || std::isnan(sft_logps()[s]);
-    });
-    return found;
+  /// Whether rows with a NaN were reduced since the last time. Once the results are fetched.
+  bool new_nan_rows() {
+    const int64_t before = std::exchange(nan_rows_, dense_ ? work_->nan_rows() : 0);
+    return nan_rows_ > before;
   }
   template <class Take>
   void for_sequences(const UnitGroup& group, Take&& take) const {
     job_.rows.units.for_sequences(group.first_unit, group.last_unit, take);
   }
 
-  void differentiate(size_t g, const RowRange& chunk, const std::vector<RowRange>& active,
+  RowCoefficients coefficients(int64_t i, const BatchLoss* loss) const {
+    return row_coefficients(job_, loss, job_.rows.scored[size_t(i)]);
+  }
+  /// Of the power of two that the gradients of some rows are multiplied with.
+  int exponent_of(const RowRange& rows, const BatchLoss* loss) const {
+    double largest = 0;
+    for (int64_t i = rows.begin; i < rows.end; i++)
+      largest = std::fmax(largest, largest_entry(job_.batch, coefficients(i, loss)));
+    // The entries of a float16 gradient just below 2^15: they need its few digits, and smaller
+    // ones its whole range.
+    return job_.batch.dtype == Dtype::float16 && largest > 0
+               ? std::min(15 - (std::ilogb(largest) + 1), 100)
+               : -gradient_exponent(largest);
+  }
+  /// The parts of a chunk that have a gradient. A hidden state that is not finite makes its logits
+  /// all NaN or infinite, and the log-probability a NaN.
+  std::vector<RowRange> active_of(const RowRange& chunk, const BatchLoss* loss,
+                                  bool has_nan) const {
+    return active_ranges(chunk, has_nan ? shortest_not_finite : shortest_gap,
+                         [&](int64_t i) { return coefficients(i, loss).idle(); });
+  }
+  /// Of the k-th chunk, whose logits are there.
+  void differentiate_given(const UnitGroup& group, size_t k) {
+    const RowRange& chunk = chunks_[index(group)][k];
+    const std::vector<RowRange> active = active_of(chunk, nullptr, has_nan_beside(chunk));
+    if (!active.empty())
+      differentiate(device_group(group, k), chunk, active, exponent_of(chunk, nullptr));
+  }
+  /// Whether a row of a chunk that has no gradient may have a NaN.
+  bool has_nan_beside(const RowRange& chunk) {
+    bool idle = false, nan = false;
+    for (int64_t i = chunk.begin; i < chunk.end; i++) {
+      if (!coefficients(i, nullptr).idle()) continue;
+      idle = true;
+      nan = nan || (is_known() && std::isnan(job_.given->known_logps[size_t(
+                                      job_.rows.scored[size_t(i)].row)]));
+    }
+    if (!idle || is_known()) return nan;
+    work_->fetch();
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    return new_nan_rows();
+  }
+
+  void differentiate(uint32_t g, const RowRange& chunk, const std::vector<RowRange>& active,
                      int exponent) {
     zero_hidden_gradient();
     const Dtype dtype = job_.batch.dtype;
     void* const gradient = gradient_.data() ? gradient_.data() : logits_.data();
     Stages order(work_->parts());
     for (const RowRange& range : active)
-      order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), device_group_[g]);
+      order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), g);
     work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype,
                           std::ldexp(1.0, exponent)});
 
@@ -346,7 +385,6 @@ class LayerPhases : public Phases {
         bias_written_ = true;
       }
     }
-    pace();
   }
 
   /// Once, before anything else is written: what no product writes is 0.
@@ -373,6 +411,8 @@ class LayerPhases : public Phases {
   std::array<Marker, 2> ahead_;
   size_t turn_ = 0;
   bool hidden_zeroed_ = false, weight_written_ = false, bias_written_ = false;
+  int64_t nan_rows_ = 0;  ///< so far
+  bool has_nan_ = false;  ///< a row of the last group
   PinnedBlock row_stage_;
   Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
   Array<double> sft_logps_;

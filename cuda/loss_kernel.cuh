@@ -88,17 +88,27 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
     hand.evaluated = !of_row;
   }
   unit.ready = true;
-  if constexpr (pass == Pass::dense) {
+  if constexpr (pass == Pass::dense || pass == Pass::general) {
     const RowRecord record = unit.record;
-    const double align = record.has_label() ? p.coefficients[record.sequence] : 0;
-    const double likelihood =
-        record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-    const double scale = p.gradient_scale * record.weight;
-    const double align_scaled = finite(gradient_coefficient(align, scale)) * p.gradient_unit;
-    const double likelihood_scaled =
-        finite(gradient_coefficient(likelihood, scale)) * p.gradient_unit;
-    unit.gradient = row_gradient(p.row_terms[unit.i], record.label, record.sft_label, align_scaled,
-                                 likelihood_scaled, p.least_normal);
+    double align = 0, likelihood = 0, entropy = 0;
+    if (p.derivatives) {
+      align = finite(p.derivatives[unit.i].logp) * p.gradient_unit;
+      entropy = finite(p.derivatives[unit.i].entropy) * p.gradient_unit;
+    } else {
+      const double scale = p.gradient_scale * record.weight;
+      align = record.has_label() ? p.coefficients[record.sequence] : 0;
+      likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
+      align = finite(gradient_coefficient(align, scale)) * p.gradient_unit;
+      likelihood = finite(gradient_coefficient(likelihood, scale)) * p.gradient_unit;
+    }
+    const RowTerms& terms = p.row_terms[unit.i];
+    if (pass == Pass::general && entropy != 0) {
+      unit.gradient = row_gradient_with_entropy(terms, record.label, align, entropy,
+                                                p.row_entropies[unit.i]);
+      return;
+    }
+    unit.gradient = row_gradient(terms, record.label, record.sft_label, align, likelihood,
+                                 p.least_normal);
     if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
     if (unit.gradient.zero) unit.work = Work::zero;
   }
@@ -125,12 +135,22 @@ __device__ __forceinline__ void zero_padding(const Plan& p, const Unit& unit) {
 
 // The work of a ticket.
 
+/// What the kernels of a pass make of logits.
+template <Pass pass>
+__device__ __forceinline__ auto form_of([[maybe_unused]] const Plan& p) {
+  if constexpr (pass == Pass::general) return Transforming{p.factors, p.transform};
+  else return Untransformed{};
+}
+
 /// Sums a part and counts it; `data` holds it afterwards, without the label's entry. In thread 0:
-/// whether that completed its tile.
+/// whether that completed its tile. `scratch`: of the general pass.
 template <class T, Pass pass>
 __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
-                                            PartSums (&sums)[warps], uint4 (&data)[max_steps]) {
-  constexpr bool with_moment = pass == Pass::tokens;
+                                            PartSums (&sums)[warps],
+                                            [[maybe_unused]] double (&scratch)[warps],
+                                            uint4 (&data)[max_steps]) {
+  constexpr bool general = pass == Pass::general, with_moment = pass == Pass::tokens || general;
+  const auto form = form_of<pass>(p);
   const uint32_t steps = p.cut.steps, e = (unit.part * steps * threads + threadIdx.x) * lanes<T>,
                  lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   load_vectors(logits_row<T>(p, unit), p.vocab, e, steps,
@@ -138,17 +158,29 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
   float value = 0;
   if (p.separate_sft && unit.record.sft_label >= 0 &&
       find_element<T>(uint32_t(unit.record.sft_label), e, steps, data, false, value))
-    p.sft_targets[unit.i] = value;
+    p.sft_targets[unit.i] = form.value(value);
   if (find_element<T>(uint32_t(unit.record.primary()), e, steps, data, true, value))
-    p.targets[unit.i] = value;
-  const PartSums of_warp = sum_warp<T, with_moment>(steps, data);
-  if (lane == 0) sums[warp] = of_warp;
+    p.targets[unit.i] = form.value(value);
+  [[maybe_unused]] double squares = 0;
+  const PartSums of_warp =
+      sum_warp<T, with_moment>(steps, data, form, general ? &squares : nullptr);
+  if (lane == 0) {
+    sums[warp] = of_warp;
+    if constexpr (general) scratch[warp] = squares;
+  }
   __syncthreads();
   if (warp != 0) return false;
   PartSums s = sums[lane & (warps - 1)];
   CUDA_UNROLL
   for (int d = warps / 2; d; d >>= 1) s = combine<with_moment>(s, from_lane<with_moment>(s, d));
+  if constexpr (general) {
+    const uint32_t from = lane & (warps - 1);
+    squares = scratch[from] * double(exp_accurate(2 * (sums[from].anchor - s.anchor)));
+    CUDA_UNROLL
+    for (int d = warps / 2; d; d >>= 1) squares += __shfl_xor_sync(~0u, squares, d);
+  }
   if (lane != 0) return false;
+  if (general && p.part_squares) p.part_squares[size_t(unit.i) * p.cut.parts + unit.part] = squares;
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
   // The last part of a row counts for its tile.
   if (arrive(&p.row_arrivals[unit.i]) != p.cut.parts - 1) return false;
@@ -156,9 +188,10 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
 }
 
 template <class T, Pass pass>
-__device__ __forceinline__ bool reduce(const Plan& p, const Unit& unit, PartSums (&sums)[warps]) {
+__device__ __forceinline__ bool reduce(const Plan& p, const Unit& unit, PartSums (&sums)[warps],
+                                       double (&scratch)[warps]) {
   uint4 data[max_steps];
-  return reduce_part<T, pass>(p, unit, sums, data);
+  return reduce_part<T, pass>(p, unit, sums, scratch, data);
 }
 
 /// onehot - softmax of a row whose parts are all counted.
@@ -170,19 +203,20 @@ __device__ __forceinline__ RowGradient row_residual(const Plan& p, const Unit& u
 
 template <class T>
 __device__ __forceinline__ void write_residual(const Plan& p, const Unit& unit) {
-  write_part(gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut,
-             row_residual(p, unit));
+  write_part(Untransformed{}, gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part,
+             p.cut, row_residual(p, unit));
   zero_padding<T>(p, unit);
 }
 
 template <class T>
 __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit,
                                                           PartSums (&sums)[warps],
+                                                          double (&scratch)[warps],
                                                           uint32_t& ticket) {
   bool tile_done;
   {
     uint4 data[max_steps];
-    tile_done = reduce_part<T, Pass::factored>(p, unit, sums, data);
+    tile_done = reduce_part<T, Pass::factored>(p, unit, sums, scratch, data);
     if (threadIdx.x == 0) await(&p.row_arrivals[unit.i], p.cut.parts);
     __syncthreads();
     if (threadIdx.x == describer) ticket = atomicAdd(p.next_ticket, 1u);
@@ -200,10 +234,10 @@ __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const U
   return tile_done;
 }
 
-template <class T, class Out>
+template <class T, Pass pass, class Out>
 __device__ __forceinline__ void write_gradient(const Plan& p, const Unit& unit) {
-  write_part(gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part, p.cut,
-             RowGradient(unit.gradient));
+  write_part(form_of<pass>(p), gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab,
+             unit.part, p.cut, RowGradient(unit.gradient));
   zero_padding<Out>(p, unit);
 }
 
@@ -239,9 +273,9 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
     return threadIdx.x == 0 && arrive(&p.group_arrivals[what.group_index]) ==
                                    (group.rows + tile_rows - 1) / tile_rows - 1;
   }
-  if constexpr (pass != Pass::tokens) sum_sequences(p, group, scratch);
+  if (!is_for<pass>(p, Pass::tokens)) sum_sequences(p, group, scratch);
   __syncthreads();  // the sums are there, and all have read what is to be finished
-  if constexpr (pass == Pass::dense) {
+  if (is_for<pass>(p, Pass::dense)) {
     evaluate_group(p, group);
     __syncthreads();
     if (threadIdx.x == 0) arrive(&p.group_ready[what.group_index]);
@@ -253,6 +287,7 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
 template <class T, Pass pass, class Out = T>
 __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
     loss_kernel(const __grid_constant__ Plan p) {
+  constexpr bool writes = pass != Pass::logps && pass != Pass::tokens;
   CUDA_SHARED(Shared, shared);
   uint32_t ticket = 0;  // the describer's next
   if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
@@ -269,7 +304,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
       continue;
     }
     Unit& unit = shared.units[turn & 1];
-    if constexpr (pass == Pass::dense || pass == Pass::factored) {
+    if constexpr (writes) {
       if (!unit.ready) {
         __syncthreads();  // all have seen it
         if (threadIdx.x == describer) complete<pass>(p, true, shared.hand, unit);
@@ -281,19 +316,20 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
     if (threadIdx.x == describer && draws_ahead(unit.work))
       ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
     switch (unit.work) {
-      case Work::reduce: tile_done = reduce<T, pass>(p, unit, shared.sums); break;
+      case Work::reduce: tile_done = reduce<T, pass>(p, unit, shared.sums, shared.scratch); break;
       case Work::reduce_residual:
         if constexpr (pass == Pass::factored)
-          tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, ticket);
+          tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, shared.scratch, ticket);
         break;
       case Work::residual:
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);
         break;
       case Work::gradient:
-        if constexpr (pass == Pass::dense) write_gradient<T, Out>(p, unit);
+        if constexpr (pass == Pass::dense || pass == Pass::general)
+          write_gradient<T, pass, Out>(p, unit);
         break;
       case Work::zero:
-        if constexpr (pass == Pass::dense || pass == Pass::factored) write_zeros<Out>(p, unit);
+        if constexpr (writes) write_zeros<Out>(p, unit);
         break;
       case Work::end: break;
     }
@@ -302,7 +338,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
     if (threadIdx.x == describer) {
       Unit& next = shared.units[turn & 1];
       describe(p, ticket, shared.hand, next);
-      if constexpr (pass == Pass::dense || pass == Pass::factored)
+      if constexpr (writes)
         if (!next.ready) complete<pass>(p, false, shared.hand, next);
     }
   }
@@ -324,16 +360,20 @@ cudaError_t loss_blocks_per_multiprocessor(int* blocks) {
 template <class T>
 constexpr LossKernels loss_kernels_of = {
     {launch_loss_kernel<T, Pass::logps>, launch_loss_kernel<T, Pass::tokens>,
-     launch_loss_kernel<T, Pass::dense>, launch_loss_kernel<T, Pass::factored>},
+     launch_loss_kernel<T, Pass::dense>, launch_loss_kernel<T, Pass::factored>,
+     launch_loss_kernel<T, Pass::general>},
     {loss_blocks_per_multiprocessor<T, Pass::logps>,
      loss_blocks_per_multiprocessor<T, Pass::tokens>,
      loss_blocks_per_multiprocessor<T, Pass::dense>,
-     loss_blocks_per_multiprocessor<T, Pass::factored>}};
+     loss_blocks_per_multiprocessor<T, Pass::factored>,
+     loss_blocks_per_multiprocessor<T, Pass::general>}};
 
-/// From float32 logits to a gradient of a shorter type: the dense one alone.
+/// From float32 logits to a gradient of a shorter type.
 template <class Out>
 constexpr LossKernels gradient_kernels_to = {
-    {nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr},
-    {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr}};
+    {nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr,
+     launch_loss_kernel<float, Pass::general, Out>},
+    {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr,
+     loss_blocks_per_multiprocessor<float, Pass::general, Out>}};
 
 }  // namespace diralign::cuda

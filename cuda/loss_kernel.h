@@ -6,7 +6,7 @@
 
 namespace diralign::cuda {
 
-constexpr int pass_count = 4;
+constexpr int pass_count = 5;
 
 struct LossKernels {
   /// `together`: blocks wait for each other, so that all of them must be on the device at once.
@@ -17,7 +17,7 @@ struct LossKernels {
 };
 
 extern const LossKernels loss_kernels_float32, loss_kernels_float16, loss_kernels_bfloat16;
-/// Those of float32 logits whose gradient is shorter; Pass::dense alone.
+/// Those of float32 logits whose gradient is shorter; Pass::dense and Pass::general alone.
 extern const LossKernels gradient_kernels_float16, gradient_kernels_bfloat16;
 
 inline const LossKernels& loss_kernels(Dtype dtype) {

@@ -19,12 +19,13 @@ std::vector<Group> make_groups(const LossRequest& r, int64_t fewest_rows) {
   return groups;
 }
 
-Stages make_stages(Pass pass, const std::vector<Group>& groups, uint32_t ignored, uint32_t parts,
-                   bool rows_fit_on_chip) {
+Stages make_stages(const LossRequest& r, const std::vector<Group>& groups, uint32_t ignored,
+                   uint32_t parts, bool rows_fit_on_chip) {
+  const Pass pass = r.pass;
   Stages stages(parts);
   if (pass == Pass::dense) {
     for (size_t g = 0; g < groups.size(); g++) {
-      stages.add(Work::reduce, groups, g);
+      if (r.known_terms.empty()) stages.add(Work::reduce, groups, g);
       if (g > 0) stages.add(Work::gradient, groups, g - 1);
     }
     stages.add(Work::zero, 0, ignored, 0);  // while the last group is evaluated
@@ -60,12 +61,12 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
       r, dense && sorted ? INT64_MAX : int64_t((group_bytes + row_bytes - 1) / row_bytes));
   const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
   auto launch = [&](bool rows_fit_on_chip) {
-    const Stages order = make_stages(r.pass, groups, uint32_t(ignored), parts, rows_fit_on_chip);
+    const Stages order = make_stages(r, groups, uint32_t(ignored), parts, rows_fit_on_chip);
     work_.emplace(r, groups, 1, order.list().size(), place);
     // Before the gradient takes the place of the logits.
     if (r.measures && !measures_) {
       work_->begin();
-      measures_.emplace(*r.rows, range, r.chunks, place);
+      measures_.emplace(*r.rows, range, r.chunks, r.transform, place);
       measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
       measures_->fetch();
     }
@@ -74,7 +75,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
                           .row_stride = r.row_stride,
                           .gradient_elements = r.gradient_elements,
                           .gradient_dtype = r.dtype,
-                          .counts_underflows = true});
+                          .counts_underflows = r.derivatives.empty()});
   };
   const bool fits =
       device.launches_together && parts <= device.resident_blocks(r.dtype, r.dtype, r.pass);

@@ -17,8 +17,10 @@ class LossLaunch {
   double sft_logp(int64_t sequence) const { return has_rows_ ? work_->sft_logp(sequence) : 0; }
   /// Pass::dense: rows of the gradient whose label's entry underflows.
   int64_t underflows() const { return has_rows_ ? work_->underflows() : 0; }
-  /// Pass::tokens: log-probability, logsumexp and entropy of the i-th scored row of the request.
-  const double* token(int64_t i) const { return work_->token(i); }
+  /// Pass::tokens: writes the numbers of the i-th scored row of the request.
+  void take_token(const TokensWanted& wanted, int64_t i, int64_t row) const {
+    work_->take_token(wanted, i, row);
+  }
   /// Of the i-th scored row of a request that asked for measures.
   const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
 

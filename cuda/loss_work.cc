@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 #include "device_limits.h"
+#include "jobs/measures.h"
 
 namespace diralign::cuda {
 
@@ -32,6 +33,26 @@ T* at(void* base, size_t offset) {
 constexpr size_t counter_bytes = 16;
 static_assert(sizeof(Stage) == 16);
 
+void add_derivatives(LossRequest& r, const Job& job) {
+  const bool residuals = job.gradients.logits.mode == GradientMode::factored;
+  r.with_entropy = job.given && !job.given->entropy.empty();
+  const bool known = job.given && job.given->knows_rows();
+  for (const ScoredRow& row : job.rows.scored) {
+    if (residuals) {
+      r.derivatives.push_back({1, 0});
+    } else {
+      const RowCoefficients c = row_coefficients(job, nullptr, row);
+      r.derivatives.push_back({c.align, c.entropy});
+    }
+    if (!known) continue;
+    const DerivativesGiven& given = *job.given;
+    const size_t at = size_t(row.row);
+    r.known_terms.push_back(
+        row_terms(known_statistics(given.known_logps[at], given.known_logsumexp[at]), false, 0));
+    if (r.with_entropy) r.known_entropies.push_back(given.known_entropy[at]);
+  }
+}
+
 /// One of the arrays that the evaluation of units reads, `count` long, and where it is uploaded to.
 struct TermArray {
   const double* BatchTerms::* own;  ///< or, where that is null, a field
@@ -55,6 +76,33 @@ std::vector<TermArray> arrays_of(const BatchTerms& terms) {
 
 }  // namespace
 
+LossRequest request_of(const Job& job) {
+  LossRequest r{};
+  r.pass = job.tokens                                             ? Pass::tokens
+           : job.gradients.logits.mode == GradientMode::factored ? Pass::factored
+           : job.gradients.any()                                 ? Pass::dense
+                                                                 : Pass::logps;
+  r.vocab = job.batch.vocab;
+  r.separate_sft = job.batch.sft_labels != nullptr;
+  r.terms = job.terms();
+  r.rows = &job.rows;
+  r.last_unit = r.terms.units.count;
+  r.gradient_scale = job.gradients.scale;
+  r.transform = job.batch.transform;
+  r.collision = job.tokens && job.tokens->collision;
+  r.measures = job.asked().any();
+  const bool known = job.given && job.given->knows_rows();
+  if (r.pass == Pass::factored && (known || !r.transform.is_identity())) {
+    // The gradient of each row's log-probability, whatever the units': those are the host's.
+    r.pass = Pass::dense;
+    r.terms.objective_count = 0;
+    add_derivatives(r, job);
+  } else if (job.given && r.pass == Pass::dense) {
+    add_derivatives(r, job);
+  }
+  return r;
+}
+
 uint32_t tiles_of(const std::vector<Group>& groups) {
   if (groups.empty()) return 0;
   const Group& last = groups.back();
@@ -71,15 +119,15 @@ void add_group(std::vector<Group>& groups, const UnitGroup& units, int64_t list_
 
 /// Where everything lies in the device memory of the work. What is copied there comes first, that
 /// of the launches last, and then what only lives there. The results are before all of it, so that
-/// the count of rows that underflow, which starts at 0, can be the first that is copied there and
-/// the last that is copied back.
+/// the counts of rows, which start at 0, can be the first that is copied there and the last that is
+/// copied back.
 struct LossWork::Places {
   size_t rows, ignored, sequences, units, tiles, groups, counters;  ///< how many
   uint32_t sort_length = 1;
   size_t result_space, result_bytes, upload_bytes, bytes;
-  size_t at_underflows, at_rows, at_ignored, at_begin, at_end, at_groups, at_objectives, at_offsets,
+  size_t at_counts, at_rows, at_ignored, at_begin, at_end, at_groups, at_objectives, at_offsets,
       at_counters, at_launches, at_sums, at_targets, at_sft_targets, at_row_logps, at_sft_row_logps,
-      at_row_terms, at_coefficients, at_numbers, at_order;
+      at_row_terms, at_coefficients, at_numbers, at_order, at_derivatives, at_entropies, at_squares;
   std::vector<TermArray> terms;
 
   Places(const LossRequest& r, const std::vector<Group>& groups_, uint32_t parts, size_t launches,
@@ -95,16 +143,17 @@ struct LossWork::Places {
     if (r.rows->scored.size() + r.rows->ignored.size() > most || sequences > most)
       throw std::length_error("the batch has too many rows for one launch");
     while (sort_length < units) sort_length *= 2;
-    const size_t results = r.pass == Pass::tokens ? 3 * rows : (r.separate_sft ? 2 : 1) * sequences;
+    const size_t results = r.pass == Pass::tokens ? (r.collision ? 4 : 3) * rows
+                                                  : (r.separate_sft ? 2 : 1) * sequences;
     result_space = (results * sizeof(double) + 255) & ~size_t{255};
-    result_bytes = rows == 0 ? 0 : result_space + sizeof(uint32_t);
+    result_bytes = rows == 0 ? 0 : result_space + counts * sizeof(uint32_t);
     place_upload(r, launches, stages);
     place_rest(r, parts);
   }
 
  private:
   void place_upload(const LossRequest& r, size_t launches, size_t stages) {
-    at_underflows = layout_.add<uint32_t>(1);
+    at_counts = layout_.add<uint32_t>(counts);
     at_rows = layout_.add<RowRecord>(rows);
     at_ignored = layout_.add<uint32_t>(ignored);
     at_begin = layout_.add<uint32_t>(sequences);
@@ -114,6 +163,11 @@ struct LossWork::Places {
     at_offsets = layout_.add<int32_t>(r.terms.units.offsets ? units + 1 : 0);
     terms = arrays_of(r.terms);
     for (TermArray& array : terms) array.at = layout_.add<double>(array.count);
+    at_derivatives = layout_.add<RowDerivatives>(r.derivatives.empty() ? 0 : rows);
+    if (!r.known_terms.empty()) {
+      at_row_terms = layout_.add<RowTerms>(rows);
+      at_entropies = layout_.add<double>(r.with_entropy ? rows : 0);
+    }
     at_counters = layout_.add<uint32_t>(counters);
     at_launches =
         layout_.add<char>(launches * (counter_bytes + sizeof(Stage)) + stages * sizeof(Stage));
@@ -127,7 +181,11 @@ struct LossWork::Places {
     at_sft_targets = layout_.add<float>(r.separate_sft ? rows : 0);
     at_row_logps = layout_.add<double>(rows);
     at_sft_row_logps = layout_.add<double>(r.separate_sft ? rows : 0);
-    at_row_terms = layout_.add<RowTerms>(dense ? rows : 0);
+    if (r.known_terms.empty()) {
+      at_row_terms = layout_.add<RowTerms>(dense ? rows : 0);
+      at_entropies = layout_.add<double>(r.with_entropy ? rows : 0);
+    }
+    at_squares = layout_.add<double>(r.collision ? rows * parts : 0);
     at_coefficients = layout_.add<double>(dense ? sequences : 0);
     at_numbers = layout_.add<double>(sorted ? 2 * units : groups_of_units ? sequences : 0);
     at_order = layout_.add<uint32_t>(sorted ? 2 * size_t(sort_length) : 0);
@@ -139,7 +197,7 @@ struct LossWork::Places {
 
 LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_t launches,
                    size_t stages, const Place& place)
-    : pass_(r.pass),
+    : pass_(r.general() ? Pass::general : r.pass),
       dtype_(r.dtype),
       device_(place.device),
       stream_(as_stream(place.stream)),
@@ -174,8 +232,14 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
     at<RowRecord>(host, places.at_rows)[i] = {
         uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
-        row.label, row.sft_label, row.weight};
+        row.label, row.sft_label, r.derivatives.empty() ? row.weight : 1};
   }
+  auto copy_rows = [&](const auto& of_batch, auto* to) {
+    if (!of_batch.empty()) std::copy_n(of_batch.begin() + range.begin, places.rows, to);
+  };
+  copy_rows(r.derivatives, at<RowDerivatives>(host, places.at_derivatives));
+  copy_rows(r.known_terms, at<RowTerms>(host, places.at_row_terms));
+  copy_rows(r.known_entropies, at<double>(host, places.at_entropies));
   for (size_t i = 0; i < places.ignored; i++)
     at<uint32_t>(host, places.at_ignored)[i] = uint32_t(rows.ignored[i]);
   for (size_t s = 0; s < places.sequences; s++) {
@@ -191,8 +255,12 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     std::copy_n(r.terms.units.offsets, places.units + 1, at<int32_t>(host, places.at_offsets));
   for (const TermArray& array : places.terms)
     std::copy_n(array.in(r.terms), array.count, at<double>(host, array.at));
-  std::fill_n(at<uint32_t>(host, places.at_counters), places.counters, 0u);
-  *at<uint32_t>(host, places.at_underflows) = 0;
+  uint32_t* const counters = at<uint32_t>(host, places.at_counters);
+  std::fill_n(counters, places.counters, 0u);
+  // What is known is ready.
+  if (!r.known_terms.empty())
+    std::fill_n(counters + places.counters - places.groups, places.groups, 1u);
+  std::fill_n(at<uint32_t>(host, places.at_counts), counts, 0u);
 }
 
 void LossWork::fill_plan(const LossRequest& r, const Places& places) {
@@ -223,9 +291,20 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.unit_numbers = at<double>(base, places.at_numbers);
   plan_.sort_order = at<uint32_t>(base, places.at_order);
   plan_.sort_length = places.sort_length;
+  if (!r.derivatives.empty())
+    plan_.derivatives = at<RowDerivatives>(base, places.at_derivatives);
+  plan_.pass = r.pass;
+  plan_.factors = factors_of(r.transform);
+  plan_.transform = r.transform;
+  if (r.with_entropy) plan_.row_entropies = at<double>(base, places.at_entropies);
   plan_.logps = plan_.tokens = workspace_.as<double>();
+  if (r.collision) {
+    plan_.part_squares = at<double>(base, places.at_squares);
+    plan_.collisions = plan_.tokens + 3 * places.rows;
+  }
   plan_.sft_logps = plan_.logps + places.sequences;
-  plan_.underflows = at<uint32_t>(base, places.at_underflows);
+  plan_.underflows = at<uint32_t>(base, places.at_counts);
+  plan_.nan_rows = plan_.underflows + 1;
 }
 
 LossWork::~LossWork() {
@@ -282,6 +361,12 @@ void LossWork::launch(const Stages& order, const Target& target) {
             .launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
                                 together, stream_),
         "the loss kernel");
+}
+
+void LossWork::take_token(const TokensWanted& wanted, int64_t i, int64_t row) const {
+  const double *const all = results_.as<double>(), *const token = all + 3 * i;
+  write_token(wanted, row, token[0], token[1], token[2]);
+  if (plan_.collisions) wanted.collision[row] = all[plan_.collisions - plan_.tokens + i];
 }
 
 void LossWork::fetch() {

@@ -2,6 +2,7 @@
 #pragma once
 #include <limits>
 #include <vector>
+#include "jobs/job.h"
 #include "jobs/plan.h"
 #include "loss_kernel.h"
 #include "runtime.h"
@@ -11,7 +12,7 @@ namespace diralign::cuda {
 /// What launches work on: consecutive units of a batch. Pointers but for logits and gradient are to
 /// host memory, and read before the constructor that takes the request returns.
 struct LossRequest {
-  Pass pass;
+  Pass pass;  ///< not the general one, which is chosen by what it is for
   Dtype dtype;
   const void* logits;  ///< device memory
   void* gradient;      ///< device memory; may be the logits
@@ -26,7 +27,22 @@ struct LossRequest {
   bool write_ignored;  ///< rows that no term scores are to be zeroed
   double gradient_scale = 1;
   bool measures = false;  ///< rows are measured, too: see MeasureWork
+  LogitTransform transform{};
+  bool collision = false;  ///< Pass::tokens: wanted
+  /// Pass::dense: the derivatives of all scored rows of the batch, in place of those that the terms
+  /// give; empty: not given.
+  std::vector<RowDerivatives> derivatives{};
+  bool with_entropy = false;  ///< some of these may be by the entropy
+  /// What is known of these rows, which are then not to be reduced; empty: nothing.
+  std::vector<RowTerms> known_terms{};
+  std::vector<double> known_entropies{};
+
+  /// Whether the kernels are those that do more to an element.
+  bool general() const { return !transform.is_identity() || collision || with_entropy; }
 };
+
+/// What of a request follows from the job alone.
+LossRequest request_of(const Job& job);
 
 /// Tiles of rows, all groups together.
 uint32_t tiles_of(const std::vector<Group>& groups);
@@ -93,11 +109,11 @@ class LossWork {
     return plan_.separate_sft ? results_.as<double>()[plan_.terms.units.sequences() + sequence]
                               : logp(sequence);
   }
-  const double* token(int64_t i) const { return results_.as<double>() + 3 * i; }
-  /// Rows of the launches that counted them.
-  int64_t underflows() const {
-    return results_.as<uint32_t>()[result_bytes_ / sizeof(uint32_t) - 1];
-  }
+  /// Writes the numbers of the i-th row.
+  void take_token(const TokensWanted& wanted, int64_t i, int64_t row) const;
+  // Rows of the launches that counted them.
+  int64_t underflows() const { return counted()[0]; }
+  int64_t nan_rows() const { return counted()[1]; }
 
  private:
   struct Places;
@@ -105,6 +121,11 @@ class LossWork {
   void fill_upload(const LossRequest& request, const std::vector<Group>& groups,
                    const Places& places);
   void fill_plan(const LossRequest& request, const Places& places);
+  const uint32_t* counted() const {
+    return results_.as<uint32_t>() + result_bytes_ / sizeof(uint32_t) - counts;
+  }
+
+  static constexpr size_t counts = 2;  ///< of rows, at the end of the results
 
   Pass pass_;
   Dtype dtype_;

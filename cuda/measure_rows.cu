@@ -41,11 +41,23 @@ __device__ __forceinline__ double add_logits(uint32_t vocab, uint32_t e, uint32_
   return total;
 }
 
+/// What becomes of logits, as a kernel takes it.
+struct Transform {
+  TransformFactors factors;
+  LogitTransform exact;
+};
+template <bool transforms>
+__device__ __forceinline__ auto form_of([[maybe_unused]] const Transform& t) {
+  if constexpr (transforms) return Transforming{t.factors, t.exact};
+  else return Untransformed{};
+}
+
 /// A block for each row. Which thread sums which element depends on its index in the row alone.
-template <class T>
+template <class T, bool transforms>
 __global__ void __launch_bounds__(threads)
     measure(const T* logits, int64_t row_stride, uint32_t vocab, RowCut cut,
-            const MeasuredRow* rows, RowMeasures* measures) {
+            const MeasuredRow* rows, RowMeasures* measures, const __grid_constant__ Transform t) {
+  const auto form = form_of<transforms>(t);
   CUDA_SHARED(Shared, shared);
   const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const MeasuredRow r = rows[blockIdx.x];
@@ -60,8 +72,8 @@ __global__ void __launch_bounds__(threads)
     total += add_logits<T>(vocab, e, cut.steps, data);
     float target = 0;
     if (find_element<T>(uint32_t(r.label), e, cut.steps, data, true, target))
-      shared.target = target;
-    sums = combine<true>(sums, sum_warp<T, true>(cut.steps, data));
+      shared.target = form.value(target);
+    sums = combine<true>(sums, sum_warp<T, true>(cut.steps, data, form));
     __syncwarp();  // as load_vectors wants it
   }
   CUDA_UNROLL
@@ -82,19 +94,22 @@ __global__ void __launch_bounds__(threads)
 template <class T>
 cudaError_t launch_measure(cudaStream_t stream, uint32_t count, const void* logits,
                            int64_t row_stride, uint32_t vocab, const MeasuredRow* rows,
-                           RowMeasures* measures) {
-  return launch_kernel(measure<T>, dim3(count), dim3(threads), stream,
-                       static_cast<const T*>(logits), row_stride, vocab,
-                       cut_row(vocab, uint32_t(sizeof(T))), rows, measures);
+                           RowMeasures* measures, const LogitTransform& transform) {
+  return launch_kernel(transform.is_identity() ? measure<T, false> : measure<T, true>, dim3(count),
+                       dim3(threads), stream, static_cast<const T*>(logits), row_stride, vocab,
+                       cut_row(vocab, uint32_t(sizeof(T))), rows, measures,
+                       Transform{factors_of(transform), transform});
 }
 
 }  // namespace
 
 MeasureWork::MeasureWork(const RowList& rows, const RowRange& range,
-                         const std::vector<RowRange>& chunks, const Place& place)
+                         const std::vector<RowRange>& chunks, const LogitTransform& transform,
+                         const Place& place)
     : device_(place.device),
       stream_(as_stream(place.stream)),
       count_(size_t(range.size())),
+      transform_(transform),
       upload_(std::max<size_t>(1, count_) * sizeof(MeasuredRow)),
       results_(std::max<size_t>(1, count_) * sizeof(RowMeasures)),
       rows_(place.device, stream_, count_ * sizeof(MeasuredRow)),
@@ -129,7 +144,7 @@ void MeasureWork::launch(int64_t i, int64_t count, const void* logits, Dtype dty
                      : dtype == Dtype::float16 ? launch_measure<Float16>
                                                : launch_measure<Bfloat16>;
   check(start(stream_, uint32_t(count), logits, row_stride, uint32_t(vocab),
-              rows_.as<MeasuredRow>() + i, measures_.as<RowMeasures>() + i),
+              rows_.as<MeasuredRow>() + i, measures_.as<RowMeasures>() + i, transform_),
         "the kernel that measures rows");
 }
 

@@ -12,7 +12,7 @@ class MeasureWork {
  public:
   /// The scored rows of `range`; `chunks` as LossRequest has them. Enqueues nothing.
   MeasureWork(const RowList& rows, const RowRange& range, const std::vector<RowRange>& chunks,
-              const Place& place);
+              const LogitTransform& transform, const Place& place);
   /// Waits for the end of the work.
   ~MeasureWork();
   MeasureWork(const MeasureWork&) = delete;
@@ -30,6 +30,7 @@ class MeasureWork {
   int device_;
   cudaStream_t stream_;
   size_t count_;
+  LogitTransform transform_;
   bool uploaded_ = false;
   PinnedBlock upload_, results_;
   Workspace rows_, measures_;

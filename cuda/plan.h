@@ -7,6 +7,7 @@
 #include "row_cut.h"
 #include "rows/gradient.h"
 #include "rows/sums.h"
+#include "rows/transform.h"
 
 namespace diralign::cuda {
 
@@ -16,6 +17,9 @@ enum class Pass {
   tokens,    ///< per row: log-probability, logsumexp, entropy
   dense,     ///< log-probabilities and the gradient of the loss
   factored,  ///< log-probabilities and onehot - softmax
+  /// One of the first three, as Plan::pass says, of transformed logits, with a coefficient of the
+  /// entropy, or with the collision: a kernel of its own, because every element costs more.
+  general,
 };
 
 /// A scored row; labels of -1: not scored by that term.
@@ -27,6 +31,12 @@ struct RowRecord {
   __device__ bool has_label() const { return label >= 0; }
   /// The entry whose log-probability is computed without cancellation.
   __device__ int32_t primary() const { return label >= 0 ? label : sft_label; }
+};
+
+/// Derivatives by what a row has, where they are given: the run's scale and the row's weight are in
+/// them.
+struct RowDerivatives {
+  double logp, entropy;
 };
 
 /// What a block does with one part of a row.
@@ -89,7 +99,19 @@ struct Plan {
 
   double *logps, *sft_logps;  ///< out, per sequence
   double* tokens;             ///< out, [rows][3]
-  uint32_t* underflows;       ///< out, 0 at the start: rows whose label's entry underflows
+  // out, 0 at the start, of the dense pass: rows whose label's entry underflows, and rows that were
+  // reduced to a NaN
+  uint32_t *underflows, *nan_rows;
+
+  const RowDerivatives* derivatives;  ///< [rows], dense: in place of the units'; null: not given
+
+  // Of the general pass.
+  Pass pass;  ///< what it is
+  TransformFactors factors;
+  LogitTransform transform;
+  double* part_squares;   ///< [rows][parts]: of the part's exponentials; null: not wanted
+  double* collisions;     ///< out, [rows], tokens; null: not wanted
+  double* row_entropies;  ///< [rows], dense; null: none has a coefficient
 };
 
 }  // namespace diralign::cuda

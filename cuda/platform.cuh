@@ -64,6 +64,19 @@ __device__ __forceinline__ float exp2_approx(float x) {
 #endif
 }
 
+/// 1 / x to a relative 2^-23, for normal numbers whose reciprocal is one.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  // As wrong as the hardware may be, and no better where the quotient has few digits.
+  const uint32_t noise = (std::bit_cast<uint32_t>(x) * 2654435761u) >> 30;
+  return float(1 / double(x) * (1 + (double(noise) - 1.5) * 4e-8));  // and then rounded
+#endif
+}
+
 // Blocks hand each other results through memory with the three functions below, and in no other
 // way. The order they rely on: what a block wrote before a barrier of its own, and then `arrive` of
 // one of its threads, is seen by the threads of a block after a barrier that follows `arrive` or

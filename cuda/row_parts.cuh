@@ -6,18 +6,11 @@
 // everything that follows from them, have the same bits wherever the row lies and whoever computes
 // it.
 #pragma once
-#include <type_traits>
-#include "rows/exp_polynomial.h"
-#include "platform.cuh"
+#include "rows/sums.h"
+#include "logit_form.cuh"
 #include "row_cut.h"
-#include "rows/gradient.h"
 
 namespace diralign::cuda {
-
-constexpr float log2_e = 1.4426950408889634f;
-
-template <class T>
-constexpr uint32_t lanes = 16 / sizeof(T);  ///< elements of a vector
 
 template <class T>
 __device__ __forceinline__ void unpack(uint4 v, float (&x)[lanes<T>]) {
@@ -89,28 +82,6 @@ __device__ __forceinline__ uint32_t vectors_within(uint32_t e, uint32_t limit, u
   if (e + lanes<T> > limit) return 0;
   const uint32_t fit = (limit - lanes<T> - e) / stride<T> + 1;
   return fit < count ? fit : count;
-}
-
-/// e^x for x <= 0 to about 1 ulp, with multiplications and additions alone; 0 below exp_underflow,
-/// a NaN stays a NaN. Four times the work of exp2_approx, whose error of 2^-22.5 would be seen in
-/// log-probabilities where few logits share the probability.
-__device__ __forceinline__ float exp_accurate(float x) {
-  // Selected are the argument and the scale: a result that is selected becomes a branch around all
-  // of it.
-  const bool underflows = x < exp_underflow;
-  const float clamped = underflows ? exp_underflow : x, biased = clamped * log2_e + round_to_whole,
-              n = biased - round_to_whole;
-  const uint32_t scale = underflows ? 0 : (float_to_bits(biased) + 127) << 23;
-  return exp_of_remainder(clamped, n) * bits_to_float(scale);
-}
-
-/// The exponential of a row's sums. float32 rows move twice the bytes for each exponential, so that
-/// the accurate one costs no time; the resolution of shorter types leaves more to the fast one than
-/// it loses.
-template <class T>
-__device__ __forceinline__ float exp_term(float x) {
-  if constexpr (std::is_same_v<T, float>) return exp_accurate(x);
-  else return exp2_approx(x * log2_e);
 }
 
 template <bool with_moment>
@@ -267,27 +238,32 @@ __device__ __forceinline__ float max_of(uint32_t count, const uint4 (&data)[max_
   }
 }
 
-/// The sums of a warp's vectors, in every lane of it.
-template <class T, bool with_moment>
-__device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps]) {
+/// The sums of a warp's vectors, in every lane of it. A transform keeps the order of the logits.
+/// `squares`, unless null: the sum of the squared exponentials.
+template <class T, bool with_moment, class Form>
+__device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)[max_steps],
+                                             const Form& form, double* squares = nullptr) {
   constexpr uint32_t n = lanes<T>;
   float max = max_of<T>(steps, data);
   CUDA_UNROLL
   for (int d = 16; d; d >>= 1) max = fmaxf(max, __shfl_xor_sync(~0u, max, d));
+  max = form.top(max);
 
   // Four chains: an addition takes longer than the hardware takes to start the next. And what few
   // logits dominate is then added up in float64.
-  float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0};
+  float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0}, square[4] = {0, 0, 0, 0};
   CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= steps) break;
     float x[n];
     unpack<T>(data[k], x);
+    form.values(x);
     CUDA_UNROLL
     for (uint32_t j = 0; j < n; j++) {
       const float d = x[j] - max, e = exp_term<T>(d);
       sum[j & 3] += e;
       if constexpr (with_moment) moment[j & 3] += d < exp_underflow ? 0 : e * d;
+      if (squares) square[j & 3] += e * e;
     }
   }
   PartSums s{max, max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
@@ -297,6 +273,11 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
   for (int d = 16; d; d >>= 1) {
     s.sum += __shfl_xor_sync(~0u, s.sum, d);
     if constexpr (with_moment) s.moment += __shfl_xor_sync(~0u, s.moment, d);
+  }
+  if (squares) {
+    *squares = (double(square[0]) + double(square[1])) + (double(square[2]) + double(square[3]));
+    CUDA_UNROLL
+    for (int d = 16; d; d >>= 1) *squares += __shfl_xor_sync(~0u, *squares, d);
   }
   return s;
 }
@@ -319,13 +300,13 @@ __device__ __forceinline__ RowGradient residual(PartSums others, float target, i
                       exp_accurate(target - max), label);
 }
 
-__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x) {
-  return g.factor * exp2_approx((x - g.shift) * log2_e);
-}
-__device__ __forceinline__ float gradient_entry(const RowGradient& g, float x, uint32_t e) {
-  return e == uint32_t(g.label)          ? g.label_value
-         : e == uint32_t(g.second_label) ? g.second_value
-                                         : gradient_entry(g, x);
+/// Entry `e` of the gradient, from its logit.
+template <class Form>
+__device__ __forceinline__ float gradient_entry(const Form& form, const RowGradient& g, float x,
+                                                uint32_t e) {
+  return e == uint32_t(g.label)          ? form.label_entry(g.label_value, x)
+         : e == uint32_t(g.second_label) ? form.label_entry(g.second_value, x)
+                                         : form.entry(g, x);
 }
 
 /// The elements of a vector of T to an aligned address, rounded to a type that may be half as wide.
@@ -340,30 +321,34 @@ __device__ __forceinline__ void store_lanes(Out* at, const float (&x)[lanes<T>])
 }
 
 /// Writes a thread's vectors of T, at elements `e`, `e + stride` ..., to aligned addresses.
-template <class T, class Out>
-__device__ __forceinline__ void write_vectors(Out* out, uint32_t e, uint32_t count,
-                                              const uint4 (&data)[max_steps],
+template <class T, class Form, class Out>
+__device__ __forceinline__ void write_vectors(const Form& form, Out* out, uint32_t e,
+                                              uint32_t count, uint4 (&data)[max_steps],
                                               const RowGradient& g) {
   constexpr uint32_t n = lanes<T>;
+  float label_logit = 0, second_logit = 0;
+  if constexpr (Form::transforms) {
+    find_element<T>(uint32_t(g.label), e, count, data, false, label_logit);
+    find_element<T>(uint32_t(g.second_label), e, count, data, false, second_logit);
+  }
   Out* at = out + e;
   CUDA_UNROLL
   for (uint32_t k = 0; k < max_steps; k++) {
     if (k >= count) break;
     float x[n];
     unpack<T>(data[k], x);
-    CUDA_UNROLL
-    for (uint32_t j = 0; j < n; j++) x[j] = gradient_entry(g, x[j]);
+    form.entries(g, x);
     store_lanes<T>(at + k * stride<T>, x);
   }
   // Over the vector that this thread has just written.
-  auto correct = [&](int32_t label, float value) {
+  auto correct = [&](int32_t label, float value, float logit) {
     const uint32_t distance = uint32_t(label) - e;
     if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count &&
         distance % stride<T> < n)
-      out[label] = from_float<Out>(value);
+      out[label] = from_float<Out>(form.label_entry(value, logit));
   };
-  correct(g.label, g.label_value);
-  correct(g.second_label, g.second_value);
+  correct(g.label, g.label_value, label_logit);
+  correct(g.second_label, g.second_value, second_logit);
 }
 
 /// Where whole vectors of so many elements can be stored to a row's output: `vectors` of them from
@@ -381,17 +366,17 @@ __device__ __forceinline__ Body body_of(const T* out, uint32_t vocab) {
 
 /// Writes a part of a row's gradient from its logits, which may be in the same place: every element
 /// is read by the thread that writes it.
-template <class T, class Out>
-__device__ __forceinline__ void write_part(Out* out, const T* x, uint32_t vocab, uint32_t part,
-                                           RowCut cut, const RowGradient& g) {
+template <class Form, class T, class Out>
+__device__ __forceinline__ void write_part(const Form& form, Out* out, const T* x, uint32_t vocab,
+                                           uint32_t part, RowCut cut, const RowGradient& g) {
   const Body body = body_of<lanes<T>>(out, vocab);
   const uint32_t body_end = body.head + body.vectors * lanes<T>,
                  e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   uint4 data[max_steps];
   load_vectors(x, body_end, e, cut.steps, true, data);
-  write_vectors<T>(out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
+  write_vectors<T>(form, out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
   auto write_one = [&](uint32_t element) {
-    out[element] = from_float<Out>(gradient_entry(g, to_float(x[element]), element));
+    out[element] = from_float<Out>(gradient_entry(form, g, to_float(x[element]), element));
   };
   if (part == 0 && threadIdx.x < body.head) write_one(threadIdx.x);
   if (part == cut.parts - 1 && threadIdx.x < vocab - body_end) write_one(body_end + threadIdx.x);
@@ -401,15 +386,16 @@ __device__ __forceinline__ void write_part(Out* out, const T* x, uint32_t vocab,
 /// an aligned address; so is `out`.
 template <class T>
 __device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count,
-                                             const uint4 (&data)[max_steps], const RowGradient& g) {
+                                             uint4 (&data)[max_steps], const RowGradient& g) {
+  const Untransformed form;
   const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
-  write_vectors<T>(out, e, whole, data, g);
+  write_vectors<T>(form, out, e, whole, data, g);
   if (whole == count || tail >= vocab) return;
   float x[lanes<T>];
   unpack<T>(get(data, whole), x);
   CUDA_UNROLL
   for (uint32_t j = 0; j < lanes<T>; j++)
-    if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(g, x[j], tail + j));
+    if (tail + j < vocab) out[tail + j] = from_float<T>(gradient_entry(form, g, x[j], tail + j));
 }
 
 /// Writes zeros to a part of a row. The cut may be that of a wider type: its last parts have

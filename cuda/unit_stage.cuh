@@ -6,6 +6,22 @@
 
 namespace diralign::cuda {
 
+/// Whether a launch is for that pass: known to the compiler, except in the general kernels.
+template <Pass pass>
+__device__ __forceinline__ bool is_for([[maybe_unused]] const Plan& p, Pass which) {
+  if constexpr (pass == Pass::general) return p.pass == which;
+  else return pass == which;
+}
+
+/// Log of the sum of squared probabilities of row `i`.
+__device__ __forceinline__ double row_collision(const Plan& p, uint32_t i, const RowStatistics& s) {
+  const size_t first = size_t(i) * p.cut.parts;
+  double squares = ::exp(2 * (double(p.targets[i]) - double(s.max)));
+  for (size_t k = first; k < first + p.cut.parts; k++)
+    squares += p.part_squares[k] * ::exp(2 * (double(p.part_sums[k].anchor) - double(s.max)));
+  return log_collision(s, {0, 0, squares});
+}
+
 /// Finishes the rows of a tile, one a thread.
 template <Pass pass>
 CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uint32_t tile) {
@@ -17,10 +33,12 @@ CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uin
     return p.part_sums[size_t(i) * p.cut.parts + k];
   });
   const RowStatistics s = row_statistics(sums);
-  if constexpr (pass == Pass::tokens) {
+  if (is_for<pass>(p, Pass::tokens)) {
     p.tokens[3 * size_t(i)] = s.logp;
     p.tokens[3 * size_t(i) + 1] = logsumexp(s);
     p.tokens[3 * size_t(i) + 2] = entropy(s, sums);
+    if constexpr (pass == Pass::general)
+      if (p.collisions) p.collisions[i] = row_collision(p, i, s);
   } else {
     double sft_logp = s.logp;
     if (p.separate_sft) {
@@ -29,7 +47,12 @@ CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uin
       p.sft_row_logps[i] = weighted(record.weight, sft_logp);
     }
     p.row_logps[i] = record.has_label() ? weighted(record.weight, s.logp) : 0;
-    if constexpr (pass == Pass::dense) p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
+    if (is_for<pass>(p, Pass::dense)) {
+      p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
+      if (s.logp != s.logp) atomicAdd(p.nan_rows, 1u);
+      if constexpr (pass == Pass::general)
+        if (p.row_entropies) p.row_entropies[i] = entropy(s, sums);
+    }
   }
 }
 

@@ -8,7 +8,7 @@ import { typeError } from './errors.js';
 import { checkObject, describe, readProperties } from './given.js';
 import type { SequenceLogps, TokenLogps } from './loss/results.js';
 import { compute } from './native/call.js';
-import { native, Target, type BatchRequest, type LayerRequest } from './native/interface.js';
+import { native, type BatchRequest, type LayerRequest } from './native/interface.js';
 
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
 
@@ -91,8 +91,6 @@ export function tokenLogps<Asked extends boolean = false>(
   if (typeof collision !== 'boolean')
     throw typeError('ERR_DIRALIGN_OPTION', `collision: ${describe(collision)} is not a boolean`);
   const prepared = prepareLogps(batch, rest);
-  if (collision && prepared.batch.target !== Target.cpu)
-    throw typeError('ERR_DIRALIGN_BACKEND', 'collision: is computed on the CPU only');
   const { rows } = prepared.batch;
   const request = {
     ...prepared,

@@ -31,7 +31,7 @@ export function codeFor({ architectures, ptx }, computeCapability) {
 }
 
 const dtypes = ['float32', 'float16', 'bfloat16'];
-const passes = ['log-probabilities', 'tokens', 'dense', 'factored'];
+const passes = ['log-probabilities', 'tokens', 'dense', 'factored', 'general'];
 
 /**
  * What is built, what of it the device runs, and how many blocks of each kernel a multiprocessor

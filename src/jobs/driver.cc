@@ -28,7 +28,7 @@ void run_rows(Job& job, Phases& phases) {
   }
   if (!job.given) return;
   phases.write_zeros();
-  if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, nullptr);
+  finish_given(job);
 }
 
 }  // namespace
@@ -49,6 +49,10 @@ void run_phases(Job& job, Phases& phases) {
   if (differentiates) phases.write_zeros();
   if (job.stopped()) return;
   finish_loss(job, loss, phases.sft_logps(), phases.underflows(), phases.measures());
+}
+
+void finish_given(Job& job) {
+  if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, nullptr);
 }
 
 void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t underflows,

@@ -37,6 +37,9 @@ class Phases {
 /// Runs a job to its end, unless it is cancelled.
 void run_phases(Job& job, Phases& phases);
 
+/// What follows from derivatives that are given: the scales of a factored gradient.
+void finish_given(Job& job);
+
 /// What follows from the log-probabilities of all sequences, once their units are evaluated: the
 /// loss, its metrics, and the scales of a factored gradient.
 void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t underflows,

@@ -88,6 +88,8 @@ struct DerivativesGiven {
   Array<double> logps, entropy;
   /// What an earlier run found of the rows; empty: they are reduced again.
   Array<double> known_logps, known_logsumexp, known_entropy;
+
+  bool knows_rows() const { return !known_logps.empty(); }
 };
 
 struct Job {

@@ -39,9 +39,12 @@ std::vector<UnitGroup> group_units_reaching(const RowList& rows, int64_t first, 
 std::vector<RowRange> cut_rows(const RowRange& range, int64_t chunk_rows);
 
 /// No entry of a row's gradient is larger, in exact numbers; finite, but where a coefficient is
-/// NaN.
-inline double largest_entry(const RowCoefficients& c) {
-  return finite(std::fabs(finite(c.align)) + std::fabs(finite(c.likelihood)));
+/// NaN. The entropy's derivative p (log p + H) is largest where the rest of the row is even.
+inline double largest_entry(const Batch& batch, const RowCoefficients& c) {
+  const double of_entropy = (1 + std::log(double(batch.vocab))) / 4;
+  return finite((std::fabs(finite(c.align)) + std::fabs(finite(c.likelihood)) +
+                 std::fabs(finite(c.entropy)) * of_entropy) *
+                batch.transform.steepest());
 }
 
 /// Coefficients times 2^-exponent have products with weights and hidden states whose sums stay in

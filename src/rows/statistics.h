@@ -28,6 +28,12 @@ DIRALIGN_HD double logsumexp(const RowStatistics& row) {
   return double(row.max) + ::log(row.normalizer);
 }
 
+/// What a log-probability and a logsumexp, known from before, say of their row.
+inline RowStatistics known_statistics(double logp, double log_sum) {
+  const float max = float(log_sum);
+  return {logp, max, std::exp(log_sum - double(max))};
+}
+
 /// log of the sum of p^2, from the row with logits twice as large: their largest is twice the
 /// row's.
 DIRALIGN_HD double log_collision(const RowStatistics& row, const RowStatistics& squares) {

@@ -22,10 +22,12 @@ struct LogitTransform {
                                                 : cap * std::tanh(z) / temperature;
   }
   /// dy/dx.
-  double slope(double x) const {
-    const double cosh = cap == 0 ? 1 : std::cosh(scale * x / cap);
+  DIRALIGN_HD double slope(double x) const {
+    const double cosh = cap == 0 ? 1 : ::cosh(scale * x / cap);
     return scale / temperature / (cosh * cosh);
   }
+  /// The largest slope there is.
+  double steepest() const { return scale / temperature; }
 };
 
 /// The same in float32: y = factor x, or outer tanh(inner x). A cap so large that `inner` is 0 caps
@@ -49,11 +51,11 @@ template <class Real>
 struct Transformed {
   Real y, slope;
 };
-template <class Real, class Exp>
-DIRALIGN_HD_KERNEL Transformed<Real> transformed(Real x, const TransformFactors& t, Exp&& exp) {
-  if (!t.capped) return {x * t.factor, Real{} + t.factor};
+template <class Real, class Exp, class Reciprocal>
+DIRALIGN_HD_KERNEL Transformed<Real> capped(Real x, const TransformFactors& t, Exp&& exp,
+                                            Reciprocal&& reciprocal) {
   const Real z = x * t.inner, size = z < Real{} ? -z : z, e = exp(size * -2.f);
-  const Real up = e + 1.f, large = (1.f - e) / up * t.outer;
+  const Real r = reciprocal(e + 1.f), large = (1.f - e) * r * t.outer;
   const Real s = z * z;
   Real p = s * -0x1.c6f842p-8f + 0x1.5fc55ep-6f;
   p = p * s - 0x1.b9d29ap-5f;
@@ -62,7 +64,12 @@ DIRALIGN_HD_KERNEL Transformed<Real> transformed(Real x, const TransformFactors&
   const Real linear = x * t.factor, small = linear + linear * (s * p);
   const Real y = size < Real{} + 0.5f ? small : z < Real{} ? -large : large;
   const Real magnitude = x < Real{} ? -x : x;
-  return {magnitude > Real{} + FLT_MAX ? x : y, e * (4.f * t.factor) / (up * up)};
+  return {magnitude > Real{} + FLT_MAX ? x : y, e * (4.f * t.factor) * r * r};
+}
+template <class Real, class Exp>
+DIRALIGN_HD_KERNEL Transformed<Real> transformed(Real x, const TransformFactors& t, Exp&& exp) {
+  if (!t.capped) return {x * t.factor, Real{} + t.factor};
+  return capped(x, t, exp, [](Real d) { return 1.f / d; });
 }
 
 }  // namespace diralign

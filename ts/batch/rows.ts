@@ -3,7 +3,7 @@ import { DeviceTensor } from '../device/memory.js';
 import { dtypes, type Dtype } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
-import { native, Target, type BatchRequest } from '../native/interface.js';
+import { native, type BatchRequest, type Target } from '../native/interface.js';
 import { allocate, plain, tagOf, type Kind } from './arrays.js';
 import { checkDtype, targetOf, type Backend } from './dtype-and-place.js';
 import { checkTokenWeights, noFields } from './fields.js';
@@ -89,8 +89,6 @@ export function checkRows(
   const labels = checkLabels('labels', batch.labels, rows);
   const fields = { ...noFields(), tokenWeights: checkTokenWeights(batch.tokenWeights, rows) };
   const transforms = checkTransforms(batch);
-  if (target !== Target.cpu && Object.values(transforms).join() !== '1,0,1')
-    throw typeError('ERR_DIRALIGN_BACKEND', 'backend: logits are transformed on the CPU only');
   const ignoreIndex: unknown = batch.ignoreIndex ?? -100;
   if (typeof ignoreIndex !== 'number' || (ignoreIndex | 0) !== ignoreIndex) {
     throw rangeError(

@@ -173,8 +173,6 @@ function backwardOf(
   batch: GivenBatch,
   mode: GradientMode,
 ): Computation<ByWhom> {
-  if (base.target !== Target.cpu)
-    throw typeError('ERR_DIRALIGN_BACKEND', 'backend: logpsBackward is on the CPU only');
   if (mode === 'none')
     throw typeError('ERR_DIRALIGN_OPTION', "gradient: 'none' leaves nothing to compute");
   if (mode === 'factored' && given.entropy !== undefined)

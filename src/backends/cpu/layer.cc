@@ -138,7 +138,7 @@ class LayerPhases : public Phases {
         active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap,
                       [&](int64_t i) { return idle(i); });
     for (int64_t i = chunk.begin; i < chunk.end; i++)
-      fit(largest_entry(rows_.coefficients(i, loss)));
+      fit(largest_entry(job_.batch, rows_.coefficients(i, loss)));
     int64_t done = chunk.begin;
     for (const RowRange& range : active) {
       zero_hidden(done, range.begin);

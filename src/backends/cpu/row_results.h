@@ -27,7 +27,7 @@ class RowResults {
   }
 
   /// Whether the rows' sums need not be formed.
-  bool is_known() const { return job_.given && !job_.given->known_logps.empty(); }
+  bool is_known() const { return job_.given && job_.given->knows_rows(); }
 
   /// Whether the sums must have the moment.
   bool needs_moment() const { return needs_moment_; }
@@ -81,9 +81,7 @@ class RowResults {
   void take_known(const DerivativesGiven& given) {
     for (size_t i = 0; i < job_.rows.scored.size(); i++) {
       const size_t row = size_t(job_.rows.scored[i].row);
-      const double log_sum = given.known_logsumexp[row];
-      const float max = float(log_sum);
-      statistics_[i] = {given.known_logps[row], max, std::exp(log_sum - double(max))};
+      statistics_[i] = known_statistics(given.known_logps[row], given.known_logsumexp[row]);
       if (!entropies_.empty()) entropies_[i] = given.known_entropy[row];
     }
   }
