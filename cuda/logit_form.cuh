@@ -44,9 +44,11 @@ struct Untransformed {
   __device__ __forceinline__ float value(float x) const { return x; }
   /// Of the largest of some logits: what is finite and at least what they become.
   __device__ __forceinline__ float top(float x) const { return x; }
-  /// What a vector's logits become, in their place.
-  template <uint32_t n>
-  __device__ __forceinline__ void values(float (&)[n]) const {}
+  /// Calls `work` with what maps a logit to what it becomes.
+  template <class Work>
+  __device__ __forceinline__ void with_value(Work&& work) const {
+    work([](float x) { return x; });
+  }
   /// Their entries of the gradient, in their place.
   template <uint32_t n>
   __device__ __forceinline__ void entries(const RowGradient& g, float (&x)[n]) const {
@@ -66,8 +68,7 @@ CUDA_NOINLINE __device__ inline float times_slope(const LogitTransform& transfor
   return float(double(value) * transform.slope(double(x)));
 }
 
-/// Transformed logits, or plain ones of a gradient that bends. Whether there is a cap is asked once
-/// a vector.
+/// Transformed logits, or plain ones of a gradient that bends.
 struct Transforming {
   static constexpr bool transforms = true;
   const TransformFactors& factors;
@@ -82,15 +83,11 @@ struct Transforming {
     return factors.capped ? through_cap(x).y : x * factors.factor;
   }
   __device__ __forceinline__ float top(float x) const { return fmaxf(-FLT_MAX, value(x)); }
-  template <uint32_t n>
-  __device__ __forceinline__ void values(float (&x)[n]) const {
-    if (factors.capped) {
-      CUDA_UNROLL
-      for (uint32_t j = 0; j < n; j++) x[j] = through_cap(x[j]).y;
-    } else {
-      CUDA_UNROLL
-      for (uint32_t j = 0; j < n; j++) x[j] *= factors.factor;
-    }
+  /// All of the work twice: a predicate that lived through it would not find a place.
+  template <class Work>
+  __device__ __forceinline__ void with_value(Work&& work) const {
+    if (factors.capped) work([this](float x) { return through_cap(x).y; });
+    else work([this](float x) { return x * factors.factor; });
   }
   template <uint32_t n>
   __device__ __forceinline__ void entries(const RowGradient& g, float (&x)[n]) const {

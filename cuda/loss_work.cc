@@ -232,7 +232,7 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
     at<RowRecord>(host, places.at_rows)[i] = {
         uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
-        row.label, row.sft_label, r.derivatives.empty() ? row.weight : 1};
+        row.label, row.sft_label, row.weight};
   }
   auto copy_rows = [&](const auto& of_batch, auto* to) {
     if (!of_batch.empty()) std::copy_n(of_batch.begin() + range.begin, places.rows, to);

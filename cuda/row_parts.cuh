@@ -251,21 +251,22 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
 
   // Four chains: an addition takes longer than the hardware takes to start the next. And what few
   // logits dominate is then added up in float64.
-  float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0}, square[4] = {0, 0, 0, 0};
-  CUDA_UNROLL
-  for (uint32_t k = 0; k < max_steps; k++) {
-    if (k >= steps) break;
-    float x[n];
-    unpack<T>(data[k], x);
-    form.values(x);
+  float sum[4] = {0, 0, 0, 0}, moment[4] = {0, 0, 0, 0}, square[2] = {0, 0};
+  form.with_value([&](auto&& value) {
     CUDA_UNROLL
-    for (uint32_t j = 0; j < n; j++) {
-      const float d = x[j] - max, e = exp_term<T>(d);
-      sum[j & 3] += e;
-      if constexpr (with_moment) moment[j & 3] += d < exp_underflow ? 0 : e * d;
-      if (squares) square[j & 3] += e * e;
+    for (uint32_t k = 0; k < max_steps; k++) {
+      if (k >= steps) break;
+      float x[n];
+      unpack<T>(data[k], x);
+      CUDA_UNROLL
+      for (uint32_t j = 0; j < n; j++) {
+        const float d = value(x[j]) - max, e = exp_term<T>(d);
+        sum[j & 3] += e;
+        if constexpr (with_moment) moment[j & 3] += d < exp_underflow ? 0 : e * d;
+        if (squares) square[j & 1] += e * e;
+      }
     }
-  }
+  });
   PartSums s{max, max, (double(sum[0]) + double(sum[1])) + (double(sum[2]) + double(sum[3])), 0};
   if constexpr (with_moment)
     s.moment = (double(moment[0]) + double(moment[1])) + (double(moment[2]) + double(moment[3]));
@@ -275,7 +276,7 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
     if constexpr (with_moment) s.moment += __shfl_xor_sync(~0u, s.moment, d);
   }
   if (squares) {
-    *squares = (double(square[0]) + double(square[1])) + (double(square[2]) + double(square[3]));
+    *squares = double(square[0]) + double(square[1]);
     CUDA_UNROLL
     for (int d = 16; d; d >>= 1) *squares += __shfl_xor_sync(~0u, *squares, d);
   }
@@ -320,16 +321,23 @@ __device__ __forceinline__ void store_lanes(Out* at, const float (&x)[lanes<T>])
   }
 }
 
-/// Writes a thread's vectors of T, at elements `e`, `e + stride` ..., to aligned addresses.
+/// Writes a thread's vectors of T, at elements `e`, `e + stride` ..., to aligned addresses. `row`,
+/// where they were loaded from, may be the same place.
 template <class T, class Form, class Out>
-__device__ __forceinline__ void write_vectors(const Form& form, Out* out, uint32_t e,
-                                              uint32_t count, uint4 (&data)[max_steps],
+__device__ __forceinline__ void write_vectors(const Form& form, Out* out,
+                                              [[maybe_unused]] const T* row, uint32_t e,
+                                              uint32_t count, const uint4 (&data)[max_steps],
                                               const RowGradient& g) {
   constexpr uint32_t n = lanes<T>;
+  auto is_here = [&](int32_t label) {
+    const uint32_t distance = uint32_t(label) - e;
+    return label >= 0 && uint32_t(label) >= e && distance / stride<T> < count &&
+           distance % stride<T> < n;
+  };
   float label_logit = 0, second_logit = 0;
   if constexpr (Form::transforms) {
-    find_element<T>(uint32_t(g.label), e, count, data, false, label_logit);
-    find_element<T>(uint32_t(g.second_label), e, count, data, false, second_logit);
+    if (is_here(g.label)) label_logit = to_float(row[uint32_t(g.label)]);
+    if (is_here(g.second_label)) second_logit = to_float(row[uint32_t(g.second_label)]);
   }
   Out* at = out + e;
   CUDA_UNROLL
@@ -342,10 +350,7 @@ __device__ __forceinline__ void write_vectors(const Form& form, Out* out, uint32
   }
   // Over the vector that this thread has just written.
   auto correct = [&](int32_t label, float value, float logit) {
-    const uint32_t distance = uint32_t(label) - e;
-    if (label >= 0 && uint32_t(label) >= e && distance / stride<T> < count &&
-        distance % stride<T> < n)
-      out[label] = from_float<Out>(form.label_entry(value, logit));
+    if (is_here(label)) out[uint32_t(label)] = from_float<Out>(form.label_entry(value, logit));
   };
   correct(g.label, g.label_value, label_logit);
   correct(g.second_label, g.second_value, second_logit);
@@ -374,7 +379,7 @@ __device__ __forceinline__ void write_part(const Form& form, Out* out, const T* 
                  e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   uint4 data[max_steps];
   load_vectors(x, body_end, e, cut.steps, true, data);
-  write_vectors<T>(form, out, e, vectors_within<T>(e, body_end, cut.steps), data, g);
+  write_vectors(form, out, x, e, vectors_within<T>(e, body_end, cut.steps), data, g);
   auto write_one = [&](uint32_t element) {
     out[element] = from_float<Out>(gradient_entry(form, g, to_float(x[element]), element));
   };
@@ -386,10 +391,10 @@ __device__ __forceinline__ void write_part(const Form& form, Out* out, const T* 
 /// an aligned address; so is `out`.
 template <class T>
 __device__ __forceinline__ void write_loaded(T* out, uint32_t vocab, uint32_t e, uint32_t count,
-                                             uint4 (&data)[max_steps], const RowGradient& g) {
+                                             const uint4 (&data)[max_steps], const RowGradient& g) {
   const Untransformed form;
   const uint32_t whole = vectors_within<T>(e, vocab, count), tail = e + whole * stride<T>;
-  write_vectors<T>(form, out, e, whole, data, g);
+  write_vectors<T>(form, out, nullptr, e, whole, data, g);
   if (whole == count || tail >= vocab) return;
   float x[lanes<T>];
   unpack<T>(get(data, whole), x);

@@ -22,7 +22,7 @@ import type {
   HiddenRunOptions,
   RunOptions,
 } from './options.js';
-import type { LayerGradients, LogitsGradient, TokenLogps } from './results.js';
+import type { LayerGradients, LogitsGradient, TokenLogpsValues } from './results.js';
 
 /**
  * The derivatives of a loss, as far as the caller's own mathematics goes: by the log-probability of
@@ -40,7 +40,7 @@ export interface LogpsDerivatives {
    * What `tokenLogps` returned for the same batch: spares the reduction, so that each scored logit
    * is read once and written once.
    */
-  readonly forward?: TokenLogps | undefined;
+  readonly forward?: TokenLogpsValues | undefined;
 }
 
 type GradientOf = Exclude<GradientMode, 'none'>;
