@@ -334,8 +334,8 @@ class LayerPhases : public Phases {
     for (int64_t i = chunk.begin; i < chunk.end; i++) {
       if (!coefficients(i, nullptr).idle()) continue;
       idle = true;
-      nan = nan || (is_known() && std::isnan(job_.given->known_logps[size_t(
-                                      job_.rows.scored[size_t(i)].row)]));
+      nan = nan || (is_known() &&
+                    std::isnan(job_.given->known_logps[size_t(job_.rows.scored[size_t(i)].row)]));
     }
     if (!idle || is_known()) return nan;
     work_->fetch();

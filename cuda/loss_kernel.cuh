@@ -103,12 +103,12 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
     }
     const RowTerms& terms = p.row_terms[unit.i];
     if (pass == Pass::general && entropy != 0) {
-      unit.gradient = row_gradient_with_entropy(terms, record.label, align, entropy,
-                                                p.row_entropies[unit.i]);
+      unit.gradient =
+          row_gradient_with_entropy(terms, record.label, align, entropy, p.row_entropies[unit.i]);
       return;
     }
-    unit.gradient = row_gradient(terms, record.label, record.sft_label, align, likelihood,
-                                 p.least_normal);
+    unit.gradient =
+        row_gradient(terms, record.label, record.sft_label, align, likelihood, p.least_normal);
     if (unit.gradient.underflows && unit.part == 0) atomicAdd(p.underflows, 1u);
     if (unit.gradient.zero) unit.work = Work::zero;
   }

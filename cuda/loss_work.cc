@@ -78,7 +78,7 @@ std::vector<TermArray> arrays_of(const BatchTerms& terms) {
 
 LossRequest request_of(const Job& job) {
   LossRequest r{};
-  r.pass = job.tokens                                             ? Pass::tokens
+  r.pass = job.tokens                                            ? Pass::tokens
            : job.gradients.logits.mode == GradientMode::factored ? Pass::factored
            : job.gradients.any()                                 ? Pass::dense
                                                                  : Pass::logps;
@@ -291,8 +291,7 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.unit_numbers = at<double>(base, places.at_numbers);
   plan_.sort_order = at<uint32_t>(base, places.at_order);
   plan_.sort_length = places.sort_length;
-  if (!r.derivatives.empty())
-    plan_.derivatives = at<RowDerivatives>(base, places.at_derivatives);
+  if (!r.derivatives.empty()) plan_.derivatives = at<RowDerivatives>(base, places.at_derivatives);
   plan_.pass = r.pass;
   plan_.factors = factors_of(r.transform);
   plan_.transform = r.transform;

@@ -136,6 +136,10 @@ const rules = [
     (c, [to, x]) => c.set(to, `ptx::reciprocal_of_high_word(${c.value(x, 'f64')})`),
   ],
   [
+    'rcp\\.approx\\.ftz\\.f32',
+    (c, [to, x]) => c.set(to, `diralign::cuda::reciprocal_approx(${c.value(x, 'f32')})`),
+  ],
+  [
     'ex2\\.approx\\.ftz\\.f32',
     (c, [to, x]) => c.set(to, `ptx::exp2_approx_ftz(${c.value(x, 'f32')})`),
   ],

@@ -1,8 +1,13 @@
 // Vocabularies of every size against the float64 reference, and many rows against the few that they
 // repeat.
-import { referenceTokenLogps } from '../../../dist/verification/reference.js';
+import {
+  referenceLogpsBackward,
+  referenceTokenLogps,
+} from '../../../dist/verification/reference.js';
 import {
   checkObjective,
+  gradientBound,
+  halfGradientBound,
   library,
   logpBound,
   prepare,
@@ -10,9 +15,11 @@ import {
 import {
   call,
   Copy,
+  decodeHalf,
   dtypes,
   generator,
   inDtype,
+  normal,
   onDevice,
   onHost,
   randomBatch,
@@ -71,6 +78,51 @@ function checkTokens(subject, misses, what, batch, shift) {
   );
 }
 
+const transforms = [
+  { logitSoftcap: 20, temperature: 0.8 },
+  { logitScale: 0.5 },
+  { logitScale: 1.5, logitSoftcap: 5 },
+];
+
+/**
+ * Transformed logits: numbers of tokens with the collision, and a loss of one's own, in place and
+ * with entropies. Where these cancel, an element is as good as the largest of its row.
+ */
+function checkTransformed(subject, misses, what, given, shift, transform) {
+  const batch = { ...given, ...transform };
+  const { dtype, labels, shape } = batch;
+  const vocab = shape.at(-1);
+  const expected = referenceTokenLogps(batch);
+  const random = generator(vocab + shift);
+  const derivatives = {
+    rows: Float64Array.from(labels, () => normal(random)),
+    entropy: Float64Array.from(labels, () => normal(random)),
+  };
+  const logits = new Copy(batch.logits, dtype, { shift }, subject.cuda);
+  const own = { ...batch, logits: logits.tensor };
+  const forward = subject.tokenLogps(own, { collision: true });
+  for (const key of ['logps', 'logsumexp', 'entropy', 'logCollision'])
+    misses.each(`${what} ${key}`, forward[key], expected[key], (x) => logpBound(x, 4));
+  for (const known of [{}, { forward }]) {
+    logits.write(batch.logits);
+    subject.logpsBackward(own, { ...derivatives, ...known }, { inPlace: true });
+    const all = logits.read();
+    const values = dtype === 'float32' ? all : decodeHalf(all, dtype);
+    const { gradLogits } = referenceLogpsBackward(batch, derivatives);
+    for (let row = 0; row < labels.length; row++) {
+      const wanted = gradLogits.subarray(row * vocab, (row + 1) * vocab);
+      const largest = wanted.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+      misses.each(
+        `${what} row ${row}`,
+        values.subarray(row * vocab, (row + 1) * vocab),
+        wanted,
+        (x) => gradientBound(largest, 0) + (dtype === 'float32' ? 0 : halfGradientBound(x, dtype)),
+      );
+    }
+  }
+  logits.dispose();
+}
+
 export async function reference({ subject, misses, scale, progress }) {
   let turn = 0;
   for (const [i, vocab] of scale.vocabularies.entries()) {
@@ -102,6 +154,8 @@ export async function reference({ subject, misses, scale, progress }) {
           ),
         );
         checkTokens(subject, misses, what, batch, shift);
+        const transform = transforms[turn % transforms.length];
+        checkTransformed(subject, misses, `${what}, transformed`, batch, shift, transform);
       }
       const config = objectives[turn % objectives.length];
       const what = `V = ${vocab}, ${dtype}, staged, ${config.method}`;
