@@ -150,6 +150,12 @@ export async function hidden({ subject, misses, scale, device, note, progress })
         `${what}, staged`,
         checkHiddenObjective(hiddenLibrary, config, prepared, 'cuda'),
       );
+      const transformed = prepareHidden({ ...batch, logitSoftcap: 8, temperature: 0.8 });
+      take(
+        misses,
+        `${what}, transformed`,
+        checkHiddenObjective(deviceHiddenLibrary, config, transformed, 'cuda'),
+      );
       againAndAgain(subject, misses, scale, device, what, batch, subject.dirAlignLoss(config));
       turn++;
       await progress(turn / (scale.layers.length * dtypes.length));
