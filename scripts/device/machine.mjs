@@ -10,9 +10,10 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** The built package, as the sections and the benchmark take it; a test passes another. */
 export async function loadSubject() {
-  const { cuda, dirAlignLoss, sequenceLogps, tokenLogps } = await import('../../dist/index.js');
+  const { cuda, dirAlignLoss, logpsBackward, sequenceLogps, tokenLogps } =
+    await import('../../dist/index.js');
   const { native } = await import('../../dist/native/interface.js');
-  return { cuda, dirAlignLoss, sequenceLogps, tokenLogps, native };
+  return { cuda, dirAlignLoss, logpsBackward, sequenceLogps, tokenLogps, native };
 }
 
 /**

@@ -90,7 +90,7 @@ const transforms = [
  */
 function checkTransformed(subject, misses, what, given, shift, transform) {
   const batch = { ...given, ...transform };
-  const { dtype, labels, shape } = batch;
+  const { dtype = 'float32', labels, shape } = batch;
   const vocab = shape.at(-1);
   const expected = referenceTokenLogps(batch);
   const random = generator(vocab + shift);
