@@ -1,11 +1,23 @@
 /** What `loss` and `plot` compute: methods, and the settings that the command line gives them. */
 import { methods, type Method, type MethodInfo } from '../catalogue.js';
-import { dirAlignLoss, type Objective } from '../objective.js';
+import { dirAlignLoss, type Objective, type ObjectiveCalls } from '../objective.js';
 import { presets, type PresetSetup } from '../presets.js';
+import type { RecipeName } from '../recipes.js';
 import { wrap } from '../text/table.js';
-import { kebab, number, oneOf } from './arguments.js';
+import { closest, kebab, number, oneOf } from './arguments.js';
+import { lossesOf } from './batch-fields.js';
 import { UsageError } from './command.js';
-import { methodNamed } from './methods.js';
+
+/** @throws UsageError with the name that was probably meant */
+export function methodNamed(name: string): MethodInfo {
+  const all = methods();
+  const found = all.find((info) => info.name === name);
+  if (found) return found;
+  const names = all.map((info) => info.name);
+  const near = closest(name, names);
+  const help = near === undefined ? `; there are ${names.join(', ')}` : `; did you mean '${near}'?`;
+  throw new UsageError(`there is no method '${name}'${help}`);
+}
 
 const perToken = ['mean log-prob', 'alpha log-prob'];
 
@@ -19,10 +31,10 @@ export function usualBeta({ score }: MethodInfo): number {
 /** {@link usualBeta} in words. */
 export const usualBetas = '0.1; 1 over log-odds, 2 per token';
 
-type Value = number | string | boolean;
+export type Value = number | string | boolean;
 
 /** Every option of any method, by its name in the library. */
-function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
+export function methodOptions(): Map<string, 'number' | 'string' | 'boolean'> {
   const options = methods().flatMap((info) => Object.entries(info.options));
   return new Map(
     options.map(([name, option]) => [
@@ -78,8 +90,6 @@ export function readChoice(
         type === 'number' ? number(name, String(value)) : value;
     }
   }
-  if (values.normalize && values.noNormalize)
-    throw new UsageError('--normalize and --no-normalize exclude each other');
   if (values.beta !== undefined && values.preset !== undefined) {
     throw new UsageError(
       '--beta and --preset exclude each other: a preset is the betas of a setup',
@@ -91,9 +101,19 @@ export function readChoice(
     beta: values.beta === undefined ? undefined : number('beta', String(values.beta)),
     preset:
       values.preset === undefined ? undefined : oneOf('preset', String(values.preset), setups),
-    normalize: values.normalize ? true : values.noNormalize ? false : undefined,
+    normalize: normalizeOf(values),
     options,
   };
+}
+
+/** @returns undefined where neither was typed */
+export function normalizeOf({
+  normalize,
+  noNormalize,
+}: Readonly<Record<string, string | boolean | undefined>>): boolean | undefined {
+  if (normalize && noNormalize)
+    throw new UsageError('--normalize and --no-normalize exclude each other');
+  return normalize ? true : noNormalize ? false : undefined;
 }
 
 /**
@@ -138,20 +158,26 @@ function assigned(
   return having.map((info) => [info, given]);
 }
 
-/** A preset by its name. */
-export type BetaSource = 'given' | 'usual' | PresetSetup;
+/** Where a beta comes from: what was typed, the usual one, a preset by its name, or a recipe. */
+export type BetaSource = 'given' | 'usual' | 'recipe' | PresetSetup;
 
 export interface Built {
+  /** Of a mixture: of the loss that says what a unit is. */
   readonly info: MethodInfo;
-  readonly objective: Objective;
+  readonly objective: ObjectiveCalls;
   readonly betaSource: BetaSource | undefined;
+  /** The name of the recipe that it is. */
+  readonly recipe?: RecipeName;
 }
 
 /**
  * The objective of a method with what the command line says. @throws DirAlignError where it has no
  * meaning.
  */
-export function build(info: MethodInfo, { beta, preset, normalize, options }: Choice): Built {
+export function build(
+  info: MethodInfo,
+  { beta, preset, normalize, options }: Choice,
+): Built & { readonly objective: Objective } {
   const best = preset && presets.best[preset][info.name]?.beta;
   const betaSource: BetaSource =
     beta !== undefined ? 'given' : best !== undefined ? (preset as PresetSetup) : 'usual';
@@ -165,21 +191,16 @@ export function build(info: MethodInfo, { beta, preset, normalize, options }: Ch
   return { info, objective, betaSource: info.beta ? betaSource : undefined };
 }
 
-export function usesReference({ info, objective }: Built): boolean {
-  return info.reference && !(objective as unknown as { referenceFree: boolean }).referenceFree;
+export function usesReference({ objective }: Built): boolean {
+  return lossesOf(objective).usesReference;
 }
 
-const settingNames = new Set(['method', 'beta', 'normalize', 'async', 'fromLogps', 'fromHidden']);
-
 /**
- * The options of an objective; those the user did not give are worth showing only where they do
- * something.
+ * The options of an objective of one loss; those the user did not give are worth showing only where
+ * they do something.
  */
-export function optionsOf(objective: Objective): Record<string, Value> {
-  const entries = Object.entries(objective as unknown as Record<string, unknown>).filter(
-    ([name]) => !settingNames.has(name),
-  );
-  return Object.fromEntries(entries) as Record<string, Value>;
+export function optionsOf(objective: ObjectiveCalls): Record<string, Value> {
+  return { ...lossesOf(objective).terms[0]?.settings.options };
 }
 
 /** Help is the same everywhere: it is on the site, too. */
@@ -197,12 +218,16 @@ export function optionHelp(): string {
       seen.set(key, entry);
     }
   }
+  const having = (is: (info: MethodInfo) => boolean): string =>
+    methods()
+      .filter(is)
+      .map(({ name }) => name)
+      .join(', ');
   const whose = (owners: readonly MethodInfo[]): string => {
-    const [lacking, ...others] = methods().filter((info) => !owners.includes(info));
-    if (lacking === undefined) return 'all';
-    if (others.length === 0) return `all but ${lacking.name}`;
-    if (owners.length > 8) return 'those with a reference';
-    return owners.map(({ name }) => name).join(', ');
+    if (methods().every((info) => info.reference === owners.includes(info)))
+      return 'those with a reference';
+    if (2 * owners.length < methods().length) return owners.map(({ name }) => name).join(', ');
+    return `all but ${having((info) => !owners.includes(info))}`;
   };
   return [...seen.values()]
     .sort((a, b) => b.owners.length - a.owners.length)

@@ -5,8 +5,9 @@ import { dirAlignLoss } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import type { LogitsBatch } from '../batch/types.js';
 import { unitsOf } from '../units.js';
+import { sequencesOf } from './batch-fields.js';
 import { CommandError } from './command.js';
-import { methodNamed } from './methods.js';
+import { methodNamed } from './choice.js';
 
 export interface ExpectedCase {
   readonly call: ReferenceConfig;
@@ -46,7 +47,7 @@ function numbers(value: unknown, where: string, length: number): number[] {
   return value.map((item, i) => numberFrom(item, `${where}[${i}]`));
 }
 
-function parseCase(value: unknown, where: string, { shape, offsets }: LogitsBatch): ExpectedCase {
+function parseCase(value: unknown, where: string, batch: LogitsBatch): ExpectedCase {
   if (!isObject(value) || !isObject(value.call) || typeof value.call.method !== 'string') {
     throw new CommandError(`${where}: expected { call: { method, ... }, loss, ... }`);
   }
@@ -56,8 +57,8 @@ function parseCase(value: unknown, where: string, { shape, offsets }: LogitsBatc
   } catch (error) {
     throw new CommandError(`${where}.call: ${(error as Error).message}`, { cause: error });
   }
-  const sequences = sequencesOf(shape, offsets);
-  const units = unitsOf(methodNamed(call.method as string), sequences);
+  const { shape, groups } = batch;
+  const units = unitsOf(methodNamed(call.method as string), sequencesOf(batch), groups);
   return {
     call: call as unknown as ReferenceConfig,
     loss: numberFrom(loss, `${where}.loss`),
@@ -91,17 +92,13 @@ function parseGradient(
   return { at, value: numbers(gradient.value, `${where}.value`, at.length) };
 }
 
-function sequencesOf(shape: readonly number[], offsets: LogitsBatch['offsets']): number {
-  return offsets ? offsets.length - 1 : (shape[0] ?? 0);
-}
-
 /**
  * Of NAME.safetensors: NAME.expected.json, or an expected.json whose `file` names it. Nothing where
  * there is neither.
  * @throws CommandError where such a file is there and is not what it should be
  */
 export function expectedValuesOf(file: string, batch: LogitsBatch): ExpectedValues | undefined {
-  const sequences = sequencesOf(batch.shape, batch.offsets);
+  const sequences = sequencesOf(batch);
   const own = file.replace(/\.safetensors(\.index\.json)?$/, '') + '.expected.json';
   const shared = path.join(path.dirname(file), 'expected.json');
   for (const candidate of [own, shared]) {

@@ -4,8 +4,7 @@ import type { GradientMode } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
 import { writeSafetensors } from '../safetensors.js';
 import { decoder } from '../verification/verification.js';
-import { optionsOf } from './choice.js';
-import type { Outcome } from './loss-output.js';
+import { objectiveOf, type Outcome } from './loss-output.js';
 
 /** Euclidean norm of dLoss/dlogits. */
 export function norm({ gradLogits, rowScale }: LossResult, { shape, dtype }: LogitsBatch): number {
@@ -32,20 +31,14 @@ export function alike(logits: LogitsArray): LogitsArray {
 /** Writes the gradient in the dtype and shape of the logits. */
 export function writeGradient(
   path: string,
-  { objective, result }: Outcome,
+  outcome: Outcome,
   batch: LogitsBatch,
   gradient: GradientMode,
 ): void {
   const { shape, dtype = 'float32', offsets } = batch;
-  const { gradLogits, rowScale, loss } = result;
+  const { gradLogits, rowScale, loss } = outcome.result;
   if (!gradLogits) return;
   const dtypes = { float32: 'F32', float16: 'F16', bfloat16: 'BF16' } as const;
-  const settings = {
-    method: objective.method,
-    beta: objective.beta,
-    normalize: objective.normalize,
-    ...optionsOf(objective),
-  };
   writeSafetensors(
     path,
     {
@@ -58,6 +51,6 @@ export function writeGradient(
         },
       }),
     },
-    { objective: JSON.stringify(settings), gradient, loss: String(loss) },
+    { objective: JSON.stringify(objectiveOf(outcome)), gradient, loss: String(loss) },
   );
 }

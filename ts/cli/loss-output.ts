@@ -2,13 +2,18 @@
 import type { LogitsBatch } from '../batch/types.js';
 import type { GradientMode } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
-import { isPaired, unitName } from '../units.js';
 import { isLikelihood } from '../catalogue.js';
+import type { MixtureTerm } from '../mixture.js';
+import { recipes, type Recipe, type RecipeName } from '../recipes.js';
+import { unitName } from '../units.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
+import { fieldsIn, lossesOf, sequencesOf } from './batch-fields.js';
 import type { LossCommandRequest } from './loss-request.js';
+import { showUnits } from './loss-units.js';
 import { shortPath } from './package.js';
-import { optionsOf, usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
+import { sumOf } from './recipes.js';
+import { usualBetas, type BetaSource, type Built, type Choice } from './choice.js';
 
 export interface Outcome extends Built {
   readonly result: LossResult;
@@ -19,16 +24,17 @@ export interface Outcome extends Built {
 
 /** Sequences, rows and the like of a batch, as the first line of the output tells them. */
 export function describe(batch: LogitsBatch, { counts }: LossResult) {
-  const { shape, offsets, labels, dtype = 'float32' } = batch;
-  const sequences = offsets ? offsets.length - 1 : shape[0];
+  const { shape, offsets, labels, dtype = 'float32', groups } = batch;
   return {
-    sequences,
+    sequences: sequencesOf(batch),
+    ...(groups && { groups: groups.length - 1 }),
     rows: labels.length,
     scoredRows: counts.reduce((total, count) => total + count, 0),
     vocab: shape.at(-1) ?? 0,
     dtype,
     shape,
     packed: offsets !== undefined,
+    fields: fieldsIn(batch),
   };
 }
 
@@ -37,12 +43,19 @@ export function headline(
   { file, isExample }: LossCommandRequest,
   about: ReturnType<typeof describe>,
 ): string {
-  const { sequences, rows, scoredRows, vocab, dtype, packed } = about;
+  const { rows, scoredRows, vocab, dtype, packed } = about;
   const hint = isExample ? paint('dim', '  the example that comes with diralign') : '';
-  const count = sequences % 2 === 0 ? plural(sequences / 2, 'pair') : plural(sequences, 'sequence');
   const tokens = `${scoredRows.toLocaleString('en')} scored tokens of ${rows.toLocaleString('en')}`;
   const layout = `vocabulary ${vocab.toLocaleString('en')}, ${dtype}${packed ? ', packed' : ''}`;
-  return `${shortPath(file)}${hint}\n${count}, ${tokens}, ${layout}\n`;
+  return `${shortPath(file)}${hint}\n${unitsIn(about)}, ${tokens}, ${layout}\n`;
+}
+
+/** What the batch seems to be of: only a loss says what its units are. */
+function unitsIn({ sequences, groups, fields }: ReturnType<typeof describe>): string {
+  if (groups !== undefined) return `${plural(groups, 'group')} of ${plural(sequences, 'sequence')}`;
+  return sequences % 2 === 0 && !fields.includes('desirable')
+    ? plural(sequences / 2, 'pair')
+    : plural(sequences, 'sequence');
 }
 
 /** The time that all took, and where. */
@@ -58,38 +71,81 @@ export function effortOf(
   return `${time} ms on the ${backend} backend (${computer.isa}), ${plural(threads ?? computer.threads, 'thread')}${mode}`;
 }
 
-export function jsonOf({ objective, betaSource, result, gradientNorm }: Outcome) {
-  const { loss, losses, logps, counts, rewards, coefficients, metrics } = result;
+function settingsOf({ settings }: MixtureTerm) {
+  const { info, beta, normalize, options } = settings;
+  return { method: info.name, beta, normalize, options };
+}
+
+/** The settings of what was computed, as JSON and the metadata of a gradient have them. */
+export function objectiveOf({ objective, recipe }: Built) {
+  const [only, ...others] = lossesOf(objective).terms.map((term) => ({
+    ...settingsOf(term),
+    weight: term.weight,
+  }));
+  const name = recipe === undefined ? {} : { recipe };
+  if (!only || others.length > 0) return { ...name, terms: only ? [only, ...others] : [] };
+  const { weight: _, ...settings } = only;
+  return { ...name, ...settings };
+}
+
+export function jsonOf(outcome: Outcome) {
+  const { objective, betaSource, result, gradientNorm } = outcome;
+  const { loss, losses, logps, counts, rewards, coefficients, metrics, terms } = result;
+  const settings = objectiveOf(outcome);
   return {
-    method: objective.method,
-    beta: objective.beta,
+    ...settings,
+    ...('terms' in settings && {
+      terms: settings.terms.map((term, i) => ({ ...term, loss: terms?.[i]?.loss })),
+    }),
     betaSource,
-    normalize: objective.normalize,
-    options: optionsOf(objective),
+    unit: unitName(lossesOf(objective)),
     ...{ loss, losses, metrics, gradientNorm, logps, counts, rewards, coefficients },
   };
 }
 
 /** Where a beta that was not given comes from, and how to have another. */
 function betaNote(source: BetaSource | undefined): string {
-  if (source === undefined || source === 'given') return '';
-  return source === 'usual'
-    ? 'its usual one; --beta sets another, --preset one of the paper'
-    : `the best of the paper's ${source} setup; --beta sets another`;
+  switch (source) {
+    case undefined:
+    case 'given':
+      return '';
+    case 'usual':
+      return 'its usual one; --beta sets another, --preset one of the paper';
+    case 'recipe':
+      return "the recipe's; --beta and the options of the methods set others";
+    default:
+      return `the best of the paper's ${source} setup; --beta sets another`;
+  }
 }
 
-export function showOne(outcome: Outcome, scoredTokens: string): string {
-  const { info, objective, betaSource, result, gradientNorm } = outcome;
-  const settings = [...Object.entries(optionsOf(objective))].filter(
+/** `beta 0.1, not normalised`, and the options that are not their defaults. */
+function settingsInWords({ settings }: MixtureTerm): string {
+  const { info, beta, normalize, options } = settings;
+  const own = Object.entries(options).filter(
     ([name, value]) => value !== info.options[name]?.default,
   );
-  const beta = objective.beta === undefined ? '' : `beta ${String(objective.beta)}`;
+  return [
+    ...(beta === undefined ? [] : [`beta ${beta}`]),
+    normalize ? 'normalised' : 'not normalised',
+    ...own.map(([name, value]) => `${name} ${String(value)}`),
+  ].join(', ');
+}
+
+/** What a recipe asks of a batch besides. */
+function batchNote(name: RecipeName): string {
+  const { batch } = recipes[name] as Recipe;
+  return batch === undefined ? '' : `The batch of this recipe has ${batch}.`;
+}
+
+export function showOne(outcome: Outcome, batch: LogitsBatch, scoredTokens: string): string {
+  const { info, objective, betaSource, recipe, result, gradientNorm } = outcome;
+  const { terms } = lossesOf(objective);
   const note = betaNote(betaSource);
-  const chosen = [
-    beta,
-    objective.normalize ? 'normalised' : 'not normalised',
-    ...settings.map(([k, v]) => `${k} ${String(v)}`),
-  ];
+  const mixed = terms.length > 1;
+  const sum = sumOf(terms.map(({ weight, settings }) => ({ weight, method: settings.info.name })));
+  const settings = terms.map((term) =>
+    mixed ? `${term.settings.info.name}: ${settingsInWords(term)}` : settingsInWords(term),
+  );
   const metrics = Object.entries(result.metrics).filter(
     ([name, value]) => value !== 0 || !['nonfinite', 'empty_sequences', 'underflow'].includes(name),
   );
@@ -98,83 +154,31 @@ export function showOne(outcome: Outcome, scoredTokens: string): string {
       { text: 'loss', style: 'bold' },
       { text: digits(result.loss), style: 'bold' },
     ],
+    ...(result.terms ?? []).map(({ method, weight, loss }): [string, string] => [
+      `${weight} of ${method}`,
+      digits(loss),
+    ]),
     ...metrics.map(([name, value]): [string, string] => [name, digits(value)]),
   ];
   if (gradientNorm !== undefined) rows.push(['gradient norm', digits(gradientNorm)]);
+  const title = recipe ?? info.name;
+  const formula = mixed ? sum : recipe === undefined ? info.formula : `${sum}: ${info.formula}`;
   return [
-    `${paint('bold', info.name)}  ${info.formula}`,
-    `${chosen.filter(Boolean).join(', ')}${note === '' ? '' : paint('dim', `  (${note})`)}`,
+    `${paint('bold', title)}  ${formula}`,
+    `${settings.join('\n')}${note === '' ? '' : paint('dim', `${mixed || recipe ? '\n' : '  '}(${note})`)}`,
+    ...(recipe && batchNote(recipe) ? [paint('dim', wrap(batchNote(recipe)))] : []),
     '',
     table([{ title: '' }, { title: '', align: 'point' }], rows).replace(/^\n/, ''),
     '',
-    showSequences(outcome),
+    showUnits(outcome, batch),
     '',
     paint('dim', scoredTokens),
   ].join('\n');
 }
 
-/** More than fit a screen are for --json. */
-const mostPairs = 16;
-
-function showSequences({ info, result }: Outcome): string {
-  const { losses, logps, counts, rewards, coefficients } = result;
-  const paired = isPaired(info);
-  const shown = Math.min(mostPairs, losses.length);
-  const value = (array: ArrayLike<number>, i: number): string => digits(array[i] ?? NaN, 5);
-  const indices = Array.from({ length: shown }, (_, i) => i);
-  const number = (title: string) => ({ title, align: 'point' as const });
-  const text = paired
-    ? table(
-        [
-          { title: info.batchCoupled ? 'rank / pair' : 'pair', align: 'right' },
-          number('loss'),
-          { title: 'tokens', align: 'right' },
-          number('logp chosen'),
-          number('logp rejected'),
-          number('reward margin'),
-          number('dloss/dlogp chosen'),
-          number('rejected'),
-        ],
-        indices.map((i) => {
-          const l = i + losses.length;
-          const margin = (rewards[i] ?? NaN) - (rewards[l] ?? NaN);
-          return [
-            String(i),
-            value(losses, i),
-            `${String(counts[i])}/${String(counts[l])}`,
-            value(logps, i),
-            value(logps, l),
-            digits(margin, 5),
-            value(coefficients, i),
-            value(coefficients, l),
-          ];
-        }),
-      )
-    : table(
-        [
-          { title: 'sequence', align: 'right' },
-          number('loss'),
-          { title: 'tokens', align: 'right' },
-          number('logp'),
-          number('dloss/dlogp'),
-        ],
-        indices.map((i) => [
-          String(i),
-          value(losses, i),
-          String(counts[i]),
-          value(logps, i),
-          value(coefficients, i),
-        ]),
-      );
-  const rest = losses.length - shown;
-  return rest > 0
-    ? `${text}\n${paint('dim', `and ${plural(rest, `more ${unitName(info)}`)}; --json has all`)}`
-    : text;
-}
-
 export function showMany(
   outcomes: readonly Outcome[],
-  skipped: readonly string[],
+  skipped: readonly Skipped[],
   mode: GradientMode,
   request: Choice,
 ): string {
@@ -182,19 +186,22 @@ export function showMany(
     const value = (outcome.result.metrics as Readonly<Record<string, number | undefined>>)[name];
     return value === undefined ? '-' : digits(value, name === 'rewards/accuracies' ? 3 : 4);
   };
-  const rows = outcomes.map((outcome): Cell[] => [
-    { text: outcome.info.name, style: 'bold' },
-    outcome.objective.beta === undefined
-      ? '-'
-      : `${String(outcome.objective.beta)}${request.preset !== undefined && outcome.betaSource !== 'usual' ? '*' : ''}`,
-    outcome.objective.normalize ? 'yes' : '-',
-    { text: digits(outcome.result.loss), style: 'bold' },
-    metric(outcome, 'rewards/accuracies'),
-    metric(outcome, 'rewards/margins'),
-    metric(outcome, 'rewards/chosen'),
-    metric(outcome, 'rewards/rejected'),
-    ...(outcome.gradientNorm === undefined ? [] : [digits(outcome.gradientNorm, 4)]),
-  ]);
+  const isBest = ({ betaSource }: Outcome): boolean =>
+    request.preset !== undefined && betaSource !== 'usual';
+  const rows = outcomes.map((outcome): Cell[] => {
+    const { beta, normalize } = lossesOf(outcome.objective).terms[0]?.settings ?? {};
+    return [
+      { text: outcome.info.name, style: 'bold' },
+      beta === undefined ? '-' : `${beta}${isBest(outcome) ? '*' : ''}`,
+      normalize ? 'yes' : '-',
+      { text: digits(outcome.result.loss), style: 'bold' },
+      metric(outcome, 'rewards/accuracies'),
+      metric(outcome, 'rewards/margins'),
+      metric(outcome, 'rewards/chosen'),
+      metric(outcome, 'rewards/rejected'),
+      ...(outcome.gradientNorm === undefined ? [] : [digits(outcome.gradientNorm, 4)]),
+    ];
+  });
   const titles = ['beta', 'per token', 'loss', 'accuracy', 'margin', 'chosen', 'rejected'];
   const columns = [
     { title: 'method' },
@@ -225,14 +232,26 @@ export function showMany(
       .map(({ info }) => info.name);
     if (having.length < outcomes.length) notes.push(`${name} goes to ${having.join(', ')}.`);
   }
-  if (skipped.length > 0)
-    notes.push(
-      `Left out, for the batch has no reference: ${skipped.join(', ')}. --reference-free includes them.`,
-    );
+  notes.push(...leftOut(skipped));
   if (outcomes.some(({ result }) => result.metrics.nonfinite > 0)) {
     notes.push(
       'Some scored rows hold NaN or infinite logits; the losses per pair of --json tell which.',
     );
   }
   return [table(columns, rows), '', ...notes.map((note) => paint('dim', wrap(note)))].join('\n');
+}
+
+/** A method that was not computed. */
+export interface Skipped {
+  readonly method: string;
+  readonly reason: string;
+}
+
+/** A line for each reason. */
+function leftOut(skipped: readonly Skipped[]): string[] {
+  return [...new Set(skipped.map(({ reason }) => reason))].map((reason) => {
+    const theirs = skipped.filter((each) => each.reason === reason).map(({ method }) => method);
+    const remedy = reason.endsWith('no reference') ? ' --reference-free includes them.' : '';
+    return `Left out, for ${reason}: ${theirs.join(', ')}.${remedy}`;
+  });
 }

@@ -3,14 +3,16 @@ import fs from 'node:fs';
 import { methods } from '../catalogue.js';
 import type { GradientMode } from '../loss/options.js';
 import { closest, number, oneOf, parse, whole } from './arguments.js';
-import { optionTypes, readChoice, type Choice } from './choice.js';
+import { build, optionTypes, readChoice, type Built, type Choice } from './choice.js';
 import { UsageError } from './command.js';
 import { exampleFile } from './package.js';
+import { buildRecipe } from './recipes.js';
 
 const types = {
   method: 'string',
   beta: 'string',
   preset: 'string',
+  recipe: 'string',
   normalize: 'boolean',
   noNormalize: 'boolean',
   gradient: 'string',
@@ -21,6 +23,7 @@ const types = {
 } as const;
 
 export interface LossCommandRequest extends Choice {
+  readonly built: readonly Built[];
   readonly file: string;
   /** No FILE was given. */
   readonly isExample: boolean;
@@ -63,11 +66,17 @@ export function readRequest(args: readonly string[]): LossCommandRequest {
   );
   const text = (name: string): string | undefined => values[name] as string | undefined;
   const { list, file } = sortOut(positionals, text('method'));
-  const choice = readChoice(list ?? 'all', values);
+  const recipe = text('recipe');
+  if (recipe !== undefined && list !== undefined)
+    throw new UsageError(`--recipe and '${list}' exclude each other: a recipe has its own methods`);
+  const own = recipe === undefined ? undefined : buildRecipe(recipe, values);
+  // The settings that were typed are in the recipe.
+  const choice = own ? readChoice(own.info.name, {}) : readChoice(list ?? 'all', values);
   const threads = text('threads');
   const ignoreIndex = text('ignoreIndex');
   const request: LossCommandRequest = {
     ...choice,
+    built: own ? [own] : choice.chosen.map((info) => build(info, choice)),
     file: file ?? exampleFile,
     isExample: file === undefined,
     gradient: oneOf('gradient', text('gradient') ?? 'dense', ['none', 'dense', 'factored']),

@@ -1,54 +1,110 @@
-import { methods, type MethodInfo, type OptionInfo } from '../catalogue.js';
-import { closest, kebab, parse } from './arguments.js';
+import { methods, type FieldInfo, type MethodInfo, type OptionInfo } from '../catalogue.js';
+import { contract } from '../contract.generated.js';
+import { recipes } from '../recipes.js';
+import { unitName } from '../units.js';
+import { kebab, parse } from './arguments.js';
+import { methodNamed } from './choice.js';
 import { ok, UsageError, type Command } from './command.js';
+import { lengthOf } from './field-help.js';
+import { recipeTable } from './recipes.js';
 import { list, table, wrap } from '../text/table.js';
 import { paint, print, printJson, screenWidth } from '../text/terminal.js';
 
-/** @throws UsageError with the name that was probably meant */
-export function methodNamed(name: string): MethodInfo {
-  const all = methods();
-  const found = all.find((info) => info.name === name);
-  if (found) return found;
-  const names = all.map((info) => info.name);
-  const near = closest(name, names);
-  const help = near === undefined ? `; there are ${names.join(', ')}` : `; did you mean '${near}'?`;
-  throw new UsageError(`there is no method '${name}'${help}`);
-}
-
 /** Options that every method has, or nearly: the overview would repeat them in every row. */
 const common = new Set(['referenceFree', 'sftWeight', 'sftReduction']);
+/** The same of fields. */
+const commonFields = ['weights', 'denominator', 'sftDenominator', 'tokenWeights'] as const;
 
 function overview(): string {
   const rows = methods().map((info) => [
     { text: info.name, style: 'bold' as const },
+    unitName(info),
     info.score,
     info.batchCoupled ? `${info.ranking}, over the batch` : info.ranking,
     info.reference ? 'yes' : '-',
     info.normalize ? 'yes' : '-',
+    fieldsOf(info)
+      .filter(({ needed }) => needed)
+      .map(({ name }) => name)
+      .join(', '),
+    fieldsOf(info)
+      .filter(({ name, needed }) => !needed && !(commonFields as readonly string[]).includes(name))
+      .map(({ name }) => name)
+      .join(', '),
     Object.keys(info.options)
       .filter((name) => !common.has(name))
       .join(', '),
   ]);
-  const columns = ['method', 'ranks', 'ranking', 'reference', 'normalised', 'options of its own'];
+  const columns = [
+    'method',
+    'unit',
+    'ranks',
+    'ranking',
+    'reference',
+    'normalised',
+    'fields it needs',
+    'fields it takes',
+    'options of its own',
+  ];
+  const most = commonFields.map((field) => {
+    const without = methods().filter(({ fields }) => fields[field] === undefined);
+    return without.length === 0
+      ? `${field} (all)`
+      : `${field} (all but ${without.map(({ name }) => name).join(', ')})`;
+  });
   return `${table(
     columns.map((title) => ({ title })),
     rows,
   )}
 
-${paint('dim', 'One in detail: diralign methods NAME')}`;
+${wrap(`Fields that most take: ${most.join('; ')}. All take logitScale, logitSoftcap and temperature.`)}
+
+${paint('dim', 'One in detail: diralign methods NAME; losses made of them: diralign methods --recipes')}`;
+}
+
+interface TakenField extends FieldInfo {
+  readonly name: string;
+}
+
+/** The fields of a batch that a method takes, its groups among them. */
+function fieldsOf({ arity, fields }: MethodInfo): TakenField[] {
+  const groups = arity === 'group' ? [{ name: 'groups', needed: true }] : [];
+  return [...groups, ...Object.entries(fields).map(([name, field]) => ({ name, ...field }))];
+}
+
+function fieldTable(info: MethodInfo): string {
+  const columns = ['field', 'needed', 'length', 'values', 'meaning'];
+  const rows = fieldsOf(info).map(({ name, needed, ...interval }) => {
+    const field = contract.fields.find((each) => each.name === name);
+    return [
+      name,
+      needed ? 'yes' : '-',
+      field ? lengthOf(field) : 'groups + 1',
+      field?.kind === 'flag' ? 'true, false' : bounds(interval) || 'finite',
+      field?.meaning ?? 'offsets of the groups over the sequences',
+    ];
+  });
+  return table(
+    columns.map((title) => ({ title })),
+    rows,
+  );
 }
 
 /** The interval of a number, or the words that may stand there. */
-function range({ values, min, above, max, below, default: initial }: OptionInfo): string {
+function range({ values, default: initial, ...interval }: OptionInfo): string {
   if (values) return values.join(', ');
   if (typeof initial === 'boolean') return 'true, false';
-  const bounds = [
+  return bounds(interval) || 'any number';
+}
+
+function bounds({ min, above, max, below }: Partial<FieldInfo>): string {
+  const ends = [
     min === undefined ? '' : `>= ${min}`,
     above === undefined ? '' : `> ${above}`,
     max === undefined ? '' : `<= ${max}`,
     below === undefined ? '' : `< ${below}`,
   ];
-  return bounds.filter(Boolean).join(', ') || 'any number';
+  return ends.filter(Boolean).join(', ');
 }
 
 function betaMeaning({ formula }: MethodInfo): string {
@@ -61,7 +117,7 @@ function detail(info: MethodInfo): string {
   const section = (title: string, body: string): string =>
     `\n\n${paint('bold', title)}\n${body.replace(/^(?=.)/gm, '  ')}`;
   const facts = list([
-    ['loss of a pair', info.formula],
+    [`loss of a ${unitName(info)}`, info.formula],
     ['ranks', `${info.score}, ${info.ranking}${info.batchCoupled ? ', over the whole batch' : ''}`],
     ['reference', info.reference ? 'needed, unless --reference-free' : 'not used'],
     [
@@ -85,6 +141,7 @@ function detail(info: MethodInfo): string {
       [...beta, ...options],
     ),
   );
+  text += section('Fields of a batch', fieldTable(info));
   const best = Object.entries(info.best).map(([setup, { beta, learningRate }]) => [
     setup,
     String(beta),
@@ -112,8 +169,16 @@ function detail(info: MethodInfo): string {
 }
 
 function run(args: string[]): Promise<number> {
-  const { values, positionals } = parse('methods', args, { json: 'boolean' }, 1);
+  const types = { json: 'boolean', recipes: 'boolean' } as const;
+  const { values, positionals } = parse('methods', args, types, 1);
   const [name] = positionals;
+  if (values.recipes) {
+    if (name !== undefined)
+      throw new UsageError(`--recipes lists all; '${name}' has no place there`);
+    if (values.json) printJson(recipes);
+    else print(recipeTable());
+    return Promise.resolve(ok);
+  }
   const found = name === undefined ? undefined : methodNamed(name);
   if (values.json) printJson(found ?? methods());
   else print(found ? detail(found) : overview());
@@ -122,15 +187,18 @@ function run(args: string[]): Promise<number> {
 
 export const methodsCommand: Command = {
   name: 'methods',
-  summary: 'the catalogue; one method with its formula, options and best settings',
-  usage: `diralign methods: the catalogue, or one method with its formula, options and best settings
+  summary: 'the catalogue; one method with its formula, options, fields and best settings; recipes',
+  usage: `diralign methods: the catalogue, one method with its formula, options, fields and best
+settings, or the recipes
 
 ${paint('bold', 'Usage')}
   diralign methods [NAME] [--json]
+  diralign methods --recipes [--json]
 
 ${paint('bold', 'Examples')}
   diralign methods
   diralign methods cal_dpo
+  diralign methods --recipes
   diralign methods --json | jq -r '.[].name'`,
   run,
 };

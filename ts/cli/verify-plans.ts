@@ -18,7 +18,7 @@ import { areUnits } from '../units.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
-import { methodNamed } from './methods.js';
+import { methodNamed } from './choice.js';
 import { shortPath } from './package.js';
 
 /** A batch in one of its forms, and what is to be checked on it. */

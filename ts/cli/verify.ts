@@ -16,7 +16,7 @@ import { parse } from './arguments.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
 import { CommandError, failed, type Command } from './command.js';
 import { expectedValuesOf } from './expected-values.js';
-import { methodNamed } from './methods.js';
+import { methodNamed } from './choice.js';
 import { outcomeOf, statusOf, withOutput } from './output.js';
 import { exampleFile } from './package.js';
 import { missesOf, toJson, toJUnit, toText, type Checked, type Outcome } from './verify-output.js';

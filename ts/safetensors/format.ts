@@ -31,7 +31,7 @@ const elementBits: Readonly<Record<string, number>> = {
   U64: 64,
 };
 
-/** Arrays of the decoded types; F16 and BF16 stay raw bits. */
+/** Arrays of the decoded types; F16 and BF16 stay raw bits, BOOL is 0 and 1. */
 export const decoded = {
   F64: Float64Array,
   F32: Float32Array,
@@ -39,16 +39,28 @@ export const decoded = {
   BF16: Uint16Array,
   I64: BigInt64Array,
   I32: Int32Array,
+  U8: Uint8Array,
+  BOOL: Uint8Array,
 } as const satisfies Record<DecodedDtype, unknown>;
 
 /**
  * Types of elements that have an array: others of the format are listed and neither read nor
  * written.
  */
-export type DecodedDtype = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32';
+export type DecodedDtype = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'U8' | 'BOOL';
 
 export function isDecoded(dtype: string): dtype is DecodedDtype {
   return Object.hasOwn(decoded, dtype);
+}
+
+/** @throws DirAlignError for a BOOL with an element that is neither 0 nor 1 */
+export function checkFlags(path: string, name: string, dtype: string, data: Uint8Array): void {
+  const element = dtype === 'BOOL' ? data.findIndex((value) => value > 1) : -1;
+  if (element >= 0)
+    throw defect(
+      path,
+      `tensor ${quote(name)}: element ${element} is ${data[element] ?? ''}; a BOOL is 0 or 1.`,
+    );
 }
 
 export const maxHeaderBytes = 100_000_000;

@@ -2,6 +2,7 @@ import fs from 'node:fs';
 import { endianness } from 'node:os';
 import { outOfMemory } from '../batch/arrays.js';
 import {
+  checkFlags,
   decoded,
   defect,
   guarded,
@@ -14,10 +15,11 @@ import {
 import { shardsOf, type Shard } from './shards.js';
 
 /**
- * The elements of a tensor: F16 and BF16 are a `Uint16Array` of their bits, as losses take them.
+ * The elements of a tensor: F16 and BF16 are a `Uint16Array` of their bits, as losses take them;
+ * U8 and BOOL a `Uint8Array`.
  */
 export type SafetensorsData =
-  Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array;
+  Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array;
 
 /** A tensor of a file. */
 export interface SafetensorsTensor {
@@ -74,6 +76,7 @@ function readTensor(
   if (!isDecoded(dtype)) return { dtype, shape };
   const buffer = readBytes(path, file, dataStart + begin, end - begin);
   const data = guarded(path, `tensor ${quote(name)}`, () => new decoded[dtype](buffer));
+  if (data instanceof Uint8Array) checkFlags(path, name, dtype, data);
   return { dtype, shape, data };
 }
 

@@ -3,6 +3,7 @@ import { endianness } from 'node:os';
 import type { DirAlignError } from '../errors.js';
 import type { Float16ArrayLike } from '../dtype.js';
 import {
+  checkFlags,
   decoded,
   defect,
   elements,
@@ -24,7 +25,7 @@ export interface WritableTensor {
   readonly shape: readonly number[];
   /**
    * `Float64Array` for F64, `Float32Array` for F32, `Uint16Array` for F16 and BF16, `BigInt64Array`
-   * for I64, `Int32Array` for I32.
+   * for I64, `Int32Array` for I32, `Uint8Array` for U8 and BOOL.
    */
   readonly data: SafetensorsData | Float16ArrayLike;
 }
@@ -43,6 +44,7 @@ function checkWritable(path: string, name: string, { dtype, shape, data }: Writa
   }
   if (elements(shape) !== data.length)
     throw bad(`${data.length} elements; expected those of shape ${written(shape)}.`);
+  if (data instanceof Uint8Array) checkFlags(path, name, dtype, data);
 }
 
 function isMap<T>(
