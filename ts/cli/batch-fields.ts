@@ -21,7 +21,7 @@ export function fieldsIn(batch: LogitsBatch): readonly Field[] {
 }
 
 export function sequencesOf({ shape, offsets }: Pick<LogitsBatch, 'shape' | 'offsets'>): number {
-  return offsets ? offsets.length - 1 : (shape[0] ?? 0);
+  return offsets ? offsets.length - 1 : shape[0];
 }
 
 /** The batch without the fields that mean nothing to the objective. */

@@ -5,7 +5,7 @@ import { dirAlignLoss } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
 import type { LogitsBatch } from '../batch/types.js';
 import { unitsOf } from '../units.js';
-import { sequencesOf } from './batch-fields.js';
+import { lackOf, sequencesOf } from './batch-fields.js';
 import { CommandError } from './command.js';
 import { methodNamed } from './choice.js';
 
@@ -52,11 +52,14 @@ function parseCase(value: unknown, where: string, batch: LogitsBatch): ExpectedC
     throw new CommandError(`${where}: expected { call: { method, ... }, loss, ... }`);
   }
   const { call, loss, losses, gradient } = value;
+  let lack;
   try {
-    dirAlignLoss(call as unknown as { method: 'dpo'; beta: number });
+    const objective = dirAlignLoss(call as unknown as { method: 'dpo'; beta: number });
+    lack = lackOf(objective, batch);
   } catch (error) {
     throw new CommandError(`${where}.call: ${(error as Error).message}`, { cause: error });
   }
+  if (lack) throw new CommandError(`${where}.call: ${lack.reason}`);
   const { shape, groups } = batch;
   const units = unitsOf(methodNamed(call.method as string), sequencesOf(batch), groups);
   return {

@@ -78,14 +78,14 @@ function settingsOf({ settings }: MixtureTerm) {
 
 /** The settings of what was computed, as JSON and the metadata of a gradient have them. */
 export function objectiveOf({ objective, recipe }: Built) {
-  const [only, ...others] = lossesOf(objective).terms.map((term) => ({
-    ...settingsOf(term),
-    weight: term.weight,
-  }));
+  const { terms } = lossesOf(objective);
+  const [only] = terms;
   const name = recipe === undefined ? {} : { recipe };
-  if (!only || others.length > 0) return { ...name, terms: only ? [only, ...others] : [] };
-  const { weight: _, ...settings } = only;
-  return { ...name, ...settings };
+  if (only && terms.length === 1) return { ...name, ...settingsOf(only) };
+  return {
+    ...name,
+    terms: terms.map((term) => ({ ...settingsOf(term), weight: term.weight })),
+  };
 }
 
 export function jsonOf(outcome: Outcome) {

@@ -1,5 +1,5 @@
 /** Recipes of the library, as the command line takes and lists them. */
-import { recipe, recipes, type Recipe, type RecipeName, type RecipeOverrides } from '../recipes.js';
+import { recipe, recipes, type Recipe, type RecipeName } from '../recipes.js';
 import { table, wrap } from '../text/table.js';
 import { paint, screenWidth } from '../text/terminal.js';
 import { kebab, number, oneOf } from './arguments.js';
@@ -33,7 +33,7 @@ export function buildRecipe(
   }
   let objective;
   try {
-    objective = recipe(name, overrides as RecipeOverrides);
+    objective = recipe(name, overrides);
   } catch (error) {
     const { message } = error as Error;
     // As it was typed.
@@ -63,8 +63,10 @@ export function recipeTable(): string {
   const rows = recipeNames.map((name) => {
     const { terms } = recipes[name] as Recipe;
     const losses = terms.map(({ weight, settings }) => ({ method: settings.method, weight }));
-    const settings = terms.flatMap(({ settings: { method: _, ...own } }) =>
-      Object.entries(own).map(([key, value]) => `${key} ${String(value)}`),
+    const settings = terms.flatMap(({ settings }) =>
+      Object.entries(settings)
+        .filter(([key]) => key !== 'method')
+        .map(([key, value]) => `${key} ${String(value)}`),
     );
     return [
       { text: name, style: 'bold' as const },

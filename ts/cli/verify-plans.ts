@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import type { HiddenBatch, LogitsBatch } from '../batch/types.js';
-import { isLikelihood, methods } from '../catalogue.js';
+import { isLikelihood } from '../catalogue.js';
 import { dtypes, type Dtype } from '../dtype.js';
 import { sequenceLogps } from '../logps.js';
 import { isIndex, readBatch, readSafetensors, shardsOfIndex } from '../safetensors.js';
@@ -14,8 +14,9 @@ import {
   syntheticHiddenBatches,
   type NamedBatch,
 } from '../verification/cases.js';
-import { areUnits } from '../units.js';
+import { dirAlignLoss, type Objective } from '../objective.js';
 import type { ReferenceConfig } from '../verification/reference.js';
+import { batchFor, lackOf, sequencesOf } from './batch-fields.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
 import { methodNamed } from './choice.js';
@@ -77,8 +78,38 @@ export function makePlans(
   return dtypes.flatMap((dtype) => {
     const form = converted(batch, dtype);
     const own = plan(dtype, layout, form);
-    return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packed(form))];
+    return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packedRows(form))];
   });
+}
+
+/** The batch packed, the weights of its rows with it. */
+function packedRows(batch: LogitsBatch): LogitsBatch {
+  const form = packed(batch);
+  const { tokenWeights, shape } = batch;
+  const { offsets } = form;
+  if (!tokenWeights || !offsets || offsets === batch.offsets) return form;
+  const tokens = shape[1];
+  const weights = Array.from(offsets.subarray(1), (end, b) =>
+    tokenWeights.slice(b * tokens, b * tokens + end - (offsets[b] ?? 0)),
+  );
+  return { ...form, tokenWeights: Float64Array.from(weights.flatMap((part) => [...part])) };
+}
+
+/**
+ * What a check of a configuration is given of a batch: the fields that it takes. The check has
+ * groups of its own, of other sizes than those that weights may be of.
+ */
+export function checkedBatch(config: ReferenceConfig, batch: LogitsBatch): LogitsBatch {
+  const own = batchFor(objectiveOf(config), batch);
+  return methodNamed(config.method).arity === 'group' ? without(own, ['groups', 'weights']) : own;
+}
+
+function without(batch: LogitsBatch, names: readonly (keyof LogitsBatch)[]): LogitsBatch {
+  return { ...batch, ...Object.fromEntries(names.map((name) => [name, undefined])) };
+}
+
+export function objectiveOf(config: ReferenceConfig): Objective {
+  return dirAlignLoss(config as { method: 'dpo'; beta: number });
 }
 
 export function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
@@ -124,27 +155,20 @@ export function fileBatch(file: string): NamedBatch {
   const batch = readBatch(file);
   // A call checks the batch: the reference implementation believes its shape, and allocates by it.
   const { logits, dtype, shape, offsets, labels } = batch;
-  sequenceLogps({ logits, shape, labels, ...(dtype && { dtype }), ...(offsets && { offsets }) });
-  const sequences = batch.offsets ? batch.offsets.length - 1 : batch.shape[0];
-  const lacksReference = new Set<string>(
-    batch.reference
-      ? []
-      : methods()
-          .filter((info) => info.reference)
-          .map((info) => info.name),
-  );
+  const { tokenWeights, logitScale, logitSoftcap, temperature } = batch;
+  const rows = { tokenWeights, logitScale, logitSoftcap, temperature };
+  sequenceLogps({ logits, dtype, shape, offsets, labels, ...rows });
+  const sequences = sequencesOf(batch);
   return {
     name: shortPath(file),
     batch,
     // Differences take a few hundred losses for every sequence.
     isSmooth: () => sequences <= 64,
+    // A check has values of its own for needed fields that are not there, but not for a reference.
     isChecked: (config) => {
-      const info = methodNamed(config.method);
-      if (isLikelihood(info)) return batch.sftLabels === undefined;
-      return (
-        areUnits(info, sequences) &&
-        (!lacksReference.has(config.method) || config.referenceFree === true)
-      );
+      if (isLikelihood(methodNamed(config.method)) && batch.sftLabels) return false;
+      const lack = lackOf(objectiveOf(config), checkedBatch(config, batch));
+      return !lack || (lack.missing.length > 0 && !lack.missing.includes('reference'));
     },
   };
 }

@@ -14,6 +14,7 @@ import {
 } from '../verification/verification.js';
 import { parse } from './arguments.js';
 import { availableWays, whyNoCuda, type Way } from './backends.js';
+import { batchFor } from './batch-fields.js';
 import { CommandError, failed, type Command } from './command.js';
 import { expectedValuesOf } from './expected-values.js';
 import { methodNamed } from './choice.js';
@@ -21,10 +22,12 @@ import { outcomeOf, statusOf, withOutput } from './output.js';
 import { exampleFile } from './package.js';
 import { missesOf, toJson, toJUnit, toText, type Checked, type Outcome } from './verify-output.js';
 import {
+  checkedBatch,
   fileBatch,
   listFiles,
   makeHiddenPlans,
   makePlans,
+  objectiveOf,
   type HiddenPlan,
   type Plan,
 } from './verify-plans.js';
@@ -47,9 +50,10 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
     };
     for (const config of configs) {
       yield timed(config, nameOf(config), () => {
-        const tally = checkObjective(lib, config, prepared, backend);
+        const own = { ...prepared, batch: checkedBatch(config, plan.batch) };
+        const tally = checkObjective(lib, config, own, backend);
         // From log-probabilities on, there is one backend.
-        if (backend === 'cpu' && isSmooth(config)) checkDifferences(tally, lib, config, prepared);
+        if (backend === 'cpu' && isSmooth(config)) checkDifferences(tally, lib, config, own);
         return tally;
       });
     }
@@ -57,7 +61,7 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
       yield timed(wanted.call, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
         checkExpected(
           lib,
-          plan.batch,
+          batchFor(objectiveOf(wanted.call), plan.batch),
           { ...wanted, logps: expected?.logps, counts: expected?.counts },
           backend,
         ),
@@ -170,6 +174,9 @@ with host arrays): on small batches with edges (ignored rows of NaN, empty seque
 vocabularies of 1 to 513), on the example that comes with the package, and on the batches of FILEs
 and DIRs. Large files are taken in their own dtype and layout only. On small output layers, too
 (fromHidden).
+
+A FILE may hold the fields of 'diralign loss --help'. Each method is given those that it takes, and
+values of the check's own for what it needs; reference values are those of the file's fields.
 
 A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors")
 adds reference values:

@@ -49,7 +49,7 @@ export function readFields(tensors: BatchTensors, { sequences, rows }: BatchSize
   }
   const mismatched = baselineOf(tensors);
   if (mismatched) fields.kl = mismatched;
-  return fields as Fields;
+  return fields;
 }
 
 const readers = { number: 'floats', flag: 'flags', rank: 'int32' } as const;
