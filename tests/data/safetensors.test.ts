@@ -138,7 +138,7 @@ describe('round trips', () => {
     fs.writeFileSync(file, bytes);
     const read = readSafetensors(file);
     expect(read.get('x')?.data).toEqual(Float64Array.of(0, Math.PI));
-    expect(read.get('flag')).toEqual({ dtype: 'BOOL', shape: [1] });
+    expect(read.get('flag')).toEqual({ dtype: 'BOOL', shape: [1], data: Uint8Array.of(0) });
   });
 
   // Bits of an element, by the format's own list of types.
@@ -196,6 +196,19 @@ describe('round trips', () => {
     const read = readSafetensors(file);
     expect(read.metadata.size).toBe(0);
     expect([...read]).toEqual([['x', { dtype: 'F32', shape: [1], data: new Float32Array(1) }]]);
+  });
+
+  test('bytes and flags come back as they were', () => {
+    const tensors: Record<string, WritableTensor> = {
+      bytes: { dtype: 'U8', shape: [3], data: Uint8Array.of(0, 7, 255) },
+      flags: { dtype: 'BOOL', shape: [2, 1], data: Uint8Array.of(1, 0) },
+    };
+    writeSafetensors(file, tensors);
+    expect(Object.fromEntries(readSafetensors(file))).toEqual(tensors);
+    const header = encode({ x: tensor('BOOL', [2], [0, 2]) });
+    expect(refusal(Buffer.concat([header, Buffer.of(1, 2)]))).toMatch(
+      /tensor "x": element 1 is 2; a BOOL is 0 or 1/,
+    );
   });
 
   test('only what is asked for is read; the rest is listed', () => {
@@ -325,8 +338,9 @@ describe('defects', () => {
     ['a fractional dimension', { dtype: 'F32', shape: [0.5, 2], data: Float32Array.of(1) }],
     [
       'a type that cannot be written',
-      { dtype: 'U8' as 'I32', shape: [1], data: Uint8Array.of(1) as unknown as Int32Array },
+      { dtype: 'I8' as 'I32', shape: [1], data: Int8Array.of(1) as unknown as Int32Array },
     ],
+    ['a flag of 2', { dtype: 'BOOL', shape: [2], data: Uint8Array.of(1, 2) }],
   ])('%s is not written', (_, written) => {
     expect(() => {
       writeSafetensors(file, { x: written });
@@ -680,7 +694,7 @@ describe('fuzzing: a result or a DirAlignError, nothing else', () => {
     const entry = fc.record(
       {
         dtype: fc.oneof(
-          fc.constantFrom('F64', 'F32', 'BF16', 'I32', 'I64', 'U8', 'F4'),
+          fc.constantFrom('F64', 'F32', 'BF16', 'I32', 'I64', 'U8', 'BOOL', 'F4'),
           fc.jsonValue(),
         ),
         shape: fc.oneof(fc.array(fc.nat(6), { maxLength: 4 }), fc.array(odd, { maxLength: 4 })),
@@ -694,6 +708,10 @@ describe('fuzzing: a result or a DirAlignError, nothing else', () => {
       'reference',
       'offsets',
       'sft_labels',
+      'desirable',
+      'groups',
+      'kl.logps',
+      'token_weights',
       '__proto__',
       '__metadata__',
       '',
@@ -723,6 +741,8 @@ describe('fuzzing: a result or a DirAlignError, nothing else', () => {
         I32: Int32Array,
         I64: BigInt64Array,
         BF16: Uint16Array,
+        U8: Uint8Array,
+        BOOL: Uint8Array,
       }[dtype];
       return {
         dtype,
@@ -731,9 +751,16 @@ describe('fuzzing: a result or a DirAlignError, nothing else', () => {
       } as unknown as WritableTensor;
     };
     const anything = fc
-      .tuple(fc.array(size, { maxLength: 4 }), fc.constantFrom('F32', 'F64', 'I32', 'I64', 'BF16'))
+      .tuple(
+        fc.array(size, { maxLength: 4 }),
+        fc.constantFrom('F32', 'F64', 'I32', 'I64', 'BF16', 'U8', 'BOOL'),
+      )
       .map(([shape, dtype]) => some(shape, dtype));
-    const names = fc.constantFrom('logits', 'labels', 'reference', 'offsets', 'sft_labels');
+    const fields = ['desirable', 'groups', 'ranks', 'weights', 'kl', 'kl.logps', 'kl.reference'];
+    const names = fc.constantFrom(
+      ...['logits', 'labels', 'reference', 'offsets', 'sft_labels', 'sftLabels'],
+      ...[...fields, 'tokenWeights', 'token_weights', 'temperature'],
+    );
     fc.assert(
       fc.property(fc.dictionary(names, anything), (tensors) => {
         writeSafetensors(file, tensors);

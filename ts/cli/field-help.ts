@@ -53,7 +53,17 @@ const others: readonly Line[] = [
 
 /** Help is the same everywhere: it is on the site, too. */
 const helpWidth = 100;
-const indent = 18;
+
+/** Names, and what is to be said of each. */
+export function fieldLines(
+  entries: readonly (readonly [name: string, text: string])[],
+  width = helpWidth,
+): string {
+  const room = Math.max(...entries.map(([name]) => name.length)) + 2;
+  return entries
+    .map(([name, text]) => wrap(`${name.padEnd(room - 1)} ${text}`, room, width))
+    .join('\n');
+}
 
 /** A line for each field that a file may have. */
 export function fieldHelp(): string {
@@ -64,9 +74,8 @@ export function fieldHelp(): string {
     dtype: dtypes[field.kind],
     meaning: field.meaning,
   }));
-  return [...own, ...others]
-    .map(({ name, length, dtype, meaning }) =>
-      wrap(`  ${name.padEnd(indent - 3)} ${meaning}; ${length}, ${dtype}`, indent, helpWidth),
-    )
-    .join('\n');
+  const entries = [...own, ...others].map(
+    ({ name, meaning, length, dtype }) => [name, `${meaning}; ${length}, ${dtype}`] as const,
+  );
+  return fieldLines(entries, helpWidth - 2).replace(/^/gm, '  ');
 }

@@ -5,7 +5,7 @@ import { unitName } from '../units.js';
 import { kebab, parse } from './arguments.js';
 import { methodNamed } from './choice.js';
 import { ok, UsageError, type Command } from './command.js';
-import { lengthOf } from './field-help.js';
+import { fieldLines, lengthOf } from './field-help.js';
 import { recipeTable } from './recipes.js';
 import { list, table, wrap } from '../text/table.js';
 import { paint, print, printJson, screenWidth } from '../text/terminal.js';
@@ -72,22 +72,18 @@ function fieldsOf({ arity, fields }: MethodInfo): TakenField[] {
   return [...groups, ...Object.entries(fields).map(([name, field]) => ({ name, ...field }))];
 }
 
-function fieldTable(info: MethodInfo): string {
-  const columns = ['field', 'needed', 'length', 'values', 'meaning'];
-  const rows = fieldsOf(info).map(({ name, needed, ...interval }) => {
+function fieldList(info: MethodInfo): string {
+  const entries = fieldsOf(info).map(({ name, needed, ...interval }) => {
     const field = contract.fields.find((each) => each.name === name);
-    return [
-      name,
-      needed ? 'yes' : '-',
-      field ? lengthOf(field) : 'groups + 1',
-      field?.kind === 'flag' ? 'true, false' : bounds(interval) || 'finite',
-      field?.meaning ?? 'offsets of the groups over the sequences',
+    const facts = [
+      field ? lengthOf(field) : 'groups + 1 offsets',
+      field?.kind === 'flag' ? 'true or false' : bounds(interval),
+      needed ? 'needed' : '',
     ];
+    const meaning = field?.meaning ?? 'where each group begins among the sequences';
+    return [name, `${meaning}; ${facts.filter(Boolean).join(', ')}`] as const;
   });
-  return table(
-    columns.map((title) => ({ title })),
-    rows,
-  );
+  return fieldLines(entries, screenWidth() - 2);
 }
 
 /** The interval of a number, or the words that may stand there. */
@@ -141,7 +137,7 @@ function detail(info: MethodInfo): string {
       [...beta, ...options],
     ),
   );
-  text += section('Fields of a batch', fieldTable(info));
+  text += section('Fields of a batch', fieldList(info));
   const best = Object.entries(info.best).map(([setup, { beta, learningRate }]) => [
     setup,
     String(beta),
@@ -156,16 +152,22 @@ function detail(info: MethodInfo): string {
     text += section('Best settings of arXiv 2502.01237', table(columns, best));
     text += section('Its grid of beta', info.betaGrid.join(', '));
   }
-  text += section(
-    'Notation',
-    wrap(
-      'w chosen, l rejected; S, R sums of log-probabilities of policy and reference; a of S, r of S - R, per token where normalised; ' +
-        'o log-odds of exp(a); sg sigmoid, sp(x) = log(1 + exp(x)); u = beta (r_w - r_l). More: docs/methods.md',
-      0,
-      screenWidth() - 2,
-    ),
-  );
+  text += section('Notation', wrap(notationOf(info), 0, screenWidth() - 2));
   return text;
+}
+
+/** The symbols of a formula. */
+function notationOf({ arity, ranking }: MethodInfo): string {
+  const sequences =
+    'S, R sums of log-probabilities of policy and reference; r of S - R, per token where normalised';
+  const functions = 'sg sigmoid, sp(x) = log(1 + exp(x))';
+  const own =
+    arity === 'group'
+      ? `sum over the candidates k of a group, u_k = beta r_k; ${sequences}; lse(u) = log(sum(exp(u_k))), lse(u_k) over k and those after it, best first; y softmax of rewards / rewardTemperature, K candidates; ${functions}`
+      : arity === 'pair' || ranking === 'likelihood'
+        ? `w chosen, l rejected; ${sequences}; a of S; o log-odds of exp(a); ${functions}; u = beta (r_w - r_l)`
+        : `d 1 of a desirable sequence, 0 of another; dW, uW desirableWeight, undesirableWeight; z kl of the batch, shift its shift; ${sequences}; ${functions}`;
+  return `${own}. More: docs/methods.md`;
 }
 
 function run(args: string[]): Promise<number> {
