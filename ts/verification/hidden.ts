@@ -251,12 +251,14 @@ export function termsAt(
   const [alignment, ...likelihood] = terms;
   if (!alignment) return [];
   const own = { ...config };
+  const sequences = { ...sequenceBatch(batch, { logps, counts }) };
   if (likelihood.length > 0) {
     // A term of its own, whose coefficients are those of the counts.
     delete own.sftWeight;
     delete own.sftReduction;
+    delete sequences.sftDenominator;
   }
-  const { gradLogps } = referenceFromLogps(own, sequenceBatch(batch, { logps, counts }));
+  const { gradLogps } = referenceFromLogps(own, sequences);
   return [{ ...alignment, coefficients: gradLogps }, ...likelihood];
 }
 
