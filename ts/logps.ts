@@ -70,7 +70,7 @@ export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): Sequ
 
 /** Options of {@link tokenLogps}. */
 export interface TokenLogpsOptions<Asked extends boolean = boolean> extends LogpsOptions {
-  /** Whether `logCollision` is wanted, which costs a second pass over each row; default false. */
+  /** Whether `logCollision` is wanted, on the CPU a second pass over each row; default false. */
   readonly collision?: Asked | undefined;
 }
 
