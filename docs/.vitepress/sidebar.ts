@@ -28,6 +28,8 @@ export function sidebar(): DefaultTheme.SidebarItem[] {
         { text: 'The wider family', collapsed: true, items: methodItems('wider') },
         page('How methods relate', 'relations'),
         page('Beta and normalisation', 'beta'),
+        page('Fields of a batch', 'fields'),
+        page('Mixtures and recipes', 'mixtures'),
       ],
     },
     {
