@@ -13,15 +13,17 @@ import {
   type OptionInfo,
   type PresetSetup,
 } from '../../ts/index.js';
-import { isLikelihood } from '../../ts/catalogue.js';
+import { isLikelihood, type FieldInfo } from '../../ts/catalogue.js';
 import { benchCommand } from '../../ts/cli/bench.js';
 import { buildCommand } from '../../ts/cli/build.js';
 import type { Command } from '../../ts/cli/command.js';
+import { lengthOf } from '../../ts/cli/field-help.js';
 import { infoCommand } from '../../ts/cli/info.js';
 import { lossCommand } from '../../ts/cli/loss.js';
 import { methodsCommand } from '../../ts/cli/methods.js';
 import { plotCommand } from '../../ts/cli/plot.js';
 import { verifyCommand } from '../../ts/cli/verify.js';
+import { contract } from '../../ts/contract.generated.js';
 import { unitName } from '../../ts/units.js';
 import { namesIn, parseFormula, rewrite, toTex, type Formula } from './formula.js';
 
@@ -117,7 +119,7 @@ function notation(info: MethodInfo): string {
   return lines.map((line) => `- ${line}`).join('\n');
 }
 
-function range({ min, above, max, below, values }: OptionInfo): string {
+function range({ min, above, max, below, values }: Partial<OptionInfo>): string {
   if (values) return values.map((value) => code(`'${value}'`)).join(', ');
   const ends = [
     min === undefined ? undefined : `at least ${min}`,
@@ -135,6 +137,26 @@ function optionsTable({ options }: MethodInfo): string {
     return [code(name), option.meaning, code(standard), range(option)];
   });
   return table(['option', 'meaning', 'default', 'values'], rows);
+}
+
+/** What a batch may carry for the method. */
+function fieldsTable({ arity, fields }: MethodInfo): string {
+  const groups = [
+    '`groups`',
+    'groups + 1 offsets',
+    'where each group begins among the sequences',
+    'needed',
+  ];
+  const rows = contract.fields.flatMap((field) => {
+    const own: FieldInfo | undefined = fields[field.name];
+    if (own === undefined) return [];
+    const values = [range(own), own.needed ? 'needed' : ''].filter(Boolean).join('; ');
+    return [[code(field.name), lengthOf(field), field.meaning, values]];
+  });
+  return table(
+    ['field', 'length', 'meaning', 'values'],
+    arity === 'group' ? [groups, ...rows] : rows,
+  );
 }
 
 /** What data and model a preset is of. */
@@ -197,7 +219,7 @@ export function methodPage(info: MethodInfo): string {
   ];
   return `# ${name}
 
-Loss of a ${unitName(info)}${isLikelihood(info) ? '' : ', before the likelihood term that `sftWeight` adds'}:
+Loss of a ${unitName(info)}${'sftWeight' in info.options ? ', before the likelihood term that `sftWeight` adds' : ''}:
 
 $$
 ${toTex(formulaOf(info))}
@@ -223,6 +245,12 @@ by default; derivatives are by the same.
 ## Options
 
 ${optionsTable(info)}
+
+## Fields of a batch
+
+${fieldsTable(info)}
+
+More about each, and the transforms of logits that all take: [Fields of a batch](../fields.md).
 
 ${settingsOf(info)}All methods, the notation, and where sources disagree: [Methods](../methods.md).
 `;
