@@ -35,7 +35,7 @@ ${paint('bold', 'Options')}
   --json         with every command: one JSON document on standard output
 
 ${paint('bold', 'Examples')}
-  diralign loss                 every loss on the example batch that comes with the package
+  diralign loss                 losses of the example batch that comes with the package
   diralign loss dpo batch.safetensors --beta 0.1 --out gradient.safetensors
   diralign verify               the kernels against a float64 reference
 
