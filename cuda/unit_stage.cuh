@@ -44,9 +44,9 @@ CUDA_NOINLINE __device__ void finish_tile(const Plan& p, const Group& group, uin
     if (p.separate_sft) {
       if (record.sft_label != record.primary())
         sft_logp = record.sft_label < 0 ? 0 : double(p.sft_targets[i]) - logsumexp(s);
-      p.sft_row_logps[i] = weighted(record.weight, sft_logp);
+      p.sft_row_logps[i] = share_of(record.weight, sft_logp);
     }
-    p.row_logps[i] = record.has_label() ? weighted(record.weight, s.logp) : 0;
+    p.row_logps[i] = record.has_label() ? share_of(record.weight, s.logp) : 0;
     if (is_for<pass>(p, Pass::dense)) {
       p.row_terms[i] = row_terms(s, p.separate_sft, sft_logp);
       if (s.logp != s.logp) atomicAdd(p.nan_rows, 1u);

@@ -31,8 +31,7 @@ struct BatchTerms {
   DIRALIGN_HD double weight(int64_t unit) const { return field(fields.weights, unit, 1); }
   /// x times the weight of the unit, which leaves nothing of it where it is 0.
   DIRALIGN_HD double share_of(int64_t unit, double x) const {
-    const double w = weight(unit);
-    return w == 0 ? 0 : w * x;
+    return diralign::share_of(weight(unit), x);
   }
 
   /// The divisor of a sequence's log-probability in a likelihood term, unless that is over tokens.

@@ -42,6 +42,9 @@ DIRALIGN_HD_CALL double log1mexp(double a) {
   return a > -0.69314718055994530942 ? ::log(-::expm1(a)) : ::log1p(-::exp(a));
 }
 
+/// weight x, of which a weight of 0 leaves nothing, not even a NaN.
+DIRALIGN_HD double share_of(double weight, double x) { return weight == 0 ? 0 : weight * x; }
+
 /// (1 - e^-alpha x) / alpha, which is x as alpha tends to 0: before the product loses its digits.
 DIRALIGN_HD_CALL double box_cox_exp(double x, double alpha) {
   const double product = alpha * x;

@@ -24,7 +24,7 @@ DIRALIGN_HD double finite(double x) { return x > DBL_MAX ? DBL_MAX : x < -DBL_MA
 /// A coefficient times the scale of the gradients. A scale of 0 leaves nothing, whatever the
 /// coefficient: a batch of that weight must not bring a NaN into a sum of gradients.
 DIRALIGN_HD double gradient_coefficient(double coefficient, double scale) {
-  return scale == 0 ? 0 : scale * coefficient;
+  return share_of(scale, coefficient);
 }
 
 /// Sets the entries to scale * exp(logit - max). A scale beyond float32 would make a NaN of every

@@ -89,8 +89,8 @@ class RowResults {
     double logp = 0, sft_logp = 0;
     for (int64_t i = job_.rows.begin[size_t(s)]; i < job_.rows.end[size_t(s)]; i++) {
       const ScoredRow& r = job_.rows.scored[size_t(i)];
-      if (r.has_label()) logp += weighted(r.weight, statistics_[size_t(i)].logp);
-      if (separate_sft_) sft_logp += weighted(r.weight, sft_row_logps_[size_t(i)]);
+      if (r.has_label()) logp += share_of(r.weight, statistics_[size_t(i)].logp);
+      if (separate_sft_) sft_logp += share_of(r.weight, sft_row_logps_[size_t(i)]);
     }
     job_.logps[s] = logp;
     if (separate_sft_) sft_logps_[size_t(s)] = sft_logp;
