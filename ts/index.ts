@@ -23,6 +23,7 @@ export {
   type Recipe,
   type RecipeName,
   type RecipeOverrides,
+  type RecipeSettings,
   type RecipeTerm,
 } from './recipes.js';
 export { presets, type BestSetting, type PresetSetup } from './presets.js';

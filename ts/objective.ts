@@ -96,6 +96,16 @@ type Config<M extends Method, Free extends boolean> = {
   MethodOptions<M, Free>;
 
 /**
+ * The same from one object.
+ *
+ * @param config method, beta, normalize and the options of the method; anything else is refused.
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION
+ */
+export function dirAlignLoss<M extends Method, Free extends boolean = false>(
+  config: Config<M, Free>,
+): Objective<M, NeedOf<M, Free>>;
+
+/**
  * Builds the loss of a direct alignment algorithm.
  *
  * @param method its name; `methods()` lists them with formulas and sources.
@@ -111,10 +121,6 @@ type Config<M extends Method, Free extends boolean> = {
  * const dpo = dirAlignLoss('dpo', 0.1);
  * const { loss, gradLogits } = dpo({ logits, shape: [4, 512, 32000], labels, reference });
  */
-export function dirAlignLoss<M extends Method, Free extends boolean = false>(
-  config: Config<M, Free>,
-): Objective<M, NeedOf<M, Free>>;
-
 export function dirAlignLoss<M extends MethodWithoutBeta>(
   method: M,
   beta?: number,

@@ -1,17 +1,33 @@
 /** Losses that trainers have a name for, made of the methods: as data, and built. */
-import { methods, type Method, type MethodOptions } from './catalogue.js';
+import { methods, type Method, type MethodOptions, type SftReduction } from './catalogue.js';
 import { typeError } from './errors.js';
 import { deepFreeze } from './freeze.js';
 import { checkObject, describe, nearest, quoted, readAll } from './given.js';
 import { mixLosses } from './mix-losses.js';
 import { dirAlignLoss, type ObjectiveCalls } from './objective.js';
 
+/** Method, beta and options of a loss. */
+export interface RecipeSettings {
+  /** Whose loss. */
+  readonly method: Method;
+  /** Temperature. */
+  readonly beta?: number;
+  /** Per scored token or not; by default as the method is. */
+  readonly normalize?: boolean;
+  /** Weight of the likelihood term. */
+  readonly sftWeight?: number;
+  /** What the likelihood averages over. */
+  readonly sftReduction?: SftReduction;
+  /** Probability that a label is flipped. */
+  readonly labelSmoothing?: number;
+}
+
 /** A loss of a recipe: the settings that `dirAlignLoss` takes, and its weight. */
 export interface RecipeTerm {
+  /** What multiplies the loss. */
   readonly weight: number;
-  readonly settings: Readonly<Record<string, number | string | boolean>> & {
-    readonly method: Method;
-  };
+  /** What `dirAlignLoss` takes. */
+  readonly settings: RecipeSettings;
 }
 
 /** How a loss that has a name is made. */
@@ -24,10 +40,13 @@ export interface Recipe {
   readonly source: string;
 }
 
-const one = (settings: RecipeTerm['settings']): readonly RecipeTerm[] => [{ weight: 1, settings }];
+const one = (settings: RecipeSettings): readonly RecipeTerm[] => [{ weight: 1, settings }];
+
+/** A name of {@link recipes}. */
+export type RecipeName = 'dpo_norm' | 'rpo' | 'mpo' | 'cdpo' | 'ld_dpo';
 
 /** By the name that trainers give them. */
-export const recipes = deepFreeze({
+export const recipes: Readonly<Record<RecipeName, Recipe>> = deepFreeze({
   dpo_norm: {
     terms: one({ method: 'dpo', beta: 5, normalize: true }),
     source: 'Tulu 3 (arXiv 2411.15124): DPO with log-ratios per token',
@@ -55,10 +74,7 @@ export const recipes = deepFreeze({
       'tokenWeights of lengthDesensitized(batch, alpha), for the policy and for the reference (its sequenceLogps) as in TRL; LLaMA-Factory and ms-swift weight the policy alone',
     source: 'arXiv 2409.06411',
   },
-} satisfies Readonly<Record<string, Recipe>>);
-
-/** A name of {@link recipes}. */
-export type RecipeName = keyof typeof recipes;
+});
 
 type EachOption = MethodOptions<Method>;
 type NameIn<T> = T extends unknown ? keyof T : never;
@@ -66,7 +82,12 @@ type ValueOf<T, K extends PropertyKey> =
   T extends Readonly<Partial<Record<K, infer V>>> ? V : never;
 
 /** Settings in place of a recipe's; each goes to the losses that take it. */
-export type RecipeOverrides = { readonly beta?: number; readonly normalize?: boolean } & {
+export type RecipeOverrides = {
+  /** Of every loss that takes one. */
+  readonly beta?: number;
+  /** Of every loss. */
+  readonly normalize?: boolean;
+} & {
   readonly [K in NameIn<EachOption>]?: ValueOf<EachOption, K>;
 };
 
@@ -80,7 +101,7 @@ export type RecipeOverrides = { readonly beta?: number; readonly normalize?: boo
  * const rpo = recipe('rpo', { beta: 0.05, sftWeight: 0.5 });
  */
 export function recipe(name: RecipeName, overrides: RecipeOverrides = {}): ObjectiveCalls {
-  const found = Object.hasOwn(recipes, name) ? (recipes[name] as Recipe) : undefined;
+  const found = Object.hasOwn(recipes, name) ? recipes[name] : undefined;
   if (!found) {
     const names = Object.keys(recipes);
     const near = typeof (name as unknown) === 'string' ? nearest(name, names) : undefined;
@@ -108,7 +129,7 @@ export function recipe(name: RecipeName, overrides: RecipeOverrides = {}): Objec
 }
 
 /** Whether a loss of a recipe takes a setting. A likelihood takes what the recipe gives it. */
-function takes({ method, ...own }: RecipeTerm['settings'], key: string): boolean {
+function takes({ method, ...own }: RecipeSettings, key: string): boolean {
   const info = methods().find((each) => each.name === method);
   if (key === 'beta') return info?.beta === true;
   if (key === 'normalize') return true;

@@ -54,7 +54,15 @@ export interface WithReference {
 }
 
 /** Numbers, one for each of something. */
-type Numbers = Float64Array | Float32Array | readonly number[];
+export type Numbers = Float64Array | Float32Array | readonly number[];
+
+/** Of completions under prompts that are not theirs: what the baseline of `kto` is made of. */
+export interface MismatchedLogps {
+  /** Per completion: the policy's log-probability, finite. */
+  readonly logps: Numbers;
+  /** The reference's, as many. */
+  readonly reference: Numbers;
+}
 
 /**
  * What a batch may carry besides. A method refuses what means nothing to it
@@ -69,7 +77,7 @@ export interface BatchFields {
    * Of `kto`: the log-ratio that counts as none, at least 0; or the log-probabilities of mismatched
    * completions, whose mean log-ratio it is, or 0 where that is negative. It has no gradient.
    */
-  readonly kl?: number | { readonly logps: Numbers; readonly reference: Numbers } | undefined;
+  readonly kl?: number | MismatchedLogps | undefined;
   /** Of `bco`: the running mean of the rewards, which the caller keeps; default 0. */
   readonly shift?: number | undefined;
   /**

@@ -37,6 +37,7 @@ export interface LossValues<
 
 /** A loss of a mixture. */
 export interface LossTerm {
+  /** Whose loss. */
   readonly method: Method;
   /** What multiplies it. */
   readonly weight: number;

@@ -8,7 +8,7 @@
  * that function (`Dual`), or what differences of the loss say (`finiteDifference`).
  */
 export type { ReferenceConfig, ReferenceMethod } from './reference/config.js';
-export type { FamilyFields } from './reference/fields.js';
+export type { FamilyFields, MismatchedSums } from './reference/fields.js';
 export { decodeBfloat16, decodeFloat16 } from './reference/numbers.js';
 export {
   Dual,
@@ -44,5 +44,9 @@ export {
   type ReferenceMixResult,
   type ReferenceTerm,
 } from './reference/mix.js';
-export { referenceLogpsBackward, type ReferenceCoefficients } from './reference/backward.js';
+export {
+  referenceLogpsBackward,
+  type ReferenceCoefficients,
+  type ReferenceLogitsGradient,
+} from './reference/backward.js';
 export { finiteDifference, type FiniteDifference } from './reference/differences.js';

@@ -35,6 +35,12 @@ function checkCoefficients(
   }
 }
 
+/** By the logits. */
+export interface ReferenceLogitsGradient {
+  /** In the shape of the logits. */
+  readonly gradLogits: Float64Array;
+}
+
 /**
  * The gradient of sum_t rows_t log p_t + sum_t entropy_t H_t. Rows that are ignored, or whose
  * coefficients are 0, are not read.
@@ -42,15 +48,15 @@ function checkCoefficients(
 export function referenceLogpsBackward(
   batch: ReferenceBatch,
   coefficients: ReferenceCoefficients,
-): { readonly gradLogits: Float64Array };
+): ReferenceLogitsGradient;
 export function referenceLogpsBackward(
   batch: ReferenceHiddenBatch,
   coefficients: ReferenceCoefficients,
-): { readonly gradLogits: Float64Array } & ReferenceLayerGradients;
+): ReferenceLogitsGradient & ReferenceLayerGradients;
 export function referenceLogpsBackward(
   batch: ReferenceBatch | ReferenceHiddenBatch,
   coefficients: ReferenceCoefficients,
-): { readonly gradLogits: Float64Array } {
+): ReferenceLogitsGradient {
   if ('hidden' in batch)
     return throughLayer(batch, (logits) => referenceLogpsBackward(logits, coefficients));
   const view = viewOf(batch);

@@ -2,6 +2,14 @@
 import { rangeError, typeError } from '../../errors.js';
 import { at, sum } from './numbers.js';
 
+/** Log-probabilities of mismatched completions. */
+export interface MismatchedSums {
+  /** Of the policy. */
+  readonly logps: ArrayLike<number>;
+  /** Of the reference. */
+  readonly reference: ArrayLike<number>;
+}
+
 /** What a batch may carry besides its rows, where the method gives it a meaning. */
 export interface FamilyFields {
   /** Per sequence: which half of an unpaired method's formula. */
@@ -10,10 +18,7 @@ export interface FamilyFields {
    * Of `kto`: the baseline, or log-probabilities of mismatched completions, which make it
    * max(0, mean(logps - reference)).
    */
-  readonly kl?:
-    | number
-    | { readonly logps: ArrayLike<number>; readonly reference: ArrayLike<number> }
-    | undefined;
+  readonly kl?: number | MismatchedSums | undefined;
   /** Of `bco`: the running mean of the rewards, by default 0. */
   readonly shift?: number | undefined;
   /** Of group methods: groups + 1 offsets over the sequences. */

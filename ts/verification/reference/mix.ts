@@ -10,7 +10,9 @@ import type { Scores } from './score.js';
 
 /** An objective of a mixture. */
 export interface ReferenceTerm {
+  /** What multiplies its loss. */
   readonly weight: number;
+  /** Its settings. */
   readonly config: ReferenceConfig;
 }
 
