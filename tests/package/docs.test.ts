@@ -337,7 +337,7 @@ describe('formulas', () => {
   test.each(methods())('$name, as the site shows it, is the loss', (info) => {
     const batch = batchOf();
     const settings = { method: info.name, beta, ...options[info.name] };
-    const { losses } = dirAlignLoss(settings).fromLogps({ ...batch, ...fieldsOf(info) } as never);
+    const { losses } = dirAlignLoss(settings).fromLogps({ ...batch, ...fieldsOf(info) });
     const expected = Array.from(losses.subarray(0, pairs));
     expect(Math.max(...expected.map(Math.abs))).toBeGreaterThan(0.05);
     const formula = formulaOf(info);

@@ -2,7 +2,7 @@
 // scripts for machines with a GPU can be run, and shown errors, where there is neither a GPU nor an
 // emulation of one.
 import { dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
-import type { LogitsBatch, LossResult, RunOptions } from '../../ts/index.js';
+import type { LogitsBatch, LossResult, ObjectiveCalls, RunOptions } from '../../ts/index.js';
 
 type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 interface Tensor {
@@ -65,7 +65,7 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
       ? { ...batch, dtype: batch.logits.dtype, logits: view(batch.logits) }
       : { ...batch, logits: batch.logits };
 
-  function loss(objective: ReturnType<typeof dirAlignLoss>, batch: Batch, run: Run): unknown {
+  function loss(objective: ObjectiveCalls, batch: Batch, run: Run): unknown {
     const given = host(batch);
     const { out } = run;
     const target = out && 'ptr' in out ? view(out) : out;
@@ -99,9 +99,7 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
       devices: () => [{ index: 0, name: 'pretended', memory: 2 ** 30, freeMemory: 2 ** 30 }],
     },
     dirAlignLoss: (...settings: unknown[]) => {
-      const objective = (dirAlignLoss as (...all: unknown[]) => ReturnType<typeof dirAlignLoss>)(
-        ...settings,
-      );
+      const objective = (dirAlignLoss as (...all: unknown[]) => ObjectiveCalls)(...settings);
       const call = (batch: Batch, run: Run = {}) => loss(objective, batch, run);
       return Object.assign(call, {
         async: (batch: Batch, run?: Run) => Promise.resolve(call(batch, run)),

@@ -132,7 +132,7 @@ function checkNumber(own: FieldOfMethod, what: string, value: unknown): number {
   );
 }
 
-/** The baseline of mismatched completions: the mean of their log-ratios, or 0 where that is less. */
+/** The baseline of mismatched completions: the mean of their log-ratios, but at least 0. */
 function baselineOf(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value;
   checkObject('kl', value, 'ERR_DIRALIGN_OPTION', 'a number or { logps, reference }');

@@ -85,7 +85,7 @@ export interface BatchFields {
    * increasing.
    */
   readonly groups?: Int32Array | undefined;
-  /** Per sequence, of `plackett_luce`: whole numbers, distinct within a group; the lowest is best. */
+  /** Per sequence, of `plackett_luce`: whole numbers, distinct in a group; the lowest is best. */
   readonly ranks?: Int32Array | Numbers | undefined;
   /** Per sequence, of `info_nca` and `nca_listwise`: rewards, finite. */
   readonly rewards?: Numbers | undefined;

@@ -133,7 +133,7 @@ function settingsInWords({ settings }: MixtureTerm): string {
 
 /** What a recipe asks of a batch besides. */
 function batchNote(name: RecipeName): string {
-  const { batch } = recipes[name] as Recipe;
+  const { batch } = recipes[name];
   return batch === undefined ? '' : `The batch of this recipe has ${batch}.`;
 }
 

@@ -61,7 +61,7 @@ export function sumOf(terms: readonly { readonly method: string; readonly weight
 /** The recipes, as `diralign methods --recipes` lists them. */
 export function recipeTable(): string {
   const rows = recipeNames.map((name) => {
-    const { terms } = recipes[name] as Recipe;
+    const { terms } = recipes[name];
     const losses = terms.map(({ weight, settings }) => ({ method: settings.method, weight }));
     const settings = terms.flatMap(({ settings }) =>
       Object.entries(settings)
@@ -76,7 +76,7 @@ export function recipeTable(): string {
   });
   const columns = ['recipe', 'loss', 'settings'].map((title) => ({ title }));
   const notes = recipeNames.map((name) => {
-    const { source, batch } = recipes[name] as Recipe;
+    const { source, batch } = recipes[name];
     return wrap(
       `${name}: ${source}${batch === undefined ? '' : `. Needs ${batch}`}`,
       2,

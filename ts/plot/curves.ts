@@ -3,9 +3,7 @@ import { isLikelihood, type MethodInfo } from '../catalogue.js';
 import { rangeError } from '../errors.js';
 import type { Objective } from '../objective.js';
 
-/**
- * What moves along a curve: a chosen and a rejected sequence, apart from each other, or one of them.
- */
+/** What moves along a curve: a chosen and a rejected sequence, apart, or one of them. */
 export type Axis = 'margin' | 'chosen' | 'rejected';
 
 export const axes: readonly Axis[] = ['margin', 'chosen', 'rejected'];
