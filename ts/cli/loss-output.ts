@@ -4,7 +4,7 @@ import type { GradientMode } from '../loss/options.js';
 import type { LossResult } from '../loss/results.js';
 import { isLikelihood } from '../catalogue.js';
 import type { MixtureTerm } from '../mixture.js';
-import { recipes, type Recipe, type RecipeName } from '../recipes.js';
+import { recipes, type RecipeName } from '../recipes.js';
 import { unitName } from '../units.js';
 import { digits, plural, table, wrap, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';

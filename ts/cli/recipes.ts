@@ -1,5 +1,5 @@
 /** Recipes of the library, as the command line takes and lists them. */
-import { recipe, recipes, type Recipe, type RecipeName } from '../recipes.js';
+import { recipe, recipes, type RecipeName } from '../recipes.js';
 import { table, wrap } from '../text/table.js';
 import { paint, screenWidth } from '../text/terminal.js';
 import { kebab, number, oneOf } from './arguments.js';
