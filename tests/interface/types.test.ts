@@ -17,6 +17,7 @@ import {
   type HiddenLossResult,
   type LogitsArray,
   type LogitsBatch,
+  type LogpsDerivatives,
   type LossResult,
   type Method,
   type MethodOptions,
@@ -253,6 +254,9 @@ test('gradients of hidden states have their type, those of the weight are float3
   expect(promised).toBeInstanceOf(Promise);
   expectTypeOf(sequenceLogps(batch, { memory: 2 ** 24 })).toEqualTypeOf<SequenceLogps>();
   expectTypeOf(tokenLogps).toBeCallableWith(batch);
+  // What was asked for besides is no obstacle.
+  const forward = tokenLogps(batch, { collision: true });
+  expectTypeOf(forward).toExtend<LogpsDerivatives['forward']>();
   // @ts-expect-error there is no factored gradient of a layer
   refused(() => dpo.fromHidden(batch, { gradient: 'factored' }));
   // @ts-expect-error nor are there logits to overwrite
