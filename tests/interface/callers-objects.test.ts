@@ -91,6 +91,7 @@ const disguises: Record<string, (batch: Given) => unknown> = {
       byteOffset: { value: 1 },
       constructor: { value: Array },
       BYTES_PER_ELEMENT: { value: 8 },
+      [Symbol.iterator]: { value: () => [7][Symbol.iterator]() },
     }),
   ),
   'no prototype on the arrays': each(
@@ -121,7 +122,7 @@ const disguises: Record<string, (batch: Given) => unknown> = {
   },
 };
 
-describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
+describe.each(doors)('$name', ({ name: own, batch, call, gradients, options }: Door) => {
   test.each(Object.entries(disguises))('%s changes nothing', async (_, disguise) => {
     const expected = (await call(batch())) as Given;
     const found = (await call(disguise(batch()))) as Given;
@@ -249,19 +250,24 @@ describe.each(doors)('$name', ({ batch, call, gradients, options }: Door) => {
     }
   });
 
-  test('a property that no batch has is refused, with the one that was meant', async () => {
-    for (const [wrong, right] of Object.entries({
-      ref_erence: 'reference',
-      Reference: 'reference',
-      refrence: 'reference',
-    })) {
-      await expect(errorOf(() => call({ ...batch(), [wrong]: undefined }))).resolves.toMatchObject({
-        code: 'ERR_DIRALIGN_SHAPE',
-        message: expect.stringContaining(`did you mean '${right}'?`) as string,
-      });
-    }
-    await expectRefused(() => call({ ...batch(), softcap: 30 }), 'SHAPE');
-  });
+  test.skipIf(own.startsWith('derivatives'))(
+    'a property that no batch has is refused, with the one that was meant',
+    async () => {
+      for (const [wrong, right] of Object.entries({
+        ref_erence: 'reference',
+        Reference: 'reference',
+        refrence: 'reference',
+      })) {
+        await expect(
+          errorOf(() => call({ ...batch(), [wrong]: undefined })),
+        ).resolves.toMatchObject({
+          code: 'ERR_DIRALIGN_SHAPE',
+          message: expect.stringContaining(`did you mean '${right}'?`) as string,
+        });
+      }
+      await expectRefused(() => call({ ...batch(), softcap: 30 }), 'SHAPE');
+    },
+  );
 });
 
 describe('memory that is shared', () => {
@@ -418,6 +424,25 @@ describe('Object.prototype', () => {
       divergence: 'js',
       tau: 5,
       anything: 1,
+    },
+    ...{
+      weights: Float64Array.of(0, 0),
+      margins: [9, 9],
+      denominator: 9,
+      tokenWeights: new Float64Array(12),
+      logitScale: 9,
+      logitSoftcap: 9,
+      temperature: 9,
+      kl: 9,
+      groups: Int32Array.of(0, 4),
+    },
+    ...{
+      rows: new Float64Array(12),
+      sequences: new Float64Array(4),
+      entropy: new Float64Array(12),
+      forward: {},
+      collision: true,
+      objective: 1,
     },
   };
 

@@ -1,6 +1,12 @@
 // Every way into the computation, with a small batch for each: what holds of callers' objects holds
 // at all of them.
-import { dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
+import {
+  dirAlignLoss,
+  logpsBackward,
+  mixLosses,
+  sequenceLogps,
+  tokenLogps,
+} from '../../ts/index.js';
 
 export type Given = Record<string, unknown>;
 
@@ -37,6 +43,36 @@ const ofHidden = (): Given => ({
   bias: wave(V),
 });
 
+/** Fields of every kind that pairs have. */
+const ofPairs = (): Given => ({
+  weights: Float64Array.of(0.5, 1.5),
+  margins: Float32Array.of(-0.5, 0.25),
+  preferences: Float64Array.of(0.75, 0.9),
+  denominator: 3,
+});
+const ofRows = (): Given => ({
+  tokenWeights: Float64Array.from({ length: S * T }, (_, i) => 0.5 + (i % 3) / 2),
+  logitScale: 0.75,
+  logitSoftcap: 4,
+  temperature: 1.5,
+});
+const ofSequences = (): Given => ({
+  desirable: Uint8Array.of(1, 0, 0, 1),
+  kl: 0.25,
+  shift: -0.5,
+  weights: Float64Array.of(0.5, 1.5, 1, 2),
+});
+const ofGroups = (): Given => ({
+  groups: Int32Array.of(0, 1, S),
+  ranks: Int32Array.of(5, 2, -1, 0),
+  rewards: Float32Array.of(0.5, 1, -2, 0),
+});
+const logps = (): Given => ({
+  logps: Float64Array.of(-2, -3, -4, -5),
+  counts: Int32Array.of(2, 3, 4, 5),
+  reference: Float64Array.of(-3, -4, -5, -3.5),
+});
+
 /** Without what only a loss looks at. */
 const scored = (batch: Given): Given => ({ ...batch, reference: undefined, sftLabels: undefined });
 
@@ -60,6 +96,22 @@ const door = (
 });
 
 const hiddenLater = (dpo.fromHidden as unknown as Record<'async', Call>).async;
+
+const mixed = (...methods: string[]) =>
+  mixLosses(
+    methods.map((method) => ({
+      weight: 0.5,
+      objective: dirAlignLoss({ method, beta: 0.1 } as never),
+    })),
+  );
+const unpaired = mixed('kto', 'bco');
+const listwise = mixed('plackett_luce', 'info_nca');
+const perRow = (): Given => ({ rows: Float64Array.from(wave(S * T)), entropy: wave(S * T) });
+/** The batch is the derivatives. */
+const derivatives = (): Given => ({
+  ...perRow(),
+  forward: tokenLogps(scored(ofLogits()) as never),
+});
 
 const lossOptions = [
   'gradient',
@@ -94,15 +146,63 @@ export const doors: readonly Door[] = [
   door('sequenceLogps', () => scored(ofLogits()), sequenceLogps, logpsOptions),
   door('sequenceLogps of hidden', () => scored(ofHidden()), sequenceLogps, logpsOptions),
   door('tokenLogps', () => scored(ofLogits()), tokenLogps, logpsOptions),
+  door('fromLogps', logps, fromLogps, ['gradientScale']),
   door(
-    'fromLogps',
-    () => ({
-      logps: Float64Array.of(-2, -3, -4, -5),
-      counts: Int32Array.of(2, 3, 4, 5),
-      reference: Float64Array.of(-3, -4, -5, -3.5),
-    }),
-    fromLogps,
+    'logits with fields',
+    () => ({ ...ofLogits(), ...ofPairs(), ...ofRows() }),
+    dpo,
+    lossOptions,
+    ['gradLogits'],
+  ),
+  door(
+    'hidden with fields, async',
+    () => ({ ...ofHidden(), ...ofPairs(), ...ofRows() }),
+    hiddenLater,
+    [...hiddenOptions, 'signal'],
+    layerGradients,
+  ),
+  door(
+    'a mixture of unpaired losses',
+    () => ({ ...rows(), logits: wave(S * T * V), ...ofSequences() }),
+    unpaired,
+    lossOptions,
+    ['gradLogits'],
+  ),
+  door(
+    'a mixture of losses of groups, hidden',
+    () => ({ ...ofHidden(), ...ofGroups() }),
+    listwise.fromHidden,
+    hiddenOptions,
+    layerGradients,
+  ),
+  door('fromLogps with fields', () => ({ ...logps(), ...ofPairs() }), fromLogps, ['gradientScale']),
+  door(
+    'fromLogps of groups',
+    () => ({ ...logps(), counts: Float64Array.of(2, 3.5, 0.25, 5), ...ofGroups() }),
+    ((batch: never, run: never) => listwise.fromLogps(batch, run)) as Call,
     ['gradientScale'],
+  ),
+  door(
+    'logpsBackward',
+    () => scored(ofLogits()),
+    ((batch: never, run: never) => logpsBackward(batch, perRow(), run)) as Call,
+    lossOptions.filter((name) => name !== 'metrics'),
+    ['gradLogits'],
+  ),
+  door(
+    'logpsBackward of hidden, async',
+    () => ({ ...scored(ofHidden()), ...ofRows() }),
+    ((batch: never, run: never) =>
+      logpsBackward.async(batch, { sequences: Float64Array.of(1, -1, 0, 2) }, run)) as Call,
+    [...hiddenOptions.filter((name) => name !== 'metrics'), 'signal'],
+    layerGradients,
+  ),
+  door(
+    'derivatives of logpsBackward',
+    derivatives,
+    ((given: never, run: never) => logpsBackward(scored(ofLogits()) as never, given, run)) as Call,
+    lossOptions.filter((name) => name !== 'metrics'),
+    ['gradLogits'],
   ),
 ];
 

@@ -31,6 +31,11 @@ export const sequenceFieldNames: readonly FieldName[] = contract.fields
 
 type Given = Readonly<Partial<Record<FieldName, unknown>>>;
 
+/** Ignores what a program has added to Object.prototype. */
+export function ownOf<T extends object, K extends keyof T>(object: T, key: K): T[K] | undefined {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
 /** No field at all. */
 export function noFields(): FieldArrays {
   return Object.fromEntries(fieldNames.map((name) => [name, undefined])) as unknown as FieldArrays;
@@ -63,8 +68,8 @@ export function checkFields(
   const arrays = noFields();
   for (const field of contract.fields) {
     const { name } = field;
-    const value = given[name];
-    const own = fields[name];
+    const value = ownOf(given, name);
+    const own = ownOf(fields, name);
     if (value === undefined) {
       if (own?.needed)
         throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} needs ${expected(field, sizes)}`);
@@ -206,7 +211,8 @@ export function checkGroups(given: unknown, sequences: number): Int32Array {
         `groups: group ${g - 1} has no candidates; expected offsets that increase`,
       );
   }
-  return groups.slice();
+  // Not slice, which asks the array for its class.
+  return new Int32Array(groups);
 }
 
 /** Compiles where the fields that batches are declared with are the contract's. */

@@ -51,7 +51,8 @@ export function checkReference(
  * log-probability 0; any other value shows that its count is wrong.
  */
 export function checkCounts(value: unknown, logps: Float64Array | Float32Array): Float64Array {
-  const counts = Float64Array.from(
+  // Not from, which asks the array for its iterator.
+  const counts = new Float64Array(
     checkArray('counts', value, ['Int32Array', 'Float64Array'], 'ERR_DIRALIGN_SHAPE'),
   );
   checkLength('counts', counts.length, logps.length, 'one per sequence');

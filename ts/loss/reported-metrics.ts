@@ -78,7 +78,7 @@ function has(name: string, { info, hasSftTerm }: Settings, asked: number): boole
     case 'rewards/mean':
       return info.arity !== 'pair' && !likelihood;
     case 'kl':
-      return info.fields.kl !== undefined;
+      return Object.hasOwn(info.fields, 'kl');
     default:
       return true;
   }
