@@ -46,7 +46,7 @@ export function mixLosses(terms: readonly WeightedObjective[]): Mix {
       'ERR_DIRALIGN_OPTION',
       `terms: expected an array of 1 to ${mostTerms} objects with weight and objective, not ${isArray(given) ? `${given.length}` : describe(terms)}`,
     );
-  const mixture = mixtureOf(given.flatMap(checkTerm));
+  const mixture = mixtureOf(given.flatMap(checkTerm), true);
   const own = mixture.terms.map(({ weight, settings }) =>
     Object.freeze({ method: settings.info.name, weight }),
   );

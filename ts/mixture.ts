@@ -1,6 +1,6 @@
 /** What the calls of an objective compute: one loss, or the weighted sum of several. */
 import { isLikelihood, settingNames } from './catalogue.js';
-import type { FieldName, FieldOfMethod, FieldsOfMethod } from './batch/fields.js';
+import { ownOf, type FieldName, type FieldOfMethod, type FieldsOfMethod } from './batch/fields.js';
 import { typeError } from './errors.js';
 import type { Settings } from './settings.js';
 import type { Arity } from './units.js';
@@ -21,6 +21,8 @@ export interface Mixture {
   readonly hasSftTerm: boolean;
   /** Whether the loss is a likelihood and nothing else. */
   readonly isLikelihood: boolean;
+  /** Whether results have the losses of the terms, too: of one weight or of many. */
+  readonly hasParts: boolean;
   readonly fields: FieldsOfMethod;
   /** The part of a request that says what is computed. */
   readonly native: {
@@ -40,11 +42,20 @@ function besideOthers(settings: Settings): Float64Array {
 /** What both allow. */
 function both(a: FieldOfMethod, b: FieldOfMethod): FieldOfMethod {
   const ends = (['min', 'above', 'max', 'below'] as const).flatMap((end) => {
-    const given = [a[end], b[end]].filter((x) => x !== undefined);
+    const given = [ownOf(a, end), ownOf(b, end)].filter((x) => x !== undefined);
     const tightest = end === 'min' || end === 'above' ? Math.max : Math.min;
     return given.length > 0 ? [[end, tightest(...given)]] : [];
   });
-  return { needed: a.needed || b.needed, ...(Object.fromEntries(ends) as object) };
+  const limits = Object.assign(Object.create(null), Object.fromEntries(ends)) as object;
+  const { min, above, max, below } = limits as Partial<Record<string, number>>;
+  // Of two ends, the one that says more.
+  const isAbove = above !== undefined && !(min !== undefined && min > above);
+  const isBelow = below !== undefined && !(max !== undefined && max < below);
+  return {
+    needed: a.needed || b.needed,
+    ...(isAbove ? { above } : min !== undefined && { min }),
+    ...(isBelow ? { below } : max !== undefined && { max }),
+  };
 }
 
 /**
@@ -55,11 +66,11 @@ function fieldsOf(aligning: readonly MixtureTerm[]): FieldsOfMethod {
   const joint: Partial<Record<FieldName, FieldOfMethod>> = {};
   for (const { settings } of aligning) {
     for (const [name, own] of Object.entries(settings.info.fields)) {
-      const known = joint[name as FieldName];
+      const known = ownOf(joint, name as FieldName);
       joint[name as FieldName] = known ? both(known, own) : own;
     }
   }
-  if (aligning.some(({ settings }) => settings.info.fields.weights === undefined))
+  if (aligning.some(({ settings }) => !Object.hasOwn(settings.info.fields, 'weights')))
     delete joint.weights;
   if (!aligning.some(({ settings }) => averagesTokens(settings))) delete joint.sftDenominator;
   return joint;
@@ -71,7 +82,7 @@ function averagesTokens({ info, options, hasSftTerm }: Settings): boolean {
 }
 
 /** @throws DirAlignError for losses of different arities */
-export function mixtureOf(terms: readonly MixtureTerm[]): Mixture {
+export function mixtureOf(terms: readonly MixtureTerm[], hasParts: boolean): Mixture {
   const aligning = terms.filter(({ settings }) => !isLikelihood(settings.info));
   // A likelihood beside others is that of the chosen, whatever a unit is.
   const mixed = aligning.length > 0;
@@ -102,6 +113,7 @@ export function mixtureOf(terms: readonly MixtureTerm[]): Mixture {
       ({ settings }) => settings.hasSftTerm || (mixed && isLikelihood(settings.info)),
     ),
     isLikelihood: !mixed,
+    hasParts,
     fields: fieldsOf(
       mixed ? [...aligning, ...terms.filter(({ settings }) => averagesTokens(settings))] : terms,
     ),

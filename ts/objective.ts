@@ -172,7 +172,7 @@ const optionNames: ReadonlySet<string> = new Set(
 );
 
 function build(settings: Settings): unknown {
-  return withCalls(mixtureOf([{ weight: 1, settings }]), {
+  return withCalls(mixtureOf([{ weight: 1, settings }], false), {
     method: settings.info.name,
     beta: settings.beta,
     normalize: settings.normalize,

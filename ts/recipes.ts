@@ -101,7 +101,8 @@ export type RecipeOverrides = {
  * const rpo = recipe('rpo', { beta: 0.05, sftWeight: 0.5 });
  */
 export function recipe(name: RecipeName, overrides: RecipeOverrides = {}): ObjectiveCalls {
-  const found = Object.hasOwn(recipes, name) ? recipes[name] : undefined;
+  const isName = typeof (name as unknown) === 'string' && Object.hasOwn(recipes, name);
+  const found = isName ? recipes[name] : undefined;
   if (!found) {
     const names = Object.keys(recipes);
     const near = typeof (name as unknown) === 'string' ? nearest(name, names) : undefined;

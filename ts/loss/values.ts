@@ -132,8 +132,8 @@ type Outputs = Pick<ValuesRequest, 'losses' | 'rewards' | 'metrics' | 'values' |
 export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
   const { losses, rewards, values, shares } = outputs;
   const metrics = readMetrics(mixture, outputs.metrics, asked);
-  const { terms } = mixture;
-  if (terms.length === 1) return { loss: values[0] as number, losses, rewards, metrics };
+  const { terms, hasParts } = mixture;
+  if (!hasParts) return { loss: values[0] as number, losses, rewards, metrics };
   const units = losses.length / terms.length;
   const sum = (of: (term: number) => number): number =>
     terms.reduce((total, _, i) => total + (shares[i] === 0 ? 0 : (shares[i] as number) * of(i)), 0);
