@@ -7,10 +7,18 @@ import type { LogitsBatch } from '../../ts/batch/types.js';
 import type { RunOptions } from '../../ts/loss/options.js';
 import type { HiddenLossResult, LossResult } from '../../ts/loss/results.js';
 import {
+  backwardCases,
+  backwardLibrary,
+  checkBackward,
+  prepareBackward,
+  type BackwardLibrary,
+} from '../../ts/verification/backward.js';
+import {
   allConfigs,
   configs,
   converted,
   convertedHidden,
+  mixtures,
   packed,
   syntheticBatches,
   syntheticHiddenBatches,
@@ -35,6 +43,7 @@ import {
   prepare,
   Tally,
   ulp,
+  withFields,
   type Kind,
   type Library,
 } from '../../ts/verification/verification.js';
@@ -378,4 +387,70 @@ describe('output layers', () => {
     );
     expect(caught(tally)).toEqual(['layer']);
   });
+});
+
+describe('mixtures and losses of the caller', () => {
+  const fields = prepare(batchNamed('scale, cap and temperature'));
+  const weighted = prepare(batchNamed('weights of tokens'));
+
+  test('nothing is found where nothing is wrong', () => {
+    for (const config of mixtures)
+      for (const prepared of [small, fields, weighted])
+        expect(checkObjective(library, config, prepared).misses).toEqual([]);
+    for (const { batch } of [small, fields, weighted])
+      for (const one of backwardCases(batch))
+        expect(checkBackward(backwardLibrary, one, prepareBackward(batch)).misses).toEqual([]);
+  });
+
+  test('a term that is off, and a gradient without it', () => {
+    const [mpo = dpo] = mixtures;
+    const part = faulty((result) => {
+      const [first] = (result.terms ?? []) as unknown as { loss: number }[];
+      if (first) first.loss *= 1 + 1e-4;
+    });
+    expect(caught(checkObjective(part, mpo, small))).toEqual(['loss']);
+    const lacking: Library = {
+      ...library,
+      loss: (config, batch, run) => {
+        const result = library.loss(config, batch, run);
+        const own = library.loss(dpo, withFields(dpo, batch, 4), run);
+        return { ...result, ...(own.gradLogits && { gradLogits: own.gradLogits }) };
+      },
+    };
+    expect(caught(checkObjective(lacking, mpo, small))).toContain('others');
+  });
+
+  test('the baseline of kto and the mean reward of bco', () => {
+    const lib = faulty(({ metrics }) => {
+      Object.assign(metrics, { kl: 1, 'rewards/mean': 1 });
+    });
+    for (const method of ['kto', 'bco'] as const)
+      expect(caught(checkObjective(lib, { method, beta: 0.1 }, small))).toEqual(['logps']);
+  });
+
+  test.each(['rows', 'sequences', 'entropy', 'rows, entropy'])(
+    'logpsBackward by %s: an element, and what tokenLogps finds',
+    (label) => {
+      const one = backwardCases(small.batch).find((own) => own.label === label);
+      if (!one) throw new Error(label);
+      const prepared = prepareBackward(small.batch);
+      const off: BackwardLibrary = {
+        ...backwardLibrary,
+        logpsBackward: ((...all: [never, never, never]) => {
+          const result = backwardLibrary.logpsBackward(...all) as { gradLogits: Float32Array };
+          scale(result.gradLogits, 1 + 1e-4);
+          return result;
+        }) as never,
+      };
+      expect(caught(checkBackward(off, one, prepared))).toContain('others');
+      const wrong: BackwardLibrary = {
+        ...backwardLibrary,
+        tokenLogps: ((...all: [never, never]) => {
+          const result = backwardLibrary.tokenLogps(...all) as unknown as { entropy: Float64Array };
+          return { ...result, entropy: result.entropy.map((x) => x + 1e-4) };
+        }) as never,
+      };
+      expect(caught(checkBackward(wrong, one, prepared))).toContain('logps');
+    },
+  );
 });

@@ -11,6 +11,7 @@ import {
   type Logits,
   type WithReference,
 } from '../../ts/index.js';
+import type { LossConfig } from '../../ts/verification/objectives.js';
 import {
   referenceHiddenLoss,
   referenceLayer,
@@ -160,7 +161,7 @@ export function sameGradients(
  */
 export function checkStages(
   tally: Tally,
-  config: ReferenceConfig,
+  config: LossConfig,
   prepared: PreparedHidden,
   result: HiddenLossResult,
   scale = 1,

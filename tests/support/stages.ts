@@ -3,16 +3,18 @@
 // objective magnifies the stage before.
 import type { LogitsArray, LogitsBatch, LossResult } from '../../ts/index.js';
 import {
-  referenceFromLogps,
-  type ReferenceBatch,
-  type ReferenceConfig,
-} from '../../ts/verification/reference.js';
+  hasLikelihoodTerm,
+  lossOfLogps,
+  type LossConfig,
+} from '../../ts/verification/objectives.js';
+import type { ReferenceBatch } from '../../ts/verification/reference.js';
 import {
   checkGradient,
   expectation,
   logpBound,
   prepare,
   scaled,
+  sequenceBatch,
   Tally,
   type Prepared,
 } from '../../ts/verification/verification.js';
@@ -28,18 +30,17 @@ type Values = Omit<LossResult, 'gradLogits' | 'rowScale'>;
 /** The first two stages. */
 export function checkValueStages(
   tally: Tally,
-  config: ReferenceConfig,
+  config: LossConfig,
   { batch, alignment }: Prepared<ReferenceBatch>,
   result: Values,
 ): void {
-  const { reference, sftLabels } = batch;
-  const { logps, counts } = alignment;
+  const { logps, counts, lengths } = alignment;
   logps.forEach((logp, b) => {
     tally.near(
       'logps',
       at(result.logps, b),
       logp,
-      logpBound(logp, at(counts, b)),
+      logpBound(logp, at(lengths, b)),
       () => `logps[${b}]`,
     );
     tally.near('logps', at(result.counts, b), at(counts, b), 0, () => `counts[${b}]`);
@@ -47,12 +48,8 @@ export function checkValueStages(
       tally.near('logps', NaN, 0, 0, () => `a log-probability of ${at(result.logps, b)}`);
   });
   // The loss then holds two kinds of log-probabilities, one of which no result has.
-  if (sftLabels && config.sftWeight) return;
-  const own = referenceFromLogps(config, {
-    logps: result.logps,
-    counts: result.counts,
-    ...(reference && { reference }),
-  });
+  if (batch.sftLabels && hasLikelihoodTerm(config)) return;
+  const own = lossOfLogps(config, sequenceBatch(batch, { logps: result.logps, lengths }));
   tally.near('loss', result.loss, own.loss, float64Bound(own.loss), () => 'loss');
   own.losses.forEach((loss, i) => {
     tally.near('loss', at(result.losses, i), loss, float64Bound(loss), () => `losses[${i}]`);
@@ -68,7 +65,7 @@ export function checkValueStages(
  */
 export function checkLogitsStages(
   tally: Tally,
-  config: ReferenceConfig,
+  config: LossConfig,
   batch: LogitsBatch,
   result: LossResult,
   scale = 1,
@@ -86,7 +83,7 @@ export function checkLogitsStages(
 export function checkWithin(
   misses: Misses,
   what: string,
-  config: ReferenceConfig,
+  config: LossConfig,
   batch: LogitsBatch,
   result: LossResult,
   prepared?: Prepared,

@@ -1,5 +1,4 @@
 /** The outcome of `diralign verify`, as a table, as JSON and as JUnit XML. */
-import type { ReferenceConfig } from '../verification/reference.js';
 import { digits, plural, table, type Cell } from '../text/table.js';
 import { paint } from '../text/terminal.js';
 import { kinds, Tally, type Kind, type Miss } from '../verification/verification.js';
@@ -9,7 +8,8 @@ export interface Outcome {
   readonly suite: string;
   /** Of the {@link Way}. */
   readonly backend: string;
-  readonly config: ReferenceConfig;
+  /** What the table sums up by: a method, `mixLosses` or `logpsBackward`. */
+  readonly method: string;
   readonly label: string;
   readonly tally: Tally;
   readonly seconds: number;
@@ -37,10 +37,10 @@ interface Summary {
 
 function summarize(outcomes: readonly Outcome[]): Summary[] {
   const summaries = new Map<string, Summary>();
-  for (const { config, backend, tally } of outcomes) {
-    const key = `${config.method} ${backend}`;
+  for (const { method, backend, tally } of outcomes) {
+    const key = `${method} ${backend}`;
     const summary = summaries.get(key) ?? {
-      method: config.method,
+      method,
       backend,
       cases: 0,
       misses: 0,
@@ -101,7 +101,7 @@ function showTable(summaries: readonly Summary[]): string {
 
 export function toJUnit(outcomes: readonly Outcome[]): string {
   const suites = new Map<string, JUnitSuite & { cases: JUnitSuite['cases'][number][] }>();
-  for (const { suite, backend, config, label, tally, seconds } of outcomes) {
+  for (const { suite, backend, method, label, tally, seconds } of outcomes) {
     const entry = suites.get(suite) ?? { name: suite, cases: [] };
     suites.set(suite, entry);
     const failure =
@@ -110,7 +110,7 @@ export function toJUnit(outcomes: readonly Outcome[]): string {
         : `${plural(tally.count, 'value')} out of bounds\n${tally.misses.map(missText).join('\n')}`;
     entry.cases.push({
       name: `${label} (${backend})`,
-      className: `diralign.${config.method}`,
+      className: `diralign.${method}`,
       seconds,
       failure,
     });

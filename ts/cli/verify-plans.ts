@@ -10,24 +10,32 @@ import {
   allConfigs,
   converted,
   convertedHidden,
+  mixtures,
   packed,
   syntheticHiddenBatches,
   type NamedBatch,
 } from '../verification/cases.js';
-import { dirAlignLoss, type Objective } from '../objective.js';
-import type { ReferenceConfig } from '../verification/reference.js';
+import { backwardCases, type BackwardCase } from '../verification/backward.js';
+import {
+  alignmentsOf,
+  configsOf,
+  isMix,
+  objectiveOf,
+  type LossConfig,
+} from '../verification/objectives.js';
 import { batchFor, lackOf, sequencesOf } from './batch-fields.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
-import { methodNamed } from './choice.js';
 import { shortPath } from './package.js';
 
 /** A batch in one of its forms, and what is to be checked on it. */
 export interface Plan {
   readonly suite: string;
   readonly batch: LogitsBatch;
-  readonly configs: readonly ReferenceConfig[];
-  readonly isSmooth: (config: ReferenceConfig) => boolean;
+  readonly configs: readonly LossConfig[];
+  /** Of `logpsBackward`. */
+  readonly backward: readonly BackwardCase[];
+  readonly isSmooth: (config: LossConfig) => boolean;
   readonly expected?: ExpectedValues | undefined;
   /** Elements of the logits, and for how many passes: the work ahead. */
   readonly work: number;
@@ -37,8 +45,25 @@ export interface Plan {
 export interface HiddenPlan {
   readonly suite: string;
   readonly hidden: HiddenBatch;
-  readonly configs: readonly ReferenceConfig[];
+  readonly configs: readonly LossConfig[];
+  readonly backward: readonly BackwardCase[];
   readonly work: number;
+}
+
+/** Which methods are asked for; undefined for all of them and every other door, too. */
+export type Chosen = ReadonlySet<string> | undefined;
+
+/** A mixture is of the methods that it is made of. */
+const isChosen = (chosen: Chosen, config: LossConfig): boolean =>
+  chosen === undefined || configsOf(config).every(({ method }) => chosen.has(method));
+
+function configsFor(
+  chosen: Chosen,
+  { isChecked }: Pick<NamedBatch, 'isChecked'>,
+): readonly LossConfig[] {
+  return [...allConfigs(), ...mixtures].filter(
+    (config) => isChosen(chosen, config) && isChecked(config),
+  );
 }
 
 /** Batches of more logits than this are taken as they are, in their own dtype and layout. */
@@ -47,28 +72,31 @@ const smallBatch = 2 ** 18;
 /** Of more than this, each method in its default setting only. */
 const largeBatch = 2 ** 20;
 
-export function makePlans(
-  { name, batch, isSmooth, isChecked }: NamedBatch,
-  chosen: ReadonlySet<string>,
-  expected?: ExpectedValues,
-): Plan[] {
+export function makePlans(named: NamedBatch, chosen: Chosen, expected?: ExpectedValues): Plan[] {
+  const { name, batch, isSmooth } = named;
   const given = batch.dtype ?? 'float32';
   const elements = batch.logits.length;
-  let configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
-  if (elements > largeBatch)
-    configs = configs.filter(
-      ({ method }, i) => configs.findIndex((c) => c.method === method) === i,
-    );
+  let configs = configsFor(chosen, named);
+  if (elements > largeBatch) {
+    const seen = new Set<string>();
+    configs = configs.filter((config) => {
+      if (isMix(config)) return true;
+      const isFirst = !seen.has(config.method);
+      seen.add(config.method);
+      return isFirst;
+    });
+  }
   const plan = (dtype: Dtype, layout: string, form: LogitsBatch): Plan => {
     const isGiven = dtype === given && form.shape === batch.shape;
     return {
       suite: `${name}, ${dtype}, ${layout}`,
       batch: form,
       configs,
+      backward: chosen ? [] : backwardCases(form),
       isSmooth: isGiven ? isSmooth : () => false,
       expected:
         isGiven && expected
-          ? { ...expected, cases: expected.cases.filter(({ call }) => chosen.has(call.method)) }
+          ? { ...expected, cases: expected.cases.filter(({ call }) => isChosen(chosen, call)) }
           : undefined,
       work: (elements + 2000) * (configs.length + 4),
     };
@@ -78,43 +106,28 @@ export function makePlans(
   return dtypes.flatMap((dtype) => {
     const form = converted(batch, dtype);
     const own = plan(dtype, layout, form);
-    return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packedRows(form))];
+    return layout === 'packed' ? [own] : [own, plan(dtype, 'packed', packed(form))];
   });
-}
-
-/** The batch packed, the weights of its rows with it. */
-function packedRows(batch: LogitsBatch): LogitsBatch {
-  const form = packed(batch);
-  const { tokenWeights, shape } = batch;
-  const { offsets } = form;
-  if (!tokenWeights || !offsets || offsets === batch.offsets) return form;
-  const tokens = shape[1];
-  const weights = Array.from(offsets.subarray(1), (end, b) =>
-    tokenWeights.slice(b * tokens, b * tokens + end - (offsets[b] ?? 0)),
-  );
-  return { ...form, tokenWeights: Float64Array.from(weights.flatMap((part) => [...part])) };
 }
 
 /**
  * What a check of a configuration is given of a batch: the fields that it takes. The check has
  * groups of its own, of other sizes than those that weights may be of.
  */
-export function checkedBatch(config: ReferenceConfig, batch: LogitsBatch): LogitsBatch {
+export function checkedBatch(config: LossConfig, batch: LogitsBatch): LogitsBatch {
   const own = batchFor(objectiveOf(config), batch);
-  return methodNamed(config.method).arity === 'group' ? without(own, ['groups', 'weights']) : own;
+  const isGrouped = alignmentsOf(config).some(({ arity }) => arity === 'group');
+  return isGrouped ? without(own, ['groups', 'weights']) : own;
 }
 
 function without(batch: LogitsBatch, names: readonly (keyof LogitsBatch)[]): LogitsBatch {
   return { ...batch, ...Object.fromEntries(names.map((name) => [name, undefined])) };
 }
 
-export function objectiveOf(config: ReferenceConfig): Objective {
-  return dirAlignLoss(config as { method: 'dpo'; beta: number });
-}
-
-export function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
-  return syntheticHiddenBatches().flatMap(({ name, batch, isChecked }) => {
-    const configs = allConfigs().filter((config) => chosen.has(config.method) && isChecked(config));
+export function makeHiddenPlans(chosen: Chosen): HiddenPlan[] {
+  return syntheticHiddenBatches().flatMap((named) => {
+    const { name, batch } = named;
+    const configs = configsFor(chosen, named);
     const { hidden, weight, labels } = batch;
     const work =
       ((4 * labels.length * weight.length) / (hidden.length || 1) + 2000) * (configs.length + 4);
@@ -122,6 +135,7 @@ export function makeHiddenPlans(chosen: ReadonlySet<string>): HiddenPlan[] {
       suite: `${name}, ${dtype}`,
       hidden: dtype === 'float32' ? batch : convertedHidden(batch, dtype),
       configs,
+      backward: chosen ? [] : backwardCases(batch),
       work,
     }));
   });
@@ -166,7 +180,8 @@ export function fileBatch(file: string): NamedBatch {
     isSmooth: () => sequences <= 64,
     // A check has values of its own for needed fields that are not there, but not for a reference.
     isChecked: (config) => {
-      if (isLikelihood(methodNamed(config.method)) && batch.sftLabels) return false;
+      const isLikelihoodAlone = alignmentsOf(config).every(isLikelihood);
+      if (isLikelihoodAlone && batch.sftLabels) return false;
       const lack = lackOf(objectiveOf(config), checkedBatch(config, batch));
       return !lack || (lack.missing.length > 0 && !lack.missing.includes('reference'));
     },

@@ -1,10 +1,17 @@
-import { methods } from '../catalogue.js';
 import { cuda } from '../device/cuda.js';
+import { DirAlignError } from '../errors.js';
 import { native } from '../native/interface.js';
 import { paint, print, printJson, Progress } from '../text/terminal.js';
-import { nameOf, syntheticBatches } from '../verification/cases.js';
+import { syntheticBatches } from '../verification/cases.js';
+import {
+  backwardLibrary,
+  checkBackward,
+  checkHiddenBackward,
+  prepareBackward,
+  prepareHiddenBackward,
+} from '../verification/backward.js';
+import { isMix, nameOf, objectiveOf, type LossConfig } from '../verification/objectives.js';
 import { checkHiddenObjective, prepareHidden } from '../verification/hidden.js';
-import type { ReferenceConfig } from '../verification/reference.js';
 import {
   checkDifferences,
   checkExpected,
@@ -27,38 +34,53 @@ import {
   listFiles,
   makeHiddenPlans,
   makePlans,
-  objectiveOf,
+  type Chosen,
   type HiddenPlan,
   type Plan,
 } from './verify-plans.js';
+
+/** The row of the table that a loss is in. */
+const rowOf = (config: LossConfig): string => (isMix(config) ? 'mixLosses' : config.method);
+
+/** What the outcomes of a plan on a backend have in common. */
+const timer =
+  (suite: string, backend: string) =>
+  (method: string, label: string, check: () => Tally): Outcome => {
+    const start = performance.now();
+    const tally = check();
+    const seconds = (performance.now() - start) / 1000;
+    return { suite, backend, method, label, tally, seconds };
+  };
+
+/** What a device does not compute yet is no case of it. */
+function* offered(outcomes: Iterable<() => Outcome>, backend: Way['backend']): Generator<Outcome> {
+  for (const outcome of outcomes) {
+    try {
+      yield outcome();
+    } catch (error) {
+      const isRefused = error instanceof DirAlignError && error.code === 'ERR_DIRALIGN_BACKEND';
+      if (backend === 'cpu' || !isRefused) throw error;
+    }
+  }
+}
 
 function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
   const { suite, configs, isSmooth, expected } = plan;
   const prepared = prepare(plan.batch);
   for (const { name, backend, library: lib } of ways) {
-    const timed = (config: ReferenceConfig, label: string, check: () => Tally): Outcome => {
-      const start = performance.now();
-      const tally = check();
-      return {
-        suite,
-        backend: name,
-        config,
-        label,
-        tally,
-        seconds: (performance.now() - start) / 1000,
-      };
-    };
-    for (const config of configs) {
-      yield timed(config, nameOf(config), () => {
+    const timed = timer(suite, name);
+    const objectives = configs.map((config) => () => {
+      return timed(rowOf(config), nameOf(config), () => {
         const own = { ...prepared, batch: checkedBatch(config, plan.batch) };
         const tally = checkObjective(lib, config, own, backend);
         // From log-probabilities on, there is one backend.
         if (backend === 'cpu' && isSmooth(config)) checkDifferences(tally, lib, config, own);
         return tally;
       });
-    }
+    });
+    yield* offered(objectives, backend);
     for (const [i, wanted] of (expected?.cases ?? []).entries()) {
-      yield timed(wanted.call, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
+      yield timed(wanted.call.method, `expected values ${i}: ${nameOf(wanted.call)}`, () =>
         checkExpected(
           lib,
           batchFor(objectiveOf(wanted.call), plan.batch),
@@ -68,28 +90,32 @@ function* execute(plan: Plan, ways: readonly Way[]): Generator<Outcome> {
       );
     }
   }
+  if (plan.backward.length === 0) return;
+  const rows = prepareBackward(plan.batch);
+  const timed = timer(suite, 'cpu');
+  for (const one of plan.backward)
+    yield timed('logpsBackward', one.label, () => checkBackward(backwardLibrary, one, rows));
 }
 
 function* executeHidden(
-  { suite, hidden, configs }: HiddenPlan,
+  { suite, hidden, configs, backward }: HiddenPlan,
   ways: readonly Way[],
 ): Generator<Outcome> {
   const prepared = prepareHidden(hidden);
   for (const { name, backend, hidden: lib } of ways) {
     if (!lib) continue;
-    for (const config of configs) {
-      const start = performance.now();
-      const tally = checkHiddenObjective(lib, config, prepared, backend);
-      yield {
-        suite,
-        backend: name,
-        config,
-        label: nameOf(config),
-        tally,
-        seconds: (performance.now() - start) / 1000,
-      };
-    }
+    const timed = timer(suite, name);
+    const objectives = configs.map((config) => () => {
+      const check = () => checkHiddenObjective(lib, config, prepared, backend);
+      return timed(rowOf(config), nameOf(config), check);
+    });
+    yield* offered(objectives, backend);
   }
+  if (backward.length === 0) return;
+  const rows = prepareHiddenBackward(hidden);
+  const timed = timer(suite, 'cpu');
+  for (const one of backward)
+    yield timed('logpsBackward', one.label, () => checkHiddenBackward(backwardLibrary, one, rows));
 }
 
 function run(args: string[]): Promise<number> {
@@ -99,8 +125,8 @@ function run(args: string[]): Promise<number> {
     { method: 'string', json: 'boolean', junit: 'string' },
     Infinity,
   );
-  const names = values.method?.split(',').map((name) => methodNamed(name.trim())) ?? methods();
-  const chosen = new Set<string>(names.map((info) => info.name));
+  const names = values.method?.split(',').map((name) => methodNamed(name.trim()).name);
+  const chosen = names && new Set<string>(names);
   return withOutput('junit', values.junit, (output) => {
     const checked = check(positionals, chosen);
     const write = (): CommandError | undefined => output?.write(toJUnit(checked.outcomes));
@@ -117,7 +143,7 @@ function run(args: string[]): Promise<number> {
   });
 }
 
-function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
+function check(given: readonly string[], chosen: Chosen): Checked {
   const start = performance.now();
   // Before anything long: a missing addon or file should say so at once.
   const { isa, threads } = native().cpuInfo();
@@ -137,7 +163,7 @@ function check(given: readonly string[], chosen: ReadonlySet<string>): Checked {
   let done = 0;
   for (const plan of plans) {
     progress.update(done, plan.suite);
-    const step = plan.work / (plan.configs.length * ways.length || 1);
+    const step = plan.work / (plan.configs.length * ways.length + plan.backward.length || 1);
     for (const outcome of 'hidden' in plan ? executeHidden(plan, ways) : execute(plan, ways)) {
       outcomes.push(outcome);
       done += step;
@@ -171,9 +197,10 @@ ${paint('bold', 'Usage')}
 Every method in every setting, in every dtype, padded and packed, with a dense, an in-place and a
 factored gradient, on every backend that is available (CUDA twice: with the data on the device, and
 with host arrays): on small batches with edges (ignored rows of NaN, empty sequences, certain rows,
-vocabularies of 1 to 513), on the example that comes with the package, and on the batches of FILEs
-and DIRs. Large files are taken in their own dtype and layout only. On small output layers, too
-(fromHidden).
+vocabularies of 1 to 513, weights of tokens, scaled and capped logits), on the example that comes
+with the package, and on the batches of FILEs and DIRs. Large files are taken in their own dtype and
+layout only. On small output layers, too (fromHidden). Mixtures (mixLosses) and gradients of losses
+of one's own (logpsBackward, with what tokenLogps finds) have rows of their own in the table.
 
 A FILE may hold the fields of 'diralign loss --help'. Each method is given those that it takes, and
 values of the check's own for what it needs; reference values are those of the file's fields.
@@ -186,7 +213,7 @@ adds reference values:
 of which losses, gradient, logps and counts may be left out.
 
 ${paint('bold', 'Options')}
-  --method NAME   only these methods
+  --method NAME   only these methods, and mixtures of them
   --json          one JSON document
   --junit FILE    also JUnit XML, a test case for each setting on each batch
 

@@ -1,6 +1,7 @@
 /** The objectives and batches that `diralign verify` goes through. */
 import { isLikelihood, methods, type MethodInfo } from '../catalogue.js';
 import { presets } from '../presets.js';
+import { configsOf, type LossConfig } from './objectives.js';
 import { referenceLayer, referenceLogps, type ReferenceConfig } from './reference.js';
 import type { HiddenBatch, LogitsArray, LogitsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
@@ -58,13 +59,36 @@ export function allConfigs(): ReferenceConfig[] {
   return methods().flatMap(configs);
 }
 
-/** `dpo beta 0.1 sftWeight 0.5`. */
-export function nameOf(config: ReferenceConfig): string {
-  return Object.entries(config)
-    .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => (name === 'method' ? String(value) : `${name} ${String(value)}`))
-    .join(', ');
-}
+/**
+ * Mixtures of two and three: of each arity, with a likelihood, and with methods of whole batches.
+ */
+export const mixtures: readonly LossConfig[] = (
+  [
+    [
+      [0.8, { method: 'dpo', beta: 0.1 }],
+      [0.2, { method: 'bco_pair', beta: 0.1 }],
+      [1, { method: 'sft', sftReduction: 'mean' }],
+    ],
+    [
+      [0.5, { method: 'simpo', beta: 2, labelSmoothing: 0.1 }],
+      [2, { method: 'sft', sftReduction: 'token' }],
+    ],
+    [
+      [1, { method: 'aot', beta: 0.1 }],
+      [0.5, { method: 'ipo', beta: 0.1 }],
+      [0.25, { method: 'dpo', beta: 0.1, sftWeight: 0.5 }],
+    ],
+    [
+      [0.7, { method: 'kto', beta: 0.1 }],
+      [0.3, { method: 'bco', beta: 0.1 }],
+      [0.1, { method: 'sft' }],
+    ],
+    [
+      [1, { method: 'plackett_luce', beta: 0.1 }],
+      [0.5, { method: 'nca_listwise', beta: 0.1 }],
+    ],
+  ] satisfies [number, ReferenceConfig][][]
+).map((terms) => terms.map(([weight, config]) => ({ weight, config })));
 
 /**
  * Uniform numbers in [0, 1) that are the same in every run (a linear congruence with mixed output).
@@ -86,6 +110,11 @@ interface Sizes {
 /** A reference that mostly agrees with the policy, as one it was trained from does. */
 function nearby(batch: LogitsBatch, next: () => number): Float64Array {
   return referenceLogps(batch).logps.map((logp) => logp * (0.8 + 0.4 * next()));
+}
+
+/** A reference that is near under the weights of tokens and the transform, too. */
+function referred(batch: LogitsBatch): LogitsBatch {
+  return { ...batch, reference: nearby(batch, uniform(11)) };
 }
 
 /**
@@ -177,12 +206,25 @@ function prompted(): LogitsBatch {
   return { ...batch, logits, sftLabels };
 }
 
+/** Tokens of other weights than 1, above and below; one of weight 0. */
+function weighted<B extends { readonly labels: Int32Array }>(batch: B) {
+  const tokenWeights = Float64Array.from(batch.labels, (_, row) =>
+    row === 4 ? 0 : 0.25 + ((5 * row) % 8) / 4,
+  );
+  return { ...batch, tokenWeights };
+}
+
+/** Logits that a model scales and caps before the softmax, at another temperature. */
+function transformed<B extends object>(batch: B) {
+  return { ...batch, logitScale: 0.75, logitSoftcap: 5, temperature: 1.25 };
+}
+
 export interface NamedBatch {
   readonly name: string;
   readonly batch: LogitsBatch;
   /** Whether the loss has a derivative there that differences can see. */
-  readonly isSmooth: (config: ReferenceConfig) => boolean;
-  readonly isChecked: (config: ReferenceConfig) => boolean;
+  readonly isSmooth: (config: LossConfig) => boolean;
+  readonly isChecked: (config: LossConfig) => boolean;
 }
 
 const always = (): boolean => true;
@@ -193,8 +235,12 @@ const namesOf = (is: (info: MethodInfo) => boolean): ReadonlySet<string> =>
       .map((info) => info.name),
   );
 const coupled = namesOf((info) => info.batchCoupled);
+const isCoupled = (config: LossConfig): boolean =>
+  configsOf(config).some(({ method }) => coupled.has(method));
+const likelihoods = namesOf(isLikelihood);
 /** The likelihood itself has one set of labels. */
-const oneSetOfLabels = namesOf(isLikelihood);
+const hasTwoSetsOfLabels = (config: LossConfig): boolean =>
+  configsOf(config).some(({ method }) => !likelihoods.has(method));
 
 export function syntheticBatches(): NamedBatch[] {
   const sized = ([1, 2, 31, 513] as const).map((vocab, i) => ({
@@ -210,10 +256,13 @@ export function syntheticBatches(): NamedBatch[] {
       name: 'certain rows',
       batch: certain(),
       // Margins so near one another change places under the smallest step.
-      isSmooth: ({ method }) => !coupled.has(method),
+      isSmooth: (config) => !isCoupled(config),
       // Two slopes of the sigmoid that agree in all digits of float64: the reference has none left
       // of their difference.
-      isChecked: ({ method, referenceFree }) => method !== 'apo_down' || referenceFree !== true,
+      isChecked: (config) =>
+        configsOf(config).every(
+          ({ method, referenceFree }) => method !== 'apo_down' || referenceFree !== true,
+        ),
     },
     // Losses of 0, and losses that grow e-fold with every nat, have no differences worth the name.
     { name: 'far from the reference', batch: far(), isSmooth: () => false, isChecked: always },
@@ -222,7 +271,19 @@ export function syntheticBatches(): NamedBatch[] {
       name: 'likelihood of the prompt',
       batch: prompted(),
       isSmooth: always,
-      isChecked: ({ method }) => !oneSetOfLabels.has(method),
+      isChecked: hasTwoSetsOfLabels,
+    },
+    {
+      name: 'weights of tokens',
+      batch: referred(weighted(random({ sequences: 4, tokens: 3, vocab: 11 }, 9))),
+      isSmooth: always,
+      isChecked: always,
+    },
+    {
+      name: 'scale, cap and temperature',
+      batch: referred(transformed(random({ sequences: 4, tokens: 3, vocab: 35 }, 10))),
+      isSmooth: () => false,
+      isChecked: always,
     },
   ];
 }
@@ -230,7 +291,7 @@ export function syntheticBatches(): NamedBatch[] {
 export interface NamedHiddenBatch {
   readonly name: string;
   readonly batch: HiddenBatch;
-  readonly isChecked: (config: ReferenceConfig) => boolean;
+  readonly isChecked: (config: LossConfig) => boolean;
 }
 
 /** Hidden states around 0 and a layer whose logits are; ignored rows hold nothing but NaN. */
@@ -286,7 +347,16 @@ export function syntheticHiddenBatches(): NamedHiddenBatch[] {
     {
       name: 'output layer, likelihood of the prompt',
       batch: { ...prompt, sftLabels },
-      isChecked: ({ method }) => !oneSetOfLabels.has(method),
+      isChecked: hasTwoSetsOfLabels,
+    },
+    {
+      name: 'output layer, fields of rows',
+      batch: weighted(
+        transformed(
+          randomLayer({ sequences: 4, tokens: 3, vocab: 19, hiddenSize: 7, bias: true }, 26),
+        ),
+      ),
+      isChecked: always,
     },
   ];
 }
@@ -341,6 +411,7 @@ export function packed(batch: LogitsBatch): LogitsBatch {
     target.set(source.subarray(row * stride, row * stride + vocab), i * stride);
   });
   const pick = (values: Int32Array): Int32Array => Int32Array.from(kept, (row) => values[row] ?? 0);
+  const { tokenWeights } = batch;
   return {
     ...rest,
     logits: target,
@@ -349,6 +420,9 @@ export function packed(batch: LogitsBatch): LogitsBatch {
     ...(rowStride !== undefined && { rowStride }),
     labels: pick(labels),
     ...(sftLabels && { sftLabels: pick(sftLabels) }),
+    ...(tokenWeights && {
+      tokenWeights: Float64Array.from(kept, (row) => tokenWeights[row] ?? 0),
+    }),
     ignoreIndex,
   };
 }

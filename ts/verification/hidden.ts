@@ -4,23 +4,19 @@
  */
 import { cuda } from '../device/cuda.js';
 import type { DeviceTensor } from '../device/memory.js';
-import { dirAlignLoss } from '../objective.js';
-import {
-  referenceFromLogps,
-  referenceLayer,
-  type ReferenceConfig,
-  type ReferenceLayer,
-} from './reference.js';
-import type { Method } from '../catalogue.js';
+import { configsOf, isMix, lossOfLogps, objectiveOf, type LossConfig } from './objectives.js';
+import { referenceLayer, type ReferenceLayer } from './reference.js';
 import type { BatchRows, HiddenBatch, LogitsArray } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { HiddenRunOptions } from '../loss/options.js';
 import type { HiddenLossResult } from '../loss/results.js';
 import {
   checkValues,
+  coefficientOf,
   decoder,
   expectation,
   halfGradientBound,
+  lengthsOf,
   prepare,
   rowsOf,
   sequenceBatch,
@@ -33,13 +29,10 @@ import {
 
 /** What is verified. */
 export type HiddenLibrary = (
-  config: ReferenceConfig,
+  config: LossConfig,
   batch: HiddenBatch,
   run: HiddenRunOptions,
 ) => HiddenLossResult;
-
-const objectiveOf = (config: ReferenceConfig) =>
-  dirAlignLoss(config as { method: Method; beta: number });
 
 export const hiddenLibrary: HiddenLibrary = (config, batch, run) =>
   objectiveOf(config).fromHidden(batch, run);
@@ -154,14 +147,14 @@ export function layerGradients(
       values.fill(0);
       sizes.fill(0);
       let active = false;
-      for (const { labels, coefficients, residual } of terms) {
-        const coefficient = coefficients[b] ?? NaN;
+      for (const term of terms) {
+        const { labels, residual, sizes: own = residual } = term;
+        const coefficient = coefficientOf(term, b, row);
         if (labels[row] === ignoreIndex || coefficient === 0) continue;
         active = true;
         for (let v = 0; v < vocab; v++) {
-          const part = coefficient * (residual[row * vocab + v] ?? NaN);
-          values[v] = (values[v] ?? NaN) + part;
-          sizes[v] = (sizes[v] ?? NaN) + Math.abs(part);
+          values[v] = (values[v] ?? NaN) + coefficient * (residual[row * vocab + v] ?? NaN);
+          sizes[v] = (sizes[v] ?? NaN) + Math.abs(coefficient * (own[row * vocab + v] ?? NaN));
         }
       }
       if (!active) continue;
@@ -243,29 +236,42 @@ export function checkLayerGradients(
  * log-probability's rounding.
  */
 export function termsAt(
-  config: ReferenceConfig,
+  config: LossConfig,
   { batch }: { readonly batch: BatchRows },
   { terms }: Expected,
-  { logps, counts }: Pick<HiddenLossResult, 'logps' | 'counts'>,
+  { logps }: Pick<HiddenLossResult, 'logps'>,
 ): readonly Term[] {
   const [alignment, ...likelihood] = terms;
   if (!alignment) return [];
-  const own = { ...config };
-  const sequences = { ...sequenceBatch(batch, { logps, counts }) };
-  if (likelihood.length > 0) {
-    // A term of its own, whose coefficients are those of the counts.
-    delete own.sftWeight;
-    delete own.sftReduction;
-    delete sequences.sftDenominator;
+  const sequences = { ...sequenceBatch(batch, { logps, lengths: lengthsOf(batch) }) };
+  if (likelihood.length === 0) {
+    const { gradLogps } = lossOfLogps(config, sequences);
+    return [{ ...alignment, coefficients: gradLogps }];
   }
-  const { gradLogps } = referenceFromLogps(own, sequences);
+  // A term of its own, whose coefficients are those of the lengths.
+  delete sequences.sftDenominator;
+  const { gradLogps } = lossOfLogps(withoutLikelihood(config), sequences);
   return [{ ...alignment, coefficients: gradLogps }, ...likelihood];
+}
+
+function withoutLikelihood(config: LossConfig): LossConfig {
+  const own = configsOf(config).map((one) => {
+    const rest = { ...one };
+    delete rest.sftWeight;
+    delete rest.sftReduction;
+    return rest;
+  });
+  if (!isMix(config)) return own[0] as LossConfig;
+  return config.flatMap(({ weight }, i) => {
+    const one = own[i];
+    return one && one.method !== 'sft' ? [{ weight, config: one }] : [];
+  });
 }
 
 /** Everything about one objective on one batch. */
 export function checkHiddenObjective(
   lib: HiddenLibrary,
-  config: ReferenceConfig,
+  config: LossConfig,
   hidden: PreparedHidden,
   backend: 'cpu' | 'cuda' = 'cpu',
 ): Tally {

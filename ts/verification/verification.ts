@@ -6,19 +6,26 @@
 import { cuda } from '../device/cuda.js';
 import { sequenceFieldNames } from '../batch/fields.js';
 import { contract } from '../contract.generated.js';
-import { dirAlignLoss } from '../objective.js';
+import {
+  alignmentsOf,
+  averagesTokens,
+  configsOf,
+  hasLikelihoodTerm,
+  isMix,
+  lossOfLogits,
+  lossOfLogps,
+  objectiveOf,
+  type LossConfig,
+} from './objectives.js';
 import {
   decodeBfloat16,
   decodeFloat16,
   finiteDifference,
-  referenceFromLogps,
   referenceLogps,
   referenceLogpsBackward,
-  referenceLoss,
   type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
-import { findMethod, type Method } from '../catalogue.js';
 import type { BatchFields, LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
@@ -245,7 +252,9 @@ export function rowsOf({
 interface Scored {
   readonly labels: Int32Array;
   readonly logps: Float64Array;
+  /** Per sequence: scored rows, and the sum of their weights, which is as many without any. */
   readonly counts: Int32Array;
+  readonly lengths: Float64Array;
   readonly residual: Float64Array;
   /** The largest magnitude of the residual in each sequence. */
   readonly peaks: Float64Array;
@@ -277,7 +286,19 @@ function scoreRows(batch: ReferenceBatch, labels: Int32Array): Scored {
     const part = residual.subarray(offset(b) * vocab, offset(b + 1) * vocab);
     return part.reduce((largest, x) => Math.max(largest, Math.abs(x)), 0);
   });
-  return { labels, logps, counts, residual, peaks };
+  return { labels, logps, counts, lengths: lengthsOf(own), residual, peaks };
+}
+
+/** Per sequence: the sum of the weights of its scored rows. */
+export function lengthsOf(batch: Omit<ReferenceBatch, 'logits'>): Float64Array {
+  const { labels, tokenWeights } = batch;
+  const { sequences, offset, ignoreIndex } = rowsOf(batch);
+  const lengths = new Float64Array(sequences);
+  for (let b = 0; b < sequences; b++)
+    for (let row = offset(b); row < offset(b + 1); row++)
+      if (labels[row] !== ignoreIndex)
+        lengths[b] = at(lengths, b) + (tokenWeights ? at(tokenWeights, row) : 1);
+  return lengths;
 }
 
 export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
@@ -290,15 +311,16 @@ export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
 }
 
 /**
- * The batch with some value of each field that the method needs; of those that it may have, too,
+ * The batch with some value of each field that the loss needs; of those that it may have, too,
  * where the configuration has more than a method and its temperature.
  */
 export function withFields<B extends object>(
-  config: { readonly method: string; readonly sftReduction?: unknown },
+  config: LossConfig,
   batch: B,
   sequences: number,
 ): B & BatchFields {
-  const info = findMethod(config.method)?.info;
+  const infos = alignmentsOf(config);
+  const [info] = infos;
   if (!info) return batch;
   // Groups of one, two and more candidates.
   const groups =
@@ -306,8 +328,8 @@ export function withFields<B extends object>(
       ? Int32Array.from(new Set([0, Math.min(1, sequences), Math.min(3, sequences), sequences]))
       : undefined;
   const sizes = { unit: unitsOf(info, sequences, groups), sequence: sequences, row: 0 };
-  const isVaried = Object.keys(config).some((key) => key !== 'method' && key !== 'beta');
-  const averagesTokens = config.sftReduction === 'token';
+  const isVaried =
+    isMix(config) || Object.keys(config).some((key) => key !== 'method' && key !== 'beta');
   const value = ({ name, per, kind }: (typeof contract)['fields'][number]): unknown => {
     if (per === 'batch') return 0.25 + name.length / 8;
     const values = Float64Array.from({ length: sizes[per] }, (_, i) => 0.6 + (i % 4) / 8);
@@ -316,9 +338,10 @@ export function withFields<B extends object>(
     return kind === 'rank' ? Int32Array.from(values, (_, i) => i ^ 1) : values;
   };
   const fields = contract.fields.filter(({ name, per }) => {
-    const own = info.fields[name];
-    if (!own || per === 'row' || (name === 'sftDenominator' && !averagesTokens)) return false;
-    return own.needed || isVaried;
+    const takers = infos.flatMap((own) => own.fields[name] ?? []);
+    if (takers.length < (name === 'weights' ? infos.length : 1) || per === 'row') return false;
+    if (name === 'sftDenominator' && !averagesTokens(config)) return false;
+    return isVaried || takers.some(({ needed }) => needed);
   });
   return {
     ...batch,
@@ -330,48 +353,85 @@ export function withFields<B extends object>(
 /** What `fromLogps` takes of a batch. */
 export function sequenceBatch(
   batch: Partial<ReferenceBatch>,
-  { logps, counts }: Pick<LogpsBatch, 'logps' | 'counts'>,
+  { logps, lengths }: { readonly logps: Float64Array; readonly lengths: Float64Array },
 ): LogpsBatch {
   const names = ['reference', 'groups', ...sequenceFieldNames] as const;
   const given = names.filter((name) => batch[name] !== undefined);
-  return { logps, counts, ...Object.fromEntries(given.map((name) => [name, batch[name]])) };
+  return {
+    logps,
+    counts: lengths,
+    ...Object.fromEntries(given.map((name) => [name, batch[name]])),
+  };
 }
 
-export interface Term extends Scored {
-  /** dLoss/dlogps. */
+export interface Term extends Pick<Scored, 'labels' | 'residual'> {
+  /** dLoss/dlogps, by sequence. */
   readonly coefficients: Float64Array;
+  /** By row, in place of `coefficients`. */
+  readonly rows?: Float64Array;
+  /** Of what adds up to the residual: as large as its elements, unless they are differences. */
+  readonly sizes?: Float64Array;
+}
+
+/** What multiplies the residual of a row of sequence b. */
+export function coefficientOf({ coefficients, rows }: Term, b: number, row: number): number {
+  return at(rows ?? coefficients, rows ? row : b);
 }
 
 export interface Expected {
   readonly loss: number;
   readonly losses: Float64Array;
   readonly rewards: Float64Array;
+  /** Of a mixture: the losses of its terms. */
+  readonly parts?: readonly number[] | undefined;
   /** The gradient is the sum of the terms' coefficient * residual. */
   readonly terms: readonly Term[];
+  /** Per sequence: what errors of its log-probabilities can make of the loss. */
+  readonly slack: Float64Array;
   /** The largest element of the gradient. */
   readonly largest: number;
 }
 
 export function expectation(
-  config: ReferenceConfig,
+  config: LossConfig,
   { batch, alignment, likelihood }: Prepared<ReferenceBatch>,
 ): Expected {
-  const sequences = sequenceBatch(batch, alignment);
-  const weight = config.sftWeight ?? 0;
-  if (!likelihood || weight === 0) {
-    const { loss, losses, rewards, gradLogps } = referenceFromLogps(config, sequences);
-    const terms = [{ ...alignment, coefficients: gradLogps }];
-    return { loss, losses, rewards, terms, largest: largestElement(terms, rowsOf(batch)) };
-  }
-  const { loss, losses, rewards, coefficients, likelihoodCoefficients } = referenceLoss(
-    config,
-    batch,
-  );
+  const own = likelihood && hasLikelihoodTerm(config) ? likelihood : undefined;
+  const { terms, values } = own
+    ? termsOfLogits(config, batch, [alignment, own])
+    : termsOfLogps(config, batch, alignment);
+  const { loss, losses, rewards } = values;
+  return {
+    ...{ loss, losses, rewards, terms },
+    parts: (values as { readonly terms?: readonly number[] }).terms,
+    slack: alignment.logps.map((_, b) =>
+      terms.reduce(
+        (all, { coefficients, lengths }) =>
+          all + steepness(Math.abs(at(coefficients, b)), at(lengths, b)),
+        0,
+      ),
+    ),
+    largest: largestElement(terms, rowsOf(batch), own ? undefined : alignment.peaks),
+  };
+}
+
+function termsOfLogps(config: LossConfig, batch: ReferenceBatch, alignment: Scored) {
+  const values = lossOfLogps(config, sequenceBatch(batch, alignment));
+  return { values, terms: [{ ...alignment, coefficients: values.gradLogps }] };
+}
+
+/** Where the likelihood term has labels of its own. */
+function termsOfLogits(
+  config: LossConfig,
+  batch: ReferenceBatch,
+  [alignment, likelihood]: readonly [Scored, Scored],
+) {
+  const values = lossOfLogits(config, batch);
   const terms = [
-    { ...alignment, coefficients },
-    { ...likelihood, coefficients: likelihoodCoefficients },
+    { ...alignment, coefficients: values.coefficients },
+    { ...likelihood, coefficients: values.likelihoodCoefficients },
   ];
-  return { loss, losses, rewards, terms, largest: largestElement(terms, rowsOf(batch)) };
+  return { values, terms };
 }
 
 /** What is expected with a `gradientScale`. */
@@ -380,23 +440,28 @@ export function scaled(expected: Expected, scale: number): Expected {
   const terms = expected.terms.map((term) => ({
     ...term,
     coefficients: term.coefficients.map(times),
+    ...(term.rows && { rows: term.rows.map(times) }),
   }));
   return { ...expected, terms, largest: Math.abs(scale) * expected.largest };
 }
 
-function largestElement(terms: readonly Term[], rows: Rows): number {
-  const [first, ...others] = terms;
+/** `peaks`: those of the residual's sequences, where there is one term. */
+export function largestElement(terms: readonly Term[], rows: Rows, peaks?: Float64Array): number {
+  const [first] = terms;
   let largest = 0;
   for (let b = 0; b < rows.sequences; b++) {
-    if (first && others.length === 0) {
-      largest = Math.max(largest, Math.abs(at(first.coefficients, b)) * at(first.peaks, b));
+    if (first && peaks) {
+      largest = Math.max(largest, Math.abs(at(first.coefficients, b)) * at(peaks, b));
       continue;
     }
-    for (let i = rows.offset(b) * rows.vocab; i < rows.offset(b + 1) * rows.vocab; i++) {
-      let element = 0;
-      for (const { coefficients, residual } of terms)
-        element += at(coefficients, b) * at(residual, i);
-      largest = Math.max(largest, Math.abs(element));
+    for (let row = rows.offset(b); row < rows.offset(b + 1); row++) {
+      // What multiplies the rows that a term does not score may be anything.
+      const own = terms.filter(({ labels }) => at(labels, row) !== rows.ignoreIndex);
+      for (let i = row * rows.vocab; i < (row + 1) * rows.vocab; i++) {
+        let element = 0;
+        for (const term of own) element += coefficientOf(term, b, row) * at(term.residual, i);
+        largest = Math.max(largest, Math.abs(element));
+      }
     }
   }
   return largest;
@@ -407,15 +472,13 @@ function largestElement(terms: readonly Term[], rows: Rows): number {
 
 /** What is verified. */
 export interface Library {
-  loss(config: ReferenceConfig, batch: LogitsBatch, run: RunOptions): LossResult;
-  fromLogps(config: ReferenceConfig, batch: LogpsBatch): LogpsResult;
+  loss(config: LossConfig, batch: LogitsBatch, run: RunOptions): LossResult;
+  fromLogps(config: LossConfig, batch: LogpsBatch): LogpsResult;
 }
 
 export const library: Library = {
-  loss: (config, batch, run) =>
-    dirAlignLoss(config as { method: Method; beta: number })(batch, run),
-  fromLogps: (config, batch) =>
-    dirAlignLoss(config as { method: Method; beta: number }).fromLogps(batch),
+  loss: (config, batch, run) => objectiveOf(config)(batch, run),
+  fromLogps: (config, batch) => objectiveOf(config).fromLogps(batch),
 };
 
 /**
@@ -430,8 +493,7 @@ export const deviceLibrary: Library = {
     try {
       memory.copyFrom(host);
       const onDevice = { ...batch, logits: memory.tensor(batch.dtype ?? 'float32') };
-      const objective = dirAlignLoss(config as { method: Method; beta: number });
-      const { gradLogits, ...values } = objective(onDevice, {
+      const { gradLogits, ...values } = objectiveOf(config)(onDevice, {
         inPlace,
         gradientScale,
         ...(backend && { backend }),
@@ -457,17 +519,11 @@ export const deviceLibrary: Library = {
 export function checkValues(
   tally: Tally,
   { batch, alignment }: Prepared<ReferenceBatch>,
-  config: ReferenceConfig,
+  config: LossConfig,
   expected: Expected,
   actual: Omit<LossResult, 'gradLogits' | 'rowScale'>,
 ): void {
-  const slack = alignment.logps.map((_, b) =>
-    expected.terms.reduce(
-      (total, { coefficients, counts }) =>
-        total + steepness(Math.abs(at(coefficients, b)), at(counts, b)),
-      0,
-    ),
-  );
+  const { slack } = expected;
   const total = slack.reduce((x, y) => x + y, 0);
   tally.near('loss', actual.loss, expected.loss, lossBound(expected.loss) + total, () => 'loss');
   // The mean of the pairs has their slopes divided by their number. Which sequences a pair's loss
@@ -482,17 +538,43 @@ export function checkValues(
       () => `losses[${i}]`,
     );
   });
-  const rows = rowsOf(batch);
-  for (let b = 0; b < rows.sequences; b++) {
+  expected.parts?.forEach((loss, i) => {
+    const part = actual.terms?.[i]?.loss ?? NaN;
+    tally.near('loss', part, loss, lossBound(loss) + pairSlack, () => `terms[${i}].loss`);
+  });
+  const { beta = 1 } = at(configsOf(config), 0);
+  let rewardBound = 0;
+  for (let b = 0; b < rowsOf(batch).sequences; b++) {
     const [logp, count] = [at(alignment.logps, b), at(alignment.counts, b)];
+    const ownBound = logpBound(logp, at(alignment.lengths, b));
     tally.near('logps', at(actual.counts, b), count, 0, () => `counts[${b}]`);
-    tally.near('logps', at(actual.logps, b), logp, logpBound(logp, count), () => `logps[${b}]`);
+    tally.near('logps', at(actual.logps, b), logp, ownBound, () => `logps[${b}]`);
     // A reward is beta times a log-ratio, per token or not: it inherits the log-probability's
     // error, and one rounding of its own.
     const reward = at(expected.rewards, b);
-    const bound = (config.beta ?? 1) * logpBound(logp, count) + 2 ** -50 * Math.abs(reward);
+    const bound = beta * ownBound + 2 ** -50 * Math.abs(reward);
+    rewardBound += bound;
     tally.near('logps', at(actual.rewards, b), reward, bound, () => `rewards[${b}]`);
   }
+  checkMetrics(tally, batch, expected, actual.metrics, rewardBound);
+}
+
+/** The metrics that unpaired and group methods have beside those of pairs. */
+function checkMetrics(
+  tally: Tally,
+  { kl }: ReferenceBatch,
+  { rewards }: Expected,
+  metrics: LossResult['metrics'],
+  bound: number,
+): void {
+  const given = metrics as Readonly<Record<string, number | undefined>>;
+  const near = (name: string, wanted: number, allowed: number): void => {
+    const found = given[name];
+    if (found !== undefined) tally.near('logps', found, wanted, allowed, () => `metrics.${name}`);
+  };
+  if (typeof kl === 'number') near('kl', kl, 0);
+  const mean = rewards.reduce((x, y) => x + y, 0) / rewards.length;
+  near('rewards/mean', mean, bound / rewards.length);
 }
 
 /**
@@ -502,7 +584,7 @@ export function checkValues(
  */
 export function checkGradient(
   tally: Tally,
-  { batch }: Prepared,
+  { batch }: Pick<Prepared, 'batch'>,
   expected: Expected,
   actual: LogitsArray,
   rowScale?: Float32Array,
@@ -531,30 +613,26 @@ export function checkGradient(
       }
       values.fill(0);
       magnitudes.fill(0);
-      for (const { coefficients, residual } of terms)
-        addRow(at(coefficients, b), residual, row * vocab, values, magnitudes);
+      for (const term of terms)
+        addRow(coefficientOf(term, b, row), term, row * vocab, values, magnitudes);
       // The bound of an element is `relative` * its magnitude + `least`, and half a unit of a
       // 16-bit format.
       const relative = gradientBound(1, 0);
       const least = gradientBound(0, expected.largest);
       const factor = rowScale === undefined ? 1 : at(rowScale, row);
-      if (
-        rowScale !== undefined &&
-        Math.abs(at(first.coefficients, b)) >= formats.float32.overflow
-      ) {
-        tally.near(
-          'others',
-          factor,
-          at(first.coefficients, b) * Infinity,
-          0,
-          () => `rowScale[${row}]`,
-        );
+      const coefficient = coefficientOf(first, b, row);
+      if (rowScale !== undefined && Math.abs(coefficient) >= formats.float32.overflow) {
+        tally.near('others', factor, coefficient * Infinity, 0, () => `rowScale[${row}]`);
         continue;
       }
-      const own = rowScale === undefined ? 1 : Math.abs(at(first.coefficients, b));
+      const own = Math.abs(factor);
       const label = at(first.labels, row);
       const other = terms[1] ? at(terms[1].labels, row) : label;
       let sum = 0;
+      // 0 but for rounding, unless a cap bends the logits.
+      let whole = 0;
+      // What differences of larger numbers lose.
+      let uncertain = 0;
       let size = 0;
       let rounding = 0;
       for (let v = 0; v < vocab; v++) {
@@ -565,8 +643,10 @@ export function checkGradient(
         else {
           const half = own === 0 ? 0 : own * halfGradientBound(value / own, dtype);
           rounding += half;
-          // A factored element is a product of two rounded numbers; a dense one was rounded once.
-          bound = rowScale === undefined ? half : half + bound;
+          // A factored element is a product of two rounded numbers; a dense one was rounded once,
+          // from what may be a difference of larger ones.
+          const lost = relative * (magnitude - Math.abs(value));
+          bound = rowScale === undefined ? half + lost : half + bound;
         }
         // Too large for the format: infinite, as any conversion has it, and the row then has no
         // sum.
@@ -587,14 +667,16 @@ export function checkGradient(
           );
         }
         sum += product;
+        whole += value;
         size += Math.abs(value) === Infinity ? Infinity : magnitude;
+        uncertain += magnitude - Math.abs(value);
       }
       if (size < Infinity)
         tally.near(
           'sums',
           sum,
-          0,
-          rowSumBound(size, rounding),
+          whole,
+          rowSumBound(size, rounding) + relative * (Math.abs(whole) + uncertain),
           () => `gradient, sum of row ${row}`,
         );
     }
@@ -614,15 +696,14 @@ function readRow(source: LogitsArray, dtype: Dtype, begin: number, row: Float64A
 
 function addRow(
   coefficient: number,
-  residual: Float64Array,
+  { residual, sizes = residual }: Term,
   begin: number,
   values: Float64Array,
   magnitudes: Float64Array,
 ): void {
   for (let v = 0; v < values.length; v++) {
-    const part = coefficient * (residual[begin + v] ?? NaN);
-    values[v] = (values[v] ?? NaN) + part;
-    magnitudes[v] = (magnitudes[v] ?? NaN) + Math.abs(part);
+    values[v] = (values[v] ?? NaN) + coefficient * (residual[begin + v] ?? NaN);
+    magnitudes[v] = (magnitudes[v] ?? NaN) + Math.abs(coefficient * (sizes[begin + v] ?? NaN));
   }
 }
 
@@ -635,7 +716,7 @@ function sameBits(a: ArrayBufferView, b: ArrayBufferView): boolean {
 /** The gradient written over the logits, bit for bit that of a separate array. */
 export function checkInPlace(
   tally: Tally,
-  { batch }: Prepared,
+  { batch }: Pick<Prepared, 'batch'>,
   separate: LogitsArray,
   inPlace: LogitsArray,
 ): void {
@@ -661,13 +742,13 @@ export function checkInPlace(
 export function checkDifferences(
   tally: Tally,
   lib: Library,
-  config: ReferenceConfig,
+  config: LossConfig,
   given: Prepared,
 ): void {
   const { alignment } = given;
   const batch = withFields(config, given.batch, given.alignment.logps.length);
   const sequences = sequenceBatch(batch, alignment);
-  const expected = referenceFromLogps(config, sequences);
+  const expected = lossOfLogps(config, sequences);
   const actual = lib.fromLogps(config, sequences);
   tally.near('loss', actual.loss, expected.loss, lossBound(expected.loss), () => 'fromLogps: loss');
   // Without scored tokens there is no log-probability that could move.
@@ -703,7 +784,7 @@ function copied(batch: LogitsBatch): LogitsBatch {
  */
 export function checkObjective(
   lib: Library,
-  config: ReferenceConfig,
+  config: LossConfig,
   given: Prepared,
   backend: 'cpu' | 'cuda' = 'cpu',
 ): Tally {

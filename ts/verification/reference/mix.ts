@@ -23,6 +23,8 @@ interface MixValues {
   readonly terms: readonly number[];
   /** Per unit: the weighted sum of the objectives' losses of it. */
   readonly losses: Float64Array;
+  /** Per sequence: those of the first objective. */
+  readonly rewards: Float64Array;
 }
 /** What {@link referenceMix} gives for logits. */
 export interface ReferenceMixResult extends MixValues {
@@ -30,6 +32,10 @@ export interface ReferenceMixResult extends MixValues {
   readonly logps: Float64Array;
   /** Per sequence: scored rows. */
   readonly counts: Int32Array;
+  /** Per sequence: the weighted sum of the objectives' dLoss/dlogps, likelihood terms left out. */
+  readonly coefficients: Float64Array;
+  /** Per sequence: the weighted sum of those of the likelihood terms, by their own labels. */
+  readonly likelihoodCoefficients: Float64Array;
   /** The weighted sum of the objectives' gradients. */
   readonly gradLogits: Float64Array;
 }
@@ -60,12 +66,23 @@ function resolveTerms(terms: readonly ReferenceTerm[]): Weighted[] {
   });
 }
 
-function mixValues(objectives: readonly Weighted[], scores: readonly Scores[]): MixValues {
-  const terms = scores.map(({ loss }) => loss);
-  const weighted = (x: (scores: Scores) => number): number =>
+/** Weighted sums over the objectives. */
+function weightedBy(objectives: readonly Weighted[], scores: readonly Scores[]) {
+  const one = (x: (scores: Scores) => number): number =>
     sum(scores.length, (i) => at(objectives, i).weight * x(at(scores, i)));
-  const losses = at(scores, 0).losses.map((_, u) => weighted((each) => at(each.losses, u)));
-  return { loss: weighted(({ loss }) => loss), terms, losses };
+  const each = (x: (scores: Scores) => Float64Array): Float64Array =>
+    x(at(scores, 0)).map((_, i) => one((own) => at(x(own), i)));
+  return { one, each };
+}
+
+function mixValues(objectives: readonly Weighted[], scores: readonly Scores[]): MixValues {
+  const { one, each } = weightedBy(objectives, scores);
+  return {
+    loss: one(({ loss }) => loss),
+    terms: scores.map(({ loss }) => loss),
+    losses: each(({ losses }) => losses),
+    rewards: at(scores, 0).rewards,
+  };
 }
 
 /** The weighted sum of objectives of one arity, and its gradient. */
@@ -89,13 +106,16 @@ export function referenceMix(
   const objectives = resolveTerms(terms);
   if ('logits' in batch) {
     const { scores, ...result } = evaluate(objectives, batch);
-    return { ...result, ...mixValues(objectives, scores) };
+    const { each } = weightedBy(objectives, scores);
+    return {
+      ...result,
+      ...mixValues(objectives, scores),
+      coefficients: each(({ coefficients }) => coefficients),
+      likelihoodCoefficients: each(({ likelihood }) => likelihood),
+    };
   }
   const settings = objectives.map((each) => each.settings);
   const scores = scoreLogps(settings, batch);
-  const gradients = scores.map(wholeGradient);
-  const gradLogps = Float64Array.from(batch.logps, (_, b) =>
-    sum(scores.length, (i) => at(objectives, i).weight * at(at(gradients, i), b)),
-  );
+  const gradLogps = weightedBy(objectives, scores).each(wholeGradient);
   return { ...mixValues(objectives, scores), gradLogps };
 }
