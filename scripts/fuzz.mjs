@@ -8,7 +8,7 @@
 //   --path P        one failure again, of the seed that it was found with; with the doors and
 //                   backends of then
 //   --plan JSON     one plan, as failures print it, with --kind calls, files or command-lines
-//   --doors A,B     of logits, hidden, logps, tokens
+//   --doors A,B     of logits, hidden, logps, tokens, backward
 //   --backend A,B   of cpu, cuda; the default is what there is
 //   --emulated      on the addon whose CUDA backend is emulated, which it builds first
 //   --sanitize      the same, under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -38,7 +38,7 @@ const { values: options } = parseArgs({
     ...{ calls: text, files: text, 'command-lines': text, seconds: text, seed: text, path: text },
     ...{ plan: text, kind: { ...text, default: 'calls' }, failures: { ...text, default: '1' } },
     ...{
-      doors: { ...text, default: 'logits,hidden,logps,tokens' },
+      doors: { ...text, default: 'logits,hidden,logps,tokens,backward' },
       backend: { ...text, default: 'cpu,cuda' },
     },
     ...{ emulated: flag, sanitize: flag },
@@ -119,7 +119,7 @@ function dispatch(job) {
 // What was found
 
 const flags = [
-  ...(options.doors === 'logits,hidden,logps,tokens' ? [] : [`--doors ${options.doors}`]),
+  ...(options.doors === 'logits,hidden,logps,tokens,backward' ? [] : [`--doors ${options.doors}`]),
   ...(options.backend === 'cpu,cuda' ? [] : [`--backend ${options.backend}`]),
   ...(options.sanitize ? ['--sanitize'] : options.emulated ? ['--emulated'] : []),
 ]

@@ -3,15 +3,26 @@ import { types } from 'node:util';
 import {
   cuda,
   dirAlignLoss,
+  logpsBackward,
+  mixLosses,
+  recipe,
   sequenceLogps,
   tokenLogps,
   type LogpsBatch,
   type Objective,
+  type ObjectiveCalls,
 } from '../../ts/index.js';
 import { DeviceTensor } from '../../ts/device/memory.js';
 import type { Elements } from '../support/device.js';
 import { encodeHalf } from '../support/numbers.js';
-import { batchOf, isHidden, logpsOf, type ExactBatch, type ExactHidden } from './contents.js';
+import {
+  batchOf,
+  derivativesOf,
+  isHidden,
+  logpsOf,
+  type ExactBatch,
+  type ExactHidden,
+} from './contents.js';
 import {
   Float16,
   Guarded,
@@ -21,16 +32,38 @@ import {
   type Held,
 } from './memory.js';
 import type { CallPlan, Place } from './plan.js';
+import { derivativeKeys } from './twist.js';
 
 export type Properties = Record<string, unknown>;
 
 /** A call of an objective, whatever its batch. */
 type Door = ((...args: unknown[]) => unknown) & { readonly async: (...args: unknown[]) => unknown };
 
+/** The objects of a caller. */
+export type ObjectName = 'batch' | 'run' | 'settings' | 'out' | 'derivatives';
+
+/** Whether a loss is computed. */
+export const hasLoss = ({ door }: CallPlan): boolean => door !== 'tokens' && door !== 'backward';
+
+/** What the objective is built of. */
+function settingsOf({ config, mixture, recipe: name, positional }: CallPlan): unknown[] {
+  if (name !== undefined) return [{}];
+  if (mixture)
+    return mixture.map(({ weight, config: own }) => ({
+      weight,
+      objective: dirAlignLoss({ ...own } as never),
+    }));
+  const { method, beta, normalize, ...options } = config;
+  return positional ? [method, beta, normalize, options] : [{ ...config }];
+}
+
 /** Anything of it may be changed before it is called. */
 export class Call {
+  /** Arguments of dirAlignLoss; the terms of a mixture; the overrides of a recipe. */
   settings: unknown[];
   batch: unknown;
+  /** Of `logpsBackward`. */
+  derivatives: unknown;
   run: unknown;
   /** By their keys in the batch. */
   readonly inputs = new Map<string, Held>();
@@ -62,18 +95,18 @@ export class Call {
   beside: Promise<string | undefined> | undefined;
 
   constructor(readonly plan: CallPlan) {
-    const { method, beta, normalize, ...options } = plan.config;
-    this.settings = plan.positional ? [method, beta, normalize, options] : [{ ...plan.config }];
+    this.settings = settingsOf(plan);
     this.exact = plan.door === 'logps' ? logpsOf(plan) : batchOf(plan);
     const batch: Properties = { ...this.exact };
-    for (const [key, value] of Object.entries(batch)) {
-      if (!ArrayBuffer.isView(value)) continue;
-      const held = this.#hold(key, value as HostArray);
-      this.inputs.set(key, held);
-      this.given.add(held.value);
-      batch[key] = held.value;
-    }
+    this.#holdAll(batch);
     this.batch = batch;
+    if (plan.door === 'backward') {
+      const exact = this.exact as ExactBatch;
+      const derivatives: Properties = { ...derivativesOf(plan, exact) };
+      this.#holdAll(derivatives);
+      if (plan.derivatives.forward) derivatives.forward = tokenLogps(exact as never);
+      this.derivatives = derivatives;
+    }
     this.run = this.#runOf();
     // What a Float16Array says of itself.
     if (Float16 && this.#inFloat16Array && plan.rows.seed % 2 === 0) delete batch.dtype;
@@ -84,6 +117,16 @@ export class Call {
     return (
       Float16 !== undefined && float16Array && dtype === 'float16' && this.plan.place !== 'device'
     );
+  }
+
+  #holdAll(object: Properties): void {
+    for (const [key, value] of Object.entries(object)) {
+      if (!ArrayBuffer.isView(value)) continue;
+      const held = this.#hold(key, value as HostArray);
+      this.inputs.set(key, held);
+      this.given.add(held.value);
+      object[key] = held.value;
+    }
   }
 
   #hold(key: string, values: HostArray): Held {
@@ -122,6 +165,7 @@ export class Call {
       ...(place === 'staged' && { backend: 'cuda' }),
       ...(threads !== undefined && { threads }),
       ...(memory !== undefined && isHidden(batch) && { memory }),
+      ...(door === 'tokens' && this.plan.perToken && this.plan.collision && { collision: true }),
     };
     if (door !== 'tokens') {
       if (metrics !== undefined) result.metrics = [...metrics];
@@ -155,7 +199,7 @@ export class Call {
   }
 
   /** The objects of the caller, by name. */
-  get objects(): Map<'batch' | 'run' | 'settings' | 'out', Properties> {
+  get objects(): Map<ObjectName, Properties> {
     const isObject = (value: unknown): value is Properties =>
       typeof value === 'object' && value !== null && !types.isProxy(value);
     const run = isObject(this.run) && !this.disguised.has('run') ? this.run : undefined;
@@ -163,22 +207,24 @@ export class Call {
       batch: this.batch,
       run,
       settings: this.plan.positional ? this.settings[3] : this.settings[0],
-      out: this.plan.door === 'hidden' ? run?.out : undefined,
+      out: isHidden(this.exact) && this.plan.door !== 'tokens' ? run?.out : undefined,
+      derivatives: this.derivatives,
     };
-    if (this.plan.door === 'tokens') given.settings = undefined;
+    if (!hasLoss(this.plan)) given.settings = undefined;
     return new Map(
       Object.entries(given).filter(
         ([name, value]) => isObject(value) && !this.disguised.has(name),
-      ) as ['batch', Properties][],
+      ) as [ObjectName, Properties][],
     );
   }
 
   /** Puts another object where one of `objects` is. */
-  replace(name: 'batch' | 'run' | 'settings' | 'out', value: unknown): void {
+  replace(name: ObjectName, value: unknown): void {
     this.disguised.add(name);
     if (name === 'batch') this.batch = value;
     else if (name === 'run') this.run = value;
     else if (name === 'out') (this.run as Properties).out = value;
+    else if (name === 'derivatives') this.derivatives = value;
     else this.settings[this.plan.positional ? 3 : 0] = value;
   }
 
@@ -186,7 +232,8 @@ export class Call {
   give(key: string, value: unknown): void {
     this.given.add(value);
     const { objects } = this;
-    if (this.inputs.has(key)) Object.assign(objects.get('batch') ?? {}, { [key]: value });
+    if (derivativeKeys.has(key)) Object.assign(objects.get('derivatives') ?? {}, { [key]: value });
+    else if (this.inputs.has(key)) Object.assign(objects.get('batch') ?? {}, { [key]: value });
     else if (key === 'gradLogits') Object.assign(objects.get('run') ?? {}, { out: value });
     else Object.assign(objects.get('out') ?? {}, { [key]: value });
   }
@@ -196,12 +243,22 @@ export class Call {
     const { plan, batch } = this;
     const args = (this.run === undefined ? [batch] : [batch, this.run]) as [never];
     if (plan.door === 'tokens') return (plan.perToken ? tokenLogps : sequenceLogps)(...args);
-    const objective = (dirAlignLoss as unknown as (...all: unknown[]) => Objective)(
-      ...this.settings,
-    );
+    if (plan.door === 'backward') {
+      const work = logpsBackward as unknown as Door;
+      const all = [batch, this.derivatives, ...args.slice(1)];
+      return plan.asynchronous ? work.async(...all) : work(...all);
+    }
+    const objective = this.#objective();
     if (plan.door === 'logps') return objective.fromLogps(...args);
     const door = (plan.door === 'hidden' ? objective.fromHidden : objective) as unknown as Door;
     return plan.asynchronous ? door.async(...args) : door(...args);
+  }
+
+  #objective(): ObjectiveCalls {
+    const { mixture, recipe: name } = this.plan;
+    if (name !== undefined) return recipe(name, ...(this.settings as [never]));
+    if (mixture) return mixLosses(this.settings as never);
+    return (dirAlignLoss as unknown as (...all: unknown[]) => Objective)(...this.settings);
   }
 
   /** Puts back what the call changed of its surroundings, once. */
@@ -255,6 +312,9 @@ export function bitsOf(call: Call, result: Properties): Bits {
     } else if (ArrayBuffer.isView(value)) {
       const { buffer, byteOffset, byteLength } = value;
       bits.set(key, new Uint8Array(buffer, byteOffset, byteLength).slice());
+    } else if (key === 'terms') {
+      for (const [i, { loss }] of (value as { loss: number }[]).entries())
+        bits.set(`terms ${i}`, loss);
     } else if (key === 'metrics')
       for (const [name, x] of Object.entries(value as object))
         bits.set(`metrics ${name}`, x as number);

@@ -12,20 +12,31 @@ import type {
   TokenLogps,
 } from '../../ts/index.js';
 import {
-  referenceFromLogps,
+  expectedBackward,
+  prepareBackward,
+  prepareHiddenBackward,
+} from '../../ts/verification/backward.js';
+import { configsOf, lossOfLogps } from '../../ts/verification/objectives.js';
+import {
   referenceLayer,
   referenceLogps,
   referenceTokenLogps,
+  type ReferenceConfig,
 } from '../../ts/verification/reference.js';
-import { Tally } from '../../ts/verification/verification.js';
-import { prepareHidden } from '../../ts/verification/hidden.js';
+import { checkGradient, scaled, Tally } from '../../ts/verification/verification.js';
+import {
+  checkLayerGradients,
+  layerGradients,
+  prepareHidden,
+} from '../../ts/verification/hidden.js';
 import { logpBound, Misses } from '../support/bounds.js';
 import { at } from '../support/numbers.js';
 import { checkStages } from '../support/hidden.js';
 import { rowMetricMisses } from '../support/row-metrics.js';
 import { checkLogitsStages, checkValueStages, float64Bound } from '../support/stages.js';
 import type { Call, Properties } from './call.js';
-import { isHidden } from './contents.js';
+import { derivativesOf, isHidden, type ExactBatch } from './contents.js';
+import { arityOf, lossOf } from './plan.js';
 import { Fault } from './fault.js';
 
 /** 16-bit floats by their bits. */
@@ -54,17 +65,20 @@ function checkNoNan({ plan }: Call, result: Properties): void {
 function isModerate({ plan, exact }: Call): boolean {
   const { rows, run } = plan;
   // An option of 5e-324 leaves the reference without digits.
-  const isOdd = Object.values(plan.config).some(
-    (value) => typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-300,
-  );
+  const isOdd = configsOf(lossOf(plan))
+    .flatMap((config) => Object.values(config) as unknown[])
+    .some((value) => typeof value === 'number' && value !== 0 && Math.abs(value) < 1e-300);
   if (isOdd) return false;
   const scale = Math.abs(run.gradientScale ?? 1);
   if (scale !== 0 && (scale < 1e-6 || scale > 1e6)) return false;
   if (plan.door === 'logps') return true;
   const { labels, shape } = exact as LogitsBatch;
+  const { logitScale = 1, logitSoftcap = 0, temperature = 1 } = plan.fields;
+  // A capped logit has an error of the size of the cap.
+  if (logitSoftcap / temperature > 12) return false;
   // Products have errors of the size of their terms.
   return (
-    rows.scale <= (isHidden(exact) ? 2 : 8) &&
+    rows.scale * Math.max(1, logitScale / temperature) <= (isHidden(exact) ? 2 : 8) &&
     !rows.special &&
     labels.length * (shape.at(-1) ?? 0) <= 3000
   );
@@ -72,7 +86,7 @@ function isModerate({ plan, exact }: Call): boolean {
 
 function compareLogps(batch: LogpsBatch, { plan }: Call, result: LogpsResult): string[] {
   const misses = new Misses();
-  const expected = referenceFromLogps(plan.config, batch);
+  const expected = lossOfLogps(lossOf(plan), batch);
   misses.near('loss', result.loss, expected.loss, float64Bound(expected.loss));
   misses.each('losses', result.losses, expected.losses, float64Bound);
   misses.each('rewards', result.rewards, expected.rewards, float64Bound);
@@ -90,14 +104,16 @@ function compareTokens(batch: LogitsBatch | HiddenBatch, { plan }: Call, result:
   const misses = new Misses();
   const logits = isHidden(batch) ? referenceLayer(batch).batch : (batch as LogitsBatch);
   if (plan.perToken) {
-    const [actual, expected] = [result as TokenLogps, referenceTokenLogps(logits)];
-    for (const key of ['logps', 'logsumexp', 'entropy'] as const)
+    const [actual, expected] = [result as TokenLogps<true>, referenceTokenLogps(logits)];
+    const keys = ['logps', 'logsumexp', 'entropy', 'logCollision'] as const;
+    for (const key of keys.slice(0, plan.collision ? 4 : 3))
       misses.each(key, actual[key], expected[key], (x) => logpBound(x, 1));
   } else {
     const [actual, expected] = [result as SequenceLogps, referenceLogps(logits)];
     misses.each('counts', actual.counts, expected.counts, () => 0);
     misses.each('logps', actual.logps, expected.logps, (x, b) =>
-      logpBound(x, at(expected.counts, b)),
+      // Weights are at most 2.
+      logpBound(x, 2 * at(expected.counts, b)),
     );
   }
   return misses.list;
@@ -106,27 +122,7 @@ function compareTokens(batch: LogitsBatch | HiddenBatch, { plan }: Call, result:
 /** Below the normal numbers of float32 there are fewer digits than bounds take for granted. */
 const least = 2 ** -126;
 const largest = { float32: 2 ** 127, bfloat16: 2 ** 127, float16: 65504 } as const;
-function missesOf(call: Call, result: object): string[] {
-  const { plan, exact } = call;
-  if (plan.door === 'logps') return compareLogps(exact as LogpsBatch, call, result as LogpsResult);
-  const batch = exact as LogitsBatch | HiddenBatch;
-  if (plan.door === 'tokens') return compareTokens(batch, call, result);
-  const scale = plan.run.gradientScale ?? 1;
-  const tally = new Tally();
-  if (isHidden(batch)) {
-    const found = result as HiddenLossResult;
-    const prepared = prepareHidden(batch);
-    const own = found.gradHidden ? { ...found, gradHidden: bits(found.gradHidden) } : found;
-    // A gradient that was left out, or added to others, is no gradient of this call.
-    const isWhole = own.gradHidden && own.gradWeight && !plan.run.accumulate;
-    if (isWhole && (own.gradBias !== undefined) === (batch.bias !== undefined))
-      checkStages(tally, plan.config, prepared, own, scale);
-    else checkValueStages(tally, plan.config, prepared.prepared, own);
-  } else {
-    const found = result as LossResult;
-    const own = found.gradLogits ? { ...found, gradLogits: bits(found.gradLogits) } : found;
-    checkLogitsStages(tally, plan.config, batch as LogitsBatch, own, scale);
-  }
+function said({ plan }: Call, tally: Tally): string[] {
   return (
     tally.misses
       .filter(({ actual, expected }) => !(Math.abs(actual) < least && Math.abs(expected) < least))
@@ -145,12 +141,73 @@ function missesOf(call: Call, result: object): string[] {
   );
 }
 
+/** Whether every gradient of a layer is that of the call, and of nothing else. */
+function isWhole({ plan, exact }: Call, found: HiddenLossResult): boolean {
+  const { bias } = exact as HiddenBatch;
+  if (!found.gradHidden || !found.gradWeight || plan.run.accumulate) return false;
+  return (found.gradBias !== undefined) === (bias !== undefined);
+}
+
+function backwardTally(call: Call, result: object): Tally {
+  const { plan } = call;
+  const tally = new Tally();
+  const batch = call.exact as ExactBatch;
+  const derivatives = derivativesOf(plan, batch) as never;
+  const scale = plan.run.gradientScale ?? 1;
+  if (isHidden(batch)) {
+    const found = result as HiddenLossResult;
+    if (!isWhole(call, found)) return tally;
+    const { hidden, prepared } = prepareHiddenBackward(batch);
+    const { terms } = scaled(expectedBackward(prepared, derivatives), scale);
+    const own = { ...found, gradHidden: bits(found.gradHidden as LogitsArray) };
+    checkLayerGradients(tally, hidden, layerGradients(hidden, terms), own);
+    return tally;
+  }
+  const { gradLogits, rowScale } = result as LossResult;
+  const prepared = prepareBackward(batch as LogitsBatch);
+  const expected = scaled(expectedBackward(prepared, derivatives), scale);
+  checkGradient(tally, prepared, expected, bits(gradLogits as LogitsArray), rowScale);
+  return tally;
+}
+
+function missesOf(call: Call, result: object): string[] {
+  const { plan, exact } = call;
+  if (plan.door === 'logps') return compareLogps(exact as LogpsBatch, call, result as LogpsResult);
+  const batch = exact as LogitsBatch | HiddenBatch;
+  if (plan.door === 'tokens') return compareTokens(batch, call, result);
+  if (plan.door === 'backward') return said(call, backwardTally(call, result));
+  const scale = plan.run.gradientScale ?? 1;
+  const tally = new Tally();
+  if (isHidden(batch)) {
+    const found = result as HiddenLossResult;
+    const prepared = prepareHidden(batch);
+    const own = found.gradHidden ? { ...found, gradHidden: bits(found.gradHidden) } : found;
+    if (isWhole(call, own)) checkStages(tally, lossOf(plan), prepared, own, scale);
+    else checkValueStages(tally, lossOf(plan), prepared.prepared, own);
+  } else {
+    const found = result as LossResult;
+    const own = found.gradLogits ? { ...found, gradLogits: bits(found.gradLogits) } : found;
+    checkLogitsStages(tally, lossOf(plan), batch as LogitsBatch, own, scale);
+  }
+  return said(call, tally);
+}
+
 function metricMisses({ plan, exact }: Call, result: Properties): string[] {
   if (plan.run.metrics === undefined || (plan.door !== 'logits' && plan.door !== 'hidden'))
     return [];
   const batch = exact as LogitsBatch | HiddenBatch;
-  const chosen = (result.counts as Int32Array).length / (plan.config.method === 'sft' ? 1 : 2);
+  const { tokenWeights, logitScale, logitSoftcap, temperature } = plan.fields;
+  const isPlain = [logitScale, logitSoftcap, temperature].every((x) => x === undefined);
+  if (tokenWeights || !isPlain) return [];
+  const { length } = result.counts as Int32Array;
+  const arity = arityOf(plan);
+  const chosen = arity === 'pair' ? length / 2 : length;
   const metrics = { ...(result.metrics as Partial<Record<RowMetric, number>>) };
+  // Which sequences are the chosen is what other tests know.
+  const { method } = configsOf(lossOf(plan))[0] as ReferenceConfig;
+  if (arity !== 'pair' && method !== 'sft')
+    for (const name of ['mean_token_accuracy', 'logits/chosen', 'logits/rejected'] as const)
+      Reflect.deleteProperty(metrics, name);
   if (!isHidden(batch)) return rowMetricMisses(batch as LogitsBatch, metrics, chosen).list;
   // Which of two logits is larger may be a matter of how they were computed.
   delete metrics.mean_token_accuracy;

@@ -1,9 +1,11 @@
 // The numbers of a planned call, in plain arrays: what the reference is given.
+import { contract } from '../../ts/contract.generated.js';
 import type { HiddenBatch, LogitsBatch, LogpsBatch } from '../../ts/index.js';
 import { randomBatch, randomLogps, type Dtype } from '../support/batches.js';
 import { randomHidden } from '../support/hidden.js';
 import { choose, encodeHalf, generator, integer, type Random } from '../support/numbers.js';
-import type { CallPlan } from './plan.js';
+import { alignmentsOf, averagesTokens } from '../../ts/verification/objectives.js';
+import { arityOf, lossOf, type CallPlan } from './plan.js';
 
 export type DataArray = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -13,9 +15,102 @@ export type ExactBatch = ExactLogits | ExactHidden;
 
 export const isHidden = (batch: object): batch is ExactHidden => 'hidden' in batch;
 
-/** Whether the sequences of a call are pairs. */
-export const isPaired = ({ door, config }: CallPlan): boolean =>
-  door !== 'tokens' && config.method !== 'sft';
+/** Offsets of groups of one to three candidates, where units are groups. */
+function groupsOf(plan: CallPlan): Int32Array | undefined {
+  if (arityOf(plan) !== 'group') return undefined;
+  const random = generator(plan.rows.seed + 2);
+  const offsets = [0];
+  for (let g = 0; g < plan.rows.units; g++) offsets.push((offsets[g] ?? 0) + integer(random, 1, 3));
+  return Int32Array.from(offsets);
+}
+/** How many sequences the units of a call are. */
+function sequencesOf(plan: CallPlan): number {
+  const { units } = plan.rows;
+  return arityOf(plan) === 'pair' ? 2 * units : (groupsOf(plan)?.at(-1) ?? units);
+}
+
+type Values = Float64Array | Float32Array | number[];
+const stored = (values: Float64Array, arrays: 'float64' | 'float32' | 'plain'): Values =>
+  arrays === 'float64'
+    ? values
+    : arrays === 'float32'
+      ? Float32Array.from(values)
+      : Array.from(values);
+
+/** Fields that the loss needs, and of those that it may have the ones that the plan names. */
+function fieldsOf(plan: CallPlan): Record<string, unknown> {
+  if (plan.door === 'tokens' || plan.door === 'backward') return {};
+  const random = generator(plan.rows.seed + 3);
+  const { names, arrays } = plan.fields;
+  const loss = lossOf(plan);
+  const infos = alignmentsOf(loss);
+  const groups = groupsOf(plan);
+  const lengths = { unit: plan.rows.units, sequence: sequencesOf(plan), row: 0, batch: 1 };
+  const result: Record<string, unknown> = groups ? { groups } : {};
+  for (const { name, per, kind } of contract.fields) {
+    const takers = infos.flatMap((info) => info.fields[name] ?? []);
+    const isTaken = takers.length >= (name === 'weights' ? infos.length : 1) && per !== 'row';
+    const isWanted = names.includes(name) || takers.some(({ needed }) => needed);
+    if (!isTaken || !isWanted || (name === 'sftDenominator' && !averagesTokens(loss))) continue;
+    const values = Float64Array.from({ length: lengths[per] }, () => 0.55 + 0.4 * random());
+    if (name === 'weights' && random() < 0.3) values[0] = 0;
+    if (['margins', 'targets', 'rewards'].includes(name))
+      values.forEach((x, i) => (values[i] = 4 * x - 3));
+    if (name === 'kl' && random() < 0.5)
+      result.kl = {
+        logps: stored(
+          values.map((x) => -x),
+          arrays,
+        ),
+        reference: [-1],
+      };
+    else if (per === 'batch') result[name] = (values[0] ?? 1) * 4;
+    else if (kind === 'flag') {
+      const flags = Uint8Array.from(values, (x) => Number(x < 0.75));
+      result[name] = arrays === 'plain' ? Array.from(flags, Boolean) : flags;
+    } else if (kind === 'rank') {
+      // Neighbours change places.
+      const ranks = Float64Array.from(values, (_, i) => (i ^ 1) - 2);
+      result[name] = arrays === 'float32' ? Int32Array.from(ranks) : stored(ranks, arrays);
+    } else result[name] = stored(values, arrays);
+  }
+  return result;
+}
+
+/** What becomes of the logits, and the weights of rows. */
+function rowFieldsOf(plan: CallPlan, rows: number): Record<string, unknown> {
+  const { tokenWeights, logitScale, logitSoftcap, temperature, arrays } = plan.fields;
+  const random = generator(plan.rows.seed + 4);
+  const weights = Float64Array.from({ length: rows }, () => (random() < 0.2 ? 0 : 2 * random()));
+  return Object.fromEntries(
+    Object.entries({
+      tokenWeights: tokenWeights ? stored(weights, arrays) : undefined,
+      logitScale,
+      logitSoftcap,
+      temperature,
+    }).filter(([, value]) => value !== undefined),
+  );
+}
+
+/** What `logpsBackward` is given beside a batch, without what tokenLogps finds. */
+export function derivativesOf(
+  plan: CallPlan,
+  batch: ExactBatch,
+): Record<string, Float64Array | Float32Array> {
+  const { by, entropy, arrays } = plan.derivatives;
+  const random = generator(plan.rows.seed + 5);
+  const each = (length: number): Float64Array | Float32Array =>
+    stored(
+      Float64Array.from({ length }, () => 2 * random() - 1),
+      arrays,
+    ) as Float64Array;
+  const rows = batch.labels.length;
+  return {
+    ...(by === 'rows' && { rows: each(rows) }),
+    ...(by === 'sequences' && { sequences: each(sequencesOf(plan)) }),
+    ...(entropy && { entropy: each(rows) }),
+  };
+}
 
 function filled(value: number, dtype: Dtype, length: number): DataArray {
   const values = new Float32Array(length).fill(value);
@@ -100,9 +195,9 @@ export function batchOf(plan: CallPlan): ExactBatch {
   const { rows, run } = plan;
   const { seed, tokens, vocab, dtype, scale, ignored } = rows;
   const random = generator(seed + 1);
-  const sequences = rows.units * (isPaired(plan) ? 2 : 1);
+  const sequences = sequencesOf(plan);
   const spec = { seed, sequences, tokens, vocab, dtype, scale, ignored };
-  const fromHidden = plan.door === 'hidden' || (plan.door === 'tokens' && plan.fromHidden);
+  const fromHidden = plan.door === 'hidden' || (plan.door !== 'logits' && plan.fromHidden);
   const batch: ExactBatch = fromHidden
     ? { ...randomHidden({ ...spec, size: run.hiddenSize, bias: run.bias }) }
     : { ...randomBatch(spec) };
@@ -125,22 +220,23 @@ export function batchOf(plan: CallPlan): ExactBatch {
   }
   if (rows.reference === 'float32' && batch.reference)
     batch.reference = Float32Array.from(batch.reference);
-  return batch;
+  return Object.assign(batch, fieldsOf(plan), rowFieldsOf(plan, batch.labels.length));
 }
 
 /** The batch of a call from log-probabilities that a trainer has. */
 export function logpsOf(plan: CallPlan): LogpsBatch {
-  const { seed, units, emptied, reference } = plan.rows;
-  const batch = randomLogps(generator(seed), units);
-  const half = <A extends Float64Array | Int32Array>(array: A): A =>
-    (isPaired(plan) ? array : array.subarray(0, units)).slice() as A;
-  const [logps, counts] = [half(batch.logps), half(batch.counts)];
+  const { seed, emptied, reference } = plan.rows;
+  const sequences = sequencesOf(plan);
+  const batch = randomLogps(generator(seed), sequences);
+  const cut = <A extends Float64Array | Int32Array>(array: A): A => array.slice(0, sequences) as A;
+  const [logps, tokens] = [cut(batch.logps), cut(batch.counts)];
   if (emptied) {
-    const b = seed % counts.length;
-    [logps[b], counts[b]] = [0, 0];
+    const b = seed % tokens.length;
+    [logps[b], tokens[b]] = [0, 0];
   }
-  const known = half(batch.reference);
-  const stored = (array: Float64Array): Float64Array | Float32Array =>
+  const counts = plan.fields.tokenWeights ? Float64Array.from(tokens, (n) => 0.75 * n) : tokens;
+  const known = cut(batch.reference);
+  const inKind = (array: Float64Array): Float64Array | Float32Array =>
     reference === 'float32' ? Float32Array.from(array) : array;
-  return { logps: stored(logps), counts, reference: stored(known) };
+  return { logps: inKind(logps), counts, reference: inKind(known), ...fieldsOf(plan) };
 }

@@ -8,6 +8,7 @@ export type HostArray =
   | Float32Array<ArrayBuffer>
   | Float64Array<ArrayBuffer>
   | Int32Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>
   | Uint16Array<ArrayBuffer>;
 export type View = ArrayBufferView & ArrayLike<number>;
 export type Constructor = new (

@@ -1,12 +1,20 @@
 // What one call of the fuzzer is, as plain data: it can be printed, sent to another process and
 // shrunk. tests/fuzz/call.ts makes arrays and objects of it.
 import fc from 'fast-check';
-import { methods, type MethodInfo, type RowMetric } from '../../ts/index.js';
-import type { ReferenceConfig } from '../../ts/verification/reference.js';
+import {
+  methods,
+  recipes,
+  type MethodInfo,
+  type RecipeName,
+  type RowMetric,
+} from '../../ts/index.js';
+import { contract } from '../../ts/contract.generated.js';
+import { alignmentsOf, configsOf, type LossConfig } from '../../ts/verification/objectives.js';
+import type { ReferenceConfig, ReferenceTerm } from '../../ts/verification/reference.js';
 import { dtypes, type Dtype } from '../support/batches.js';
 import { rowMetricNames } from '../support/row-metrics.js';
 
-export const doors = ['logits', 'hidden', 'logps', 'tokens'] as const;
+export const doors = ['logits', 'hidden', 'logps', 'tokens', 'backward'] as const;
 export type Door = (typeof doors)[number];
 
 /** Where the data lies and who computes: CPU; CUDA on host arrays; CUDA on device memory. */
@@ -55,6 +63,27 @@ export interface RunPlan {
   /** Of losses: the metrics of rows that are asked for. */
   readonly metrics: readonly RowMetric[] | undefined;
 }
+/** What a batch carries besides, and what becomes of its logits. */
+export interface FieldsPlan {
+  /** Of those that the loss may have, those that there are. */
+  readonly names: readonly string[];
+  /** In what they come. */
+  readonly arrays: 'float64' | 'float32' | 'plain';
+  /** Sums of weights in place of counts, where there are no rows. */
+  readonly tokenWeights: boolean;
+  readonly logitScale: number | undefined;
+  readonly logitSoftcap: number | undefined;
+  readonly temperature: number | undefined;
+}
+/** By what the door `backward` is asked for a gradient. */
+export interface DerivativesPlan {
+  readonly by: 'rows' | 'sequences' | 'neither';
+  readonly entropy: boolean;
+  /** With what tokenLogps finds. */
+  readonly forward: boolean;
+  readonly arrays: 'float64' | 'float32';
+}
+
 /** What `out` says of gradHidden, gradWeight and gradBias, in this order. */
 export type HiddenOutPlan = 'buffer' | 'fresh' | 'left out' | 'not said';
 
@@ -71,11 +100,19 @@ export interface CallPlan {
   readonly place: Place;
   readonly asynchronous: boolean;
   readonly config: ReferenceConfig;
+  /** In place of `config`. */
+  readonly mixture: readonly ReferenceTerm[] | undefined;
+  /** In place of both. */
+  readonly recipe: RecipeName | undefined;
   /** dirAlignLoss(method, beta, normalize, options) in place of one object. */
   readonly positional: boolean;
   readonly rows: RowsPlan;
-  /** The door `tokens`: tokenLogps in place of sequenceLogps; of hidden states. */
+  readonly fields: FieldsPlan;
+  readonly derivatives: DerivativesPlan;
+  /** The door `tokens`: tokenLogps in place of sequenceLogps, with logCollision. */
   readonly perToken: boolean;
+  readonly collision: boolean;
+  /** The doors `tokens` and `backward`: of hidden states. */
   readonly fromHidden: boolean;
   readonly run: RunPlan;
   /** Of every array: elements behind an aligned address; in shared memory. */
@@ -139,6 +176,52 @@ function configOf(info: MethodInfo): fc.Arbitrary<ReferenceConfig> {
     });
 }
 const config = fc.oneof(...methods().map(configOf));
+
+/** Up to three losses of one arity; pairs and single sequences may have a likelihood beside. */
+function mixtureOf(arity: MethodInfo['arity']): fc.Arbitrary<ReferenceTerm[]> {
+  const own = methods().filter((info) => info.arity === arity && info.ranking !== 'likelihood');
+  const term = (of: fc.Arbitrary<ReferenceConfig>): fc.Arbitrary<ReferenceTerm> =>
+    fc.record({ weight: fc.constantFrom(1, 0, 0.2, 0.8, 3), config: of });
+  const aligning = fc.array(term(fc.oneof(...own.map(configOf))), { minLength: 1, maxLength: 2 });
+  if (arity === 'group') return aligning;
+  const likelihood = methods().filter((info) => info.ranking === 'likelihood');
+  const rest = fc.array(term(fc.oneof(...likelihood.map(configOf))), { maxLength: 1 });
+  return fc.tuple(aligning, rest).map(([first, second]) => [...first, ...second]);
+}
+const mixture = fc.oneof(...(['pair', 'single', 'group'] as const).map(mixtureOf));
+
+/** The loss of a call, as the reference has it. */
+export function lossOf({ config: one, mixture: mixed, recipe }: CallPlan): LossConfig {
+  if (recipe === undefined) return mixed ?? one;
+  const terms = recipes[recipe].terms.map(({ weight, settings }) => ({
+    weight,
+    config: settings as ReferenceConfig,
+  }));
+  return terms.length === 1 ? (terms[0] as ReferenceTerm).config : terms;
+}
+/** What a unit of a call is. */
+export function arityOf(plan: CallPlan): MethodInfo['arity'] {
+  return plan.door === 'tokens' || plan.door === 'backward'
+    ? 'single'
+    : (alignmentsOf(lossOf(plan))[0] as MethodInfo).arity;
+}
+
+const number = (...values: number[]): fc.Arbitrary<number | undefined> =>
+  often(undefined, fc.constantFrom(...values), 4);
+const fields: fc.Arbitrary<FieldsPlan> = fc.record({
+  names: often<string[]>([], fc.subarray(contract.fields.map(({ name }) => name)), 1),
+  arrays: fc.constantFrom('float64', 'float32', 'plain'),
+  tokenWeights: often(false, fc.boolean()),
+  logitScale: number(0.5, 1, 2),
+  logitSoftcap: number(4, 30),
+  temperature: number(0.5, 1, 3),
+});
+const derivatives: fc.Arbitrary<DerivativesPlan> = fc.record({
+  by: fc.constantFrom('rows', 'sequences', 'neither'),
+  entropy: fc.boolean(),
+  forward: fc.boolean(),
+  arrays: fc.constantFrom('float64', 'float32'),
+});
 
 /** Lengths around the kernels' lanes and vectors; few elements, so that calls are many. */
 const vocabulary = fc.oneof(
@@ -206,6 +289,11 @@ export function callPlans({
       ),
       asynchronous: fc.boolean(),
       config,
+      mixture: often(undefined, mixture),
+      recipe: often(undefined, fc.constantFrom(...(Object.keys(recipes) as RecipeName[])), 12),
+      fields,
+      derivatives,
+      collision: fc.boolean(),
       positional: often(false, fc.boolean()),
       rows,
       perToken: fc.boolean(),
@@ -215,25 +303,68 @@ export function callPlans({
       shared: often(false, fc.boolean(), 5),
       twists: fc.oneof(fc.constant([]), fc.array(twist, { minLength: 1, maxLength: 2 })),
     })
-    .map(meaningful);
+    .map(meaningful)
+    .map(withoutKnown);
+}
+
+/**
+ * Faults of the native side that stand: in a mixture, margins and preferences reach losses that
+ * take none; a gradient scale near the end of float64 makes a NaN of a weight of tokens, of an entropy's
+ * coefficient, and of a slope that a cap has brought to 0. Whoever mends one takes its line away.
+ */
+function withoutKnown(plan: CallPlan): CallPlan {
+  const { door, fields: given, run: wanted } = plan;
+  const { gradientScale } = wanted;
+  const isScaled = given.tokenWeights || given.logitSoftcap !== undefined || door === 'backward';
+  const isFar = isScaled && Math.abs(gradientScale ?? 1) > 1e30;
+  const infos = alignmentsOf(lossOf(plan));
+  const names = given.names.filter(
+    (name) =>
+      !['margins', 'preferences'].includes(name) ||
+      infos.every((info) => Object.hasOwn(info.fields, name)),
+  );
+  return {
+    ...plan,
+    fields: { ...given, names },
+    run: { ...wanted, gradientScale: isFar ? undefined : gradientScale },
+  };
 }
 
 /**
  * The plan with what its door has no use for at its simplest, and what does not go together apart.
  */
 function meaningful(plan: CallPlan): CallPlan {
-  const { door, config: settings, run: wanted } = plan;
+  const { door, run: wanted, fields: given, derivatives: by } = plan;
   const isLoss = door === 'logits' || door === 'hidden';
-  const isPaired = door !== 'tokens' && settings.method !== 'sft';
-  const isHidden = door === 'hidden' || (door === 'tokens' && plan.fromHidden);
-  const sftLabels = wanted.sftLabels && isLoss && isPaired;
-  const factored = wanted.gradient === 'factored' && (door !== 'logits' || sftLabels);
-  const gradient = factored ? 'dense' : wanted.gradient;
-  const metrics = wanted.metrics?.filter((name) => isPaired || name !== 'logits/rejected');
+  const isBackward = door === 'backward';
+  const isSingle = plan.mixture !== undefined || plan.recipe !== undefined;
+  const loss = lossOf(plan);
+  const isLikelihood = configsOf(loss).every(({ method }) => method === 'sft');
+  const hasRejected = !isLikelihood && arityOf(plan) !== 'group';
+  const isHidden = door === 'hidden' || (!isLoss && door !== 'logps' && plan.fromHidden);
+  const sftLabels = wanted.sftLabels && isLoss && !isLikelihood;
+  const entropy = by.entropy || by.by === 'neither';
+  const unfactored = door !== 'logits' && (isHidden || !isBackward || entropy);
+  const isFactored = wanted.gradient === 'factored' && !sftLabels && !unfactored;
+  const gradient =
+    isFactored || (wanted.gradient !== 'factored' && !(isBackward && wanted.gradient === 'none'))
+      ? wanted.gradient
+      : 'dense';
+  const metrics = isLoss
+    ? wanted.metrics?.filter((name) => hasRejected || name !== 'logits/rejected')
+    : undefined;
+  // Of `backward`, weights are those of sequences.
+  const tokenWeights = given.tokenWeights && (!isBackward || by.by === 'sequences');
+  const place = door === 'logps' || isBackward ? 'host' : plan.place;
+  const none = { logitScale: undefined, logitSoftcap: undefined, temperature: undefined };
   return {
     ...plan,
-    place: door === 'logps' ? 'host' : plan.place,
-    asynchronous: plan.asynchronous && isLoss,
+    place,
+    positional: plan.positional && !isSingle,
+    asynchronous: plan.asynchronous && (isLoss || isBackward),
+    collision: plan.collision && place === 'host',
+    fields: { ...given, tokenWeights, ...(place !== 'host' && none) },
+    derivatives: { ...by, entropy },
     // Products cost.
     rows: isHidden ? { ...plan.rows, vocab: Math.min(plan.rows.vocab, 65) } : plan.rows,
     run: { ...wanted, gradient, sftLabels, metrics, padding: isHidden ? 0 : wanted.padding },

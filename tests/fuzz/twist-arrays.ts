@@ -3,7 +3,7 @@ import vm from 'node:vm';
 import { choose, integer, type Random } from '../support/numbers.js';
 import type { Call } from './call.js';
 import { Float16, Guarded, type Constructor, type HostArray, type View } from './memory.js';
-import { isRead, planted, type Expectation, type Twist } from './twist.js';
+import { copiedKeys, isRead, planted, type Expectation, type Twist } from './twist.js';
 
 /** One array of the call: what is given in its place, and what must come of that. */
 type Disguise = (
@@ -18,7 +18,7 @@ const over = ({ value }: Guarded, kind = constructorOf(value), length = value.le
 
 /** The constructors of another realm. */
 const realm = vm.runInNewContext(
-  '({ Float32Array, Float64Array, Int32Array, Uint16Array, ArrayBuffer, SharedArrayBuffer, Array, ' +
+  '({ Float32Array, Float64Array, Int32Array, Uint8Array, Uint16Array, ArrayBuffer, SharedArrayBuffer, Array, ' +
     "Float16Array: typeof Float16Array === 'function' ? Float16Array : undefined })",
 ) as Record<string, Constructor> & {
   ArrayBuffer: ArrayBufferConstructor;
@@ -206,7 +206,9 @@ const overlap: Twist = {
   name: 'a gradient over what the call reads',
   apply(call, random) {
     const targets = [...call.outputs].filter(([, held]) => held instanceof Guarded);
-    const sources = hostArrays(call).filter(([key]) => call.inputs.has(key) && isRead(call, key));
+    const sources = hostArrays(call).filter(
+      ([key]) => call.inputs.has(key) && isRead(call, key) && !copiedKeys.has(key),
+    );
     if (targets.length === 0 || sources.length === 0) return undefined;
     const [name, held] = choose(random, targets) as [string, Guarded];
     const [key, source] = choose(random, sources);

@@ -1,9 +1,12 @@
 // Numbers that a call must refuse, and values of another kind where numbers are due.
+import { contract } from '../../ts/contract.generated.js';
 import { methods, type LogitsBatch } from '../../ts/index.js';
+import { alignmentsOf } from '../../ts/verification/objectives.js';
 import { choose, integer } from '../support/numbers.js';
-import type { Call, Properties } from './call.js';
+import { hasLoss, type Call, type Properties } from './call.js';
 import { Guarded } from './memory.js';
-import { isRead, type Twist } from './twist.js';
+import { lossOf } from './plan.js';
+import { derivativeKeys, isRead, type Twist } from './twist.js';
 
 function arrayOf(call: Call, key: string): Guarded['value'] | undefined {
   const held = call.inputs.get(key);
@@ -69,6 +72,127 @@ const logps: Twist = {
     const i = integer(random, 0, array.length - 1);
     array[i] = choose(random, [NaN, Infinity, -Infinity, 1, 1e300, -1e300, -0, -5e-324]);
     return { expect: 'any', what: `logps[${i}] = ${array[i] ?? NaN}` };
+  },
+};
+
+const fieldNames: readonly string[] = contract.fields.map(({ name }) => name);
+/** Numbers that no field of the name may have; margins and the like may have any that is finite. */
+function wrongOf(name: string): readonly number[] {
+  const bounded = ['weights', 'tokenWeights', 'preferences', 'desirable'].includes(name);
+  const beyond = ['preferences', 'desirable'].includes(name) ? [1.5, 2] : [];
+  return [NaN, Infinity, -Infinity, ...(bounded ? [-1, -5e-324, ...beyond] : [])];
+}
+
+const field: Twist = {
+  name: 'a number that the field may not have',
+  apply(call, random) {
+    const batch = call.objects.get('batch');
+    const names = fieldNames.filter((name) => {
+      const given = batch?.[name];
+      return ArrayBuffer.isView(given) && (given as Float64Array).length > 0;
+    });
+    const arrays = names.filter((name) => batch?.[name] instanceof Float64Array);
+    if (!batch || arrays.length === 0) return undefined;
+    const name = choose(random, arrays);
+    const array = batch[name] as Float64Array;
+    const i = integer(random, 0, array.length - 1);
+    array[i] = choose(random, name === 'ranks' ? [NaN, 0.5, Infinity, 2 ** 60] : wrongOf(name));
+    return { expect: 'refused', what: `${name}[${i}] = ${array[i] ?? NaN}` };
+  },
+};
+
+/** What a field may look like, whatever it is. */
+const fieldValues = [1, Float64Array.of(1, 1), [1, 1], Int32Array.of(0, 1), Uint8Array.of(1, 1)];
+
+const stranger: Twist = {
+  name: 'a field without a meaning',
+  apply(call, random) {
+    const batch = call.objects.get('batch');
+    if (!batch || !hasLoss(call.plan)) return undefined;
+    const infos = alignmentsOf(lossOf(call.plan));
+    const known = (name: string): boolean => infos.some((info) => Object.hasOwn(info.fields, name));
+    const names = fieldNames.filter((name) => !known(name));
+    if (infos[0]?.arity !== 'group') names.push('groups');
+    const name = choose(random, names);
+    batch[name] = choose(random, fieldValues);
+    return { expect: 'refused', what: `${name}, which has no meaning` };
+  },
+};
+
+const needed: Twist = {
+  name: 'a field that is missing',
+  apply(call, random) {
+    const batch = call.objects.get('batch');
+    const infos = hasLoss(call.plan) ? alignmentsOf(lossOf(call.plan)) : [];
+    const names = fieldNames.filter((name) =>
+      infos.some(({ fields }) => (fields as Record<string, { needed?: boolean }>)[name]?.needed),
+    );
+    if (infos[0]?.arity === 'group') names.push('groups');
+    if (!batch || names.length === 0) return undefined;
+    const name = choose(random, names);
+    Reflect.deleteProperty(batch, name);
+    return { expect: 'refused', what: `no ${name}` };
+  },
+};
+
+const groups: Twist = {
+  name: 'groups that are none',
+  apply(call, random) {
+    const array = arrayOf(call, 'groups');
+    if (!array) return undefined;
+    const i = integer(random, 0, array.length - 1);
+    const others = [-1, -(2 ** 31), 2 ** 31 - 1, (array[i - 1] ?? 1) - 0, (array.at(-1) ?? 0) + 1];
+    array[i] = choose(random, others);
+    return { expect: 'refused', what: `groups[${i}] = ${array[i] ?? NaN}` };
+  },
+};
+
+const ranks: Twist = {
+  name: 'a rank twice',
+  apply(call) {
+    const batch = call.objects.get('batch') as
+      { ranks?: Int32Array | number[]; groups?: Int32Array } | undefined;
+    const { ranks: given, groups: offsets } = batch ?? {};
+    const g = offsets?.findIndex((from, i) => (offsets[i + 1] ?? from) - from > 1) ?? -1;
+    if (!given || !offsets || g < 0 || call.plan.twists.length > 1) return undefined;
+    const first = offsets[g] ?? 0;
+    given[first + 1] = given[first] ?? 0;
+    return { expect: 'refused', what: `ranks of group ${g}` };
+  },
+};
+
+const transform: Twist = {
+  name: 'a transform of the logits that is none',
+  apply(call, random) {
+    const batch = call.objects.get('batch');
+    if (!batch || call.plan.door === 'logps') return undefined;
+    const name = choose(random, ['logitScale', 'logitSoftcap', 'temperature']);
+    batch[name] = choose<unknown>(random, [0, -0, -1, NaN, Infinity, '1', null, [1], 1n]);
+    return { expect: 'refused', what: `${name} is ${String(batch[name])}` };
+  },
+};
+
+const derivative: Twist = {
+  name: 'odd derivatives',
+  apply(call, random) {
+    const keys = [...derivativeKeys].filter((key) => arrayOf(call, key));
+    if (keys.length === 0) return undefined;
+    const key = choose(random, keys);
+    const array = arrayOf(call, key) as Float64Array;
+    const i = integer(random, 0, array.length - 1);
+    array[i] = choose(random, [NaN, Infinity, -Infinity, 1e308, -0, 5e-324]);
+    return { expect: 'any', what: `${key}[${i}] = ${array[i] ?? NaN}` };
+  },
+};
+
+const both: Twist = {
+  name: 'derivatives of rows and of sequences',
+  apply(call) {
+    const given = call.objects.get('derivatives');
+    if (!given) return undefined;
+    given.rows ??= new Float64Array(0);
+    given.sequences ??= new Float64Array(0);
+    return { expect: 'refused', what: 'rows and sequences' };
   },
 };
 
@@ -154,7 +278,8 @@ const values = [...junk, ...objects];
 
 const batchKeys = [
   ...['logits', 'hidden', 'weight', 'bias', 'labels', 'sftLabels', 'offsets', 'shape', 'dtype'],
-  ...['rowStride', 'hiddenSize', 'ignoreIndex', 'reference', 'logps', 'counts'],
+  ...['rowStride', 'hiddenSize', 'ignoreIndex', 'reference', 'logps', 'counts', 'groups'],
+  ...['logitScale', 'logitSoftcap', 'temperature', ...fieldNames],
 ];
 const keysOf = {
   batch: batchKeys,
@@ -162,8 +287,16 @@ const keysOf = {
     ...['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal', 'memory', 'accumulate'],
     ...['gradientScale', 'metrics'],
   ],
-  settings: ['method', 'beta', 'normalize', ...methods().flatMap((m) => Object.keys(m.options))],
+  settings: [
+    'method',
+    'beta',
+    'normalize',
+    'weight',
+    'objective',
+    ...methods().flatMap((m) => Object.keys(m.options)),
+  ],
   out: ['gradHidden', 'gradWeight', 'gradBias'],
+  derivatives: ['rows', 'sequences', 'entropy', 'forward'],
 } as const;
 
 const value: Twist = {
@@ -211,7 +344,7 @@ const whole: Twist = {
 const positional: Twist = {
   name: 'settings in other places',
   apply(call, random) {
-    if (call.plan.door === 'tokens') return undefined;
+    if (!hasLoss(call.plan)) return undefined;
     const [what, make] = choose(random, values);
     const i = integer(random, 0, 4);
     call.settings[i] = make();
@@ -223,9 +356,9 @@ const sizes = [0, 1, 2, 2 ** 20, 2 ** 31 - 1, 2 ** 31, 2 ** 32, 2 ** 40, 2 ** 53
 const shape: Twist = {
   name: 'another shape',
   apply(call, random) {
-    const batch = call.batch as { shape?: unknown[] };
+    const batch = call.objects.get('batch');
     // Another twist may have put anything there.
-    if (!Array.isArray(batch.shape) || !batch.shape.every((x) => typeof x === 'number')) return;
+    if (!Array.isArray(batch?.shape) || !batch.shape.every((x) => typeof x === 'number')) return;
     const changed: unknown[] = [...batch.shape];
     const i = integer(random, 0, changed.length - 1);
     const old = changed[i] as number;
@@ -241,5 +374,6 @@ const shape: Twist = {
 
 export const contentTwists: readonly Twist[] = [
   ...[label, offset, counts, reference, logps],
+  ...[field, stranger, needed, groups, ranks, transform, derivative, both],
   ...[value, missing, whole, positional, shape],
 ];

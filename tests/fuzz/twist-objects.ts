@@ -212,6 +212,23 @@ const pollution: readonly (readonly [key: string, values: readonly unknown[]])[]
   ['metrics', [['entropy'], 'x']],
   ['normalize', [true, false, 1]],
   ['labelSmoothing', [0.4, 'x']],
+  ['weights', [Float64Array.of(0), 'x']],
+  ['margins', [Float64Array.of(3), 'x']],
+  ['tokenWeights', [Float64Array.of(0), 'x']],
+  ['denominator', [7, 'x']],
+  ['kl', [7, 'x']],
+  ['groups', [Int32Array.of(0, 1), 1]],
+  ['temperature', [7, 'x']],
+  ['logitSoftcap', [7, 'x']],
+  ['rows', [Float64Array.of(0), 1]],
+  ['sequences', [Float64Array.of(0), 1]],
+  ['entropy', [Float64Array.of(0), 1]],
+  ['forward', [{}, 1]],
+  ['collision', [true, 1]],
+  ['weight', [7, 'x']],
+  ['objective', [1]],
+  ['min', [0.9]],
+  ['above', [0.9]],
   ['sftWeight', [1, 'x']],
   ['alpha', [0.1, 'x']],
   ['divergence', ['js', 1]],
@@ -279,10 +296,11 @@ const shapes: Readonly<Record<string, ShapeDisguise>> = {
 const shape: Twist = {
   name: 'an odd array for the shape',
   apply(call, random) {
-    const batch = call.batch as { shape?: number[] };
-    if (!Array.isArray(batch.shape)) return undefined;
+    // Another twist may have put anything in its place.
+    const batch = call.objects.get('batch');
+    if (!Array.isArray(batch?.shape)) return undefined;
     const [what, disguise] = choose(random, Object.entries(shapes));
-    batch.shape = disguise(batch.shape, random) as number[];
+    batch.shape = disguise(batch.shape as number[], random);
     return { expect: 'same', what: `shape: ${what}` };
   },
 };

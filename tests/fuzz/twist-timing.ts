@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { choose, integer } from '../support/numbers.js';
 import { bitsOf, Call, difference, type Properties } from './call.js';
 import { Guarded } from './memory.js';
-import { isRead, planted, type Expectation, type Twist } from './twist.js';
+import { copiedKeys, isRead, planted, type Expectation, type Twist } from './twist.js';
 
 /** One for all calls of the process, never aborted. */
 const shared = new AbortController();
@@ -103,7 +103,7 @@ const beside: Twist = {
 };
 
 /** Arrays that are copied before they are checked: what happens to them later changes nothing. */
-const copied = ['labels', 'sftLabels', 'offsets', 'reference', 'counts'];
+const copied = ['labels', 'sftLabels', 'offsets', 'reference', 'counts', ...copiedKeys];
 
 const overwritten: Twist = {
   name: 'labels that change once the call was started',
@@ -116,7 +116,8 @@ const overwritten: Twist = {
     call.meanwhile.push(() => {
       if (held instanceof Guarded && !held.isGone) held.value.fill(value);
     });
-    return { expect: 'any', what: `${key} is ${value} everywhere meanwhile` };
+    const expect = copiedKeys.has(key) ? 'same' : 'any';
+    return { expect, what: `${key} is ${value} everywhere meanwhile` };
   },
 };
 
@@ -155,7 +156,8 @@ const transferred: Twist = {
       kept.length = 0;
     });
     call.mayBeHalfDone = true;
-    const expect = held.value.length > 0 && isRead(call, key) ? 'refused' : 'any';
+    const isLost = held.value.length > 0 && isRead(call, key);
+    const expect = copiedKeys.has(key) ? 'same' : isLost ? 'refused' : 'any';
     return { expect, what: `${key} is transferred meanwhile` };
   },
 };

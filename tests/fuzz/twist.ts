@@ -1,7 +1,10 @@
 // Twists: what is done to a fine call to find out whether the package stands it.
 import { methods } from '../../ts/index.js';
+import { contract } from '../../ts/contract.generated.js';
+import { configsOf, isMix } from '../../ts/verification/objectives.js';
 import type { Random } from '../support/numbers.js';
 import type { Call } from './call.js';
+import { lossOf } from './plan.js';
 
 /**
  * What must come of a call: the numbers of the call without the twist, to the bit; a refusal;
@@ -41,11 +44,31 @@ export function planted(call: Call): Error {
   return error;
 }
 
+/** Arrays of the derivatives that `logpsBackward` takes. */
+export const derivativeKeys: ReadonlySet<string> = new Set(['rows', 'sequences', 'entropy']);
+/** Arrays that a call copies before it starts: what happens to them later changes nothing. */
+export const copiedKeys: ReadonlySet<string> = new Set<string>([
+  ...contract.fields.map(({ name }) => name),
+  ...derivativeKeys,
+  'groups',
+]);
+
 /** Whether the numbers of an array matter to the call. */
 export function isRead({ plan }: Call, key: string): boolean {
-  const { method, referenceFree, sftWeight = 0 } = plan.config;
-  if (key === 'sftLabels') return sftWeight > 0;
+  const loss = lossOf(plan);
+  const configs = configsOf(loss);
+  if (key === 'sftLabels')
+    return configs.some(
+      ({ method, sftWeight = 0 }) => sftWeight > 0 || (isMix(loss) && method === 'sft'),
+    );
   if (key !== 'reference') return true;
-  const needsReference = methods().find(({ name }) => name === method)?.reference === true;
-  return plan.door !== 'tokens' && needsReference && referenceFree !== true;
+  const { door } = plan;
+  return (
+    door !== 'tokens' &&
+    door !== 'backward' &&
+    configs.some(
+      ({ method, referenceFree }) =>
+        referenceFree !== true && methods().find(({ name }) => name === method)?.reference === true,
+    )
+  );
 }
