@@ -195,7 +195,7 @@ export function lossOf({ config: one, mixture: mixed, recipe }: CallPlan): LossC
   if (recipe === undefined) return mixed ?? one;
   const terms = recipes[recipe].terms.map(({ weight, settings }) => ({
     weight,
-    config: settings as ReferenceConfig,
+    config: settings,
   }));
   return terms.length === 1 ? (terms[0] as ReferenceTerm).config : terms;
 }
@@ -309,8 +309,9 @@ export function callPlans({
 
 /**
  * Faults of the native side that stand: in a mixture, margins and preferences reach losses that
- * take none; a gradient scale near the end of float64 makes a NaN of a weight of tokens, of an entropy's
- * coefficient, and of a slope that a cap has brought to 0. Whoever mends one takes its line away.
+ * take none; a gradient scale near the end of float64 makes a NaN of a weight of tokens, of an
+ * entropy's coefficient, and of a slope that a cap has brought to 0. Whoever mends one takes its
+ * line away.
  */
 function withoutKnown(plan: CallPlan): CallPlan {
   const { door, fields: given, run: wanted } = plan;
