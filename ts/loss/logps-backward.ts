@@ -1,5 +1,6 @@
 /** The gradient of a loss that the caller has differentiated by log-probabilities and entropies. */
 import { checkArray, checkLength, unshared } from '../batch/arrays.js';
+import { checkLogps } from '../batch/per-sequence.js';
 import { isHidden, readBatch, type GivenBatch } from '../batch/given-batch.js';
 import type { HiddenBatch, Like, Logits, LogitsBatch, Logps } from '../batch/types.js';
 import { typeError } from '../errors.js';
@@ -182,6 +183,9 @@ function backwardOf(
     );
   if (batch.sftLabels !== undefined)
     throw typeError('ERR_DIRALIGN_OPTION', 'sftLabels: logpsBackward has one set of labels');
+  // Not read, and none of the arrays that a gradient may not overlap unless it is one.
+  if (batch.reference !== undefined)
+    checkLogps('reference', batch.reference, undefined, 'ERR_DIRALIGN_REFERENCE');
   if (batch.tokenWeights !== undefined && given.sequences === undefined)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
