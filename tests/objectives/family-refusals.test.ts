@@ -450,6 +450,14 @@ describe('logpsBackward', () => {
         ],
       ),
     ),
+    ...[0, null, [1, 2], new Int32Array(2)].map(
+      (reference): [string, () => unknown, Kind, string] => [
+        'a reference that is none',
+        () => back({ rows }, { out: new Float32Array(12) }, { reference }),
+        'TypeError REFERENCE',
+        'reference: expected',
+      ],
+    ),
     [
       'a text',
       () => back({ rows }, {}, { temperature: '1' }),
