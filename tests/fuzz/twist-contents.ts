@@ -131,6 +131,8 @@ const needed: Twist = {
     if (!batch || names.length === 0) return undefined;
     const name = choose(random, names);
     Reflect.deleteProperty(batch, name);
+    // Nor does another twist give it.
+    call.inputs.delete(name);
     return { expect: 'refused', what: `no ${name}` };
   },
 };
