@@ -95,11 +95,14 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
       align = finite(p.derivatives[unit.i].logp) * p.gradient_unit;
       entropy = finite(p.derivatives[unit.i].entropy) * p.gradient_unit;
     } else {
-      const double scale = p.gradient_scale * record.weight;
       align = record.has_label() ? p.coefficients[record.sequence] : 0;
       likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
-      align = finite(gradient_coefficient(align, scale)) * p.gradient_unit;
-      likelihood = finite(gradient_coefficient(likelihood, scale)) * p.gradient_unit;
+      auto scaled = [&](double coefficient) {
+        return finite(
+                   gradient_coefficient(share_of(record.weight, coefficient), p.gradient_scale)) *
+               p.gradient_unit;
+      };
+      align = scaled(align), likelihood = scaled(likelihood);
     }
     const RowTerms& terms = p.row_terms[unit.i];
     if (pass == Pass::general && entropy != 0) {

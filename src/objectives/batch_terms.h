@@ -167,7 +167,7 @@ struct BatchTerms {
                       rejected = terms.units.sequence(unit, 1);
         const PairTerms t = evaluate_pair<Method>(
             o, terms.sequence(objective, logps, chosen), terms.sequence(objective, logps, rejected),
-            pair_fields(terms.fields, unit, o), terms.share(objective, unit));
+            pair_fields<Method>(terms.fields, unit, o), terms.share(objective, unit));
         loss = t.loss;
         put(coefficients, chosen, adds, t.coefficient_chosen);
         put(coefficients, rejected, adds, t.coefficient_rejected);

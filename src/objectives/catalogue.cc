@@ -39,13 +39,10 @@ std::vector<MethodField> method_fields(int method) {
   auto names = [&](FieldData data) {
     return std::find(std::begin(m.fields), std::end(m.fields), data) != std::end(m.fields);
   };
-  const bool smooths = std::any_of(std::begin(m.options), std::end(m.options), [](const Option& o) {
-    return o.setting == &Settings::label_smoothing;
-  });
   auto takes = [&](FieldData data) {
     if (data == &Fields::weights) return facts.scope == Scope::unit;
     if (data == &Fields::margins) return facts.takes_margin;
-    if (data == &Fields::preferences) return smooths && facts.scope == Scope::unit;
+    if (data == &Fields::preferences) return smooths_labels(m) && facts.scope == Scope::unit;
     if (data == &Fields::sft_denominator) return facts.arity != Arity::group;
     return data == &Fields::denominator || data == &Fields::token_weights || names(data);
   };

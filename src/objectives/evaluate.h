@@ -27,9 +27,13 @@ DIRALIGN_HD double coefficient(const Share& share, Scaled ranking, Scaled score)
 struct PairFields {
   double offset, flip, target;
 };
+/// Those that the method takes: another of a mixture may have asked for the rest.
+template <class Method>
 DIRALIGN_HD PairFields pair_fields(const Fields& fields, int64_t unit, const Settings& o) {
-  return {field(fields.margins, unit, 0),
-          fields.preferences ? 1 - fields.preferences[unit] : o.label_smoothing,
+  constexpr bool sets_margin = std::is_base_of_v<WithPairMargin, typename Method::Ranking>,
+                 smooths = smooths_labels(Method::info);
+  return {sets_margin ? field(fields.margins, unit, 0) : 0,
+          smooths && fields.preferences ? 1 - fields.preferences[unit] : o.label_smoothing,
           field(fields.targets, unit, margin_target(o))};
 }
 

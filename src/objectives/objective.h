@@ -113,4 +113,11 @@ struct MethodInfo {
   Interval preferences = options::probability;  ///< of a method with label smoothing
 };
 
+/// Whether the labels of a method's pairs may be flipped with some probability.
+constexpr bool smooths_labels(const MethodInfo& info) {
+  for (const Option& option : info.options)
+    if (option.setting == &Settings::label_smoothing) return true;
+  return false;
+}
+
 }  // namespace diralign

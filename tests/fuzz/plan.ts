@@ -308,25 +308,17 @@ export function callPlans({
 }
 
 /**
- * Faults of the native side that stand: in a mixture, margins and preferences reach losses that
- * take none; a gradient scale near the end of float64 makes a NaN of a weight of tokens, of an
+ * Faults of the native side that stand: a gradient scale near the end of float64 makes a NaN of an
  * entropy's coefficient, and of a slope that a cap has brought to 0. Whoever mends one takes its
  * line away.
  */
 function withoutKnown(plan: CallPlan): CallPlan {
   const { door, fields: given, run: wanted } = plan;
   const { gradientScale } = wanted;
-  const isScaled = given.tokenWeights || given.logitSoftcap !== undefined || door === 'backward';
+  const isScaled = given.logitSoftcap !== undefined || door === 'backward';
   const isFar = isScaled && Math.abs(gradientScale ?? 1) > 1e30;
-  const infos = alignmentsOf(lossOf(plan));
-  const names = given.names.filter(
-    (name) =>
-      !['margins', 'preferences'].includes(name) ||
-      infos.every((info) => Object.hasOwn(info.fields, name)),
-  );
   return {
     ...plan,
-    fields: { ...given, names },
     run: { ...wanted, gradientScale: isFar ? undefined : gradientScale },
   };
 }

@@ -483,3 +483,29 @@ describe('losses of the caller, by logpsBackward', () => {
     expectNear('gradLogits', gradLogits, gradient, 1e-5);
   });
 });
+
+test('a field of a mixture is that of the losses which take it, and of no other', () => {
+  const batch = {
+    logps: Float64Array.of(-10, -12, -11, -9),
+    counts: Int32Array.of(4, 5, 6, 3),
+    reference: Float64Array.of(-11, -11, -12, -10),
+  };
+  const fields = { margins: [0.7, -0.4], preferences: [0.6, 0.9] };
+  const dpo = dirAlignLoss('dpo', 0.5);
+  // The one has no margin of its own, the other no labels that could be flipped.
+  for (const other of [dirAlignLoss('apo_down', 0.5), dirAlignLoss('ipo', 0.5)]) {
+    const mixture = mixLosses([
+      { weight: 1, objective: dpo },
+      { weight: 1, objective: other },
+    ]);
+    const [, term] = mixture.fromLogps({ ...batch, ...fields }).terms ?? [];
+    expect(term?.loss).toBe(other.fromLogps(batch).loss);
+  }
+  const orpo = mixLosses([
+    { weight: 1, objective: dpo },
+    { weight: 1, objective: dirAlignLoss('orpo', 0.5) },
+  ]);
+  const { preferences } = fields;
+  const [, term] = orpo.fromLogps({ ...batch, preferences }).terms ?? [];
+  expect(term?.loss).toBe(dirAlignLoss('orpo', 0.5).fromLogps(batch).loss);
+});
