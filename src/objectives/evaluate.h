@@ -27,13 +27,16 @@ DIRALIGN_HD double coefficient(const Share& share, Scaled ranking, Scaled score)
 struct PairFields {
   double offset, flip, target;
 };
+/// A variable, because device code calls no function of the host, evaluated before or not.
+template <class Method>
+inline constexpr bool smooths = smooths_labels(Method::info);
+
 /// Those that the method takes: another of a mixture may have asked for the rest.
 template <class Method>
 DIRALIGN_HD PairFields pair_fields(const Fields& fields, int64_t unit, const Settings& o) {
-  constexpr bool sets_margin = std::is_base_of_v<WithPairMargin, typename Method::Ranking>,
-                 smooths = smooths_labels(Method::info);
+  constexpr bool sets_margin = std::is_base_of_v<WithPairMargin, typename Method::Ranking>;
   return {sets_margin ? field(fields.margins, unit, 0) : 0,
-          smooths && fields.preferences ? 1 - fields.preferences[unit] : o.label_smoothing,
+          smooths<Method> && fields.preferences ? 1 - fields.preferences[unit] : o.label_smoothing,
           field(fields.targets, unit, margin_target(o))};
 }
 
