@@ -37,6 +37,14 @@ const batch = {
   labels: Int32Array.from({ length: rows }, (_, i) => (i % 4 === 3 ? -100 : (7 * i) % vocab)),
   reference: Float64Array.of(-9, -8, -10, -9.5),
 };
+/** What some methods need of it besides. */
+const needs = {
+  desirable: [true, false, false, true],
+  groups: Int32Array.of(0, 2, 4),
+  kl: 0.3,
+  ranks: Int32Array.of(0, 1, 1, 0),
+  rewards: Float64Array.of(1, 0.2, 0.4, 0.7),
+};
 const { logits, ...scored } = batch;
 const layer = {
   ...scored,
@@ -67,9 +75,12 @@ const dpo = dirAlignLoss('dpo', 0.1);
 const config = { method: 'dpo', beta: 0.1 };
 const checks = {
   'every method, from logits': () => {
-    for (const { name } of methods()) {
+    for (const { name, arity, fields } of methods()) {
       const settings = { method: name, ...(name !== 'sft' && { beta: 0.2 }) };
-      const [actual, expected] = [dirAlignLoss(settings)(batch), referenceLoss(settings, batch)];
+      const needed = Object.keys(fields).filter((field) => fields[field].needed);
+      if (arity === 'group') needed.push('groups');
+      const given = { ...batch, ...Object.fromEntries(needed.map((f) => [f, needs[f]])) };
+      const [actual, expected] = [dirAlignLoss(settings)(given), referenceLoss(settings, given)];
       near([actual.loss], [expected.loss], `${name} loss`);
       near(actual.gradLogits, expected.gradLogits, `${name} gradLogits`);
     }
