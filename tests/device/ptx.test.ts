@@ -26,7 +26,7 @@ test.each([
   ['add.ftz.f32', '%f1, %f2, %f3'],
   ['add.sat.s32', '%r1, %r2, %r3'],
   ['ex2.approx.f32', '%f1, %f2'],
-  ['rcp.approx.ftz.f32', '%f1, %f2'],
+  ['sin.approx.ftz.f32', '%f1, %f2'],
   ['fma.rm.f32', '%f1, %f2, %f3, %f1'],
   ['ld.volatile.global.u32', '%r1, [%rd1]'],
   ['ld.acquire.sys.global.u32', '%r1, [%rd1]'],
