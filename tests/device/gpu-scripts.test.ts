@@ -363,6 +363,11 @@ describe.skipIf(isEmulated)('gpu:check', () => {
           scaleFirst(logps, 1 + 1e-5);
         },
       },
+      'one unit in the gradient of given derivatives': {
+        alterBackward(gradient) {
+          if (gradient instanceof Uint16Array) bump(gradient, -1);
+        },
+      },
     },
     determinism: {
       'a bit that is another in some runs': {

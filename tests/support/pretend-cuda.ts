@@ -1,8 +1,15 @@
 // A device that is none: buffers are arrays, and the losses are computed on the CPU. So that the
 // scripts for machines with a GPU can be run, and shown errors, where there is neither a GPU nor an
 // emulation of one.
-import { dirAlignLoss, sequenceLogps, tokenLogps } from '../../ts/index.js';
-import type { LogitsBatch, LossResult, ObjectiveCalls, RunOptions } from '../../ts/index.js';
+import { dirAlignLoss, logpsBackward, sequenceLogps, tokenLogps } from '../../ts/index.js';
+import type {
+  LogitsBatch,
+  LogpsDerivatives,
+  LossResult,
+  ObjectiveCalls,
+  RunOptions,
+  TokenLogpsOptions,
+} from '../../ts/index.js';
 
 type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 interface Tensor {
@@ -21,12 +28,14 @@ export interface Faults {
   /** Sees every result and its gradient, wherever that lies. */
   readonly alter?: (result: Result, gradient: Elements | undefined, batch: Batch, run: Run) => void;
   readonly alterTokens?: (logps: Float64Array) => void;
+  /** Sees the logits that a gradient of given derivatives has replaced. */
+  readonly alterBackward?: (gradient: Elements) => void;
 }
 
 const bytesOf = (view: ArrayBufferView): Uint8Array =>
   new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
 
-export function pretendSubject({ alter, alterTokens }: Faults = {}) {
+export function pretendSubject({ alter, alterTokens, alterBackward }: Faults = {}) {
   const memory = new Map<bigint, ArrayBuffer>();
   let next = 0x10000n;
 
@@ -106,10 +115,15 @@ export function pretendSubject({ alter, alterTokens }: Faults = {}) {
       });
     },
     sequenceLogps: (batch: Batch) => sequenceLogps(host(batch)),
-    tokenLogps: (batch: Batch) => {
-      const result = tokenLogps(host(batch));
+    tokenLogps: (batch: Batch, options?: TokenLogpsOptions) => {
+      const result = tokenLogps(host(batch), { ...options, backend: 'cpu' });
       alterTokens?.(result.logps);
       return result;
+    },
+    logpsBackward: (batch: Batch, derivatives: LogpsDerivatives, run: { inPlace: true }) => {
+      const given = host(batch);
+      logpsBackward(given, derivatives, run);
+      alterBackward?.(given.logits);
     },
     memory,
   };
