@@ -12,6 +12,7 @@ import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
 import { permutationTest } from '../permutation/test.js';
 import { interval, mean, paired } from '../statistics.js';
 import type { Chart, Experiment, Finding, Section, Table } from '../study.js';
+import { comparedCells } from './arms.js';
 import { betaAxis, ends, qualityAxis, rankingColor } from './charts.js';
 import { planOf, type Plan } from './plan.js';
 import {
@@ -167,10 +168,7 @@ function methodTable(
         return [
           ...[nameOf(method), rankingOf(method), scientific(best.learningRate), best.beta],
           plusMinus(interval(qualities(found))),
-          ...(['win', 'tie', 'lose'] as const).map((of) =>
-            plusMinus(interval(found.map((result) => 100 * result[of])), 1),
-          ),
-          plusMinus(interval(found.map(({ kl }) => kl)), 2),
+          ...comparedCells(found),
           lengthOf(found),
           found.filter(({ diverged }) => diverged).length,
         ];

@@ -3,10 +3,10 @@
  * term?
  */
 import type { TopLevelSpec } from 'vega-lite';
-import type { AlignResult, SftResult } from '../model/tasks.js';
-import { outcomeAbove, plusMinus, overSeeds } from '../outcome.js';
-import { interval, paired } from '../statistics.js';
-import type { Experiment, Finding, Section, Table } from '../study.js';
+import type { SftResult } from '../model/tasks.js';
+import { interval } from '../statistics.js';
+import type { Experiment, Finding, Section } from '../study.js';
+import { armData, armTable, findingAbove, type Arm } from './arms.js';
 import { intervalChart } from './charts.js';
 import { oddsMethods, planOf, type OddsMethod, type Plan } from './plan.js';
 import {
@@ -16,7 +16,6 @@ import {
   nameOf,
   qualities,
   runs,
-  scientific,
   search,
   seedList,
   sftRuns,
@@ -24,11 +23,8 @@ import {
   type Setting,
 } from './runs.js';
 
-interface Arm {
-  readonly label: string;
+interface FormedArm extends Arm {
   readonly form: 'two-stage' | 'one-stage' | 'two-stage with likelihood' | 'reference';
-  readonly setting: Setting;
-  readonly results: readonly AlignResult[];
 }
 
 /** What alignment starts from. */
@@ -38,7 +34,7 @@ interface Starts {
 }
 
 type Form = 'alignOnly' | 'oneStage' | 'withLikelihood';
-type Arms = Readonly<Record<Form, Arm>>;
+type Arms = Readonly<Record<Form, FormedArm>>;
 
 const id = 'two-stage';
 const title = 'One stage or two, with and without the likelihood term';
@@ -51,9 +47,9 @@ export function twoStage(seeds?: number): Experiment {
       const plan = planOf(study.scale, seeds);
       const arm = async (
         label: string,
-        form: Arm['form'],
+        form: FormedArm['form'],
         settings: readonly Setting[],
-      ): Promise<Arm> => {
+      ): Promise<FormedArm> => {
         const { best } = await search(study, plan, settings);
         return { label, form, setting: best, results: await runs(study, plan, best, plan.seeds) };
       };
@@ -102,7 +98,7 @@ function section(
   plan: Plan,
   starts: Starts,
   odds: Readonly<Record<OddsMethod, Arms>>,
-  dpo: Arm,
+  dpo: FormedArm,
 ): Section {
   const arms = [...oddsMethods.flatMap((method) => Object.values(odds[method])), dpo];
   return {
@@ -113,7 +109,15 @@ function section(
       `The learning rate of each arm is the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}. A seed is a pretrained model of its own, with its own data. Win, tie and lose compare each summary with that of the model after SFT of the same seed, on the same prompt.`,
     ],
     findings: oddsMethods.flatMap((method) => findings(method, odds[method])),
-    tables: [table(starts, arms)],
+    tables: [
+      armTable(
+        [
+          { label: 'base', results: starts.base },
+          { label: 'SFT', results: starts.sft },
+        ],
+        arms,
+      ),
+    ],
     charts: [
       {
         caption:
@@ -125,11 +129,7 @@ function section(
       seeds: plan.seeds,
       base: qualities(starts.base),
       sft: qualities(starts.sft),
-      arms: arms.map(({ label, setting, results }) => ({
-        label,
-        setting: { ...setting },
-        quality: qualities(results),
-      })),
+      arms: armData(arms),
     },
   };
 }
@@ -139,14 +139,8 @@ function findings(
   { alignOnly, oneStage, withLikelihood }: Arms,
 ): readonly Finding[] {
   const name = nameOf(method);
-  const against = (claim: string, other: Arm): Finding => {
-    const difference = paired(qualities(alignOnly.results), qualities(other.results));
-    return {
-      claim,
-      outcome: outcomeAbove([difference]),
-      evidence: `Difference of quality ${overSeeds(difference)}.`,
-    };
-  };
+  const against = (claim: string, other: Arm): Finding =>
+    findingAbove(claim, alignOnly, other.results);
   return [
     against(
       `${name} after SFT without the likelihood term beats one-stage ${name} from the base model.`,
@@ -159,36 +153,7 @@ function findings(
   ];
 }
 
-function table({ base, sft }: Starts, arms: readonly Arm[]): Table {
-  const rate = (results: readonly AlignResult[], of: 'win' | 'tie' | 'lose'): string =>
-    plusMinus(interval(results.map((result) => 100 * result[of])), 1);
-  const start = (label: string, results: readonly SftResult[]): string[] => [
-    label,
-    '',
-    '',
-    plusMinus(interval(qualities(results))),
-    ...['', '', '', ''],
-  ];
-  return {
-    caption:
-      'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
-    columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
-    rows: [
-      start('base', base),
-      start('SFT', sft),
-      ...arms.map(({ label, setting, results }) => [
-        label,
-        scientific(setting.learningRate),
-        setting.beta,
-        plusMinus(interval(qualities(results))),
-        ...(['win', 'tie', 'lose'] as const).map((of) => rate(results, of)),
-        plusMinus(interval(results.map(({ kl }) => kl)), 2),
-      ]),
-    ],
-  };
-}
-
-function chart({ base, sft }: Starts, arms: readonly Arm[]): TopLevelSpec {
+function chart({ base, sft }: Starts, arms: readonly FormedArm[]): TopLevelSpec {
   const values = [
     { label: 'base', form: 'reference', found: interval(qualities(base)) },
     { label: 'SFT', form: 'reference', found: interval(qualities(sft)) },

@@ -1,30 +1,14 @@
 /** Whether preferences need pairs: KTO on the completions of the pairs as single examples. */
-import type { AlignResult, SftResult } from '../model/tasks.js';
-import { outcomeAbove, overSeeds, plusMinus } from '../outcome.js';
-import { interval, paired } from '../statistics.js';
-import type { Experiment, Finding, Section, Table } from '../study.js';
+import type { SftResult } from '../model/tasks.js';
+import { interval } from '../statistics.js';
+import type { Experiment, Section } from '../study.js';
+import { armData, armTable, findingAbove, type Arm } from './arms.js';
 import { intervalChart } from './charts.js';
 import { planOf, type Plan } from './plan.js';
-import {
-  afterSft,
-  alignmentGrid,
-  qualities,
-  runs,
-  scientific,
-  search,
-  seedList,
-  sftRuns,
-  type Setting,
-} from './runs.js';
+import { afterSft, alignmentGrid, qualities, runs, search, seedList, sftRuns } from './runs.js';
 
 const id = 'unpaired';
 const title = 'Pairs, or single examples';
-
-interface Arm {
-  readonly label: string;
-  readonly setting: Setting;
-  readonly results: readonly AlignResult[];
-}
 
 export function unpaired(seeds?: number): Experiment {
   return {
@@ -56,14 +40,14 @@ function section(plan: Plan, sft: readonly SftResult[], dpo: Arm, kto: Arm): Sec
       `Learning rate and beta are the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}, after SFT on all demonstrations. A step has as many completions for either.`,
     ],
     findings: [
-      finding('KTO on single examples improves on the model after SFT.', kto, sft),
-      finding(
+      findingAbove('KTO on single examples improves on the model after SFT.', kto, sft),
+      findingAbove(
         'DPO on the pairs beats KTO on their completions as single examples.',
         dpo,
         kto.results,
       ),
     ],
-    tables: [table(sft, arms)],
+    tables: [armTable([{ label: 'SFT', results: sft }], arms)],
     charts: [
       {
         caption: 'Quality of either, and of the model after SFT, with 95 % intervals',
@@ -83,45 +67,7 @@ function section(plan: Plan, sft: readonly SftResult[], dpo: Arm, kto: Arm): Sec
     data: {
       seeds: plan.seeds,
       sft: qualities(sft),
-      arms: arms.map(({ label, setting, results }) => ({
-        label,
-        setting: { ...setting },
-        quality: qualities(results),
-      })),
+      arms: armData(arms),
     },
-  };
-}
-
-function finding(
-  claim: string,
-  { results }: Arm,
-  others: readonly (AlignResult | SftResult)[],
-): Finding {
-  const difference = paired(qualities(results), qualities(others));
-  return {
-    claim,
-    outcome: outcomeAbove([difference]),
-    evidence: `Difference of quality ${overSeeds(difference)}.`,
-  };
-}
-
-function table(sft: readonly SftResult[], arms: readonly Arm[]): Table {
-  return {
-    caption:
-      'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
-    columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
-    rows: [
-      ['SFT', '', '', plusMinus(interval(qualities(sft))), '', '', '', ''],
-      ...arms.map(({ label, setting, results }) => [
-        label,
-        scientific(setting.learningRate),
-        setting.beta,
-        plusMinus(interval(qualities(results))),
-        ...(['win', 'tie', 'lose'] as const).map((of) =>
-          plusMinus(interval(results.map((result) => 100 * result[of])), 1),
-        ),
-        plusMinus(interval(results.map(({ kl }) => kl)), 2),
-      ]),
-    ],
   };
 }
