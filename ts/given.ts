@@ -156,6 +156,13 @@ export function define(object: object, key: PropertyKey, value: unknown): void {
   );
 }
 
+/** The message about a value that is none of a few names. */
+export function noneOf(what: string, value: unknown, names: readonly string[]): string {
+  const near = typeof value === 'string' ? nearest(value, names) : undefined;
+  const advice = near === undefined ? '' : `; did you mean '${near}'?`;
+  return `${what}: ${describe(value)} is not one of ${quoted(names)}${advice}`;
+}
+
 /** The message about a name that is not known. */
 export function unknownName(
   kind: string,

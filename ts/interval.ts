@@ -1,21 +1,32 @@
 /** Intervals of numbers, as the contract has them. */
-import { readAll } from './given.js';
+import { rangeError, typeError } from './errors.js';
+import { describe, readAll } from './given.js';
 
-/** @returns what is wrong with a value that is no finite number of the interval */
-export function outside(value: unknown, info: object): string | undefined {
-  const { min, above, max, below } = readAll(info, []) as Readonly<
-    Record<string, number | undefined>
-  >;
+type Ends = Readonly<Record<string, number | undefined>>;
+
+const endsOf = (info: object): Ends => readAll(info, []) as Ends;
+
+/** Whether a value is a finite number of the interval, whose ends are read once. */
+export function within(info: object): (value: unknown) => value is number {
+  const { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity } = endsOf(info);
+  return (value): value is number =>
+    typeof value === 'number' &&
+    Number.isFinite(value) &&
+    !(value < min || value <= above) &&
+    !(value > max || value >= below);
+}
+
+/** @throws DirAlignError for a value that is no finite number of the interval */
+export function checkNumber(what: string, value: unknown, info: object): number {
+  if (within(info)(value)) return value;
+  const { min, above, max, below } = endsOf(info);
   const low =
     min !== undefined ? `at least ${min}` : above !== undefined ? `greater than ${above}` : '';
   const high =
     max !== undefined ? `at most ${max}` : below !== undefined ? `less than ${below}` : '';
-  const within =
-    typeof value === 'number' &&
-    Number.isFinite(value) &&
-    !(value < (min ?? -Infinity) || value <= (above ?? -Infinity)) &&
-    !(value > (max ?? Infinity) || value >= (below ?? Infinity));
-  if (within) return undefined;
   const ends = [low, high].filter(Boolean).join(' and ');
-  return `is not a finite number${ends && ` ${ends}`}`;
+  throw (typeof value === 'number' ? rangeError : typeError)(
+    'ERR_DIRALIGN_OPTION',
+    `${what}: ${describe(value)} is not a finite number${ends && ` ${ends}`}`,
+  );
 }

@@ -1,6 +1,7 @@
 /** Weighted sums of losses, over one reduction of the logits and one gradient. */
-import { rangeError, typeError } from './errors.js';
+import { typeError } from './errors.js';
 import { checkObject, describe, isArray, readElements, readProperties } from './given.js';
+import { checkNumber } from './interval.js';
 import type { LossTerm } from './loss/results.js';
 import { mixtureOf, type MixtureTerm } from './mixture.js';
 import { mixtureBehind, withCalls, type ObjectiveCalls } from './objective.js';
@@ -59,11 +60,7 @@ function checkTerm(value: unknown, i: number): MixtureTerm[] {
   const { weight, objective } = readProperties(`terms[${i}]`, value, ['weight', 'objective']);
   if (typeof weight !== 'number')
     throw typeError('ERR_DIRALIGN_OPTION', `terms[${i}].weight: ${describe(weight)} is no number`);
-  if (!(weight >= 0 && weight < Infinity))
-    throw rangeError(
-      'ERR_DIRALIGN_OPTION',
-      `terms[${i}].weight: ${weight} is not a finite number at least 0`,
-    );
+  checkNumber(`terms[${i}].weight`, weight, { min: 0 });
   const behind = mixtureBehind(objective);
   if (!behind)
     throw typeError(

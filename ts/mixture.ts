@@ -95,10 +95,11 @@ export function mixtureOf(terms: readonly MixtureTerm[], hasParts: boolean): Mix
       'ERR_DIRALIGN_OPTION',
       `terms: '${first.settings.info.name}' compares ${plural(arity)} and '${other.settings.info.name}' ${plural(other.settings.info.arity)}; expected one of the two`,
     );
-  if (arity === 'group' && aligning.length < terms.length)
+  const likelihood = terms.find(({ settings }) => isLikelihood(settings.info));
+  if (arity === 'group' && likelihood)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      "terms: no sequence of a group is the chosen one, which 'sft' beside other losses is of",
+      `terms: no sequence of a group is the chosen one, which '${likelihood.settings.info.name}' beside other losses is of`,
     );
   const natives = terms.map(({ settings }) =>
     mixed && isLikelihood(settings.info) ? besideOthers(settings) : settings.native,

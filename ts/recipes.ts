@@ -1,8 +1,8 @@
 /** Losses that trainers have a name for, made of the methods: as data, and built. */
-import { methods, type Method, type MethodOptions, type SftReduction } from './catalogue.js';
+import { findMethod, type Method, type MethodOptions, type SftReduction } from './catalogue.js';
 import { typeError } from './errors.js';
 import { deepFreeze } from './freeze.js';
-import { checkObject, describe, nearest, quoted, readAll } from './given.js';
+import { checkObject, noneOf, readAll } from './given.js';
 import { mixLosses } from './mix-losses.js';
 import { dirAlignLoss, type ObjectiveCalls } from './objective.js';
 
@@ -103,15 +103,7 @@ export type RecipeOverrides = {
 export function recipe(name: RecipeName, overrides: RecipeOverrides = {}): ObjectiveCalls {
   const isName = typeof (name as unknown) === 'string' && Object.hasOwn(recipes, name);
   const found = isName ? recipes[name] : undefined;
-  if (!found) {
-    const names = Object.keys(recipes);
-    const near = typeof (name as unknown) === 'string' ? nearest(name, names) : undefined;
-    const advice = near === undefined ? '' : `; did you mean '${near}'?`;
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      `recipe: ${describe(name)} is not one of ${quoted(names)}${advice}`,
-    );
-  }
+  if (!found) throw typeError('ERR_DIRALIGN_OPTION', noneOf('recipe', name, Object.keys(recipes)));
   checkObject('overrides', overrides);
   const given = readAll(overrides, []);
   const used = new Set<string>();
@@ -131,7 +123,7 @@ export function recipe(name: RecipeName, overrides: RecipeOverrides = {}): Objec
 
 /** Whether a loss of a recipe takes a setting. A likelihood takes what the recipe gives it. */
 function takes({ method, ...own }: RecipeSettings, key: string): boolean {
-  const info = methods().find((each) => each.name === method);
+  const info = findMethod(method)?.info;
   if (key === 'beta') return info?.beta === true;
   if (key === 'normalize') return true;
   return Object.hasOwn(own, key) || Object.hasOwn(info?.options ?? {}, key);

@@ -7,8 +7,8 @@ import {
   type OptionInfo,
 } from './catalogue.js';
 import { rangeError, typeError } from './errors.js';
-import { describe, nearest, quoted, readAll } from './given.js';
-import { outside } from './interval.js';
+import { describe, nearest, noneOf, quoted, readAll } from './given.js';
+import { checkNumber } from './interval.js';
 
 type Given = Readonly<Record<string, unknown>>;
 type Options = Readonly<Record<string, number | string | boolean>>;
@@ -61,12 +61,7 @@ function checkMethod(method: unknown): { readonly index: number; readonly info: 
   const found = typeof method === 'string' ? findMethod(method) : undefined;
   if (found) return found;
   const names = methods().map(({ name }) => name);
-  const near = typeof method === 'string' ? nearest(method, names) : undefined;
-  const advice = near === undefined ? '' : `; did you mean '${near}'?`;
-  throw typeError(
-    'ERR_DIRALIGN_OPTION',
-    `method: ${describe(method)} is not one of ${quoted(names)}${advice}`,
-  );
+  throw typeError('ERR_DIRALIGN_OPTION', noneOf('method', method, names));
 }
 
 function checkBeta(method: Method, beta: unknown): void {
@@ -76,9 +71,7 @@ function checkBeta(method: Method, beta: unknown): void {
       `beta: '${method}' needs a number greater than 0, not ${describe(beta)}`,
     );
   }
-  if (!(beta > 0 && beta < Infinity)) {
-    throw rangeError('ERR_DIRALIGN_OPTION', `beta: ${beta} is not a finite number greater than 0`);
-  }
+  checkNumber('beta', beta, { above: 0 });
 }
 
 function checkNeedlessBeta(method: Method, beta: unknown): void {
@@ -128,10 +121,7 @@ function checkOption(name: string, option: OptionInfo, value: unknown): number |
       `${name}: ${describe(value)} is not one of ${quoted(option.values)}`,
     );
   }
-  const wrong = typeof value === 'number' ? outside(value, option) : undefined;
-  if (wrong !== undefined)
-    throw rangeError('ERR_DIRALIGN_OPTION', `${name}: ${describe(value)} ${wrong}`);
-  return value as number | string | boolean;
+  return typeof value === 'number' ? checkNumber(name, value, option) : (value as string | boolean);
 }
 
 /** For the native side: a number for each setting of any method, in the catalogue's order. */

@@ -51,6 +51,11 @@ export function targetOf(backend: Backend, name: string, data: Logits): Target {
   return Target.device;
 }
 
+/** Who computes. */
+export function backendOf(target: Target): 'cpu' | 'cuda' {
+  return target === Target.cpu ? 'cpu' : 'cuda';
+}
+
 /** Refuses an object with an address that is no DeviceTensor. */
 function checkAddress(name: string, data: unknown): void {
   // Arrays are refused by their kind, and so are Proxies, which answer by the caller's code.

@@ -3,9 +3,9 @@ import type { MethodInfo } from '../catalogue.js';
 import { contract } from '../contract.generated.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, isArray, readElements, readProperties } from '../given.js';
-import { outside } from '../interval.js';
+import { checkNumber, within } from '../interval.js';
 import { checkArray, checkLength, unshared } from './arrays.js';
-import type { BatchFields } from './types.js';
+import type { BatchFields, LogitTransforms } from './types.js';
 
 type FieldInfo = (typeof contract)['fields'][number];
 export type FieldName = FieldInfo['name'];
@@ -23,6 +23,9 @@ export interface Sizes {
 }
 
 export const fieldNames: readonly FieldName[] = contract.fields.map(({ name }) => name);
+
+/** What becomes of the logits, which means the same to every loss. */
+export const transformNames = ['logitScale', 'logitSoftcap', 'temperature'] as const;
 
 /** Those that are there without rows. */
 export const sequenceFieldNames: readonly FieldName[] = contract.fields
@@ -96,7 +99,7 @@ function checkField(
   const { name, per, kind } = field;
   if (per === 'batch') {
     const number = name === 'kl' ? baselineOf(value) : value;
-    return Float64Array.of(checkNumber(own, name, number));
+    return Float64Array.of(checkNumber(name, number, own));
   }
   const length = sizes[per];
   const arrays = kind === 'rank' ? rankArrays : kind === 'flag' ? flagArrays : numberArrays;
@@ -107,13 +110,11 @@ function checkField(
   if (kind === 'rank') return bestFirst(values, sizes.groups);
   const checked = new Float64Array(length);
   const check = kind === 'flag' ? checkFlag : checkNumber;
+  const isRight = within(own);
   for (let i = 0; i < length; i++) {
     const x = values[i];
     // A number that is right needs no message.
-    checked[i] =
-      typeof x === 'number' && kind === 'number' && outside(x, own) === undefined
-        ? x
-        : check(own, `${name}[${i}]`, x);
+    checked[i] = kind === 'number' && isRight(x) ? x : check(`${name}[${i}]`, x, own);
   }
   return checked;
 }
@@ -122,19 +123,10 @@ const flagArrays = ['Uint8Array'] as const;
 const numberArrays = ['Float64Array', 'Float32Array'] as const;
 const rankArrays = ['Int32Array', 'Float64Array', 'Float32Array'] as const;
 
-function checkFlag(_: FieldOfMethod, what: string, value: unknown): number {
+function checkFlag(what: string, value: unknown): number {
   if (value === true || value === 1) return 1;
   if (value === false || value === 0) return 0;
   throw rangeError('ERR_DIRALIGN_OPTION', `${what}: ${describe(value)} is not 0 or 1`);
-}
-
-function checkNumber(own: FieldOfMethod, what: string, value: unknown): number {
-  const wrong = outside(value, own);
-  if (wrong === undefined) return value as number;
-  throw (typeof value === 'number' ? rangeError : typeError)(
-    'ERR_DIRALIGN_OPTION',
-    `${what}: ${describe(value)} ${wrong}`,
-  );
 }
 
 /** The baseline of mismatched completions: the mean of their log-ratios, but at least 0. */
@@ -215,10 +207,7 @@ export function checkGroups(given: unknown, sequences: number): Int32Array {
   return new Int32Array(groups);
 }
 
+type Same<A, B extends A, C extends B> = C;
+type Names = FieldName | 'groups' | (typeof transformNames)[number];
 /** Compiles where the fields that batches are declared with are the contract's. */
-export type DeclaredFields = [
-  Exclude<FieldName, keyof BatchFields>,
-  Exclude<keyof BatchFields, FieldName | 'groups'>,
-] extends [never, never]
-  ? BatchFields
-  : never;
+export type DeclaredFields = Same<Names, keyof (BatchFields & LogitTransforms), Names>;

@@ -1,5 +1,5 @@
 /** The properties of a batch, each read once, and which kind of batch it is. */
-import { fieldNames } from './fields.js';
+import { fieldNames, transformNames } from './fields.js';
 import { typeError } from '../errors.js';
 import { checkObject, readElements, readProperties } from '../given.js';
 import type { HiddenBatch, Logits, LogitsBatch } from './types.js';
@@ -20,9 +20,7 @@ const batchKeys = [
   'sftLabels',
   ...fieldNames,
   'groups',
-  'logitScale',
-  'logitSoftcap',
-  'temperature',
+  ...transformNames,
 ] as const;
 
 /** What `collatePairs` returns beside labels and offsets. */

@@ -1,13 +1,14 @@
 /** What every batch has, whether of logits or of hidden states. */
 import { DeviceTensor } from '../device/memory.js';
 import { dtypes, type Dtype } from '../dtype.js';
-import { rangeError, typeError } from '../errors.js';
+import { rangeError } from '../errors.js';
 import { describe } from '../given.js';
+import { checkNumber } from '../interval.js';
 import { native, type BatchRequest, type Target } from '../native/interface.js';
 import { allocate, plain, tagOf, type Kind } from './arrays.js';
 import { checkDtype, targetOf, type Backend } from './dtype-and-place.js';
 import { checkTokenWeights, noFields } from './fields.js';
-import { checkLabels } from './labels.js';
+import { checkIgnoreIndex, checkLabels } from './labels.js';
 import { checkShape, type Layout } from './shape.js';
 import type { BatchRows, Logits, LogitsArray, LogitTransforms } from './types.js';
 
@@ -61,14 +62,8 @@ export function checkOutline(
 
 /** What becomes of the logits, as the native side takes it. */
 function checkTransforms({ logitScale, logitSoftcap, temperature }: LogitTransforms) {
-  const check = (name: string, value: unknown, otherwise: number): number => {
-    if (value === undefined) return otherwise;
-    if (typeof value === 'number' && value > 0 && value < Infinity) return value;
-    const message = `${name}: ${describe(value)} is not a finite number greater than 0`;
-    throw typeof value === 'number'
-      ? rangeError('ERR_DIRALIGN_OPTION', message)
-      : typeError('ERR_DIRALIGN_OPTION', message);
-  };
+  const check = (name: string, value: unknown, otherwise: number): number =>
+    value === undefined ? otherwise : checkNumber(name, value, { above: 0 });
   return {
     logitScale: check('logitScale', logitScale, 1),
     logitSoftcap: check('logitSoftcap', logitSoftcap, 0),
@@ -89,13 +84,7 @@ export function checkRows(
   const labels = checkLabels('labels', batch.labels, rows);
   const fields = { ...noFields(), tokenWeights: checkTokenWeights(batch.tokenWeights, rows) };
   const transforms = checkTransforms(batch);
-  const ignoreIndex: unknown = batch.ignoreIndex ?? -100;
-  if (typeof ignoreIndex !== 'number' || (ignoreIndex | 0) !== ignoreIndex) {
-    throw rangeError(
-      'ERR_DIRALIGN_LABEL',
-      `ignoreIndex: ${describe(ignoreIndex)} is not a 32-bit integer`,
-    );
-  }
+  const ignoreIndex = checkIgnoreIndex(batch.ignoreIndex);
   return {
     target,
     device: data instanceof DeviceTensor ? data.device : 0,

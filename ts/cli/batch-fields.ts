@@ -1,5 +1,5 @@
 /** Which losses a batch of a file is enough for, and what of it goes to each. */
-import { fieldNames, type FieldName } from '../batch/fields.js';
+import { fieldNames, transformNames, type FieldName } from '../batch/fields.js';
 import type { LogitsBatch, LogitTransforms } from '../batch/types.js';
 import type { Mixture } from '../mixture.js';
 import { mixtureBehind, type ObjectiveCalls } from '../objective.js';
@@ -7,7 +7,7 @@ import { areUnits, unitName, unitsOf } from '../units.js';
 import { plural } from '../text/table.js';
 
 type Field = FieldName | 'groups' | keyof LogitTransforms;
-const transforms: readonly Field[] = ['logitScale', 'logitSoftcap', 'temperature'];
+const transforms: readonly Field[] = transformNames;
 const fields: readonly Field[] = [...fieldNames, 'groups', ...transforms];
 
 /** The losses of an objective. */

@@ -118,7 +118,7 @@ function groups({ result }: Outcome, batch: LogitsBatch): Units {
 }
 
 /** The sequence of the best candidate: of the lowest rank, or the highest reward. */
-export function bestOf({ ranks, rewards }: LogitsBatch, first: number, end: number): number {
+function bestOf({ ranks, rewards }: LogitsBatch, first: number, end: number): number {
   const worth = (s: number): number => (ranks ? -(ranks[s] ?? NaN) : (rewards?.[s] ?? NaN));
   let best = first;
   for (let s = first + 1; s < end; s++) if (worth(s) > worth(best)) best = s;

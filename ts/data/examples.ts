@@ -2,7 +2,7 @@
 import { checkArray, checkLength } from '../batch/arrays.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { checkObject, describe, isArray, readAll, readElements } from '../given.js';
-import { outside } from '../interval.js';
+import { checkNumber } from '../interval.js';
 import { checkCount, checkIds, type NamedIds, type TokenIds } from './token-ids.js';
 
 /**
@@ -175,14 +175,7 @@ function checkNumbers(name: string, value: unknown, count: number): number[] | u
     ? (readElements(value, count + 1) as unknown[])
     : checkArray(name, value, ['Int32Array', 'Float32Array', 'Float64Array'], 'ERR_DIRALIGN_DTYPE');
   checkLength(name, values.length, count, 'one per completion');
-  return Array.from(values as ArrayLike<unknown>, (x, i) => {
-    const wrong = outside(x, {});
-    if (wrong === undefined) return x as number;
-    throw (typeof x === 'number' ? rangeError : typeError)(
-      'ERR_DIRALIGN_OPTION',
-      `${name}[${i}]: ${describe(x)} ${wrong}`,
-    );
-  });
+  return Array.from(values as ArrayLike<unknown>, (x, i) => checkNumber(`${name}[${i}]`, x, {}));
 }
 
 function checkRanks(name: string, value: unknown, count: number): number[] | undefined {

@@ -1,9 +1,10 @@
 /** Token weights of LD-DPO (arXiv:2409.06411). */
 import { allocate, checkArray, checkLength, unshared } from '../batch/arrays.js';
+import { checkIgnoreIndex } from '../batch/labels.js';
 import { checkShape, type Layout } from '../batch/shape.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readAll, readElements } from '../given.js';
-import { outside } from '../interval.js';
+import { checkNumber } from '../interval.js';
 
 /** The rows of a batch of pairs: what `collatePairs` returns, or the batch of a loss. */
 export interface RowsOfPairs {
@@ -45,12 +46,6 @@ function layoutOf({ shape, offsets, sequences }: Given, rows: number, labels: In
   return given([sequences, tokens, 1]);
 }
 
-function checkIgnoreIndex(value: unknown): number {
-  if (value === undefined) return -100;
-  if (typeof value === 'number' && (value | 0) === value) return value;
-  throw rangeError('ERR_DIRALIGN_LABEL', `ignoreIndex: ${describe(value)} is not a 32-bit integer`);
-}
-
 /**
  * The `tokenWeights` of LD-DPO, which lets the part of a completion that its rival does not reach
  * count for less (arXiv:2409.06411): of both completions of a pair, the first as many scored rows
@@ -74,13 +69,7 @@ function checkIgnoreIndex(value: unknown): number {
 export function lengthDesensitized(batch: RowsOfPairs, alpha: number): Float64Array {
   checkObject('batch', batch, 'ERR_DIRALIGN_SHAPE', 'an object with labels');
   const given = readAll(batch, keys);
-  const wrong = outside(alpha, { min: 0, max: 1 });
-  if (wrong !== undefined) {
-    throw (typeof alpha === 'number' ? rangeError : typeError)(
-      'ERR_DIRALIGN_OPTION',
-      `alpha: ${describe(alpha)} ${wrong}`,
-    );
-  }
+  checkNumber('alpha', alpha, { min: 0, max: 1 });
   const ignoreIndex = checkIgnoreIndex(given.ignoreIndex);
   const labels = unshared(checkArray('labels', given.labels, ['Int32Array'], 'ERR_DIRALIGN_LABEL'));
   const { sequences, rows, offsets } = layoutOf(given, labels.length, labels);

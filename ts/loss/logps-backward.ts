@@ -1,5 +1,6 @@
 /** The gradient of a loss that the caller has differentiated by log-probabilities and entropies. */
 import { checkArray, checkLength, unshared } from '../batch/arrays.js';
+import { backendOf } from '../batch/dtype-and-place.js';
 import { checkLogps } from '../batch/per-sequence.js';
 import { isHidden, readBatch, type GivenBatch } from '../batch/given-batch.js';
 import type { HiddenBatch, Like, Logits, LogitsBatch, Logps } from '../batch/types.js';
@@ -7,7 +8,6 @@ import { typeError } from '../errors.js';
 import { checkObject, define, readProperties } from '../given.js';
 import {
   native,
-  Target,
   type BackwardRequest,
   type BatchRequest,
   type GradientRequest,
@@ -67,8 +67,11 @@ interface OfLayer extends ByWhom {
   readonly memory: number;
 }
 
-/** {@link logpsBackward}. */
-export interface LogpsBackward {
+/** What a call returns, at once or later. */
+type Returned<Later extends boolean, Result> = Later extends true ? Promise<Result> : Result;
+
+/** The calls of {@link logpsBackward}, which return at once or later. */
+interface BackwardCalls<Later extends boolean> {
   /**
    * The gradient by the logits of sum over rows of `rows` log p + sum of `entropy` H: with it any
    * loss of log-probabilities has this package's kernels.
@@ -78,7 +81,7 @@ export interface LogpsBackward {
     batch: LogitsBatch<L>,
     derivatives: LogpsDerivatives,
     run?: BackwardRunOptions<L, Mode>,
-  ): LogitsGradient<L, Mode> & ByWhom;
+  ): Returned<Later, LogitsGradient<L, Mode> & ByWhom>;
   /** The same by hidden states, weight and bias of an output layer. */
   <
     L extends Logits,
@@ -90,30 +93,16 @@ export interface LogpsBackward {
     batch: HiddenBatch<L, Bias>,
     derivatives: LogpsDerivatives,
     run?: HiddenBackwardRunOptions<L, OfHidden, OfWeight, OfBias>,
-  ): LayerGradients<L, Bias, 'dense', OfHidden, OfWeight, OfBias> & OfLayer;
+  ): Returned<Later, LayerGradients<L, Bias, 'dense', OfHidden, OfWeight, OfBias> & OfLayer>;
+}
 
+/** {@link logpsBackward}. */
+export interface LogpsBackward extends BackwardCalls<false> {
   /**
    * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation
    * until the promise settles; the derivatives are copied first. `run.signal` aborts.
    */
-  readonly async: {
-    <L extends Logits, Mode extends GradientOf = 'dense'>(
-      batch: LogitsBatch<L>,
-      derivatives: LogpsDerivatives,
-      run?: BackwardRunOptions<L, Mode>,
-    ): Promise<LogitsGradient<L, Mode> & ByWhom>;
-    <
-      L extends Logits,
-      Bias extends Like<L> | undefined = undefined,
-      OfHidden extends Like<L> | boolean = true,
-      OfWeight extends Float32Gradient<L> | boolean = true,
-      OfBias extends Float32Gradient<L> | boolean = true,
-    >(
-      batch: HiddenBatch<L, Bias>,
-      derivatives: LogpsDerivatives,
-      run?: HiddenBackwardRunOptions<L, OfHidden, OfWeight, OfBias>,
-    ): Promise<LayerGradients<L, Bias, 'dense', OfHidden, OfWeight, OfBias> & OfLayer>;
-  };
+  readonly async: BackwardCalls<true>;
 }
 
 const derivativeKeys = ['rows', 'sequences', 'entropy', 'forward'] as const;
@@ -210,7 +199,7 @@ function backwardOf(
       const request = { ...own, ...gradient };
       return done ? native().logpsBackward(request, done) : native().logpsBackward(request);
     },
-    values: () => ({ backend: base.target === Target.cpu ? 'cpu' : 'cuda' }),
+    values: () => ({ backend: backendOf(base.target) }),
   };
 }
 

@@ -89,15 +89,17 @@ function has(name: string, { info, hasSftTerm }: Settings, asked: number): boole
  * name of their method in front. Metrics of the rows' logits are there only where they were asked
  * for.
  */
-export function readMetrics({ terms }: Mixture, values: Float64Array, asked: number): Metrics {
+export function readMetrics(mixture: Mixture, values: Float64Array, asked: number): Metrics {
   const metrics: Record<string, number> = {};
-  const mixed = terms.some(({ settings }) => !isLikelihood(settings.info));
   metricNames.forEach((name, i) => {
-    const theirs = terms
+    const theirs = mixture.terms
       .map(({ settings }, t) => ({ settings, value: values[t * metricNames.length + i] as number }))
       .filter(({ settings }) => has(name, settings, asked))
       // A likelihood beside others has its term, and nothing else of its own.
-      .filter(({ settings }) => !(mixed && isLikelihood(settings.info)) || name === 'nll_loss');
+      .filter(
+        ({ settings }) =>
+          mixture.isLikelihood || !isLikelihood(settings.info) || name === 'nll_loss',
+      );
     const [first] = theirs;
     if (!first) return;
     if (name === 'nonfinite') {

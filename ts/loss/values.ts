@@ -1,13 +1,14 @@
 /** The values of a loss: what the objective needs of the batch, and the arrays it fills. */
 import { allocate } from '../batch/arrays.js';
+import { backendOf } from '../batch/dtype-and-place.js';
 import { checkFields, checkGroups } from '../batch/fields.js';
 import { checkLabels } from '../batch/labels.js';
 import { checkLogps, checkReference } from '../batch/per-sequence.js';
 import type { BatchRows } from '../batch/types.js';
 import { metricNames } from '../catalogue.js';
-import { rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
-import { native, Target, type BatchRequest, type LossRequest } from '../native/interface.js';
+import { typeError } from '../errors.js';
+import { checkNumber } from '../interval.js';
+import { native, type BatchRequest, type LossRequest } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
 import type { Computation } from './from-logits.js';
@@ -94,11 +95,7 @@ export function readGroups(
 
 /** `run.gradientScale`: any finite number, 1 by default. */
 export function checkGradientScale(scale: unknown = 1): number {
-  if (Number.isFinite(scale)) return scale as number;
-  const message = `gradientScale: ${describe(scale)} is not a finite number`;
-  throw typeof scale === 'number'
-    ? rangeError('ERR_DIRALIGN_OPTION', message)
-    : typeError('ERR_DIRALIGN_OPTION', message);
+  return checkNumber('gradientScale', scale, {});
 }
 
 /**
@@ -165,7 +162,7 @@ export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<Los
       logps: values.logps,
       counts: values.batch.counts,
       coefficients: values.coefficients,
-      backend: values.batch.target === Target.cpu ? 'cpu' : 'cuda',
+      backend: backendOf(values.batch.target),
     }),
   };
 }

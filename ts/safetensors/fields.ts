@@ -1,18 +1,18 @@
 /** What a batch carries besides its rows and the reference, in tensors of the same names. */
+import { fieldNames, transformNames } from '../batch/fields.js';
 import type { BatchFields, LogitTransforms } from '../batch/types.js';
 import { contract } from '../contract.generated.js';
 import type { BatchTensors, NamedTensor } from './tensors.js';
 
 type Fields = BatchFields & LogitTransforms;
 
-const transforms = ['logitScale', 'logitSoftcap', 'temperature'] as const;
 const baseline = ['kl.logps', 'kl.reference'] as const;
 
 /** Tensors that are fields, by the library's names. */
 export const fieldTensors: readonly string[] = [
-  ...contract.fields.map(({ name }) => name),
+  ...fieldNames,
   'groups',
-  ...transforms,
+  ...transformNames,
   ...baseline,
 ];
 
@@ -43,7 +43,7 @@ export function readFields(tensors: BatchTensors, { sequences, rows }: BatchSize
     const read = per === 'batch' ? 'scalar' : readers[kind];
     fields[name] = tensors[read](tensor);
   }
-  for (const name of transforms) {
+  for (const name of transformNames) {
     const tensor = tensors.find(name);
     if (tensor) fields[name] = tensors.scalar(tensor);
   }

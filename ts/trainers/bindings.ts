@@ -2,7 +2,7 @@
  * What the bindings to tensor libraries have in common: batches without logits, and the checks of
  * what is not the core's to check.
  */
-import { fieldNames } from '../batch/fields.js';
+import { fieldNames, transformNames } from '../batch/fields.js';
 import type { BatchFields, LogitTransforms } from '../batch/types.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { describe } from '../given.js';
@@ -11,13 +11,7 @@ import type { ObjectiveCalls } from '../objective.js';
 /** What batches carry besides, in host memory whatever the library. */
 export interface Carried extends BatchFields, LogitTransforms {}
 
-const carriedKeys = [
-  ...fieldNames,
-  'groups',
-  'logitScale',
-  'logitSoftcap',
-  'temperature',
-] as const satisfies readonly (keyof Carried)[];
+const carriedKeys = [...fieldNames, 'groups', ...transformNames] as const;
 
 export const batchKeys = [
   'labels',

@@ -1,7 +1,7 @@
 /** The objectives and batches that `diralign verify` goes through. */
 import { isLikelihood, methods, type MethodInfo } from '../catalogue.js';
 import { presets } from '../presets.js';
-import { configsOf, type LossConfig } from './objectives.js';
+import { alignmentsOf, configsOf, isLikelihoodAlone, type LossConfig } from './objectives.js';
 import { referenceLayer, referenceLogps, type ReferenceConfig } from './reference.js';
 import type { HiddenBatch, LogitsArray, LogitsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
@@ -228,19 +228,11 @@ export interface NamedBatch {
 }
 
 const always = (): boolean => true;
-const namesOf = (is: (info: MethodInfo) => boolean): ReadonlySet<string> =>
-  new Set(
-    methods()
-      .filter(is)
-      .map((info) => info.name),
-  );
-const coupled = namesOf((info) => info.batchCoupled);
 const isCoupled = (config: LossConfig): boolean =>
-  configsOf(config).some(({ method }) => coupled.has(method));
-const likelihoods = namesOf(isLikelihood);
+  alignmentsOf(config).some((info) => info.batchCoupled);
 /** The likelihood itself has one set of labels. */
 const hasTwoSetsOfLabels = (config: LossConfig): boolean =>
-  configsOf(config).some(({ method }) => !likelihoods.has(method));
+  !configsOf(config).every(isLikelihoodAlone);
 
 export function syntheticBatches(): NamedBatch[] {
   const sized = ([1, 2, 31, 513] as const).map((vocab, i) => ({

@@ -4,8 +4,14 @@
  */
 import { cuda } from '../device/cuda.js';
 import type { DeviceTensor } from '../device/memory.js';
-import { configsOf, isMix, lossOfLogps, objectiveOf, type LossConfig } from './objectives.js';
-import { referenceLayer, type ReferenceLayer } from './reference.js';
+import {
+  isLikelihoodAlone,
+  isMix,
+  lossOfLogps,
+  objectiveOf,
+  type LossConfig,
+} from './objectives.js';
+import { referenceLayer, type ReferenceConfig, type ReferenceLayer } from './reference.js';
 import type { BatchRows, HiddenBatch, LogitsArray } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { HiddenRunOptions } from '../loss/options.js';
@@ -255,17 +261,16 @@ export function termsAt(
 }
 
 function withoutLikelihood(config: LossConfig): LossConfig {
-  const own = configsOf(config).map((one) => {
+  const without = (one: ReferenceConfig): ReferenceConfig => {
     const rest = { ...one };
     delete rest.sftWeight;
     delete rest.sftReduction;
     return rest;
-  });
-  if (!isMix(config)) return own[0] as LossConfig;
-  return config.flatMap(({ weight }, i) => {
-    const one = own[i];
-    return one && one.method !== 'sft' ? [{ weight, config: one }] : [];
-  });
+  };
+  if (!isMix(config)) return without(config);
+  return config
+    .filter((term) => !isLikelihoodAlone(term.config))
+    .map((term) => ({ ...term, config: without(term.config) }));
 }
 
 /** Everything about one objective on one batch. */

@@ -1,5 +1,5 @@
 /** What is verified of losses: an objective, or a mixture of several. */
-import { findMethod, type Method, type MethodInfo } from '../catalogue.js';
+import { findMethod, isLikelihood, type Method, type MethodInfo } from '../catalogue.js';
 import { mixLosses } from '../mix-losses.js';
 import { dirAlignLoss, type ObjectiveCalls } from '../objective.js';
 import {
@@ -24,25 +24,30 @@ export function configsOf(config: LossConfig): readonly ReferenceConfig[] {
   return isMix(config) ? config.map((term) => term.config) : [config];
 }
 
+/** Whether an objective is a likelihood and nothing else. */
+export function isLikelihoodAlone({ method }: ReferenceConfig): boolean {
+  const found = findMethod(method);
+  return found !== undefined && isLikelihood(found.info);
+}
+
 /** What the catalogue has of its objectives; a likelihood beside others is a term of those. */
 export function alignmentsOf(config: LossConfig): readonly MethodInfo[] {
   const all = configsOf(config).flatMap(({ method }) => findMethod(method)?.info ?? []);
-  const aligning = all.filter(({ ranking }) => ranking !== 'likelihood');
+  const aligning = all.filter((info) => !isLikelihood(info));
   return aligning.length > 0 ? aligning : all;
 }
 
 /** Whether the loss has a likelihood term that may have labels of its own. */
 export function hasLikelihoodTerm(config: LossConfig): boolean {
   return configsOf(config).some(
-    ({ method, sftWeight = 0 }) => sftWeight !== 0 || (isMix(config) && method === 'sft'),
+    (one) => (one.sftWeight ?? 0) !== 0 || (isMix(config) && isLikelihoodAlone(one)),
   );
 }
 
 /** Whether a likelihood of it is a mean over tokens, so that there is a sum to divide. */
 export function averagesTokens(config: LossConfig): boolean {
   return configsOf(config).some(
-    ({ method, sftReduction, sftWeight = 0 }) =>
-      sftReduction === 'token' && (method === 'sft' || sftWeight !== 0),
+    (one) => one.sftReduction === 'token' && (isLikelihoodAlone(one) || (one.sftWeight ?? 0) !== 0),
   );
 }
 

@@ -75,7 +75,7 @@ export function countUnits(arity: Arity, sequences: number, fields: FamilyFields
 }
 
 /** What the fields say of a pair. */
-export interface PairFields {
+interface PairFields {
   /** What beta times the difference of the scores has to exceed. */
   readonly margin: number;
   /** Probability that the rejected is the better one, in place of `labelSmoothing`. */
@@ -83,7 +83,7 @@ export interface PairFields {
   /** In place of 1 / (2 beta). */
   readonly target: number | undefined;
 }
-export type PairLoss = (chosen: Side, rejected: Side, fields: PairFields) => Dual;
+type PairLoss = (chosen: Side, rejected: Side, fields: PairFields) => Dual;
 
 /** Pairs: the first half of the sequences are the chosen. */
 export function pairs(loss: PairLoss): BatchLoss {

@@ -46,19 +46,19 @@ export interface ReferenceMixLogpsResult extends MixValues {
 }
 
 /**
- * Objectives of one arity. `sft` takes the arity of those beside it, and is then the likelihood
- * term of the chosen or of the desirable.
+ * Objectives of one arity. `sft`, which is nothing but a likelihood, takes the arity of those
+ * beside it, and is then the likelihood term of the chosen or of the desirable.
  */
 function resolveTerms(terms: readonly ReferenceTerm[]): Weighted[] {
   const objectives = terms.map(({ weight, config }) => ({ weight, settings: resolve(config) }));
   const arities = new Set(
-    objectives.flatMap(({ settings }) => (settings.method === 'sft' ? [] : [settings.arity])),
+    objectives.flatMap(({ settings }) => (settings.loss ? [settings.arity] : [])),
   );
   const [arity] = arities;
   if (objectives.length === 0 || arities.size > 1)
     throw typeError('ERR_DIRALIGN_OPTION', 'terms: expected objectives of one arity.');
   return objectives.map(({ weight, settings }) => {
-    if (settings.method !== 'sft' || arity === undefined) return { weight, settings };
+    if (settings.loss || arity === undefined) return { weight, settings };
     if (arity === 'group')
       throw typeError('ERR_DIRALIGN_OPTION', 'terms: no candidate of a group is the chosen.');
     // A likelihood term beside an alignment term of nothing.

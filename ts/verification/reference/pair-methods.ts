@@ -1,5 +1,5 @@
 /** The methods of pairs. */
-import { exp, logSigmoid, relu, sigmoid, softplus } from './dual.js';
+import { type Dual, exp, logSigmoid, relu, sigmoid, softplus } from './dual.js';
 import {
   ascending,
   calibration,
@@ -8,11 +8,25 @@ import {
   saturatingMargin,
   smoothed,
 } from './margins.js';
-import { halves, likelihood, type Method, pairs, scored } from './method.js';
+import { halves, likelihood, type Method, pairs, scored, type Side } from './method.js';
 import { at } from './numbers.js';
 
 const ofRatios = { arity: 'pair', normalize: false, reference: true } as const;
 const ofPolicy = { arity: 'pair', normalize: true, reference: false } as const;
+const ofSortedRatios = {
+  ...ofRatios,
+  isCoupled: true,
+  options: { ...scored, labelSmoothing: 0 },
+} as const;
+
+/** sp(-beta D_i), smoothed, of the differences D_i of a batch. */
+const smoothedDifferences =
+  (
+    differences: (chosen: readonly Side[], rejected: readonly Side[]) => readonly Dual[],
+  ): NonNullable<Method['loss']> =>
+  (beta, { labelSmoothing }) =>
+  (sides) =>
+    differences(...halves(sides)).map((d) => smoothed(d.times(beta), labelSmoothing));
 
 export const pairMethods = {
   // sp(-z), smoothed, z = beta (s(r_w) - s(r_l)) - margin
@@ -160,38 +174,26 @@ export const pairMethods = {
   // sp(-beta D_i), smoothed, D_i the difference of the i-th smallest S_w - S_l and the i-th
   // smallest R_w - R_l
   aot: {
-    ...ofRatios,
-    isCoupled: true,
-    options: { ...scored, labelSmoothing: 0 },
-    loss:
-      (beta, { labelSmoothing }) =>
-      (sides) => {
-        const [chosen, rejected] = halves(sides);
-        const margins = chosen.map((w, i) => w.policy.minus(at(rejected, i).policy));
-        const references = chosen.map((w, i) => w.reference - at(rejected, i).reference);
-        const byReference = ascending(references);
-        return ascending(margins.map((h) => h.value)).map((pair, rank) => {
-          const difference = at(margins, pair).minus(at(references, at(byReference, rank)));
-          return smoothed(difference.times(beta), labelSmoothing);
-        });
-      },
+    ...ofSortedRatios,
+    loss: smoothedDifferences((chosen, rejected) => {
+      const margins = chosen.map((w, i) => w.policy.minus(at(rejected, i).policy));
+      const references = chosen.map((w, i) => w.reference - at(rejected, i).reference);
+      const byReference = ascending(references);
+      return ascending(margins.map((h) => h.value)).map((pair, rank) =>
+        at(margins, pair).minus(at(references, at(byReference, rank))),
+      );
+    }),
   },
 
   // sp(-beta D_i), smoothed, D_i the difference of the i-th smallest r_w and the i-th smallest r_l
   aot_unpaired: {
-    ...ofRatios,
-    isCoupled: true,
-    options: { ...scored, labelSmoothing: 0 },
-    loss:
-      (beta, { labelSmoothing }) =>
-      (sides) => {
-        const [chosen, rejected] = halves(sides);
-        const byRejected = ascending(rejected.map((l) => l.ratio.value));
-        return ascending(chosen.map((w) => w.ratio.value)).map((w, rank) => {
-          const difference = margin(at(chosen, w), at(rejected, at(byRejected, rank)));
-          return smoothed(difference.times(beta), labelSmoothing);
-        });
-      },
+    ...ofSortedRatios,
+    loss: smoothedDifferences((chosen, rejected) => {
+      const byRejected = ascending(rejected.map((l) => l.ratio.value));
+      return ascending(chosen.map((w) => w.ratio.value)).map((w, rank) =>
+        margin(at(chosen, w), at(rejected, at(byRejected, rank))),
+      );
+    }),
   },
 
   // (1 - m) sp(-z) + m e^-z, m = sg(z / tau), z = beta h - margin; m e^-z is one exponential, which
