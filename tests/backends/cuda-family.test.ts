@@ -4,10 +4,9 @@ import { cuda, mixLosses, type tokenLogps } from '../../ts/index.js';
 import { objectiveOf } from '../support/batches.js';
 import { lossBound, Misses } from '../support/bounds.js';
 import { expectDevice } from '../support/expect-device.js';
-import { familyCases } from '../support/family.js';
+import { byId, familyCases } from '../support/family.js';
 import {
   backwardCall,
-  byId,
   hiddenCall,
   nearElements,
   nearLargest,

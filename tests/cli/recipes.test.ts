@@ -28,8 +28,7 @@ describe('recipes', () => {
     const { loss, losses, metrics, terms } = recipe(name)(batch);
     const result = resultOf('--recipe', name);
     expect(result).toMatchObject({ recipe: name, loss, losses: [...losses], metrics });
-    if (terms)
-      expect(result?.terms?.map((term) => term.loss)).toEqual(terms.map((term) => term.loss));
+    expect(result?.terms?.map((term) => term.loss)).toEqual(terms?.map((term) => term.loss));
     expect(output('loss', '--recipe', name, example)).toMatch(new RegExp(`^${name}  `, 'm'));
     expect(output('loss', '--help')).toContain(name);
     const listed = output('methods', '--recipes');

@@ -16,6 +16,7 @@ import {
   type UnpairedExample,
 } from '../../ts/data/index.js';
 import { dirAlignLoss } from '../../ts/index.js';
+import { expectNear } from '../support/near.js';
 import { at, generator, normal } from '../support/numbers.js';
 import { detached, expectRefusal, resizable, type Kind, type Words } from '../support/refusal.js';
 
@@ -180,42 +181,74 @@ test('the layouts by type', () => {
   expectTypeOf<PackedGroups>().toExtend<Omit<PackedPairs, never>>();
 });
 
-test('what collateUnpaired returns is a batch, with logits', () => {
-  const examples = [
-    { prompt: [1, 2], completion: [3], desirable: true },
-    { prompt: [1], completion: [4, 1, 0], desirable: false },
-    { prompt: [2, 2], completion: [1], desirable: false },
-  ];
+describe('what it returns is a batch of a loss', () => {
+  const vocab = 5;
   const random = generator(5);
-  for (const layout of layouts) {
-    const rows = collateUnpaired(examples, { layout, pad: 0 });
-    const shape = 'tokens' in rows ? [rows.sequences, rows.tokens, 5] : [rows.rows, 5];
-    const logits = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, () =>
-      normal(random),
-    );
-    const reference = Float64Array.of(-2, -5, -2);
-    const { losses } = dirAlignLoss('kto', 0.5)({ ...rows, shape, logits, reference, kl: 0.25 });
-    expect(losses.length).toBe(3);
+  /** Logits of what follows an id, which say what each row must have. */
+  const following = Float32Array.from({ length: vocab * vocab }, () => normal(random));
+  const after = (id: number): Float32Array => following.subarray(id * vocab, (id + 1) * vocab);
+  /** The batch of a loss, and the same in log-probabilities by definition. */
+  function batchesOf(
+    rows: ReturnType<typeof collateUnpaired | typeof collateGroups>,
+    sequences: readonly (readonly [prompt: readonly number[], completion: readonly number[]])[],
+  ) {
+    const shape = 'tokens' in rows ? [rows.sequences, rows.tokens, vocab] : [rows.rows, vocab];
+    const logits = Float32Array.from([...rows.inputIds].flatMap((id) => [...after(id)]));
+    const logps = Float64Array.from(sequences, ([prompt, completion]) => {
+      const ids = [...prompt.slice(-1), ...completion];
+      return completion.reduce((sum, id, i) => {
+        const z = after(at(ids, i));
+        return sum + at(z, id) - Math.log(z.reduce((all, x) => all + Math.exp(x), 0));
+      }, 0);
+    });
+    const counts = Int32Array.from(sequences, ([, completion]) => completion.length);
+    return { batch: { ...rows, shape, logits }, byHand: { logps, counts } };
   }
-});
 
-test.each([
-  ['plackett_luce', 'ranks', [1, 0, 2, 5]],
-  ['info_nca', 'rewards', [0.5, 2, -1, 3]],
-  ['nca_listwise', 'rewards', [0.5, 2, -1, 3]],
-] as const)('what collateGroups returns is a batch of %s, with logits', (method, key, values) => {
-  const examples = [
-    { prompt: [1, 2], completions: [[3], [4, 1], [0, 2, 1]], [key]: values.slice(0, 3) },
-    { prompt: [1], completions: [[4]], [key]: values.slice(3) },
-  ];
-  for (const layout of layouts) {
+  test.each(layouts)('of single completions, %s', (layout) => {
+    const examples = [
+      { prompt: [1, 2], completion: [3], desirable: true },
+      { prompt: [1], completion: [4, 1, 0], desirable: false },
+      { prompt: [2, 2], completion: [1], desirable: false },
+    ];
+    const rows = collateUnpaired(examples, { layout, pad: 0 });
+    const { batch, byHand } = batchesOf(
+      rows,
+      examples.map(({ prompt, completion }) => [prompt, completion]),
+    );
+    const fields = { reference: Float64Array.of(-2, -5, -2), kl: 0.25 };
+    const kto = dirAlignLoss('kto', 0.5);
+    const { losses } = kto({ ...batch, ...fields } as never);
+    const desirable = [true, false, false];
+    const expected = kto.fromLogps({ ...byHand, ...fields, desirable }).losses;
+    expectNear('losses', losses, expected, 1e-6);
+  });
+
+  test.each(
+    layouts.flatMap((layout) => [
+      [layout, 'plackett_luce', 'ranks', [1, 0, 2, 5]] as const,
+      [layout, 'info_nca', 'rewards', [0.5, 2, -1, 3]] as const,
+      [layout, 'nca_listwise', 'rewards', [0.5, 2, -1, 3]] as const,
+    ]),
+  )('of groups, %s: %s', (layout, method, key, values) => {
+    const examples = [
+      { prompt: [1, 2], completions: [[3], [4, 1], [0, 2, 1]], [key]: values.slice(0, 3) },
+      { prompt: [1], completions: [[4]], [key]: values.slice(3) },
+    ];
     const rows = collateGroups(examples, { layout, pad: 0 });
-    const shape = 'tokens' in rows ? [rows.sequences, rows.tokens, 5] : [rows.rows, 5];
-    const logits = new Float32Array(shape.reduce((a, b) => a * b));
+    const { batch, byHand } = batchesOf(
+      rows,
+      examples.flatMap(({ prompt, completions }) =>
+        completions.map((completion) => [prompt, completion] as const),
+      ),
+    );
     const reference = Float64Array.of(-2, -3, -4, -2);
     const objective = dirAlignLoss({ method, beta: 0.5 });
-    expect(objective({ ...rows, shape, logits, reference } as never).losses.length).toBe(2);
-  }
+    const { losses } = objective({ ...batch, reference } as never);
+    const groups = Int32Array.of(0, 3, 4);
+    const given = { ...byHand, reference, groups, [key]: values };
+    expectNear('losses', losses, objective.fromLogps(given as never).losses, 1e-6);
+  });
 });
 
 // ----------------------------------------------------------------------------------------------

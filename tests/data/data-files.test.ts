@@ -18,7 +18,14 @@ import {
 import { dirAlignLoss, sequenceLogps, type SequenceLogps } from '../../ts/index.js';
 import { readSafetensors, writeSafetensors } from '../../ts/safetensors.js';
 import { at, generator, normal, present, sameBits } from '../support/numbers.js';
-import { detached, expectRefusal, resizable, type Kind, type Words } from '../support/refusal.js';
+import {
+  detached,
+  expectRefusal,
+  rejection,
+  resizable,
+  type Kind,
+  type Words,
+} from '../support/refusal.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-data-'));
 afterAll(() => {
@@ -30,15 +37,6 @@ function fileOf(content: string | Uint8Array, extension = 'jsonl'): string {
   const file = freshPath(extension);
   fs.writeFileSync(file, content);
   return file;
-}
-
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error('nothing was rejected');
 }
 
 // ----------------------------------------------------------------------------------------------

@@ -3,10 +3,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { readPreferences, type Message, type PreferenceRecord } from '../../ts/data/index.js';
+import { assistant, system, user } from '../support/turns.js';
 
-const system = (content: string) => ({ role: 'system', content });
-const user = (content: string) => ({ role: 'user', content });
-const assistant = (content: string) => ({ role: 'assistant', content });
 const tool = (content: string) => ({ role: 'tool', content });
 
 async function readOne(record: object): Promise<PreferenceRecord> {

@@ -13,7 +13,8 @@ import {
   type SkipReason,
   type UnpairedRecord,
 } from '../../ts/data/index.js';
-import { expectRefusal } from '../support/refusal.js';
+import { expectRefusal, rejection } from '../support/refusal.js';
+import { assistant, system, user } from '../support/turns.js';
 
 const loose = readPreferences as unknown as (
   source: unknown,
@@ -31,18 +32,7 @@ async function all(records: readonly unknown[], options?: object): Promise<unkno
   for await (const record of loose(linesOf(...records), options)) read.push(record);
   return read;
 }
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error('nothing was rejected');
-}
 
-const system = (content: string) => ({ role: 'system', content });
-const user = (content: string) => ({ role: 'user', content });
-const assistant = (content: string) => ({ role: 'assistant', content });
 const pair = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
 const single = { prompt: 'The sky is', completion: ' blue.', label: true };
 const several = {

@@ -18,7 +18,8 @@ import {
   type ReadPreferencesOptions,
   type SkipReason,
 } from '../../ts/data/index.js';
-import { expectRefusal } from '../support/refusal.js';
+import { expectRefusal, rejection } from '../support/refusal.js';
+import { assistant, system, user } from '../support/turns.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-preferences-'));
 afterAll(() => {
@@ -39,17 +40,7 @@ async function all(
   for await (const record of readPreferences(source, options)) records.push(record);
   return records;
 }
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  try {
-    await promise;
-  } catch (error) {
-    return error;
-  }
-  throw new Error('nothing was rejected');
-}
 
-const user = (content: string) => ({ role: 'user', content });
-const assistant = (content: string) => ({ role: 'assistant', content });
 const plain = { prompt: 'The sky is', chosen: ' blue.', rejected: ' green.' };
 const line = JSON.stringify(plain);
 const read = { ...plain, record: {} };
@@ -152,7 +143,6 @@ describe('readPreferences', () => {
   });
 
   const message = [user('Hi')];
-  const system = (content: string) => ({ role: 'system', content });
   const nested = '['.repeat(200_000) + ']'.repeat(200_000);
   const deep = `{"chosen":[{"role":"user","content":"a","x":${nested}}],"rejected":[{"role":"user","content":"a","x":${nested}}]}`;
   // By the reason for which it is skipped, and what the error says.

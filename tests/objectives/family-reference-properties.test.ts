@@ -19,7 +19,9 @@ import {
   familyLogits,
   familyLogps,
   familyMethods,
+  fieldsFor,
   methodFields,
+  partsOfTen,
   unitsBetween,
   type Field,
 } from '../support/family-batches.js';
@@ -80,9 +82,7 @@ describe('derivatives agree with differences', () => {
     const own = method === 'sft' ? {} : { sftWeight: 0.7 };
     for (const normalize of [true, false]) {
       const config = { ...configOf(method), ...own, sftReduction, normalize };
-      const names = allFields(method);
-      if (sftReduction === 'token') names.push('sftDenominator');
-      const batch = familyLogps(12, method, 4, names);
+      const batch = familyLogps(12, method, 4, fieldsFor(config));
       const f = (logps: Float64Array): number =>
         referenceFromLogps(config, { ...batch, logps }).loss;
       const logps = Float64Array.from(batch.logps);
@@ -173,15 +173,9 @@ describe('weights and denominators', () => {
     ...likely,
     { method: 'sft', sftReduction: 'token' } as const,
   ];
-  const parts = [
-    [0, 4],
-    [4, 8],
-    [8, 10],
-  ] as const;
   test.each(configs)('$method $sftReduction: ten units are 4 + 4 + 2', (config) => {
     const { method } = config;
-    const names = allFields(method);
-    if (config.sftReduction === 'token') names.push('sftDenominator');
+    const names = fieldsFor(config);
     const logps = familyLogps(22, method, 10, names);
     const logits = familyLogits(23, method, 10, names);
     const hidden = familyHidden(24, method, 10, names);
@@ -199,7 +193,7 @@ describe('weights and denominators', () => {
         whole[to] = at(whole, to) + x;
       });
     };
-    for (const range of parts) {
+    for (const range of partsOfTen) {
       const a = unitsBetween(logps, method, logps.logps.length, range);
       const own = referenceFromLogps(config, a.part);
       addTo(gradLogps, own.gradLogps, a.indices);
@@ -235,8 +229,7 @@ describe('weights and denominators', () => {
 
   test.each(configs)('$method $sftReduction: a weight of 0 leaves a unit out', (config) => {
     const { method } = config;
-    const names = allFields(method);
-    if (config.sftReduction === 'token') names.push('sftDenominator');
+    const names = fieldsFor(config);
     const batch = familyLogits(26, method, 3, names);
     const sequences = batch.shape[0];
     const own = unitsBetween(batch, method, sequences, [1, 2]).indices;

@@ -8,13 +8,12 @@ import {
   type ReferenceConfig,
 } from '../../ts/verification/reference.js';
 import {
-  allFields,
   configOf,
   familyLogits,
   familyLogps,
   familyMethods,
+  fieldsWithoutMeaning,
   methodFields,
-  randomFields,
   type Field,
 } from '../support/family-batches.js';
 
@@ -24,27 +23,12 @@ function refuses(call: () => unknown, code: string, message: RegExp): void {
 }
 const option = 'ERR_DIRALIGN_OPTION';
 
-const fields: readonly Field[] = [
-  'desirable',
-  'kl',
-  'shift',
-  'groups',
-  'ranks',
-  'rewards',
-  'weights',
-  'margins',
-  'preferences',
-  'targets',
-  'sftDenominator',
-];
-
 describe('fields without a meaning, and missing ones', () => {
   test.each(familyMethods)('%s', (method) => {
     const { needs = [] } = methodFields[method];
     const batch = familyLogps(1, method, 2);
     referenceFromLogps(configOf(method), batch);
-    for (const name of fields.filter((field) => !allFields(method).includes(field))) {
-      const { [name]: value } = randomFields(1, methodFields[method], 2, [name]);
+    for (const [name, value] of fieldsWithoutMeaning(method)) {
       refuses(
         () => referenceFromLogps(configOf(method), { ...batch, [name]: value }),
         option,

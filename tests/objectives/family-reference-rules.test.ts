@@ -10,13 +10,12 @@ import {
   type ReferenceMethod,
 } from '../../ts/verification/reference.js';
 import {
-  allFields,
   configOf,
   familyHidden,
   familyLogits,
   familyLogps,
-  familyMethods,
-  methodFields,
+  fieldsFor,
+  methodsTaking,
   type Field,
 } from '../support/family-batches.js';
 import { expectNear as near } from '../support/near.js';
@@ -105,15 +104,17 @@ describe('methods', () => {
 });
 
 describe('fields of pairs', () => {
-  const having = (name: Field): ReferenceMethod[] =>
-    familyMethods.filter((method) => methodFields[method].takes?.includes(name));
-
-  test.each(having('preferences'))('%s: a preference p is a smoothing of 1 - p', (method) => {
-    const batch = familyLogps(41, method, 3, []);
-    const preferences = new Float64Array(3).fill(0.75);
-    const given = referenceFromLogps(configOf(method), { ...batch, preferences });
-    expect(given).toEqual(referenceFromLogps({ ...configOf(method), labelSmoothing: 0.25 }, batch));
-  });
+  test.each(methodsTaking('preferences'))(
+    '%s: a preference p is a smoothing of 1 - p',
+    (method) => {
+      const batch = familyLogps(41, method, 3, []);
+      const preferences = new Float64Array(3).fill(0.75);
+      const given = referenceFromLogps(configOf(method), { ...batch, preferences });
+      expect(given).toEqual(
+        referenceFromLogps({ ...configOf(method), labelSmoothing: 0.25 }, batch),
+      );
+    },
+  );
 
   test.each(['simpo', 'alphapo'] as const)('%s: gamma is a margin of all pairs', (method) => {
     const batch = familyLogps(42, method, 3, []);
@@ -123,7 +124,7 @@ describe('fields of pairs', () => {
   });
 
   // Those whose losses are functions of one difference of the scores, in which they are linear.
-  const linear = having('margins').filter(
+  const linear = methodsTaking('margins').filter(
     (method) => !['orpo', 'alphapo', 'dpop'].includes(method),
   );
   test.each(linear)('%s: a margin is as good as a chosen that is less likely', (method) => {
@@ -260,10 +261,8 @@ describe('mixtures', () => {
     'sft by %s beside pairs is of the chosen, beside single sequences of the desirable',
     (sftReduction) => {
       for (const method of ['simpo', 'kto'] as const) {
-        const names = allFields(method);
-        if (sftReduction === 'token') names.push('sftDenominator');
-        const batch = familyLogps(55, method, 4, names);
         const config = { ...configOf(method), normalize: true };
+        const batch = familyLogps(55, method, 4, fieldsFor({ ...config, sftReduction }));
         const sft = { method: 'sft', sftReduction } as const;
         const mixed = referenceMix(
           [

@@ -10,7 +10,7 @@ import {
   type ReferenceConfig,
 } from '../../ts/verification/reference.js';
 import { expectNear } from '../support/near.js';
-import { familyCases, type LayerGradients } from '../support/family.js';
+import { byId, familyCases, type LayerGradients } from '../support/family.js';
 
 /** The cases have 13 digits. */
 function near(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
@@ -27,9 +27,6 @@ function nearLayer(actual: LayerGradients, expected: LayerGradients): void {
 function alone(config: ReferenceConfig): ReferenceConfig {
   return config.sftWeight === undefined ? config : { ...config, sftWeight: 0 };
 }
-
-const byId = <C extends { readonly id: string }>(cases: readonly C[]) =>
-  cases.map((c) => [c.id, c] as const);
 
 describe('cases', () => {
   test('all of them are there', () => {

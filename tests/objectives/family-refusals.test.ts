@@ -11,13 +11,11 @@ import {
 } from '../../ts/index.js';
 import { objectiveOf } from '../../ts/verification/objectives.js';
 import {
-  allFields,
   configOf,
   familyLogps,
   familyMethods,
+  fieldsWithoutMeaning,
   methodFields,
-  randomFields,
-  type Field,
 } from '../support/family-batches.js';
 import { detached, expectRefusal, resizable, thrownBy, type Kind } from '../support/refusal.js';
 
@@ -31,17 +29,10 @@ const call = (method: Method, fields: Given): unknown =>
 const without = (batch: Given, names: readonly string[]): Given =>
   Object.fromEntries(Object.entries(batch).filter(([name]) => !names.includes(name)));
 
-/** Fields of the contract that a batch of log-probabilities may have. */
-const fields: readonly Field[] = [
-  ...(['desirable', 'kl', 'shift', 'groups', 'ranks', 'rewards', 'weights'] as const),
-  ...(['margins', 'preferences', 'targets', 'sftDenominator'] as const),
-];
-
 describe('fields without a meaning, and missing ones', () => {
   test.each(familyMethods)('%s', (method) => {
     const { needs = [] } = methodFields[method];
-    for (const name of fields.filter((field) => !allFields(method).includes(field))) {
-      const { [name]: value } = randomFields(1, methodFields[method], 2, [name]);
+    for (const [name, value] of fieldsWithoutMeaning(method)) {
       const words = `${name}: '${method}' gives it no meaning`;
       expectRefusal(() => call(method, { [name]: value }), 'TypeError OPTION', words);
     }

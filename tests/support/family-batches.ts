@@ -139,7 +139,33 @@ export function allFields(method: ReferenceMethod): Field[] {
   return [...needs, ...takes, 'denominator'];
 }
 
-export interface RowShape {
+/** {@link allFields}, and the tokens that a likelihood by tokens is divided by. */
+export function fieldsFor(config: ReferenceConfig): Field[] {
+  const { method, sftReduction } = config;
+  return sftReduction === 'token' ? [...allFields(method), 'sftDenominator'] : allFields(method);
+}
+
+export const methodsTaking = (name: Field): ReferenceMethod[] =>
+  familyMethods.filter((method) => methodFields[method].takes?.includes(name));
+
+/** Fields of log-probabilities that mean nothing to the method, with values for two units. */
+export function fieldsWithoutMeaning(method: ReferenceMethod): [name: Field, value: unknown][] {
+  const fields: readonly Field[] = [
+    ...(['desirable', 'kl', 'shift', 'groups', 'ranks', 'rewards', 'weights'] as const),
+    ...(['margins', 'preferences', 'targets', 'sftDenominator'] as const),
+  ];
+  const others = fields.filter((field) => !allFields(method).includes(field));
+  return others.map((name) => [name, randomFields(1, methodFields[method], 2, [name])[name]]);
+}
+
+/** Ten units in parts, for `unitsBetween`. */
+export const partsOfTen = [
+  [0, 4],
+  [4, 8],
+  [8, 10],
+] as const;
+
+interface RowShape {
   readonly tokens: number;
   readonly vocab: number;
   readonly size: number;

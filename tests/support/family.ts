@@ -119,6 +119,10 @@ export function familyCases<Door extends FamilyCase['door']>(
 }
 let loaded: FamilyCase[] | undefined;
 
+/** For `test.each`. */
+export const byId = <C extends { readonly id: string }>(cases: readonly C[]) =>
+  cases.map((c) => [c.id, c] as const);
+
 const ignored = -100;
 
 /** A case as the file has it: plain arrays, without the logits and their gradient. */

@@ -8,7 +8,7 @@ import {
 } from '../../ts/index.js';
 import type { ReferenceConfig } from '../../ts/verification/reference.js';
 import { inDtype, objectiveOf, type Dtype } from './batches.js';
-import { gradientBound, halfBound, logpBound, type Misses } from './bounds.js';
+import { gradientBound, halfBound, largestOf, logpBound, type Misses } from './bounds.js';
 import { Copy, takeGradient, type Elements } from './device.js';
 import { at, decodeHalf, generator, integer, normal, present } from './numbers.js';
 
@@ -79,11 +79,6 @@ export const ways: readonly Way[] = [
   },
 ];
 
-export const byId = <C extends { readonly id: string }>(cases: readonly C[]) =>
-  cases.map((c) => [c.id, c] as const);
-export const largestOf = (values: Numbers): number =>
-  Array.from(values).reduce((most, x) => Math.max(most, Math.abs(x)), 0);
-
 /**
  * An element that is a difference of larger ones, as those of the entropy and of products are, is
  * as good as the largest.
@@ -117,6 +112,7 @@ export function nearLayer(
 ): void {
   for (const name of ['gradHidden', 'gradWeight', 'gradBias'] as const)
     if (expected[name]) nearLargest(misses, name, actual[name], expected[name]);
+    else misses.require(!(name in actual), `${name}: there is one`);
 }
 
 export const objectiveCall = (config: ReferenceConfig): Call => objectiveOf(config);
@@ -188,13 +184,15 @@ export function exact<B extends RandomRows>(batch: B) {
 /** A gradient of logits, where the padding must be 0. */
 export function nearGradient(
   misses: Misses,
-  { dtype, shape, rowStride }: RandomRows,
+  { dtype, shape, rowStride, labels }: RandomRows,
   actual: Elements,
   expected: Numbers,
   bound: (expected: number, row: number) => number,
 ): void {
   const values = dtype === 'float32' ? actual : decodeHalf(actual, dtype);
   const vocab = shape[2];
+  const least = (labels.length - 1) * rowStride + vocab;
+  misses.require(values.length >= least, () => `${values.length} elements of ${least}`);
   values.forEach((value, i) => {
     const [row, v] = [Math.floor(i / rowStride), i % rowStride];
     const wanted = v < vocab ? at(expected, row * vocab + v) : 0;

@@ -30,6 +30,16 @@ export function thrownBy(action: () => unknown): Error & { readonly code?: strin
   throw new Error('nothing was thrown');
 }
 
+/** The error of what is rejected. */
+export async function rejection(promise: Promise<unknown>): Promise<unknown> {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error('nothing was rejected');
+}
+
 /** Cases of a table that are named after what is done in them. */
 export const titled = <R extends readonly [unknown, ...unknown[]]>(
   rows: readonly R[],
