@@ -4,15 +4,20 @@ namespace diralign {
 
 void write_measures(Job& job, const Array<RowMeasures>& rows) {
   double entropies = 0, largest = 0;
-  double logits[2] = {}, counts[2] = {};  // by place: chosen, rejected
+  double logits[2] = {}, counts[2] = {};  // chosen, rejected
+  const Units& units = job.rows.units;
+  int64_t unit = -1, chosen = -1;
   for (size_t i = 0; i < rows.size(); i++) {
     const ScoredRow& r = job.rows.scored[i];
     if (!r.has_label()) continue;
-    const int64_t place = job.rows.units.place(r.sequence);
-    counts[place]++;
+    // Rows come unit by unit but for pairs, whose chosen are known without a look at a field.
+    if (const int64_t own = units.unit_of(r.sequence); own != unit)
+      unit = own, chosen = chosen_sequence(units, job.batch.fields, unit);
+    const bool rejected = r.sequence != chosen;
+    counts[rejected]++;
     entropies += rows[i].entropy;
-    if (place == 0) largest += rows[i].is_largest;
-    logits[place] += rows[i].mean_logit;
+    if (!rejected) largest += rows[i].is_largest;
+    logits[rejected] += rows[i].mean_logit;
   }
   auto mean = [](double sum, double count) { return count > 0 ? sum / count : 0; };
   double* const m = job.loss->outputs.metrics;

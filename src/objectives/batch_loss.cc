@@ -134,31 +134,19 @@ class BatchLoss::OfObjective {
     for (int64_t u = 0; u < units_.count; u++) losses_[u] += each;
   }
 
-  /// The place of the sequence of a unit that is held against the others, or -1: no sequence of it
-  /// is.
-  int64_t chosen_place(int64_t unit) const {
-    const Fields& fields = terms_.fields;
-    if (units_.arity == Arity::pair) return 0;
-    if (units_.arity == Arity::single) return field(fields.desirable, unit, 1) != 0 ? 0 : -1;
-    const int64_t first = units_.sequence(unit, 0), size = units_.size(unit);
-    if (fields.best_first) return int64_t(fields.best_first[first]);
-    return std::max_element(fields.rewards + first, fields.rewards + first + size) -
-           (fields.rewards + first);
-  }
-
   void look_at(const double* logps, int64_t unit, double largest) {
     // The losses of a sorted objective belong to ranks, not to units; a NaN of one unit is among
     // them, and among the coefficients of another.
     const bool sorted = terms_.is_sorted();
     bool empty = false, finite = sorted || std::isfinite(losses_[unit]), highest = true;
-    const int64_t chosen = chosen_place(unit), size = units_.size(unit);
+    const int64_t chosen = chosen_sequence(units_, terms_.fields, unit), size = units_.size(unit);
     for (int64_t place = 0; place < size; place++) {
       const int64_t s = units_.sequence(unit, place);
       const double coefficient = std::fabs(coefficients_[s]);
       empty = empty || terms_.lengths[s] == 0;
       finite = finite && std::isfinite(logps[s]) &&
                (coefficient <= largest || (sorted && std::isnan(coefficient)));
-      const bool is_chosen = place == chosen;
+      const bool is_chosen = s == chosen;
       // Two rewards that a large beta makes infinite have a difference.
       if (units_.arity != Arity::pair)
         (is_chosen ? chosen_score_ : rejected_score_) +=
@@ -166,8 +154,7 @@ class BatchLoss::OfObjective {
       metrics_[is_chosen ? rewards_chosen : rewards_rejected] += rewards_[s];
       metrics_[is_chosen ? logps_chosen : logps_rejected] += logps[s];
       (is_chosen ? chosen_ : rejected_)++;
-      if (chosen >= 0 && !is_chosen)
-        highest = highest && rewards_[units_.sequence(unit, chosen)] > rewards_[s];
+      if (chosen >= 0 && !is_chosen) highest = highest && rewards_[chosen] > rewards_[s];
     }
     metrics_[empty_sequences] += empty;
     metrics_[nonfinite] += !finite;

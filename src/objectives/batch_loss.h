@@ -78,7 +78,6 @@ class BatchLoss {
 
   double likelihood_coefficient(int64_t s) const { return terms_.likelihood_coefficient(s); }
   const Units& units() const { return terms_.units; }
-  bool is_sorted() const { return terms_.is_sorted(); }
 
  private:
   class OfObjective;

@@ -2,6 +2,7 @@
 // what it has a number for, and what that may be. The contract, the checks in TypeScript and the
 // requests follow from the list; which method takes which, from the methods (catalogue.cc).
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include "options.h"
@@ -78,6 +79,16 @@ DIRALIGN_HD bool is_likely(const Units& units, const Fields& fields, int64_t seq
   return units.arity == Arity::pair     ? units.place(sequence) == 0
          : units.arity == Arity::single ? field(fields.desirable, sequence, 1) != 0
                                         : false;
+}
+
+/// The sequence of a unit that metrics hold against the others: the first of a group whose best are
+/// equal; -1: an undesirable one is held against nothing.
+inline int64_t chosen_sequence(const Units& units, const Fields& fields, int64_t unit) {
+  const int64_t first = units.sequence(unit, 0);
+  if (units.arity != Arity::group) return is_likely(units, fields, first) ? first : -1;
+  if (fields.best_first) return first + int64_t(fields.best_first[first]);
+  return std::max_element(fields.rewards + first, fields.rewards + first + units.size(unit)) -
+         fields.rewards;
 }
 
 /// What a ranking loss may look at of its sequence besides the score.

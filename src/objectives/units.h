@@ -66,13 +66,8 @@ struct Units {
   /// Calls `take(s)` for each of them.
   template <class Take>
   void for_sequences(int64_t first, int64_t last, Take&& take) const {
-    if (arity == Arity::group) {
-      for (int64_t s = offsets[first]; s < offsets[last]; s++) take(s);
-      return;
-    }
-    for (int64_t u = first; u < last; u++) take(u);
-    if (arity == Arity::pair)
-      for (int64_t u = first; u < last; u++) take(u + count);
+    for (int64_t k = 0, n = sequences_of(first, last); k < n; k++)
+      take(sequence_of(first, last, k));
   }
 };
 

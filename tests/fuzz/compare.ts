@@ -21,7 +21,6 @@ import {
   referenceLayer,
   referenceLogps,
   referenceTokenLogps,
-  type ReferenceConfig,
 } from '../../ts/verification/reference.js';
 import { checkGradient, scaled, Tally } from '../../ts/verification/verification.js';
 import {
@@ -199,19 +198,12 @@ function metricMisses({ plan, exact }: Call, result: Properties): string[] {
   const { tokenWeights, logitScale, logitSoftcap, temperature } = plan.fields;
   const isPlain = [logitScale, logitSoftcap, temperature].every((x) => x === undefined);
   if (tokenWeights || !isPlain) return [];
-  const { length } = result.counts as Int32Array;
   const arity = arityOf(plan);
-  const chosen = arity === 'pair' ? length / 2 : length;
   const metrics = { ...(result.metrics as Partial<Record<RowMetric, number>>) };
-  // Which sequences are the chosen is what other tests know.
-  const { method } = configsOf(lossOf(plan))[0] as ReferenceConfig;
-  if (arity !== 'pair' && method !== 'sft')
-    for (const name of ['mean_token_accuracy', 'logits/chosen', 'logits/rejected'] as const)
-      Reflect.deleteProperty(metrics, name);
-  if (!isHidden(batch)) return rowMetricMisses(batch as LogitsBatch, metrics, chosen).list;
+  if (!isHidden(batch)) return rowMetricMisses(batch as LogitsBatch, metrics, arity).list;
   // Which of two logits is larger may be a matter of how they were computed.
   delete metrics.mean_token_accuracy;
-  return rowMetricMisses(referenceLayer(batch).batch, metrics, chosen, 1e-5).list;
+  return rowMetricMisses(referenceLayer(batch).batch, metrics, arity, 1e-5).list;
 }
 
 /** Whether there was anything to compare. @throws Fault */

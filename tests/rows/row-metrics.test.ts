@@ -1,9 +1,22 @@
 // `run.metrics`, and the metrics that are always there: against means that this file makes itself
 // of the rows.
 import { describe, expect, test } from 'vitest';
-import { dirAlignLoss, tokenLogps, type LossResult, type RowMetric } from '../../ts/index.js';
+import {
+  dirAlignLoss,
+  tokenLogps,
+  type LogitsBatch,
+  type LossResult,
+  type RowMetric,
+} from '../../ts/index.js';
 import { referenceLayer } from '../../ts/verification/reference.js';
 import { copyOf, dtypes, objectiveOf, randomBatch } from '../support/batches.js';
+import {
+  allFields,
+  configOf,
+  familyMethods,
+  methodFields,
+  randomFields,
+} from '../support/family-batches.js';
 import {
   leastMemory,
   randomHidden,
@@ -112,13 +125,29 @@ describe('from logits', () => {
     const batch = randomBatch({ seed: 7, sequences: 3, tokens: 4, vocab: 11 });
     const names = ['entropy', 'mean_token_accuracy', 'logits/chosen'] as const;
     const { metrics } = dirAlignLoss('sft')(batch, { metrics: names });
-    checkRowMetrics(batch, metrics, 3);
+    checkRowMetrics(batch, metrics, 'single');
     expect('ranking_accuracy' in metrics).toBe(false);
     expect(metrics.num_tokens).toBe(batch.labels.filter((label) => label !== -100).length);
     // @ts-expect-error nor do the types have it
     const error = thrownBy(() => dirAlignLoss('sft')(batch, { metrics: all }));
     expectRefusal(error, 'TypeError OPTION', "'logits/rejected' is not for 'sft'");
   });
+
+  test.each(familyMethods.filter((method) => methodFields[method].arity !== 'pair'))(
+    '%s: the desirable, or the best of each group, are the chosen',
+    (method) => {
+      const { arity } = methodFields[method];
+      const { sequences, ...fields } = randomFields(31, methodFields[method], 5, allFields(method));
+      const rows = randomBatch({ seed: 32, sequences, tokens: 4, vocab: 19, ignored: 0.2 });
+      const names = arity === 'group' || method === 'sft' ? all.slice(0, 3) : all;
+      const batch = { ...rows, ...fields };
+      const { metrics } = objectiveOf(configOf(method))(batch as LogitsBatch, { metrics: names });
+      checkRowMetrics(batch, metrics, arity);
+      const everyone = dirAlignLoss('sft')(rows, { metrics: ['mean_token_accuracy'] }).metrics;
+      if (method !== 'sft')
+        expect(metrics.mean_token_accuracy).not.toBe(everyone.mean_token_accuracy);
+    },
+  );
 
   test('a tie is no prediction; logits of -inf are no probability, and make the mean -inf', () => {
     const logits = Float32Array.of(1, 1, 1, -Infinity, 2, 1, 0, 3, 0, -5, -5, -4);
@@ -201,7 +230,7 @@ describe('from hidden states', () => {
         for (const memory of [2 ** 24, leastMemory(batch) + 30_000, leastMemory(batch)]) {
           const plain = objective.fromHidden(batch, { memory });
           const result = objective.fromHidden(batch, { memory, metrics: names });
-          checkRowMetrics(logits, result.metrics, method === 'sft' ? 4 : 2);
+          checkRowMetrics(logits, result.metrics, method === 'sft' ? 'single' : 'pair');
           sameGradients(result, plain, method);
           expect(result.metrics).toMatchObject(plain.metrics);
           const none = await objective.fromHidden.async(batch, {

@@ -1,10 +1,10 @@
 // The metrics that `run.metrics` asks for, in float64 from the rows themselves.
 import { expect } from 'vitest';
-import type { RowMetric } from '../../ts/index.js';
+import type { MethodInfo, RowMetric } from '../../ts/index.js';
 import type { ReferenceBatch } from '../../ts/verification/reference.js';
 import { decoder, rowsOf } from '../../ts/verification/verification.js';
 import { Misses } from './bounds.js';
-import { at } from './numbers.js';
+import { at, present } from './numbers.js';
 
 export const rowMetricNames = [
   'entropy',
@@ -14,6 +14,7 @@ export const rowMetricNames = [
 ] as const;
 
 type Rows = ReferenceBatch;
+type Arity = MethodInfo['arity'];
 
 interface Expected {
   readonly value: number;
@@ -21,8 +22,28 @@ interface Expected {
   readonly size: number;
 }
 
-/** Of a batch, padded or packed, with any stride; the first `chosen` sequences are the chosen. */
-function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expected> {
+/**
+ * The first half of pairs, single sequences that are not undesirable, the best candidate of each
+ * group: the first of the best.
+ */
+function chosenOf(batch: Rows, arity: Arity): (sequence: number) => boolean {
+  const { desirable, groups, ranks, rewards } = batch;
+  if (arity === 'pair') return (s) => s < rowsOf(batch).sequences / 2;
+  if (arity === 'single') return (s) => !desirable || Boolean(desirable[s]);
+  const offsets = present(groups);
+  const worth = (s: number) => (ranks ? -at(ranks, s) : at(present(rewards), s));
+  const best = new Set<number>();
+  for (let g = 0; g + 1 < offsets.length; g++) {
+    let chosen = at(offsets, g);
+    for (let s = chosen; s < at(offsets, g + 1); s++) if (worth(s) > worth(chosen)) chosen = s;
+    best.add(chosen);
+  }
+  return (s) => best.has(s);
+}
+
+/** Of a batch, padded or packed, with any stride. */
+function expectedRowMetrics(batch: Rows, arity: Arity): Record<RowMetric, Expected> {
+  const isChosen = chosenOf(batch, arity);
   const { sequences, vocab, stride, offset, ignoreIndex } = rowsOf(batch);
   const decode =
     batch.logits instanceof Float64Array ? (x: number) => x : decoder(batch.dtype ?? 'float32');
@@ -30,7 +51,7 @@ function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expe
   const side = () => ({ rows: 0, logits: 0, sizes: 0, entropy: 0, hits: 0 });
   const sides = [side(), side()] as const;
   for (let s = 0; s < sequences; s++) {
-    const sums = sides[s < chosen ? 0 : 1];
+    const sums = sides[isChosen(s) ? 0 : 1];
     for (let row = offset(s); row < offset(s + 1); row++) {
       const label = at(batch.labels, row);
       if (label === ignoreIndex) continue;
@@ -66,10 +87,10 @@ function expectedRowMetrics(batch: Rows, chosen: number): Record<RowMetric, Expe
 export function rowMetricMisses(
   batch: Rows,
   actual: Readonly<Partial<Record<RowMetric, number>>>,
-  chosen: number,
+  arity: Arity,
   error = 2e-6,
 ): Misses {
-  const expected = expectedRowMetrics(batch, chosen);
+  const expected = expectedRowMetrics(batch, arity);
   const misses = new Misses();
   for (const name of rowMetricNames) {
     const { value, size } = expected[name];
@@ -80,13 +101,12 @@ export function rowMetricMisses(
   return misses;
 }
 
-/** Where nothing is said, half of the sequences are the chosen. */
 export function checkRowMetrics(
   batch: Rows,
   actual: Readonly<Partial<Record<RowMetric, number>>>,
-  chosen = rowsOf(batch).sequences / 2,
+  arity: Arity = 'pair',
 ): void {
-  const misses = rowMetricMisses(batch, actual, chosen);
+  const misses = rowMetricMisses(batch, actual, arity);
   expect(misses.checked).toBeGreaterThan(0);
   expect(misses.list).toEqual([]);
 }
