@@ -7,6 +7,7 @@ import type { ReferenceConfig } from '../../ts/verification/reference.js';
 import { Tally } from '../../ts/verification/verification.js';
 import { prepareHidden } from '../../ts/verification/hidden.js';
 import { dtypes, objectiveOf } from '../support/batches.js';
+import { Misses } from '../support/bounds.js';
 import {
   checkStages,
   gradients,
@@ -490,6 +491,30 @@ describe('edges', () => {
         (x, i) => Math.abs(2 * x - at(present(alone.gradWeight), i)) > 1e-6,
       );
       expect(misses).toBe(-1);
+    }
+  });
+
+  test('rows of tokenWeights 0 take no part, whatever their hidden states and the memory', () => {
+    const batch = randomHidden({ seed: 31, sequences: 4, tokens: 40, vocab: 67, size: 16 });
+    const tokenWeights = Float32Array.from(batch.labels, (_, row) => Number(row % 5 !== 2));
+    const hidden = (batch.hidden as Float32Array).map((x, i) =>
+      at(tokenWeights, Math.floor(i / 16)) === 0 ? NaN : x,
+    );
+    const objective = dirAlignLoss('dpo', 0.1);
+    const without = hidden.map((x) => (Number.isNaN(x) ? 0 : x));
+    for (const memory of [2 ** 24, leastMemory(batch) + 30_000, leastMemory(batch)]) {
+      const result = objective.fromHidden({ ...batch, hidden, tokenWeights }, { memory });
+      const expected = objective.fromHidden(
+        { ...batch, hidden: without, tokenWeights },
+        { memory },
+      );
+      // Which rows a product has decides how its sums are rounded.
+      const misses = new Misses();
+      for (const name of gradients)
+        misses.each(name, result[name], expected[name], () => 1e-6);
+      expect(misses.list).toEqual([]);
+      expect(result.metrics.nonfinite).toBe(0);
+      expect(Number.isFinite(result.loss)).toBe(true);
     }
   });
 

@@ -42,7 +42,7 @@ class LayerPhases : public Phases {
         add_deferred(group, deferred_, place);
     } else {
       for (const RowRange& chunk : chunks(group)) {
-        if (rows_.is_known()) products_.logits(chunk, workspace_);
+        if (job_.knows_rows()) products_.logits(chunk, workspace_);
         else forward(chunk, workspace_);
         if (job_.stopped()) return;
         if ((loss || job_.given) && known()) backward(chunk, false, loss);
@@ -106,7 +106,8 @@ class LayerPhases : public Phases {
   int64_t deferred_rows(const UnitGroup& group) const {
     const bool may =
         job_.loss && gradients_.any() && !group.kept && !known() && !terms_.is_sorted();
-    if (!may || job_.batch.sft_labels) return 0;
+    // A row of weight 0 is to leave nothing, even of a NaN: backward() passes it by.
+    if (!may || job_.batch.sft_labels || job_.batch.fields.token_weights) return 0;
     const int64_t rows =
         std::min(preferred_rows, (products_.budget() - deferred_floats(group)) / vocab_);
     return rows >= std::min(fewest_deferred_rows, group.rows.size()) ? rows : 0;
