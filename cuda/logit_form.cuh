@@ -65,7 +65,7 @@ struct Untransformed {
 /// Called, not inlined: float64 would take registers from the rows.
 CUDA_NOINLINE __device__ inline float times_slope(const LogitTransform& transform, float value,
                                                   float x) {
-  return float(double(value) * transform.slope(double(x)));
+  return transform.by_logit(value, double(x));
 }
 
 /// Transformed logits, or plain ones of a gradient that bends.
@@ -109,10 +109,9 @@ struct Transforming {
   }
 
  private:
-  /// Where the distance is -inf its exponential is 0, and so is their product.
   __device__ __forceinline__ float bent(const RowGradient& g, const Transformed<float>& l) const {
-    const float d = l.y - g.shift, linear = g.factor + g.bend * (d < exp_underflow ? 0 : d);
-    return linear * exp2_approx(d * log2_e) * l.slope;
+    const float d = l.y - g.shift;
+    return bent_factor(d, g.factor, g.bend) * (exp2_approx(d * log2_e) * l.slope);
   }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <cfloat>
 #include <cstdint>
+#include "exp_polynomial.h"
 #include "statistics.h"
 
 namespace diralign {
@@ -18,33 +19,54 @@ struct RowGradient {
   float label_value, second_value;
 };
 
+/// What multiplies exp(d), of floats or vectors of them. Where d is -inf its exponential is 0, and
+/// so is their product.
+template <class Real>
+DIRALIGN_HD_KERNEL Real bent_factor(Real d, Real factor, Real bend) {
+  return factor + bend * (d < exp_underflow ? Real{} : d);
+}
+
 /// The nearest finite number; a NaN stays one.
 DIRALIGN_HD double finite(double x) { return x > DBL_MAX ? DBL_MAX : x < -DBL_MAX ? -DBL_MAX : x; }
+
+/// Makes both smaller until neither is beyond `most`: terms that cancel do so still.
+DIRALIGN_HD void limit(double& a, double& b, double most) {
+  const double largest = ::fmax(::fabs(a), ::fabs(b));
+  if (largest > most) a *= most / largest, b *= most / largest;
+}
 
 /// A coefficient times the scale of the gradients. A scale of 0 leaves nothing, whatever the
 /// coefficient: a batch of that weight must not bring a NaN into a sum of gradients.
 DIRALIGN_HD double gradient_coefficient(double coefficient, double scale) {
   return share_of(scale, coefficient);
 }
+/// Of a row of that weight. One after the other: the product of two factors may be infinite where
+/// that of all is not.
+DIRALIGN_HD double gradient_coefficient(double weight, double coefficient, double scale) {
+  return gradient_coefficient(share_of(weight, coefficient), scale);
+}
 
-/// Sets the entries to scale * exp(logit - max). A scale beyond float32 would make a NaN of every
-/// probability of 0, and an infinity of those that bring it back: e^87 of it moves into the
-/// exponential, which the kernels compute up to e^88.
-DIRALIGN_HD void set_scale(RowGradient& g, float max, double scale) {
+/// Sets the entries to (factor + bend d) exp(d), d = logit - max. Numbers beyond float32 would make
+/// a NaN of every probability of 0, and an infinity of those that bring them back: e^80 of them
+/// moves into the exponential, which the kernels compute up to e^88, so that a slope of some
+/// hundreds may multiply it.
+DIRALIGN_HD void set_scale(RowGradient& g, float max, double factor, double bend = 0) {
   g.shift = max;
   // Infinite in a row of nothing but -inf, which has no softmax: its entries are to be NaN.
-  if (::fabs(scale) > FLT_MAX && ::fabs(scale) <= DBL_MAX) {
-    const float shift = max - 87;
+  const bool beyond = ::fabs(factor) > FLT_MAX || ::fabs(bend) > FLT_MAX / 128;
+  if (beyond && ::fabs(factor) <= DBL_MAX && ::fabs(bend) <= DBL_MAX) {
+    const float shift = max - 80;
     const double moved = double(max) - double(shift);
     // Not of logits so large that they have no such neighbours; then only those at the maximum have
     // a probability.
-    if (moved >= 86 && moved <= 88) {
+    if (moved >= 79 && moved <= 81) {
       g.shift = shift;
-      scale *= ::exp(-moved);
+      const double part = ::exp(-moved);
+      factor = part * factor - part * bend * moved, bend *= part;
     }
-    if (::fabs(scale) > FLT_MAX) scale = ::copysign(double(FLT_MAX), scale);
+    bend *= 128, limit(factor, bend, FLT_MAX), bend /= 128;
   }
-  g.factor = float(scale);
+  g.factor = float(factor), g.bend = float(bend);
 }
 
 /// A label's log-probability and what follows from it: p, and p - 1, which keeps its digits as p
@@ -97,13 +119,14 @@ DIRALIGN_HD RowGradient row_gradient(const RowTerms& row, int32_t label, int32_t
 /// The gradient of c log p_y + e H, H the entropy of the softmax: dH/dlogit_v = -p_v (log p_v + H).
 DIRALIGN_HD RowGradient row_gradient_with_entropy(const RowTerms& row, int32_t label, double c,
                                                   double e, double nats) {
-  c = finite(c), e = finite(e);
-  const double log_normalizer = ::log(row.normalizer),
-               factor = -(c + e * (nats - log_normalizer)) / row.normalizer,
+  // Far beyond float32, and their products with nats are numbers still.
+  c = finite(c), e = finite(e), limit(c, e, 1e300);
+  const double surprise = c + e * (nats - ::log(row.normalizer)),
                own = -c * row.label.p_less_1 -
                      (row.label.p == 0 ? 0 : e * row.label.p * (row.label.logp + nats));
-  return {false, false,      row.max, float(finite(factor)), float(-e / row.normalizer), label,
-          -1,    float(own), 0};
+  RowGradient g{false, false, row.max, 0, 0, label, -1, float(own), 0};
+  set_scale(g, row.max, -surprise / row.normalizer, -e / row.normalizer);
+  return g;
 }
 
 /// The gradient of log p_y alone, onehot(y) - p, in float32: from the sum of exp(logit - max) over

@@ -26,6 +26,10 @@ struct LogitTransform {
     const double cosh = cap == 0 ? 1 : ::cosh(scale * x / cap);
     return scale / temperature / (cosh * cosh);
   }
+  /// A derivative by x, from that by y: an infinite one is 0 where nothing of x comes through.
+  DIRALIGN_HD float by_logit(float by_transformed, double x) const {
+    return float(share_of(slope(x), double(by_transformed)));
+  }
   /// The largest slope there is.
   double steepest() const { return scale / temperature; }
 };

@@ -303,24 +303,7 @@ export function callPlans({
       shared: often(false, fc.boolean(), 5),
       twists: fc.oneof(fc.constant([]), fc.array(twist, { minLength: 1, maxLength: 2 })),
     })
-    .map(meaningful)
-    .map(withoutKnown);
-}
-
-/**
- * Faults of the native side that stand: a gradient scale near the end of float64 makes a NaN of an
- * entropy's coefficient, and of a slope that a cap has brought to 0. Whoever mends one takes its
- * line away.
- */
-function withoutKnown(plan: CallPlan): CallPlan {
-  const { door, fields: given, run: wanted } = plan;
-  const { gradientScale } = wanted;
-  const isScaled = given.logitSoftcap !== undefined || door === 'backward';
-  const isFar = isScaled && Math.abs(gradientScale ?? 1) > 1e30;
-  return {
-    ...plan,
-    run: { ...wanted, gradientScale: isFar ? undefined : gradientScale },
-  };
+    .map(meaningful);
 }
 
 /**

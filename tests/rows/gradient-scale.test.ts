@@ -1,6 +1,6 @@
 // `run.gradientScale` at every door: it multiplies gradients, and nothing else.
 import { describe, expect, test } from 'vitest';
-import { dirAlignLoss, type RunOptions } from '../../ts/index.js';
+import { dirAlignLoss, logpsBackward, type LogitsBatch, type RunOptions } from '../../ts/index.js';
 import {
   dtypes,
   randomBatch,
@@ -23,6 +23,12 @@ import { prepare } from '../../ts/verification/verification.js';
 
 const dpo = dirAlignLoss('dpo', 0.1);
 const small = (seed = 1): HostBatch => randomBatch({ seed, sequences: 6, tokens: 5, vocab: 37 });
+/** What `logpsBackward` takes of it. */
+const withoutReference = ({ logits, labels, shape }: HostBatch): LogitsBatch => ({
+  logits: logits,
+  labels,
+  shape,
+});
 const times = (array: Float32Array, factor: number): Float32Array => array.map((x) => factor * x);
 
 /** Two roundings of float32 at most lie between the two. */
@@ -178,6 +184,54 @@ describe('from logits', () => {
       expect(objective(batch, { gradientScale }).metrics.underflow, `${n} rows`).toBe(n);
     }
   });
+
+  test('a capped row: no NaN where a logit is past the cap, however large the scale', () => {
+    const logits = Float32Array.of(3e4, 1, -2, 0, -3e4, 2, 1, -Infinity);
+    const labels = Int32Array.of(0, 2);
+    const reference = Float64Array.of(-1, -1);
+    const batch = { logits, labels, reference, shape: [2, 1, 4], logitSoftcap: 30 } as const;
+    const plain = dpo(batch).gradLogits;
+    for (const gradientScale of [1e37, 1e44, 1e300, -Number.MAX_VALUE]) {
+      const found = dpo(batch, { gradientScale }).gradLogits;
+      // A product that float32 cannot hold is infinite, or its largest number.
+      const expected = plain.map((x) => Math.max(-3e38, Math.min(3e38, gradientScale * x)));
+      expect(found.map((x) => Math.max(-3e38, Math.min(3e38, x)))).toSatisfy((x: Float32Array) =>
+        x.every((value, i) => Math.abs(value - at(expected, i)) <= 1e-5 * Math.abs(value)),
+      );
+      expect([found[0], found[4], found[7]].map((x) => Math.abs(x ?? NaN))).toEqual([0, 0, 0]);
+    }
+  });
+
+  test.each([1e37, 1e39, 1e44, -1e60, Number.MAX_VALUE])(
+    'logpsBackward by entropies: %s times as much, and no NaN',
+    (gradientScale) => {
+      const batch = withoutReference(small(11));
+      const entropy = Float64Array.from(batch.labels, (_, row) => 1 - row / 15);
+      const rows = entropy.map((x) => 2 * x * x - 1);
+      for (const derivatives of [{ entropy }, { entropy, rows }]) {
+        const backward = (gradientScale: number): Float64Array => {
+          const { gradLogits } = logpsBackward(batch, derivatives, { gradientScale });
+          return Float64Array.from(gradLogits as Float32Array);
+        };
+        const plain = backward(1);
+        const found = backward(gradientScale);
+        expect(found.some(Number.isNaN)).toBe(false);
+        const limited = (x: number): number => Math.max(-3e38, Math.min(3e38, x));
+        const misses = new Misses();
+        misses.each(
+          'gradient',
+          found.map(limited),
+          plain.map((x) => limited(gradientScale * x)),
+          // Where two terms of an entry cancel, not even its sign is certain.
+          (_, i) =>
+            Math.abs(at(plain, i)) < 1e-3
+              ? Infinity
+              : 1e-2 * Math.abs(limited(gradientScale * at(plain, i))),
+        );
+        expect(misses.list).toEqual([]);
+      }
+    },
+  );
 
   test('without a gradient there is nothing to multiply', () => {
     const batch = small(6);

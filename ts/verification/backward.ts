@@ -84,10 +84,12 @@ export function prepareBackward<B extends ReferenceBatch>(batch: B): PreparedBac
       const [i, slope] = [t * rows.vocab + v, rows.slope(t, v)];
       row[i] = g * slope;
       entropy[i] = (gradient[v] ?? NaN) * slope;
-      // dH / dz_v = -p_v (H + log p_v), in which H and log p_v may cancel.
+      // dH / dz_v = -p_v (H + log p_v), in which H and log p_v may cancel; both come from a sum in
+      // float32, which near 1 has seven digits, however small its logarithm is.
       const logp = rows.logit(t, v) - softmax.logsumexp;
       const p = Math.exp(logp);
-      sizes[i] = p === 0 ? 0 : p * ((values.entropy[t] ?? NaN) + Math.abs(logp)) * slope;
+      const nats = (values.entropy[t] ?? NaN) + Math.abs(logp) + 0.02;
+      sizes[i] = p === 0 ? 0 : p * nats * slope;
     });
   });
   return { batch, values, row, sequence: prepare(batch).alignment.residual, entropy, sizes };

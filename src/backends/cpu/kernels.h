@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include "rows/dtype.h"
+#include "rows/gradient.h"
 #include "rows/statistics.h"
 #include "rows/transform.h"
 
@@ -11,11 +12,6 @@ namespace diralign::cpu {
 
 /// Elements per block: the unit in which a row's sum is formed and its anchor may move.
 inline constexpr int64_t block_elements = 512;
-
-/// Entry v of a gradient is (factor + bend d) e^d dy/dx, d = y - shift, y the transformed logit x.
-struct GradientFactors {
-  float shift, factor, bend;
-};
 
 struct RowKernels {
   /// Sums of exp(logit - anchor) over a row, its label's entry left out.
@@ -29,9 +25,10 @@ struct RowKernels {
   /// The sums of transformed logits.
   RowSums (*reduce_transformed)(const void* row, int64_t vocab, int64_t label,
                                 const TransformFactors& transform, bool with_moment);
-  /// The gradient by the logits of numbers of transformed ones; in place allowed.
+  /// Entries (factor + bend d) e^d dy/dx, d = y - shift, y the transformed logit x: the gradient by
+  /// the logits of numbers of transformed ones, its labels' entries left out; in place allowed.
   void (*transformed_gradient)(const void* row, void* out, int64_t vocab,
-                               const TransformFactors& transform, const GradientFactors& gradient);
+                               const TransformFactors& transform, const RowGradient& gradient);
   /// reduce() that leaves -softmax (the label's entry aside) in the row itself: the exponential is
   /// computed once. float32 only. `block_anchors` holds one float per block. Bit for bit the
   /// sums of reduce().
@@ -86,7 +83,7 @@ struct ProductKernels {
   void (*softmax)(const float* logits, void* gradient, int64_t vocab, float shift, float factor);
   /// The same of transformed logits: see RowKernels.
   void (*transformed_gradient)(const void* logits, void* gradient, int64_t vocab,
-                               const TransformFactors& transform, const GradientFactors& factors);
+                               const TransformFactors& transform, const RowGradient& factors);
   void (*store)(void* gradient_row, int64_t index, float value);
   /// out (+)= factor * x, out of the layer's dtype, rounded once.
   void (*finish)(const float* x, void* out, int64_t n, float factor, bool accumulate);

@@ -95,12 +95,12 @@ class LayerProducts {
       return;
     }
     auto label_entry = [&](int32_t label, float value) {
-      return transforms_ ? float(value * batch_.transform.slope(row[label])) : value;
+      return transforms_ ? batch_.transform.by_logit(value, row[label]) : value;
     };
     const float own = label_entry(g.label, g.label_value),
                 second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
     if (transforms_ || g.bend != 0)
-      products_.transformed_gradient(row, row, batch_.vocab, factors_, {g.shift, g.factor, g.bend});
+      products_.transformed_gradient(row, row, batch_.vocab, factors_, g);
     else products_.softmax(row, row, batch_.vocab, g.shift, g.factor);
     products_.store(row, g.label, own);
     if (g.second_label >= 0) products_.store(row, g.second_label, second);

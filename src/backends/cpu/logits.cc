@@ -42,9 +42,9 @@ class LogitsPhases : public Phases {
   int64_t underflows() const override { return underflows_; }
 
   void reduce(const UnitGroup& group, const BatchLoss*) override {
-    if (rows_.is_known() && output_.mode != GradientMode::factored) return;
+    if (job_.knows_rows() && output_.mode != GradientMode::factored) return;
     for_rows(team_, job_, group.rows.begin, group.rows.end, false, [this](int64_t i, int member) {
-      if (rows_.is_known()) write_residual(i);
+      if (job_.knows_rows()) write_residual(i);
       else reduce_row(i, member);
     });
     if (!job_.stopped()) rows_.sum(group);
@@ -81,7 +81,7 @@ class LogitsPhases : public Phases {
   bool in_place() const { return output_.data == batch_.logits; }
   bool exponentials_once() const {
     return output_.mode == GradientMode::factored && in_place() && !transforms_ &&
-           !rows_.is_known() && kernels_.negative_softmax_in_place;
+           !job_.knows_rows() && kernels_.negative_softmax_in_place;
   }
 
   /// With the moment where it is needed; every other bit is the same without.
@@ -142,12 +142,12 @@ class LogitsPhases : public Phases {
     const void* const row = batch_.row(r.row);
     void* const out = gradient_.row(r.row);
     auto label_entry = [&](int32_t label, float value) {
-      return transforms_ ? float(value * batch_.transform.slope(kernels_.load(row, label))) : value;
+      return transforms_ ? batch_.transform.by_logit(value, kernels_.load(row, label)) : value;
     };
     const float own = label_entry(g.label, g.label_value),
                 second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
     if (transforms_ || g.bend != 0)
-      kernels_.transformed_gradient(row, out, batch_.vocab, factors_, {g.shift, g.factor, g.bend});
+      kernels_.transformed_gradient(row, out, batch_.vocab, factors_, g);
     else kernels_.scaled_exp(row, out, batch_.vocab, g.shift, g.factor, streamed());
     kernels_.store(out, g.label, own);
     if (g.second_label >= 0) kernels_.store(out, g.second_label, second);

@@ -365,24 +365,23 @@ void write_entries(const void* row, void* output, int64_t vocab, const Entries& 
 
 template <class T, class Out>
 void transformed_gradient(const void* row, void* output, int64_t vocab, const TransformFactors& t,
-                          const diralign::cpu::GradientFactors& g) {
+                          const diralign::RowGradient& g) {
   const Floats shift = splat(g.shift), factor = splat(g.factor), bend = splat(g.bend);
-  // Where d is -inf its exponential is 0, and so is their product.
-  auto linear = [&](Floats d) { return factor + bend * (d < exp_underflow ? Floats{} : d); };
+  auto linear = [&](Floats d) { return diralign::bent_factor(d, factor, bend); };
   if (t.capped)
     return write_entries<T, Out>(row, output, vocab, [&](Floats x) {
       const diralign::Transformed<Floats> l = transform(x, t);
       const Floats d = l.y - shift;
-      return linear(d) * exp(d) * l.slope;
+      return linear(d) * (exp(d) * l.slope);
     });
   const Floats scale = splat(t.factor);
   if (g.bend != 0)
     return write_entries<T, Out>(row, output, vocab, [&](Floats x) {
       const Floats d = x * scale - shift;
-      return linear(d) * exp(d) * scale;
+      return linear(d) * (exp(d) * scale);
     });
   write_entries<T, Out>(row, output, vocab,
-                        [&](Floats x) { return factor * exp(x * scale - shift) * scale; });
+                        [&](Floats x) { return factor * (exp(x * scale - shift) * scale); });
 }
 
 template <class T>
