@@ -108,7 +108,7 @@ class LayerPhases : public Phases {
       if (measures_)
         measures_->launch(chunk.begin, chunk.size(), logits_.data(), Dtype::float32,
                           job_.batch.vocab, stride_);
-      if (!is_known()) {
+      if (!job_.knows_rows()) {
         Stages order(work_->parts());
         order.add(Work::reduce, uint32_t(chunk.begin), uint32_t(chunk.size()),
                   device_group(group, k));
@@ -277,7 +277,6 @@ class LayerPhases : public Phases {
   uint32_t device_group(const UnitGroup& group, size_t k) const {
     return device_group_[index(group)] + uint32_t(job_.given ? k : 0);
   }
-  bool is_known() const { return job_.given && job_.given->knows_rows(); }
 
   /// The numbers of a group, whose rows are reduced.
   void take(const UnitGroup& group) {
@@ -334,10 +333,10 @@ class LayerPhases : public Phases {
     for (int64_t i = chunk.begin; i < chunk.end; i++) {
       if (!coefficients(i, nullptr).idle()) continue;
       idle = true;
-      nan = nan || (is_known() &&
+      nan = nan || (job_.knows_rows() &&
                     std::isnan(job_.given->known_logps[size_t(job_.rows.scored[size_t(i)].row)]));
     }
-    if (!idle || is_known()) return nan;
+    if (!idle || job_.knows_rows()) return nan;
     work_->fetch();
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     return new_nan_rows();

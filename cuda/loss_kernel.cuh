@@ -98,8 +98,7 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
       align = record.has_label() ? p.coefficients[record.sequence] : 0;
       likelihood = record.sft_label >= 0 ? p.terms.likelihood_coefficient(record.sequence) : 0;
       auto scaled = [&](double coefficient) {
-        return finite(
-                   gradient_coefficient(share_of(record.weight, coefficient), p.gradient_scale)) *
+        return finite(gradient_coefficient(record.weight, coefficient, p.gradient_scale)) *
                p.gradient_unit;
       };
       align = scaled(align), likelihood = scaled(likelihood);

@@ -35,8 +35,8 @@ static_assert(sizeof(Stage) == 16);
 
 void add_derivatives(LossRequest& r, const Job& job) {
   const bool residuals = job.gradients.logits.mode == GradientMode::factored;
-  r.with_entropy = job.given && !job.given->entropy.empty();
-  const bool known = job.given && job.given->knows_rows();
+  r.with_entropy = job.by_entropy();
+  const bool known = job.knows_rows();
   for (const ScoredRow& row : job.rows.scored) {
     if (residuals) {
       r.derivatives.push_back({1, 0});
@@ -91,7 +91,7 @@ LossRequest request_of(const Job& job) {
   r.transform = job.batch.transform;
   r.collision = job.tokens && job.tokens->collision;
   r.measures = job.asked().any();
-  const bool known = job.given && job.given->knows_rows();
+  const bool known = job.knows_rows();
   if (r.pass == Pass::factored && (known || !r.transform.is_identity())) {
     // The gradient of each row's log-probability, whatever the units': those are the host's.
     r.pass = Pass::dense;

@@ -5,7 +5,6 @@
 #include <optional>
 #include <string>
 #include "objectives/fields.h"
-#include "objectives/fields.h"
 #include "rows/dtype.h"
 #include "rows/transform.h"
 #include "memory.h"

@@ -39,9 +39,8 @@ RowCoefficients row_coefficients(const Job& job, const BatchLoss* loss, const Sc
   }
   const double align = row.has_label() ? job.loss->outputs.coefficients[row.sequence] : 0;
   const double likelihood = row.sft_label >= 0 ? loss->likelihood_coefficient(row.sequence) : 0;
-  // One after the other: the product of two factors may be infinite where that of all is not.
   auto scaled = [&](double coefficient) {
-    return gradient_coefficient(share_of(row.weight, coefficient), job.gradients.scale);
+    return gradient_coefficient(row.weight, coefficient, job.gradients.scale);
   };
   return {scaled(align), scaled(likelihood)};
 }

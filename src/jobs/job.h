@@ -88,8 +88,6 @@ struct DerivativesGiven {
   Array<double> logps, entropy;
   /// What an earlier run found of the rows; empty: they are reduced again.
   Array<double> known_logps, known_logsumexp, known_entropy;
-
-  bool knows_rows() const { return !known_logps.empty(); }
 };
 
 struct Job {
@@ -108,6 +106,10 @@ struct Job {
   int threads = 1;
   std::atomic<bool> cancelled{false};
 
+  /// Whether the sums of the rows need not be formed.
+  bool knows_rows() const { return given && !given->known_logps.empty(); }
+  /// Whether something is given by the entropies.
+  bool by_entropy() const { return given && !given->entropy.empty(); }
   /// Of a job without a loss: nothing.
   const MeasuresAsked& asked() const;
   bool stopped() const { return cancelled.load(std::memory_order_relaxed); }

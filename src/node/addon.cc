@@ -136,8 +136,7 @@ Napi::Value compute_backward(const Napi::CallbackInfo& info) {
   if (!of_sequences.empty()) {
     given.logps.assign(rows, 0);
     for (const ScoredRow& row : job->rows.scored)
-      given.logps[size_t(row.row)] =
-          gradient_coefficient(of_sequences[size_t(row.sequence)], row.weight);
+      given.logps[size_t(row.row)] = share_of(row.weight, of_sequences[size_t(row.sequence)]);
   }
   job->gradients = read_gradients(request, *job);
   return dispatch(info, std::move(job));

@@ -115,13 +115,13 @@ inline Outcome run(const std::vector<Objective>& objectives, const Inputs& in,
   out.coefficients.resize(n);
   out.metrics.resize(count * metric_count);
   out.values.resize(count);
-  BatchLoss batch(
+  const BatchTerms terms =
       batch_terms(objectives.data(), int(count),
                   {units, in.lengths.data(), in.sft_lengths.data(),
-                   in.references.empty() ? nullptr : in.references.data(), in.fields.view()}),
-      {out.losses.data(), out.rewards.data(), out.coefficients.data(), out.metrics.data(),
-       out.values.data()});
-  if (batch.is_sorted()) piece = std::max<int64_t>(1, units.count);
+                   in.references.empty() ? nullptr : in.references.data(), in.fields.view()});
+  BatchLoss batch(terms, {out.losses.data(), out.rewards.data(), out.coefficients.data(),
+                          out.metrics.data(), out.values.data()});
+  if (terms.is_sorted()) piece = std::max<int64_t>(1, units.count);
   for (int64_t first = 0; first < units.count; first += piece)
     batch.evaluate(in.logps.data(), in.sft_logps.data(), first,
                    std::min(first + piece, units.count));

@@ -172,7 +172,8 @@ TEST(kernels_transformed_gradient) {
           const Row row(g.in, some_logits(vocab, uint64_t(vocab) + 1));
           double top = -INFINITY;
           for (double x : row.values) top = std::max(top, double(defined(Real(x), t).y));
-          const GradientFactors factors{std::isinf(top) ? 0 : float(top), -0.37f, float(bend)};
+          const RowGradient factors{
+              false, false, std::isinf(top) ? 0 : float(top), -0.37f, float(bend), -1, -1, 0, 0};
           std::vector<unsigned char> first;
           for (size_t offset = 0; offset < 64 / out_bytes; offset += 3) {
             Guarded<unsigned char> to(size_t(vocab) * out_bytes, offset * out_bytes);

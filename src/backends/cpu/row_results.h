@@ -13,21 +13,17 @@ class RowResults {
   explicit RowResults(Job& job)
       : job_(job),
         separate_sft_(job.batch.sft_labels != nullptr),
-        needs_moment_(job.tokens || job.asked().entropy ||
-                      (job.given && !job.given->entropy.empty())),
+        needs_moment_(job.tokens || job.asked().entropy || job.by_entropy()),
         needs_mean_(job.asked().logits),
         statistics_(job.tokens ? 0 : job.rows.scored.size()),
         measures_(job.asked().any() ? job.rows.scored.size() : 0),
-        entropies_(job.given && !job.given->entropy.empty() ? job.rows.scored.size() : 0) {
+        entropies_(job.by_entropy() ? job.rows.scored.size() : 0) {
     if (separate_sft_) {
       sft_row_logps_.resize(job.rows.scored.size());
       sft_logps_.resize(size_t(job.batch.sequences));
     }
-    if (is_known()) take_known(*job.given);
+    if (job.knows_rows()) take_known(*job.given);
   }
-
-  /// Whether the rows' sums need not be formed.
-  bool is_known() const { return job_.given && job_.given->knows_rows(); }
 
   /// Whether the sums must have the moment.
   bool needs_moment() const { return needs_moment_; }
