@@ -727,7 +727,7 @@ describe('fuzzing: a result or a DirAlignError, nothing else', () => {
           survives(encode(`{${fields.join()}}`, dataBytes));
         },
       ),
-      { numRuns: 2000 },
+      { numRuns: 500 },
     );
   });
 

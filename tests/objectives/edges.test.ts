@@ -214,7 +214,7 @@ describe('batches', () => {
     expect(losses[2]).toBe(0.6931471805599453);
   });
 
-  test.each([1, 10_000])('%d pairs', (pairs) => {
+  test.each([1, 3000])('%d pairs', (pairs) => {
     for (const method of ['dpo', 'orpo', 'aot_unpaired'] as const) {
       const config: ReferenceConfig = { method, beta: 0.5 };
       const batch = randomBatch({ seed: pairs, sequences: 2 * pairs, tokens: 2, vocab: 5 });

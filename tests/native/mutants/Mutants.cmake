@@ -41,5 +41,5 @@ diralign_mutant(weight_of_a_likelihood objectives/batch_terms.h
   "objectives[i].weight * o.sft_weight * this->weight(units.unit_of(s))" "objectives[i].weight * o.sft_weight"
   fields_test.cc fields_weight_of_nothing objectives/batch_loss.cc)
 diralign_mutant(slope_at_the_label backends/cpu/logits.cc
-  "float(value * batch_.transform.slope(kernels_.load(row, label)))" "float(value + 0 * label)"
+  "batch_.transform.by_logit(value, kernels_.load(row, label))" "float(value + 0 * label)"
   given_test.cc compute_given_by_definition backends/cpu/logits.cc)
