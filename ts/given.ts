@@ -70,7 +70,7 @@ export function readElements(value: unknown, most: number): unknown {
 }
 
 /** Whether it is a Proxy, or a Proxy of one, that was revoked: whatever is asked of it throws. */
-function isRevoked(value: unknown): boolean {
+export function isRevoked(value: unknown): boolean {
   if (!types.isProxy(value)) return false;
   try {
     // The one question about a Proxy that no trap answers.
@@ -95,6 +95,20 @@ export function checkObject(
   if (!isObject || ArrayBuffer.isView(value) || isArray(value)) {
     throw typeError(code, `${name}: expected ${expected}, not ${describe(value)}`);
   }
+}
+
+/** @throws DirAlignError for what is no object that can be gone through: text is a mistake here */
+export function checkIterable(
+  name: string,
+  value: unknown,
+  of: string,
+): asserts value is Iterable<unknown> {
+  const isObject = typeof value === 'object' && value !== null && !isRevoked(value);
+  if (!isObject || typeof (value as Partial<Iterable<unknown>>)[Symbol.iterator] !== 'function')
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: expected an iterable of ${of}, not ${describe(value)}`,
+    );
 }
 
 /** Reads a property of a caller's object. Ignores what a program has added to Object.prototype. */

@@ -11,6 +11,7 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from '../../ts/safetensors.js';
+import { expectRefusal } from '../support/refusal.js';
 
 let folder: string;
 let file: string;
@@ -345,6 +346,92 @@ describe('defects', () => {
     expect(() => {
       writeSafetensors(file, { x: written });
     }).toThrow(/tensor "x"/);
+  });
+});
+
+describe('what callers give is no text, tensor or list', () => {
+  const lists = {
+    get length(): number {
+      throw new Error('went through it');
+    },
+    toString: (): string => {
+      throw new Error('asked for its text');
+    },
+  };
+  test('paths', () => {
+    const paths = [undefined, null, 0, -1, 1n, Symbol('s'), {}, lists, ['x'], Buffer.from('x')];
+    for (const bad of paths) {
+      const calls = [
+        () => readSafetensors(bad as never),
+        () => readSafetensorsFile(bad as never),
+        () => readBatch(bad as never),
+        () => {
+          writeSafetensors(bad as never, {});
+        },
+      ];
+      for (const call of calls)
+        expectRefusal(call, 'TypeError FILE', [/^path: expected a string, not /]);
+    }
+  });
+  test.each([0, true, 'logits', {}, () => 1, null])('names: %s', (bad) => {
+    expectRefusal(() => readSafetensors('x', bad as never), 'TypeError OPTION', [
+      /^only: expected an iterable/,
+    ]);
+  });
+  test.each([undefined, null, 'x', [], 1n, new Uint8Array(2)])('tensors: %s', (bad) => {
+    expectRefusal(
+      () => {
+        writeSafetensors('x', bad as never);
+      },
+      'TypeError FILE',
+      [/^tensors: expected an object/],
+    );
+    expectRefusal(
+      () => {
+        writeSafetensors('x', { y: bad } as never);
+      },
+      'TypeError FILE',
+      [/^tensor "y": expected/],
+    );
+  });
+  test.each([null, 'x', [], 1n])('metadata: %s', (bad) => {
+    expectRefusal(
+      () => {
+        writeSafetensors('x', {}, bad as never);
+      },
+      'TypeError FILE',
+      [/^metadata: expected/],
+    );
+  });
+  test('a tensor is what the engine says, read once', () => {
+    const data = new Float32Array([1, 2]);
+    Object.defineProperty(data, 'byteLength', { value: 99 });
+    Object.defineProperty(data, 'length', { value: 4 });
+    let reads = 0;
+    const tensor = {
+      dtype: 'F32',
+      get shape() {
+        return reads++ === 0 ? [2] : [2 ** 30];
+      },
+      data,
+    } as const;
+    writeSafetensors(file, { tensor });
+    expect(readSafetensors(file).get('tensor')).toMatchObject({
+      shape: [2],
+      data: new Float32Array([1, 2]),
+    });
+    const spoofed = {
+      dtype: 'F32',
+      shape: [2],
+      data: { [Symbol.toStringTag]: 'Float32Array', length: 2 },
+    };
+    expectRefusal(
+      () => {
+        writeSafetensors(file, { spoofed } as never);
+      },
+      'RangeError FILE',
+      [/data is a/],
+    );
   });
 });
 

@@ -1,7 +1,7 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 import { typeError } from '../errors.js';
-import { describe } from '../given.js';
+import { describe, isRevoked } from '../given.js';
 import { QueuedLogger, type Entry, type Logger, type Sink } from './logger.js';
 
 /**
@@ -21,13 +21,11 @@ import { QueuedLogger, type Entry, type Logger, type Sink } from './logger.js';
  * await logger.close();
  */
 export function jsonLinesLogger(target: string | URL | Writable): Logger {
-  if (typeof target === 'string' || target instanceof URL)
-    return new QueuedLogger(fileSink(target), encode);
-  if (
-    typeof target === 'object' &&
-    typeof (target as Partial<Writable> | null)?.write === 'function'
-  ) {
-    return new QueuedLogger(streamSink(target), encode);
+  if (!isRevoked(target)) {
+    if (typeof target === 'string' || target instanceof URL)
+      return new QueuedLogger(fileSink(target), encode);
+    const isStream = typeof (target as Partial<Writable> | null)?.write === 'function';
+    if (typeof target === 'object' && isStream) return new QueuedLogger(streamSink(target), encode);
   }
   throw typeError(
     'ERR_DIRALIGN_OPTION',

@@ -3,7 +3,8 @@
  * tensors' bytes without gaps or overlaps. A header that says anything else is refused with
  * `ERR_DIRALIGN_FILE`.
  */
-import { type DirAlignError, rangeError } from '../errors.js';
+import { type DirAlignError, rangeError, typeError } from '../errors.js';
+import { describe } from '../given.js';
 
 /** Bits of an element, for every dtype of the format. */
 const elementBits: Readonly<Record<string, number>> = {
@@ -61,6 +62,15 @@ export function checkFlags(path: string, name: string, dtype: string, data: Uint
       path,
       `tensor ${quote(name)}: element ${element} is ${data[element] ?? ''}; a BOOL is 0 or 1.`,
     );
+}
+
+/**
+ * @throws DirAlignError with code ERR_DIRALIGN_FILE: what is no string would be turned into one by
+ *   its own code
+ */
+export function checkPath(path: unknown): asserts path is string {
+  if (typeof path !== 'string')
+    throw typeError('ERR_DIRALIGN_FILE', `path: expected a string, not ${describe(path)}`);
 }
 
 export const maxHeaderBytes = 100_000_000;

@@ -1,8 +1,10 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
 import { outOfMemory } from '../batch/arrays.js';
+import { checkIterable } from '../given.js';
 import {
   checkFlags,
+  checkPath,
   decoded,
   defect,
   guarded,
@@ -139,6 +141,7 @@ function readShards(
   if (endianness() !== 'LE')
     throw defect(path, 'safetensors are little-endian and this machine is not.');
   const tensors = new Tensors();
+  if (only !== undefined) checkIterable('only', only, 'names of tensors');
   const names = only && new Set(only);
   for (const shard of shards) readInto(tensors, shard, names);
   return tensors;
@@ -154,10 +157,12 @@ function readShards(
  * format says, or do not fit their index; ERR_DIRALIGN_MEMORY where a tensor does not fit memory
  */
 export function readSafetensors(path: string, only?: Iterable<string>): SafetensorsFile {
+  checkPath(path);
   return readShards(path, shardsOf(path), only);
 }
 
 /** The same for a single file: a directory or an index is refused. */
 export function readSafetensorsFile(path: string): SafetensorsFile {
+  checkPath(path);
   return readShards(path, [{ file: path, names: undefined }]);
 }

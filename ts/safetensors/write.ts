@@ -1,9 +1,12 @@
 import fs from 'node:fs';
 import { endianness } from 'node:os';
+import { bytesOf, tagOf } from '../batch/arrays.js';
 import type { DirAlignError } from '../errors.js';
 import type { Float16ArrayLike } from '../dtype.js';
+import { checkObject, describe, readElements } from '../given.js';
 import {
   checkFlags,
+  checkPath,
   decoded,
   defect,
   elements,
@@ -33,24 +36,52 @@ export interface WritableTensor {
 /** One system call moves less than 2 GiB. */
 const chunkBytes = 2 ** 30;
 
-function checkWritable(path: string, name: string, { dtype, shape, data }: WritableTensor): void {
-  const bad = (what: string): DirAlignError => defect(path, `tensor ${quote(name)}: ${what}`);
-  if (name === '__metadata__') throw bad("this name is the format's own.");
-  if (!isDecoded(dtype)) throw bad(`dtype ${quote(dtype)} cannot be written.`);
-  if (!shape.every(isSize)) throw bad('shape is not an array of non-negative integers.');
-  const type = Object.prototype.toString.call(data).slice(8, -1);
-  if (type !== decoded[dtype].name && !(dtype === 'F16' && type === 'Float16Array')) {
-    throw bad(`data is a ${type}; expected a ${decoded[dtype].name} for ${dtype}.`);
-  }
-  if (elements(shape) !== data.length)
-    throw bad(`${data.length} elements; expected those of shape ${written(shape)}.`);
-  if (data instanceof Uint8Array) checkFlags(path, name, dtype, data);
+/** What is written of a tensor. */
+interface Entry {
+  readonly name: string;
+  readonly dtype: DecodedDtype;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
 }
 
-function isMap<T>(
-  tensors: ReadonlyMap<string, T> | Readonly<Record<string, T>>,
-): tensors is ReadonlyMap<string, T> {
-  return tensors instanceof Map;
+/** More dimensions than any tensor has. */
+const mostDimensions = 1024;
+
+/** Each property is read once: what is checked is what is written. */
+function readTensor(path: string, name: string, tensor: unknown): Entry {
+  const bad = (what: string): DirAlignError => defect(path, `tensor ${quote(name)}: ${what}`);
+  if (name === '__metadata__') throw bad("this name is the format's own.");
+  checkObject(`tensor ${quote(name)}`, tensor, 'ERR_DIRALIGN_FILE');
+  const { dtype, shape: sizes, data } = tensor as Record<keyof WritableTensor, unknown>;
+  if (typeof dtype !== 'string' || !isDecoded(dtype))
+    throw bad(
+      `dtype ${typeof dtype === 'string' ? quote(dtype) : describe(dtype)} cannot be written.`,
+    );
+  const shape = readElements(sizes, mostDimensions + 1);
+  if (!Array.isArray(shape) || shape.length > mostDimensions || !shape.every(isSize))
+    throw bad('shape is not an array of non-negative integers.');
+  const expected = decoded[dtype];
+  const type = tagOf(data);
+  if (type !== expected.name && !(dtype === 'F16' && type === 'Float16Array')) {
+    throw bad(`data is a ${type ?? describe(data)}; expected a ${expected.name} for ${dtype}.`);
+  }
+  const bytes = bytesOf(`tensor ${quote(name)}`, data);
+  const length = bytes.length / expected.BYTES_PER_ELEMENT;
+  if (elements(shape) !== length)
+    throw bad(`${length} elements; expected those of shape ${written(shape)}.`);
+  checkFlags(path, name, dtype, bytes);
+  return { name, dtype, shape, bytes };
+}
+
+/** Its fields as JSON. */
+function readMetadata(path: string, metadata: unknown): string[] | undefined {
+  if (metadata === undefined) return undefined;
+  checkObject('metadata', metadata, 'ERR_DIRALIGN_FILE');
+  return Object.entries(metadata).map(([key, value]: [string, unknown]) => {
+    if (typeof value !== 'string')
+      throw defect(path, `__metadata__ ${quote(key)} is not a string.`);
+    return `${JSON.stringify(key)}:${JSON.stringify(value)}`;
+  });
 }
 
 /**
@@ -68,24 +99,24 @@ export function writeSafetensors(
   tensors: ReadonlyMap<string, WritableTensor> | Readonly<Record<string, WritableTensor>>,
   metadata?: Readonly<Record<string, string>>,
 ): void {
+  checkPath(path);
   if (endianness() !== 'LE')
     throw defect(path, 'safetensors are little-endian and this machine is not.');
-  const entries = isMap(tensors) ? [...tensors] : Object.entries(tensors);
-  for (const [name, tensor] of entries) checkWritable(path, name, tensor);
-  for (const [key, value] of Object.entries(metadata ?? {})) {
-    if (typeof value !== 'string')
-      throw defect(path, `__metadata__ ${quote(key)} is not a string.`);
-  }
-  entries.sort(([, a], [, b]) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
+  checkObject('tensors', tensors, 'ERR_DIRALIGN_FILE', 'an object or a Map of tensors');
+  const given: Iterable<readonly [string, unknown]> =
+    tensors instanceof Map ? tensors : Object.entries(tensors);
+  const entries = Array.from(given, ([name, tensor]) => readTensor(path, name, tensor));
+  const texts = readMetadata(path, metadata);
+  const width = ({ dtype }: Entry): number => decoded[dtype].BYTES_PER_ELEMENT;
+  entries.sort((a, b) => width(b) - width(a));
 
   // Text, not an object of all tensors: names such as __proto__ or 7 would not keep their place in
   // one.
-  const fields: string[] =
-    metadata === undefined ? [] : [`"__metadata__":${JSON.stringify(metadata)}`];
+  const fields: string[] = texts ? [`"__metadata__":{${texts.join()}}`] : [];
   let end = 0;
-  for (const [name, { dtype, shape, data }] of entries) {
+  for (const { name, dtype, shape, bytes } of entries) {
     const begin = end;
-    end += data.byteLength;
+    end += bytes.length;
     fields.push(
       `${JSON.stringify(name)}:${JSON.stringify({ dtype, shape, data_offsets: [begin, end] })}`,
     );
@@ -107,8 +138,7 @@ export function writeSafetensors(
       }
     };
     write(header);
-    for (const [, { data }] of entries)
-      write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    for (const { bytes } of entries) write(bytes);
   } finally {
     // Some file systems say only here that there was no space.
     guarded(path, 'cannot be written', () => {
