@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <vector>
 
 namespace diralign::cuda {
@@ -126,39 +126,75 @@ PinnedBlock::~PinnedBlock() {
 
 namespace {
 
-/// Null where the device has no pools, as under some hypervisors.
-cudaMemPool_t workspace_pool(int device) {
-  static std::mutex mutex;
-  // Never destroyed, as above.
-  static auto& pools = *new std::vector<std::optional<cudaMemPool_t>>;
-  const std::lock_guard lock(mutex);
-  if (size_t(device) >= pools.size()) pools.resize(size_t(device) + 1);
-  std::optional<cudaMemPool_t>& pool = pools[size_t(device)];
-  if (!pool) {
+/// The memory of the workspaces on a device. It keeps as much as the largest of them took: to map
+/// gigabytes anew would cost each call of an output layer milliseconds.
+class WorkspacePool {
+ public:
+  static WorkspacePool& of(int device) {
+    static std::mutex mutex;
+    // Never destroyed, as above.
+    static auto& pools = *new std::vector<std::unique_ptr<WorkspacePool>>;
+    const std::lock_guard lock(mutex);
+    if (size_t(device) >= pools.size()) pools.resize(size_t(device) + 1);
+    std::unique_ptr<WorkspacePool>& pool = pools[size_t(device)];
+    if (!pool) pool.reset(new WorkspacePool(device));
+    return *pool;
+  }
+
+  /// Whether the device has pools: under some hypervisors it has none.
+  bool exists() const { return pool_ != nullptr; }
+
+  cudaError_t take(void** data, size_t bytes, cudaStream_t stream) {
+    const cudaError_t error = cudaMallocFromPoolAsync(data, bytes, pool_, stream);
+    const std::lock_guard lock(mutex_);
+    if (error == cudaSuccess && bytes > kept_) keep(bytes);
+    return error;
+  }
+
+  /// Gives back what nobody uses.
+  void trim() {
+    if (!pool_) return;
+    const std::lock_guard lock(mutex_);
+    keep(least_kept);
+    ignore(cudaMemPoolTrimTo(pool_, 0));
+  }
+
+ private:
+  static constexpr uint64_t least_kept = uint64_t(32) << 20;
+
+  explicit WorkspacePool(int device) {
     int supported = 0;
     check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device),
           "cudaDeviceGetAttribute");
-    if (!supported) {
-      pool = nullptr;
-      return nullptr;
-    }
+    if (!supported) return;
     cudaMemPoolProps properties{};
     properties.allocType = cudaMemAllocationTypePinned;
     properties.handleTypes = cudaMemHandleTypeNone;
     properties.location.type = cudaMemLocationTypeDevice;
     properties.location.id = device;
-    cudaMemPool_t made = nullptr;
-    check(cudaMemPoolCreate(&made, &properties), "cudaMemPoolCreate");
-    uint64_t keep = uint64_t(32) << 20;
-    if (const cudaError_t error =
-            cudaMemPoolSetAttribute(made, cudaMemPoolAttrReleaseThreshold, &keep);
-        error != cudaSuccess) {
-      ignore(cudaMemPoolDestroy(made));
-      check(error, "cudaMemPoolSetAttribute");
-    }
-    pool = made;
+    check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
+    keep(least_kept);
   }
-  return *pool;
+
+  /// Where the driver refuses, calls are slower, and right.
+  void keep(uint64_t bytes) {
+    kept_ = bytes;
+    ignore(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &bytes));
+  }
+
+  cudaMemPool_t pool_ = nullptr;
+  std::mutex mutex_;
+  uint64_t kept_ = 0;
+};
+
+/// Once more without what the workspaces keep, where there is no room.
+template <class Take>
+cudaError_t with_room(int device, Take&& take) {
+  const cudaError_t error = take();
+  if (error != cudaErrorMemoryAllocation) return error;
+  ignore(error);
+  WorkspacePool::of(device).trim();
+  return take();
 }
 
 }  // namespace
@@ -167,8 +203,10 @@ Workspace::Workspace(int device, cudaStream_t stream, size_t bytes)
     : device_(device), stream_(stream), bytes_(bytes) {
   if (bytes == 0) return;
   const DeviceGuard guard(device);
-  if (const cudaMemPool_t pool = workspace_pool(device))
-    check(cudaMallocFromPoolAsync(&data_, bytes, pool, stream), "cudaMallocFromPoolAsync");
+  WorkspacePool& pool = WorkspacePool::of(device);
+  if (pool.exists())
+    check(with_room(device, [&] { return pool.take(&data_, bytes, stream); }),
+          "cudaMallocFromPoolAsync");
   else check(cudaMalloc(&data_, bytes), "cudaMalloc");
 }
 
@@ -176,7 +214,7 @@ Workspace::~Workspace() {
   if (!data_) return;
   try {
     const DeviceGuard guard(device_);
-    if (workspace_pool(device_)) {
+    if (WorkspacePool::of(device_).exists()) {
       ignore(cudaFreeAsync(data_, stream_));
     } else {
       ignore(cudaStreamSynchronize(stream_));
@@ -190,7 +228,7 @@ Workspace::~Workspace() {
 void* allocate(int device, size_t bytes) {
   const DeviceGuard guard(device);
   void* data = nullptr;
-  if (bytes > 0) check(cudaMalloc(&data, bytes), "cudaMalloc");
+  if (bytes > 0) check(with_room(device, [&] { return cudaMalloc(&data, bytes); }), "cudaMalloc");
   return data;
 }
 

@@ -69,9 +69,10 @@ class PinnedBlock {
 };
 
 /// Device memory in the order of a stream: work enqueued there afterwards may use it, and giving it
-/// back is enqueued, too. From a pool of our own for each device, which keeps 32 MiB: the default
-/// pool is for other libraries to tune. Where a device has no pools, giving it back waits for the
-/// stream. Aligned to 256 bytes, not cleared.
+/// back is enqueued, too. From a pool of our own for each device, which keeps as much as the
+/// largest workspace took until memory is scarce: the default pool is for other libraries to tune.
+/// Where a device has no pools, giving it back waits for the stream. Aligned to 256 bytes, not
+/// cleared.
 class Workspace {
  public:
   Workspace() = default;

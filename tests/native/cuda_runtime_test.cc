@@ -253,6 +253,31 @@ TEST(cuda_workspace) {
   CHECK(simt::live_allocations() == before, "%zu, %zu before", simt::live_allocations(), before);
 }
 
+TEST(cuda_workspaces_are_kept_while_there_is_room) {
+  auto free_bytes = [] {
+    cuda::synchronize(0, {});
+    size_t free = 0, total = 0;
+    CHECK(cudaSetDevice(0) == cudaSuccess && cudaMemGetInfo(&free, &total) == cudaSuccess);
+    return free;
+  };
+  auto use = [](size_t bytes) { cuda::Workspace(0, nullptr, bytes); };
+  const size_t mib = size_t(1) << 20, before = free_bytes();
+  use(200 * mib);
+  const size_t kept = free_bytes();
+  CHECK(kept <= before - 168 * mib, "%zu of %zu bytes are free", kept, before);
+  use(100 * mib);
+  CHECK(free_bytes() == kept);
+  // Whatever asks for more than is left has what was kept: the caller's arrays, and workspaces.
+  void* const array = cuda::allocate(0, kept + 100 * mib);
+  CHECK(array != nullptr);
+  cuda::release(0, array);
+  CHECK(free_bytes() >= before);
+  use(200 * mib);
+  use(kept + 50 * mib);
+  CHECK(error_of([&] { use(before + 64 * mib); }).first == cudaErrorMemoryAllocation);
+  CHECK(free_bytes() >= before - 32 * mib);
+}
+
 TEST(cuda_pinned_blocks) {
   {
     cuda::PinnedBlock a(100), b(100);

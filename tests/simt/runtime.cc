@@ -75,6 +75,8 @@ struct CUmemPoolHandle_st {
   bool is_default;
   uint64_t threshold = 0;
   size_t used = 0, high = 0;
+  /// Freed, and kept: at once, where CUDA waits for a synchronisation.
+  size_t idle = 0;
   int reuse[3] = {1, 1, 1};
 };
 
@@ -455,16 +457,18 @@ cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemP
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   if (bytes > r.memory) return cudaErrorMemoryAllocation;
-  if (bytes > r.memory - device.used) {
+  auto fresh = [&] { return bytes - (pool ? std::min(bytes, pool->idle) : 0); };
+  if (fresh() > r.memory - device.used) {
     // Memory that is freed in the order of a stream may be on its way back.
     if (const cudaError_t error = wait_for_device(device, lock)) return error;
-    if (bytes > r.memory - device.used) return cudaErrorMemoryAllocation;
+    if (fresh() > r.memory - device.used) return cudaErrorMemoryAllocation;
   }
   void* data;
   if (posix_memalign(&data, 256, bytes)) return cudaErrorMemoryAllocation;
   std::memset(data, 0xff, bytes);
-  device.used += bytes;
+  device.used += fresh();
   if (pool) {
+    pool->idle -= bytes - fresh();
     pool->used += bytes;
     pool->high = std::max(pool->high, pool->used);
   }
@@ -474,11 +478,24 @@ cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemP
   return cudaSuccess;
 }
 
+/// Gives back what a pool keeps beyond so many bytes, those in use included.
+void trim(CUmemPoolHandle_st& pool, size_t keep) {
+  const size_t most = keep > pool.used ? keep - pool.used : 0;
+  if (pool.idle <= most) return;
+  runtime().devices[size_t(pool.device)]->used -= pool.idle - most;
+  pool.idle = most;
+}
+
 void forget(void* pointer) {
   Runtime& r = runtime();
   const auto it = r.allocations.find(reinterpret_cast<uintptr_t>(pointer));
-  r.devices[size_t(it->second.device_index)]->used -= it->second.bytes;
-  if (it->second.pool) it->second.pool->used -= it->second.bytes;
+  if (CUmemPoolHandle_st* const pool = it->second.pool) {
+    pool->used -= it->second.bytes;
+    pool->idle += it->second.bytes;
+    trim(*pool, pool->threshold);
+  } else {
+    r.devices[size_t(it->second.device_index)]->used -= it->second.bytes;
+  }
   r.allocations.erase(it);
 }
 
@@ -959,6 +976,7 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
     if (pool->used)
       simt::fail(nullptr, 0, "a memory pool is destroyed with %zu bytes in use", pool->used);
   }
+  trim(*pool, 0);
   runtime().pools.erase(pool);
   delete pool;
   return cudaSuccess;
@@ -996,18 +1014,19 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribut
       *static_cast<int*>(value) = pool->reuse[attribute - 1];
       return cudaSuccess;
     case cudaMemPoolAttrReleaseThreshold: number = pool->threshold; return cudaSuccess;
-    // What is freed goes back to the process at once: reserved is what is used.
-    case cudaMemPoolAttrReservedMemCurrent:
+    case cudaMemPoolAttrReservedMemCurrent: number = pool->used + pool->idle; return cudaSuccess;
     case cudaMemPoolAttrUsedMemCurrent: number = pool->used; return cudaSuccess;
     case cudaMemPoolAttrReservedMemHigh:
     case cudaMemPoolAttrUsedMemHigh: number = pool->high; return cudaSuccess;
   }
   return note(cudaErrorInvalidValue);
 }
-cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t) {
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
-  return runtime().pools.count(pool) ? cudaSuccess : note(cudaErrorInvalidValue);
+  if (!runtime().pools.count(pool)) return note(cudaErrorInvalidValue);
+  trim(*pool, keep);
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
   SIMT_ENTER();
