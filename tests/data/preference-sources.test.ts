@@ -1,5 +1,6 @@
 // Where preference data comes from: bytes, text, gzip, JSON arrays, and rows that other readers
 // give. A source changes how records are found, never what they are.
+import fs from 'node:fs';
 import { Readable } from 'node:stream';
 import zlib from 'node:zlib';
 import fc from 'fast-check';
@@ -318,6 +319,12 @@ describe('rows', () => {
     expect(fromTable.map(withoutRecord)).toEqual(fromLines.map(withoutRecord));
     expect(fromTable[1]?.record).toEqual({ score_chosen: 9, score_rejected: 1.5, votes: 4n });
     expect(detectForm(rows[0] as object)).toEqual({ form: 'pairs', format: 'trl' });
+
+    const blob = new Blob([fs.readFileSync(fixture('preferences.parquet'))]);
+    const slice = (start: number, end?: number): Promise<ArrayBuffer> =>
+      blob.slice(start, end).arrayBuffer();
+    const fromBlob = await parquetReadObjects({ file: { byteLength: blob.size, slice } });
+    expect(await all(fromBlob, { margins: true })).toEqual(fromTable);
   });
 });
 
