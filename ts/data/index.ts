@@ -24,8 +24,9 @@ export {
 export type { CompletionGroup, Judgements, PreferencePair, UnpairedExample } from './examples.js';
 export { fingerprint, type FingerprintPart } from './fingerprint.js';
 export { detectForm, type DetectedForm } from './forms.js';
-export type { PackedRows, PaddedRows } from './layout.js';
+export type { CollatedRows, PackedRows, PaddedRows, Truncated } from './layout.js';
 export { lengthDesensitized, type RowsOfPairs } from './length-desensitized.js';
+export type { TokenMask } from './masks.js';
 export { learnedTurns } from './messages.js';
 export { mismatched, type Completed } from './mismatched.js';
 export type { ReadPreferencesOptions } from './preference-options.js';
@@ -54,4 +55,4 @@ export type {
 } from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';
 export type { PreferenceChunk, PreferenceSource } from './source.js';
-export type { TokenIds } from './token-ids.js';
+export type { IntegerArray, TokenIds } from './token-ids.js';
