@@ -12,6 +12,8 @@ export {
   filesOfDirectory,
   isIndex,
   readJsonFile,
+  shardNames,
   shardsOfIndex,
+  wholeSet,
 } from './safetensors/shards.js';
 export { writeSafetensors, type WritableTensor } from './safetensors/write.js';

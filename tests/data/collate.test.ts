@@ -77,7 +77,7 @@ describe.each(layouts)('%s', (layout) => {
       const half = singles.length;
       expect(sequencesOf(rows as never)).toEqual(sequencesOf(pairs).slice(0, half));
       expect(rows.sequences).toBe(half);
-      expect(Object.keys(rows)).toEqual(Object.keys(pairs));
+      expect([...Object.keys(rows), 'madeIdentical']).toEqual(Object.keys(pairs));
       expect(rows.inputIds).toEqual(pairs.inputIds.slice(0, rows.inputIds.length));
       expect(rows.labels).toEqual(pairs.labels.slice(0, rows.labels.length));
       expect(desirable).toEqual(
@@ -92,8 +92,9 @@ describe.each(layouts)('%s', (layout) => {
       const singles = examples.flatMap(({ prompt, completions }) =>
         completions.map((completion) => ({ prompt, completion, desirable: true })),
       );
-      const { desirable, ...expected } = collateUnpaired(singles, given);
-      const { groups: offsets, ...rows } = collateGroups(examples, given);
+      const { desirable, truncated: cut, ...expected } = collateUnpaired(singles, given);
+      const { groups: offsets, truncated, ...rows } = collateGroups(examples, given);
+      expect([truncated > 0, truncated <= cut]).toEqual([cut > 0, true]);
       expect(desirable.length).toBe(expected.sequences);
       expect(rows).toEqual(expected);
       const sizes = examples.map((_, i) => at(offsets, i + 1) - at(offsets, i));
@@ -137,6 +138,7 @@ test('by hand, padded: single completions', () => {
     inputIds: Int32Array.of(1, 2, 3, 4, 5, 6, 99, 99),
     labels: Int32Array.of(-100, 3, 4, -100, 6, -100, -100, -100),
     attentionMask: Int32Array.of(1, 1, 1, 1, 1, 1, 0, 0),
+    truncated: 0,
     desirable: Uint8Array.of(0, 1),
   });
 });
@@ -158,6 +160,8 @@ test('by hand, packed: groups with ranks and rewards', () => {
     inputIds: Int32Array.of(1, 2, 1, 3, 4, 1, 5, 6, 7),
     labels: Int32Array.of(2, -100, 3, 4, -100, 5, -100, 7, -100),
     attentionMask: new Int32Array(9).fill(1),
+    positionIds: Int32Array.of(0, 1, 0, 1, 2, 0, 1, 0, 1),
+    truncated: 0,
     groups: Int32Array.of(0, 3, 4),
     ranks: Float64Array.of(2, 0, 1, -4),
     rewards: Float64Array.of(0, 9.5, -1, 0.5),
@@ -167,7 +171,7 @@ test('by hand, packed: groups with ranks and rewards', () => {
 test('without ranks and rewards a batch of groups has no such keys', () => {
   const batch = collateGroups([{ prompt: [1], completions: [[2]], ranks: undefined }], { pad: 0 });
   expect(Object.keys(batch).sort()).toEqual(
-    ['attentionMask', 'groups', 'inputIds', 'labels', 'sequences', 'tokens'].sort(),
+    ['attentionMask', 'groups', 'inputIds', 'labels', 'sequences', 'tokens', 'truncated'].sort(),
   );
 });
 
@@ -178,7 +182,7 @@ test('the layouts by type', () => {
   expectTypeOf(collateUnpaired(single, { layout: 'packed' })).toEqualTypeOf<PackedUnpaired>();
   expectTypeOf(collateGroups(many, { pad: 0 })).toEqualTypeOf<PaddedGroups>();
   expectTypeOf(collateGroups(many, { layout: 'packed' })).toEqualTypeOf<PackedGroups>();
-  expectTypeOf<PackedGroups>().toExtend<Omit<PackedPairs, never>>();
+  expectTypeOf<PackedGroups>().toExtend<Omit<PackedPairs, 'madeIdentical'>>();
 });
 
 describe('what it returns is a batch of a loss', () => {
@@ -289,8 +293,9 @@ describe('refused, of both', () => {
   test.each<[string, unknown, Kind, Words]>([
     ['undefined', undefined, 'TypeError LABEL', 'prompt | undefined'],
     ['text', 'abc', 'TypeError LABEL', "prompt | 'abc'"],
-    ['a BigInt', [1n], 'TypeError LABEL', 'prompt[0] | 1n'],
-    ['BigInts', BigInt64Array.of(1n), 'TypeError LABEL', 'prompt | BigInt64Array'],
+    ['a BigInt of 65 bits', [2n ** 64n], 'RangeError LABEL', 'prompt[0] | 18446744073709551616'],
+    ['a negative BigInt', BigInt64Array.of(-1n), 'RangeError LABEL', 'prompt[0] | -1'],
+    ['clamped bytes', Uint8ClampedArray.of(1), 'TypeError LABEL', 'prompt | Uint8ClampedArray'],
     ['floats', Float64Array.of(1), 'TypeError LABEL', 'prompt | Float64Array'],
     ['a boxed number', [Object(3)], 'TypeError LABEL', 'prompt[0] | Number'],
     ['NaN', [1, NaN], 'RangeError LABEL', 'prompt[1] | NaN'],
@@ -497,7 +502,7 @@ describe('arrays that change while they are read', () => {
     const { ranks, rewards } = collateGroups([example], { pad: 0 });
     expect([...(ranks ?? []), ...(rewards ?? [])]).toEqual([1, 0, 1, 2]);
     expect(reads.filter((key) => !['constructor'].includes(key)).sort()).toEqual(
-      ['completions', 'prompt', 'ranks', 'rewards'].sort(),
+      ['completionMasks', 'completions', 'prompt', 'ranks', 'rewards'].sort(),
     );
   });
 

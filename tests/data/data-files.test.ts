@@ -159,6 +159,79 @@ describe('fingerprint', () => {
       expect(found).toContain(await fingerprint({ file: pathToFileURL(path.join(beside, name)) }));
     });
 
+    // Each file whose bytes the numbers depend on makes another fingerprint; others make none.
+    const adapter = {
+      'adapter_config.json': '{"lora_alpha":16}',
+      'adapter_model.safetensors': 'deltas',
+    };
+    const base = { 'model.safetensors': 'base' };
+    const numbered = (extension: string): Record<string, string> => ({
+      [`m-00001-of-00003.${extension}`]: 'a',
+      [`m-00002-of-00003.${extension}`]: 'b',
+      [`m-00003-of-00003.${extension}`]: 'c',
+    });
+    const onnx = {
+      'model.onnx': 'graph',
+      'model.onnx_data': 'a',
+      'model.onnx_data_1': 'b',
+      'model.onnx.data': 'c',
+    };
+    test.each<[string, Record<string, string>, string]>([
+      ['an adapter, by its weights', adapter, 'adapter_model.safetensors'],
+      ['an adapter, by its configuration', adapter, 'adapter_config.json'],
+      ['an adapter, by its folder', adapter, '.'],
+      ['an adapter and its base, by their folder', { ...adapter, ...base }, '.'],
+      ['an adapter and its base in shards', { ...adapter, ...shards, [indexName]: index }, '.'],
+      [
+        'an adapter of PyTorch',
+        { 'adapter_config.json': '{}', 'adapter_model.bin': 'deltas' },
+        'adapter_model.bin',
+      ],
+      [
+        'an adapter in shards',
+        {
+          'adapter_config.json': '{}',
+          'adapter_model-1-of-2.safetensors': 'a',
+          'adapter_model-2-of-2.safetensors': 'b',
+        },
+        '.',
+      ],
+      ['the first shard of GGUF', numbered('gguf'), 'm-00001-of-00003.gguf'],
+      ['another shard of GGUF', numbered('gguf'), 'm-00003-of-00003.gguf'],
+      ['a folder of GGUF', numbered('gguf'), '.'],
+      ['a shard of safetensors', numbered('safetensors'), 'm-00002-of-00003.safetensors'],
+      ['a folder of PyTorch', numbered('bin'), '.'],
+      ['a graph of ONNX', onnx, 'model.onnx'],
+      ['a folder of ONNX', onnx, '.'],
+    ])('each file counts, and no other: %s', async (_, files, name) => {
+      const of = async (content: Record<string, string>): Promise<string> =>
+        fingerprint({ file: path.join(folderOf(content), name) });
+      const found = new Set([await of(files)]);
+      for (const changed of Object.keys(files)) found.add(await of({ ...files, [changed]: '{ }' }));
+      expect(found.size).toBe(Object.keys(files).length + 1);
+      const beside = { 'model_q4.onnx_data': 'x', 'README.md': 'text', 'training.log': 'x' };
+      expect(found).toContain(await of({ ...files, ...beside }));
+    });
+
+    test('a folder of PyTorch is its index, its model, or its only file', async () => {
+      const binShards = { 'pytorch_model-1-of-1.bin': 'a', 'training_args.bin': 'x' };
+      const binIndex = JSON.stringify({ weight_map: { a: 'pytorch_model-1-of-1.bin' } });
+      const cases: [Record<string, string>, string][] = [
+        [
+          { ...binShards, 'pytorch_model.bin.index.json': binIndex },
+          'pytorch_model.bin.index.json',
+        ],
+        [binShards, 'pytorch_model-1-of-1.bin'],
+        [{ 'pytorch_model.bin': 'a', 'optimizer.bin': 'x' }, 'pytorch_model.bin'],
+        [{ 'weights.gguf': 'a' }, 'weights.gguf'],
+      ];
+      for (const [files, name] of cases) {
+        const directory = folderOf(files);
+        const file = path.join(directory, name);
+        expect(await fingerprint({ file: directory })).toBe(await fingerprint({ file }));
+      }
+    });
+
     test('by its definition: the index, then its shards as it first names them', async () => {
       const hash = createHash('sha256').update('diralign fingerprint 1\nfiles:96\n');
       for (const content of [index, 'first', 'second'])
@@ -198,6 +271,9 @@ describe('fingerprint', () => {
         [{ [indexName]: '{' }, ['not JSON']],
         [{ 'README.md': 'text' }, ['holds no']],
         [{ 'a.safetensors': 'a', 'b.safetensors': 'b' }, ['"a.safetensors"', '"b.safetensors"']],
+        [{ 'a.gguf': 'a', 'b.gguf': 'b' }, ["'a.gguf', 'b.gguf'; expected one"]],
+        [{ 'm-1-of-2.gguf': 'a' }, ['"m-1-of-2.gguf" but not "m-2-of-2.gguf"']],
+        [{ ...shards, 'x-1-of-1.safetensors': 'x' }, ['shards of several sets']],
       ];
       for (const [files, words] of cases) {
         const directory = folderOf(files);

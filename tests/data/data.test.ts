@@ -203,6 +203,8 @@ test('by hand, padded', () => {
       -100,
     ),
     attentionMask: Int32Array.of(1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1),
+    truncated: 0,
+    madeIdentical: 0,
   });
 });
 
@@ -215,6 +217,9 @@ test('by hand, packed; after an empty prompt the first token is context', () => 
     inputIds: Int32Array.of(3, 4, 5, 6, 7),
     labels: Int32Array.of(4, -100, 6, 7, -100),
     attentionMask: Int32Array.of(1, 1, 1, 1, 1),
+    positionIds: Int32Array.of(0, 1, 0, 1, 2),
+    truncated: 0,
+    madeIdentical: 0,
   });
 });
 
@@ -435,11 +440,11 @@ const refused: [string, unknown, unknown, Kind, Words][] = [
     'examples[0].prompt | Float32Array',
   ],
   [
-    'a bigint',
-    [{ ...good, prompt: [1n] }],
+    'a negative bigint',
+    [{ ...good, prompt: [-1n] }],
     { pad: 0 },
-    'TypeError LABEL',
-    'examples[0].prompt[0] | 1',
+    'RangeError LABEL',
+    'examples[0].prompt[0] | -1n is not a whole number',
   ],
   [
     'a negative id',

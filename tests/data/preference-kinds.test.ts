@@ -376,7 +376,7 @@ describe('refused, by line, or skipped and counted', () => {
     const records: unknown[] = [];
     for await (const record of reader) records.push(record);
     expect(records).toEqual([read, read]);
-    expect(reader.report).toEqual({ read: 2, skipped: 1, reasons: { [reason]: 1 } });
+    expect(reader.report).toMatchObject({ read: 2, skipped: 1, reasons: { [reason]: 1 } });
   }
 });
 
@@ -400,7 +400,7 @@ describe('a file has one form', () => {
         const records: unknown[] = [];
         for await (const record of reader) records.push(record);
         expect(records).toEqual([read, read]);
-        expect(reader.report).toEqual({ read: 2, skipped: 1, reasons: { field: 1 } });
+        expect(reader.report).toMatchObject({ form: first, read: 2, reasons: { field: 1 } });
       }
     },
   );

@@ -287,7 +287,13 @@ describe('readPreferences', () => {
       for await (const each of reader) records.push(each);
       expect(records).toEqual([read, read]);
       expect(skipped).toEqual([[(error as Error).message, reason]]);
-      expect(reader.report).toEqual({ read: 2, skipped: 1, reasons: { [reason]: 1 } });
+      expect(reader.report).toEqual({
+        form: 'pairs',
+        read: 2,
+        formats: { trl: 2 },
+        skipped: 1,
+        reasons: { [reason]: 1 },
+      });
     },
   );
 
@@ -342,10 +348,10 @@ describe('readPreferences', () => {
   test('sources of another kind, at once', () => {
     const loose = readPreferences as unknown as (...args: readonly unknown[]) => unknown;
     const sources: [unknown, string][] = [
-      ...[undefined, null, 5, [line], Symbol('x'), { [Symbol.asyncIterator]: 5 }].map(
-        (each): [unknown, string] => [each, 'async iterable'],
+      ...[undefined, null, 5, Symbol('x'), { [Symbol.asyncIterator]: 5 }].map(
+        (each): [unknown, string] => [each, 'expected a path'],
       ),
-      [new URL('https://example.org/a.jsonl'), 'async iterable'],
+      [new URL('https://example.org/a.jsonl'), 'file URL | https://example.org/a.jsonl'],
       [new URL('file://elsewhere/a.jsonl'), 'file://elsewhere/a.jsonl stands for no path'],
       [new URL('file:///a%2Fb'), 'stands for no path'],
     ];
@@ -437,11 +443,19 @@ describe('readPreferences', () => {
     ]);
     const reader = readPreferences(fileOf(bytes), { onError: 'skip' });
     expectTypeOf(reader).toEqualTypeOf<PreferenceReader>();
-    expect(reader.report).toEqual({ read: 0, skipped: 0, reasons: {} });
+    expect(reader.report).toEqual({
+      form: undefined,
+      read: 0,
+      formats: {},
+      skipped: 0,
+      reasons: {},
+    });
     await reader.next();
     await reader.next();
     expect(reader.report).toEqual({
+      form: 'pairs',
       read: 2,
+      formats: { trl: 2 },
       skipped: 6,
       reasons: { json: 2, object: 1, field: 1, prompt: 1, message: 1 },
     });
@@ -449,7 +463,7 @@ describe('readPreferences', () => {
     for await (const record of reader) rest += Number(record.prompt === plain.prompt);
     expect(rest).toBe(2);
     const reasons = { json: 4, object: 2, field: 2, prompt: 2, message: 2, encoding: 1 };
-    expect(reader.report).toEqual({ read: 4, skipped: 13, reasons });
+    expect(reader.report).toMatchObject({ read: 4, formats: { trl: 4 }, skipped: 13, reasons });
   });
 
   test('skipping does not hide a source that cannot be read, nor what onSkip throws', async () => {
@@ -486,12 +500,14 @@ describe('readPreferences', () => {
       yield Buffer.from('\nb');
     }
     const lines: unknown[] = [];
-    for await (const { number, pieces } of linesOf(endless(), 'stream', most))
-      lines.push([number, pieces && Buffer.concat(pieces as Buffer[]).toString()]);
+    for await (const item of linesOf(endless(), 'stream', most)) {
+      const pieces = item.kind === 'line' ? item.pieces : [];
+      lines.push([item.place, pieces && Buffer.concat(pieces as Buffer[]).toString()]);
+    }
     expect(lines).toEqual([
-      [1, 'a'],
-      [2, undefined],
-      [3, 'b'],
+      [':1', 'a'],
+      [':2', undefined],
+      [':3', 'b'],
     ]);
   });
 });

@@ -668,8 +668,18 @@ describe('shards', () => {
     ],
     [
       'a tensor twice',
-      { ...shards, 'model-00003-of-00003.safetensors': { a: int32(1) } },
+      { ...shards, 'model-00002-of-00002.safetensors': { a: int32(1) } },
       /"a": another shard has it/,
+    ],
+    [
+      'shards of several sets',
+      { ...shards, 'model-00003-of-00003.safetensors': { c: int32(1) } },
+      /shards of several sets/,
+    ],
+    [
+      'a set of which one is missing',
+      { 'model-00001-of-00003.safetensors': { a: int32(1) } },
+      /"model-00001-of-00003\.safetensors" but not "model-00002-of-00003\.safetensors"/,
     ],
     ['an index that is no JSON', { ...first, [indexName]: '{' }, /not JSON/],
     ['an index that is a list', { ...first, [indexName]: '[]' }, /not an object/],

@@ -1,5 +1,6 @@
 // Files that were damaged, or made to mislead: batches, preferences, cached references.
 import fs from 'node:fs';
+import zlib from 'node:zlib';
 import fc from 'fast-check';
 import {
   cachedReference,
@@ -89,6 +90,22 @@ const groups: readonly object[] = [
   },
   { responses: [[question, turn('assistant', 'a')]], scores: [4] },
 ];
+/** Pairs by the names of other trainers. */
+const others = [
+  {
+    input: { messages: [question], tools: [] },
+    preferred_output: [turn('assistant', 'a')],
+    non_preferred_output: [turn('assistant', 'b')],
+  },
+  {
+    system: 's',
+    conversations: [{ from: 'human', value: 'q' }],
+    chosen: { from: 'gpt', value: 'a' },
+    rejected: { from: 'gpt', value: 'b' },
+  },
+  { messages: [question, turn('assistant', 'a')], rejected_response: 'b' },
+  { query: 'q', response: 'a', rejected_response: 'b', history: [['c', 'd']] },
+];
 const jsonl = (lines: readonly object[], end: string): Buffer =>
   Buffer.from(lines.map((line) => JSON.stringify(line)).join(end));
 
@@ -106,6 +123,9 @@ const bases: Readonly<Record<FilePlan['kind'], readonly Buffer[]>> = {
     jsonl(records.slice(0, 1), ''),
     jsonl(singles, '\n'),
     jsonl(groups, '\n'),
+    jsonl(others, '\n'),
+    Buffer.from(JSON.stringify([...records, ...others], null, 1)),
+    zlib.gzipSync(jsonl(records, '\n')),
   ],
   reference: [await referenceFile()],
 };

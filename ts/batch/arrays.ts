@@ -40,8 +40,13 @@ const constructors = {
   Float32Array,
   Float64Array,
   Int32Array,
+  Int8Array,
   Uint8Array,
+  Int16Array,
   Uint16Array,
+  Uint32Array,
+  BigInt64Array,
+  BigUint64Array,
   Float16Array: (globalThis as { readonly Float16Array?: unknown })
     .Float16Array as Uint16ArrayConstructor,
 } as const;

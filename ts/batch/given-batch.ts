@@ -30,6 +30,9 @@ const collated: ReadonlySet<string> = new Set([
   'rows',
   'inputIds',
   'attentionMask',
+  'positionIds',
+  'truncated',
+  'madeIdentical',
 ]);
 
 const ofLayers = ['hidden', 'weight', 'bias', 'hiddenSize'] as const;

@@ -4,6 +4,7 @@ import { typeError } from '../errors.js';
 import {
   checkOptions,
   type CollateOptions,
+  type CollateSettings,
   type PackedOptions,
   type PaddedOptions,
 } from './collate-options.js';
@@ -18,11 +19,17 @@ import {
   type PreferencePair,
   type UnpairedExample,
 } from './examples.js';
-import { layOut, offsetsOf, type PackedRows, type PaddedRows } from './layout.js';
+import { layOut, offsetsOf, type PackedRows, type PaddedRows, type Truncated } from './layout.js';
+import { areMadeIdentical, cut, isCut, type Sequence } from './truncation.js';
 
-interface OfPairs {
+interface OfPairs extends Truncated {
   /** Twice the number of pairs; pair i is sequences i (chosen) and i + sequences / 2 (rejected). */
   readonly sequences: number;
+  /**
+   * Pairs whose completions differ, of which truncation left the same tokens: they teach nothing.
+   * More than a few ask for a larger `maxLength`.
+   */
+  readonly madeIdentical: number;
 }
 
 /** {@link PaddedRows} of pairs: the first half of the sequences are the chosen. */
@@ -31,7 +38,7 @@ export interface PaddedPairs extends OfPairs, PaddedRows {}
 /** {@link PackedRows} of pairs: the first half of the sequences are the chosen. */
 export interface PackedPairs extends OfPairs, PackedRows {}
 
-interface OfUnpaired {
+interface OfUnpaired extends Truncated {
   /** Per sequence: 1 where it is one to learn, 0 where it is one to unlearn. */
   readonly desirable: Uint8Array;
 }
@@ -42,7 +49,7 @@ export interface PaddedUnpaired extends OfUnpaired, PaddedRows {}
 /** {@link PackedRows} of single completions: sequence i is example i. */
 export interface PackedUnpaired extends OfUnpaired, PackedRows {}
 
-interface OfGroups {
+interface OfGroups extends Truncated {
   /** `groups + 1` offsets: group i is sequences `groups[i]` to `groups[i + 1] - 1`. */
   readonly groups: Int32Array;
   /** Per sequence, where the examples have them. */
@@ -57,6 +64,15 @@ export interface PaddedGroups extends OfGroups, PaddedRows {}
 /** {@link PackedRows} of groups: the completions of a group one after another. */
 export interface PackedGroups extends OfGroups, PackedRows {}
 
+/** Sequences of each unit, and how many units lost tokens. */
+function cutUnits(
+  units: readonly (readonly Candidate[])[],
+  settings: CollateSettings,
+): { readonly cuts: readonly (readonly Sequence[])[] } & Truncated {
+  const cuts = units.map((unit) => unit.map((candidate) => cut(candidate, settings)));
+  return { cuts, truncated: cuts.filter((unit) => unit.some(isCut)).length };
+}
+
 /**
  * A batch of preference pairs, in memory of its own: the chosen sequences (prompt, then completion)
  * in the order of the examples, then the rejected. It can be spread into the batch of a loss beside
@@ -66,12 +82,16 @@ export interface PackedGroups extends OfGroups, PackedRows {}
  *     const logits = model.forward(pairs.inputIds, pairs.attentionMask);
  *     dpo({ ...pairs, logits, shape: [pairs.sequences, pairs.tokens, vocab], reference });
  *
+ * Tokens of the completions with 0 in a mask are context, not scored: what tools give back, and
+ * what users say in between. `learnedTurns` says which turns these are.
+ *
  * Every sequence has at least one scored row. The first token of a sequence is context only, also
  * where truncation leaves no prompt.
  *
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION for options; ERR_DIRALIGN_LABEL for token ids
- *   that are no token ids, an empty completion and one of which truncation leaves nothing to score;
- *   ERR_DIRALIGN_SHAPE for no examples, or 2^31 rows and more; ERR_DIRALIGN_MEMORY where the batch
+ *   that are no token ids, masks that are none, an empty completion and one of which truncation or
+ *   its mask leaves nothing to score; ERR_DIRALIGN_SHAPE for no examples, for a mask of another
+ *   length than its completion, and for 2^31 rows and more; ERR_DIRALIGN_MEMORY where the batch
  *   does not fit memory.
  */
 export function collatePairs(
@@ -95,8 +115,10 @@ export function collatePairs(
 ): PaddedPairs | PackedPairs {
   const settings = checkOptions(options);
   const pairs = readExamples(examples, 'pairs', checkPair);
-  const sides = [0, 1].map((side) => pairs.map((pair) => pair[side] as Candidate));
-  return layOut(sides.flat(), settings);
+  const { cuts, truncated } = cutUnits(pairs, settings);
+  const sides = [0, 1].map((side) => cuts.map((pair) => pair[side] as Sequence));
+  const madeIdentical = cuts.filter(([a, b]) => areMadeIdentical(a as Sequence, b as Sequence));
+  return { ...layOut(sides.flat(), settings), truncated, madeIdentical: madeIdentical.length };
 }
 
 /**
@@ -131,13 +153,12 @@ export function collateUnpaired(
 ): PaddedUnpaired | PackedUnpaired {
   const settings = checkOptions(options);
   const checked = readExamples(examples, 'examples', checkUnpaired);
-  const rows = layOut(
-    checked.flatMap(({ candidates }) => candidates),
-    settings,
-  );
+  const units = checked.map(({ candidates }) => candidates);
+  const { cuts, truncated } = cutUnits(units, settings);
+  const rows = layOut(cuts.flat(), settings);
   const desirable = allocate('desirable', 'Uint8Array', rows.sequences);
   desirable.set(checked.map((example) => Number(example.desirable)));
-  return { ...rows, desirable };
+  return { ...rows, truncated, desirable };
 }
 
 /**
@@ -178,13 +199,13 @@ export function collateGroups(
   const settings = checkOptions(options);
   const checked = readExamples(examples, 'groups', checkGroup);
   const [ranks, rewards] = [ofAll(checked, 'ranks'), ofAll(checked, 'rewards')];
-  const rows = layOut(
-    checked.flatMap(({ candidates }) => candidates),
-    settings,
-  );
+  const units = checked.map(({ candidates }) => candidates);
+  const { cuts, truncated } = cutUnits(units, settings);
+  const rows = layOut(cuts.flat(), settings);
   const sizes = checked.map(({ candidates }) => candidates.length);
   return {
     ...rows,
+    truncated,
     groups: offsetsOf('groups', sizes),
     ...(ranks && { ranks }),
     ...(rewards && { rewards }),

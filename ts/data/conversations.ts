@@ -6,11 +6,12 @@ import { findWords, squeezed } from './text.js';
 type Turns = readonly Message[];
 type Sides = readonly Side<Turns>[];
 
-const isSystem = ({ role }: Message): boolean => /^(system|developer)$/i.test(role);
+export const isSystem = ({ role }: Message): boolean => /^(system|developer)$/i.test(role);
 const answers =
   /^(assistant|model|gpt|bot|chatbot|ai|agent|tool.*|function.*|ipython|observation|environment)$/i;
 /** Whoever is neither the model nor its tools nor the system asks. */
-const isQuestion = (message: Message): boolean => !isSystem(message) && !answers.test(message.role);
+export const isQuestion = (message: Message): boolean =>
+  !isSystem(message) && !answers.test(message.role);
 
 /** Number of system messages that turns begin with. */
 function systemLength(turns: Turns): number {

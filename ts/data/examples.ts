@@ -3,37 +3,46 @@ import { checkArray, checkLength } from '../batch/arrays.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { checkObject, describe, isArray, readAll, readElements } from '../given.js';
 import { checkNumber } from '../interval.js';
+import { checkMask, type NamedMask, type TokenMask } from './masks.js';
 import { checkCount, checkIds, type NamedIds, type TokenIds } from './token-ids.js';
 
 /**
  * One prompt with the completion that was preferred and the one that was not. The tokenizer adds
  * end-of-sequence tokens.
  */
-export interface PreferencePair {
+export interface PreferencePair<Ids extends TokenIds = TokenIds> {
   /** May be empty; the first token of the completions is then their context, and not scored. */
-  readonly prompt: TokenIds;
+  readonly prompt: Ids;
   /** Ids of the completion that was preferred. */
-  readonly chosen: TokenIds;
+  readonly chosen: Ids;
   /** Ids of the completion that was not. */
-  readonly rejected: TokenIds;
+  readonly rejected: Ids;
+  /** Which tokens of `chosen` are scored. Default: all. */
+  readonly chosenMask?: TokenMask | undefined;
+  /** Which tokens of `rejected` are scored. Default: all. */
+  readonly rejectedMask?: TokenMask | undefined;
 }
 
 /** One prompt with one completion, judged by itself. */
-export interface UnpairedExample {
+export interface UnpairedExample<Ids extends TokenIds = TokenIds> {
   /** May be empty; the first token of the completion is then its context, and not scored. */
-  readonly prompt: TokenIds;
+  readonly prompt: Ids;
   /** Ids of the completion. */
-  readonly completion: TokenIds;
+  readonly completion: Ids;
+  /** Which of its tokens are scored. Default: all. */
+  readonly completionMask?: TokenMask | undefined;
   /** Whether the completion is one to learn, rather than one to unlearn. */
   readonly desirable: boolean;
 }
 
 /** One prompt with all its completions, and what was said of each. */
-export interface CompletionGroup {
+export interface CompletionGroup<Ids extends TokenIds = TokenIds> {
   /** May be empty; the first token of the completions is then their context, and not scored. */
-  readonly prompt: TokenIds;
+  readonly prompt: Ids;
   /** Ids of each completion: at least one. */
-  readonly completions: readonly TokenIds[];
+  readonly completions: readonly Ids[];
+  /** Which tokens of each completion are scored. Default: all of all. */
+  readonly completionMasks?: readonly (TokenMask | undefined)[] | undefined;
   /** One per completion: distinct whole numbers, of which the lowest is the best. */
   readonly ranks?: Judgements | undefined;
   /** One per completion: finite numbers, more for a better one. */
@@ -47,6 +56,8 @@ export type Judgements = readonly number[] | Int32Array | Float32Array | Float64
 export interface Candidate {
   readonly prompt: NamedIds;
   readonly completion: NamedIds;
+  /** Which tokens of the completion are scored; undefined where all are. */
+  readonly mask: NamedMask | undefined;
   readonly longest: number;
 }
 
@@ -97,7 +108,11 @@ export function readExample(
 }
 
 /** @throws DirAlignError where a completion has no token that can be scored */
-function candidatesOf(prompt: NamedIds, completions: readonly NamedIds[]): readonly Candidate[] {
+function candidatesOf(
+  prompt: NamedIds,
+  completions: readonly NamedIds[],
+  masks: readonly (NamedMask | undefined)[],
+): readonly Candidate[] {
   for (const { name, length } of completions) {
     if (length === 0) {
       throw rangeError(
@@ -113,16 +128,24 @@ function candidatesOf(prompt: NamedIds, completions: readonly NamedIds[]): reado
     }
   }
   const longest = completions.reduce((most, { length }) => Math.max(most, length), 0);
-  return completions.map((completion) => ({ prompt, completion, longest }));
+  return completions.map((completion, i) => ({ prompt, completion, mask: masks[i], longest }));
 }
 
 /** @returns chosen and rejected */
 export function checkPair(name: string, value: unknown): readonly Candidate[] {
-  const { prompt, chosen, rejected } = readExample(name, value, ['prompt', 'chosen', 'rejected']);
-  return candidatesOf(checkIds(`${name}.prompt`, prompt), [
-    checkIds(`${name}.chosen`, chosen),
-    checkIds(`${name}.rejected`, rejected),
-  ]);
+  const keys = ['prompt', 'chosen', 'rejected'];
+  const given = readExample(name, value, keys, ['chosenMask', 'rejectedMask']);
+  const prompt = checkIds(`${name}.prompt`, given.prompt);
+  const chosen = checkIds(`${name}.chosen`, given.chosen);
+  const rejected = checkIds(`${name}.rejected`, given.rejected);
+  return candidatesOf(
+    prompt,
+    [chosen, rejected],
+    [
+      checkMask(`${name}.chosenMask`, given.chosenMask, chosen.length),
+      checkMask(`${name}.rejectedMask`, given.rejectedMask, rejected.length),
+    ],
+  );
 }
 
 export interface Unpaired {
@@ -132,10 +155,12 @@ export interface Unpaired {
 
 export function checkUnpaired(name: string, value: unknown): Unpaired {
   const keys = ['prompt', 'completion', 'desirable'];
-  const { prompt, completion, desirable } = readExample(name, value, keys);
-  const candidates = candidatesOf(checkIds(`${name}.prompt`, prompt), [
-    checkIds(`${name}.completion`, completion),
-  ]);
+  const given = readExample(name, value, keys, ['completionMask']);
+  const { desirable } = given;
+  const prompt = checkIds(`${name}.prompt`, given.prompt);
+  const completion = checkIds(`${name}.completion`, given.completion);
+  const mask = checkMask(`${name}.completionMask`, given.completionMask, completion.length);
+  const candidates = candidatesOf(prompt, [completion], [mask]);
   if (typeof desirable !== 'boolean') {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
@@ -152,7 +177,8 @@ export interface Group {
 }
 
 export function checkGroup(name: string, value: unknown): Group {
-  const given = readExample(name, value, ['prompt', 'completions'], ['ranks', 'rewards']);
+  const optional = ['completionMasks', 'ranks', 'rewards'];
+  const given = readExample(name, value, ['prompt', 'completions'], optional);
   const prompt = checkIds(`${name}.prompt`, given.prompt);
   const completions = readEach(
     `${name}.completions`,
@@ -162,10 +188,31 @@ export function checkGroup(name: string, value: unknown): Group {
     checkIds,
   );
   return {
-    candidates: candidatesOf(prompt, completions),
+    candidates: candidatesOf(
+      prompt,
+      completions,
+      checkMasks(`${name}.completionMasks`, given.completionMasks, completions),
+    ),
     ranks: checkRanks(`${name}.ranks`, given.ranks, completions.length),
     rewards: checkNumbers(`${name}.rewards`, given.rewards, completions.length),
   };
+}
+
+function checkMasks(
+  name: string,
+  value: unknown,
+  completions: readonly NamedIds[],
+): readonly (NamedMask | undefined)[] {
+  if (value === undefined) return [];
+  const masks = readElements(value, completions.length + 1);
+  if (!isArray(masks)) {
+    throw typeError(
+      'ERR_DIRALIGN_LABEL',
+      `${name}: expected an array of masks, not ${describe(value)}`,
+    );
+  }
+  checkLength(name, masks.length, completions.length, 'one per completion');
+  return completions.map(({ length }, i) => checkMask(`${name}[${i}]`, masks[i], length));
 }
 
 /** A copy of one finite number per completion, where there are any. */

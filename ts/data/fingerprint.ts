@@ -1,24 +1,17 @@
 /** SHA-256 of what a result depends on. */
 import { createHash, type Hash } from 'node:crypto';
-import { createReadStream, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { createReadStream } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 import { bytesOf, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { describe, readProperties } from '../given.js';
-import {
-  besideIndex,
-  filesOfDirectory,
-  isIndex,
-  readJsonFile,
-  shardsOfIndex,
-} from '../safetensors.js';
+import { filesOf } from './model-files.js';
 
 /**
  * What a fingerprint is taken of: text, a number, the bits of an array, or the bytes of a file (by
- * its content, not its name). Where `file` is an index of shards or a directory of tensors, those
- * of all its files.
+ * its content, not its name). Where `file` stands for others, such as an index of shards, a
+ * numbered shard or a directory, those of all its files.
  */
 export type FingerprintPart =
   | string
@@ -35,35 +28,6 @@ export type FingerprintPart =
  */
 function begin(hash: Hash, kind: string, byteLength: number): void {
   hash.update(`${kind}:${byteLength}\n`);
-}
-
-/**
- * The weights that a model of TensorFlow.js has beside its model.json; none where that is something
- * else.
- */
-function weightsOfTensorFlow(file: string): string[] {
-  let groups: unknown;
-  try {
-    groups = readJsonFile(file).get('weightsManifest');
-  } catch {
-    return [];
-  }
-  const listed = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
-  const names = listed(groups).flatMap((group) =>
-    listed((group as { readonly paths?: unknown } | null)?.paths),
-  );
-  return names.filter((name) => typeof name === 'string').map((name) => besideIndex(file, name));
-}
-
-/**
- * The file and all that it stands for: a fingerprint of the index alone would be the same for other
- * weights.
- */
-function filesOf(file: string): string[] {
-  if (statSync(file).isDirectory()) return filesOfDirectory(file).flatMap(filesOf);
-  if (basename(file) === 'model.json') return [file, ...weightsOfTensorFlow(file)];
-  const isOfShards = isIndex(file) && readJsonFile(file).has('weight_map');
-  return isOfShards ? [file, ...shardsOfIndex(file).map((shard) => shard.file)] : [file];
 }
 
 async function updateFile(hash: Hash, name: string, file: string | URL): Promise<void> {
@@ -117,14 +81,20 @@ function fileOf(name: string, part: unknown): string | URL | undefined {
  *     const model = { file: 'model.safetensors' };
  *     await fingerprint(model, { file: 'preferences.jsonl' }, 'maxLength', 512);
  *
- * A `file` that stands for others counts with all of them, whatever they are called: an index of
- * shards (`model.safetensors.index.json`), the `model.json` of TensorFlow.js, and a directory,
- * which holds `model.safetensors`, an index, numbered shards, or a single file of tensors.
+ * A `file` that stands for others counts with all of them, whatever they are called:
+ * - an index of shards (`model.safetensors.index.json`, `pytorch_model.bin.index.json`)
+ * - a numbered shard (`model-00001-of-00003.gguf`): all shards of its set
+ * - `model.onnx`, with the data beside it (`model.onnx_data`, `model.onnx.data`)
+ * - the `model.json` of TensorFlow.js
+ * - `adapter_config.json` or the weights of an adapter, such as `adapter_model.safetensors`: both
+ * - a directory: of an adapter, both, and the base model if that is there too; else
+ *   `model.safetensors`, an index, numbered shards, or a single file of tensors; where there are no
+ *   safetensors, the same of PyTorch, GGUF or ONNX
  *
  * @throws DirAlignError (as a rejection) with code ERR_DIRALIGN_OPTION for no parts, or a part of
- *   another kind; ERR_DIRALIGN_FILE for a file that cannot be read, and a directory without tensors
- *   or with several files of them that do not belong together; ERR_DIRALIGN_SHAPE for an array over
- *   a detached or resizable buffer
+ *   another kind; ERR_DIRALIGN_FILE for a file that cannot be read, a shard that is missing, and a
+ *   directory without tensors or with several files of them that do not belong together;
+ *   ERR_DIRALIGN_SHAPE for an array over a detached or resizable buffer
  */
 export async function fingerprint(...parts: readonly FingerprintPart[]): Promise<string> {
   if (parts.length === 0)

@@ -1,5 +1,5 @@
 /**
- * Data for preference training: JSONL to records, token ids to batches, and the reference's numbers
+ * Data for preference training: files to records, token ids to batches, and the reference's numbers
  * in a file.
  *
  * @module
@@ -23,16 +23,18 @@ export {
 } from './collate.js';
 export type { CompletionGroup, Judgements, PreferencePair, UnpairedExample } from './examples.js';
 export { fingerprint, type FingerprintPart } from './fingerprint.js';
-export type { PackedRows, PaddedRows } from './layout.js';
+export { detectForm, type DetectedForm } from './forms.js';
+export type { CollatedRows, PackedRows, PaddedRows, Truncated } from './layout.js';
 export { lengthDesensitized, type RowsOfPairs } from './length-desensitized.js';
+export type { TokenMask } from './masks.js';
+export { learnedTurns } from './messages.js';
 export { mismatched, type Completed } from './mismatched.js';
+export type { ReadPreferencesOptions } from './preference-options.js';
 export {
   isConversational,
   readPreferences,
   type PreferenceReader,
   type PreferenceReport,
-  type PreferenceSource,
-  type ReadPreferencesOptions,
 } from './preferences.js';
 export type {
   ConversationalCompletion,
@@ -45,10 +47,12 @@ export type {
   PlainResponses,
   Preference,
   PreferenceForm,
+  PreferenceFormat,
   PreferenceRecord,
   ScoredPreferenceRecord,
   SkipReason,
   UnpairedRecord,
 } from './records.js';
 export { cachedReference, type CachedReferenceOptions } from './reference-cache.js';
-export type { TokenIds } from './token-ids.js';
+export type { PreferenceChunk, PreferenceSource } from './source.js';
+export type { IntegerArray, TokenIds } from './token-ids.js';

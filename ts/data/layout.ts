@@ -2,9 +2,8 @@
 import { allocate } from '../batch/arrays.js';
 import { rangeError } from '../errors.js';
 import type { CollateSettings } from './collate-options.js';
-import type { Candidate } from './examples.js';
 import { idAt, maxInt32 } from './token-ids.js';
-import { cut, lengthOf, type Sequence } from './truncation.js';
+import { lengthOf, type Sequence } from './truncation.js';
 
 /** What both layouts have. Arrays are fresh, one element per row. */
 export interface CollatedRows {
@@ -13,12 +12,18 @@ export interface CollatedRows {
   /** Token ids, for the model. */
   readonly inputIds: Int32Array;
   /**
-   * Row t scores the token after it: `inputIds[t + 1]` where that is of the completion; -100 in
-   * every other row, the last included.
+   * Row t scores the token after it: `inputIds[t + 1]` where that is of the completion, and its
+   * mask has 1 there; -100 in every other row, the last included.
    */
   readonly labels: Int32Array;
   /** 1 for tokens, 0 for padding. */
   readonly attentionMask: Int32Array;
+}
+
+/** What truncation did. */
+export interface Truncated {
+  /** Pairs, single completions or groups of which at least one sequence lost tokens. */
+  readonly truncated: number;
 }
 
 /** Arrays of [sequences, tokens]; the logits' shape is `[sequences, tokens, vocab]`. */
@@ -33,6 +38,8 @@ export interface PackedRows extends CollatedRows {
   readonly rows: number;
   /** `sequences + 1` row offsets: sequence i has rows `offsets[i]` to `offsets[i + 1] - 1`. */
   readonly offsets: Int32Array;
+  /** The place of each token in its sequence, from 0, for models that attend to packed rows. */
+  readonly positionIds: Int32Array;
 }
 
 const ignoreIndex = -100;
@@ -48,18 +55,17 @@ function write(
     inputIds[row++] = idAt(sequence.prompt, i);
   for (let i = sequence.completionStart; i < sequence.completionEnd; i++) {
     const id = idAt(sequence.completion, i);
-    if (row > start) labels[row - 1] = id;
+    if (row > start && sequence.mask?.flags[i] !== 0) labels[row - 1] = id;
     inputIds[row++] = id;
   }
   attentionMask.fill(1, start, row);
 }
 
-/** Cuts the sequences and writes them one after another. @throws DirAlignError */
+/** Writes the sequences one after another. @throws DirAlignError */
 export function layOut(
-  candidates: readonly Candidate[],
+  cuts: readonly Sequence[],
   settings: CollateSettings,
 ): PaddedRows | PackedRows {
-  const cuts = candidates.map((candidate) => cut(candidate, settings));
   const sequences = cuts.length;
   const tokens = cuts.reduce((most, sequence) => Math.max(most, lengthOf(sequence)), 0);
   const rows =
@@ -83,10 +89,13 @@ export function layOut(
     return { ...collated, tokens };
   }
   const offsets = offsetsOf('offsets', cuts.map(lengthOf));
+  const positionIds = allocate('positionIds', 'Int32Array', rows);
   cuts.forEach((sequence, i) => {
-    write(sequence, offsets[i] as number, collated);
+    const start = offsets[i] as number;
+    write(sequence, start, collated);
+    for (let j = 0; j < lengthOf(sequence); j++) positionIds[start + j] = j;
   });
-  return { ...collated, rows, offsets };
+  return { ...collated, rows, offsets, positionIds };
 }
 
 /** Where each of so many things starts, and where the last ends. */

@@ -20,7 +20,10 @@ function partText(name: string, part: unknown): string {
   const text = isObject(part) ? field(part, 'text') : undefined;
   const isText = type === undefined || (typeof type === 'string' && type.includes('text'));
   if (typeof text === 'string' && isText) return text;
-  const given = typeof type === 'string' ? `a part of type '${type.slice(0, 40)}'` : kindOf(part);
+  const given =
+    typeof type === 'string'
+      ? `a part of type '${type.slice(0, 40)}'; only text can be read`
+      : kindOf(part);
   throw new Refusal('message', `${name}: expected { type: 'text', text }, not ${given}`);
 }
 
@@ -56,9 +59,49 @@ function contentOf(name: string, role: string, message: object): string {
   return '';
 }
 
-function messageOf(name: string, value: unknown): Message {
-  if (!isObject(value))
-    throw new Refusal('message', `${name}: expected { role, content }, not ${kindOf(value)}`);
+/** Who speaks, by the names that ShareGPT has. */
+const speakers: ReadonlyMap<string, string> = new Map([
+  ['human', 'user'],
+  ['gpt', 'assistant'],
+  ['chatgpt', 'assistant'],
+  ['bing', 'assistant'],
+  ['bard', 'assistant'],
+  ['observation', 'tool'],
+  ['function_response', 'tool'],
+]);
+
+/** Calls of tools that are written as content: `{ name, arguments }`, or several. */
+function callsOf(name: string, content: string): readonly object[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(content);
+  } catch {
+    // What is no JSON is no call.
+  }
+  const calls: readonly unknown[] = Array.isArray(value) ? value : [value];
+  return calls.map((call) => {
+    if (isObject(call) && typeof field(call, 'name') === 'string')
+      return { type: 'function', function: call };
+    throw new Refusal('message', `${name}: expected a call as JSON, { name, arguments }`);
+  });
+}
+
+/** A turn of ShareGPT, `{ from, value }`, as chat APIs have it. @throws Refusal */
+function sharedTurn(name: string, turn: object): object {
+  const { from, value, ...others } = turn as { readonly from?: unknown; readonly value?: unknown };
+  if (typeof from !== 'string')
+    throw new Refusal('message', `${name}.from: expected a string, not ${kindOf(from)}`);
+  const isCall = from === 'function_call' || from === 'tool_call';
+  if (isCall && typeof value === 'string')
+    return { ...others, role: 'assistant', tool_calls: callsOf(`${name}.value`, value) };
+  return { ...others, role: speakers.get(from) ?? from, content: value };
+}
+
+function messageOf(name: string, given: unknown): Message {
+  if (!isObject(given))
+    throw new Refusal('message', `${name}: expected { role, content }, not ${kindOf(given)}`);
+  const isOfShareGpt = field(given, 'role') === undefined && field(given, 'from') !== undefined;
+  const value = isOfShareGpt ? sharedTurn(name, given) : given;
   const role = field(value, 'role');
   if (role === undefined) throw new Refusal('message', `${name}: has no role`);
   if (typeof role !== 'string')
@@ -78,4 +121,23 @@ export function messagesOf(name: string, value: unknown): readonly Message[] {
   if (value.length === 0)
     throw new Refusal('completion', `${name}: has no messages; expected at least one`);
   return value.map((message: unknown, i) => messageOf(`${name}[${i}]`, message));
+}
+
+const writers = /^(assistant|model|gpt|bot|chatbot|ai|agent)$/i;
+
+/**
+ * Which turns of a completion the model is to learn: those that it wrote, and that are not left out
+ * by `weight: 0`, as OpenAI has it, or `loss: false`, as ms-swift has it. The results of tools and
+ * the turns of users are context; their tokens have 0 in the masks of `collatePairs`.
+ *
+ *     for (const [i, turn] of chosen.entries()) learned[i] ? score(turn) : skip(turn);
+ *
+ * @param turns those of a completion
+ * @returns one flag per turn
+ */
+export function learnedTurns(turns: readonly Message[]): boolean[] {
+  return turns.map((turn) => {
+    const { weight, loss } = turn as { readonly weight?: unknown; readonly loss?: unknown };
+    return writers.test(turn.role) && weight !== 0 && loss !== false;
+  });
 }

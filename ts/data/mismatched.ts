@@ -1,11 +1,10 @@
 /** The examples of KTO's baseline. */
 import { isDeepStrictEqual } from 'node:util';
-import { checkArray, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
-import { describe, isArray } from '../given.js';
+import { describe, isArray, readElements } from '../given.js';
 import { readExample, readExamples } from './examples.js';
 import type { Message } from './records.js';
-import type { TokenIds } from './token-ids.js';
+import { integersOf, type TokenIds } from './token-ids.js';
 
 /** A prompt and a completion: token ids, text or messages. */
 export interface Completed {
@@ -17,20 +16,26 @@ export interface Completed {
 
 /** What is equal where completions are, whichever array holds their ids. */
 function comparable(name: string, value: unknown): unknown {
-  if (typeof value === 'string' || isArray(value)) return value;
-  if (tagOf(value) === 'Int32Array')
-    return Array.from(checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL'));
-  throw typeError(
-    'ERR_DIRALIGN_LABEL',
-    `${name}: expected token ids, text or messages, not ${describe(value)}`,
+  if (typeof value === 'string') return value;
+  const given = integersOf(name, value);
+  if (given === undefined) {
+    throw typeError(
+      'ERR_DIRALIGN_LABEL',
+      `${name}: expected token ids, text or messages, not ${describe(value)}`,
+    );
+  }
+  const elements: unknown = isArray(given) ? given : Array.from(given as ArrayLike<unknown>);
+  if (!isArray(elements) || typeof elements[0] !== 'bigint') return elements;
+  return (readElements(elements, 2 ** 32) as unknown[]).map((id) =>
+    typeof id === 'bigint' ? Number(id) : id,
   );
 }
 
 /**
  * KTO's baseline: each prompt with the completion of the next example, the last with the first's,
- * and the other fields as they are. Where the next has the same completion, it is the next that has
- * another one. The log-probabilities of these completions, by the policy and by the reference,
- * are the `kl` of a batch.
+ * and its `completionMask` where there is one. Other fields stay as they are. Where the next has
+ * the same completion, it is the next that has another one. The log-probabilities of these
+ * completions, by the policy and by the reference, are the `kl` of a batch.
  *
  *     const batch = collateUnpaired(examples, options);
  *     const baseline = collateUnpaired(mismatched(examples), options);
@@ -67,8 +72,13 @@ export function mismatched<Example extends Completed>(examples: readonly Example
     if (changes[i]) source = after(i);
     sources[i] = source;
   }
-  return given.map(({ example }, i) => ({
-    ...example,
-    completion: given[sources[i] as number]?.example.completion,
-  })) as unknown as Example[];
+  return given.map(({ example }, i) => {
+    const source = given[sources[i] as number]?.example ?? example;
+    const isMasked = [example, source].some((one) => Object.hasOwn(one, 'completionMask'));
+    return {
+      ...example,
+      completion: source.completion,
+      ...(isMasked && { completionMask: source.completionMask }),
+    };
+  }) as unknown as Example[];
 }

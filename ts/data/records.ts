@@ -1,4 +1,5 @@
 /** What the reader of preferences gives, and why a line is none. */
+import { isArray } from '../given.js';
 
 /**
  * One turn of a conversation. Other fields that a message has in the file are kept, without those
@@ -98,6 +99,17 @@ export type GroupRecord = (PlainResponses | ConversationalResponses) &
 /** What a line is read as: a preference, a completion with a label, or responses with scores. */
 export type PreferenceForm = 'pairs' | 'unpaired' | 'groups';
 
+/**
+ * Whose names the fields of a line have:
+ * - `trl`: `prompt`, `chosen`, `rejected`; `completion`, `label`; `responses`, `scores`
+ * - `openai`: `input` with `messages`, `preferred_output`, `non_preferred_output`
+ * - `sharegpt`: `conversations`, and `chosen` and `rejected`, or a label of the last answer
+ * - `messages`: the same with `messages`
+ * - `ms-swift`: `messages` that end with the chosen answer, or `query` and `response`; and
+ *   `rejected_response` or `rejected_messages`
+ */
+export type PreferenceFormat = 'trl' | 'openai' | 'sharegpt' | 'messages' | 'ms-swift';
+
 /** A completion, and what messages call it. */
 export interface Side<Said> {
   readonly name: string;
@@ -114,7 +126,7 @@ export interface Answered<Said> {
  * Why a line is no preference:
  * - `encoding`: not UTF-8, or longer than a string can be
  * - `json`: not JSON, or nested too deeply
- * - `object`: JSON of another kind
+ * - `object`: JSON of another kind; a row that is no object, or cannot be read
  * - `field`: one that its form needs is missing, or is none of what that form has there: text or
  *   messages, as the others are; a label; scores
  * - `message`: a message without a role, or without content that is text
@@ -136,7 +148,7 @@ export class Refusal extends Error {
 }
 
 export function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
+  return typeof value === 'object' && value !== null && !isArray(value);
 }
 
 /**
@@ -151,7 +163,8 @@ export function field(object: object, key: string): unknown {
 
 /** A JSON value as a message names it. */
 export function kindOf(value: unknown): string {
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
+  if (isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
+  if (typeof value === 'function') return 'a function';
   if (typeof value === 'string') return value === '' ? 'an empty string' : 'a string';
   return isObject(value) ? 'an object' : String(value);
 }

@@ -3,8 +3,36 @@ import { checkArray, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError, type DirAlignErrorCode } from '../errors.js';
 import { describe, isArray } from '../given.js';
 
-/** Whole numbers from 0 to 2147483647. */
-export type TokenIds = readonly number[] | Int32Array;
+/** What tokenizers give: 64-bit tensors have big integers. */
+export type IntegerArray =
+  | Int8Array
+  | Uint8Array
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array;
+
+/** Whole numbers from 0 to 2147483647, as numbers or big integers. */
+export type TokenIds = readonly (number | bigint)[] | IntegerArray;
+
+const integerKinds = [
+  ...(['Int8Array', 'Uint8Array', 'Int16Array', 'Uint16Array'] as const),
+  ...(['Int32Array', 'Uint32Array', 'BigInt64Array', 'BigUint64Array'] as const),
+];
+
+/**
+ * An array of integers, checked; undefined for anything else.
+ * @throws DirAlignError with code ERR_DIRALIGN_SHAPE for one over memory that is gone or may move
+ */
+export function integersOf(name: string, value: unknown): TokenIds | undefined {
+  if (isArray(value)) return value as readonly number[];
+  const kind = tagOf(value);
+  return (integerKinds as readonly (string | undefined)[]).includes(kind)
+    ? checkArray(name, value, integerKinds, 'ERR_DIRALIGN_LABEL')
+    : undefined;
+}
 
 export const maxInt32 = 0x7fffffff;
 
@@ -20,7 +48,9 @@ export interface NamedIds {
 
 /** @throws DirAlignError where the element is no token id */
 export function idAt({ name, ids }: NamedIds, i: number): number {
-  const id: unknown = ids[i];
+  const given: unknown = ids[i];
+  // A big integer that no number stands for is far beyond any id.
+  const id = typeof given === 'bigint' ? Number(given) : given;
   if (typeof id !== 'number') {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
@@ -30,7 +60,7 @@ export function idAt({ name, ids }: NamedIds, i: number): number {
   if (!Number.isInteger(id) || id < 0 || id > maxInt32) {
     throw rangeError(
       'ERR_DIRALIGN_LABEL',
-      `${name}[${i}]: ${id} is not a whole number from 0 to ${maxInt32}`,
+      `${name}[${i}]: ${describe(given)} is not a whole number from 0 to ${maxInt32}`,
     );
   }
   return id;
@@ -48,15 +78,13 @@ export function checkCount(name: string, length: unknown, code: DirAlignErrorCod
 
 /** @throws DirAlignError for anything but token ids */
 export function checkIds(name: string, value: unknown): NamedIds {
-  if (!isArray(value) && tagOf(value) !== 'Int32Array') {
+  const ids = integersOf(name, value);
+  if (ids === undefined) {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
-      `${name}: expected an array or an Int32Array of token ids, not ${describe(value)}`,
+      `${name}: expected token ids as an array or a typed array of integers, not ${describe(value)}`,
     );
   }
-  const ids = isArray(value)
-    ? (value as readonly number[])
-    : checkArray(name, value, ['Int32Array'], 'ERR_DIRALIGN_LABEL');
   const named = { name, ids, length: checkCount(name, ids.length, 'ERR_DIRALIGN_LABEL') };
   for (let i = 0; i < named.length; i++) idAt(named, i);
   return named;

@@ -61,6 +61,49 @@ export function shardsOfIndex(index: string): Shard[] {
   return [...shards].map(([file, names]) => ({ file, names }));
 }
 
+/** More shards than any model has: a name may say any number. */
+const mostShards = 10_000;
+
+/**
+ * The names of all shards of the set that a shard is of, by its own name, for instance
+ * `model-00002-of-00003.safetensors`; undefined for a name of another kind.
+ */
+export function shardNames(name: string): string[] | undefined {
+  const [, prefix = '', number = '', total = '', suffix = ''] =
+    /^(.*-)(\d+)-of-(\d+)(\.\w+)$/.exec(name) ?? [];
+  const count = Number(total);
+  if (suffix === '' || count < 1 || count > mostShards) return undefined;
+  return Array.from(
+    { length: count },
+    (_, i) => `${prefix}${String(i + 1).padStart(number.length, '0')}-of-${total}${suffix}`,
+  );
+}
+
+/**
+ * The shards of the one set that these are of.
+ * @throws DirAlignError with code ERR_DIRALIGN_FILE where one of them is missing, or there are
+ *   several sets
+ */
+export function wholeSet(directory: string, shards: readonly string[]): string[] {
+  const [first = ''] = shards;
+  const all = shardNames(first) ?? [...shards];
+  const other = shards.find((name) => !all.includes(name));
+  if (other !== undefined) {
+    throw defect(
+      directory,
+      `holds ${quote(first)} and ${quote(other)}, shards of several sets; expected one, or an index: name the file.`,
+    );
+  }
+  const missing = all.find((name) => !shards.includes(name));
+  if (missing !== undefined) {
+    throw defect(
+      directory,
+      `holds ${quote(first)} but not ${quote(missing)}: has it been downloaded?`,
+    );
+  }
+  return all;
+}
+
 /**
  * What a directory holds its tensors in: `model.safetensors`, an index, the shards of a set that
  * has no index, or its only file of tensors; in this order, as the hub's libraries look for them.
@@ -76,13 +119,15 @@ export function filesOfDirectory(directory: string): string[] {
   const whole = [`model${extension}`, `model${extension}.index.json`].find((name) =>
     visible.includes(name),
   );
-  const shards = tensors.filter((name) => /-\d+-of-\d+\.safetensors$/.test(name));
+  const shards = tensors.filter((name) => shardNames(name) !== undefined);
   const found =
     whole !== undefined
       ? [whole]
       : ([indexes, shards, tensors].find(({ length }) => length > 0) ?? []);
   if (found.length === 0) throw defect(directory, `holds no *${extension} file.`);
-  if (found.length > 1 && found !== shards) {
+  if (found === shards)
+    return wholeSet(directory, shards).map((name) => path.join(directory, name));
+  if (found.length > 1) {
     throw defect(
       directory,
       `holds ${found.slice(0, 8).map(quote).join(', ')}; expected one, or an index: name the file.`,

@@ -93,7 +93,7 @@ export function pack(
 }
 
 /** Pairs: the chosen completions, then the rejected, as the losses take them. */
-export function pairBatch(pairs: readonly PreferencePair[]): Batch {
+export function pairBatch(pairs: readonly PreferencePair<readonly number[]>[]): Batch {
   const branches = pairs.map(({ chosen, rejected }) => ({
     prompt: [summaryStart],
     chosen,
@@ -109,7 +109,9 @@ export function pairBatch(pairs: readonly PreferencePair[]): Batch {
 export interface UnpairedBatch extends Batch {
   readonly desirable: Uint8Array;
 }
-export function unpairedBatch(examples: readonly UnpairedExample[]): UnpairedBatch {
+export function unpairedBatch(
+  examples: readonly UnpairedExample<readonly number[]>[],
+): UnpairedBatch {
   const collated = collateUnpaired(
     examples.map(({ completion, desirable }) => ({
       prompt: [summaryStart],

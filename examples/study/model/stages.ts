@@ -156,7 +156,7 @@ async function trainOnExamples(
 type Data = Pick<Training, 'batches' | 'loss'>;
 
 async function pairedData(
-  pairs: readonly PreferencePair[],
+  pairs: readonly PreferencePair<readonly number[]>[],
   initial: string,
   weights: Float32Array,
   params: AlignParams,
@@ -178,7 +178,7 @@ async function pairedData(
  * weights of the step and under those that it all starts from.
  */
 function unpairedData(
-  pairs: readonly PreferencePair[],
+  pairs: readonly PreferencePair<readonly number[]>[],
   weights: Float32Array,
   { seed, beta }: AlignParams,
   metrics: Metrics[],

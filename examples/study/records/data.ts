@@ -50,9 +50,9 @@ export function demonstrations(seed: number, count: number): Example[] {
  * Two writers' summaries of one record, the better as the judge sees it chosen; pairs that it holds
  * for equal are left out.
  */
-export function preferences(seed: number, count: number): PreferencePair[] {
+export function preferences(seed: number, count: number): PreferencePair<readonly number[]>[] {
   const random = randomFor(seed, 'preferences');
-  const pairs: PreferencePair[] = [];
+  const pairs: PreferencePair<readonly number[]>[] = [];
   while (pairs.length < count) {
     const record = drawRecord(random);
     const [a, b] = [drawCare(random, care.preferences), drawCare(random, care.preferences)].map(
