@@ -141,7 +141,6 @@ function readShards(
   if (endianness() !== 'LE')
     throw defect(path, 'safetensors are little-endian and this machine is not.');
   const tensors = new Tensors();
-  if (only !== undefined) checkIterable('only', only, 'names of tensors');
   const names = only && new Set(only);
   for (const shard of shards) readInto(tensors, shard, names);
   return tensors;
@@ -158,6 +157,7 @@ function readShards(
  */
 export function readSafetensors(path: string, only?: Iterable<string>): SafetensorsFile {
   checkPath(path);
+  if (only !== undefined) checkIterable('only', only, 'names of tensors');
   return readShards(path, shardsOf(path), only);
 }
 
