@@ -24,18 +24,6 @@ constexpr int vectors = lanes / width;
 /// 2^-22.
 constexpr float anchor_slack = 4;
 
-inline float largest(const Floats (&v)[vectors]) {
-  Floats m = v[0];
-  for (int k = 1; k < vectors; k++) m = larger(v[k], m);
-  return largest(m);
-}
-
-inline bool any_above(const Floats (&v)[vectors], float limit) {
-  Floats m = v[0];
-  for (int k = 1; k < vectors; k++) m = larger(v[k], m);
-  return any_above(m, limit);
-}
-
 /// The blocks' sums, added up lane by lane in float64 and folded once, at the end of the row.
 struct LaneSums {
   Doubles sum[2 * vectors] = {};
@@ -122,10 +110,6 @@ struct Blocks {
   }
 };
 
-inline void clear_top(Floats (&top)[vectors]) {
-  for (Floats& v : top) v = splat(-FLT_MAX);
-}
-
 // What becomes of the elements of a row before they are summed.
 
 struct Plain {
@@ -153,9 +137,12 @@ struct Capped {
 };
 
 template <class T, class Form>
-inline void raise_top(const T* block, int64_t n, const Form& form, Floats (&top)[vectors]) {
+inline void raise_top(const T* block, int64_t n, const Form& form, Floats& top) {
+  Floats tops[vectors];
+  for (Floats& v : tops) v = top;
   for (int64_t j = 0; j < n; j += lanes)
-    for (int k = 0; k < vectors; k++) top[k] = larger(form(block + j + k * width), top[k]);
+    for (int k = 0; k < vectors; k++) tops[k] = larger(form(block + j + k * width), tops[k]);
+  for (const Floats& v : tops) top = larger(v, top);
 }
 
 /// The running sums of a row.
@@ -164,9 +151,7 @@ struct Running {
   LaneSums sum, moment;
 
   explicit Running(float first_max) : anchor(first_max) {}
-  bool must_move(const Floats (&top)[vectors]) const {
-    return any_above(top, anchor + anchor_slack);
-  }
+  bool must_move(const Floats& top) const { return any_above(top, anchor + anchor_slack); }
   void move(float to) {
     const double shift = double(anchor) - double(to), factor = std::exp(shift);
     for (int k = 0; k < 2 * vectors; k++)
@@ -174,7 +159,7 @@ struct Running {
     sum.scale(factor);
     anchor = to;
   }
-  RowSums result(float label, const Floats (&top)[vectors]) const {
+  RowSums result(float label, const Floats& top) const {
     return {{anchor, largest(top), sum.fold(), moment.fold()}, label};
   }
 };
@@ -182,17 +167,16 @@ struct Running {
 /// Adds the block, unless its maximum calls for a move of the anchor first: then `top` says so
 /// and nothing is added.
 template <bool with_moment, class T, class Form>
-inline bool add_block(const T* block, int64_t n, const Form& form, Floats (&top)[vectors],
-                      Running& row) {
+inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, Running& row) {
   Floats sum[vectors] = {}, moment[vectors] = {};
   const Floats anchor = splat(row.anchor);
   for (int64_t j = 0; j < n; j += lanes) {
     for (int k = 0; k < vectors; k++) {
       const Floats x = form(block + j + k * width);
-      top[k] = larger(x, top[k]);
-      const Floats d = x - anchor, e = exp(d);
-      sum[k] += e;
-      if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : e * d;
+      top = larger(x, top);
+      const Floats d = x - anchor;
+      sum[k] = add_exp(sum[k], d);
+      if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : exp(d) * d;
     }
   }
   if (row.must_move(top)) return false;
@@ -205,8 +189,7 @@ template <bool with_moment, class T, class Form>
 RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form) {
   Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
   const T* block = blocks.block(0);
-  Floats top[vectors];
-  clear_top(top);
+  Floats top = splat(-FLT_MAX);
   raise_top(block, blocks.elements(0), form, top);
   Running row(largest(top));
   for (int64_t b = 0;;) {
@@ -240,19 +223,19 @@ RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const Tr
 
 /// out = exp(block - anchor), summed, while `top` takes in the block after it.
 inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n,
-                      Floats (&top)[vectors], Running& row) {
+                      Floats& top, Running& row) {
   Floats sum[vectors] = {};
   const Floats anchor = splat(row.anchor);
   auto step = [&](int64_t j) {
     for (int k = 0; k < vectors; k++) {
-      const Floats e = exp(load(block + j + k * width) - anchor);
-      store(out + j + k * width, e);
-      sum[k] += e;
+      const Floats d = load(block + j + k * width) - anchor;
+      store(out + j + k * width, exp(d));
+      sum[k] = add_exp(sum[k], d);
     }
   };
   int64_t j = 0;
   for (; j < n && j < next_n; j += lanes) {
-    for (int k = 0; k < vectors; k++) top[k] = larger(load(next + j + k * width), top[k]);
+    for (int k = 0; k < vectors; k++) top = larger(load(next + j + k * width), top);
     step(j);
   }
   for (; j < n; j += lanes) step(j);
@@ -266,8 +249,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   Blocks<float> blocks(x, vocab, label);
   const float* block = blocks.block(0);
   float target = 0;
-  Floats top[vectors];
-  clear_top(top);
+  Floats top = splat(-FLT_MAX);
   raise_top(block, blocks.elements(0), Plain{}, top);
   Running row(largest(top));
   alignas(64) float last_out[block_elements];

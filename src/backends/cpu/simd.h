@@ -177,10 +177,10 @@ inline bool any_above(Floats v, float limit) {
 
 using diralign::exp_underflow;
 
-// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below
-// exp_underflow, a NaN stays a NaN. x = n ln 2 + r: adding and subtracting a large number rounds x
-// / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so that the first product is
-// exact without FMA.
+// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it). Below exp_underflow
+// it is 0, or a number that a float32 need not hold to its last digit; a NaN stays a NaN. x = n ln
+// 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low bits
+// of the sum.
 #if defined(__AVX512F__)
 
 /// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it,
@@ -204,6 +204,43 @@ inline Floats exp(Floats x) {
   return x < exp_underflow ? Floats{} : (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
 }
 
+/// sum + e^x.
+inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
+
+#elif defined(__AVX2__)
+
+/// e^x = power * rest.
+struct Exponential {
+  Floats power, rest;
+};
+
+/// n counts eighths: 2^n comes from a register of eight powers, less what the low three bits of n
+/// add to their exponents, and |r| <= ln 2 / 16 needs degree 3. One constant for ln 2 leaves an
+/// error of |x| / 42 ulp, where e^x is as much smaller than the row's largest term. Below the
+/// smallest power the exponent would wrap around: x is raised to where the power is exactly 0.
+inline Exponential exponential(Floats x) {
+  const Ints powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+                       0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+  constexpr float to_eighths = 0x1.8p20f, power_is_0 = -0x1.601e68p6f;  // -127 ln 2
+  x = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x);      // a NaN stays
+  const Floats biased = x * 1.44269502f + to_eighths, n = biased - to_eighths,
+               r = n * -0x1.62e430p-1f + x;
+  Floats p = r * 0x1.555898p-3f + 0x1.000878p-1f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  const Ints power = (Ints)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)biased);
+  return {(Floats)(power + ((Ints)biased << 20)), p};
+}
+inline Floats exp(Floats x) {
+  const Exponential e = exponential(x);
+  return e.power * e.rest;
+}
+/// sum + e^x, rounded once.
+inline Floats add_exp(Floats sum, Floats x) {
+  const Exponential e = exponential(x);
+  return (Floats)_mm256_fmadd_ps((__m256)e.power, (__m256)e.rest, (__m256)sum);
+}
+
 #else
 
 /// n is whole.
@@ -213,6 +250,9 @@ inline Floats exp(Floats x) {
   const Floats power = (Floats)(((Words)biased + 127) << 23);  // 2^n
   return x < exp_underflow ? Floats{} : diralign::exp_of_remainder(x, n) * power;
 }
+
+/// sum + e^x.
+inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
 
 #endif
 
