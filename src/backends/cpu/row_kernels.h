@@ -8,6 +8,7 @@
 // their order independent of the vector width.
 #pragma once
 #include <cmath>
+#include <type_traits>
 #include "kernels.h"
 #include "simd.h"
 
@@ -113,35 +114,35 @@ struct Blocks {
 // What becomes of the elements of a row before they are summed.
 
 struct Plain {
-  template <class T>
-  Floats operator()(const T* p) const {
-    return load(p);
-  }
+  Floats operator()(Floats x) const { return x; }
 };
 struct Scaled {
   Floats factor;
-  template <class T>
-  Floats operator()(const T* p) const {
-    return load(p) * factor;
-  }
+  Floats operator()(Floats x) const { return x * factor; }
 };
 inline diralign::Transformed<Floats> transform(Floats x, const TransformFactors& t) {
   return diralign::transformed(x, t, [](Floats z) { return exp(z); });
 }
 struct Capped {
   const TransformFactors& factors;
-  template <class T>
-  Floats operator()(const T* p) const {
-    return transform(load(p), factors).y;
-  }
+  Floats operator()(Floats x) const { return transform(x, factors).y; }
 };
+
+/// The next elements, in the order of load_two.
+template <class T>
+inline void load_lanes(const T* p, Floats (&x)[vectors]) {
+  for (int k = 0; k < vectors; k += 2) load_two(p + k * width, x[k], x[k + 1]);
+}
 
 template <class T, class Form>
 inline void raise_top(const T* block, int64_t n, const Form& form, Floats& top) {
   Floats tops[vectors];
   for (Floats& v : tops) v = top;
-  for (int64_t j = 0; j < n; j += lanes)
-    for (int k = 0; k < vectors; k++) tops[k] = larger(form(block + j + k * width), tops[k]);
+  for (int64_t j = 0; j < n; j += lanes) {
+    Floats x[vectors];
+    load_lanes(block + j, x);
+    for (int k = 0; k < vectors; k++) tops[k] = larger(form(x[k]), tops[k]);
+  }
   for (const Floats& v : tops) top = larger(v, top);
 }
 
@@ -171,10 +172,11 @@ inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, 
   Floats sum[vectors] = {}, moment[vectors] = {};
   const Floats anchor = splat(row.anchor);
   for (int64_t j = 0; j < n; j += lanes) {
+    Floats logit[vectors];
+    load_lanes(block + j, logit);
     for (int k = 0; k < vectors; k++) {
-      const Floats x = form(block + j + k * width);
+      const Floats x = form(logit[k]), d = x - anchor;
       top = larger(x, top);
-      const Floats d = x - anchor;
       sum[k] = add_exp(sum[k], d);
       if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : exp(d) * d;
     }
@@ -200,8 +202,7 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
-  T of_label[width] = {static_cast<const T*>(x)[label]};
-  return row.result(form(of_label)[0], top);
+  return row.result(form(splat(load_one<T>(x, label)))[0], top);
 }
 
 template <bool with_moment, class T>
@@ -289,8 +290,11 @@ double sum_logits(const void* row, int64_t vocab) {
     const int64_t end = vocab - begin < block_elements ? vocab : begin + block_elements;
     Floats sum[vectors] = {};
     int64_t j = begin;
-    for (; j + lanes <= end; j += lanes)
-      for (int k = 0; k < vectors; k++) sum[k] += load(x + j + k * width) * (1 / unit);
+    for (; j + lanes <= end; j += lanes) {
+      Floats logit[vectors];
+      load_lanes(x + j, logit);
+      for (int k = 0; k < vectors; k++) sum[k] += logit[k] * (1 / unit);
+    }
     all.add(sum);
     for (; j < end; j++) rest += double(load_one<T>(x, j));
   }
@@ -305,44 +309,38 @@ Floats load_part(const T* x, int64_t n) {
   return load(part);
 }
 
-/// out = factor * exp(x - shift) for `n` elements, fewer than a vector.
-template <class T, class Out>
-void scaled_exp_part(const T* x, Out* out, int64_t n, Floats shift, Floats factor) {
-  Out result[width];
-  store(result, factor * exp(load_part(x, n) - shift));
+/// out = entries(x) for two vectors.
+template <bool past_caches, class T, class Out, class Entries>
+inline void write_two(const T* x, Out* out, const Entries& entries) {
+  Floats v[2];
+  if constexpr (std::is_same_v<T, Out>) {
+    load_two(x, v[0], v[1]);
+    for (Floats& y : v) y = entries(y);
+    store_two<past_caches>(out, v[0], v[1]);
+  } else {
+    for (int k = 0; k < 2; k++) v[k] = entries(load(x + k * width));
+    for (int k = 0; k < 2; k++) store(out + k * width, v[k]);
+  }
+}
+
+/// The same for `n` elements, fewer than two vectors.
+template <class T, class Out, class Entries>
+void write_part(const T* x, Out* out, int64_t n, const Entries& entries) {
+  T in[2 * width] = {};
+  Out result[2 * width];
+  std::memcpy(in, x, size_t(n) * sizeof(T));
+  write_two<false>(in, result, entries);
   std::memcpy(out, result, size_t(n) * sizeof(Out));
 }
 
-/// Whole vectors; returns how many elements. Each form is a function of its own, or their constants
-/// would compete for registers.
-template <bool past_caches, class T, class Out>
-[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, Out* out, int64_t n, float shift,
-                                             float factor) {
-  const Floats s = splat(shift), f = splat(factor);
-  int64_t j = 0;
-  for (; j + width <= n; j += width) {
-    const Floats y = f * exp(load(x + j) - s);
-    if constexpr (past_caches) {
-      stream(out + j, y);
-    } else {
-      store(out + j, y);
-    }
-  }
-  if constexpr (past_caches) stream_fence();
-  return j;
-}
-
-/// out = entries(x), vector by vector.
+/// out = entries(x) for a row.
 template <class T, class Out, class Entries>
 void write_entries(const void* row, void* output, int64_t vocab, const Entries& entries) {
   const T* x = static_cast<const T*>(row);
   Out* out = static_cast<Out*>(output);
   int64_t j = 0;
-  for (; j + width <= vocab; j += width) store(out + j, entries(load(x + j)));
-  if (j == vocab) return;
-  Out last[width];
-  store(last, entries(load_part(x + j, vocab - j)));
-  std::memcpy(out + j, last, size_t(vocab - j) * sizeof(Out));
+  for (; j + 2 * width <= vocab; j += 2 * width) write_two<false>(x + j, out + j, entries);
+  if (j < vocab) write_part(x + j, out + j, vocab - j, entries);
 }
 
 template <class T, class Out>
@@ -366,25 +364,31 @@ void transformed_gradient(const void* row, void* output, int64_t vocab, const Tr
                         [&](Floats x) { return factor * (exp(x * scale - shift) * scale); });
 }
 
-template <class T>
+/// The same past the caches: streamed stores need aligned addresses, and whole cache lines to be
+/// worth it.
+template <class T, class Entries>
+void stream_entries(const T* x, T* out, int64_t vocab, const Entries& entries) {
+  const int64_t unaligned =
+      int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
+  const int64_t head = unaligned < vocab ? unaligned : vocab;
+  int64_t j = 0;
+  for (; j < head; j += 2 * width)
+    write_part(x + j, out + j, head - j < 2 * width ? head - j : 2 * width, entries);
+  for (j = head; j + 2 * width <= vocab; j += 2 * width) write_two<true>(x + j, out + j, entries);
+  stream_fence();
+  if (j < vocab) write_part(x + j, out + j, vocab - j, entries);
+}
+
+/// out = factor * exp(x - shift).
+template <class T, class Out>
 void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float factor,
                 bool past_caches) {
-  const T* x = static_cast<const T*>(row);
-  T* out = static_cast<T*>(output);
   const Floats s = splat(shift), f = splat(factor);
-  int64_t j = 0;
-  if (past_caches) {
-    // Streamed stores need aligned addresses, and whole cache lines to be worth it.
-    const int64_t unaligned =
-        int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
-    const int64_t head = unaligned < vocab ? unaligned : vocab;
-    for (; j < head; j += width)
-      scaled_exp_part(x + j, out + j, head - j < width ? head - j : width, s, f);
-    j = head + scaled_exp_vectors<true>(x + head, out + head, vocab - head, shift, factor);
-  } else {
-    j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
-  }
-  if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, s, f);
+  const auto entries = [s, f](Floats x) { return f * exp(x - s); };
+  if constexpr (std::is_same_v<T, Out>)
+    if (past_caches)
+      return stream_entries(static_cast<const T*>(row), static_cast<T*>(output), vocab, entries);
+  write_entries<T, Out>(row, output, vocab, entries);
 }
 
 }  // namespace

@@ -86,11 +86,12 @@ inline Floats load(const Float16* p) {
 #endif
 }
 
-// To nearest, ties to even; a NaN stays a NaN.
-inline Halves to_bfloat16(Floats v) {
-  const Words u = (Words)v, rounded = u + 0x7fff + (u >> 16 & 1);
-  return narrow((v != v ? Words{} + 0x7fc00000 : rounded) >> 16);
+/// In the upper half of each word: to nearest, ties to even; a NaN stays a NaN.
+inline Words bfloat16_above(Floats v) {
+  const Words u = (Words)v;
+  return (u + 0x7fff + (u >> 16 & 1)) | (Words)(v != v);
 }
+inline Halves to_bfloat16(Floats v) { return narrow(bfloat16_above(v) >> 16); }
 inline Halves to_float16(Floats v) {
 #if defined(__AVX512F__)
   return (Halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
@@ -143,6 +144,33 @@ inline void stream(T* p, Floats v) {
 #else
   store(p, v);
 #endif
+}
+
+// Two vectors at a time, in an order of the elements that costs no shuffle: of bfloat16 the even
+// ones come first, then the odd ones.
+
+template <class T>
+inline void load_two(const T* p, Floats& a, Floats& b) {
+  a = load(p);
+  b = load(p + width);
+}
+inline void load_two(const Bfloat16* p, Floats& a, Floats& b) {
+  const Words pairs = unaligned<Words>(p);
+  a = (Floats)(pairs << 16);
+  b = (Floats)(pairs & 0xffff0000);
+}
+
+template <bool past_caches, class T>
+inline void store_two(T* p, Floats a, Floats b) {
+  if constexpr (past_caches) stream(p, a), stream(p + width, b);
+  else store(p, a), store(p + width, b);
+}
+template <bool past_caches>
+inline void store_two(Bfloat16* p, Floats a, Floats b) {
+  const Words pairs = bfloat16_above(a) >> 16 | (bfloat16_above(b) & 0xffff0000);
+  float* const words = reinterpret_cast<float*>(p);
+  if constexpr (past_caches) stream(words, (Floats)pairs);
+  else store(words, (Floats)pairs);
 }
 
 /// Makes streamed stores visible before the thread reports its work as done.
