@@ -42,9 +42,13 @@ struct LaneSums {
     for (Doubles& s : sum) s *= Doubles{} + factor;
   }
   double fold() const {
-    double x[lanes];
-    std::memcpy(x, sum, sizeof x);
-    for (int half = lanes / 2; half; half /= 2)
+    Doubles rest[2 * vectors];
+    std::memcpy(rest, sum, sizeof rest);
+    for (int half = vectors; half; half /= 2)
+      for (int k = 0; k < half; k++) rest[k] += rest[k + half];
+    double x[width / 2];
+    std::memcpy(x, rest, sizeof x);
+    for (int half = width / 4; half; half /= 2)
       for (int i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
   }
@@ -152,7 +156,7 @@ struct Running {
   LaneSums sum, moment;
 
   explicit Running(float first_max) : anchor(first_max) {}
-  bool must_move(const Floats& top) const { return any_above(top, anchor + anchor_slack); }
+  bool must_move(Floats top) const { return any_above(top, anchor + anchor_slack); }
   void move(float to) {
     const double shift = double(anchor) - double(to), factor = std::exp(shift);
     for (int k = 0; k < 2 * vectors; k++)
@@ -160,8 +164,9 @@ struct Running {
     sum.scale(factor);
     anchor = to;
   }
-  RowSums result(float label, const Floats& top) const {
-    return {{anchor, largest(top), sum.fold(), moment.fold()}, label};
+  template <bool with_moment>
+  RowSums result(float label, Floats top) const {
+    return {{anchor, largest(top), sum.fold(), with_moment ? moment.fold() : 0}, label};
   }
 };
 
@@ -202,7 +207,7 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
-  return row.result(form(splat(load_one<T>(x, label)))[0], top);
+  return row.result<with_moment>(form(splat(load_one<T>(x, label)))[0], top);
 }
 
 template <bool with_moment, class T>
@@ -265,7 +270,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
               row);
     block = next;
   }
-  const RowSums sums = row.result(target, top);
+  const RowSums sums = row.result<false>(target, top);
   const diralign::RowStatistics statistics = diralign::row_statistics(sums);
   for (int64_t b = 0; b <= blocks.last; b++) {
     const Floats factor = splat(float(-std::exp(double(block_anchors[b]) - double(statistics.max)) /
