@@ -118,8 +118,8 @@ TEST(kernels_transformed_logits) {
 }
 
 TEST(kernels_reduce_transformed) {
-  // The sums of a float32 row that has the transformed logits, which the test above looks at; the
-  // bits of those, without a cap.
+  // The sums of a float32 row that has the transformed logits, which the test above looks at.
+  // Without a cap the bits are the same, except those of bfloat16, which is added in another order.
   std::vector<int64_t> lengths = {1, 2, 7, 15, 16, 17, 31, 32, 33, 100, 511, 512, 513, 1100};
   for (const KernelSet* set : kernel_sets()) {
     for (Dtype d : dtypes) {
@@ -142,7 +142,8 @@ TEST(kernels_reduce_transformed) {
                 const RowSums sums = kernels.reduce_transformed(row.data, vocab, label, factors,
                                                                 with_moment),
                               expected = reduce(transformed.data, vocab, label);
-                CHECK(t.cap == 0 ? same_sums(sums, expected) : near_sums(sums, expected),
+                CHECK(t.cap == 0 && d != Dtype::bfloat16 ? same_sums(sums, expected)
+                                                         : near_sums(sums, expected),
                       "%s: V %lld label %lld", text(*set, d, t).c_str(), (long long)vocab,
                       (long long)label);
               }

@@ -40,7 +40,7 @@ template <class T>
 constexpr diralign::cpu::RowKernels row_kernels() {
   return {reduce<false, T>,
           reduce<true, T>,
-          scaled_exp<T>,
+          scaled_exp<T, T>,
           reduce_transformed<T>,
           transformed_gradient<T, T>,
           sizeof(T) == 4 ? negative_softmax_in_place : nullptr,

@@ -384,9 +384,7 @@ void bias_gradient(const void* gradient, int64_t stride, int64_t rows, int64_t f
 /// A gradient narrower than its logits may take their place: it is written behind where it is read.
 template <class G>
 void softmax(const float* x, void* output, int64_t vocab, float shift, float factor) {
-  G* out = static_cast<G*>(output);
-  const int64_t j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
-  if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, splat(shift), splat(factor));
+  scaled_exp<float, G>(x, output, vocab, shift, factor, false);
 }
 
 template <class T>

@@ -8,6 +8,7 @@
 // their order independent of the vector width.
 #pragma once
 #include <cmath>
+#include <type_traits>
 #include "kernels.h"
 #include "simd.h"
 
@@ -23,18 +24,6 @@ constexpr int vectors = lanes / width;
 /// With terms up to e^4 above the anchor, a difference of logits still rounds to better than
 /// 2^-22.
 constexpr float anchor_slack = 4;
-
-inline float largest(const Floats (&v)[vectors]) {
-  Floats m = v[0];
-  for (int k = 1; k < vectors; k++) m = larger(v[k], m);
-  return largest(m);
-}
-
-inline bool any_above(const Floats (&v)[vectors], float limit) {
-  Floats m = v[0];
-  for (int k = 1; k < vectors; k++) m = larger(v[k], m);
-  return any_above(m, limit);
-}
 
 /// The blocks' sums, added up lane by lane in float64 and folded once, at the end of the row.
 struct LaneSums {
@@ -53,9 +42,13 @@ struct LaneSums {
     for (Doubles& s : sum) s *= Doubles{} + factor;
   }
   double fold() const {
-    double x[lanes];
-    std::memcpy(x, sum, sizeof x);
-    for (int half = lanes / 2; half; half /= 2)
+    Doubles rest[2 * vectors];
+    std::memcpy(rest, sum, sizeof rest);
+    for (int half = vectors; half; half /= 2)
+      for (int k = 0; k < half; k++) rest[k] += rest[k + half];
+    double x[width / 2];
+    std::memcpy(x, rest, sizeof x);
+    for (int half = width / 4; half; half /= 2)
       for (int i = 0; i < half; i++) x[i] += x[i + half];
     return x[0];
   }
@@ -122,40 +115,39 @@ struct Blocks {
   }
 };
 
-inline void clear_top(Floats (&top)[vectors]) {
-  for (Floats& v : top) v = splat(-FLT_MAX);
-}
-
 // What becomes of the elements of a row before they are summed.
 
 struct Plain {
-  template <class T>
-  Floats operator()(const T* p) const {
-    return load(p);
-  }
+  Floats operator()(Floats x) const { return x; }
 };
 struct Scaled {
   Floats factor;
-  template <class T>
-  Floats operator()(const T* p) const {
-    return load(p) * factor;
-  }
+  Floats operator()(Floats x) const { return x * factor; }
 };
 inline diralign::Transformed<Floats> transform(Floats x, const TransformFactors& t) {
   return diralign::transformed(x, t, [](Floats z) { return exp(z); });
 }
 struct Capped {
   const TransformFactors& factors;
-  template <class T>
-  Floats operator()(const T* p) const {
-    return transform(load(p), factors).y;
-  }
+  Floats operator()(Floats x) const { return transform(x, factors).y; }
 };
 
+/// The next elements, in the order of load_two.
+template <class T>
+inline void load_lanes(const T* p, Floats (&x)[vectors]) {
+  for (int k = 0; k < vectors; k += 2) load_two(p + k * width, x[k], x[k + 1]);
+}
+
 template <class T, class Form>
-inline void raise_top(const T* block, int64_t n, const Form& form, Floats (&top)[vectors]) {
-  for (int64_t j = 0; j < n; j += lanes)
-    for (int k = 0; k < vectors; k++) top[k] = larger(form(block + j + k * width), top[k]);
+inline void raise_top(const T* block, int64_t n, const Form& form, Floats& top) {
+  Floats tops[vectors];
+  for (Floats& v : tops) v = top;
+  for (int64_t j = 0; j < n; j += lanes) {
+    Floats x[vectors];
+    load_lanes(block + j, x);
+    for (int k = 0; k < vectors; k++) tops[k] = larger(form(x[k]), tops[k]);
+  }
+  for (const Floats& v : tops) top = larger(v, top);
 }
 
 /// The running sums of a row.
@@ -164,9 +156,7 @@ struct Running {
   LaneSums sum, moment;
 
   explicit Running(float first_max) : anchor(first_max) {}
-  bool must_move(const Floats (&top)[vectors]) const {
-    return any_above(top, anchor + anchor_slack);
-  }
+  bool must_move(Floats top) const { return any_above(top, anchor + anchor_slack); }
   void move(float to) {
     const double shift = double(anchor) - double(to), factor = std::exp(shift);
     for (int k = 0; k < 2 * vectors; k++)
@@ -174,25 +164,26 @@ struct Running {
     sum.scale(factor);
     anchor = to;
   }
-  RowSums result(float label, const Floats (&top)[vectors]) const {
-    return {{anchor, largest(top), sum.fold(), moment.fold()}, label};
+  template <bool with_moment>
+  RowSums result(float label, Floats top) const {
+    return {{anchor, largest(top), sum.fold(), with_moment ? moment.fold() : 0}, label};
   }
 };
 
 /// Adds the block, unless its maximum calls for a move of the anchor first: then `top` says so
 /// and nothing is added.
 template <bool with_moment, class T, class Form>
-inline bool add_block(const T* block, int64_t n, const Form& form, Floats (&top)[vectors],
-                      Running& row) {
+inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, Running& row) {
   Floats sum[vectors] = {}, moment[vectors] = {};
   const Floats anchor = splat(row.anchor);
   for (int64_t j = 0; j < n; j += lanes) {
+    Floats logit[vectors];
+    load_lanes(block + j, logit);
     for (int k = 0; k < vectors; k++) {
-      const Floats x = form(block + j + k * width);
-      top[k] = larger(x, top[k]);
-      const Floats d = x - anchor, e = exp(d);
-      sum[k] += e;
-      if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : e * d;
+      const Floats x = form(logit[k]), d = x - anchor;
+      top = larger(x, top);
+      sum[k] = add_exp(sum[k], d);
+      if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : exp(d) * d;
     }
   }
   if (row.must_move(top)) return false;
@@ -205,8 +196,7 @@ template <bool with_moment, class T, class Form>
 RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form) {
   Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
   const T* block = blocks.block(0);
-  Floats top[vectors];
-  clear_top(top);
+  Floats top = splat(-FLT_MAX);
   raise_top(block, blocks.elements(0), form, top);
   Running row(largest(top));
   for (int64_t b = 0;;) {
@@ -217,8 +207,7 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
-  T of_label[width] = {static_cast<const T*>(x)[label]};
-  return row.result(form(of_label)[0], top);
+  return row.result<with_moment>(form(splat(load_one<T>(x, label)))[0], top);
 }
 
 template <bool with_moment, class T>
@@ -240,19 +229,19 @@ RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const Tr
 
 /// out = exp(block - anchor), summed, while `top` takes in the block after it.
 inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n,
-                      Floats (&top)[vectors], Running& row) {
+                      Floats& top, Running& row) {
   Floats sum[vectors] = {};
   const Floats anchor = splat(row.anchor);
   auto step = [&](int64_t j) {
     for (int k = 0; k < vectors; k++) {
-      const Floats e = exp(load(block + j + k * width) - anchor);
-      store(out + j + k * width, e);
-      sum[k] += e;
+      const Floats d = load(block + j + k * width) - anchor;
+      store(out + j + k * width, exp(d));
+      sum[k] = add_exp(sum[k], d);
     }
   };
   int64_t j = 0;
   for (; j < n && j < next_n; j += lanes) {
-    for (int k = 0; k < vectors; k++) top[k] = larger(load(next + j + k * width), top[k]);
+    for (int k = 0; k < vectors; k++) top = larger(load(next + j + k * width), top);
     step(j);
   }
   for (; j < n; j += lanes) step(j);
@@ -266,8 +255,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
   Blocks<float> blocks(x, vocab, label);
   const float* block = blocks.block(0);
   float target = 0;
-  Floats top[vectors];
-  clear_top(top);
+  Floats top = splat(-FLT_MAX);
   raise_top(block, blocks.elements(0), Plain{}, top);
   Running row(largest(top));
   alignas(64) float last_out[block_elements];
@@ -282,7 +270,7 @@ inline void exp_block(const float* block, float* out, int64_t n, const float* ne
               row);
     block = next;
   }
-  const RowSums sums = row.result(target, top);
+  const RowSums sums = row.result<false>(target, top);
   const diralign::RowStatistics statistics = diralign::row_statistics(sums);
   for (int64_t b = 0; b <= blocks.last; b++) {
     const Floats factor = splat(float(-std::exp(double(block_anchors[b]) - double(statistics.max)) /
@@ -307,8 +295,11 @@ double sum_logits(const void* row, int64_t vocab) {
     const int64_t end = vocab - begin < block_elements ? vocab : begin + block_elements;
     Floats sum[vectors] = {};
     int64_t j = begin;
-    for (; j + lanes <= end; j += lanes)
-      for (int k = 0; k < vectors; k++) sum[k] += load(x + j + k * width) * (1 / unit);
+    for (; j + lanes <= end; j += lanes) {
+      Floats logit[vectors];
+      load_lanes(x + j, logit);
+      for (int k = 0; k < vectors; k++) sum[k] += logit[k] * (1 / unit);
+    }
     all.add(sum);
     for (; j < end; j++) rest += double(load_one<T>(x, j));
   }
@@ -323,44 +314,38 @@ Floats load_part(const T* x, int64_t n) {
   return load(part);
 }
 
-/// out = factor * exp(x - shift) for `n` elements, fewer than a vector.
-template <class T, class Out>
-void scaled_exp_part(const T* x, Out* out, int64_t n, Floats shift, Floats factor) {
-  Out result[width];
-  store(result, factor * exp(load_part(x, n) - shift));
+/// out = entries(x) for two vectors.
+template <bool past_caches, class T, class Out, class Entries>
+inline void write_two(const T* x, Out* out, const Entries& entries) {
+  Floats v[2];
+  if constexpr (std::is_same_v<T, Out>) {
+    load_two(x, v[0], v[1]);
+    for (Floats& y : v) y = entries(y);
+    store_two<past_caches>(out, v[0], v[1]);
+  } else {
+    for (int k = 0; k < 2; k++) v[k] = entries(load(x + k * width));
+    for (int k = 0; k < 2; k++) store(out + k * width, v[k]);
+  }
+}
+
+/// The same for `n` elements, fewer than two vectors.
+template <class T, class Out, class Entries>
+void write_part(const T* x, Out* out, int64_t n, const Entries& entries) {
+  T in[2 * width] = {};
+  Out result[2 * width];
+  std::memcpy(in, x, size_t(n) * sizeof(T));
+  write_two<false>(in, result, entries);
   std::memcpy(out, result, size_t(n) * sizeof(Out));
 }
 
-/// Whole vectors; returns how many elements. Each form is a function of its own, or their constants
-/// would compete for registers.
-template <bool past_caches, class T, class Out>
-[[gnu::noinline]] int64_t scaled_exp_vectors(const T* x, Out* out, int64_t n, float shift,
-                                             float factor) {
-  const Floats s = splat(shift), f = splat(factor);
-  int64_t j = 0;
-  for (; j + width <= n; j += width) {
-    const Floats y = f * exp(load(x + j) - s);
-    if constexpr (past_caches) {
-      stream(out + j, y);
-    } else {
-      store(out + j, y);
-    }
-  }
-  if constexpr (past_caches) stream_fence();
-  return j;
-}
-
-/// out = entries(x), vector by vector.
+/// out = entries(x) for a row.
 template <class T, class Out, class Entries>
 void write_entries(const void* row, void* output, int64_t vocab, const Entries& entries) {
   const T* x = static_cast<const T*>(row);
   Out* out = static_cast<Out*>(output);
   int64_t j = 0;
-  for (; j + width <= vocab; j += width) store(out + j, entries(load(x + j)));
-  if (j == vocab) return;
-  Out last[width];
-  store(last, entries(load_part(x + j, vocab - j)));
-  std::memcpy(out + j, last, size_t(vocab - j) * sizeof(Out));
+  for (; j + 2 * width <= vocab; j += 2 * width) write_two<false>(x + j, out + j, entries);
+  if (j < vocab) write_part(x + j, out + j, vocab - j, entries);
 }
 
 template <class T, class Out>
@@ -384,25 +369,31 @@ void transformed_gradient(const void* row, void* output, int64_t vocab, const Tr
                         [&](Floats x) { return factor * (exp(x * scale - shift) * scale); });
 }
 
-template <class T>
+/// The same past the caches: streamed stores need aligned addresses, and whole cache lines to be
+/// worth it.
+template <class T, class Entries>
+void stream_entries(const T* x, T* out, int64_t vocab, const Entries& entries) {
+  const int64_t unaligned =
+      int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
+  const int64_t head = unaligned < vocab ? unaligned : vocab;
+  int64_t j = 0;
+  for (; j < head; j += 2 * width)
+    write_part(x + j, out + j, head - j < 2 * width ? head - j : 2 * width, entries);
+  for (j = head; j + 2 * width <= vocab; j += 2 * width) write_two<true>(x + j, out + j, entries);
+  stream_fence();
+  if (j < vocab) write_part(x + j, out + j, vocab - j, entries);
+}
+
+/// out = factor * exp(x - shift).
+template <class T, class Out>
 void scaled_exp(const void* row, void* output, int64_t vocab, float shift, float factor,
                 bool past_caches) {
-  const T* x = static_cast<const T*>(row);
-  T* out = static_cast<T*>(output);
   const Floats s = splat(shift), f = splat(factor);
-  int64_t j = 0;
-  if (past_caches) {
-    // Streamed stores need aligned addresses, and whole cache lines to be worth it.
-    const int64_t unaligned =
-        int64_t((64 - (reinterpret_cast<uintptr_t>(out) & 63)) & 63) / int64_t(sizeof(T));
-    const int64_t head = unaligned < vocab ? unaligned : vocab;
-    for (; j < head; j += width)
-      scaled_exp_part(x + j, out + j, head - j < width ? head - j : width, s, f);
-    j = head + scaled_exp_vectors<true>(x + head, out + head, vocab - head, shift, factor);
-  } else {
-    j = scaled_exp_vectors<false>(x, out, vocab, shift, factor);
-  }
-  if (j < vocab) scaled_exp_part(x + j, out + j, vocab - j, s, f);
+  const auto entries = [s, f](Floats x) { return f * exp(x - s); };
+  if constexpr (std::is_same_v<T, Out>)
+    if (past_caches)
+      return stream_entries(static_cast<const T*>(row), static_cast<T*>(output), vocab, entries);
+  write_entries<T, Out>(row, output, vocab, entries);
 }
 
 }  // namespace

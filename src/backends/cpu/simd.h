@@ -86,11 +86,12 @@ inline Floats load(const Float16* p) {
 #endif
 }
 
-// To nearest, ties to even; a NaN stays a NaN.
-inline Halves to_bfloat16(Floats v) {
-  const Words u = (Words)v, rounded = u + 0x7fff + (u >> 16 & 1);
-  return narrow((v != v ? Words{} + 0x7fc00000 : rounded) >> 16);
+/// In the upper half of each word: to nearest, ties to even; a NaN stays a NaN.
+inline Words bfloat16_above(Floats v) {
+  const Words u = (Words)v;
+  return (u + 0x7fff + (u >> 16 & 1)) | (Words)(v != v);
 }
+inline Halves to_bfloat16(Floats v) { return narrow(bfloat16_above(v) >> 16); }
 inline Halves to_float16(Floats v) {
 #if defined(__AVX512F__)
   return (Halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
@@ -145,6 +146,33 @@ inline void stream(T* p, Floats v) {
 #endif
 }
 
+// Two vectors at a time, in an order of the elements that costs no shuffle: of bfloat16 the even
+// ones come first, then the odd ones.
+
+template <class T>
+inline void load_two(const T* p, Floats& a, Floats& b) {
+  a = load(p);
+  b = load(p + width);
+}
+inline void load_two(const Bfloat16* p, Floats& a, Floats& b) {
+  const Words pairs = unaligned<Words>(p);
+  a = (Floats)(pairs << 16);
+  b = (Floats)(pairs & 0xffff0000);
+}
+
+template <bool past_caches, class T>
+inline void store_two(T* p, Floats a, Floats b) {
+  if constexpr (past_caches) stream(p, a), stream(p + width, b);
+  else store(p, a), store(p + width, b);
+}
+template <bool past_caches>
+inline void store_two(Bfloat16* p, Floats a, Floats b) {
+  const Words pairs = bfloat16_above(a) >> 16 | (bfloat16_above(b) & 0xffff0000);
+  float* const words = reinterpret_cast<float*>(p);
+  if constexpr (past_caches) stream(words, (Floats)pairs);
+  else store(words, (Floats)pairs);
+}
+
 /// Makes streamed stores visible before the thread reports its work as done.
 inline void stream_fence() {
 #if defined(__x86_64__)
@@ -177,10 +205,10 @@ inline bool any_above(Floats v, float limit) {
 
 using diralign::exp_underflow;
 
-// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it); 0 below
-// exp_underflow, a NaN stays a NaN. x = n ln 2 + r: adding and subtracting a large number rounds x
-// / ln 2 to n, and leaves n in the low bits of the sum. ln 2 is split so that the first product is
-// exact without FMA.
+// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it). Below exp_underflow
+// it is 0, or a number that a float32 need not hold to its last digit; a NaN stays a NaN. x = n ln
+// 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low bits
+// of the sum.
 #if defined(__AVX512F__)
 
 /// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it,
@@ -204,6 +232,43 @@ inline Floats exp(Floats x) {
   return x < exp_underflow ? Floats{} : (Floats)_mm512_scalef_ps((__m512)p, (__m512)n);
 }
 
+/// sum + e^x.
+inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
+
+#elif defined(__AVX2__)
+
+/// e^x = power * rest.
+struct Exponential {
+  Floats power, rest;
+};
+
+/// n counts eighths: 2^n comes from a register of eight powers, less what the low three bits of n
+/// add to their exponents, and |r| <= ln 2 / 16 needs degree 3. One constant for ln 2 leaves an
+/// error of |x| / 42 ulp, where e^x is as much smaller than the row's largest term. Below the
+/// smallest power the exponent would wrap around: x is raised to where the power is exactly 0.
+inline Exponential exponential(Floats x) {
+  const Ints powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+                       0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+  constexpr float to_eighths = 0x1.8p20f, power_is_0 = -0x1.601e68p6f;  // -127 ln 2
+  x = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x);      // a NaN stays
+  const Floats biased = x * 1.44269502f + to_eighths, n = biased - to_eighths,
+               r = n * -0x1.62e430p-1f + x;
+  Floats p = r * 0x1.555898p-3f + 0x1.000878p-1f;
+  p = p * r + 1.f;
+  p = p * r + 1.f;
+  const Ints power = (Ints)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)biased);
+  return {(Floats)(power + ((Ints)biased << 20)), p};
+}
+inline Floats exp(Floats x) {
+  const Exponential e = exponential(x);
+  return e.power * e.rest;
+}
+/// sum + e^x, rounded once.
+inline Floats add_exp(Floats sum, Floats x) {
+  const Exponential e = exponential(x);
+  return (Floats)_mm256_fmadd_ps((__m256)e.power, (__m256)e.rest, (__m256)sum);
+}
+
 #else
 
 /// n is whole.
@@ -213,6 +278,9 @@ inline Floats exp(Floats x) {
   const Floats power = (Floats)(((Words)biased + 127) << 23);  // 2^n
   return x < exp_underflow ? Floats{} : diralign::exp_of_remainder(x, n) * power;
 }
+
+/// sum + e^x.
+inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
 
 #endif
 
