@@ -19,7 +19,7 @@ __device__ __forceinline__ double row_collision(const Plan& p, uint32_t i, const
   double squares = ::exp(2 * (double(p.targets[i]) - double(s.max)));
   for (size_t k = first; k < first + p.cut.parts; k++)
     squares += p.part_squares[k] * ::exp(2 * (double(p.part_sums[k].anchor) - double(s.max)));
-  return log_collision(s, {0, 0, squares});
+  return log_collision(s, squares);
 }
 
 /// Finishes the rows of a tile, one a thread.

@@ -34,10 +34,9 @@ inline RowStatistics known_statistics(double logp, double log_sum) {
   return {logp, max, std::exp(log_sum - double(max))};
 }
 
-/// log of the sum of p^2, from the row with logits twice as large: their largest is twice the
-/// row's.
-DIRALIGN_HD double log_collision(const RowStatistics& row, const RowStatistics& squares) {
-  return ::log(squares.normalizer) - 2 * ::log(row.normalizer);
+/// log of the sum of p^2, from the sum of exp(logit - max)^2.
+DIRALIGN_HD double log_collision(const RowStatistics& row, double squares) {
+  return ::log(squares) - 2 * ::log(row.normalizer);
 }
 
 /// log Z - sum of p (logit - max), in nats.

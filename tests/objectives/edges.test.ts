@@ -112,6 +112,14 @@ describe('vocabularies', () => {
   });
 });
 
+test('tokenLogps: logits whose double float32 cannot hold', () => {
+  const logits = Float32Array.of(2e38, 1e38, -1e38, 3e38, 3e38, 3e38, -3e38, -Infinity);
+  const batch = { logits, labels: Int32Array.of(3, 1), shape: [2, 1, 4] } as const;
+  const { logps, entropy, logCollision } = tokenLogps(batch, { collision: true });
+  for (const x of [logps[0], entropy[0], logCollision[0]]) expect(Math.abs(present(x))).toBe(0);
+  for (const x of [logps[1], -at(entropy, 1), logCollision[1]]) expect(x).toBeCloseTo(-Math.LN2, 6);
+});
+
 describe('batches', () => {
   test('no rows: no tokens, and sequences of a log-probability of 0', () => {
     const none = { shape: [2, 0, 9], labels: new Int32Array(0) };

@@ -42,6 +42,7 @@ constexpr diralign::cpu::RowKernels row_kernels() {
           reduce<true, T>,
           scaled_exp<T, T>,
           reduce_transformed<T>,
+          squares<T>,
           transformed_gradient<T, T>,
           sizeof(T) == 4 ? negative_softmax_in_place : nullptr,
           sum_logits<T>,

@@ -122,9 +122,10 @@ class LayerPhases : public Phases {
       if (rows_.needs_mean()) rows_.take_mean(i, products_.mean(row));
       const RowSums sums = products_.reduce(i, row, rows_.needs_moment());
       rows_.take(i, sums, [row](int32_t v) { return row[v]; });
-      if (job_.tokens && job_.tokens->collision)
-        job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
-            log_collision(row_statistics(sums), row_statistics(products_.reduce_squares(i, row)));
+      if (!job_.tokens || !job_.tokens->collision) return;
+      const RowStatistics s = row_statistics(sums);
+      job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
+          log_collision(s, products_.squares(i, row, s.max));
     });
   }
 

@@ -68,12 +68,8 @@ class LayerProducts {
     const auto reduce = with_moment ? rows_.reduce_with_moment : rows_.reduce;
     return reduce(row, batch_.vocab, label);
   }
-  /// Of logits twice as large.
-  RowSums reduce_squares(int64_t i, const float* row) const {
-    LogitTransform twice = batch_.transform;
-    twice.temperature /= 2;
-    return rows_.reduce_transformed(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(),
-                                    factors_of(twice), false);
+  double squares(int64_t i, const float* row, float max) const {
+    return rows_.squares(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(), factors_, max);
   }
 
   double mean(const float* row) const {

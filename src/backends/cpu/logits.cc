@@ -119,13 +119,11 @@ class LogitsPhases : public Phases {
     if (output_.mode == GradientMode::factored) write_residual(i);
   }
 
-  /// The row once more, with logits twice as large.
   void take_collision(const ScoredRow& r, const RowSums& sums) {
-    LogitTransform twice = batch_.transform;
-    twice.temperature /= 2;
-    const RowSums squares = kernels_.reduce_transformed(batch_.row(r.row), batch_.vocab,
-                                                        r.primary(), factors_of(twice), false);
-    job_.tokens->collision[r.row] = log_collision(row_statistics(sums), row_statistics(squares));
+    const RowStatistics s = row_statistics(sums);
+    const double squares =
+        kernels_.squares(batch_.row(r.row), batch_.vocab, r.primary(), factors_, s.max);
+    job_.tokens->collision[r.row] = log_collision(s, squares);
   }
 
   /// onehot - softmax.

@@ -227,6 +227,34 @@ RowSums reduce_transformed(const void* x, int64_t vocab, int64_t label, const Tr
                      : reduce_transformed<false, T>(x, vocab, label, t);
 }
 
+template <class T, class Form>
+double squares_of_row(const void* x, int64_t vocab, int64_t label, float max, const Form& form) {
+  Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
+  const Floats at_most = splat(max);
+  LaneSums all;
+  for (int64_t b = 0; b <= blocks.last; b++) {
+    const T* const block = blocks.block(b);
+    Floats sum[vectors] = {};
+    for (int64_t j = 0; j < blocks.elements(b); j += lanes) {
+      Floats logit[vectors];
+      load_lanes(block + j, logit);
+      for (int k = 0; k < vectors; k++) {
+        const Floats e = exp(form(logit[k]) - at_most);
+        sum[k] += e * e;
+      }
+    }
+    all.add(sum);
+  }
+  const double own = double(form(splat(load_one<T>(x, label)))[0]) - double(max);
+  return all.fold() + std::exp(2 * own);
+}
+
+template <class T>
+double squares(const void* x, int64_t vocab, int64_t label, const TransformFactors& t, float max) {
+  if (t.capped) return squares_of_row<T>(x, vocab, label, max, Capped{t});
+  return squares_of_row<T>(x, vocab, label, max, Scaled{splat(t.factor)});
+}
+
 /// out = exp(block - anchor), summed, while `top` takes in the block after it.
 inline void exp_block(const float* block, float* out, int64_t n, const float* next, int64_t next_n,
                       Floats& top, Running& row) {
