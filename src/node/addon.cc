@@ -112,7 +112,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   loss.reference = doubles(request, key::reference, sequences);
   loss.outputs = read_outputs(request, job->rows.units, loss.objectives.size());
   job->logps = elements_of<double>(request, key::logps, sequences);
-  job->gradients = read_gradients(request, *job);
+  job->gradients = read_gradients(request.Get(key::gradients), *job);
   loss.asked = read_measures(request);
   return dispatch(info, std::move(job));
 }
@@ -138,7 +138,7 @@ Napi::Value compute_backward(const Napi::CallbackInfo& info) {
     for (const ScoredRow& row : job->rows.scored)
       given.logps[size_t(row.row)] = share_of(row.weight, of_sequences[size_t(row.sequence)]);
   }
-  job->gradients = read_gradients(request, *job);
+  job->gradients = read_gradients(request.Get(key::gradients), *job);
   return dispatch(info, std::move(job));
 }
 
