@@ -126,6 +126,15 @@ export const contract = {
     ],
     layer: ['hidden', 'weight', 'bias', 'hiddenSize', 'memory', 'memoryUsed'],
     layerGradient: ['data', 'accumulate', 'zeroed'],
+    gradients: [
+      'gradientMode',
+      'gradient',
+      'gradientElements',
+      'gradientIsFresh',
+      'gradientScale',
+      'rowScale',
+      'layerGradients',
+    ],
     loss: [
       'methods',
       'settings',
@@ -139,14 +148,8 @@ export const contract = {
       'reference',
       'logps',
       'metricsAsked',
-      'gradientMode',
-      'gradient',
-      'gradientElements',
-      'gradientIsFresh',
-      'gradientScale',
-      'rowScale',
       'layer',
-      'layerGradients',
+      'gradients',
     ],
     sequenceLogps: ['batch', 'layer', 'logps'],
     tokenLogps: ['batch', 'layer', 'logps', 'logsumexp', 'entropy', 'collision'],
@@ -158,14 +161,8 @@ export const contract = {
       'forwardLogps',
       'forwardLogsumexp',
       'forwardEntropy',
-      'gradientMode',
-      'gradient',
-      'gradientElements',
-      'gradientIsFresh',
-      'gradientScale',
-      'rowScale',
       'layer',
-      'layerGradients',
+      'gradients',
     ],
     fromLogps: [
       'methods',
@@ -1113,4 +1110,4 @@ export const contract = {
   ],
 } as const;
 /** Of an addon that was built from the same sources. */
-export const contractHash = 'ed3bad1b816ae277';
+export const contractHash = '993a09095f248d92';

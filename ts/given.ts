@@ -125,10 +125,13 @@ function property(object: object, key: string): unknown {
   return undefined;
 }
 
+/** What a program adds to Object.prototype is not looked up in what inherits from it. */
+const nothing = Object.freeze(Object.create(null) as object);
+
 /**
- * Reads each of `keys` once, in their order, into an object that has all of them: whatever getters
- * and Proxies do later, the checks and the computation see the same values. Unknown properties of
- * the object's own are refused.
+ * Reads each of `keys` once, in their order, into an object that has those that are there: whatever
+ * getters and Proxies do later, the checks and the computation see the same values. Unknown
+ * properties of the object's own are refused.
  * @param welcome further names, which mean nothing here but are not refused.
  */
 export function readProperties<Key extends string>(
@@ -143,8 +146,11 @@ export function readProperties<Key extends string>(
     const kind = code === 'ERR_DIRALIGN_OPTION' ? 'option' : 'property';
     throw typeError(code, unknownName(kind, `${name}.${key}`, key, keys));
   }
-  const values = {} as Record<Key, unknown>;
-  for (const key of keys) values[key] = property(object, key);
+  const values = Object.create(nothing) as Record<Key, unknown>;
+  for (const key of keys) {
+    const value = property(object, key);
+    if (value !== undefined) values[key] = value;
+  }
   return values;
 }
 

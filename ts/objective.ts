@@ -47,8 +47,9 @@ export interface ObjectiveCalls<
   Need extends ReferenceNeed = ReferenceNeed,
 > extends LossCall<M, Need> {
   /**
-   * The same, bit for bit, off the event loop. The arrays of the batch belong to the computation
-   * until the promise settles; if one is transferred meanwhile, it rejects with code
+   * The same, bit for bit, off the event loop, but for logits so few (4096 on the CPU) that waking
+   * a thread takes longer than they do. The arrays of the batch belong to the computation until the
+   * promise settles; if one is transferred meanwhile, it rejects with code
    * ERR_DIRALIGN_SHAPE. `run.signal` aborts: the promise rejects with code ERR_DIRALIGN_ABORTED, at
    * once where the call still waits for others.
    *

@@ -13,6 +13,7 @@
 #include "backends/backend.h"
 #include "backends/cpu/pages.h"
 #include "backends/cpu/kernels.h"
+#include "backends/cpu/tuning.h"
 #include "environment.h"
 #include "backends/cpu/memory_loops.h"
 #include "values.h"
@@ -92,12 +93,14 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
     std::unique_ptr<Launch> launch = device_backend().launch(*job, place);
     return environment.start(std::move(job), std::move(launch), place, request, done);
   }
+  const bool at_once = target == Target::cpu && !job->layer &&
+                       job->batch.rows * job->batch.vocab <= cpu::elements_at_once;
   return environment.start(
       std::move(job),
       [raw, target, place, memory_used, &pool = environment.pool()] {
         run_to_end(*raw, target, place, pool, memory_used);
       },
-      request, done);
+      at_once, request, done);
 }
 
 Napi::Value compute_loss(const Napi::CallbackInfo& info) {
@@ -112,7 +115,7 @@ Napi::Value compute_loss(const Napi::CallbackInfo& info) {
   loss.reference = doubles(request, key::reference, sequences);
   loss.outputs = read_outputs(request, job->rows.units, loss.objectives.size());
   job->logps = elements_of<double>(request, key::logps, sequences);
-  job->gradients = read_gradients(request, *job);
+  job->gradients = read_gradients(request.Get(key::gradients), *job);
   loss.asked = read_measures(request);
   return dispatch(info, std::move(job));
 }
@@ -138,7 +141,7 @@ Napi::Value compute_backward(const Napi::CallbackInfo& info) {
     for (const ScoredRow& row : job->rows.scored)
       given.logps[size_t(row.row)] = share_of(row.weight, of_sequences[size_t(row.sequence)]);
   }
-  job->gradients = read_gradients(request, *job);
+  job->gradients = read_gradients(request.Get(key::gradients), *job);
   return dispatch(info, std::move(job));
 }
 

@@ -65,8 +65,10 @@ DIRALIGN_LAYER_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
   X(gradientIsFresh)                 \
   X(gradientScale)                   \
   X(rowScale)                        \
-  X(layer)                           \
   X(layerGradients)
+namespace gradient_request {
+DIRALIGN_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
+}
 
 #define DIRALIGN_LOSS_REQUEST(X) \
   DIRALIGN_OBJECTIVE_REQUEST(X)  \
@@ -75,7 +77,8 @@ DIRALIGN_LAYER_GRADIENT_REQUEST(DIRALIGN_PROPERTY)
   X(reference)                   \
   X(logps)                       \
   X(metricsAsked)                \
-  DIRALIGN_GRADIENT_REQUEST(X)
+  X(layer)                       \
+  X(gradients)
 namespace loss_request {
 DIRALIGN_LOSS_REQUEST(DIRALIGN_PROPERTY)
 }
@@ -96,7 +99,8 @@ DIRALIGN_TOKEN_LOGPS_REQUEST(DIRALIGN_PROPERTY)
   X(forwardLogps)                    \
   X(forwardLogsumexp)                \
   X(forwardEntropy)                  \
-  DIRALIGN_GRADIENT_REQUEST(X)
+  X(layer)                           \
+  X(gradients)
 namespace backward_request {
 DIRALIGN_BACKWARD_REQUEST(DIRALIGN_PROPERTY)
 }

@@ -155,7 +155,7 @@ Napi::Value copy(const Napi::CallbackInfo& info) {
   if (info[5].IsFunction()) {
     // Nothing of a job but that it can be waited for.
     return Environment::of(info.Env())
-        .start(std::make_unique<Job>(), work, info[4].As<Napi::Object>(),
+        .start(std::make_unique<Job>(), work, false, info[4].As<Napi::Object>(),
                info[5].As<Napi::Function>());
   }
   work();

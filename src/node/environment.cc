@@ -117,20 +117,20 @@ Napi::Value Environment::started(Napi::Env env, const std::shared_ptr<Async>& as
                              });
 }
 
-Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work,
+Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> work, bool at_once,
                                Napi::Object pinned, Napi::Function done) {
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
+  auto run = [this, raw = async.get(), work = std::move(work)] {
+    try {
+      if (!raw->job->cancelled) work();
+    } catch (const std::exception&) {
+      raw->error = std::current_exception();
+    }
+    ended(raw);
+  };
   try {
-    async->task = pool_->post(
-        [this, raw = async.get(), work = std::move(work)] {
-          try {
-            if (!raw->job->cancelled) work();
-          } catch (const std::exception&) {
-            raw->error = std::current_exception();
-          }
-          ended(raw);
-        },
-        processors_);
+    if (at_once) run();
+    else async->task = pool_->post(std::move(run), processors_);
   } catch (...) {  // no thread to be had
     never_started(*async);
     throw;

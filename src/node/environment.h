@@ -27,11 +27,12 @@ class Environment {
   /// Threads of a call that does not say how many.
   int processors() const { return processors_; }
 
-  /// Calls `work` on the pool and then `done(error | undefined, cancelled)` on this environment's
-  /// thread. `pinned` stays alive until then. Returns a function that cancels: a job that waits for
-  /// a thread is reported at once, a running one when it has stopped.
-  Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, Napi::Object pinned,
-                    Napi::Function done);
+  /// Calls `work` on the pool, or, if `at_once`, before it returns, and then `done(error |
+  /// undefined, cancelled)` on this environment's thread. `pinned` stays alive until then. Returns
+  /// a function that cancels: a job that waits for a thread is reported at once, a running one when
+  /// it has stopped.
+  Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, bool at_once,
+                    Napi::Object pinned, Napi::Function done);
 
   /// The same for a job that was enqueued on a device: `done` is called once the stream is past it.
   /// It is not stopped by cancelling; it only reports that it was.

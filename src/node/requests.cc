@@ -60,7 +60,7 @@ LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
 }
 
 GradientOutput read_logits_gradient(const Napi::Object& request, const Batch& batch) {
-  namespace key = backward_request;
+  namespace key = gradient_request;
   GradientOutput gradient;
   gradient.mode = static_cast<GradientMode>(integer(request, key::gradientMode));
   gradient.elements = integer(request, key::gradientElements);
@@ -91,8 +91,9 @@ Array<double> doubles(const Napi::Object& request, const char* name, size_t elem
 }
 
 Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
-  const Napi::Object request = value.As<Napi::Object>();
   Fields fields;
+  if (value.IsUndefined()) return fields;
+  const Napi::Object request = value.As<Napi::Object>();
   for (const FieldInfo& field : field_infos)
     fields.*field.data = elements_of<double>(request, field.name, field.length(units, rows));
   return fields;
@@ -171,8 +172,9 @@ LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t
   };
 }
 
-GradientsWanted read_gradients(const Napi::Object& request, const Job& job) {
-  namespace key = backward_request;
+GradientsWanted read_gradients(Napi::Value value, const Job& job) {
+  namespace key = gradient_request;
+  const Napi::Object request = value.As<Napi::Object>();
   return {.logits = read_logits_gradient(request, job.batch),
           .layer = read_layer_gradients(request.Get(key::layerGradients), job),
           .scale = request.Get(key::gradientScale).As<Napi::Number>()};

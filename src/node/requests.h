@@ -22,7 +22,7 @@ Fields read_fields(Napi::Value value, const Units& units, int64_t rows);
 std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch);
 LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t objectives);
 /// Of a job whose batch and layer were read.
-GradientsWanted read_gradients(const Napi::Object& request, const Job& job);
+GradientsWanted read_gradients(Napi::Value value, const Job& job);
 /// Bit k of the request is the k-th metric of rows.
 MeasuresAsked read_measures(const Napi::Object& request);
 

@@ -9,6 +9,8 @@ import { longLayer, occupyPool, whileOccupied } from '../support/occupied-pool.j
 
 const objective = dirAlignLoss('dpo', 0.1);
 const small = randomBatch({ seed: 1, sequences: 2, tokens: 2, vocab: 9 });
+/** Too large to be computed before the call returns. */
+const larger = randomBatch({ seed: 1, sequences: 2, tokens: 2, vocab: 2049 });
 
 const refusal = async (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
@@ -64,7 +66,7 @@ describe('abort', () => {
   test('behind others: at once, whoever computes, and nothing is written', async () => {
     const didNotWait = await whileOccupied(async () => {
       const controllers = Array.from({ length: 20 }, () => new AbortController());
-      const batches = controllers.map(() => copyOf(small));
+      const batches = controllers.map(() => copyOf(larger));
       const pending = controllers.map(({ signal }, i) =>
         objective.async(present(batches[i]), { signal, inPlace: true }),
       );
@@ -73,10 +75,17 @@ describe('abort', () => {
         controller.abort(i);
         expectAborted(await refusal(present(pending[i])), i);
       }
-      for (const { logits } of batches) expect(sameBits(logits, small.logits)).toBe(true);
+      for (const { logits } of batches) expect(sameBits(logits, larger.logits)).toBe(true);
     });
     expect(didNotWait).toBe(true);
     expect((await objective.async(small)).loss).toBe(objective(small).loss);
+  });
+
+  test('a few logits wait for no thread', async () => {
+    const didNotWait = await whileOccupied(async () => {
+      expect((await objective.async(small)).loss).toBe(objective(small).loss);
+    });
+    expect(didNotWait).toBe(true);
   });
 
   test('stops those that it is for, and no others', async () => {

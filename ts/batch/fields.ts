@@ -9,8 +9,7 @@ import type { BatchFields, LogitTransforms } from './types.js';
 
 type FieldInfo = (typeof contract)['fields'][number];
 export type FieldName = FieldInfo['name'];
-/** Undefined where the batch has none. */
-export type FieldArrays = Record<FieldName, Float64Array | undefined>;
+export type FieldArrays = Partial<Record<FieldName, Float64Array>>;
 /** What a method makes of a field: whether it needs it, and the values it may have. */
 export type FieldOfMethod = NonNullable<MethodInfo['fields'][FieldName]>;
 export type FieldsOfMethod = Readonly<Partial<Record<FieldName, FieldOfMethod>>>;
@@ -39,26 +38,23 @@ export function ownOf<T extends object, K extends keyof T>(object: T, key: K): T
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
-/** No field at all. */
-export function noFields(): FieldArrays {
-  return Object.fromEntries(fieldNames.map((name) => [name, undefined])) as unknown as FieldArrays;
+/** Without a prototype, which a program may have added to. */
+function emptyFields(): FieldArrays {
+  return Object.create(null) as FieldArrays;
 }
 
 /** The weights of rows, which mean the same to everything that sums rows. */
-export function checkTokenWeights(given: unknown, rows: number): Float64Array | undefined {
+export function checkTokenWeights(given: unknown, rows: number): FieldArrays | undefined {
+  if (given === undefined) return undefined;
   const field = contract.fields.find(({ name }) => name === 'tokenWeights') as FieldInfo;
-  return given === undefined
-    ? undefined
-    : checkField(field, { needed: false, min: 0 }, given, {
-        unit: 0,
-        sequence: 0,
-        row: rows,
-        groups: undefined,
-      });
+  const sizes = { unit: 0, sequence: 0, row: rows, groups: undefined };
+  const arrays = emptyFields();
+  arrays.tokenWeights = checkField(field, { needed: false, min: 0 }, given, sizes);
+  return arrays;
 }
 
 /**
- * Copies, which nobody else can write to.
+ * Copies, which nobody else can write to; undefined where there are none.
  * @param who has these fields, in messages: the name of a method, as a rule.
  * @throws DirAlignError for a field that is needed and not there, or there without a meaning
  */
@@ -67,8 +63,8 @@ export function checkFields(
   fields: FieldsOfMethod,
   given: Given,
   sizes: Sizes,
-): FieldArrays {
-  const arrays = noFields();
+): FieldArrays | undefined {
+  let arrays: FieldArrays | undefined;
   for (const field of contract.fields) {
     const { name } = field;
     const value = ownOf(given, name);
@@ -79,7 +75,7 @@ export function checkFields(
       continue;
     }
     if (!own) throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} gives it no meaning`);
-    arrays[name] = checkField(field, own, value, sizes);
+    (arrays ??= emptyFields())[name] = checkField(field, own, value, sizes);
   }
   return arrays;
 }

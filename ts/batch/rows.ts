@@ -7,7 +7,7 @@ import { checkNumber } from '../interval.js';
 import { native, type BatchRequest, type Target } from '../native/interface.js';
 import { allocate, plain, tagOf, type Kind } from './arrays.js';
 import { checkDtype, targetOf, type Backend } from './dtype-and-place.js';
-import { checkTokenWeights, noFields } from './fields.js';
+import { checkTokenWeights } from './fields.js';
 import { checkIgnoreIndex, checkLabels } from './labels.js';
 import { checkShape, type Layout } from './shape.js';
 import type { BatchRows, Logits, LogitsArray, LogitTransforms } from './types.js';
@@ -82,7 +82,7 @@ export function checkRows(
 ): BatchRequest {
   const { rows, vocab, sequences, offsets } = layout;
   const labels = checkLabels('labels', batch.labels, rows);
-  const fields = { ...noFields(), tokenWeights: checkTokenWeights(batch.tokenWeights, rows) };
+  const fields = checkTokenWeights(batch.tokenWeights, rows);
   const transforms = checkTransforms(batch);
   const ignoreIndex = checkIgnoreIndex(batch.ignoreIndex);
   return {

@@ -7,12 +7,12 @@ import { DeviceTensor } from '../device/memory.js';
 import { retainPinned } from '../device/pinned.js';
 import { abortError, typeError } from '../errors.js';
 import { compute, nativeError } from '../native/call.js';
-import type { BadLabel, BatchRequest, Cancel, Done, GradientRequest } from '../native/interface.js';
+import type { BadLabel, BatchRequest, Cancel, Differentiated, Done } from '../native/interface.js';
 
 /** What every call with a gradient asks of the native side. */
-type CallRequest = GradientRequest & {
+type CallRequest = Differentiated & {
   readonly batch: BatchRequest;
-  readonly reference?: unknown;
+  readonly reference: unknown;
 };
 
 /** A call whose arguments, except the labels, are validated. */
@@ -68,9 +68,8 @@ function retain(memory: readonly (Logits | undefined)[]): () => void {
 function arraysOf({
   batch,
   reference,
-  gradient,
   layer,
-  layerGradients,
+  gradients: { gradient, layerGradients },
 }: CallRequest): Readonly<Record<string, unknown>> {
   return {
     logits: batch.logits,

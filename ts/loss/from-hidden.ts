@@ -123,25 +123,24 @@ export function prepareHidden<Values extends object>(
   );
   const { hidden, base, layer } = checked;
   const { start, values, reference } = computation(base, batch);
-  const { data, request: gradients, discard } = prepareGradients(options, hidden, checked);
-  const gradient: GradientRequest = {
+  const { data, request: asked, discard } = prepareGradients(options, hidden, checked);
+  const gradients: GradientRequest = {
     gradientMode: 0,
     gradient: undefined,
     gradientElements: 0,
     gradientIsFresh: false,
     gradientScale,
     rowScale: undefined,
-    layer,
     layerGradients: {
-      hidden: gradients.gradHidden,
-      weight: gradients.gradWeight,
-      bias: gradients.gradBias,
+      hidden: asked.gradHidden,
+      weight: asked.gradWeight,
+      bias: asked.gradBias,
     },
   };
   const { gradHidden, gradWeight, gradBias } = data;
   return {
-    request: { batch: base, reference, ...gradient },
-    start: (done?: Done) => start(gradient, done) as never,
+    request: { batch: base, reference, layer, gradients },
+    start: (done?: Done) => start({ layer, gradients }, done) as never,
     memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias],
     result: () => ({
       ...values(),

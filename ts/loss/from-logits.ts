@@ -13,6 +13,7 @@ import {
   type BadLabel,
   type BatchRequest,
   type Cancel,
+  type Differentiated,
   type Done,
   type GradientRequest,
 } from '../native/interface.js';
@@ -78,10 +79,12 @@ function checkRun(run: RunOptions<Logits>): CheckedRun {
   };
 }
 
+type Written<T> = { -readonly [Key in keyof T]: T[Key] };
+
 /** What a call computes of a batch, but for the gradient that goes with it. */
 export interface Computation<Values> {
   /** Calls the native side. */
-  readonly start: (gradient: GradientRequest, done?: Done) => BadLabel | Cancel | undefined;
+  readonly start: (wanted: Differentiated, done?: Done) => BadLabel | Cancel | undefined;
   readonly reference?: unknown;
   /** The values, once it has run. */
   readonly values: () => Values;
@@ -115,8 +118,7 @@ export function prepareLogits<Values extends object>(
     run,
     rowInputs(batch),
   );
-  const gradient: GradientRequest = {
-    layer: undefined,
+  const gradients: GradientRequest = {
     layerGradients: undefined,
     gradientMode: gradientModes.indexOf(mode),
     gradient: data && rawMemory(data),
@@ -130,14 +132,15 @@ export function prepareLogits<Values extends object>(
     rowScale,
   };
   return {
-    request: { batch: base, reference, ...gradient },
-    start: (done?: Done) => start(gradient, done) as never,
+    request: { batch: base, reference, layer: undefined, gradients },
+    start: (done?: Done) => start({ layer: undefined, gradients }, done) as never,
     memory: [logits, data],
-    result: () => ({
-      ...values(),
-      ...(gradLogits && { gradLogits }),
-      ...(gradLogits && rowScale && { rowScale }),
-    }),
+    result: () => {
+      const result = values() as Values & Written<LogitsGradient<Logits, GradientMode>>;
+      if (gradLogits) result.gradLogits = gradLogits;
+      if (gradLogits && rowScale) result.rowScale = rowScale;
+      return result;
+    },
     discard,
   };
 }

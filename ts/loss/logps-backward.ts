@@ -10,7 +10,7 @@ import {
   native,
   type BackwardRequest,
   type BatchRequest,
-  type GradientRequest,
+  type Differentiated,
 } from '../native/interface.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareHidden } from './from-hidden.js';
@@ -185,7 +185,7 @@ function backwardOf(
       ? undefined
       : checkNumbers(`derivatives.${name}`, given[name], length, each);
   const { logps, logsumexp, entropy } = checkForward(given.forward, base.rows);
-  const own: Omit<BackwardRequest, keyof GradientRequest> = {
+  const own: Omit<BackwardRequest, keyof Differentiated> = {
     batch: base,
     rows: of('rows', base.rows, 'one per row'),
     sequences: of('sequences', base.sequences, 'one per sequence'),
@@ -195,8 +195,8 @@ function backwardOf(
     forwardEntropy: entropy,
   };
   return {
-    start: (gradient, done) => {
-      const request = { ...own, ...gradient };
+    start: ({ layer, gradients }, done) => {
+      const request = { ...own, layer, gradients };
       return done ? native().logpsBackward(request, done) : native().logpsBackward(request);
     },
     values: () => ({ backend: backendOf(base.target) }),

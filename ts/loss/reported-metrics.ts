@@ -84,38 +84,60 @@ function has(name: string, { info, hasSftTerm }: Settings, asked: number): boole
   }
 }
 
+/** A metric of a result: the largest of the native side's numbers at these places. */
+interface Reported {
+  readonly key: string;
+  readonly at: readonly number[];
+}
+
 /**
  * The metrics that mean something to the losses. Those of several that are not the batch's have the
  * name of their method in front. Metrics of the rows' logits are there only where they were asked
  * for.
  */
-export function readMetrics(mixture: Mixture, values: Float64Array, asked: number): Metrics {
-  const metrics: Record<string, number> = {};
+function reportedBy({ terms, isLikelihood: alone }: Mixture, asked: number): readonly Reported[] {
+  const reported: Reported[] = [];
   metricNames.forEach((name, i) => {
-    const theirs = mixture.terms
-      .map(({ settings }, t) => ({ settings, value: values[t * metricNames.length + i] as number }))
+    const theirs = terms
+      .map(({ settings }, t) => ({ settings, at: [t * metricNames.length + i] }))
       .filter(({ settings }) => has(name, settings, asked))
       // A likelihood beside others has its term, and nothing else of its own.
-      .filter(
-        ({ settings }) =>
-          mixture.isLikelihood || !isLikelihood(settings.info) || name === 'nll_loss',
-      );
+      .filter(({ settings }) => alone || !isLikelihood(settings.info) || name === 'nll_loss');
     const [first] = theirs;
     if (!first) return;
     if (name === 'nonfinite') {
-      metrics[name] = Math.max(...theirs.map(({ value }) => value));
+      reported.push({ key: name, at: theirs.flatMap(({ at }) => at) });
       return;
     }
     if (theirs.length === 1 || ofBatch.has(name)) {
-      metrics[name] = first.value;
+      reported.push({ key: name, at: first.at });
       return;
     }
-    for (const { settings, value } of theirs) {
+    for (const { settings, at } of theirs) {
       const { name: method } = settings.info;
       let key = `${method}/${name}`;
-      for (let n = 2; key in metrics; n++) key = `${method}.${n}/${name}`;
-      metrics[key] = value;
+      const isTaken = (other: Reported): boolean => other.key === key;
+      for (let n = 2; reported.some(isTaken); n++) key = `${method}.${n}/${name}`;
+      reported.push({ key, at });
     }
   });
+  return reported;
+}
+
+/** By what is asked for: the same for every call of an objective. */
+const reportedOf = new WeakMap<Mixture, Map<number, readonly Reported[]>>();
+
+export function readMetrics(mixture: Mixture, values: Float64Array, asked: number): Metrics {
+  let known = reportedOf.get(mixture);
+  if (!known) reportedOf.set(mixture, (known = new Map<number, readonly Reported[]>()));
+  let reported = known.get(asked);
+  if (!reported) known.set(asked, (reported = reportedBy(mixture, asked)));
+  const metrics: Record<string, number> = {};
+  for (const { key, at } of reported) {
+    metrics[key] =
+      at.length === 1
+        ? (values[at[0] as number] as number)
+        : Math.max(...at.map((place) => values[place] as number));
+  }
   return metrics as unknown as Metrics;
 }

@@ -186,7 +186,8 @@ export interface BatchRequest {
   sftLabels: Int32Array | undefined;
   /** Offsets of the units of a method of groups. */
   groups: Int32Array | undefined;
-  fields: FieldArrays;
+  /** Undefined where there are none. */
+  fields: FieldArrays | undefined;
   logitScale: number;
   /** 0: none. */
   logitSoftcap: number;
@@ -226,7 +227,7 @@ export interface ObjectiveRequest {
   shares: Float64Array;
 }
 /** Of one loss of the mixture after another, but for the coefficients, which are those of all. */
-interface LossOutputs {
+export interface LossOutputs {
   losses: Float64Array;
   rewards: Float64Array;
   coefficients: Float64Array;
@@ -236,7 +237,7 @@ interface LossOutputs {
   values: Float64Array;
 }
 /** Where gradients go, and what of them is wanted. */
-export interface GradientRequest {
+interface GradientRequestShape {
   /** 0 none, 1 dense, 2 factored. */
   gradientMode: number;
   gradient: Memory | undefined;
@@ -246,12 +247,17 @@ export interface GradientRequest {
   /** Multiplies every gradient; finite. */
   gradientScale: number;
   rowScale: Float32Array | undefined;
-  layer: LayerRequest | undefined;
   /** With a layer: where its gradients go; undefined is left out. */
   layerGradients:
     Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
 }
-interface LossRequestShape extends ObjectiveRequest, LossOutputs, GradientRequest {
+export type GradientRequest = Described<'gradients', GradientRequestShape>;
+/** What a call with a gradient has beside its batch. */
+export interface Differentiated {
+  layer: LayerRequest | undefined;
+  gradients: GradientRequest;
+}
+interface LossRequestShape extends ObjectiveRequest, LossOutputs, Differentiated {
   batch: BatchRequest;
   reference: Float64Array | Float32Array | undefined;
   logps: Float64Array;
@@ -259,7 +265,7 @@ interface LossRequestShape extends ObjectiveRequest, LossOutputs, GradientReques
   metricsAsked: number;
 }
 export type LossRequest = Described<'loss', LossRequestShape>;
-interface BackwardRequestShape extends GradientRequest {
+interface BackwardRequestShape extends Differentiated {
   batch: BatchRequest;
   /** Derivatives by the log-probability of each row. */
   rows: Float64Array | Float32Array | undefined;
@@ -293,7 +299,7 @@ interface FromLogpsRequestShape extends ObjectiveRequest, LossOutputs {
   counts: Float64Array;
   reference: Float64Array | Float32Array | undefined;
   groups: Int32Array | undefined;
-  fields: FieldArrays;
+  fields: FieldArrays | undefined;
   gradLogps: Float64Array;
   gradientScale: number;
 }

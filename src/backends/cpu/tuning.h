@@ -11,6 +11,10 @@ namespace diralign::cpu {
 /// Elements; fewer are done sooner by one thread than by waking another.
 inline constexpr int64_t elements_per_thread = 1 << 16;
 
+/// Elements; an asynchronous job of no more is done by the thread that calls, in less time than
+/// waking another takes of it.
+inline constexpr int64_t elements_at_once = 1 << 12;
+
 /// Bytes of logits; units are reduced and differentiated in groups of about so many: what was read
 /// last is read again first, from the cache.
 inline constexpr size_t group_bytes = size_t{16} << 20;
