@@ -10,6 +10,7 @@ export interface RuntimeTensor {
   readonly data: unknown;
   /** Where the data is: what is not on the CPU is read by `getData`. */
   readonly location?: string;
+  /** The data, copied to the CPU. */
   getData?(): Promise<unknown>;
 }
 
@@ -22,6 +23,7 @@ export interface OnnxSession {
   readonly inputNames: readonly string[];
   /** With `logits`. */
   readonly outputNames: readonly string[];
+  /** Gives the outputs that are asked for by their names. */
   run(feeds: never, fetches: readonly string[]): Promise<Readonly<Record<string, unknown>>>;
 }
 
