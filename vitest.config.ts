@@ -10,7 +10,7 @@ export default defineConfig({
     alias: [
       { find: /^diralign$/, replacement: source('') },
       { find: /^diralign\/(data|logging|safetensors)$/, replacement: source('$1/') },
-      { find: /^diralign\/(jax-js|tfjs)$/, replacement: source('trainers/$1/') },
+      { find: /^diralign\/(jax-js|tfjs|transformers)$/, replacement: source('trainers/$1/') },
     ],
   },
   test: {

@@ -143,6 +143,7 @@ describe('bundled into one file', () => {
     'verification/reference',
     'trainers/tfjs/index',
     'trainers/jax-js/index',
+    'trainers/transformers/index',
   ];
   const extension = (format: Format): string => (format === 'esm' ? 'mjs' : 'cjs');
 

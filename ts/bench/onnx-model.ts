@@ -42,7 +42,8 @@ export function onnxLogProbabilities(): Uint8Array {
   return message(integer(1, irVersion), nested(7, graph), nested(8, opset13));
 }
 
-function message(...fields: readonly Uint8Array[]): Uint8Array {
+/** A message of its encoded fields. */
+export function message(...fields: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(fields);
 }
 
@@ -53,14 +54,17 @@ function varint(value: number): Uint8Array {
   return Uint8Array.from([...bytes, value]);
 }
 
-function integer(field: number, value: number): Uint8Array {
+/** A field that is a whole number. */
+export function integer(field: number, value: number): Uint8Array {
   return Buffer.concat([varint(field * 8), varint(value)]);
 }
 
-function nested(field: number, bytes: Uint8Array): Uint8Array {
+/** A field that is bytes or a message. */
+export function nested(field: number, bytes: Uint8Array): Uint8Array {
   return Buffer.concat([varint(field * 8 + 2), varint(bytes.length), bytes]);
 }
 
-function text(field: number, value: string): Uint8Array {
+/** A field that is text. */
+export function text(field: number, value: string): Uint8Array {
   return nested(field, Buffer.from(value));
 }
