@@ -122,7 +122,18 @@ export const contract = {
       'temperature',
       'ignoreIndex',
       'threads',
+      'parallel',
       'counts',
+    ],
+    parallel: [
+      'begun',
+      'groups',
+      'first',
+      'words',
+      'columnGrid',
+      'sumsHidden',
+      'logRatios',
+      'losses',
     ],
     layer: ['hidden', 'weight', 'bias', 'hiddenSize', 'memory', 'memoryUsed'],
     layerGradient: ['data', 'accumulate', 'zeroed'],
@@ -1113,4 +1124,4 @@ export const contract = {
   ],
 } as const;
 /** Of an addon that was built from the same sources. */
-export const contractHash = 'ed3bad1b816ae277';
+export const contractHash = '050b0ddf54a5ee96';

@@ -60,6 +60,7 @@ export function checkTokenWeights(given: unknown, rows: number): Float64Array | 
 /**
  * Copies, which nobody else can write to.
  * @param who has these fields, in messages: the name of a method, as a rule.
+ * @param keepLogRatios takes what the baseline `kl` is the mean of, where it was not a number.
  * @throws DirAlignError for a field that is needed and not there, or there without a meaning
  */
 export function checkFields(
@@ -67,6 +68,7 @@ export function checkFields(
   fields: FieldsOfMethod,
   given: Given,
   sizes: Sizes,
+  keepLogRatios?: (ratios: Float64Array) => void,
 ): FieldArrays {
   const arrays = noFields();
   for (const field of contract.fields) {
@@ -79,7 +81,7 @@ export function checkFields(
       continue;
     }
     if (!own) throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} gives it no meaning`);
-    arrays[name] = checkField(field, own, value, sizes);
+    arrays[name] = checkField(field, own, value, sizes, keepLogRatios);
   }
   return arrays;
 }
@@ -95,10 +97,11 @@ function checkField(
   own: FieldOfMethod,
   value: unknown,
   sizes: Sizes,
+  keepLogRatios?: (ratios: Float64Array) => void,
 ): Float64Array {
   const { name, per, kind } = field;
   if (per === 'batch') {
-    const number = name === 'kl' ? baselineOf(value) : value;
+    const number = name === 'kl' ? baselineOf(value, keepLogRatios) : value;
     return Float64Array.of(checkNumber(name, number, own));
   }
   const length = sizes[per];
@@ -130,7 +133,7 @@ function checkFlag(what: string, value: unknown): number {
 }
 
 /** The baseline of mismatched completions: the mean of their log-ratios, but at least 0. */
-function baselineOf(value: unknown): unknown {
+function baselineOf(value: unknown, keep?: (ratios: Float64Array) => void): unknown {
   if (typeof value !== 'object' || value === null) return value;
   checkObject('kl', value, 'ERR_DIRALIGN_OPTION', 'a number or { logps, reference }');
   const given = readProperties('kl', value, ['logps', 'reference']);
@@ -143,6 +146,7 @@ function baselineOf(value: unknown): unknown {
   }) as unknown as [ArrayLike<unknown>, ArrayLike<unknown>];
   checkLength('kl.reference', reference.length, logps.length, 'that of kl.logps');
   if (logps.length === 0) throw rangeError('ERR_DIRALIGN_SHAPE', 'kl.logps: has no sequences');
+  const ratios = new Float64Array(logps.length);
   let sum = 0;
   for (let s = 0; s < logps.length; s++) {
     for (const [name, array] of Object.entries({ logps, reference })) {
@@ -152,8 +156,11 @@ function baselineOf(value: unknown): unknown {
           `kl.${name}[${s}]: ${describe(array[s])} is not a finite number`,
         );
     }
-    sum += (logps[s] as number) - (reference[s] as number);
+    const ratio = (logps[s] as number) - (reference[s] as number);
+    ratios[s] = ratio;
+    sum += ratio;
   }
+  keep?.(ratios);
   return Math.max(0, sum / logps.length);
 }
 

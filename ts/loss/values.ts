@@ -44,12 +44,21 @@ export function prepareValues(
   checkSequences(mixture, sequences);
   base.groups = readGroups(mixture, batch.groups, sequences);
   const units = unitsOf(mixture, sequences, base.groups);
-  base.fields = checkFields(mixture.name, mixture.fields, batch, {
-    unit: units,
-    sequence: sequences,
-    row: rows,
-    groups: base.groups,
-  });
+  base.fields = checkFields(
+    mixture.name,
+    mixture.fields,
+    batch,
+    {
+      unit: units,
+      sequence: sequences,
+      row: rows,
+      groups: base.groups,
+    },
+    (ratios) => {
+      // Of a batch over processes it is the mean of them all.
+      if (base.parallel) base.parallel.logRatios = ratios;
+    },
+  );
   const metricsAsked = readAsked(mixture, metrics);
   const reference = readReference(mixture, batch.reference, sequences);
   if (batch.sftLabels !== undefined) {
@@ -149,6 +158,12 @@ export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
   };
 }
 
+/** Where losses are those of ranks of a sort, they are the whole batch's. */
+function wholeOutputs(values: ValuesRequest): ValuesRequest {
+  const losses = values.batch.parallel?.losses;
+  return losses ? { ...values, losses } : values;
+}
+
 /** A loss, and its values once it is computed. */
 export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<LossValues> {
   return {
@@ -158,7 +173,7 @@ export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<Los
       return done ? native().loss(request, done) : native().loss(request);
     },
     values: () => ({
-      ...readOutputs(mixture, values, values.metricsAsked),
+      ...readOutputs(mixture, wholeOutputs(values), values.metricsAsked),
       logps: values.logps,
       counts: values.batch.counts,
       coefficients: values.coefficients,

@@ -103,7 +103,7 @@ struct Blocks {
       : row(x),
         vocab(n),
         label(y),
-        label_block(y / block_elements),
+        label_block(y < 0 ? -1 : y / block_elements),
         last((n - 1) / block_elements) {}
 
   const T* block(int64_t b) {
@@ -217,6 +217,7 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
+  if (label < 0) return row.result(0, top);
   T of_label[width] = {static_cast<const T*>(x)[label]};
   return row.result(form(of_label)[0], top);
 }
