@@ -33,10 +33,9 @@ bool Transfer::wait(std::chrono::milliseconds most) {
   return true;
 }
 
-void Communicator::check_whole() const {
-  if (broken_)
-    throw DistributedError("ERR_DIRALIGN_ENGINE",
-                           "the communicator is broken: an earlier exchange did not end");
+void Communicator::check_usable() const {
+  if (const char* const why = unusable_)
+    throw DistributedError("ERR_DIRALIGN_ENGINE", std::string("the communicator ") + why);
 }
 
 namespace {

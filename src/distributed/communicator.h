@@ -77,17 +77,18 @@ class Communicator {
   const int rank, size;
   const std::chrono::milliseconds timeout;  ///< of one exchange
 
-  /// Every later call is refused: where an exchange did not end, the next would meet its messages.
-  void set_broken() { broken_ = true; }
-  bool is_broken() const { return broken_; }
-  void check_whole() const;
+  /// Every later exchange is refused: where one did not end, the next would meet its messages.
+  void set_broken() { unusable_ = "is broken: an earlier exchange did not end"; }
+  void set_closed() { unusable_ = "is closed"; }
+  /// Throws ERR_DIRALIGN_ENGINE where it is broken or closed.
+  void check_usable() const;
 
   /// How many calls it has seen: the same on every rank that made the same calls.
   uint64_t calls = 0;
 
  private:
   friend class Turn;
-  std::atomic<bool> broken_{false};
+  std::atomic<const char*> unusable_{nullptr};
   std::deque<Turn*> queue_;
 };
 

@@ -120,8 +120,8 @@ class Engine : public MpiEngine {
     });
   }
   void free(const std::shared_ptr<MpiCommunicator>& communicator) override {
+    communicator->set_closed();
     thread().post([this, communicator] {
-      communicator->set_broken();
       Handle handle = handle_of(*communicator);
       f_.free(&handle);
     });
@@ -148,7 +148,7 @@ class Engine : public MpiEngine {
     Group(Engine& engine, Handle handle, int rank, int size, std::chrono::milliseconds timeout)
         : MpiCommunicator(rank, size, timeout), handle(handle), engine_(engine) {}
     void begin(const std::shared_ptr<Transfer>& transfer) override {
-      check_whole();
+      check_usable();
       if (transfer->piece > largest_piece)
         throw DistributedError(engine_failed,
                                "more than 1 GiB of a rank in one exchange; send it in pieces");
@@ -208,12 +208,12 @@ class Engine : public MpiEngine {
     std::shared_ptr<MpiCommunicator> made = make(world, timeout);
     const Launcher by = launcher();
     if (by.size > 1 && made->size == 1)
-      throw DistributedError(
-          engine_failed, std::string(*by.name ? by.name : "the launcher") + " started " +
-                             std::to_string(by.size) + " processes, but " + path_ + " (" +
-                             version_ +
-                             ") sees one: it is not the library of that launcher. DIRALIGN_MPI "
-                             "names the right one");
+      throw DistributedError(engine_failed,
+                             std::string(*by.name ? by.name : "the launcher") + " started " +
+                                 std::to_string(by.size) + " processes, but " + path_ + " (" +
+                                 version_ +
+                                 ") sees one: it is not the library of that launcher. DIRALIGN_MPI "
+                                 "names the right one");
     return made;
   }
   std::shared_ptr<MpiCommunicator> make(Handle handle, std::chrono::milliseconds timeout) {
@@ -274,11 +274,11 @@ class Engine : public MpiEngine {
   const MpiFunctions<Handle> f_;
   const MpiConstants<Handle> c_;
   const std::string path_, version_;
-  bool started_ = false;               // by us
-  std::atomic<bool> gave_up_{false};   // an exchange that is still under way for MPI
+  bool started_ = false;              // by us
+  std::atomic<bool> gave_up_{false};  // an exchange that is still under way for MPI
   std::list<UnderWay> under_way_;
-  std::vector<std::shared_ptr<Group>> groups_;        // MPI may still speak to those that were freed
-  std::vector<std::shared_ptr<Transfer>> given_up_;   // a late message may be written to them
+  std::vector<std::shared_ptr<Group>> groups_;       // MPI may still speak to those that were freed
+  std::vector<std::shared_ptr<Transfer>> given_up_;  // a late message may be written to them
 };
 
 std::shared_ptr<MpiEngine> make_engine(void* library, const std::string& path) {
@@ -306,7 +306,8 @@ std::shared_ptr<MpiEngine> load(const std::string& given) {
       const std::shared_ptr<MpiEngine> made = make_engine(library, candidate);
       const bool is_open_mpi = made->version().find("Open MPI") != std::string::npos;
       if (given.empty() && !by.empty() && is_open_mpi != (by == "Open MPI")) {
-        tried += "\n  " + candidate + ": " + made->version() + ", but " + by + " started this process";
+        tried +=
+            "\n  " + candidate + ": " + made->version() + ", but " + by + " started this process";
         continue;
       }
       return made;

@@ -74,12 +74,13 @@ auto with_constants(void* library, Take&& take) {
     return take(MpiConstants<void*>{"Open MPI", world, symbol(library, "ompi_mpi_byte"),
                                     symbol(library, "ompi_mpi_errors_return"), nullptr, 1});
   int major = -1, minor = -1;
-  if (auto* const get = reinterpret_cast<int (*)(int*, int*)>(dlsym(library, "MPI_Abi_get_version")))
+  if (auto* const get =
+          reinterpret_cast<int (*)(int*, int*)>(dlsym(library, "MPI_Abi_get_version")))
     get(&major, &minor);
   auto handle = [](uintptr_t value) { return reinterpret_cast<void*>(value); };
   if (major >= 1)
-    return take(MpiConstants<void*>{"MPI 5.0", handle(0x101), handle(0x247), handle(0x143), nullptr,
-                                    1024});
+    return take(
+        MpiConstants<void*>{"MPI 5.0", handle(0x101), handle(0x247), handle(0x143), nullptr, 1024});
   return take(MpiConstants<int>{"MPICH", 0x44000000, 0x4c00010d, 0x54000001,
                                 reinterpret_cast<void*>(1), 1});
 }

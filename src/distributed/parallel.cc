@@ -48,9 +48,8 @@ void refuse_parallel(Session& session, const std::string& failure) {
 
 Settled settle(Job& job, const Settled& own) {
   Session& session = job.parallel->session;
-  std::array<double, 7> sums{double(own.underflows), own.measures.entropies,
-                             own.measures.largest,   own.measures.logits[0],
-                             own.measures.logits[1], own.measures.counts[0],
+  std::array<double, 7> sums{double(own.underflows), own.measures.entropies, own.measures.largest,
+                             own.measures.logits[0], own.measures.logits[1], own.measures.counts[0],
                              own.measures.counts[1]};
   for (const Step step : {Step::settle_vocab, Step::settle_sequence, Step::settle_data}) {
     Record mine;

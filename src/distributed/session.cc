@@ -31,15 +31,22 @@ std::string Session::place(Axis axis, int rank) const {
 std::vector<Record> Session::meet(Step step, const Record& mine) {
   const Axis axis = axis_of(step);
   next_ = int(step);
-  std::vector<Record> all(size_t(size(axis)), mine);
+  Record sent = mine;
+  sent.step = uint32_t(step);
+  std::vector<Record> all(size_t(size(axis)), sent);
   if (has(axis)) {
-    const Array<char> bytes = exchange(axis, Transfer::Kind::all_gather, &mine, sizeof mine);
+    const Array<char> bytes = exchange(axis, Transfer::Kind::all_gather, &sent, sizeof sent);
     std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
     for (size_t rank = 0; rank < all.size(); rank++)
       if (all[rank].failed)
         refuse(step, "ERR_DIRALIGN_PEER",
                place(axis, int(rank)) + " failed: " +
                    std::string(all[rank].text, strnlen(all[rank].text, Record::most_text)));
+    for (size_t rank = 1; rank < all.size(); rank++)
+      if (all[rank].step != all[0].step)
+        refuse(step, "ERR_DIRALIGN_DISAGREE",
+               "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
+                   ") disagree on what comes next");
   }
   if (step != Step::rows) next_++;
   return all;
@@ -63,7 +70,7 @@ Array<char> Session::all_to_all(Axis axis, const void* mine, size_t bytes) {
 
 Array<char> Session::exchange(Axis axis, Transfer::Kind kind, const void* mine, size_t piece) {
   const Group& group = groups_[size_t(axis)];
-  group.communicator->check_whole();
+  group.communicator->check_usable();
   const auto transfer = std::make_shared<Transfer>(kind, size(axis), mine, piece);
   {
     const std::lock_guard<std::mutex> lock(mutex_);

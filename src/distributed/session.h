@@ -29,14 +29,15 @@ enum class Step {
   settle_sequence,
   settle_data,
 };
-inline constexpr Axis step_axes[] = {Axis::vocab, Axis::sequence, Axis::data,  Axis::sequence,
+inline constexpr Axis step_axes[] = {Axis::vocab, Axis::sequence, Axis::data,     Axis::sequence,
                                      Axis::data,  Axis::vocab,    Axis::sequence, Axis::data,
                                      Axis::vocab, Axis::sequence, Axis::data};
 
 /// What every exchange begins with, from each rank: whether it failed, or else a few numbers.
 struct Record {
   static constexpr size_t most_numbers = 23, most_text = 320;
-  uint64_t failed = 0;
+  uint32_t failed = 0;
+  uint32_t step = 0;  ///< a rank at another one would take what follows for something else
   std::array<uint64_t, most_numbers> numbers{};
   char text[most_text] = "";  ///< of a failure
 

@@ -50,8 +50,8 @@ void ShardedRows::for_parts(int64_t i, Take&& take) const {
 
 ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
   const std::vector<int64_t>& first = job_.parallel->first_columns;
-  const int rank = int(std::upper_bound(first.begin(), first.end(), int64_t(label)) -
-                       first.begin()) - 1;
+  const int rank =
+      int(std::upper_bound(first.begin(), first.end(), int64_t(label)) - first.begin()) - 1;
   RowEnd end;
   std::memcpy(&end, row_of(rank, i) + size_t(cells_) * part_bytes_, sizeof end);
   return end;

@@ -59,7 +59,8 @@ class ShardedRows {
   void for_parts(int64_t i, Take&& take) const;
   RowEnd end_of(int64_t i, int32_t label) const;
   const char* row_of(int rank, int64_t i) const {
-    return all_.data() + (size_t(rank) * size_t(range_.size()) + size_t(i - range_.begin)) * row_bytes_;
+    return all_.data() +
+           (size_t(rank) * size_t(range_.size()) + size_t(i - range_.begin)) * row_bytes_;
   }
 
   const Job& job_;

@@ -49,9 +49,8 @@ Array<double> packed(const Job& job, const Layout& layout, const Array<double>& 
     numbers.push_back(job.rows.lengths[size_t(s)]);
     numbers.push_back(job.rows.sft_lengths[size_t(s)]);
     if (layout.kinds & 1) numbers.push_back(job.loss->reference[size_t(s)]);
-    for_fields(layout.kinds, Per::sequence, [&](size_t k) {
-      numbers.push_back((job.batch.fields.*field_infos[k].data)[s]);
-    });
+    for_fields(layout.kinds, Per::sequence,
+               [&](size_t k) { numbers.push_back((job.batch.fields.*field_infos[k].data)[s]); });
   }
   for (int64_t u = 0; u < units.count; u++) {
     numbers.push_back(double(units.size(u)));
@@ -110,8 +109,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   double ratios = 0, ratio_count = 0;
   for (size_t rank = 0; rank < parts_.size(); rank++) {
     const Part& part = parts_[rank];
-    const double* at =
-        reinterpret_cast<const double*>(bytes.data() + rank * most * sizeof(double));
+    const double* at = reinterpret_cast<const double*>(bytes.data() + rank * most * sizeof(double));
     for (int64_t s = 0; s < part.sequences; s++) {
       const size_t whole = size_t(sequence_of(part, s));
       lengths_[whole] = *at++;
@@ -128,7 +126,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   }
   for (size_t k = 0; k < std::size(field_infos); k++) {
     const FieldInfo& field = field_infos[k];
-    fields_.*field.data = field.per == Per::batch ? job.batch.fields.*field.data
+    fields_.*field.data = field.per == Per::batch   ? job.batch.fields.*field.data
                           : !field_data_[k].empty() ? field_data_[k].data()
                                                     : nullptr;
     if (field.data == FieldData{&Fields::kl} && ratio_count > 0) {
@@ -164,9 +162,9 @@ void WholeBatch::share_terms(BatchTerms& own) const {
 void WholeBatch::evaluate(const double* logps, const double* sft_logps) {
   const bool separate = sft_logps != logps;
   const int64_t own = job_.rows.units.sequences();
-  const Part& most = *std::max_element(parts_.begin(), parts_.end(), [](const Part& a, const Part& b) {
-    return a.sequences < b.sequences;
-  });
+  const Part& most =
+      *std::max_element(parts_.begin(), parts_.end(),
+                        [](const Part& a, const Part& b) { return a.sequences < b.sequences; });
   Array<double> sent(size_t(most.sequences) * (separate ? 2 : 1));
   std::copy(logps, logps + own, sent.begin());
   if (separate) std::copy(sft_logps, sft_logps + own, sent.begin() + most.sequences);

@@ -18,6 +18,7 @@ class WholeBatch {
   void share_terms(BatchTerms& own) const;
   /// Exchanges the log-probabilities and evaluates all units; the own ones' numbers go to the job.
   void evaluate(const double* logps, const double* sft_logps);
+  bool is_evaluated() const { return loss_.has_value(); }
   /// Metrics and values of the job: those of the whole batch.
   void finish(double largest);
 

@@ -37,8 +37,8 @@ void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
   const LossWanted& wanted = *job.loss;
   Parallel& parallel = *job.parallel;
   WholeBatch* const whole = parallel.whole.get();
-  const bool sorted = job.terms().is_sorted();
-  if (whole && !sorted) whole->evaluate(job.logps, phases.sft_logps());
+  // One without units has no group to be evaluated with.
+  if (whole && !whole->is_evaluated()) whole->evaluate(job.logps, phases.sft_logps());
   Settled settled{phases.underflows(), {}};
   if (wanted.asked.any()) settled.measures = sum_measures(job, phases.measures());
   settled = settle(job, settled);
@@ -47,7 +47,7 @@ void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
   else
     loss.finish(job.logps, phases.sft_logps(), largest_allowed(job),
                 std::accumulate(counts.begin(), counts.end(), 0.0));
-  if (whole && sorted) parallel.sorted_losses = whole->losses();
+  if (whole && job.terms().is_sorted()) parallel.sorted_losses = whole->losses();
   wanted.outputs.metrics[underflow] = double(settled.underflows);
   if (wanted.asked.any()) write_measures(job, settled.measures);
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);

@@ -45,8 +45,9 @@ class ScriptCarrier : public Carrier {
         const size_t bytes = transfer->sent.size();
         Napi::Uint8Array mine = Napi::Uint8Array::New(env, bytes);
         if (bytes > 0) std::memcpy(mine.Data(), transfer->sent.data(), bytes);
-        carry->reference.Call({Napi::Boolean::New(env, transfer->kind == Transfer::Kind::all_to_all),
-                            mine, settler(env, transfer)});
+        carry->reference.Call(
+            {Napi::Boolean::New(env, transfer->kind == Transfer::Kind::all_to_all), mine,
+             settler(env, transfer)});
       } catch (const std::exception& error) {
         transfer->end(failure(error.what()));
       }
@@ -66,8 +67,7 @@ class ScriptCarrier : public Carrier {
       const Untyped bytes = untyped(info[1]);
       if (bytes.bytes() != transfer->received.size())
         return transfer->end(failure("another number of bytes than that of all ranks"));
-      if (bytes.bytes() > 0)
-        std::memcpy(transfer->received.data(), bytes.data, bytes.bytes());
+      if (bytes.bytes() > 0) std::memcpy(transfer->received.data(), bytes.data, bytes.bytes());
       transfer->end();
     });
   }
@@ -105,18 +105,18 @@ class Callback {
     function_->mailbox->hold(env);
   }
   void operator()(std::exception_ptr error, Value value) const {
-    function_->mailbox->post([function = function_, error, value = std::move(value)](
-                                 Napi::Env env) {
-      function->mailbox->release(env);
-      Napi::Value failed = env.Undefined(), result = env.Undefined();
-      try {
-        if (error) std::rethrow_exception(error);
-        result = value(env);
-      } catch (const std::exception& e) {
-        failed = to_javascript(env, e).Value();
-      }
-      function->reference.Call({failed, result});
-    });
+    function_->mailbox->post(
+        [function = function_, error, value = std::move(value)](Napi::Env env) {
+          function->mailbox->release(env);
+          Napi::Value failed = env.Undefined(), result = env.Undefined();
+          try {
+            if (error) std::rethrow_exception(error);
+            result = value(env);
+          } catch (const std::exception& e) {
+            failed = to_javascript(env, e).Value();
+          }
+          function->reference.Call({failed, result});
+        });
   }
 
  private:
@@ -128,8 +128,7 @@ class Callback {
 
 /// openMpi(path, timeout, done(error, { rank, size, handle, engine }))
 Napi::Value open_mpi(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<MpiEngine> engine =
-      MpiEngine::open(info[0].As<Napi::String>().Utf8Value());
+  const std::shared_ptr<MpiEngine> engine = MpiEngine::open(info[0].As<Napi::String>().Utf8Value());
   const Callback done(info.Env(), info[2].As<Napi::Function>());
   engine->world(milliseconds(info[1]), [engine, done](auto world, std::exception_ptr error) {
     done(error, [engine, world](Napi::Env env) {
@@ -158,11 +157,11 @@ void collective(const std::shared_ptr<MpiCommunicator>& communicator, const Call
       done(error, {});
     };
     try {
-      const auto here = std::make_shared<Transfer>(
-          Transfer::Kind::all_gather, communicator->size, "", 1, [=](Transfer& transfer) {
-            if (transfer.error()) fail(transfer.error());
-            else act(turn);
-          });
+      const auto here = std::make_shared<Transfer>(Transfer::Kind::all_gather, communicator->size,
+                                                   "", 1, [=](Transfer& transfer) {
+                                                     if (transfer.error()) fail(transfer.error());
+                                                     else act(turn);
+                                                   });
       communicator->begin(here);
     } catch (const std::exception&) {
       fail(std::current_exception());

@@ -193,11 +193,14 @@ function bestFirst(ranks: ArrayLike<unknown>, groups: Int32Array | undefined): F
   return order;
 }
 
-/** Offsets of groups over sequences: from 0, increasing, to all of them. */
-export function checkGroups(given: unknown, sequences: number): Int32Array {
+/**
+ * Offsets of groups over sequences: from 0, increasing, to all of them.
+ * @param mayBeNone of a process that others share a batch with.
+ */
+export function checkGroups(given: unknown, sequences: number, mayBeNone: boolean): Int32Array {
   const groups = unshared(checkArray('groups', given, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
   const last = groups[groups.length - 1];
-  if (groups.length < 2 || groups[0] !== 0 || last !== sequences) {
+  if (groups.length < (mayBeNone ? 1 : 2) || groups[0] !== 0 || last !== sequences) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
       `groups: goes from ${String(groups[0])} to ${String(last)}; expected 0 to the number of sequences, ${sequences}`,

@@ -41,8 +41,10 @@ export function prepareValues(
   metrics: unknown,
 ): ValuesRequest {
   const { sequences, rows } = base;
-  checkSequences(mixture, sequences);
-  base.groups = readGroups(mixture, batch.groups, sequences);
+  // Other processes may have all of the units.
+  const mayBeNone = base.parallel !== undefined;
+  checkSequences(mixture, sequences, mayBeNone);
+  base.groups = readGroups(mixture, batch.groups, sequences, mayBeNone);
   const units = unitsOf(mixture, sequences, base.groups);
   base.fields = checkFields(
     mixture.name,
@@ -90,9 +92,10 @@ export function readGroups(
   { arity, name }: Mixture,
   given: unknown,
   sequences: number,
+  mayBeNone = false,
 ): Int32Array | undefined {
   if (arity === 'group') {
-    if (given !== undefined) return checkGroups(given, sequences);
+    if (given !== undefined) return checkGroups(given, sequences, mayBeNone);
     throw typeError(
       'ERR_DIRALIGN_OPTION',
       `groups: ${name} needs the offsets of its groups over the sequences`,
