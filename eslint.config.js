@@ -7,6 +7,7 @@ const nodeGlobals = [
   'AbortSignal',
   'Buffer',
   'URL',
+  'WebAssembly',
   'clearInterval',
   'console',
   'fetch',

@@ -9,7 +9,7 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^diralign$/, replacement: source('') },
-      { find: /^diralign\/(data|logging|safetensors)$/, replacement: source('$1/') },
+      { find: /^diralign\/(data|distributed|logging|safetensors)$/, replacement: source('$1/') },
       { find: /^diralign\/(jax-js|tfjs|transformers)$/, replacement: source('trainers/$1/') },
     ],
   },

@@ -122,7 +122,18 @@ export const contract = {
       'temperature',
       'ignoreIndex',
       'threads',
+      'parallel',
       'counts',
+    ],
+    parallel: [
+      'begun',
+      'groups',
+      'first',
+      'words',
+      'columnGrid',
+      'sumsHidden',
+      'logRatios',
+      'losses',
     ],
     layer: ['hidden', 'weight', 'bias', 'hiddenSize', 'memory', 'memoryUsed'],
     layerGradient: ['data', 'accumulate', 'zeroed'],
@@ -1110,4 +1121,4 @@ export const contract = {
   ],
 } as const;
 /** Of an addon that was built from the same sources. */
-export const contractHash = '993a09095f248d92';
+export const contractHash = '32c0c36522ed5ab1';

@@ -10,15 +10,24 @@ export type DirAlignErrorCode =
   | 'ERR_DIRALIGN_ABORTED'
   | 'ERR_DIRALIGN_LOAD'
   | 'ERR_DIRALIGN_MEMORY'
-  | 'ERR_DIRALIGN_FILE';
+  | 'ERR_DIRALIGN_FILE'
+  | DistributedErrorCode;
+
+/** Of failures among processes. */
+export type DistributedErrorCode =
+  | 'ERR_DIRALIGN_ENGINE'
+  | 'ERR_DIRALIGN_PEER'
+  | 'ERR_DIRALIGN_DISAGREE'
+  | 'ERR_DIRALIGN_SHARD'
+  | 'ERR_DIRALIGN_TIMEOUT';
 
 const brand = Symbol.for('diralign.error');
 
 /**
  * Every error the package throws on purpose is `instanceof DirAlignError`, and also a `TypeError`
- * (wrong kind of value), a `RangeError` (right kind, impossible value), an `Error` where CUDA
- * failed, or, for an aborted call, an `Error` named `AbortError`. `code` is stable; `message` names
- * the argument, what was given and what was expected.
+ * (wrong kind of value), a `RangeError` (right kind, impossible value), an `Error` where CUDA or
+ * another process failed, or, for an aborted call, an `Error` named `AbortError`. `code` is stable;
+ * `message` names the argument, what was given and what was expected.
  */
 export abstract class DirAlignError extends Error {
   /** What went wrong, for programs. */
@@ -57,6 +66,18 @@ class DirAlignDeviceError extends Error {
   override readonly name = 'DirAlignError';
   readonly [brand] = true;
   readonly code = 'ERR_DIRALIGN_DEVICE';
+}
+
+class DirAlignDistributedError extends Error {
+  override readonly name = 'DirAlignError';
+  readonly [brand] = true;
+  constructor(
+    readonly code: DistributedErrorCode,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
 }
 
 class DirAlignAbortError extends Error {
@@ -103,6 +124,15 @@ export function cudaError(doing: string, cause: unknown): unknown {
     /^cuda|cublas/i.test(cause.name) &&
     typeof cause.code === 'number';
   return isCuda ? new DirAlignDeviceError(`${doing}: ${String(cause.message)}`, { cause }) : cause;
+}
+
+/** A failure among processes, as native code found it. */
+export function distributedError(
+  code: DistributedErrorCode,
+  message: string,
+  options?: ErrorOptions,
+): DirAlignError {
+  return new DirAlignDistributedError(code, message, options);
 }
 
 /** An `AbortError` whose `cause` is the signal's reason. */

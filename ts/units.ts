@@ -30,9 +30,12 @@ export function areUnits(info: WithArity, sequences: number): boolean {
   return sequences >= 1 && (!isPaired(info) || sequences % 2 === 0);
 }
 
-/** @throws DirAlignError for sequences that are no units of the method */
-export function checkSequences(info: WithArity, sequences: number): void {
-  if (areUnits(info, sequences)) return;
+/**
+ * @param mayBeNone of a process that others share a batch with.
+ * @throws DirAlignError for sequences that are no units of the method
+ */
+export function checkSequences(info: WithArity, sequences: number, mayBeNone = false): void {
+  if (areUnits(info, sequences) || (mayBeNone && sequences === 0)) return;
   const expected = isPaired(info)
     ? 'an even number of at least 2: the chosen, then the rejected'
     : 'at least 1';

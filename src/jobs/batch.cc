@@ -12,7 +12,7 @@ std::optional<BadLabel> list_rows(const Batch& batch, const Units& units, RowLis
   rows.sft_lengths.assign(size_t(sequences), 0);
   rows.scored.reserve(size_t(batch.rows));
   auto bad = [&](int32_t label) {
-    return label != batch.ignore_index && (label < 0 || label >= batch.vocab);
+    return label != batch.ignore_index && (label < 0 || label >= batch.words());
   };
 
   auto list_sequence = [&](int64_t s) -> std::optional<BadLabel> {

@@ -11,10 +11,17 @@
 
 namespace diralign {
 
+/// Columns of a vocabulary whose others are in other processes.
+struct Shard {
+  int64_t first;  ///< column
+  int64_t words;  ///< of the whole vocabulary
+};
+
 struct Batch {
   const void* logits = nullptr;
   Dtype dtype = Dtype::float32;
-  int64_t rows = 0, vocab = 0;
+  int64_t rows = 0, vocab = 0;  ///< columns that are here
+  std::optional<Shard> shard;
   int64_t row_stride = 0;  ///< elements
   int64_t sequences = 0;
   const int32_t* offsets = nullptr;  ///< packed: sequences + 1 row offsets; null: every sequence
@@ -26,6 +33,14 @@ struct Batch {
   LogitTransform transform;  ///< of every logit, before the softmax
   int32_t ignore_index = -100;
 
+  /// Of the vocabulary that labels are of.
+  int64_t words() const { return shard ? shard->words : vocab; }
+  /// Where a label's entry is; -1: in another process, or no label.
+  int32_t column(int32_t label) const {
+    if (!shard || label < 0) return label;
+    const int64_t own = label - shard->first;
+    return own >= 0 && own < vocab ? int32_t(own) : -1;
+  }
   size_t element_bytes() const { return dtype_bytes(dtype); }
   size_t row_bytes() const { return size_t(vocab) * element_bytes(); }
   const void* row(int64_t r) const {

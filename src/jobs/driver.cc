@@ -1,5 +1,6 @@
 #include "driver.h"
 #include <numeric>
+#include "distributed/parallel.h"
 
 namespace diralign {
 
@@ -31,23 +32,47 @@ void run_rows(Job& job, Phases& phases) {
   finish_given(job);
 }
 
+/// The end of a job whose batch is spread over processes.
+void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
+  const LossWanted& wanted = *job.loss;
+  Parallel& parallel = *job.parallel;
+  WholeBatch* const whole = parallel.whole.get();
+  // One without units has no group to be evaluated with.
+  if (whole && !whole->is_evaluated()) whole->evaluate(job.logps, phases.sft_logps());
+  Settled settled{phases.underflows(), {}};
+  if (wanted.asked.any()) settled.measures = sum_measures(job, phases.measures());
+  settled = settle(job, settled);
+  const Array<int32_t>& counts = job.rows.counts;
+  if (whole) whole->finish(largest_allowed(job));
+  else
+    loss.finish(job.logps, phases.sft_logps(), largest_allowed(job),
+                std::accumulate(counts.begin(), counts.end(), 0.0));
+  if (whole && job.terms().is_sorted()) parallel.sorted_losses = whole->losses();
+  wanted.outputs.metrics[underflow] = double(settled.underflows);
+  if (wanted.asked.any()) write_measures(job, settled.measures);
+  if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);
+}
+
 }  // namespace
 
 void run_phases(Job& job, Phases& phases) {
   if (!job.loss) return run_rows(job, phases);
   BatchLoss loss(job.terms(), job.loss->outputs);
   const bool differentiates = job.gradients.any();
+  WholeBatch* const whole = job.parallel ? job.parallel->whole.get() : nullptr;
   if (differentiates && job.loss->is_linear())
     loss.evaluate(job.logps, phases.sft_logps(), 0, loss.units().count);
   for (const UnitGroup& group : phases.groups()) {
     phases.reduce(group, differentiates ? &loss : nullptr);
     if (job.stopped()) return;
-    loss.evaluate(job.logps, phases.sft_logps(), group.first_unit, group.last_unit);
+    if (whole && job.terms().is_sorted()) whole->evaluate(job.logps, phases.sft_logps());
+    else loss.evaluate(job.logps, phases.sft_logps(), group.first_unit, group.last_unit);
     if (differentiates) phases.differentiate(group, &loss);
     if (job.stopped()) return;
   }
   if (differentiates) phases.write_zeros();
   if (job.stopped()) return;
+  if (job.parallel) return finish_parallel(job, loss, phases);
   finish_loss(job, loss, phases.sft_logps(), phases.underflows(), phases.measures());
 }
 
@@ -62,7 +87,7 @@ void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t und
   loss.finish(job.logps, sft_logps, largest_allowed(job),
               std::accumulate(counts.begin(), counts.end(), 0.0));
   wanted.outputs.metrics[underflow] = double(underflows);
-  if (wanted.asked.any()) write_measures(job, measures);
+  if (wanted.asked.any()) write_measures(job, sum_measures(job, measures));
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);
 }
 

@@ -1,4 +1,5 @@
 #include "job.h"
+#include "distributed/parallel.h"
 #include "objectives/catalogue.h"
 
 namespace diralign {
@@ -26,7 +27,13 @@ BatchTerms Job::terms() const {
                     batch.fields};
   if (!loss) return batch_terms(nullptr, 0, data);
   if (!loss->reference.empty()) data.reference = loss->reference.data();
-  return batch_terms(loss->objectives.data(), int(loss->objectives.size()), data);
+  BatchTerms terms = batch_terms(loss->objectives.data(), int(loss->objectives.size()), data);
+  if (parallel && parallel->whole) parallel->whole->share_terms(terms);
+  return terms;
+}
+
+bool Job::evaluates_together() const {
+  return terms().is_sorted() || (parallel && parallel->session.has(Axis::sequence));
 }
 
 RowCoefficients row_coefficients(const Job& job, const BatchLoss* loss, const ScoredRow& row) {

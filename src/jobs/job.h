@@ -12,6 +12,8 @@
 
 namespace diralign {
 
+struct Parallel;
+
 #define DIRALIGN_GRADIENT_MODES(X) X(none) X(dense) X(factored)
 DIRALIGN_NAMED_ENUM(GradientMode, gradient_mode_names, DIRALIGN_GRADIENT_MODES);
 
@@ -105,6 +107,10 @@ struct Job {
 
   int threads = 1;
   std::atomic<bool> cancelled{false};
+  std::shared_ptr<Parallel> parallel;  ///< null: the whole batch is here
+
+  /// Whether no coefficient is known before every sequence is.
+  bool evaluates_together() const;
 
   /// Whether the sums of the rows need not be formed.
   bool knows_rows() const { return given && !given->known_logps.empty(); }

@@ -20,9 +20,16 @@ DIRALIGN_HD RowMeasures row_measures(const RowSums& sums, const RowStatistics& s
   return {entropy(statistics, sums), mean_logit, sums.label > other ? 1.0 : 0.0};
 }
 
-/// After BatchLoss::finish. `rows`: one per scored row; those that the likelihood term alone scores
-/// do not count. The order of the additions is the rows', whoever measured them.
-void write_measures(Job& job, const Array<RowMeasures>& rows);
+/// Sums of measures, and how many rows they are of, for the metrics that are their means.
+struct MeasureSums {
+  double entropies = 0, largest = 0;
+  double logits[2] = {}, counts[2] = {};  ///< chosen, rejected
+};
+/// `rows`: one per scored row; those that the likelihood term alone scores do not count. The order
+/// of the additions is the rows', whoever measured them.
+MeasureSums sum_measures(const Job& job, const Array<RowMeasures>& rows);
+/// After BatchLoss::finish.
+void write_measures(Job& job, const MeasureSums& sums);
 
 /// Of a row of the batch.
 inline void write_token(const TokensWanted& wanted, int64_t row, double logp, double log_sum,

@@ -10,6 +10,7 @@
 #include "contract.h"
 #include "requests.h"
 #include "device.h"
+#include "distributed.h"
 #include "backends/backend.h"
 #include "backends/cpu/pages.h"
 #include "backends/cpu/kernels.h"
@@ -28,6 +29,7 @@ Napi::Value prepare(const Napi::Object& request, Job& job) {
   const Napi::Env env = request.Env();
   const Napi::Object batch = request.Get(loss_request::batch).As<Napi::Object>();
   job.batch = read_batch(batch);
+  job.batch.shard = read_shard(batch.Get(batch_request::parallel));
   job.layer = read_layer(request.Get(loss_request::layer), job.batch);
   job.threads = int(integer(batch, batch_request::threads));
   const int64_t sequences = job.batch.sequences;
@@ -50,7 +52,8 @@ Napi::Value prepare(const Napi::Object& request, Job& job) {
 /// Runs a job to its end, on any thread, where that is what its target does: all except logits in
 /// device memory, which are only enqueued.
 void run_to_end(Job& job, Target target, const Place& place, Pool& pool, double* memory_used) {
-  if (target == Target::cpu) host_backend().run(job, 0, pool);
+  if (job.parallel) run_parallel(job, [&] { host_backend().run(job, 0, pool); });
+  else if (target == Target::cpu) host_backend().run(job, 0, pool);
   else if (target == Target::staged) device_backend().run(job, place.device, pool);
   else device_backend().run_layer(job, place);
   if (memory_used) *memory_used = double(job.layer->memory_used);
@@ -71,7 +74,13 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
       job->layer ? elements_of<double>(request.Get(loss_request::layer).As<Napi::Object>(),
                                        layer_request::memoryUsed, 1)
                  : nullptr;
+  // Last of what may be refused here: from then on the other processes count on this call.
+  job->parallel = read_parallel(parallel_of(request));
+  if (job->parallel)
+    job->parallel->counts =
+        elements_of<int32_t>(batch, batch_request::counts, job->rows.counts.size());
   if (!info[1].IsFunction()) {
+    if (job->parallel) wait_for_turn(job->parallel->session);
     const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {})
                                                        : decltype(environment.time_next){};
     const DeviceApi* const api = target == Target::device ? device_backend().device : nullptr;
@@ -86,6 +95,7 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
       api->synchronize(place.device, place.stream);
       launch->finish();
     }
+    deliver(*job, request);
     return info.Env().Undefined();
   }
   const Napi::Function done = info[1].As<Napi::Function>();
@@ -254,6 +264,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("revision", contract_hash());
   exports.Set("contract", contract_json());
   exports.Set("cuda", cuda_exports(env));
+  exports.Set("distributed", distributed_exports(env));
   return exports;
 }
 

@@ -110,6 +110,7 @@ std::string requests_json() {
   }
   List json('{', '}');
   DIRALIGN_ADD(json, "batch", DIRALIGN_BATCH_REQUEST)
+  DIRALIGN_ADD(json, "parallel", DIRALIGN_PARALLEL_REQUEST)
   DIRALIGN_ADD(json, "layer", DIRALIGN_LAYER_REQUEST)
   DIRALIGN_ADD(json, "layerGradient", DIRALIGN_LAYER_GRADIENT_REQUEST)
   DIRALIGN_ADD(json, "gradients", DIRALIGN_GRADIENT_REQUEST)

@@ -35,9 +35,24 @@ const std::string& contract_hash();
   X(temperature)                  \
   X(ignoreIndex)                  \
   X(threads)                      \
+  X(parallel)                     \
   X(counts)
 namespace batch_request {
 DIRALIGN_BATCH_REQUEST(DIRALIGN_PROPERTY)
+}
+
+/// Of a batch that is spread over processes. Out: `begun`, `losses`.
+#define DIRALIGN_PARALLEL_REQUEST(X) \
+  X(begun)                           \
+  X(groups)                          \
+  X(first)                           \
+  X(words)                           \
+  X(columnGrid)                      \
+  X(sumsHidden)                      \
+  X(logRatios)                       \
+  X(losses)
+namespace parallel_request {
+DIRALIGN_PARALLEL_REQUEST(DIRALIGN_PROPERTY)
 }
 
 #define DIRALIGN_LAYER_REQUEST(X) \

@@ -1,5 +1,7 @@
 #include "environment.h"
+#include <climits>
 #include <string>
+#include "distributed.h"
 #include "values.h"
 #include "jobs/processors.h"
 
@@ -45,11 +47,16 @@ void Environment::create(Napi::Env env) {
   env.SetInstanceData<Environment>(state);
   state->done_ = DoneFunction::New(env, "diralign", 0, 1, state);
   state->done_.Unref(env);
+  state->mailbox_ = std::make_shared<Mailbox>(env);
   env.AddCleanupHook([state] { state->drain(); });
 }
 
 void Environment::drain() {
-  for (Async* async : live_) cancel(*async);
+  mailbox_->close();
+  for (Async* async : live_) {
+    cancel(*async);
+    if (async->job->parallel) async->job->parallel->session.abandon();
+  }
   {
     std::unique_lock<std::mutex> lock(mutex_);
     idle_.wait(lock, [this] { return running_ == 0; });
@@ -67,7 +74,7 @@ void Environment::drain() {
 /// behind.
 void Environment::cancel(Async& async) {
   async.job->cancelled = true;
-  if (pool_->withdraw(async.task) > 0) ended(&async);
+  if (!async.job->parallel && pool_->withdraw(async.task) > 0) ended(&async);
 }
 
 /// Called once for a job, by whoever has ended it, on any thread.
@@ -122,12 +129,16 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> w
   const std::shared_ptr<Async> async = prepare(std::move(job), pinned, done);
   auto run = [this, raw = async.get(), work = std::move(work)] {
     try {
-      if (!raw->job->cancelled) work();
+      if (raw->job->parallel || !raw->job->cancelled) work();
     } catch (const std::exception&) {
       raw->error = std::current_exception();
     }
     ended(raw);
   };
+  if (async->job->parallel) {
+    start_in_turn(async.get(), std::move(run));
+    return started(pinned.Env(), async);
+  }
   try {
     if (at_once) run();
     else async->task = pool_->post(std::move(run), processors_);
@@ -136,6 +147,20 @@ Napi::Value Environment::start(std::unique_ptr<Job> job, std::function<void()> w
     throw;
   }
   return started(pinned.Env(), async);
+}
+
+/// A job that waits for other processes keeps its thread: the pool has one for each, or jobs of
+/// ranks of this process would wait for each other.
+void Environment::start_in_turn(Async* async, std::function<void()> run) {
+  async->job->parallel->session.turn->line_up([this, async, run = std::move(run)] {
+    try {
+      pool_->post(run, INT_MAX);
+    } catch (const std::exception&) {
+      async->error = std::current_exception();
+      async->job->parallel->session.turn->leave();
+      ended(async);
+    }
+  });
 }
 
 Napi::Value Environment::start(std::unique_ptr<Job> job, std::unique_ptr<Launch> launch,
@@ -175,6 +200,7 @@ void Environment::on_done(Napi::Env env, Napi::Function, Environment* state, Asy
   try {
     if (async->error) std::rethrow_exception(async->error);
     if (async->launch) async->finish();
+    deliver(*async->job, async->pinned.Value());
   } catch (const std::exception& e) {
     error = to_javascript(env, e).Value();
   }

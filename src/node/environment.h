@@ -14,6 +14,7 @@
 #include "backends/backend.h"
 #include "jobs/job.h"
 #include "jobs/pool.h"
+#include "mailbox.h"
 
 namespace diralign {
 
@@ -24,13 +25,15 @@ class Environment {
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
   Pool& pool() { return *pool_; }
+  const std::shared_ptr<Mailbox>& mailbox() { return mailbox_; }
   /// Threads of a call that does not say how many.
   int processors() const { return processors_; }
 
   /// Calls `work` on the pool, or, if `at_once`, before it returns, and then `done(error |
   /// undefined, cancelled)` on this environment's thread. `pinned` stays alive until then. Returns
   /// a function that cancels: a job that waits for a thread is reported at once, a running one when
-  /// it has stopped.
+  /// it has stopped. A job among processes begins when it is its turn, and is never left out: the
+  /// others count on it.
   Napi::Value start(std::unique_ptr<Job> job, std::function<void()> work, bool at_once,
                     Napi::Object pinned, Napi::Function done);
 
@@ -61,6 +64,7 @@ class Environment {
 
   std::shared_ptr<Async> prepare(std::unique_ptr<Job> job, Napi::Object pinned,
                                  Napi::Function done);
+  void start_in_turn(Async* async, std::function<void()> run);
   Napi::Value started(Napi::Env env, const std::shared_ptr<Async>& async);
   void never_started(Async& async);
   void cancel(Async& async);
@@ -69,6 +73,7 @@ class Environment {
   void drain();
 
   std::shared_ptr<Pool> pool_;
+  std::shared_ptr<Mailbox> mailbox_;
   int processors_ = 1;
   DoneFunction done_;
   std::set<Async*> live_;  // calls not yet reported; touched on the environment's thread only

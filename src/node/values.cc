@@ -1,5 +1,6 @@
 #include "values.h"
 #include "backends/device.h"
+#include "distributed/communicator.h"
 #include "jobs/plan.h"
 #include "jobs/memory.h"
 
@@ -64,6 +65,9 @@ Napi::Error to_javascript(Napi::Env env, const std::exception& error) {
     name("OutOfMemory");
   } else if (dynamic_cast<const Refused*>(&error)) {
     name("Refused");
+  } else if (const auto* distributed = dynamic_cast<const DistributedError*>(&error)) {
+    name("DistributedError");
+    result.Set("code", Napi::String::New(env, distributed->code));
   } else if (const auto* cuda = dynamic_cast<const DeviceError*>(&error)) {
     name(cuda->name);
     number("code", cuda->code);

@@ -56,6 +56,7 @@ export function checkTokenWeights(given: unknown, rows: number): FieldArrays | u
 /**
  * Copies, which nobody else can write to; undefined where there are none.
  * @param who has these fields, in messages: the name of a method, as a rule.
+ * @param keepLogRatios takes what the baseline `kl` is the mean of, where it was not a number.
  * @throws DirAlignError for a field that is needed and not there, or there without a meaning
  */
 export function checkFields(
@@ -63,6 +64,7 @@ export function checkFields(
   fields: FieldsOfMethod,
   given: Given,
   sizes: Sizes,
+  keepLogRatios?: (ratios: Float64Array) => void,
 ): FieldArrays | undefined {
   let arrays: FieldArrays | undefined;
   for (const field of contract.fields) {
@@ -75,7 +77,7 @@ export function checkFields(
       continue;
     }
     if (!own) throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} gives it no meaning`);
-    (arrays ??= emptyFields())[name] = checkField(field, own, value, sizes);
+    (arrays ??= emptyFields())[name] = checkField(field, own, value, sizes, keepLogRatios);
   }
   return arrays;
 }
@@ -91,10 +93,11 @@ function checkField(
   own: FieldOfMethod,
   value: unknown,
   sizes: Sizes,
+  keepLogRatios?: (ratios: Float64Array) => void,
 ): Float64Array {
   const { name, per, kind } = field;
   if (per === 'batch') {
-    const number = name === 'kl' ? baselineOf(value) : value;
+    const number = name === 'kl' ? baselineOf(value, keepLogRatios) : value;
     return Float64Array.of(checkNumber(name, number, own));
   }
   const length = sizes[per];
@@ -126,7 +129,7 @@ function checkFlag(what: string, value: unknown): number {
 }
 
 /** The baseline of mismatched completions: the mean of their log-ratios, but at least 0. */
-function baselineOf(value: unknown): unknown {
+function baselineOf(value: unknown, keep?: (ratios: Float64Array) => void): unknown {
   if (typeof value !== 'object' || value === null) return value;
   checkObject('kl', value, 'ERR_DIRALIGN_OPTION', 'a number or { logps, reference }');
   const given = readProperties('kl', value, ['logps', 'reference']);
@@ -139,6 +142,7 @@ function baselineOf(value: unknown): unknown {
   }) as unknown as [ArrayLike<unknown>, ArrayLike<unknown>];
   checkLength('kl.reference', reference.length, logps.length, 'that of kl.logps');
   if (logps.length === 0) throw rangeError('ERR_DIRALIGN_SHAPE', 'kl.logps: has no sequences');
+  const ratios = new Float64Array(logps.length);
   let sum = 0;
   for (let s = 0; s < logps.length; s++) {
     for (const [name, array] of Object.entries({ logps, reference })) {
@@ -148,8 +152,11 @@ function baselineOf(value: unknown): unknown {
           `kl.${name}[${s}]: ${describe(array[s])} is not a finite number`,
         );
     }
-    sum += (logps[s] as number) - (reference[s] as number);
+    const ratio = (logps[s] as number) - (reference[s] as number);
+    ratios[s] = ratio;
+    sum += ratio;
   }
+  keep?.(ratios);
   return Math.max(0, sum / logps.length);
 }
 
@@ -182,11 +189,14 @@ function bestFirst(ranks: ArrayLike<unknown>, groups: Int32Array | undefined): F
   return order;
 }
 
-/** Offsets of groups over sequences: from 0, increasing, to all of them. */
-export function checkGroups(given: unknown, sequences: number): Int32Array {
+/**
+ * Offsets of groups over sequences: from 0, increasing, to all of them.
+ * @param mayBeNone of a process that others share a batch with.
+ */
+export function checkGroups(given: unknown, sequences: number, mayBeNone: boolean): Int32Array {
   const groups = unshared(checkArray('groups', given, ['Int32Array'], 'ERR_DIRALIGN_SHAPE'));
   const last = groups[groups.length - 1];
-  if (groups.length < 2 || groups[0] !== 0 || last !== sequences) {
+  if (groups.length < (mayBeNone ? 1 : 2) || groups[0] !== 0 || last !== sequences) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
       `groups: goes from ${String(groups[0])} to ${String(last)}; expected 0 to the number of sequences, ${sequences}`,

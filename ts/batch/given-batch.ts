@@ -18,6 +18,7 @@ const batchKeys = [
   'ignoreIndex',
   'reference',
   'sftLabels',
+  'shard',
   ...fieldNames,
   'groups',
   ...transformNames,

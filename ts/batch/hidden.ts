@@ -1,5 +1,6 @@
 /** Batches of hidden states and an output layer. */
 import { DeviceTensor } from '../device/memory.js';
+import type { CheckedParallel } from '../distributed/parallel.js';
 import { hiddenReason } from '../device/status.js';
 import { elementBytes, type Dtype } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
@@ -10,6 +11,7 @@ import { checkLike, rawMemory, type Backend } from './dtype-and-place.js';
 import { checkElements } from './elements.js';
 import { extent, rowInputs, type Extents } from './extent.js';
 import { checkOutline, checkRows } from './rows.js';
+import { placeShard } from './shard.js';
 import type { HiddenBatch, Logits } from './types.js';
 
 /** Default bytes of workspace: enough for fast products, little beside weights and gradients. */
@@ -67,6 +69,7 @@ export function checkHiddenBatch(
   threads: number | undefined,
   backend: Backend,
   memory: unknown,
+  parallel?: CheckedParallel,
 ): CheckedHiddenBatch {
   const outline = checkOutline('hidden', batch.hidden, batch, backend);
   const { data: hidden, dtype, target, layout } = outline;
@@ -89,6 +92,7 @@ export function checkHiddenBatch(
   );
   if (bias !== undefined) checkElements('bias', bias, vocab, 'one per word');
   const base = checkRows(outline, batch, threads);
+  placeShard(base, batch.shard, parallel);
   const layer = {
     hidden: rawMemory(hidden),
     weight: rawMemory(weight),

@@ -1,5 +1,6 @@
 /** Batches of logits. */
 import { DeviceTensor } from '../device/memory.js';
+import type { CheckedParallel } from '../distributed/parallel.js';
 import { Target, type BatchRequest } from '../native/interface.js';
 import { rawMemory, type Backend } from './dtype-and-place.js';
 import {
@@ -10,13 +11,19 @@ import {
   neededElements,
 } from './elements.js';
 import { checkOutline, checkRows } from './rows.js';
+import { placeShard } from './shard.js';
 import type { Logits, LogitsBatch } from './types.js';
 
-/** A batch of logits, and its logits as a plain array or a tensor. @throws DirAlignError */
+/**
+ * A batch of logits, and its logits as a plain array or a tensor.
+ * @param parallel of a call that takes a part of a batch.
+ * @throws DirAlignError
+ */
 export function checkLogitsBatch(
   batch: LogitsBatch<Logits>,
   threads: number | undefined,
   backend: Backend,
+  parallel?: CheckedParallel,
 ): { readonly request: BatchRequest; readonly logits: Logits } {
   const outline = checkOutline('logits', batch.logits, batch, backend);
   const { data: logits } = outline;
@@ -28,5 +35,6 @@ export function checkLogitsBatch(
   const request = checkRows(outline, batch, threads);
   request.logits = rawMemory(logits);
   request.rowStride = layout.rowStride;
+  placeShard(request, batch.shard, parallel);
   return { request, logits };
 }

@@ -103,6 +103,7 @@ export function checkRows(
     ...transforms,
     ignoreIndex,
     threads: checkThreads(threads),
+    parallel: undefined,
     counts: allocate('counts', 'Int32Array', sequences),
   };
 }

@@ -33,10 +33,12 @@ export function checkShape(batch: BatchRows): Layout {
       `shape: ${String(dimensions.length)} dimensions; expected 3 (padded) or 2 (packed)`,
     );
   }
-  if (vocab < 1 || vocab > 0x7fffffff) {
+  // Of several processes one may have no columns.
+  const least = batch.shard === undefined ? 1 : 0;
+  if (vocab < least || vocab > 0x7fffffff) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: vocab is ${String(vocab)}; expected 1 to 2147483647`,
+      `shape: vocab is ${String(vocab)}; expected ${least} to 2147483647`,
     );
   }
   return dimensions.length === 3

@@ -2,6 +2,7 @@
 import type { GroupMethod, Method, MethodFields, ReferenceNeed } from '../catalogue.js';
 import type { DeviceTensor } from '../device/memory.js';
 import type { Dtype, Float16ArrayLike } from '../dtype.js';
+import type { Shard } from './shard.js';
 
 /**
  * Host storage of logits and their gradient. `Uint16Array` holds raw float16 or bfloat16 bits, as
@@ -153,6 +154,11 @@ export interface BatchRows extends BatchFields, LogitTransforms {
    * not with `'factored'`.
    */
   readonly sftLabels?: Int32Array | undefined;
+  /**
+   * The columns that are here, of a vocabulary over several processes; by default all. Of losses:
+   * {@link RunOptions.parallel} says which processes.
+   */
+  readonly shard?: Shard | undefined;
 }
 
 /**

@@ -4,6 +4,7 @@ import { AttachedArrays, watchArrays } from '../batch/detached.js';
 import { labelError } from '../batch/labels.js';
 import type { Logits } from '../batch/types.js';
 import { DeviceTensor } from '../device/memory.js';
+import { tellLater, tellNow, type CheckedParallel } from '../distributed/parallel.js';
 import { retainPinned } from '../device/pinned.js';
 import { abortError, typeError } from '../errors.js';
 import { compute, nativeError } from '../native/call.js';
@@ -40,12 +41,21 @@ export function refuseSignal(signal: unknown, instead: string): void {
   );
 }
 
-/** Computes before it returns. */
-export function computeNow<Result>(prepared: PreparedCall<Result>): Result {
+/**
+ * Computes before it returns.
+ * @param parallel where other processes are to hear of what is refused here.
+ */
+export function computeNow<Result>(
+  prepare: () => PreparedCall<Result>,
+  parallel?: CheckedParallel,
+): Result {
+  let prepared: PreparedCall<Result> | undefined;
   try {
-    compute(prepared.request, () => prepared.start());
+    const { request, start } = (prepared = prepare());
+    compute(request, () => start());
   } catch (error) {
-    prepared.discard();
+    prepared?.discard();
+    if (parallel) tellNow(parallel, error);
     throw error;
   }
   return prepared.result();
@@ -87,21 +97,29 @@ function arraysOf({
   };
 }
 
-/** Computes off the event loop. Where the signal is aborted already, `prepare` is not called. */
+/**
+ * Computes off the event loop. Where the signal is aborted already, `prepare` is not called.
+ * @param parallel where other processes are to hear of what is refused here. They count calls, so
+ *   that the refusal takes its place among them before this returns.
+ */
 export async function computeLater<Result>(
   signal: unknown,
   prepare: () => PreparedCall<Result>,
+  parallel?: CheckedParallel,
 ): Promise<Result> {
-  checkSignal(signal);
-  if (signal?.aborted) throw abortError(reasonOf(signal));
+  let told: Promise<void> | undefined;
+  const tell = (error: unknown): Promise<void> => (told ??= tellLater(parallel, error));
   let cancel: Cancel | undefined;
   const stop = (): void => cancel?.();
-  const forget = signal && onAbort(signal, stop);
+  let forget: (() => void) | undefined;
   let prepared: PreparedCall<Result> | undefined;
   try {
     try {
+      checkSignal(signal);
+      if (signal?.aborted) throw abortError(reasonOf(signal));
+      forget = signal && onAbort(signal, stop);
       prepared = prepare();
-      await computePrepared(prepared, signal, stop, (begun) => {
+      await computePrepared(prepared, signal, stop, tell, (begun) => {
         cancel = begun;
       });
     } finally {
@@ -111,6 +129,7 @@ export async function computeLater<Result>(
   } catch (error) {
     // Whoever threw it, even a signal of the caller's own: nobody gets the result.
     prepared?.discard();
+    await tell(error);
     throw error;
   }
 }
@@ -119,6 +138,7 @@ async function computePrepared(
   { request, start, memory }: PreparedCall<unknown>,
   signal: SignalLike | undefined,
   stop: () => void,
+  tell: (error: unknown) => Promise<void>,
   begin: (cancel: Cancel) => void,
 ): Promise<void> {
   const release = retain(memory);
@@ -127,18 +147,23 @@ async function computePrepared(
   try {
     // Reading the batch may have run code of the caller's.
     if (signal?.aborted) throw abortError(reasonOf(signal));
-    const cancelled = await new Promise<boolean>((resolve, reject) => {
-      const started = start((error, wasCancelled) => {
+    let started: BadLabel | Cancel | undefined;
+    const ended = new Promise<boolean>((resolve, reject) => {
+      started = start((error, wasCancelled) => {
         if (error) reject(error);
         else resolve(wasCancelled);
       });
-      if (typeof started === 'function') begin(started);
-      else reject(labelError(started, request.batch));
     });
+    if (typeof started !== 'function')
+      throw labelError(started as unknown as BadLabel, request.batch);
+    begin(started);
+    const cancelled = await ended;
     if (!cancelled || !signal?.aborted) arrays.check();
     if (cancelled) throw abortError(reasonOf(signal));
   } catch (cause) {
-    throw nativeError(cause, request.layer);
+    const error = nativeError(cause, request.layer);
+    void tell(error); // at once, and not when this promise has settled
+    throw error;
   } finally {
     unwatch();
     release();

@@ -4,6 +4,7 @@ import { asHiddenBatch, readBatch, type GivenBatch } from '../batch/given-batch.
 import { checkHiddenBatch } from '../batch/hidden.js';
 import type { HiddenBatch, Like, Logits, Needed } from '../batch/types.js';
 import type { Method, ReferenceNeed } from '../catalogue.js';
+import { checkParallel, type CheckedParallel } from '../distributed/parallel.js';
 import { define } from '../given.js';
 import type { RowMetric } from '../metrics.js';
 import type { Mixture } from '../mixture.js';
@@ -76,20 +77,27 @@ export interface FromHidden<
 }
 
 export function fromHidden(mixture: Mixture): FromHidden {
-  const prepare = (given: unknown, run: GivenRun): PreparedCall<HiddenLossResult<Logits>> =>
+  const prepare = (
+    given: unknown,
+    run: GivenRun,
+    parallel: CheckedParallel,
+  ): PreparedCall<HiddenLossResult<Logits>> =>
     prepareHidden(
       readBatch(given, 'an object with hidden, weight, shape and labels'),
       run,
       (base, batch) => lossOf(mixture, prepareValues(mixture, base, batch, 'dense', run.metrics)),
+      parallel,
     );
   const call = (batch: unknown, run: unknown): HiddenLossResult<Logits> => {
     const options = readHiddenRun(run);
     refuseSignal(options.signal, 'objective.fromHidden.async');
-    return computeNow(prepare(batch, options));
+    const parallel = checkParallel(options.parallel, false);
+    return computeNow(() => prepare(batch, options, parallel), parallel);
   };
   const later = async (batch: unknown, run: unknown): Promise<HiddenLossResult<Logits>> => {
     const options = readHiddenRun(run);
-    return computeLater(options.signal, () => prepare(batch, options));
+    const parallel = checkParallel(options.parallel, true);
+    return computeLater(options.signal, () => prepare(batch, options, parallel), parallel);
   };
   define(call, 'async', later);
   // The checks give the result the type that follows from the batch.
@@ -106,11 +114,13 @@ export type OfHidden<Values> = Values &
  * Refuses what can be refused, except label values and a workspace that is too small: the native
  * side finds those.
  * @param computation of the checked batch and what it is checked from.
+ * @param parallel of a call that takes a part of a batch.
  */
 export function prepareHidden<Values extends object>(
   given: GivenBatch,
   run: GivenRun,
   computation: (base: BatchRequest, batch: HiddenBatch<Logits>) => Computation<Values>,
+  parallel?: CheckedParallel,
 ): PreparedCall<OfHidden<Values>> {
   const batch = asHiddenBatch(given);
   const options = checkHiddenRun(run, batch.bias !== undefined);
@@ -120,6 +130,7 @@ export function prepareHidden<Values extends object>(
     run.threads,
     checkBackend(run.backend ?? 'auto'),
     run.memory,
+    parallel,
   );
   const { hidden, base, layer } = checked;
   const { start, values, reference } = computation(base, batch);

@@ -7,6 +7,7 @@ import { checkLogitsBatch } from '../batch/logits.js';
 import type { Logits, LogitsBatch } from '../batch/types.js';
 import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
+import { checkParallel, type CheckedParallel } from '../distributed/parallel.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import {
   Target,
@@ -32,6 +33,7 @@ const runKeys = [
   'inPlace',
   'out',
   'gradientScale',
+  'parallel',
   'metrics',
   'backend',
   'threads',
@@ -93,6 +95,7 @@ export interface Computation<Values> {
 /**
  * Refuses what can be refused, except label values: only the native side looks at those.
  * @param computation of the checked batch and what it is checked from.
+ * @param parallel of a call that takes a part of a batch.
  */
 export function prepareLogits<Values extends object>(
   given: GivenBatch,
@@ -102,10 +105,11 @@ export function prepareLogits<Values extends object>(
     batch: LogitsBatch<Logits>,
     mode: GradientMode,
   ) => Computation<Values>,
+  parallel?: CheckedParallel,
 ): PreparedCall<Values & LogitsGradient<Logits, GradientMode>> {
   const batch = asLogitsBatch(given);
   const { mode, gradientScale, backend } = checkRun(run);
-  const { request: base, logits } = checkLogitsBatch(batch, run.threads, backend);
+  const { request: base, logits } = checkLogitsBatch(batch, run.threads, backend, parallel);
   const { start, values, reference } = computation(base, batch, mode);
   const rowScale =
     mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
@@ -147,18 +151,28 @@ export function prepareLogits<Values extends object>(
 
 /** The call of an objective on logits, and the same off the event loop. */
 export function fromLogits(mixture: Mixture) {
-  const prepare = (given: unknown, run: RunOptions<Logits>): PreparedCall<LossResult<Logits>> =>
-    prepareLogits(readBatch(given), run, (base, batch, mode) =>
-      lossOf(mixture, prepareValues(mixture, base, batch, mode, run.metrics)),
+  const prepare = (
+    given: unknown,
+    run: RunOptions<Logits>,
+    parallel: CheckedParallel,
+  ): PreparedCall<LossResult<Logits>> =>
+    prepareLogits(
+      readBatch(given),
+      run,
+      (base, batch, mode) =>
+        lossOf(mixture, prepareValues(mixture, base, batch, mode, run.metrics)),
+      parallel,
     );
   const call = (batch: unknown, run: unknown): LossResult<Logits> => {
     const options = readRun(run);
     refuseSignal(options.signal, 'objective.async');
-    return computeNow(prepare(batch, options));
+    const parallel = checkParallel(options.parallel, false);
+    return computeNow(() => prepare(batch, options, parallel), parallel);
   };
   const later = async (batch: unknown, run: unknown): Promise<LossResult<Logits>> => {
     const options = readRun(run);
-    return computeLater(options.signal, () => prepare(batch, options));
+    const parallel = checkParallel(options.parallel, true);
+    return computeLater(options.signal, () => prepare(batch, options, parallel), parallel);
   };
   return { call, later };
 }

@@ -12,6 +12,7 @@ const runKeys = [
   'out',
   'accumulate',
   'gradientScale',
+  'parallel',
   'metrics',
   'memory',
   'backend',

@@ -230,7 +230,7 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
 function call(batch: unknown, derivatives: unknown, run?: unknown): unknown {
   const { signal, prepare } = readCall(batch, derivatives, run);
   refuseSignal(signal, 'logpsBackward.async');
-  return computeNow(prepare());
+  return computeNow(prepare);
 }
 async function later(batch: unknown, derivatives: unknown, run?: unknown): Promise<unknown> {
   const { signal, prepare } = readCall(batch, derivatives, run);

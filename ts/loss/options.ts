@@ -1,6 +1,7 @@
 /** How a call is computed: the options of `run`. */
 import type { Like, Logits, LogitsArray } from '../batch/types.js';
 import type { DeviceTensor } from '../device/memory.js';
+import type { Parallel } from '../distributed/parallel.js';
 import type { RowMetric } from '../metrics.js';
 
 /** Which gradient a call makes: {@link RunOptions.gradient} has what each means. */
@@ -40,6 +41,13 @@ export interface RunOptions<
    * costs.
    */
   readonly metrics?: Names | undefined;
+  /**
+   * The processes that have other parts of the batch: docs/distributed.md. `loss` and `metrics` are
+   * of the whole batch then, arrays per unit and per sequence of this process's part; gradients are
+   * those of the whole batch's loss, so that trainers add them up over ranks of `data` and
+   * `sequence`. Host arrays on the CPU only.
+   */
+  readonly parallel?: Parallel | undefined;
   /**
    * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored
    * rows travel to device 0 and gradients back, in pieces that overlap with the computation; arrays
@@ -110,6 +118,8 @@ export interface HiddenRunOptions<
   readonly gradientScale?: number | undefined;
   /** As in {@link RunOptions}. */
   readonly metrics?: Names | undefined;
+  /** As in {@link RunOptions}. */
+  readonly parallel?: Parallel | undefined;
   /**
    * Bytes that the workspace may take: the logits of a few rows at a time, and what the products
    * need. Default: 256 MiB on the CPU, 2 GiB on a device. A pair whose logits do not fit costs

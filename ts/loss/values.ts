@@ -33,15 +33,26 @@ export function prepareValues(
   asked: unknown,
 ): ValuesRequest {
   const { sequences, rows } = base;
-  checkSequences(mixture, sequences);
-  base.groups = readGroups(mixture, batch.groups, sequences);
+  // Other processes may have all of the units.
+  const mayBeNone = base.parallel !== undefined;
+  checkSequences(mixture, sequences, mayBeNone);
+  base.groups = readGroups(mixture, batch.groups, sequences, mayBeNone);
   const units = unitsOf(mixture, sequences, base.groups);
-  base.fields = checkFields(mixture.name, mixture.fields, batch, {
-    unit: units,
-    sequence: sequences,
-    row: rows,
-    groups: base.groups,
-  });
+  base.fields = checkFields(
+    mixture.name,
+    mixture.fields,
+    batch,
+    {
+      unit: units,
+      sequence: sequences,
+      row: rows,
+      groups: base.groups,
+    },
+    (ratios) => {
+      // Of a batch over processes it is the mean of them all.
+      if (base.parallel) base.parallel.logRatios = ratios;
+    },
+  );
   const metricsAsked = readAsked(mixture, asked);
   const reference = readReference(mixture, batch.reference, sequences);
   if (batch.sftLabels !== undefined) {
@@ -86,9 +97,10 @@ export function readGroups(
   { arity, name }: Mixture,
   given: unknown,
   sequences: number,
+  mayBeNone = false,
 ): Int32Array | undefined {
   if (arity === 'group') {
-    if (given !== undefined) return checkGroups(given, sequences);
+    if (given !== undefined) return checkGroups(given, sequences, mayBeNone);
     throw typeError(
       'ERR_DIRALIGN_OPTION',
       `groups: ${name} needs the offsets of its groups over the sequences`,
@@ -158,6 +170,12 @@ export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
   };
 }
 
+/** Where losses are those of ranks of a sort, they are the whole batch's. */
+function wholeOutputs(values: ValuesRequest): ValuesRequest {
+  const losses = values.batch.parallel?.losses;
+  return losses ? { ...values, losses } : values;
+}
+
 /** A loss, and its values once it is computed. */
 export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<LossValues> {
   return {
@@ -169,7 +187,7 @@ export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<Los
       return done ? native().loss(request, done) : native().loss(request);
     },
     values: () => {
-      const outputs = readOutputs(mixture, values, values.metricsAsked);
+      const outputs = readOutputs(mixture, wholeOutputs(values), values.metricsAsked);
       const { loss, losses, rewards, metrics } = outputs;
       const { logps, coefficients, batch } = values;
       const { counts, target } = batch;

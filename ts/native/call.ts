@@ -1,15 +1,22 @@
 /** Calls of native code, and what callers see of its errors. */
 import { outOfMemory } from '../batch/arrays.js';
 import { labelError } from '../batch/labels.js';
-import { cudaError, rangeError, typeError } from '../errors.js';
+import {
+  cudaError,
+  distributedError,
+  rangeError,
+  typeError,
+  type DistributedErrorCode,
+} from '../errors.js';
 import type { BadLabel, BatchRequest, LayerRequest } from './interface.js';
 
 const computing = 'computing on the device';
 
 /** What native code threw, as a caller is to see it. */
 export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
-  const { name, bytes, message } = cause as {
+  const { name, bytes, message, code } = cause as {
     readonly name?: unknown;
+    readonly code?: unknown;
     readonly bytes?: number;
     readonly message?: string;
   };
@@ -23,6 +30,8 @@ export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
       return outOfMemory('the computation', bytes, cause);
     case 'Refused':
       return typeError('ERR_DIRALIGN_SHAPE', String(message), { cause });
+    case 'DistributedError':
+      return distributedError(code as DistributedErrorCode, String(message), { cause });
     default:
       return cudaError(computing, cause);
   }

@@ -2,6 +2,7 @@ import { contract, contractHash } from '../contract.generated.js';
 import type { FieldArrays } from '../batch/fields.js';
 import { loadAddon } from './load.js';
 import type { DeviceInfo } from '../device/info.js';
+import type { Engine } from '../distributed/communicator.js';
 
 /**
  * What src/node/addon.cc exports. Arrays were checked in ts/batch/; their kinds and lengths
@@ -37,7 +38,83 @@ export interface Native {
    */
   timeNext(begin: bigint, end: bigint): void;
   readonly cuda: NativeCuda;
+  readonly distributed: NativeDistributed;
 }
+
+/** Of the native side: whoever has it keeps the communicator. */
+export type CommunicatorHandle = object & { readonly brand?: 'communicator' };
+
+export interface MadeCommunicator {
+  readonly rank: number;
+  readonly size: number;
+  readonly handle: CommunicatorHandle;
+}
+
+export type Answer<T> = (error: Error | undefined, value: T) => void;
+
+/**
+ * What src/node/distributed.cc exports. Handles of `split`, `close` and `exchange` are MPI's. Calls
+ * of a communicator are carried out in the order in which they are made.
+ */
+export interface NativeDistributed {
+  /** Opens the library at `path`, or the launcher's for ''. Throws at once where there is none. */
+  openMpi(path: string, timeout: number, done: Answer<MadeCommunicator & { engine: Engine }>): void;
+  split(
+    communicator: CommunicatorHandle,
+    color: number,
+    key: number,
+    done: Answer<MadeCommunicator>,
+  ): void;
+  close(communicator: CommunicatorHandle, done: Answer<undefined>): void;
+  exchange(
+    communicator: CommunicatorHandle,
+    toAll: boolean,
+    bytes: Uint8Array,
+    done: Answer<Uint8Array>,
+  ): void;
+  /** Ends MPI, where it was opened; where an exchange was given up, the job. */
+  finalize(): void;
+  /** Ends every process of the job. */
+  abort(code: number): void;
+  /** Of a transport of the caller's. */
+  communicator(rank: number, size: number, timeout: number): MadeCommunicator;
+  /** Takes part in the place of a call that was refused; with a callback, off this thread. */
+  refuse(parallel: ParallelRequest, failure: string, done?: Done): void;
+}
+
+/**
+ * Carries out an exchange by a transport of the caller's: `bytes` go to all, or, in pieces, one to
+ * each rank. Calls `settle` once, with what went wrong or with what arrived.
+ */
+export type CarryTransfer = (
+  toAll: boolean,
+  bytes: Uint8Array,
+  settle: (error: string | undefined, bytes?: Uint8Array) => void,
+) => void;
+
+export interface GroupRequest {
+  readonly handle: CommunicatorHandle;
+  /** Undefined: MPI. */
+  readonly carry: CarryTransfer | undefined;
+}
+
+interface ParallelRequestShape {
+  /** Out: whether the other processes count on the call. */
+  begun: boolean;
+  /** Of vocab, sequence and data. */
+  groups: readonly (GroupRequest | undefined)[];
+  /** The batch's first column, in a vocabulary of so many words. */
+  first: number;
+  words: number;
+  /** 0: none. */
+  columnGrid: number;
+  sumsHidden: boolean;
+  /** Whose mean is the field `kl`, where that was not given as a number. */
+  logRatios: Float64Array | undefined;
+  /** Out, of an objective that sorts its batch: the losses of the whole batch. */
+  losses: Float64Array | undefined;
+}
+export type ParallelRequest = Described<'parallel', ParallelRequestShape>;
 
 /**
  * What src/node/device.cc exports. In a build without CUDA, only `status` may be called. Addresses
@@ -194,6 +271,8 @@ export interface BatchRequest {
   temperature: number;
   ignoreIndex: number;
   threads: number;
+  /** Where other processes have parts of the batch. */
+  parallel: ParallelRequest | undefined;
   /** Out, per sequence. */
   counts: Int32Array;
 }

@@ -45,8 +45,16 @@ class LogitsPhases : public Phases {
     if (job_.knows_rows() && output_.mode != GradientMode::factored) return;
     for_rows(team_, job_, group.rows.begin, group.rows.end, false, [this](int64_t i, int member) {
       if (job_.knows_rows()) write_residual(i);
+      else if (rows_.merges()) put_parts(i);
       else reduce_row(i, member);
     });
+    if (rows_.merges() && !job_.stopped()) {
+      rows_.shards().exchange(group.rows);
+      for_rows(team_, job_, group.rows.begin, group.rows.end, false, [this](int64_t i, int) {
+        rows_.take_merged(i);
+        if (output_.mode == GradientMode::factored) write_residual(i);
+      });
+    }
     if (!job_.stopped()) rows_.sum(group);
   }
 
@@ -71,7 +79,8 @@ class LogitsPhases : public Phases {
  private:
   std::vector<UnitGroup> make_groups() const {
     // Only a dense gradient reads the rows again.
-    const bool together = output_.mode != GradientMode::dense || job_.terms().is_sorted();
+    const bool together = output_.mode != GradientMode::dense || job_.evaluates_together() ||
+                          rows_.merges();  // in one exchange
     const int64_t row_bytes = int64_t(std::max<size_t>(1, batch_.row_bytes()));
     return group_units_reaching(
         job_.rows, 0, job_.rows.units.count,
@@ -81,19 +90,20 @@ class LogitsPhases : public Phases {
   bool in_place() const { return output_.data == batch_.logits; }
   bool exponentials_once() const {
     return output_.mode == GradientMode::factored && in_place() && !transforms_ &&
-           !job_.knows_rows() && kernels_.negative_softmax_in_place;
+           !job_.knows_rows() && !rows_.merges() && kernels_.negative_softmax_in_place;
   }
 
   /// With the moment where it is needed; every other bit is the same without.
+  RowSums reduce_columns(const void* row, int64_t columns, int32_t label) const {
+    if (transforms_)
+      return kernels_.reduce_transformed(row, columns, label, factors_, rows_.needs_moment());
+    const auto reduce = rows_.needs_moment() ? kernels_.reduce_with_moment : kernels_.reduce;
+    return reduce(row, columns, label);
+  }
   RowSums reduce_sums(const ScoredRow& r, int member) {
     const void* row = batch_.row(r.row);
     const int32_t label = r.primary();
-    if (transforms_)
-      return kernels_.reduce_transformed(row, batch_.vocab, label, factors_, rows_.needs_moment());
-    if (!exponentials_once()) {
-      const auto reduce = rows_.needs_moment() ? kernels_.reduce_with_moment : kernels_.reduce;
-      return reduce(row, batch_.vocab, label);
-    }
+    if (!exponentials_once()) return reduce_columns(row, batch_.vocab, label);
     const double moment =
         rows_.needs_moment() ? kernels_.reduce_with_moment(row, batch_.vocab, label).moment : 0;
     RowSums sums =
@@ -119,6 +129,18 @@ class LogitsPhases : public Phases {
     if (output_.mode == GradientMode::factored) write_residual(i);
   }
 
+  void put_parts(int64_t i) {
+    const char* const row = static_cast<const char*>(batch_.row(job_.rows.scored[size_t(i)].row));
+    auto at = [&](int64_t column) { return row + size_t(column) * batch_.element_bytes(); };
+    rows_.shards().put(
+        i,
+        [&](int64_t first, int64_t count, int32_t label) {
+          return reduce_columns(at(first), count, label);
+        },
+        [&](int64_t first, int64_t count) { return kernels_.sum(at(first), count); },
+        [&](int64_t column) { return kernels_.load(row, column); });
+  }
+
   void take_collision(const ScoredRow& r, const RowSums& sums) {
     const RowStatistics s = row_statistics(sums);
     const double squares =
@@ -129,8 +151,7 @@ class LogitsPhases : public Phases {
   /// onehot - softmax.
   void write_residual(int64_t i) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
-    const RowTerms terms = row_terms(rows_.statistics(i), false, 0);
-    const RowGradient g = row_gradient(terms, r.primary(), -1, 1, 0, 0);
+    const RowGradient g = rows_.residual(i);
     if (exponentials_once()) kernels_.store(gradient_.row(r.row), g.label, g.label_value);
     else write_entries(r, g);
     gradient_.zero_padding(r.row);
@@ -142,12 +163,13 @@ class LogitsPhases : public Phases {
     auto label_entry = [&](int32_t label, float value) {
       return transforms_ ? batch_.transform.by_logit(value, kernels_.load(row, label)) : value;
     };
-    const float own = label_entry(g.label, g.label_value),
+    const float own = g.label < 0 ? 0 : label_entry(g.label, g.label_value),
                 second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
+    if (batch_.vocab == 0) return;
     if (transforms_ || g.bend != 0)
       kernels_.transformed_gradient(row, out, batch_.vocab, factors_, g);
     else kernels_.scaled_exp(row, out, batch_.vocab, g.shift, g.factor, streamed());
-    kernels_.store(out, g.label, own);
+    if (g.label >= 0) kernels_.store(out, g.label, own);
     if (g.second_label >= 0) kernels_.store(out, g.second_label, second);
   }
 

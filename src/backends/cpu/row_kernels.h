@@ -96,7 +96,7 @@ struct Blocks {
       : row(x),
         vocab(n),
         label(y),
-        label_block(y / block_elements),
+        label_block(y < 0 ? -1 : y / block_elements),
         last((n - 1) / block_elements) {}
 
   const T* block(int64_t b) {
@@ -207,6 +207,7 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
     if (b == blocks.last) break;
     block = blocks.block(++b);
   }
+  if (label < 0) return row.result<with_moment>(0, top);
   return row.result<with_moment>(form(splat(load_one<T>(x, label)))[0], top);
 }
 

@@ -2,6 +2,8 @@
 // sequences, and their gradients.
 #pragma once
 #include <cmath>
+#include <optional>
+#include "distributed/sharded_rows.h"
 #include "jobs/measures.h"
 #include "jobs/plan.h"
 #include "rows/gradient.h"
@@ -23,6 +25,17 @@ class RowResults {
       sft_logps_.resize(size_t(job.batch.sequences));
     }
     if (job.knows_rows()) take_known(*job.given);
+    if (job.parallel && job.parallel->merges_rows())
+      shards_.emplace(job, needs_moment_, needs_mean_);
+  }
+
+  /// Where the columns of rows are in parts: these are put in place of `take`, and taken by
+  /// `take_merged` once they were exchanged.
+  bool merges() const { return shards_.has_value(); }
+  ShardedRows& shards() { return *shards_; }
+  void take_merged(int64_t i) {
+    if (needs_mean_) take_mean(i, shards_->mean(i));
+    take(i, shards_->sums(i), [&](int32_t) { return shards_->second_logit(i); });
   }
 
   /// Whether the sums must have the moment.
@@ -53,6 +66,11 @@ class RowResults {
     if (job_.tokens || job_.given) return;
     job_.rows.units.for_sequences(group.first_unit, group.last_unit,
                                   [&](int64_t s) { sum_sequence(s); });
+    if (!job_.parallel || !job_.parallel->session.has(Axis::sequence)) return;
+    sum_over_tokens(job_.parallel->session, Step::sums,
+                    separate_sft_ ? std::initializer_list<double*>{job_.logps, sft_logps_.data()}
+                                  : std::initializer_list<double*>{job_.logps},
+                    job_.batch.sequences);
   }
 
   /// Per sequence: log-probability under the labels of the likelihood term.
@@ -69,11 +87,21 @@ class RowResults {
                                      separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
     if (c.entropy != 0)
       return row_gradient_with_entropy(terms, r.label, c.align, c.entropy, entropies_[size_t(i)]);
-    return row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
-                        least_normal(job_.batch.dtype));
+    return own_entries(row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
+                                    least_normal(job_.batch.dtype)));
+  }
+  /// Onehot - softmax.
+  RowGradient residual(int64_t i) const {
+    const RowTerms terms = row_terms(statistics_[size_t(i)], false, 0);
+    return own_entries(row_gradient(terms, job_.rows.scored[size_t(i)].primary(), -1, 1, 0, 0));
   }
 
  private:
+  /// The labels as columns that are here.
+  RowGradient own_entries(RowGradient g) const {
+    g.label = job_.batch.column(g.label), g.second_label = job_.batch.column(g.second_label);
+    return g;
+  }
   void take_known(const DerivativesGiven& given) {
     for (size_t i = 0; i < job_.rows.scored.size(); i++) {
       const size_t row = size_t(job_.rows.scored[i].row);
@@ -98,6 +126,7 @@ class RowResults {
   Array<RowMeasures> measures_;              // per scored row, where metrics need them
   Array<double> entropies_;                  // per scored row, where one has a derivative
   Array<double> sft_row_logps_, sft_logps_;  // where sftLabels differ
+  std::optional<ShardedRows> shards_;
 };
 
 }  // namespace diralign::cpu

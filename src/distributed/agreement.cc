@@ -1,0 +1,170 @@
+// What the ranks of a job must have in common, and the shards that they have of the vocabulary.
+#include <algorithm>
+#include "parallel.h"
+
+namespace diralign {
+
+namespace {
+
+/// FNV-1a.
+class Hash {
+ public:
+  Hash& bytes(const void* data, size_t count) {
+    for (size_t i = 0; i < count; i++)
+      value_ = (value_ ^ static_cast<const uint8_t*>(data)[i]) * 0x100000001b3u;
+    return *this;
+  }
+  template <class T>
+  Hash& array(const T* data, size_t count) {
+    number(data ? double(count) : -1);
+    return data ? bytes(data, count * sizeof(T)) : *this;
+  }
+  Hash& number(double x) { return bytes(&x, sizeof x); }
+  uint64_t value() const { return value_; }
+
+ private:
+  uint64_t value_ = 0xcbf29ce484222325u;
+};
+
+uint64_t settings_of(const Job& job) {
+  Hash hash;
+  for (const Objective& o : job.loss->objectives)
+    hash.number(o.method).number(o.weight).bytes(&o.settings, sizeof o.settings);
+  const LogitTransform& t = job.batch.transform;
+  const MeasuresAsked& asked = job.loss->asked;
+  const GradientsWanted& g = job.gradients;
+  for (const double x :
+       {t.scale, t.cap, t.temperature, double(asked.entropy), double(asked.logits),
+        double(asked.accuracy), double(g.logits.mode), double(g.layer.hidden.data != nullptr),
+        double(g.layer.weight.data != nullptr), double(g.layer.bias.data != nullptr), g.scale,
+        double(job.layer.has_value()), double(job.layer ? job.layer->hidden_size : 0),
+        double(job.parallel->column_grid), double(job.parallel->sums_hidden),
+        double(job.batch.sft_labels != nullptr)})
+    hash.number(x);
+  return hash.value();
+}
+
+/// Of the fields that are per that.
+void add_fields(Hash& hash, const Job& job, Per per) {
+  const bool known = job.parallel->log_ratios.empty();
+  for (const FieldInfo& field : field_infos)
+    if (field.per == per && (known || field.data != FieldData{&Fields::kl}))
+      hash.array(job.batch.fields.*field.data, field.length(job.rows.units, job.batch.rows));
+}
+
+/// Numbers of a batch: those that a unit or a sequence has.
+uint64_t sequences_of(const Job& job) {
+  Hash hash;
+  const Units& units = job.rows.units;
+  hash.array(units.offsets, units.offsets ? size_t(units.count) + 1 : 0);
+  add_fields(hash, job, Per::unit);
+  add_fields(hash, job, Per::sequence);
+  hash.array(job.loss->reference.data(), job.loss->reference.size());
+  hash.array(job.parallel->log_ratios.data(), job.parallel->log_ratios.size());
+  return hash.value();
+}
+
+uint64_t whole_numbers_of(const Job& job) {
+  Hash hash;
+  add_fields(hash, job, Per::batch);
+  return hash.number(double(job.parallel->log_ratios.empty())).value();
+}
+
+uint64_t rows_of(const Job& job) {
+  Hash hash;
+  const Batch& b = job.batch;
+  hash.array(b.labels, size_t(b.rows)).array(b.sft_labels, size_t(b.rows));
+  hash.array(b.offsets, b.offsets ? size_t(b.sequences) + 1 : 0).number(b.ignore_index);
+  add_fields(hash, job, Per::row);
+  return hash.value();
+}
+
+uint64_t places_beside(const Session& session, Axis axis) {
+  uint64_t places = 0;
+  for (const Axis other : {Axis::vocab, Axis::sequence, Axis::data})
+    if (other != axis)
+      places = places << 32 | uint64_t(session.size(other)) << 16 | uint64_t(session.rank(other));
+  return places;
+}
+
+struct Fact {
+  const char* name;
+  uint64_t value;
+  bool vocab, sequence, data;  ///< where it must be the same
+
+  bool is_common(Axis axis) const {
+    return axis == Axis::vocab ? vocab : axis == Axis::sequence ? sequence : data;
+  }
+};
+
+/// Columns of the vocabulary, as every rank says.
+constexpr size_t first_column = Record::most_numbers - 2, column_count = Record::most_numbers - 1;
+
+void agree_on(Job& job, Step step, const std::vector<Fact>& facts) {
+  Session& session = job.parallel->session;
+  const Axis axis = step_axes[size_t(step)];
+  Record mine;
+  for (size_t i = 0; i < facts.size(); i++) mine.numbers[i] = facts[i].value;
+  mine.numbers[facts.size()] = places_beside(session, axis);
+  mine.numbers[facts.size() + 1] = session.number(axis);
+  mine.numbers[first_column] = uint64_t(job.batch.shard->first);
+  mine.numbers[column_count] = uint64_t(job.batch.vocab);
+  const std::vector<Record> all = session.meet(step, mine);
+  auto disagree = [&](size_t rank, const std::string& what) {
+    session.refuse(step, "ERR_DIRALIGN_DISAGREE",
+                   "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
+                       ") disagree on " + what);
+  };
+  for (size_t rank = 1; rank < all.size(); rank++) {
+    auto differs = [&](size_t i) { return all[rank].numbers[i] != all[0].numbers[i]; };
+    if (differs(facts.size() + 1)) disagree(rank, "how many calls there were before");
+    if (differs(facts.size())) disagree(rank, "their places in the other groups");
+    for (size_t i = 0; i < facts.size(); i++)
+      if (facts[i].is_common(axis) && differs(i)) disagree(rank, facts[i].name);
+  }
+  if (step != Step::agree_vocab) return;
+
+  Parallel& parallel = *job.parallel;
+  const int64_t grid = parallel.column_grid, words = job.batch.words();
+  auto refuse = [&](const std::string& message) {
+    session.refuse(step, "ERR_DIRALIGN_SHARD", message);
+  };
+  int64_t at = 0;
+  for (size_t rank = 0; rank < all.size(); rank++) {
+    const int64_t first = int64_t(all[rank].numbers[first_column]),
+                  columns = int64_t(all[rank].numbers[column_count]);
+    parallel.first_columns.push_back(at);
+    if (columns == 0) continue;
+    if (first != at)
+      refuse(session.place(axis, int(rank)) + " has columns from " + std::to_string(first) +
+             " on, expected " + std::to_string(at) + ": shards follow one another");
+    if (grid > 0 && first % grid != 0)
+      refuse(session.place(axis, int(rank)) + " has columns from " + std::to_string(first) +
+             " on, which is no multiple of the columnGrid, " + std::to_string(grid));
+    parallel.most_cells =
+        std::max(parallel.most_cells, grid > 0 ? (columns + grid - 1) / grid : int64_t{1});
+    at += columns;
+  }
+  parallel.first_columns.push_back(at);
+  if (at != words)
+    refuse("the shards have " + std::to_string(at) + " columns of " + std::to_string(words));
+}
+
+}  // namespace
+
+void agree(Job& job) {
+  const uint64_t sequences = uint64_t(job.batch.sequences);
+  const std::vector<Fact> facts{
+      {"the settings", settings_of(job), true, true, true},
+      {"the words of the vocabulary", uint64_t(job.batch.words()), true, true, true},
+      {"rows", uint64_t(job.batch.rows), true, false, false},
+      {"sequences", sequences, true, true, false},
+      {"labels, offsets or weights of rows", rows_of(job), true, false, false},
+      {"references or fields of sequences", sequences_of(job), true, true, false},
+      {"fields of the batch", whole_numbers_of(job), true, true, true},
+  };
+  for (const Step step : {Step::agree_vocab, Step::agree_sequence, Step::agree_data})
+    agree_on(job, step, facts);
+}
+
+}  // namespace diralign

@@ -1,0 +1,83 @@
+#include "parallel.h"
+#include <algorithm>
+#include <utility>
+
+namespace diralign {
+
+namespace {
+
+/// What is known before the rows are: of sequences whose tokens other ranks have, and of units that
+/// they have.
+void learn(Job& job) {
+  Parallel& parallel = *job.parallel;
+  Session& session = parallel.session;
+  RowList& rows = job.rows;
+  if (session.has(Axis::sequence)) {
+    Array<double> counts(rows.counts.begin(), rows.counts.end());
+    sum_over_tokens(session, Step::lengths,
+                    {rows.lengths.data(), rows.sft_lengths.data(), counts.data()},
+                    int64_t(counts.size()));
+    std::copy(counts.begin(), counts.end(), rows.counts.begin());
+    std::copy(counts.begin(), counts.end(), parallel.counts);
+  }
+  if (session.has(Axis::data))
+    parallel.whole = std::make_unique<WholeBatch>(job, session, parallel.log_ratios);
+}
+
+}  // namespace
+
+void run_parallel(Job& job, const std::function<void()>& run) {
+  Session& session = job.parallel->session;
+  try {
+    agree(job);
+    learn(job);
+    run();
+    if (job.stopped()) session.tell("ERR_DIRALIGN_ABORTED: the call was aborted");
+  } catch (const std::exception& error) {
+    session.tell(error.what());
+    session.turn->leave();
+    throw;
+  }
+  session.turn->leave();
+}
+
+void refuse_parallel(Session& session, const std::string& failure) {
+  session.tell(failure);
+  session.turn->leave();
+}
+
+Settled settle(Job& job, const Settled& own) {
+  Session& session = job.parallel->session;
+  std::array<double, 7> sums{double(own.underflows), own.measures.entropies, own.measures.largest,
+                             own.measures.logits[0], own.measures.logits[1], own.measures.counts[0],
+                             own.measures.counts[1]};
+  for (const Step step : {Step::settle_vocab, Step::settle_sequence, Step::settle_data}) {
+    Record mine;
+    for (size_t i = 0; i < sums.size(); i++) mine.set_real(i, sums[i]);
+    const std::vector<Record> all = session.meet(step, mine);
+    // Ranks of vocab have the same rows.
+    if (step == Step::settle_vocab) continue;
+    sums.fill(0);
+    for (const Record& r : all)
+      for (size_t i = 0; i < sums.size(); i++) sums[i] += r.real(i);
+  }
+  return {int64_t(sums[0]), {sums[1], sums[2], {sums[3], sums[4]}, {sums[5], sums[6]}}};
+}
+
+void sum_over_tokens(Session& session, Step step, std::initializer_list<double*> numbers,
+                     int64_t count) {
+  Array<double> mine;
+  for (const double* one : numbers) mine.insert(mine.end(), one, one + count);
+  session.meet(step, {});
+  const size_t bytes = mine.size() * sizeof(double);
+  const Array<char> all = session.all_gather(Axis::sequence, mine.data(), bytes);
+  std::fill(mine.begin(), mine.end(), 0.0);
+  for (int rank = 0; rank < session.size(Axis::sequence); rank++) {
+    const double* theirs = reinterpret_cast<const double*>(all.data() + size_t(rank) * bytes);
+    for (size_t i = 0; i < mine.size(); i++) mine[i] += theirs[i];
+  }
+  const double* from = mine.data();
+  for (double* one : numbers) std::copy(from, from + count, one), from += count;
+}
+
+}  // namespace diralign

@@ -1,0 +1,56 @@
+// A job whose batch is spread over processes: what it shares with them, and what it learns.
+#pragma once
+#include <memory>
+#include <vector>
+#include "session.h"
+#include "whole_batch.h"
+#include "jobs/measures.h"
+
+namespace diralign {
+
+struct Parallel {
+  explicit Parallel(Session::Groups groups) : session(std::move(groups)) {}
+
+  Session session;
+  int64_t column_grid = 0;      ///< columns that are summed as a unit; 0: those of a rank
+  bool sums_hidden = true;      ///< the gradient of hidden states, over vocab
+  Array<double> log_ratios;     ///< whose mean is the baseline `kl`; empty: it was given
+  int32_t* counts = nullptr;    ///< out, per sequence: scored rows on all ranks of sequence
+  Array<double> sorted_losses;  ///< out: of the whole batch, of an objective that sorts it
+
+  // Known once the ranks have agreed.
+
+  std::vector<int64_t> first_columns;  ///< of every rank of vocab, and the end
+  int64_t most_cells = 1;              ///< cells of columns that a rank has
+  std::unique_ptr<WholeBatch> whole;   ///< where there are other ranks of data
+
+  /// Whether rows are merged from parts.
+  bool merges_rows() const { return column_grid > 0 || session.has(Axis::vocab); }
+};
+
+/// Runs a job together with its other processes: agrees with them first, and tells them of what
+/// goes wrong. `run` is the backend's.
+void run_parallel(Job& job, const std::function<void()>& run);
+/// Takes part in the place of a job that this process refuses.
+void refuse_parallel(Session& session, const std::string& failure);
+
+// Of run_parallel().
+
+/// Throws on every rank alike where the ranks' calls do not fit together. Nothing has been computed
+/// or written.
+void agree(Job& job);
+
+// Of the driver.
+
+/// What ranks tell each other at the end: then all of them succeed, or none.
+struct Settled {
+  int64_t underflows = 0;
+  MeasureSums measures;
+};
+/// Of this rank's; returns those of the batch.
+Settled settle(Job& job, const Settled& own);
+/// Adds up the sequences' numbers over the ranks that have other tokens, in the order of the ranks.
+void sum_over_tokens(Session& session, Step step, std::initializer_list<double*> numbers,
+                     int64_t count);
+
+}  // namespace diralign

@@ -1,0 +1,119 @@
+#include "session.h"
+#include <algorithm>
+#include <utility>
+
+namespace diralign {
+
+namespace {
+
+std::vector<std::shared_ptr<Communicator>> communicators(const Session::Groups& groups) {
+  std::vector<std::shared_ptr<Communicator>> all;
+  for (const Session::Group& group : groups)
+    if (group.communicator) all.push_back(group.communicator);
+  return all;
+}
+
+Axis axis_of(Step step) { return step_axes[size_t(step)]; }
+
+}  // namespace
+
+Session::Session(Groups groups)
+    : turn(std::make_shared<Turn>(communicators(groups))), groups_(std::move(groups)) {
+  for (size_t axis = 0; axis < axis_count; axis++)
+    if (groups_[axis].communicator) numbers_[axis] = ++groups_[axis].communicator->calls;
+}
+
+std::string Session::place(Axis axis, int rank) const {
+  return "rank " + std::to_string(rank) + " of " + std::to_string(size(axis)) + " (" +
+         axis_names[size_t(axis)] + ")";
+}
+
+std::vector<Record> Session::meet(Step step, const Record& mine) {
+  const Axis axis = axis_of(step);
+  next_ = int(step);
+  Record sent = mine;
+  sent.step = uint32_t(step);
+  std::vector<Record> all(size_t(size(axis)), sent);
+  if (has(axis)) {
+    const Array<char> bytes = exchange(axis, Transfer::Kind::all_gather, &sent, sizeof sent);
+    std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
+    for (size_t rank = 0; rank < all.size(); rank++)
+      if (all[rank].failed)
+        refuse(step, "ERR_DIRALIGN_PEER",
+               place(axis, int(rank)) + " failed: " +
+                   std::string(all[rank].text, strnlen(all[rank].text, Record::most_text)));
+    for (size_t rank = 1; rank < all.size(); rank++)
+      if (all[rank].step != all[0].step)
+        refuse(step, "ERR_DIRALIGN_DISAGREE",
+               "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
+                   ") disagree on what comes next");
+  }
+  if (step != Step::rows) next_++;
+  return all;
+}
+
+void Session::refuse(Step step, const char* code, const std::string& message) {
+  told_[size_t(axis_of(step))] = true;
+  throw DistributedError(code, message);
+}
+
+Array<char> Session::all_gather(Axis axis, const void* mine, size_t bytes) {
+  if (has(axis) && bytes > 0) return exchange(axis, Transfer::Kind::all_gather, mine, bytes);
+  Array<char> own(bytes);
+  if (bytes > 0) std::memcpy(own.data(), mine, bytes);
+  return own;
+}
+
+Array<char> Session::all_to_all(Axis axis, const void* mine, size_t bytes) {
+  return exchange(axis, Transfer::Kind::all_to_all, mine, bytes);
+}
+
+Array<char> Session::exchange(Axis axis, Transfer::Kind kind, const void* mine, size_t piece) {
+  const Group& group = groups_[size_t(axis)];
+  group.communicator->check_usable();
+  const auto transfer = std::make_shared<Transfer>(kind, size(axis), mine, piece);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (abandoned_) throw DistributedError("ERR_DIRALIGN_ENGINE", "the process has no time left");
+    under_way_ = transfer;
+  }
+  try {
+    group.carrier->begin(transfer);
+    if (!transfer->wait(group.communicator->timeout))
+      throw DistributedError("ERR_DIRALIGN_TIMEOUT",
+                             "an exchange of " + place(axis, rank(axis)) + " did not end within " +
+                                 std::to_string(group.communicator->timeout.count()) + " ms");
+  } catch (...) {
+    group.communicator->set_broken();
+    throw;
+  }
+  return std::move(transfer->received);
+}
+
+void Session::tell(const std::string& failure) noexcept {
+  Record record;
+  record.failed = 1;
+  std::memcpy(record.text, failure.data(), std::min(failure.size(), Record::most_text));
+  for (size_t step = size_t(next_); step < std::size(step_axes); step++) {
+    const Axis axis = step_axes[step];
+    if (!has(axis) || std::exchange(told_[size_t(axis)], true)) continue;
+    try {
+      exchange(axis, Transfer::Kind::all_gather, &record, sizeof record);
+    } catch (const std::exception&) {
+    }
+  }
+}
+
+void Session::abandon() {
+  std::shared_ptr<Transfer> transfer;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    abandoned_ = true;
+    transfer = under_way_;
+  }
+  if (transfer)
+    transfer->end(std::make_exception_ptr(
+        DistributedError("ERR_DIRALIGN_ENGINE", "the process has no time left")));
+}
+
+}  // namespace diralign

@@ -1,0 +1,109 @@
+// A job among processes: what they exchange, in which order, and how a failure of one reaches all.
+#pragma once
+#include <array>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+#include "communicator.h"
+
+namespace diralign {
+
+/// What a group of ranks shares: other columns of the same rows, other tokens of the same
+/// sequences, or other units of the batch.
+enum class Axis { vocab, sequence, data };
+inline constexpr int axis_count = 3;
+inline constexpr const char* axis_names[] = {"vocab", "sequence", "data"};
+
+/// The exchanges of a call, in this order on every rank; `rows` as often as there are chunks.
+enum class Step {
+  agree_vocab,
+  agree_sequence,
+  agree_data,
+  lengths,  ///< over sequence
+  batch,    ///< over data: what is known before the rows are
+  rows,     ///< over vocab
+  sums,     ///< over sequence: log-probabilities
+  logps,    ///< over data
+  settle_vocab,
+  settle_sequence,
+  settle_data,
+};
+inline constexpr Axis step_axes[] = {Axis::vocab, Axis::sequence, Axis::data,     Axis::sequence,
+                                     Axis::data,  Axis::vocab,    Axis::sequence, Axis::data,
+                                     Axis::vocab, Axis::sequence, Axis::data};
+
+/// What every exchange begins with, from each rank: whether it failed, or else a few numbers.
+struct Record {
+  static constexpr size_t most_numbers = 23, most_text = 320;
+  uint32_t failed = 0;
+  uint32_t step = 0;  ///< a rank at another one would take what follows for something else
+  std::array<uint64_t, most_numbers> numbers{};
+  char text[most_text] = "";  ///< of a failure
+
+  double real(size_t i) const {
+    double x;
+    std::memcpy(&x, &numbers[i], sizeof x);
+    return x;
+  }
+  void set_real(size_t i, double x) { std::memcpy(&numbers[i], &x, sizeof x); }
+};
+
+/// Its axes, for one call. A rank that fails goes on to the next exchange of each group, where it
+/// says so: nobody waits for it, and each rank throws.
+class Session {
+ public:
+  /// Null: no such group.
+  struct Group {
+    std::shared_ptr<Communicator> communicator;
+    std::shared_ptr<Carrier> carrier;
+  };
+  using Groups = std::array<Group, axis_count>;
+
+  explicit Session(Groups groups);
+
+  bool has(Axis axis) const { return size(axis) > 1; }
+  int rank(Axis axis) const { return of(axis) ? of(axis)->rank : 0; }
+  int size(Axis axis) const { return of(axis) ? of(axis)->size : 1; }
+  /// Of the calls on the group's communicator: which this is.
+  uint64_t number(Axis axis) const { return numbers_[size_t(axis)]; }
+
+  /// One record of every rank of the step's group, by rank; of this one alone without a group.
+  /// Throws where one failed.
+  std::vector<Record> meet(Step step, const Record& mine);
+  /// For what the ranks of a group find in their records alike: throws it on each.
+  [[noreturn]] void refuse(Step step, const char* code, const std::string& message);
+
+  // After a meeting, in the same step.
+
+  /// Every rank's `bytes`, by rank.
+  Array<char> all_gather(Axis axis, const void* mine, size_t bytes);
+  /// What every rank had for this one: pieces of `bytes`.
+  Array<char> all_to_all(Axis axis, const void* mine, size_t bytes);
+
+  /// Tells every group that does not know yet, in the order of its next exchanges. Whoever cannot
+  /// be told finds out by a deadline of its own.
+  void tell(const std::string& failure) noexcept;
+  /// Ends the wait for others, now and later: this process has no time left for them.
+  void abandon();
+
+  /// Of the group that failed: this rank's place, for messages.
+  std::string place(Axis axis, int rank) const;
+
+  /// Takes the places in the lines of all groups.
+  const std::shared_ptr<Turn> turn;
+
+ private:
+  Communicator* of(Axis axis) const { return groups_[size_t(axis)].communicator.get(); }
+  Array<char> exchange(Axis axis, Transfer::Kind kind, const void* mine, size_t piece);
+
+  const Groups groups_;
+  std::array<uint64_t, axis_count> numbers_{};
+  std::array<bool, axis_count> told_{};
+  int next_ = 0;  // step
+  std::mutex mutex_;
+  std::shared_ptr<Transfer> under_way_;
+  bool abandoned_ = false;
+};
+
+}  // namespace diralign

@@ -1,0 +1,87 @@
+#include "sharded_rows.h"
+#include <algorithm>
+
+namespace diralign {
+
+namespace {
+constexpr size_t base_bytes = 2 * sizeof(float) + sizeof(double);
+}  // namespace
+
+ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
+    : job_(job),
+      session_(job.parallel->session),
+      with_moment_(with_moment),
+      with_mean_(with_mean),
+      cells_(job.parallel->most_cells),
+      cell_columns_(job.parallel->column_grid > 0 ? job.parallel->column_grid
+                                                  : std::max<int64_t>(1, job.batch.vocab)),
+      part_bytes_(base_bytes + (with_moment + with_mean) * sizeof(double)),
+      row_bytes_(size_t(cells_) * part_bytes_ + sizeof(RowEnd)),
+      mine_(job.rows.scored.size() * row_bytes_) {}
+
+void ShardedRows::write_part(char* to, const PartSums& sums, double logits) const {
+  std::memcpy(to, &sums, base_bytes);  // anchor, top, sum
+  to += base_bytes;
+  if (with_moment_) std::memcpy(to, &sums.moment, sizeof(double)), to += sizeof(double);
+  if (with_mean_) std::memcpy(to, &logits, sizeof(double));
+}
+
+void ShardedRows::exchange(const RowRange& rows) {
+  range_ = rows;
+  session_.meet(Step::rows, {});
+  all_ = session_.all_gather(Axis::vocab, mine_.data() + size_t(rows.begin) * row_bytes_,
+                             size_t(rows.size()) * row_bytes_);
+}
+
+/// In the order of the columns, empty ones left out.
+template <class Take>
+void ShardedRows::for_parts(int64_t i, Take&& take) const {
+  const std::vector<int64_t>& first = job_.parallel->first_columns;
+  for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
+    const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)];
+    const char* at = row_of(rank, i);
+    for (int64_t begin = 0; begin < columns;
+         begin += job_.parallel->column_grid > 0 ? job_.parallel->column_grid : columns) {
+      take(at);
+      at += part_bytes_;
+    }
+  }
+}
+
+ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
+  const std::vector<int64_t>& first = job_.parallel->first_columns;
+  const int rank =
+      int(std::upper_bound(first.begin(), first.end(), int64_t(label)) - first.begin()) - 1;
+  RowEnd end;
+  std::memcpy(&end, row_of(rank, i) + size_t(cells_) * part_bytes_, sizeof end);
+  return end;
+}
+
+RowSums ShardedRows::sums(int64_t i) const {
+  std::vector<PartSums> parts;
+  for_parts(i, [&](const char* at) {
+    PartSums part = no_sums();
+    std::memcpy(static_cast<void*>(&part), at, base_bytes);
+    if (with_moment_) std::memcpy(&part.moment, at + base_bytes, sizeof(double));
+    parts.push_back(part);
+  });
+  const PartSums merged =
+      merge_in_order(uint32_t(parts.size()), [&](uint32_t k) { return parts[k]; });
+  return {merged, end_of(i, job_.rows.scored[size_t(i)].primary()).label};
+}
+
+double ShardedRows::mean(int64_t i) const {
+  double sum = 0;
+  for_parts(i, [&](const char* at) {
+    double part;
+    std::memcpy(&part, at + base_bytes + (with_moment_ ? sizeof(double) : 0), sizeof part);
+    sum += part;
+  });
+  return sum / double(job_.batch.words());
+}
+
+float ShardedRows::second_logit(int64_t i) const {
+  return end_of(i, job_.rows.scored[size_t(i)].sft_label).second;
+}
+
+}  // namespace diralign

@@ -1,0 +1,75 @@
+// Rows whose columns are in parts: those of other ranks, and those of the cells of a grid. Each
+// rank sums its own, all ranks exchange the sums, and each merges them in the order of the columns.
+#pragma once
+#include <cstring>
+#include "parallel.h"
+#include "rows/sums.h"
+
+namespace diralign {
+
+class ShardedRows {
+ public:
+  ShardedRows(const Job& job, bool with_moment, bool with_mean);
+
+  /// The own parts of row i, by any thread: `reduce(first, count, label)` gives the sums of own
+  /// columns [first, first + count) without the entry of the label, which is relative to `first`,
+  /// or -1; `sum(first, count)` the sum of their logits, `logit(column)` one of them.
+  template <class Reduce, class Sum, class Logit>
+  void put(int64_t i, Reduce&& reduce, Sum&& sum, Logit&& logit) {
+    const Batch& batch = job_.batch;
+    const ScoredRow& row = job_.rows.scored[size_t(i)];
+    const int32_t label = batch.column(row.primary());
+    RowEnd end{0, 0};
+    char* to = mine_.data() + size_t(i) * row_bytes_;
+    for (int64_t cell = 0; cell < cells_; cell++, to += part_bytes_) {
+      const int64_t first = cell * cell_columns_,
+                    count = std::min(cell_columns_, batch.vocab - first);
+      if (count <= 0) {
+        write_part(to, no_sums(), 0);
+        continue;
+      }
+      const bool has_label = label >= first && label < first + count;
+      const RowSums sums = reduce(first, count, has_label ? int32_t(label - first) : -1);
+      if (has_label) end.label = sums.label;
+      write_part(to, sums, with_mean_ ? sum(first, count) : 0);
+    }
+    const int32_t second = batch.sft_labels ? batch.column(row.sft_label) : -1;
+    if (second >= 0) end.second = logit(second);
+    std::memcpy(to, &end, sizeof end);
+  }
+
+  /// Of the rows of a chunk, all of which were put: brings the other ranks' parts.
+  void exchange(const RowRange& rows);
+
+  // Of the last chunk's rows.
+
+  RowSums sums(int64_t i) const;
+  /// Of all the row's logits.
+  double mean(int64_t i) const;
+  /// Of the label of the likelihood term, as it was read.
+  float second_logit(int64_t i) const;
+
+ private:
+  /// What a row has besides its parts; of interest where the rank has the column.
+  struct RowEnd {
+    float label, second;
+  };
+  void write_part(char* to, const PartSums& sums, double logits) const;
+  template <class Take>
+  void for_parts(int64_t i, Take&& take) const;
+  RowEnd end_of(int64_t i, int32_t label) const;
+  const char* row_of(int rank, int64_t i) const {
+    return all_.data() +
+           (size_t(rank) * size_t(range_.size()) + size_t(i - range_.begin)) * row_bytes_;
+  }
+
+  const Job& job_;
+  Session& session_;
+  const bool with_moment_, with_mean_;
+  const int64_t cells_, cell_columns_;
+  const size_t part_bytes_, row_bytes_;
+  Array<char> mine_, all_;
+  RowRange range_{0, 0};
+};
+
+}  // namespace diralign

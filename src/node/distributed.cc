@@ -1,0 +1,321 @@
+#include "distributed.h"
+#include <cstring>
+#include <future>
+#include <utility>
+#include "contract.h"
+#include "distributed/mpi.h"
+#include "environment.h"
+#include "requests.h"
+#include "values.h"
+
+namespace diralign {
+
+namespace {
+
+using Handle = Napi::External<std::shared_ptr<Communicator>>;
+
+Napi::Object communicator_object(Napi::Env env, std::shared_ptr<Communicator> communicator) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("rank", communicator->rank);
+  result.Set("size", communicator->size);
+  result.Set("handle", Handle::New(env, new std::shared_ptr<Communicator>(std::move(communicator)),
+                                   [](Napi::Env, auto* owned) { delete owned; }));
+  return result;
+}
+std::shared_ptr<Communicator> communicator_of(Napi::Value handle) {
+  return *handle.As<Handle>().Data();
+}
+std::shared_ptr<MpiCommunicator> mpi_communicator_of(Napi::Value handle) {
+  return std::static_pointer_cast<MpiCommunicator>(communicator_of(handle));
+}
+
+std::chrono::milliseconds milliseconds(Napi::Value value) {
+  return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
+}
+
+/// A transport of the caller's, as a function of ts/distributed/carry.ts.
+class ScriptCarrier : public Carrier {
+ public:
+  ScriptCarrier(std::shared_ptr<Mailbox> mailbox, Napi::Function carry)
+      : carry_(std::make_shared<HeldFunction>(std::move(mailbox), carry)) {}
+
+  void begin(const std::shared_ptr<Transfer>& transfer) override {
+    const bool posted = carry_->mailbox->post([carry = carry_, transfer](Napi::Env env) {
+      try {
+        const size_t bytes = transfer->sent.size();
+        Napi::Uint8Array mine = Napi::Uint8Array::New(env, bytes);
+        if (bytes > 0) std::memcpy(mine.Data(), transfer->sent.data(), bytes);
+        carry->reference.Call(
+            {Napi::Boolean::New(env, transfer->kind == Transfer::Kind::all_to_all), mine,
+             settler(env, transfer)});
+      } catch (const std::exception& error) {
+        transfer->end(failure(error.what()));
+      }
+    });
+    if (!posted) throw DistributedError("ERR_DIRALIGN_ENGINE", "the thread of the transport ends");
+  }
+
+ private:
+  static std::exception_ptr failure(const std::string& message) {
+    return std::make_exception_ptr(DistributedError("ERR_DIRALIGN_ENGINE", message));
+  }
+  /// settle(error | undefined, bytes | undefined)
+  static Napi::Function settler(Napi::Env env, const std::shared_ptr<Transfer>& transfer) {
+    return Napi::Function::New(env, [transfer](const Napi::CallbackInfo& info) {
+      if (!info[0].IsUndefined())
+        return transfer->end(failure(info[0].As<Napi::String>().Utf8Value()));
+      const Untyped bytes = untyped(info[1]);
+      if (bytes.bytes() != transfer->received.size())
+        return transfer->end(failure("another number of bytes than that of all ranks"));
+      if (bytes.bytes() > 0) std::memcpy(transfer->received.data(), bytes.data, bytes.bytes());
+      transfer->end();
+    });
+  }
+
+  const std::shared_ptr<HeldFunction> carry_;
+};
+
+/// From then on the other processes count on the call.
+Session::Groups read_groups(Napi::Object parallel) {
+  parallel.Set(parallel_request::begun, true);
+  const Napi::Array given = parallel.Get(parallel_request::groups).As<Napi::Array>();
+  Session::Groups groups;
+  for (uint32_t axis = 0; axis < axis_count; axis++) {
+    const Napi::Value value = given[axis];
+    if (value.IsUndefined()) continue;
+    const Napi::Object group = value.As<Napi::Object>();
+    Session::Group& own = groups[axis];
+    own.communicator = communicator_of(group.Get("handle"));
+    const Napi::Value carry = group.Get("carry");
+    if (carry.IsFunction())
+      own.carrier = std::make_shared<ScriptCarrier>(Environment::of(parallel.Env()).mailbox(),
+                                                    carry.As<Napi::Function>());
+    else own.carrier = std::static_pointer_cast<MpiCommunicator>(own.communicator);
+  }
+  return groups;
+}
+
+/// A function of JavaScript that is called once, from another thread: done(error, value).
+class Callback {
+ public:
+  using Value = std::function<Napi::Value(Napi::Env)>;
+
+  Callback(Napi::Env env, Napi::Function function)
+      : function_(std::make_shared<HeldFunction>(Environment::of(env).mailbox(), function)) {
+    function_->mailbox->hold(env);
+  }
+  void operator()(std::exception_ptr error, Value value) const {
+    function_->mailbox->post(
+        [function = function_, error, value = std::move(value)](Napi::Env env) {
+          function->mailbox->release(env);
+          Napi::Value failed = env.Undefined(), result = env.Undefined();
+          try {
+            if (error) std::rethrow_exception(error);
+            result = value(env);
+          } catch (const std::exception& e) {
+            failed = to_javascript(env, e).Value();
+          }
+          function->reference.Call({failed, result});
+        });
+  }
+
+ private:
+  std::shared_ptr<HeldFunction> function_;
+};
+
+// ----------------------------------------------------------------------------------------------
+// MPI
+
+/// openMpi(path, timeout, done(error, { rank, size, handle, engine }))
+Napi::Value open_mpi(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<MpiEngine> engine = MpiEngine::open(info[0].As<Napi::String>().Utf8Value());
+  const Callback done(info.Env(), info[2].As<Napi::Function>());
+  engine->world(milliseconds(info[1]), [engine, done](auto world, std::exception_ptr error) {
+    done(error, [engine, world](Napi::Env env) {
+      Napi::Object result = communicator_object(env, world), about = Napi::Object::New(env);
+      about.Set("name", "MPI");
+      about.Set("version", engine->version());
+      about.Set("abi", engine->abi());
+      about.Set("library", engine->path());
+      result.Set("engine", about);
+      return result;
+    });
+  });
+  return info.Env().Undefined();
+}
+
+/// Runs `act` when it is the call's turn and every rank has come to it; `act` or a failure takes
+/// the turn on.
+void collective(const std::shared_ptr<MpiCommunicator>& communicator, const Callback& done,
+                std::function<void(std::shared_ptr<Turn>)> act) {
+  const auto turn =
+      std::make_shared<Turn>(std::vector<std::shared_ptr<Communicator>>{communicator});
+  communicator->calls++;
+  turn->line_up([communicator, done, turn, act] {
+    const auto fail = [done, turn](std::exception_ptr error) {
+      turn->leave();
+      done(error, {});
+    };
+    try {
+      const auto here = std::make_shared<Transfer>(Transfer::Kind::all_gather, communicator->size,
+                                                   "", 1, [=](Transfer& transfer) {
+                                                     if (transfer.error()) fail(transfer.error());
+                                                     else act(turn);
+                                                   });
+      communicator->begin(here);
+    } catch (const std::exception&) {
+      fail(std::current_exception());
+    }
+  });
+}
+
+/// split(handle, color, key, done(error, { rank, size, handle }))
+Napi::Value split(const Napi::CallbackInfo& info) {
+  const auto parent = mpi_communicator_of(info[0]);
+  const int color = info[1].As<Napi::Number>(), key = info[2].As<Napi::Number>();
+  const Callback done(info.Env(), info[3].As<Napi::Function>());
+  collective(parent, done, [=](const std::shared_ptr<Turn>& turn) {
+    MpiEngine::opened()->split(parent, color, key, [=](auto made, std::exception_ptr error) {
+      turn->leave();
+      done(error, [made](Napi::Env env) { return communicator_object(env, made); });
+    });
+  });
+  return info.Env().Undefined();
+}
+
+/// close(handle, done(error))
+Napi::Value close(const Napi::CallbackInfo& info) {
+  const auto communicator = mpi_communicator_of(info[0]);
+  const Callback done(info.Env(), info[1].As<Napi::Function>());
+  collective(communicator, done, [=](const std::shared_ptr<Turn>& turn) {
+    MpiEngine::opened()->free(communicator);
+    turn->leave();
+    done(nullptr, [](Napi::Env env) { return env.Undefined(); });
+  });
+  return info.Env().Undefined();
+}
+
+/// exchange(handle, toAll, bytes, done(error, bytes))
+Napi::Value exchange(const Napi::CallbackInfo& info) {
+  const auto communicator = mpi_communicator_of(info[0]);
+  const bool to_all = info[1].As<Napi::Boolean>();
+  const Untyped bytes = untyped(info[2]);
+  const Callback done(info.Env(), info[3].As<Napi::Function>());
+  const auto turn =
+      std::make_shared<Turn>(std::vector<std::shared_ptr<Communicator>>{communicator});
+  communicator->calls++;
+  auto ended = [done, turn](Transfer& transfer) {
+    const auto received = std::make_shared<Array<char>>(std::move(transfer.received));
+    const std::exception_ptr error = transfer.error();
+    turn->leave();
+    done(error, [received](Napi::Env env) {
+      Napi::Uint8Array all = Napi::Uint8Array::New(env, received->size());
+      if (!received->empty()) std::memcpy(all.Data(), received->data(), received->size());
+      return all;
+    });
+  };
+  const auto transfer = std::make_shared<Transfer>(
+      to_all ? Transfer::Kind::all_to_all : Transfer::Kind::all_gather, communicator->size,
+      bytes.data, to_all ? bytes.bytes() / size_t(communicator->size) : bytes.bytes(), ended);
+  turn->line_up([communicator, transfer] {
+    try {
+      communicator->begin(transfer);
+    } catch (const std::exception&) {
+      transfer->end(std::current_exception());
+    }
+  });
+  return info.Env().Undefined();
+}
+
+Napi::Value finalize(const Napi::CallbackInfo& info) {
+  if (const auto engine = MpiEngine::opened()) engine->finalize();
+  return info.Env().Undefined();
+}
+
+Napi::Value abort(const Napi::CallbackInfo& info) {
+  if (const auto engine = MpiEngine::opened()) engine->abort(info[0].As<Napi::Number>());
+  return info.Env().Undefined();
+}
+
+// ----------------------------------------------------------------------------------------------
+// Any transport
+
+/// communicator(rank, size, timeout): of a transport of the caller's.
+Napi::Value communicator(const Napi::CallbackInfo& info) {
+  const int rank = info[0].As<Napi::Number>(), size = info[1].As<Napi::Number>();
+  return communicator_object(info.Env(),
+                             std::make_shared<Communicator>(rank, size, milliseconds(info[2])));
+}
+
+/// refuse(parallel, failure, done?): takes part in the place of a call that was refused.
+Napi::Value refuse(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  const std::string failure = info[1].As<Napi::String>();
+  const auto parallel = std::make_shared<Parallel>(read_groups(request));
+  if (!info[2].IsFunction()) {
+    wait_for_turn(parallel->session);
+    refuse_parallel(parallel->session, failure);
+    return info.Env().Undefined();
+  }
+  auto job = std::make_unique<Job>();
+  job->parallel = parallel;
+  return Environment::of(info.Env())
+      .start(
+          std::move(job), [parallel, failure] { refuse_parallel(parallel->session, failure); },
+          false, request, info[2].As<Napi::Function>());
+}
+
+}  // namespace
+
+std::optional<Shard> read_shard(Napi::Value parallel) {
+  namespace key = parallel_request;
+  if (parallel.IsUndefined()) return std::nullopt;
+  const Napi::Object request = parallel.As<Napi::Object>();
+  return Shard{integer(request, key::first), integer(request, key::words)};
+}
+
+std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
+  namespace key = parallel_request;
+  if (value.IsUndefined()) return nullptr;
+  const Napi::Object request = value.As<Napi::Object>();
+  const Untyped ratios = untyped(request.Get(key::logRatios));
+  const Array<double> log_ratios = doubles(request, key::logRatios, ratios.elements);
+  auto parallel = std::make_shared<Parallel>(read_groups(request));
+  parallel->column_grid = integer(request, key::columnGrid);
+  parallel->sums_hidden = request.Get(key::sumsHidden).As<Napi::Boolean>();
+  parallel->log_ratios = log_ratios;
+  return parallel;
+}
+
+Napi::Value parallel_of(const Napi::Object& request) {
+  return request.Get(loss_request::batch).As<Napi::Object>().Get(batch_request::parallel);
+}
+
+void deliver(const Job& job, const Napi::Object& request) {
+  if (!job.parallel || job.parallel->sorted_losses.empty()) return;
+  const Array<double>& losses = job.parallel->sorted_losses;
+  Napi::Float64Array all = Napi::Float64Array::New(request.Env(), losses.size());
+  std::memcpy(all.Data(), losses.data(), losses.size() * sizeof(double));
+  parallel_of(request).As<Napi::Object>().Set(parallel_request::losses, all);
+}
+
+void wait_for_turn(Session& session) {
+  std::promise<void> mine;
+  session.turn->line_up([&mine] { mine.set_value(); });
+  mine.get_future().wait();
+}
+
+Napi::Object distributed_exports(Napi::Env env) {
+  Napi::Object exports = Napi::Object::New(env);
+  export_function<open_mpi>(exports, "openMpi");
+  export_function<split>(exports, "split");
+  export_function<close>(exports, "close");
+  export_function<exchange>(exports, "exchange");
+  export_function<finalize>(exports, "finalize");
+  export_function<abort>(exports, "abort");
+  export_function<communicator>(exports, "communicator");
+  export_function<refuse>(exports, "refuse");
+  return exports;
+}
+
+}  // namespace diralign

@@ -1,0 +1,154 @@
+// Ranks in one process: a transport of the caller's, and batches that are cut into their parts.
+import type { LogitsBatch, LossResult, Objective, RunOptions } from '../../ts/index.js';
+import type { Communicator, Parallel, Shard } from '../../ts/distributed/index.js';
+import { at, sameBits } from './numbers.js';
+
+type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+
+/** `size` communicators, whose ranks may come to an exchange in any order. */
+export function within(size: number, timeout?: number): Communicator[] {
+  const rounds: { readonly given: Uint8Array[]; count: number; go: (() => void)[] }[] = [];
+  const turns = new Array<number>(size).fill(0);
+  return turns.map((_, rank) => ({
+    rank,
+    size,
+    ...(timeout !== undefined && { timeout }),
+    async allGather(bytes) {
+      const turn = at(turns, rank);
+      turns[rank] = turn + 1;
+      const round = (rounds[turn] ??= { given: [], count: 0, go: [] });
+      round.given[rank] = bytes.slice();
+      round.count++;
+      if (round.count < size) await new Promise<void>((resolve) => round.go.push(resolve));
+      else for (const resolve of round.go) resolve();
+      return Uint8Array.from(Buffer.concat(round.given));
+    },
+  }));
+}
+
+/** Columns [first, first + columns) of each row, after `padding` more that nothing may read. */
+export function cutColumns<E extends Elements>(
+  array: E,
+  vocab: number,
+  first: number,
+  columns: number,
+  padding = 0,
+): E {
+  const rows = array.length / vocab;
+  const poison = array instanceof Float32Array ? NaN : 0x7fff;
+  const own = new (array.constructor as new (length: number) => E)(rows * (columns + padding));
+  own.fill(poison);
+  for (let r = 0; r < rows; r++)
+    own.set(
+      array.subarray(r * vocab + first, r * vocab + first + columns),
+      r * (columns + padding),
+    );
+  return own;
+}
+
+/** The gradients of all shards, side by side. */
+export function joinColumns<E extends Elements>(
+  shards: readonly { readonly gradient: E; readonly first: number; readonly columns: number }[],
+  vocab: number,
+  rows: number,
+): E {
+  const first = shards[0]?.gradient as E;
+  const all = new (first.constructor as new (length: number) => E)(rows * vocab);
+  for (const shard of shards) {
+    const stride = shard.gradient.length / Math.max(1, rows);
+    for (let r = 0; r < rows; r++)
+      all.set(
+        shard.gradient.subarray(r * stride, r * stride + shard.columns),
+        r * vocab + shard.first,
+      );
+  }
+  return all;
+}
+
+/** Where shards begin, and the end: about even, one of them empty where `withEmpty`. */
+export function boundaries(vocab: number, size: number, withEmpty = false, unit = 1): number[] {
+  const parts = withEmpty ? size - 1 : size;
+  const units = Math.ceil(vocab / unit);
+  const all = Array.from({ length: parts + 1 }, (_, r) =>
+    Math.min(vocab, Math.floor((units * r) / parts) * unit),
+  );
+  if (withEmpty) all.splice(1, 0, at(all, 1));
+  return all;
+}
+
+type Run = Omit<RunOptions, 'parallel' | 'out'> & Pick<Parallel, 'columnGrid'>;
+type Batch = LogitsBatch<Elements>;
+/** `gradLogits`: where there is one. */
+type Result = Omit<LossResult<Elements>, 'gradLogits'> & {
+  readonly gradLogits: Elements;
+  readonly rowScale?: Float32Array;
+};
+
+/** What every rank must have the same bits of. */
+const common = [
+  'loss',
+  'losses',
+  'logps',
+  'counts',
+  'rewards',
+  'coefficients',
+  'metrics',
+  'rowScale',
+  'terms',
+] as const;
+/** Of two results, what differs. */
+export function differences(a: object, b: object, names: readonly string[] = common): string[] {
+  return names.filter((name) => {
+    const [x, y] = [a, b].map((one) => (one as Record<string, unknown>)[name]);
+    if (ArrayBuffer.isView(x) && ArrayBuffer.isView(y)) return !sameBits(x, y);
+    return JSON.stringify(x) !== JSON.stringify(y);
+  });
+}
+
+/**
+ * A call whose columns are cut at `cuts`, by as many ranks; its gradient is put together.
+ * @param padding columns past each shard of a vocabulary's end, which nothing may read.
+ */
+export async function overVocab(
+  objective: Objective,
+  batch: Batch,
+  cuts: readonly number[],
+  { columnGrid, ...run }: Run = {},
+  padding = 0,
+): Promise<Result> {
+  const vocab = at(batch.shape, batch.shape.length - 1);
+  const rows = batch.labels.length;
+  const communicators = within(cuts.length - 1);
+  const ranks = await Promise.all(
+    communicators.map(async (communicator, rank) => {
+      const first = at(cuts, rank);
+      const columns = at(cuts, rank + 1) - first;
+      // Only the last may have padding: it is past the words.
+      const extra = first + columns === vocab ? padding : 0;
+      const shard: Shard = { first, vocab };
+      const own = {
+        ...batch,
+        logits: cutColumns(batch.logits, vocab, first, columns, extra),
+        shape: [...batch.shape.slice(0, -1), columns + extra] as never,
+        shard,
+      };
+      const parallel = { vocab: communicator, columnGrid };
+      const result = (await objective.async(own, { ...run, parallel })) as Result;
+      return { result, first, columns };
+    }),
+  );
+  const [first] = ranks;
+  for (const [rank, { result }] of ranks.entries()) {
+    const wrong = differences(result, (first as { result: Result }).result);
+    if (wrong.length > 0) throw new Error(`rank ${rank} has another ${wrong.join(', ')}`);
+  }
+  const { result } = first as { result: Result };
+  if (!('gradLogits' in result)) return result;
+  const shards = ranks.map((rank) => ({ ...rank, gradient: rank.result.gradLogits }));
+  for (const { gradient, columns } of shards) {
+    const stride = gradient.length / Math.max(1, rows);
+    const past = gradient.some((x, i) => i % stride >= columns && !Object.is(x, 0));
+    if (past) throw new Error('padding has a gradient');
+  }
+  return { ...result, gradLogits: joinColumns(shards, vocab, rows) };
+}
