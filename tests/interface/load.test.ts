@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { nodeFileTrace } from '@vercel/nft';
 import { buildSync, type Format } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativePath } from '../../ts/native/interface.js';
@@ -133,6 +134,56 @@ describe("Node's switches", () => {
     expect(text).toMatch(/^ERR_DIRALIGN_LOAD/);
     expect(text).toMatch(reason);
     expect(text).not.toContain('no prebuilt');
+  });
+});
+
+describe('copied to where the program runs', () => {
+  /** A program beside the package as npm installs it on a system that has a prebuilt addon. */
+  function installed(to: string): string {
+    const at = path.join(folder, to, 'node_modules/diralign');
+    fs.cpSync(path.join(packageFolder, 'dist'), path.join(at, 'dist'), { recursive: true });
+    fs.copyFileSync(path.join(packageFolder, 'package.json'), path.join(at, 'package.json'));
+    const prebuilt = path.join(at, 'prebuilds/linux-x64/diralign.glibc.node');
+    fs.mkdirSync(path.dirname(prebuilt), { recursive: true });
+    fs.copyFileSync(addon, prebuilt);
+    const dependency = 'node_modules/node-gyp-build';
+    fs.cpSync(path.join(root, dependency), path.join(folder, to, dependency), { recursive: true });
+    return write(path.join(to, 'main.mjs'), firstUse('diralign'));
+  }
+
+  test.runIf(process.platform === 'linux' && process.arch === 'x64')(
+    'what @vercel/nft traces, as Next.js does for its standalone output, is all that is needed',
+    async () => {
+      const main = installed('traced');
+      const base = path.dirname(main);
+      const { fileList } = await nodeFileTrace([main], { base, processCwd: base });
+      expect([...fileList].filter((file) => file.endsWith('.node'))).toHaveLength(1);
+      for (const file of fileList) {
+        const to = path.join(folder, 'deployed', file);
+        fs.mkdirSync(path.dirname(to), { recursive: true });
+        fs.copyFileSync(path.join(base, file), to);
+      }
+      fs.rmSync(base, { recursive: true });
+      const deployed = path.join(folder, 'deployed/main.mjs');
+      expect(said([deployed])).toContain(log2);
+      // A variable that says where to look is obeyed, or named in the error.
+      expect(said([deployed], { DIRALIGN_PREBUILD: '/nowhere' })).toMatch(
+        /^ERR_DIRALIGN_LOAD .*node-gyp-build/,
+      );
+    },
+  );
+
+  test('the addon beside a bundle is found where its package is not', () => {
+    const addonBeside = 'one-file/prebuilds/linux-x64/diralign.glibc.node';
+    fs.mkdirSync(path.dirname(path.join(folder, addonBeside)), { recursive: true });
+    fs.copyFileSync(addon, path.join(folder, addonBeside));
+    const outfile = path.join(folder, 'one-file/dist/server/main.mjs');
+    buildSync({
+      stdin: { contents: firstUse(path.join(root, 'ts/index.ts')), resolveDir: root },
+      ...{ bundle: true, platform: 'node', format: 'esm', outfile, logLevel: 'silent' },
+    });
+    const isThere = process.platform === 'linux' && process.arch === 'x64';
+    expect(said([outfile])).toMatch(isThere ? /^0\.693147/ : loadError('diralign was bundled'));
   });
 });
 

@@ -401,7 +401,7 @@ describe('lists', () => {
   });
 
   test('every message about the addon is one that the loader has', () => {
-    const loader = read('ts/native/load.ts');
+    const loader = read('ts/native/load.ts') + read('ts/native/why-not-loaded.ts');
     const page = read('docs/troubleshooting.md');
     for (const phrase of [
       'There is no prebuilt binary for',

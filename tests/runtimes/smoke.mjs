@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import zlib from 'node:zlib';
 import {
   cuda,
   DirAlignError,
@@ -25,6 +26,7 @@ import {
   referenceTokenLogps,
 } from '../../dist/verification/reference.js';
 import { readBatch, writeSafetensors } from '../../dist/safetensors.js';
+import { scoreSequences } from '../../dist/trainers/transformers/index.js';
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-smoke-'));
 const [sequences, tokens, vocab, size] = [4, 3, 33, 5];
@@ -161,6 +163,19 @@ const checks = {
     const records = [];
     for await (const record of readPreferences(file)) records.push(record);
     assert.equal(records.length, 1);
+    const zipped = zlib.gzipSync(fs.readFileSync(file));
+    const sources = [
+      zipped,
+      new globalThis.Blob([zipped]),
+      new globalThis.Response(zipped).body,
+      { text: `[${fs.readFileSync(file, 'utf8')}]` },
+      records.map(({ prompt, chosen, rejected }) => ({ prompt, chosen, rejected })),
+    ];
+    for (const source of sources) {
+      const again = [];
+      for await (const record of readPreferences(source)) again.push(record);
+      assert.deepEqual(again, records);
+    }
     const { labels } = collatePairs([{ prompt: [1, 2], chosen: [3], rejected: [4, 5] }], {
       pad: 0,
     });
@@ -171,6 +186,15 @@ const checks = {
     await cachedReference(cache, options, () => kept);
     const { logps } = await cachedReference(cache, options, () => assert.fail('computed twice'));
     assert.equal(logps[0], -1);
+  },
+  'sequences by a model that only infers': async () => {
+    const pairs = collatePairs([{ prompt: [1, 2], chosen: [3], rejected: [4, 5] }], { pad: 0 });
+    const dims = [pairs.sequences, pairs.tokens, vocab];
+    const data = wave(pairs.sequences * pairs.tokens * vocab, 0.3);
+    const model = () => Promise.resolve({ logits: { type: 'float32', dims, data } });
+    class Tensor {}
+    const scored = await scoreSequences(model, pairs, { Tensor });
+    assert.deepEqual(scored, sequenceLogps({ ...pairs, logits: data, shape: dims }));
   },
   'files of tensors': () => {
     const file = path.join(folder, 'batch.safetensors');

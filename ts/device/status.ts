@@ -1,5 +1,5 @@
 import { typeError } from '../errors.js';
-import { environment } from '../native/load.js';
+import { environment } from '../native/system.js';
 import { native, type CudaStatus, type NativeCuda } from '../native/interface.js';
 
 export interface Availability {
