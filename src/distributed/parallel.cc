@@ -80,4 +80,30 @@ void sum_over_tokens(Session& session, Step step, std::initializer_list<double*>
   for (double* one : numbers) std::copy(from, from + count, one), from += count;
 }
 
+int64_t least_of_all(Session& session, int64_t own) {
+  Record mine;
+  mine.numbers[0] = uint64_t(own);
+  for (const Record& r : session.meet(Step::rows, mine)) own = std::min(own, int64_t(r.numbers[0]));
+  return own;
+}
+
+void sum_over_columns(Session& session, float* numbers, int64_t count) {
+  const size_t ranks = size_t(session.size(Axis::vocab)),
+               piece = (size_t(count) + ranks - 1) / ranks, bytes = piece * sizeof(float);
+  if (ranks == 1 || count == 0) return;
+  session.meet(Step::rows, {});
+  Array<float> padded(numbers, numbers + count);
+  padded.resize(piece * ranks);
+  const Array<char> received = session.all_to_all(Axis::vocab, padded.data(), bytes);
+  const float* const parts = reinterpret_cast<const float*>(received.data());
+  Array<float> sums(piece);
+  for (size_t i = 0; i < piece; i++) {
+    double sum = 0;
+    for (size_t rank = 0; rank < ranks; rank++) sum += double(parts[rank * piece + i]);
+    sums[i] = float(sum);
+  }
+  const Array<char> all = session.all_gather(Axis::vocab, sums.data(), bytes);
+  std::memcpy(numbers, all.data(), size_t(count) * sizeof(float));
+}
+
 }  // namespace diralign

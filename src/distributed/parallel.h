@@ -53,4 +53,12 @@ Settled settle(Job& job, const Settled& own);
 void sum_over_tokens(Session& session, Step step, std::initializer_list<double*> numbers,
                      int64_t count);
 
+// Of backends, in the step of the rows.
+
+/// The least of what the ranks of vocab have.
+int64_t least_of_all(Session& session, int64_t own);
+/// The sum over the ranks of vocab, in float64 and in their order, rounded once: each adds up a
+/// piece. It takes and gives 2 (size - 1) / size of the numbers' bytes, as a ring does.
+void sum_over_columns(Session& session, float* numbers, int64_t count);
+
 }  // namespace diralign

@@ -39,6 +39,10 @@ LayerGradients::Buffer read_layer_gradient(Napi::Value value, Dtype dtype, size_
   const Napi::Object request = value.As<Napi::Object>();
   LayerGradients::Buffer gradient;
   gradient.data = memory(request, key::data, dtype, elements);
+  // Of a shard without words the gradient is wanted nonetheless: it is planned for as on the other
+  // ranks.
+  static char nothing;
+  if (elements == 0) gradient.data = &nothing;
   gradient.accumulate = request.Get(key::accumulate).As<Napi::Boolean>();
   gradient.zeroed = request.Get(key::zeroed).As<Napi::Boolean>();
   if (gradient.zeroed) cpu::advise_large_pages(gradient.data, elements * dtype_bytes(dtype));
@@ -49,7 +53,8 @@ LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
   namespace key = layer_request;
   if (value.IsUndefined()) return {};
   const Napi::Object request = value.As<Napi::Object>();
-  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.vocab;
+  // With the padding past a vocabulary, where there is some.
+  const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.row_stride;
   LayerGradients gradients;
   gradients.hidden = read_layer_gradient(request.Get(key::hidden), job.batch.dtype,
                                          product(job.batch.rows, hidden_size));

@@ -1,6 +1,14 @@
 // Ranks in one process: a transport of the caller's, and batches that are cut into their parts.
-import type { LogitsBatch, LossResult, Objective, RunOptions } from '../../ts/index.js';
+import type {
+  HiddenLossResult,
+  HiddenRunOptions,
+  LogitsBatch,
+  LossResult,
+  Objective,
+  RunOptions,
+} from '../../ts/index.js';
 import type { Communicator, Parallel, Shard } from '../../ts/distributed/index.js';
+import type { HostHidden } from './hidden.js';
 import { at, sameBits } from './numbers.js';
 
 type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -151,4 +159,65 @@ export async function overVocab(
     if (past) throw new Error('padding has a gradient');
   }
   return { ...result, gradLogits: joinColumns(shards, vocab, rows) };
+}
+
+type HiddenRun = Omit<HiddenRunOptions, 'parallel' | 'out' | 'accumulate'> & Parallel;
+
+/** The same from hidden states, of which every rank has all, and its words of the layer. */
+export async function hiddenOverVocab(
+  objective: Objective,
+  batch: HostHidden,
+  cuts: readonly number[],
+  { columnGrid, gradHidden, ...run }: HiddenRun = {},
+  padding = 0,
+): Promise<HiddenLossResult> {
+  const vocab = at(batch.shape, batch.shape.length - 1);
+  const size = batch.weight.length / vocab;
+  const poison = batch.weight instanceof Float32Array ? NaN : 0x7fff;
+  /** Words of an array with so many numbers for each, and then some that nothing may read. */
+  const words = <E extends Elements>(array: E, each: number, from: number, to: number): E => {
+    const extra = to === vocab ? padding : 0;
+    const own = new (array.constructor as new (length: number) => E)((to - from + extra) * each);
+    own.fill(poison);
+    own.set(array.subarray(from * each, to * each));
+    return own;
+  };
+  const communicators = within(cuts.length - 1);
+  const ranks = await Promise.all(
+    communicators.map((communicator, rank) => {
+      const [first, end] = [at(cuts, rank), at(cuts, rank + 1)];
+      const extra = end === vocab ? padding : 0;
+      const own = {
+        ...batch,
+        weight: words(batch.weight, size, first, end),
+        ...(batch.bias && { bias: words(batch.bias, 1, first, end) }),
+        hiddenSize: size,
+        shape: [...batch.shape.slice(0, -1), end - first + extra] as never,
+        shard: { first, vocab },
+      };
+      const parallel = { vocab: communicator, columnGrid, gradHidden };
+      return objective.fromHidden.async(own as never, { ...run, parallel } as never);
+    }),
+  );
+  const [first] = ranks as unknown as [HiddenLossResult];
+  const same = gradHidden === 'partial' ? common : [...common, 'gradHidden'];
+  for (const [rank, result] of ranks.entries()) {
+    const wrong = differences(result, first, same);
+    if (wrong.length > 0) throw new Error(`rank ${rank} has another ${wrong.join(', ')}`);
+  }
+  const join = (name: 'gradWeight' | 'gradBias', each: number) => {
+    const all = (ranks as unknown as HiddenLossResult[]).flatMap((result, rank) => {
+      const own = [...(result[name] as Float32Array)];
+      const count = (at(cuts, rank + 1) - at(cuts, rank)) * each;
+      if (own.slice(count).some((x) => !Object.is(x, 0))) throw new Error('padding has a gradient');
+      return own.slice(0, count);
+    });
+    return Float32Array.from(all);
+  };
+  return {
+    ...first,
+    ...(first.gradWeight && { gradWeight: join('gradWeight', size) }),
+    ...(first.gradBias && { gradBias: join('gradBias', 1) }),
+    memory: Math.max(...(ranks as unknown as HiddenLossResult[]).map(({ memory }) => memory)),
+  };
 }

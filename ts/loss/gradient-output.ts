@@ -112,7 +112,7 @@ function formsOf(
   hidden: Logits,
   { base, layer, dtype }: CheckedHiddenBatch,
 ): Readonly<Record<HiddenGradient, Form>> {
-  const { rows, vocab } = base;
+  const { rows, rowStride: vocab } = base; // with the padding past a vocabulary
   const { hiddenSize } = layer;
   const own = tagOf(hidden) as Kind;
   const float32 = { dtype: 'float32', array: 'Float32Array' } as const;

@@ -63,13 +63,18 @@ class LayerPhases : public Phases {
   void write_zeros() override {
     shift_layer(exponent_);
     for (const int64_t row : job_.rows.ignored) zero_hidden_row(row);
-    if (weight() && !weight_started_ && !gradients_.weight.zeroed)
-      std::memset(weight(), 0, size_t(vocab_ * hidden_size_) * sizeof(float));
-    if (bias() && !bias_started_ && !gradients_.bias.zeroed)
-      std::memset(bias(), 0, size_t(vocab_) * sizeof(float));
+    if (weight()) zero_words(gradients_.weight, weight_started_, hidden_size_);
+    if (bias()) zero_words(gradients_.bias, bias_started_, 1);
   }
 
  private:
+  /// Where nothing was written: all words, or, with padding past a vocabulary, that.
+  void zero_words(const LayerGradients::Buffer& gradient, bool started, int64_t floats) const {
+    if (gradient.zeroed || gradient.accumulate) return;
+    const int64_t first = started ? vocab_ : 0;
+    std::memset(static_cast<float*>(gradient.data) + first * floats, 0,
+                size_t((job_.batch.row_stride - first) * floats) * sizeof(float));
+  }
   int64_t row_floats() const { return vocab_ + (gradients_.hidden.data ? hidden_size_ : 0); }
   /// The coefficients are there before the log-probabilities.
   bool known() const { return job_.given || (job_.loss && job_.loss->is_linear()); }
@@ -85,10 +90,12 @@ class LayerPhases : public Phases {
   }
 
   void plan() {
-    const int64_t most_rows = products_.budget() / row_floats();
+    int64_t most_rows = products_.budget() / std::max<int64_t>(1, row_floats());
+    // Ranks of vocab go through the same chunks.
+    if (rows_.merges()) most_rows = least_of_all(job_.parallel->session, most_rows);
     chunk_rows_ = std::min(preferred_rows, most_rows);
-    groups_ =
-        group_units(job_.rows, most_rows, terms_.is_sorted() || !gradients_.any(), preferred_rows);
+    groups_ = group_units(job_.rows, most_rows, job_.evaluates_together() || !gradients_.any(),
+                          preferred_rows);
     int64_t floats = 0;
     for (const UnitGroup& group : groups_) {
       const int64_t rows = group.rows.size();
@@ -104,8 +111,8 @@ class LayerPhases : public Phases {
   bool keeps(const UnitGroup& group) const { return group.kept && gradients_.any() && !known(); }
   /// Of a chunk of a group that is deferred; otherwise 0.
   int64_t deferred_rows(const UnitGroup& group) const {
-    const bool may =
-        job_.loss && gradients_.any() && !group.kept && !known() && !terms_.is_sorted();
+    const bool may = job_.loss && gradients_.any() && !group.kept && !known() &&
+                     !job_.evaluates_together() && !rows_.merges();
     // A row of weight 0 is to leave nothing, even of a NaN: backward() passes it by.
     if (!may || job_.batch.sft_labels || job_.batch.fields.token_weights) return 0;
     const int64_t rows =
@@ -118,6 +125,7 @@ class LayerPhases : public Phases {
   }
 
   void forward(const RowRange& range, float* z) {
+    if (rows_.merges()) return forward_parts(range, z);
     products_.forward(range, z, [&](int64_t i, const float* row) {
       if (rows_.needs_mean()) rows_.take_mean(i, products_.mean(row));
       const RowSums sums = products_.reduce(i, row, rows_.needs_moment());
@@ -127,6 +135,23 @@ class LayerPhases : public Phases {
       job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
           log_collision(s, products_.squares(i, row, s.max));
     });
+  }
+
+  void forward_parts(const RowRange& range, float* z) {
+    ShardedRows& shards = rows_.shards();
+    products_.forward(range, z, [&](int64_t i, const float* row) {
+      shards.put(
+          i,
+          [&](int64_t first, int64_t count, int32_t label) {
+            return products_.reduce_columns(row + first, count, label, rows_.needs_moment());
+          },
+          [&](int64_t first, int64_t count) { return products_.sum(row + first, count); },
+          [&](int64_t column) { return row[column]; });
+    });
+    if (job_.stopped()) return;
+    shards.exchange(range);
+    for_rows(products_.team(), job_, range.begin, range.end, false,
+             [&](int64_t i, int) { rows_.take_merged(i); });
   }
 
   /// From the logits of a chunk, which are at the start of the workspace or to be computed again,
@@ -155,6 +180,8 @@ class LayerPhases : public Phases {
         float* out =
             workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
         products_.hidden_gradient(range, z, out);
+        if (rows_.merges() && job_.parallel->sums_hidden)
+          sum_over_columns(job_.parallel->session, out, range.size() * hidden_size_);
         for_rows(products_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) {
           write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_));
         });

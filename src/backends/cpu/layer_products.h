@@ -62,19 +62,20 @@ class LayerProducts {
              [&](int64_t i, int) { take(i, z + (i - range.begin) * batch_.vocab); });
   }
   RowSums reduce(int64_t i, const float* row, bool with_moment) const {
-    const int32_t label = job_.rows.scored[size_t(i)].primary();
-    if (transforms_)
-      return rows_.reduce_transformed(row, batch_.vocab, label, factors_, with_moment);
+    return reduce_columns(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(), with_moment);
+  }
+  RowSums reduce_columns(const float* logits, int64_t columns, int32_t label,
+                         bool with_moment) const {
+    if (transforms_) return rows_.reduce_transformed(logits, columns, label, factors_, with_moment);
     const auto reduce = with_moment ? rows_.reduce_with_moment : rows_.reduce;
-    return reduce(row, batch_.vocab, label);
+    return reduce(logits, columns, label);
   }
   double squares(int64_t i, const float* row, float max) const {
     return rows_.squares(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(), factors_, max);
   }
 
-  double mean(const float* row) const {
-    return rows_.sum(row, batch_.vocab) / double(batch_.vocab);
-  }
+  double sum(const float* logits, int64_t columns) const { return rows_.sum(logits, columns); }
+  double mean(const float* row) const { return sum(row, batch_.vocab) / double(batch_.vocab); }
 
   void logits(const RowRange& range, float* z) {
     for_columns(batch_.vocab, 4, products_.tile_columns,
@@ -86,24 +87,28 @@ class LayerProducts {
 
   /// Puts the gradient of row i in the place of its logits.
   void differentiate(float* row, const RowGradient& g) const {
-    if (g.zero) {
+    if (g.zero || batch_.vocab == 0) {
       std::memset(row, 0, size_t(batch_.vocab) * dtype_bytes(products_.gradient));
       return;
     }
     auto label_entry = [&](int32_t label, float value) {
       return transforms_ ? batch_.transform.by_logit(value, row[label]) : value;
     };
-    const float own = label_entry(g.label, g.label_value),
+    const float own = g.label < 0 ? 0 : label_entry(g.label, g.label_value),
                 second = g.second_label < 0 ? 0 : label_entry(g.second_label, g.second_value);
     if (transforms_ || g.bend != 0)
       products_.transformed_gradient(row, row, batch_.vocab, factors_, g);
     else products_.softmax(row, row, batch_.vocab, g.shift, g.factor);
-    products_.store(row, g.label, own);
+    if (g.label >= 0) products_.store(row, g.label, own);
     if (g.second_label >= 0) products_.store(row, g.second_label, second);
   }
 
   /// out[i, h] for the rows of `range`, whose gradients are at `z`.
   void hidden_gradient(const RowRange& range, const float* z, float* out) {
+    if (batch_.vocab == 0) {  // of a shard without columns
+      std::memset(out, 0, size_t(range.size() * layer_.hidden_size) * sizeof(float));
+      return;
+    }
     // Each part packs all of its rows' gradients or all of the weight: shared out by rows where
     // there are enough of them.
     const int64_t parts = std::clamp<int64_t>(range.size() / (4 * products_.tile_rows), 1,

@@ -1,0 +1,139 @@
+// The words of an output layer over ranks.
+import { describe, expect, test } from 'vitest';
+import { dirAlignLoss } from '../../ts/index.js';
+import { objectiveOf } from '../support/batches.js';
+import { Misses } from '../support/bounds.js';
+import {
+  checkLayerCase,
+  layerBatch,
+  leastMemory,
+  loadLayerCases,
+  randomHidden,
+} from '../support/hidden.js';
+import { at, sameBits } from '../support/numbers.js';
+import { boundaries, differences, hiddenOverVocab, within } from '../support/ranks.js';
+
+const dpo = dirAlignLoss('dpo', 0.1);
+describe.each([2, 4])('the reference cases over %i shards', (size) => {
+  test.each(loadLayerCases().map((c) => [c.id, c] as const))('%s', async (id, c) => {
+    const cuts = boundaries(c.input.V, size, size > 2);
+    for (const memory of [undefined, leastMemory(layerBatch(c), c.call)]) {
+      const misses = new Misses();
+      const result = await hiddenOverVocab(objectiveOf(c.call), layerBatch(c), cuts, { memory });
+      checkLayerCase(misses, `${id}, memory ${String(memory)}`, c, result as never);
+      expect(misses.list).toEqual([]);
+    }
+  });
+});
+
+const batch = randomHidden({ seed: 3, sequences: 6, tokens: 7, vocab: 1500, size: 16 });
+
+test('with a grid, losses and gradients of the weight have the same bits on any ranks', async () => {
+  const run = { columnGrid: 512 };
+  const one = await dpo.fromHidden.async(batch as never, { parallel: run });
+  for (const size of [1, 2, 3]) {
+    const many = await hiddenOverVocab(dpo, batch, boundaries(1500, size, false, 512), run);
+    expect(differences(many, one as object)).toEqual([]);
+    const { gradWeight, gradHidden } = one as never as Record<string, Float32Array>;
+    expect(sameBits(many.gradWeight as Float32Array, gradWeight as Float32Array)).toBe(true);
+    const largest = Math.max(...(gradHidden as Float32Array).map(Math.abs));
+    (many.gradHidden as Float32Array).forEach((g, i) => {
+      expect(Math.abs(g - at(gradHidden ?? [], i))).toBeLessThan(1e-6 * largest);
+    });
+  }
+});
+
+test.each([
+  dirAlignLoss('sft'),
+  dirAlignLoss('aot', 0.1),
+  dirAlignLoss('orpo', 0.1),
+  dirAlignLoss('dpo', 0.1, false, { sftWeight: 0.2, sftReduction: 'token' }),
+])('$method in a small workspace, and in a large one', async (objective) => {
+  const large = await hiddenOverVocab(objective as never, batch, boundaries(1500, 3));
+  const small = await hiddenOverVocab(objective as never, batch, boundaries(1500, 3), {
+    memory: leastMemory(batch), // units are gone through in chunks
+  });
+  expect(differences(small, large)).toEqual([]);
+  for (const name of ['gradHidden', 'gradWeight', 'gradBias'] as const) {
+    const expected = large[name] as Float32Array;
+    const largest = Math.max(...expected.map(Math.abs));
+    (small[name] as Float32Array).forEach((g, i) => {
+      expect(Math.abs(g - at(expected, i))).toBeLessThan(1e-6 * largest);
+    });
+  }
+});
+
+test('padding past the words is never read, and has no gradient', async () => {
+  const cuts = boundaries(1500, 3);
+  const plain = await hiddenOverVocab(dpo, batch, cuts);
+  const padded = await hiddenOverVocab(dpo, batch, cuts, {}, 5);
+  expect(differences(padded, plain, ['loss', 'logps', 'gradHidden', 'gradWeight'])).toEqual([]);
+});
+
+test('partial gradients of hidden states add up to the whole', async () => {
+  const cuts = boundaries(1500, 2);
+  const whole = await hiddenOverVocab(dpo, batch, cuts);
+  const communicators = within(2);
+  const { weight, bias } = batch as never as Record<string, Float32Array>;
+  const parts = await Promise.all(
+    communicators.map((vocab, rank) => {
+      const [first, end] = [at(cuts, rank), at(cuts, rank + 1)];
+      return dpo.fromHidden.async(
+        {
+          ...(batch as object),
+          weight: weight?.slice(first * 16, end * 16),
+          bias: bias?.slice(first, end),
+          shape: [6, 7, end - first],
+          shard: { first, vocab: 1500 },
+        } as never,
+        { parallel: { vocab, gradHidden: 'partial' } },
+      );
+    }),
+  );
+  const [a, b] = parts.map(({ gradHidden }) => gradHidden as never as Float32Array);
+  const expected = whole.gradHidden as Float32Array;
+  const largest = Math.max(...expected.map(Math.abs));
+  expected.forEach((g, i) => {
+    expect(Math.abs(g - at(a ?? [], i) - at(b ?? [], i))).toBeLessThan(1e-6 * largest);
+  });
+});
+
+test('buffers: padding is zeroed, or left alone where it is added to', () => {
+  const own = (gradWeight: Float32Array, accumulate: boolean) =>
+    dpo.fromHidden(
+      { ...(batch as object), shard: { first: 0, vocab: 1490 }, labels: labels } as never,
+      { out: { gradWeight }, accumulate } as never,
+    );
+  const labels = batch.labels.map((y) => Math.min(y, 1489));
+  const buffer = new Float32Array(1500 * 16).fill(7);
+  own(buffer, true);
+  expect(buffer.subarray(1490 * 16).every((x) => x === 7)).toBe(true);
+  own(buffer, false);
+  expect(buffer.subarray(1490 * 16).every((x) => x === 0)).toBe(true);
+});
+
+test('a workspace that is too small for one rank is refused by all', async () => {
+  const communicators = within(2);
+  const { weight, bias } = batch as never as Record<string, Float32Array>;
+  const codes = await Promise.all(
+    communicators.map((vocab, rank) => {
+      const [first, end] = rank === 0 ? [0, 700] : [700, 1500];
+      return dpo.fromHidden
+        .async(
+          {
+            ...(batch as object),
+            weight: weight?.slice(first * 16, end * 16),
+            bias: bias?.slice(first, end),
+            shape: [6, 7, end - first],
+            shard: { first, vocab: 1500 },
+          } as never,
+          { parallel: { vocab }, memory: rank === 1 ? 100 : undefined },
+        )
+        .then(
+          () => 'ok',
+          (error: unknown) => (error as { code: string }).code,
+        );
+    }),
+  );
+  expect(codes).toEqual(['ERR_DIRALIGN_PEER', 'ERR_DIRALIGN_OPTION']);
+});

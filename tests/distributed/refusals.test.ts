@@ -1,0 +1,187 @@
+// What is refused, and what happens to a call whose transport fails.
+import { once } from 'node:events';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { afterAll, describe, expect, test } from 'vitest';
+import {
+  DirAlignError,
+  dirAlignLoss,
+  logpsBackward,
+  sequenceLogps,
+  tokenLogps,
+} from '../../ts/index.js';
+import { layout, mpi, nccl, vocabShard, type Communicator } from '../../ts/distributed/index.js';
+import { randomBatch } from '../support/batches.js';
+import { compilePackage, script } from '../support/compiled.js';
+import { within } from '../support/ranks.js';
+import { expectRefusal, rejection, thrownBy, type Kind } from '../support/refusal.js';
+
+const dpo = dirAlignLoss('dpo', 0.1);
+const batch = randomBatch({ seed: 1, sequences: 2, tokens: 3, vocab: 9 });
+const shard = { first: 0, vocab: 9 };
+const [alone] = within(1) as [Communicator];
+
+const compiled = compilePackage();
+afterAll(() => {
+  compiled.remove();
+});
+
+function expectCode(error: unknown, code: string, words: string): void {
+  expect(error).toBeInstanceOf(DirAlignError);
+  expect(error).toMatchObject({ code: `ERR_DIRALIGN_${code}`, name: 'DirAlignError' });
+  expect((error as Error).message).toContain(words);
+}
+
+describe('options', () => {
+  const parallels: [parallel: unknown, kind: Kind, words: string][] = [
+    [7, 'TypeError OPTION', 'parallel'],
+    [{ vocabs: alone }, 'TypeError OPTION', "did you mean 'vocab'"],
+    [{ window: {} }, 'TypeError OPTION', 'parallel.window: no such option'],
+    [{ vocab: {} }, 'TypeError OPTION', 'its size, undefined'],
+    [{ vocab: { rank: 2, size: 2, allGather: () => 0 } }, 'TypeError OPTION', 'its rank, 2'],
+    [{ vocab: { rank: 0, size: 2 } }, 'TypeError OPTION', 'has no function allGather'],
+    [{ data: { ...alone, timeout: 0 } }, 'TypeError OPTION', 'parallel.data.timeout: 0'],
+    [{ columnGrid: 500 }, 'TypeError OPTION', 'is not a multiple of 512'],
+    [{ gradHidden: 'mean' }, 'TypeError OPTION', "'sum', 'partial'"],
+  ];
+  test.each(parallels)('parallel %o', async (parallel, kind, words) => {
+    expectRefusal(await rejection(dpo.async(batch, { parallel } as never)), kind, words);
+  });
+  const shards: [shard: unknown, words: string][] = [
+    [3, 'shard'],
+    [{ first: -1, vocab: 9 }, 'shard.first: -1'],
+    [{ first: 0, vocab: 2 ** 31 }, 'shard.vocab: 2147483648'],
+    [{ first: 0, vocab: 0 }, 'shard.vocab: 0'],
+    [{ first: 0, vocab: 9, columns: 9 }, 'shard.columns: no such property'],
+  ];
+  test.each(shards)('shard %o', async (given, words) => {
+    const error = await rejection(dpo.async({ ...batch, shard: given } as never));
+    expect(error).toMatchObject({ code: 'ERR_DIRALIGN_SHARD' });
+    expect((error as Error).message).toContain(words);
+  });
+  test('a shard that is not the whole vocabulary, without the others', () => {
+    const error = thrownBy(() => dpo({ ...batch, shard: { first: 0, vocab: 10 } }));
+    expectCode(error, 'SHARD', 'the shards have 9 columns of 10');
+    expect(thrownBy(() => dpo({ ...batch, shard: { first: 1, vocab: 10 } }))).toMatchObject({
+      code: 'ERR_DIRALIGN_SHARD',
+    });
+  });
+  test('synchronous calls by a transport of JavaScript', () => {
+    const error = thrownBy(() => dpo(batch, { parallel: { data: alone } }));
+    expectRefusal(error, 'TypeError OPTION', 'needs communicators of mpi()');
+  });
+  test('doors that take whole vocabularies', () => {
+    const given = { ...batch, shard };
+    for (const call of [
+      () => sequenceLogps(given),
+      () => tokenLogps(given),
+      () => logpsBackward(given, { sequences: new Float64Array(2) }),
+    ])
+      expectRefusal(thrownBy(call), 'TypeError OPTION', 'shard: this call takes a whole');
+  });
+  test('of mpi, nccl, layout and vocabShard', async () => {
+    expectRefusal(await rejection(mpi({ timeout: 0 })), 'TypeError OPTION', 'timeout: 0');
+    expectRefusal(await rejection(mpi({ library: 3 } as never)), 'TypeError OPTION', 'library: 3');
+    const missing = await rejection(mpi({ library: '/nowhere/libmpi.so' }));
+    expectCode(missing, 'ENGINE', '/nowhere/libmpi.so');
+    expectRefusal(await rejection(nccl(alone as never)), 'TypeError ENGINE', 'no NCCL engine');
+    const world = { ...alone, size: 6 } as never;
+    expectRefusal(
+      await rejection(layout(world, { data: 4 })),
+      'RangeError OPTION',
+      '4 places for 6',
+    );
+    expectRefusal(
+      await rejection(layout(world, { day: 6 } as never)),
+      'TypeError OPTION',
+      'sizes.day',
+    );
+    expectRefusal(
+      thrownBy(() => vocabShard(0, alone)),
+      'TypeError OPTION',
+      'vocab: 0',
+    );
+    expectRefusal(
+      thrownBy(() => vocabShard(9, { rank: 3, size: 3 })),
+      'RangeError OPTION',
+      'rank: 3',
+    );
+  });
+});
+
+describe('a transport', () => {
+  const of = (allGather: unknown, timeout?: number): Communicator =>
+    ({ rank: 0, size: 2, allGather, ...(timeout && { timeout }) }) as never;
+  const failures: [allGather: unknown, words: string][] = [
+    [() => Promise.reject(new Error('the cable')), 'the transport failed: the cable'],
+    [
+      () => {
+        throw new Error('at once');
+      },
+      'the transport failed: at once',
+    ],
+    [() => new Uint8Array(3), 'gave 3 bytes, expected'],
+    [() => 'bytes', 'expected a Uint8Array'],
+  ];
+  test.each(failures)('that fails: %s', async (allGather, words) => {
+    const data = of(allGather);
+    expectCode(await rejection(dpo.async(batch, { parallel: { data } })), 'ENGINE', words);
+    const again = await rejection(dpo.async(batch, { parallel: { data } }));
+    expectCode(again, 'ENGINE', 'the communicator is broken');
+  });
+  test('that never answers', async () => {
+    const data = of(() => new Promise(() => undefined), 50);
+    const begin = performance.now();
+    const error = await rejection(dpo.async(batch, { parallel: { data } }));
+    expectCode(error, 'TIMEOUT', 'did not end within 50 ms');
+    expect(performance.now() - begin).toBeGreaterThanOrEqual(49);
+    const again = await rejection(dpo.async(batch, { parallel: { data } }));
+    expectCode(again, 'ENGINE', 'the communicator is broken');
+  });
+  test('that mixes ranks up', async () => {
+    const data = of((bytes: Uint8Array) => Promise.resolve(new Uint8Array(2 * bytes.length)));
+    const error = await rejection(dpo.async(batch, { parallel: { data } }));
+    expectCode(error, 'ENGINE', "did not bring this rank's bytes back");
+  });
+  test('nothing is written where ranks disagree', async () => {
+    const outs = [0, 1].map(() => new Float32Array(batch.logits.length).fill(7));
+    const ranks = within(2).map((data, rank) =>
+      dirAlignLoss('dpo', 0.1 + rank).async(batch as never, {
+        out: outs[rank] as never,
+        parallel: { data },
+      }),
+    );
+    for (const call of ranks)
+      expect(await rejection(call)).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
+    expect(outs.every((out) => out.every((x) => x === 7))).toBe(true);
+  });
+  test('abort while others compute, at any moment: all fail, or all succeed', async () => {
+    const large = randomBatch({ seed: 2, sequences: 4, tokens: 40, vocab: 5000 });
+    for (let i = 0; i < 25; i++) {
+      const controller = new AbortController();
+      const communicators = within(2);
+      const calls = communicators.map((data, rank) =>
+        dpo
+          .async(large, { parallel: { data }, ...(rank === 1 && { signal: controller.signal }) })
+          .then(
+            () => 'ok',
+            (error: unknown) => (error as DirAlignError).code,
+          ),
+      );
+      await delay(i / 4);
+      controller.abort();
+      const [other, own] = await Promise.all(calls);
+      if (own === 'ok') expect(other).toBe('ok');
+      // After the last exchange an abort is too late for the others.
+      else expect(['ERR_DIRALIGN_PEER', 'ok']).toContain(other);
+    }
+  });
+  test('a worker that ends while it waits', async () => {
+    const begin = performance.now();
+    const worker = new Worker(script('exchanging-worker.mjs'), { workerData: compiled.url });
+    await once(worker, 'message');
+    await delay(50);
+    await worker.terminate();
+    expect(performance.now() - begin).toBeLessThan(60_000);
+  });
+});
