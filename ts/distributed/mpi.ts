@@ -9,7 +9,7 @@ import {
   type CommunicatorHandle,
   type MadeCommunicator,
 } from '../native/interface.js';
-import { environment } from '../native/load.js';
+import { environment } from '../native/system.js';
 import {
   checkTimeout,
   defaultTimeout,
