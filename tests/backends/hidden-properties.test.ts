@@ -510,8 +510,7 @@ describe('edges', () => {
       );
       // Which rows a product has decides how its sums are rounded.
       const misses = new Misses();
-      for (const name of gradients)
-        misses.each(name, result[name], expected[name], () => 1e-6);
+      for (const name of gradients) misses.each(name, result[name], expected[name], () => 1e-6);
       expect(misses.list).toEqual([]);
       expect(result.metrics.nonfinite).toBe(0);
       expect(Number.isFinite(result.loss)).toBe(true);
