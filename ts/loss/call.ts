@@ -147,15 +147,16 @@ async function computePrepared(
   try {
     // Reading the batch may have run code of the caller's.
     if (signal?.aborted) throw abortError(reasonOf(signal));
-    let started: BadLabel | Cancel | undefined;
+    let done!: Done;
     const ended = new Promise<boolean>((resolve, reject) => {
-      started = start((error, wasCancelled) => {
+      done = (error, wasCancelled) => {
         if (error) reject(error);
         else resolve(wasCancelled);
-      });
+      };
     });
-    if (typeof started !== 'function')
-      throw labelError(started as unknown as BadLabel, request.batch);
+    // Outside of the promise: what is refused at once is no rejection that nobody waits for.
+    const started = start(done);
+    if (typeof started !== 'function') throw labelError(started, request.batch);
     begin(started);
     const cancelled = await ended;
     if (!cancelled || !signal?.aborted) arrays.check();
