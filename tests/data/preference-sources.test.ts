@@ -94,7 +94,7 @@ describe('JSON arrays', () => {
 
   test('brackets, commas and quotes in strings structure nothing', async () => {
     const odd = {
-      prompt: '[{"',
+      prompt: '[{"},{"',
       chosen: '\\",]}',
       rejected: '\\\\',
       list: [[1, [2]], { a: '],' }],

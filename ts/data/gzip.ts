@@ -15,7 +15,7 @@ async function* compressed(
 }
 
 /**
- * The bytes that were compressed. The source is closed before this ends.
+ * The bytes that were compressed.
  * @throws DirAlignError with code ERR_DIRALIGN_FILE for what is damaged or cut off
  */
 export async function* gunzipped(
@@ -24,9 +24,8 @@ export async function* gunzipped(
 ): AsyncGenerator<unknown, void, undefined> {
   const bytes = createGunzip();
   const source = Readable.from(compressed(chunks, name));
-  const done = pipeline(source, bytes);
-  // It fails here, too, where the reader has seen enough.
-  const settled = done.catch(() => undefined);
+  // What fails comes out of the bytes, too; that the reader has seen enough is no failure.
+  pipeline(source, bytes).catch(() => undefined);
   try {
     yield* bytes as AsyncIterable<unknown>;
   } catch (error) {
@@ -34,6 +33,5 @@ export async function* gunzipped(
     throw unreadable(name, `cannot be decompressed: ${reasonOf(error)}`, error);
   } finally {
     bytes.destroy();
-    await settled;
   }
 }

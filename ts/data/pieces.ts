@@ -31,7 +31,7 @@ export function checkPiece(chunk: unknown, place: string): Piece {
 
 /** A copy: a source may fill the same memory again. */
 export const copied = (piece: Piece): Piece =>
-  typeof piece === 'string' ? piece : Uint8Array.from(piece);
+  typeof piece === 'string' ? piece : new Uint8Array(piece);
 
 export function joined(pieces: readonly Piece[]): Piece {
   if (pieces.length === 1) return pieces[0] as Piece;
@@ -46,7 +46,7 @@ export function textOf(pieces: readonly Piece[] | undefined): string {
   const whole = pieces.length === 0 ? '' : joined(pieces);
   if (typeof whole === 'string') return whole;
   // The decoder takes no memory that another thread may write to.
-  const bytes = types.isSharedArrayBuffer(spanOf(whole).buffer) ? Uint8Array.from(whole) : whole;
+  const bytes = types.isSharedArrayBuffer(spanOf(whole).buffer) ? new Uint8Array(whole) : whole;
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
