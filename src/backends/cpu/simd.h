@@ -30,7 +30,6 @@ constexpr int width = 4;
 #endif
 
 typedef float Floats __attribute__((vector_size(width * 4)));
-typedef int32_t Ints __attribute__((vector_size(width * 4)));
 typedef uint32_t Words __attribute__((vector_size(width * 4)));
 typedef uint16_t Halves __attribute__((vector_size(width * 2)));
 typedef float HalfFloats __attribute__((vector_size(width * 2)));
@@ -168,9 +167,8 @@ inline void store_two(T* p, Floats a, Floats b) {
 template <bool past_caches>
 inline void store_two(Bfloat16* p, Floats a, Floats b) {
   const Words pairs = bfloat16_above(a) >> 16 | (bfloat16_above(b) & 0xffff0000);
-  float* const words = reinterpret_cast<float*>(p);
-  if constexpr (past_caches) stream(words, (Floats)pairs);
-  else store(words, (Floats)pairs);
+  if constexpr (past_caches) stream(reinterpret_cast<float*>(p), (Floats)pairs);
+  else std::memcpy(p, &pairs, sizeof pairs);
 }
 
 /// Makes streamed stores visible before the thread reports its work as done.
@@ -205,10 +203,10 @@ inline bool any_above(Floats v, float limit) {
 
 using diralign::exp_underflow;
 
-// e^x for x <= 88, to about 1 ulp (tests/native/kernels_test.cc measures it). Below exp_underflow
-// it is 0, or a number that a float32 need not hold to its last digit; a NaN stays a NaN. x = n ln
-// 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low bits
-// of the sum.
+// e^x for x <= 88, to about 1 ulp, on AVX2 2 (tests/native/kernels_test.cc measures it). Below
+// exp_underflow it is 0, or off by less than the smallest normal number; a NaN stays a NaN. x = n
+// ln 2 + r: adding and subtracting a large number rounds x / ln 2 to n, and leaves n in the low
+// bits of the sum.
 #if defined(__AVX512F__)
 
 /// n counts sixteenths: 2^n comes from a register of sixteen powers and scalef, which floors it,
@@ -244,11 +242,11 @@ struct Exponential {
 
 /// n counts eighths: 2^n comes from a register of eight powers, less what the low three bits of n
 /// add to their exponents, and |r| <= ln 2 / 16 needs degree 3. One constant for ln 2 leaves an
-/// error of |x| / 42 ulp, where e^x is as much smaller than the row's largest term. Below the
+/// error of |x| / 22 ulp, of terms that are e^|x| times smaller than the row's largest. Below the
 /// smallest power the exponent would wrap around: x is raised to where the power is exactly 0.
 inline Exponential exponential(Floats x) {
-  const Ints powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
-                       0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+  const Words powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+                        0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
   constexpr float to_eighths = 0x1.8p20f, power_is_0 = -0x1.601e68p6f;  // -127 ln 2
   x = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x);      // a NaN stays
   const Floats biased = x * 1.44269502f + to_eighths, n = biased - to_eighths,
@@ -256,8 +254,8 @@ inline Exponential exponential(Floats x) {
   Floats p = r * 0x1.555898p-3f + 0x1.000878p-1f;
   p = p * r + 1.f;
   p = p * r + 1.f;
-  const Ints power = (Ints)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)biased);
-  return {(Floats)(power + ((Ints)biased << 20)), p};
+  const Words power = (Words)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)biased);
+  return {(Floats)(power + ((Words)biased << 20)), p};
 }
 inline Floats exp(Floats x) {
   const Exponential e = exponential(x);
