@@ -1,5 +1,6 @@
 export {
   logpsBackward,
+  type BackwardCalls,
   type BackwardRunOptions,
   type HiddenBackwardRunOptions,
   type LogpsBackward,

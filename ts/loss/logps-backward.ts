@@ -71,7 +71,7 @@ interface OfLayer extends ByWhom {
 type Returned<Later extends boolean, Result> = Later extends true ? Promise<Result> : Result;
 
 /** The calls of {@link logpsBackward}, which return at once or later. */
-interface BackwardCalls<Later extends boolean> {
+export interface BackwardCalls<Later extends boolean> {
   /**
    * The gradient by the logits of sum over rows of `rows` log p + sum of `entropy` H: with it any
    * loss of log-probabilities has this package's kernels.
