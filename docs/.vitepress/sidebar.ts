@@ -43,6 +43,7 @@ export function sidebar(): DefaultTheme.SidebarItem[] {
         page('Losses of your own', 'custom-losses'),
         page('In any autograd', 'any-autograd'),
         page('Without logits', 'output-layer'),
+        page('Past one process', 'distributed'),
       ],
     },
     {

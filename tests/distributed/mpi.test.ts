@@ -12,34 +12,39 @@ test.skipIf(launchers.length > 0)('no mpirun here (Debian: openmpi-bin, mpich)',
   console.log('tests/distributed/mpi.test.ts: no mpirun was found; nothing was started');
 });
 
-/** Exit code, ranks that held, most seconds on a busy machine. */
-const anyFailure = { code: 'not 0', held: 0, seconds: 40 } as const;
-const stories = {
-  groups: { code: 0, held: 16, seconds: 40 },
-  badLabel: { code: 0, held: 4, seconds: 40 },
-  badShape: { code: 0, held: 4, seconds: 40 },
-  settings: { code: 0, held: 4, seconds: 40 },
-  labels: { code: 0, held: 4, seconds: 40 },
-  shards: { code: 0, held: 4, seconds: 40 },
-  crossed: { code: 0, held: 4, seconds: 40 },
-  twoGroups: { code: 0, held: 4, seconds: 40 },
-  aborted: { code: 0, held: 4, seconds: 40 },
-  concurrent: { code: 0, held: 8, seconds: 40 },
-  wasm: { code: 0, held: 4, seconds: 40 },
-  leaves: { code: 3, held: 3, seconds: 40 },
-  stopped: { code: 3, held: 3, seconds: 40 },
-  throws: anyFailure,
-  killed: anyFailure,
+/** How many times ranks say that it held, where all end in order. */
+const inOrder = {
+  groups: 16,
+  badLabel: 4,
+  badShape: 4,
+  settings: 4,
+  labels: 4,
+  shards: 4,
+  crossed: 4,
+  twoGroups: 4,
+  aborted: 4,
+  concurrent: 8,
+  wasm: 4,
 } as const;
+/** The same where the job is ended by one rank's failure. */
+const ended = { leaves: 3, stopped: 3, throws: 0, killed: 0 } as const;
 
 describe.each(launchers)('$name', (launcher) => {
-  test.each(Object.entries(stories))('%s', async (story, wanted) => {
-    const { code, text, seconds } = await launch(launcher, 4, 'stories.mjs', [compiled.url, story]);
-    if (wanted.code === 'not 0') expect([0, 'SIGKILL'], text).not.toContain(code);
-    else expect(code, text).toBe(wanted.code);
-    expect(text.split('HELD').length - 1, text).toBe(wanted.held);
+  test.each(Object.entries(inOrder))('%s', async (story, held) => {
+    const { code, text, alive } = await launch(launcher, 4, 'stories.mjs', [compiled.url, story]);
+    expect(code, text).toBe(0);
+    expect(text.split('HELD').length - 1, text).toBe(held);
+    expect(alive).toEqual([]);
+  });
+  // No rank is left behind. mpirun of Open MPI 4.1 itself crashes or hangs now and then as it ends
+  // such a job, when its ranks are gone.
+  test.each(Object.entries(ended))('%s', async (story, held) => {
+    const args = [compiled.url, story];
+    const { code, text, alive } = await launch(launcher, 4, 'stories.mjs', args, 40);
+    expect(code, text).not.toBe(0);
+    expect(text.split('HELD').length - 1, text).toBe(held);
     expect(text).not.toContain('still alive');
-    expect(seconds).toBeLessThan(wanted.seconds);
+    expect(alive).toEqual([]);
   });
 });
 

@@ -1,5 +1,7 @@
 // mpirun, where it is installed: of Open MPI, of MPICH, or neither.
 import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 export interface Launcher {
@@ -29,19 +31,23 @@ export const launchers: readonly Launcher[] = known.filter(({ command }) => {
 export interface EndedJob {
   readonly code: number | string;
   readonly text: string;
-  readonly seconds: number;
+  /** Processes of the job that have not ended. */
+  readonly alive: readonly number[];
 }
 
-/** Runs a script of tests/fixtures/distributed in so many processes; a hang is an error here. */
+/**
+ * Runs a script of tests/fixtures/distributed in so many processes, which say their ids.
+ * @param patience seconds until the launcher is killed.
+ */
 export async function launch(
   { command, args }: Launcher,
   ranks: number,
   script: string,
   scriptArgs: readonly string[],
+  patience = 100,
 ): Promise<EndedJob> {
   const file = fileURLToPath(new URL(`../fixtures/distributed/${script}`, import.meta.url));
   const all = [...args, '-np', String(ranks), process.execPath, file, ...scriptArgs];
-  const begin = performance.now();
   const child = spawn(command, all, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, NO_COLOR: '1' },
@@ -51,12 +57,25 @@ export async function launch(
     stream.on('data', (data: Buffer) => {
       text += data.toString();
     });
-  const guard = setTimeout(() => child.kill('SIGKILL'), 100_000);
+  const guard = setTimeout(() => child.kill('SIGKILL'), 1000 * patience);
   const code = await new Promise<number | string>((resolve) => {
     child.on('close', (status, signal) => {
       resolve(signal ?? status ?? NaN);
     });
   });
   clearTimeout(guard);
-  return { code, text, seconds: (performance.now() - begin) / 1000 };
+  const pids = [...text.matchAll(/PID (\d+)/g)].map(([, pid]) => Number(pid));
+  // A launcher may be gone before the ranks that it has ended.
+  const limit = performance.now() + 10_000;
+  while (pids.some(isAlive) && performance.now() < limit) await delay(50);
+  return { code, text, alive: pids.filter(isAlive) };
+}
+
+/** Whether it runs, or may do so again. One that has ended waits as a zombie until it is reaped. */
+function isAlive(pid: number): boolean {
+  try {
+    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
+  } catch {
+    return false;
+  }
 }
