@@ -1,12 +1,11 @@
 #include "mpi.h"
-#include <sched.h>
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <future>
 #include <list>
 #include <thread>
 #include <utility>
+#include "engine_thread.h"
 #include "mpi_abi.h"
 
 namespace diralign {
@@ -34,58 +33,6 @@ Launcher launcher() {
   if (const int size = integer("PMI_SIZE")) return {"MPICH", size};
   return {"", std::max(1, integer("SLURM_NTASKS"))};
 }
-
-/// One thread, which runs what is posted, in order, and in between polls what is under way.
-class EngineThread {
- public:
-  /// `poll` returns whether there is something under way.
-  explicit EngineThread(std::function<bool()> poll) : poll_(std::move(poll)) {
-    // It lives as long as the process: MPI must not be spoken by another thread later.
-    std::thread([this] { work(); }).detach();
-  }
-  void post(std::function<void()> work) {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      posted_.push_back(std::move(work));
-    }
-    wake_.notify_one();
-  }
-
- private:
-  void work() {
-    Clock::time_point idle_since = Clock::now();
-    bool polling = false;
-    for (int turn = 0;; turn++) {
-      std::deque<std::function<void()>> posted;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        if (!polling) wake_.wait(lock, [this] { return !posted_.empty(); });
-        posted.swap(posted_);
-      }
-      for (const auto& run : posted) run();
-      if (!posted.empty()) idle_since = Clock::now(), turn = 0;
-      polling = poll_();
-      if (polling && turn >= 100) rest(idle_since);
-    }
-  }
-  /// Yields, then sleeps a 64th of the time already waited, 1 ms at most: a peer that computes for
-  /// long must not cost this process a core, and the sleep adds little to the wait.
-  void rest(Clock::time_point since) {
-    using namespace std::chrono;
-    const auto pause = std::min<nanoseconds>((Clock::now() - since) / 64, milliseconds(1));
-    if (pause < microseconds(10)) {
-      sched_yield();
-      return;
-    }
-    std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait_for(lock, pause, [this] { return !posted_.empty(); });
-  }
-
-  const std::function<bool()> poll_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> posted_;
-};
 
 template <class Handle>
 class Engine : public MpiEngine {

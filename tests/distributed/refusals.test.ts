@@ -151,8 +151,8 @@ describe('a transport', () => {
         parallel: { data },
       }),
     );
-    for (const call of ranks)
-      expect(await rejection(call)).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
+    for (const error of await Promise.all(ranks.map(rejection)))
+      expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
     expect(outs.every((out) => out.every((x) => x === 7))).toBe(true);
   });
   test('abort while others compute, at any moment: all fail, or all succeed', async () => {
