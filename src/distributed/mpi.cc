@@ -86,9 +86,9 @@ class Engine : public MpiEngine {
     done.get_future().wait();
   }
   void abort(int code) override {
-    // One after another, unless the first has ended them all by then: where several came to this at
-    // the same time, mpirun of Open MPI 4.1 crashed or hung in its own shutdown in 12 of 50 jobs,
-    // and one after another in 3 of 37. The ranks were gone each time.
+    // One after another, unless the first has ended them all by then: where several come to this
+    // at the same time, mpirun of Open MPI 4.1 crashes or hangs in its own shutdown more often: in
+    // 12 of 50 jobs, and in 3 of 37 one after another.
     std::this_thread::sleep_for(
         std::min(int{rank_} * std::chrono::milliseconds(50), longest_delay));
     // On this thread, whatever the engine's is doing: the process ends.

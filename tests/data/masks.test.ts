@@ -257,3 +257,13 @@ describe('refused', () => {
     expect(reads).toBe(1);
   });
 });
+
+test('learnedTurns refuses what is no list of turns', () => {
+  const revoked = Proxy.revocable([], {});
+  revoked.revoke();
+  for (const bad of [undefined, null, 0, 'x', {}, revoked.proxy])
+    expectRefusal(() => learnedTurns(bad as never), 'TypeError OPTION', [/^turns: expected/]);
+  for (const bad of [null, undefined, 1, []])
+    expectRefusal(() => learnedTurns([bad] as never), 'TypeError OPTION', [/^turns\[0\]: expect/]);
+  expect(learnedTurns([{ content: 'x' }] as never)).toEqual([false]);
+});

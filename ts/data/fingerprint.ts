@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 import { bytesOf, tagOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
-import { describe, readProperties } from '../given.js';
+import { describe, readProperties, isRevoked } from '../given.js';
 import { filesOf } from './model-files.js';
 
 /**
@@ -67,7 +67,8 @@ function updateBytes(hash: Hash, name: string, kind: string, view: ArrayBufferVi
 
 /** The file that a part names; undefined for a part of another kind. */
 function fileOf(name: string, part: unknown): string | URL | undefined {
-  if (typeof part !== 'object' || part === null || Array.isArray(part)) return undefined;
+  if (typeof part !== 'object' || part === null || isRevoked(part) || Array.isArray(part))
+    return undefined;
   if (ArrayBuffer.isView(part) || types.isAnyArrayBuffer(part)) return undefined;
   const { file } = readProperties(name, part, ['file']);
   return typeof file === 'string' || file instanceof URL ? file : undefined;

@@ -1,4 +1,6 @@
 /** Messages of chat APIs, as files have them. */
+import { typeError } from '../errors.js';
+import { checkObject, describe, isArray } from '../given.js';
 import { field, isObject, kindOf, Refusal, type Message } from './records.js';
 
 /**
@@ -134,10 +136,14 @@ const writers = /^(assistant|model|gpt|bot|chatbot|ai|agent)$/i;
  *
  * @param turns those of a completion
  * @returns one flag per turn
+ * @throws DirAlignError with code ERR_DIRALIGN_OPTION for what is no list of turns
  */
 export function learnedTurns(turns: readonly Message[]): boolean[] {
-  return turns.map((turn) => {
-    const { weight, loss } = turn as { readonly weight?: unknown; readonly loss?: unknown };
-    return writers.test(turn.role) && weight !== 0 && loss !== false;
+  if (!isArray(turns))
+    throw typeError('ERR_DIRALIGN_OPTION', `turns: expected an array, not ${describe(turns)}`);
+  return turns.map((turn: unknown, i) => {
+    checkObject(`turns[${i}]`, turn);
+    const { role, weight, loss } = turn as Readonly<Record<'role' | 'weight' | 'loss', unknown>>;
+    return typeof role === 'string' && writers.test(role) && weight !== 0 && loss !== false;
   });
 }
