@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include "timed_wait.h"
 
 namespace diralign {
 
@@ -28,7 +29,7 @@ void Transfer::end(std::exception_ptr error) {
 
 bool Transfer::wait(std::chrono::milliseconds most) {
   std::unique_lock<std::mutex> lock(mutex_);
-  if (!wake_.wait_for(lock, most, [this] { return has_ended_; })) return false;
+  if (!wait_at_most(wake_, lock, most, [this] { return has_ended_; })) return false;
   if (error_) std::rethrow_exception(error_);
   return true;
 }

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include "timed_wait.h"
 
 namespace diralign {
 
@@ -56,7 +57,7 @@ class EngineThread {
       return;
     }
     std::unique_lock<std::mutex> lock(mutex_);
-    wake_.wait_for(lock, pause, [this] { return !posted_.empty(); });
+    wait_at_most(wake_, lock, pause, [this] { return !posted_.empty(); });
   }
 
   const std::function<bool()> poll_;
