@@ -98,11 +98,11 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
 
   test.each([
     [
-      'cudaMalloc:2:0',
+      'cudaMalloc:2:0:2',
       'alloc',
       /allocating 100 bytes on device 0: cudaMalloc: cudaErrorMemoryAllocation: out of memory/,
     ],
-    ['cudaMalloc:2:0', 'sync', /allocating 3200 bytes on device 0/],
+    ['cudaMalloc:2:0:2', 'sync', /allocating 3200 bytes on device 0/],
     [
       'cudaMallocFromPoolAsync:2:0',
       'sync',

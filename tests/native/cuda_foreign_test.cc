@@ -130,7 +130,7 @@ TEST(cuda_time_begins_when_the_host_is_ready) {
 
   // The workspace comes before anything is written to it: where there is none, nothing was
   // recorded.
-  setenv("SIMT_FAIL", "cudaMallocAsync:2:0", 1);
+  setenv("SIMT_FAIL", "cudaMallocAsync:2:0:2", 1);
   CHECK(error_of([&] { cuda::launch(prepared.job, place); }) == int(cudaErrorMemoryAllocation));
   unsetenv("SIMT_FAIL");
   CHECK(error_of([&] { cuda::milliseconds(0, begin, end); }) == int(cudaErrorInvalidResourceHandle),

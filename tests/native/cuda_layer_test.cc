@@ -364,8 +364,8 @@ TEST(cuda_layer_failures) {
   const Truth truth(l.p);
   const size_t before = simt::live_allocations();
   for (const char* failure :
-       {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2", "cudaMallocAsync:2:3",
-        "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
+       {"cublasLtMatmul:13:0", "cublasLtMatmul:15:1", "cublasLtMatmul:13:2",
+        "cudaMallocAsync:2:3:2", "cudaLaunchKernel:719:1", "cudaLaunchKernel:719:4"}) {
     for (bool on_host : {false, true}) {
       const auto error = thrown<DeviceError>([&] {
         const Failing scope(failure);
