@@ -104,13 +104,13 @@ describe.runIf(isEmulated)('failures of CUDA', () => {
     ],
     ['cudaMalloc:2:0:2', 'sync', /allocating 3200 bytes on device 0/],
     [
-      'cudaMallocFromPoolAsync:2:0',
+      'cudaMallocFromPoolAsync:2:0:2',
       'sync',
       /computing on the device: cudaMallocFromPoolAsync: cudaErrorMemoryAllocation/,
     ],
-    ['cudaMallocFromPoolAsync:2:0', 'async', /computing on the device/],
-    ['cudaMallocFromPoolAsync:2:0', 'staged', /computing on the device/],
-    ['cudaMallocFromPoolAsync:2:0', 'staged async', /computing on the device/],
+    ['cudaMallocFromPoolAsync:2:0:2', 'async', /computing on the device/],
+    ['cudaMallocFromPoolAsync:2:0:2', 'staged', /computing on the device/],
+    ['cudaMallocFromPoolAsync:2:0:2', 'staged async', /computing on the device/],
     ['cudaHostAlloc:2:0', 'copy async', /copying 1048576 bytes to the device/],
     ['cudaHostRegister:2:0', 'pin', /page-locking 64 bytes/],
   ])('out of memory, %s: %s', async (what, how, words) => {
