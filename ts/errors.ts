@@ -62,17 +62,12 @@ class DirAlignRangeError extends RangeError {
   }
 }
 
-class DirAlignDeviceError extends Error {
-  override readonly name = 'DirAlignError';
-  readonly [brand] = true;
-  readonly code = 'ERR_DIRALIGN_DEVICE';
-}
-
-class DirAlignDistributedError extends Error {
+/** Nothing that the caller gave: a device or another process failed. */
+class DirAlignFailure extends Error {
   override readonly name = 'DirAlignError';
   readonly [brand] = true;
   constructor(
-    readonly code: DistributedErrorCode,
+    readonly code: DirAlignErrorCode,
     message: string,
     options?: ErrorOptions,
   ) {
@@ -123,7 +118,9 @@ export function cudaError(doing: string, cause: unknown): unknown {
     typeof cause.name === 'string' &&
     /^cuda|cublas/i.test(cause.name) &&
     typeof cause.code === 'number';
-  return isCuda ? new DirAlignDeviceError(`${doing}: ${String(cause.message)}`, { cause }) : cause;
+  return isCuda
+    ? new DirAlignFailure('ERR_DIRALIGN_DEVICE', `${doing}: ${String(cause.message)}`, { cause })
+    : cause;
 }
 
 /** A failure among processes, as native code found it. */
@@ -132,7 +129,7 @@ export function distributedError(
   message: string,
   options?: ErrorOptions,
 ): DirAlignError {
-  return new DirAlignDistributedError(code, message, options);
+  return new DirAlignFailure(code, message, options);
 }
 
 /** An `AbortError` whose `cause` is the signal's reason. */

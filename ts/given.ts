@@ -25,6 +25,19 @@ export function describe(value: unknown): string {
   }
 }
 
+/** What an error says; of anything else that was thrown, what it is. Never throws. */
+export function messageOf(error: unknown): string {
+  try {
+    if (error instanceof Error) {
+      const { message }: { readonly message: unknown } = error;
+      if (typeof message === 'string') return message;
+    }
+  } catch {
+    // A getter that throws, or a revoked Proxy.
+  }
+  return typeof error === 'string' ? error : describe(error);
+}
+
 function describeObject(value: object): string {
   // The class of a Proxy is whatever its handler says, and asking runs it.
   if (types.isProxy(value)) return isRevoked(value) ? 'a revoked Proxy' : 'a Proxy';

@@ -1,10 +1,11 @@
 #include "sharded_rows.h"
 #include <algorithm>
+#include <cstddef>
 
 namespace diralign {
 
 namespace {
-constexpr size_t base_bytes = 2 * sizeof(float) + sizeof(double);
+constexpr size_t base_bytes = offsetof(PartSums, moment);
 }  // namespace
 
 ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
@@ -17,7 +18,15 @@ ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
                                                   : std::max<int64_t>(1, job.batch.vocab)),
       part_bytes_(base_bytes + (with_moment + with_mean) * sizeof(double)),
       row_bytes_(size_t(cells_) * part_bytes_ + sizeof(RowEnd)),
-      mine_(job.rows.scored.size() * row_bytes_) {}
+      mine_(job.rows.scored.size() * row_bytes_) {
+  const std::vector<int64_t>& first = job.parallel->first_columns;
+  const int64_t grid = job.parallel->column_grid;
+  for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
+    const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)],
+                  cells = grid > 0 ? (columns + grid - 1) / grid : std::min<int64_t>(1, columns);
+    for (int64_t cell = 0; cell < cells; cell++) places_.push_back({rank, cell});
+  }
+}
 
 void ShardedRows::write_part(char* to, const PartSums& sums, double logits) const {
   std::memcpy(to, &sums, base_bytes);  // anchor, top, sum
@@ -33,21 +42,6 @@ void ShardedRows::exchange(const RowRange& rows) {
                              size_t(rows.size()) * row_bytes_);
 }
 
-/// In the order of the columns, empty ones left out.
-template <class Take>
-void ShardedRows::for_parts(int64_t i, Take&& take) const {
-  const std::vector<int64_t>& first = job_.parallel->first_columns;
-  for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
-    const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)];
-    const char* at = row_of(rank, i);
-    for (int64_t begin = 0; begin < columns;
-         begin += job_.parallel->column_grid > 0 ? job_.parallel->column_grid : columns) {
-      take(at);
-      at += part_bytes_;
-    }
-  }
-}
-
 ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
   const std::vector<int64_t>& first = job_.parallel->first_columns;
   const int rank =
@@ -57,26 +51,28 @@ ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
   return end;
 }
 
+PartSums ShardedRows::part(int64_t i, uint32_t k) const {
+  const char* const from = at(i, places_[k]);
+  PartSums part = no_sums();
+  std::memcpy(static_cast<void*>(&part), from, base_bytes);
+  if (with_moment_) std::memcpy(&part.moment, from + base_bytes, sizeof(double));
+  return part;
+}
+
 RowSums ShardedRows::sums(int64_t i) const {
-  std::vector<PartSums> parts;
-  for_parts(i, [&](const char* at) {
-    PartSums part = no_sums();
-    std::memcpy(static_cast<void*>(&part), at, base_bytes);
-    if (with_moment_) std::memcpy(&part.moment, at + base_bytes, sizeof(double));
-    parts.push_back(part);
-  });
   const PartSums merged =
-      merge_in_order(uint32_t(parts.size()), [&](uint32_t k) { return parts[k]; });
+      merge_in_order(uint32_t(places_.size()), [&](uint32_t k) { return part(i, k); });
   return {merged, end_of(i, job_.rows.scored[size_t(i)].primary()).label};
 }
 
 double ShardedRows::mean(int64_t i) const {
   double sum = 0;
-  for_parts(i, [&](const char* at) {
-    double part;
-    std::memcpy(&part, at + base_bytes + (with_moment_ ? sizeof(double) : 0), sizeof part);
-    sum += part;
-  });
+  for (const CellPlace& place : places_) {
+    double logits;
+    std::memcpy(&logits, at(i, place) + base_bytes + (with_moment_ ? sizeof(double) : 0),
+                sizeof logits);
+    sum += logits;
+  }
   return sum / double(job_.batch.words());
 }
 

@@ -54,13 +54,19 @@ class ShardedRows {
   struct RowEnd {
     float label, second;
   };
+  struct CellPlace {
+    int rank;
+    int64_t cell;  ///< of those of the rank
+  };
   void write_part(char* to, const PartSums& sums, double logits) const;
-  template <class Take>
-  void for_parts(int64_t i, Take&& take) const;
+  PartSums part(int64_t i, uint32_t k) const;
   RowEnd end_of(int64_t i, int32_t label) const;
   const char* row_of(int rank, int64_t i) const {
     return all_.data() +
            (size_t(rank) * size_t(range_.size()) + size_t(i - range_.begin)) * row_bytes_;
+  }
+  const char* at(int64_t i, const CellPlace& place) const {
+    return row_of(place.rank, i) + size_t(place.cell) * part_bytes_;
   }
 
   const Job& job_;
@@ -68,6 +74,7 @@ class ShardedRows {
   const bool with_moment_, with_mean_;
   const int64_t cells_, cell_columns_;
   const size_t part_bytes_, row_bytes_;
+  std::vector<CellPlace> places_;  ///< of the cells that have columns, in the order of the columns
   Array<char> mine_, all_;
   RowRange range_{0, 0};
 };

@@ -103,7 +103,9 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
     std::unique_ptr<Launch> launch = device_backend().launch(*job, place);
     return environment.start(std::move(job), std::move(launch), place, request, done);
   }
+  // Not with many sequences, or rows of hardly a logit: those take time of their own.
   const bool at_once = target == Target::cpu && !job->layer &&
+                       job->batch.rows + job->batch.sequences <= cpu::rows_at_once &&
                        job->batch.rows * job->batch.vocab <= cpu::elements_at_once;
   return environment.start(
       std::move(job),

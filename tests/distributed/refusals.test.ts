@@ -112,6 +112,11 @@ describe('options', () => {
 describe('a transport', () => {
   const of = (allGather: unknown, timeout?: number): Communicator =>
     ({ rank: 0, size: 2, allGather, ...(timeout && { timeout }) }) as never;
+  const hostile = Object.defineProperty(new Error(), 'message', {
+    get: () => {
+      throw new Error('mine');
+    },
+  });
   const failures: [allGather: unknown, words: string][] = [
     [() => Promise.reject(new Error('the cable')), 'the transport failed: the cable'],
     [
@@ -120,6 +125,8 @@ describe('a transport', () => {
       },
       'the transport failed: at once',
     ],
+    // What is thrown may be anything, and nothing of it may end the process.
+    [() => Promise.reject(hostile), 'the transport failed'],
     [() => new Uint8Array(3), 'gave 3 bytes, expected'],
     [() => 'bytes', 'expected a Uint8Array'],
   ];

@@ -4,7 +4,8 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { DirAlignError } from '../errors.js';
 import { checkPiece, copied } from './pieces.js';
-import { reasonOf, unreadable } from './source.js';
+import { messageOf } from '../given.js';
+import { unreadable } from './source.js';
 
 /** Copies, since what is read ahead must stay as it is. */
 async function* compressed(
@@ -30,7 +31,7 @@ export async function* gunzipped(
     yield* bytes as AsyncIterable<unknown>;
   } catch (error) {
     if (error instanceof DirAlignError) throw error;
-    throw unreadable(name, `cannot be decompressed: ${reasonOf(error)}`, error);
+    throw unreadable(name, `cannot be decompressed: ${messageOf(error)}`, error);
   } finally {
     bytes.destroy();
   }

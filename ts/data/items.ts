@@ -1,19 +1,11 @@
 /** What records are read from: lines, elements of a JSON array, or rows that a program gives. */
 import { plain, tagOf } from '../batch/arrays.js';
-import { isArray } from '../given.js';
+import { isArray, messageOf } from '../given.js';
 import { elementsOf } from './elements.js';
 import { gunzipped } from './gzip.js';
 import { linesOf } from './lines.js';
 import { copied, joined, part, type Item, type Piece } from './pieces.js';
-import {
-  chunksOf,
-  isPiece,
-  isRows,
-  reasonOf,
-  unreadable,
-  type Chunk,
-  type Source,
-} from './source.js';
+import { chunksOf, isPiece, isRows, unreadable, type Chunk, type Source } from './source.js';
 import { checkCount } from './token-ids.js';
 
 /** Whitespace before JSON that may be looked through for how it begins. */
@@ -90,7 +82,7 @@ function guarded<T>(name: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    throw unreadable(name, `cannot be read: ${reasonOf(error)}`, error);
+    throw unreadable(name, `cannot be read: ${messageOf(error)}`, error);
   }
 }
 

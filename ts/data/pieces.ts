@@ -3,9 +3,9 @@ import { constants } from 'node:buffer';
 import { types } from 'node:util';
 import { spanOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
-import { describe } from '../given.js';
+import { describe, messageOf } from '../given.js';
 import { Refusal } from './records.js';
-import { isPiece, reasonOf } from './source.js';
+import { isPiece } from './source.js';
 
 export type Piece = Uint8Array | string;
 
@@ -50,7 +50,7 @@ export function textOf(pieces: readonly Piece[] | undefined): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (error) {
-    throw new Refusal('encoding', `not UTF-8: ${reasonOf(error)}`, error);
+    throw new Refusal('encoding', `not UTF-8: ${messageOf(error)}`, error);
   }
 }
 

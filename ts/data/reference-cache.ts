@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { checkArray } from '../batch/arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
-import { checkObject, describe, readProperties } from '../given.js';
+import { checkObject, describe, readProperties, messageOf } from '../given.js';
 import { readSafetensorsFile, writeSafetensors } from '../safetensors.js';
 import type { SequenceLogps } from '../loss/results.js';
 
@@ -27,10 +27,6 @@ function defect(file: string, what: string, cause?: unknown): DirAlignError {
   );
 }
 
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
 /** What tells a damaged file: the numbers and what they belong to. */
 function checksum(fingerprint: string, { logps, counts }: SequenceLogps): string {
   const hash = createHash('sha256').update(
@@ -46,7 +42,7 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   try {
     if (fs.statSync(file, { throwIfNoEntry: false }) === undefined) return undefined;
   } catch (error) {
-    throw defect(file, `cannot be opened: ${reasonOf(error)}`, error);
+    throw defect(file, `cannot be opened: ${messageOf(error)}`, error);
   }
   const tensors = readSafetensorsFile(file);
   const { metadata } = tensors;
@@ -163,7 +159,7 @@ function write(file: string, fingerprint: string, numbers: SequenceLogps): void 
     quietly(() => {
       fs.rmSync(part, { force: true });
     });
-    throw defect(file, `cannot be written: ${reasonOf(error)}`, error);
+    throw defect(file, `cannot be written: ${messageOf(error)}`, error);
   }
   quietly(() => {
     flush(dirname(file), 'r');
@@ -175,7 +171,7 @@ function checkPlace(file: string): void {
   try {
     fs.accessSync(dirname(file), fs.constants.W_OK);
   } catch (error) {
-    throw defect(file, `cannot be written: ${reasonOf(error)}`, error);
+    throw defect(file, `cannot be written: ${messageOf(error)}`, error);
   }
 }
 
@@ -190,7 +186,7 @@ function keep(file: string, fingerprint: string, numbers: SequenceLogps): Sequen
     if (theirs !== undefined) return theirs;
     write(file, fingerprint, numbers);
   } catch (error) {
-    const message = `${reasonOf(error)}. The numbers were computed and are given, but not kept: the next run computes them again.`;
+    const message = `${messageOf(error)}. The numbers were computed and are given, but not kept: the next run computes them again.`;
     process.emitWarning(message, { type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
   }
   return numbers;

@@ -2,7 +2,7 @@
 import { tagOf } from '../batch/arrays.js';
 import { isArray } from '../given.js';
 import { isObject, kindOf, Refusal } from './records.js';
-import { reasonOf } from './source.js';
+import { messageOf } from '../given.js';
 import { checkCount } from './token-ids.js';
 
 /** No preference is nested as deeply; what holds itself is. */
@@ -67,6 +67,6 @@ export function rowOf(row: unknown, known: ReadonlySet<string>): object {
     );
   } catch (error) {
     if (error instanceof Refusal) throw error;
-    throw new Refusal('object', `cannot be read: ${reasonOf(error)}`, error);
+    throw new Refusal('object', `cannot be read: ${messageOf(error)}`, error);
   }
 }

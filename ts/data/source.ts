@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { types } from 'node:util';
 import { bytesOf, tagOf } from '../batch/arrays.js';
 import { DirAlignError, rangeError, typeError } from '../errors.js';
-import { describe, isArray, readProperties } from '../given.js';
+import { describe, isArray, readProperties, messageOf } from '../given.js';
 
 /** What an iterable may give: UTF-8 in pieces of any size, or rows, one by one or in arrays. */
 export type PreferenceChunk = Uint8Array | string | object;
@@ -43,9 +43,6 @@ export interface Source {
 const expected =
   'expected a path, a file URL, bytes, a Blob, { text } or an iterable of bytes, text or objects';
 
-export const reasonOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error);
-
 const ofFile = (path: string): Source => ({
   called: path,
   open: () => createReadStream(path)[Symbol.asyncIterator](),
@@ -64,7 +61,7 @@ function ofUrl(url: URL): Source {
   } catch (cause) {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `source: ${url.href} stands for no path: ${reasonOf(cause)}`,
+      `source: ${url.href} stands for no path: ${messageOf(cause)}`,
       { cause },
     );
   }
@@ -113,7 +110,7 @@ export function openSource(source: unknown): Source {
     // A getter, or the traps of a Proxy.
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `source: ${expected}, not ${describe(source)}: ${reasonOf(error)}`,
+      `source: ${expected}, not ${describe(source)}: ${messageOf(error)}`,
       { cause: error },
     );
   }
@@ -157,7 +154,7 @@ export async function* chunksOf(
         chunk = next.value;
       } catch (error) {
         ended = true;
-        throw unreadable(name, `cannot be read: ${reasonOf(error)}`, error);
+        throw unreadable(name, `cannot be read: ${messageOf(error)}`, error);
       }
       yield { chunk };
     }

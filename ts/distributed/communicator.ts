@@ -1,6 +1,6 @@
 /** Who exchanges bytes with whom: the interface that a call needs, and what it makes of one. */
 import { typeError } from '../errors.js';
-import { describe } from '../given.js';
+import { describe, messageOf } from '../given.js';
 import {
   native,
   type CarryTransfer,
@@ -124,7 +124,7 @@ function carryBy(communicator: Communicator): CarryTransfer {
         settle(undefined, all);
       },
       (error: unknown) => {
-        settle(`the transport failed: ${error instanceof Error ? error.message : describe(error)}`);
+        settle(`the transport failed: ${messageOf(error)}`);
       },
     );
   };

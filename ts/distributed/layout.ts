@@ -27,10 +27,10 @@ export async function layout<Names extends Axis>(
 ): Promise<Readonly<Record<Names, NativeCommunicator>>> {
   checkObject('sizes', sizes);
   const names = Object.keys(sizes) as Names[];
-  readProperties('sizes', sizes, axes);
+  const read = readProperties('sizes', sizes, axes) as Record<Axis, number>;
   let ranks = 1;
   for (const name of names) {
-    const size: unknown = sizes[name];
+    const size: unknown = read[name];
     if (!Number.isInteger(size) || (size as number) < 1)
       throw typeError(
         'ERR_DIRALIGN_OPTION',
@@ -46,9 +46,9 @@ export async function layout<Names extends Axis>(
   const groups = {} as Record<Names, NativeCommunicator>;
   let stride = 1;
   for (const name of names.toReversed()) {
-    const place = Math.floor(world.rank / stride) % sizes[name];
+    const place = Math.floor(world.rank / stride) % read[name];
     groups[name] = await world.split(world.rank - place * stride, place);
-    stride *= sizes[name];
+    stride *= read[name];
   }
   return groups;
 }

@@ -61,20 +61,20 @@ class MpiCommunicator implements NativeCommunicator {
     nativeOnes.add(this);
     Object.freeze(this);
   }
-  #exchange(toAll: boolean, bytes: Uint8Array): Promise<Uint8Array> {
-    const mine = bytesOf('bytes', bytes);
+  #exchange(toAll: boolean, mine: Uint8Array): Promise<Uint8Array> {
     return later((done) => {
       native().distributed.exchange(this.#handle, toAll, mine, done);
     });
   }
   async allGather(bytes: Uint8Array): Promise<Uint8Array> {
-    return this.#exchange(false, bytes);
+    return this.#exchange(false, bytesOf('bytes', bytes));
   }
   async allToAll(bytes: Uint8Array): Promise<Uint8Array> {
-    if (bytes.length % this.size === 0) return this.#exchange(true, bytes);
+    const mine = bytesOf('bytes', bytes);
+    if (mine.length % this.size === 0) return this.#exchange(true, mine);
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `bytes: length ${bytes.length}; expected a multiple of the ranks, ${this.size}`,
+      `bytes: length ${mine.length}; expected a multiple of the ranks, ${this.size}`,
     );
   }
   async split(color: number, key: number): Promise<NativeCommunicator> {

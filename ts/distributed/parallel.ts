@@ -1,6 +1,6 @@
 /** `run.parallel`: which processes have other parts of a call's batch. */
 import { typeError, DirAlignError } from '../errors.js';
-import { checkObject, describe, readProperties } from '../given.js';
+import { checkObject, describe, isRevoked, messageOf, readProperties } from '../given.js';
 import { native, type ParallelRequest } from '../native/interface.js';
 import { groupOf, isNative, type Communicator } from './communicator.js';
 
@@ -99,8 +99,8 @@ function checkGradHidden(how: unknown): boolean {
 
 /** What the other ranks are told of a call that was refused here. */
 function textOf(error: unknown): string {
-  if (error instanceof DirAlignError) return `${error.code}: ${error.message}`;
-  return error instanceof Error ? `${error.name}: ${error.message}` : describe(error);
+  const isOurs = !isRevoked(error) && error instanceof DirAlignError;
+  return isOurs ? `${error.code}: ${messageOf(error)}` : messageOf(error);
 }
 
 /** Whether others wait for a call that was not begun. */

@@ -14,6 +14,8 @@ inline constexpr int64_t elements_per_thread = 1 << 16;
 /// Elements; an asynchronous job of no more is done by the thread that calls, in less time than
 /// waking another takes of it.
 inline constexpr int64_t elements_at_once = 1 << 12;
+/// Rows and sequences of such a job.
+inline constexpr int64_t rows_at_once = 1 << 8;
 
 /// Bytes of logits; units are reduced and differentiated in groups of about so many: what was read
 /// last is read again first, from the cache.
