@@ -513,7 +513,7 @@ describe('edges', () => {
       for (const name of gradients) {
         const values = Array.from(expected[name] as Float32Array);
         const largest = Math.max(...values.map(Math.abs));
-        misses.each(name, result[name] as Float32Array, values, () => 1e-6 * largest);
+        misses.each(name, result[name], values, () => 1e-6 * largest);
       }
       expect(misses.list).toEqual([]);
       expect(result.metrics.nonfinite).toBe(0);
