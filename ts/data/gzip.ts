@@ -3,8 +3,8 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { DirAlignError } from '../errors.js';
-import { checkPiece, copied } from './pieces.js';
 import { messageOf } from '../given.js';
+import { checkPiece, copied } from './pieces.js';
 import { unreadable } from './source.js';
 
 /** Copies, since what is read ahead must stay as it is. */

@@ -1,8 +1,7 @@
 /** Rows that a program gives, read once: whatever getters and Proxies do later. */
 import { tagOf } from '../batch/arrays.js';
-import { isArray } from '../given.js';
+import { isArray, messageOf } from '../given.js';
 import { isObject, kindOf, Refusal } from './records.js';
-import { messageOf } from '../given.js';
 import { checkCount } from './token-ids.js';
 
 /** No preference is nested as deeply; what holds itself is. */
