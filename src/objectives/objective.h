@@ -62,8 +62,8 @@ DIRALIGN_HD double margin_target(const Settings& o) {
 DIRALIGN_HD Ranked pairwise(double loss, Scaled slope) { return {loss, slope, -slope}; }
 
 /// weight x, where a weight of 0 leaves an infinite x out. A NaN stays one.
-DIRALIGN_HD double weighted(double weight, double x) {
-  return weight == 0 && x == x ? 0 : weight * x;
+DIRALIGN_HD double weighted(double weight, Scaled x) {
+  return weight == 0 && x.factor == x.factor ? 0 : value(weight * x);
 }
 
 /// What a method is derived from: the arity and the scope of its units.

@@ -131,11 +131,12 @@ struct PairwiseWithFloor : WithPairMargin {
   }
 };
 
-/// e^l - e^w, of log-probabilities.
+/// e^l - e^w, of log-probabilities. Where they are near each other the digits are in the margin; that
+/// of two infinite ones is NaN, and their probabilities are 0.
 struct PairwiseProbability {
   DIRALIGN_HD static Ranked rank(const ScoredPair& p, const Settings&) {
-    const double w = ::exp(p.chosen), l = ::exp(p.rejected);
-    return {l - w, -w, l};
+    const double w = ::exp(p.chosen), l = ::exp(p.rejected), margin = value(p.margin);
+    return {::fabs(margin) < 1 ? -l * ::expm1(margin) : l - w, -w, l};
   }
 };
 
@@ -210,7 +211,7 @@ struct OfFeedback {
     return at.fields.desirable[at.sequence] != 0;
   }
   /// From the loss and slope at x, weights left out.
-  DIRALIGN_HD static RankedSingle of(const FieldsAt& at, const Settings& o, double loss,
+  DIRALIGN_HD static RankedSingle of(const FieldsAt& at, const Settings& o, Scaled loss,
                                      Scaled slope) {
     const bool up = desirable(at);
     const double weight = up ? o.desirable_weight : o.undesirable_weight;
@@ -224,7 +225,7 @@ struct OfFeedback {
 struct BeyondBaseline : OfFeedback {
   DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
     const double gain = o.beta * (score - *at.fields.kl), x = desirable(at) ? gain : -gain;
-    return of(at, o, sigmoid(-x), -scaled_sigmoid_slope(x));
+    return of(at, o, scaled_sigmoid(-x), -scaled_sigmoid_slope(x));
   }
 };
 
@@ -232,7 +233,7 @@ struct BeyondBaseline : OfFeedback {
 struct BeyondZero : OfFeedback {
   DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
     const double x = desirable(at) ? o.beta * score : -o.beta * score;
-    return of(at, o, sigmoid(-x), -scaled_sigmoid_slope(x));
+    return of(at, o, scaled_sigmoid(-x), -scaled_sigmoid_slope(x));
   }
 };
 
@@ -241,7 +242,7 @@ struct BeyondShift : OfFeedback {
   DIRALIGN_HD static RankedSingle rank(double score, const Settings& o, const FieldsAt& at) {
     const double gain = o.beta * score - field(at.fields.shift, 0, 0);
     const Logistic l = logistic(desirable(at) ? -gain : gain);
-    return of(at, o, l.loss, -l.slope);
+    return of(at, o, scaled_loss(l), -l.slope);
   }
 };
 

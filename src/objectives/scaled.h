@@ -99,6 +99,9 @@ DIRALIGN_HD_CALL Logistic logistic(double x) {
   return {loss, x < -scaled_beyond ? Scaled(1, x) : Scaled((x >= 0 ? 1 : e) / (1 + e))};
 }
 
+/// Its loss, e^x as its slope is where float64 has neither.
+DIRALIGN_HD Scaled scaled_loss(const Logistic& l) { return is_plain(l.slope) ? l.loss : l.slope; }
+
 /// sigmoid_slope(x) - sigmoid_slope(y), given d = y - x, which may have digits that x and y have
 /// lost. With t = tanh(x / 2) the slope is (1 - t^2) / 4, and tanh a +- tanh b = sinh(a +- b) /
 /// (cosh a cosh b).

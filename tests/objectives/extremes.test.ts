@@ -25,27 +25,38 @@ interface Extremes {
   readonly logps: number[];
   readonly counts: number[];
   readonly reference: number[];
+  readonly desirable?: number[];
+  readonly kl?: number;
+  readonly shift?: number;
+  readonly groups?: number[];
+  readonly ranks?: number[];
+  readonly rewards?: number[];
   readonly losses: (number | string)[];
   readonly gradLogps: (number | string)[];
-  /** Of the losses, then the gradient: see scripts/make-extremes.py. */
+  /** Of the losses, then the gradient: see scripts/extremes. */
   readonly slack: number[];
 }
 const file = new URL('../fixtures/extremes.json.gz', import.meta.url);
 const extremes = JSON.parse(gunzipSync(fs.readFileSync(file)).toString()) as Extremes[];
-/** Without those that need more of a batch than log-probabilities. */
-const byMethod = methods()
-  .filter(
-    ({ fields, name }) =>
-      !Object.values(fields).some(({ needed }) => needed) && name !== 'bco' && name !== 'simper',
-  )
-  .map(({ name }) => [name, extremes.filter(({ config }) => config.method === name)] as const);
+const byMethod = methods().map(
+  ({ name }) => [name, extremes.filter(({ config }) => config.method === name)] as const,
+);
 
 type Numbers = Pick<LogpsResult, 'losses' | 'gradLogps'>;
-const batchOf = ({ logps, counts, reference }: Extremes): LogpsBatch => ({
+const batchOf = ({ logps, counts, reference, ...given }: Extremes): LogpsBatch => ({
   logps: Float64Array.from(logps),
   counts: Int32Array.from(counts),
   reference: Float64Array.from(reference),
+  ...(given.desirable && { desirable: Uint8Array.from(given.desirable) }),
+  ...(given.kl !== undefined && { kl: given.kl }),
+  ...(given.shift !== undefined && { shift: given.shift }),
+  ...(given.groups && { groups: Int32Array.from(given.groups) }),
+  ...(given.ranks && { ranks: Int32Array.from(given.ranks) }),
+  ...(given.rewards && { rewards: Float64Array.from(given.rewards) }),
 });
+/** The unit that a sequence is of. */
+const unitOf = ({ groups, losses }: Extremes, sequence: number): number =>
+  groups ? groups.findIndex((end) => end > sequence) - 1 : sequence % losses.length;
 
 /**
  * Eight units in the last place, times the slack; below the normal numbers units of the smallest.
@@ -60,22 +71,21 @@ function compare(
   loosened: (x: number) => number,
 ): void {
   const name = JSON.stringify(given.config);
-  const pairs = given.losses.length;
+  const units = given.losses.length;
   const place = (i: number): string => {
-    const pair = i % pairs;
-    const of = (list: readonly number[]): string => [at(list, pair), list[pair + pairs]].join(' ');
+    const own = given.logps.map((_, k) => k).filter((k) => unitOf(given, k) === i);
+    const of = (list: readonly number[]): string => own.map((k) => list[k]).join(' ');
     return `${name} S ${of(given.logps)}, R ${of(given.reference)}, L ${of(given.counts)}`;
   };
   given.losses.map(Number).forEach((x, i) => {
     misses.near(() => `${place(i)}: loss`, losses[i], x, bound(x, at(given.slack, i)));
   });
   given.gradLogps.map(Number).forEach((x, i) => {
-    const what = i < pairs ? 'chosen' : 'rejected';
     misses.near(
-      () => `${place(i)}: ${what}`,
+      () => `${place(unitOf(given, i))}: gradient of sequence ${String(i)}`,
       gradLogps[i],
       x,
-      bound(x, at(given.slack, pairs + i)) + loosened(x),
+      bound(x, at(given.slack, units + i)) + loosened(x),
     );
   });
 }
@@ -96,12 +106,13 @@ describe('against numbers of 60 digits', () => {
       const result = objectiveOf(given.config).fromLogps(batchOf(given));
       compare(misses, given, result, () => 0);
       // What is infinite is said; of the coupled methods, losses belong to ranks.
-      const pairs = given.losses.length;
-      const infinite = (i: number): boolean =>
-        [given.losses[i], given.gradLogps[i], given.gradLogps[i + pairs] ?? 0].some(
-          (x) => !Number.isFinite(Number(x)),
-        );
-      const expected = given.losses.filter((_x, i) => infinite(i)).length;
+      const infinite = new Set([
+        ...given.losses.flatMap((x, i) => (Number.isFinite(Number(x)) ? [] : [i])),
+        ...given.gradLogps.flatMap((x, i) =>
+          Number.isFinite(Number(x)) ? [] : [unitOf(given, i)],
+        ),
+      ]);
+      const expected = infinite.size;
       misses.require(
         given.config.method.startsWith('aot') || result.metrics.nonfinite === expected,
         `${JSON.stringify(given.config)}: nonfinite ${String(result.metrics.nonfinite)}, expected ${String(expected)}`,

@@ -45,19 +45,22 @@ export const singleMethods = {
   },
 } satisfies Readonly<Record<string, Method>>;
 
-/** -log softmax(u)_k, by the differences u_j - u_k: a pair's is sp(-beta h), to the bit. */
+/**
+ * -log softmax(u)_k, by the differences from the largest: those between others have lost digits. A
+ * pair's is sp(-beta h), to the bit.
+ */
 function surprise(beta: number, candidates: readonly Side[], k: number): Dual {
-  const own = at(candidates, k).ratio;
-  return logSumExp(
-    candidates.map(({ ratio }, j) => (j === k ? new Dual(0) : ratio.minus(own).times(beta))),
-  );
+  const ratios = candidates.map(({ ratio }) => ratio);
+  const largest = ratios.reduce((best, x) => (x.value > best.value ? x : best));
+  const above = (x: Dual): Dual => (x === largest ? new Dual(0) : x.minus(largest).times(beta));
+  const [all, own] = [logSumExp(ratios.map(above)), at(ratios, k)];
+  return own === largest ? all : all.minus(above(own));
 }
 
 /** y = softmax(rewards / temperature). */
 function targets(candidates: readonly Candidate[], temperature: number): number[] {
-  const scaled = candidates.map(({ reward }) => reward / temperature);
-  const largest = Math.max(...scaled);
-  const exponentials = scaled.map((x) => Math.exp(x - largest));
+  const largest = Math.max(...candidates.map(({ reward }) => reward));
+  const exponentials = candidates.map(({ reward }) => Math.exp((reward - largest) / temperature));
   const all = sum(exponentials.length, (k) => at(exponentials, k));
   return exponentials.map((e) => e / all);
 }

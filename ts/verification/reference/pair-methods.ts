@@ -90,7 +90,8 @@ export const pairMethods = {
     ...ofPolicy,
     options: likelihood,
     takesNoBeta: true,
-    loss: () => pairs((w, l) => exp(l.policy).minus(exp(w.policy))),
+    // s(x) = e^x - 1
+    loss: () => pairs((w, l) => saturatingMargin(-1)(w, l).negated()),
   },
 
   // 1 - sg(beta r_w) + sg(beta r_l), where 1 - sg(x) = sg(-x)

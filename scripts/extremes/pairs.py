@@ -1,124 +1,10 @@
-#!/usr/bin/env python3
-"""Writes tests/fixtures/extremes.json.gz: every method at the ends of its range, from mpmath.
+"""Pairs: every pairwise objective, a function of two sequences, and batches of them."""
 
-    python3 -m pip install mpmath
-    python3 scripts/make-extremes.py
-
-Every objective is written down here once more, from its source: a function of the log-probabilities
-of two sequences, in numbers of 400 digits whose exponents have no end. Derivatives come from dual
-numbers, so no slope is derived by hand, and nothing overflows or underflows before the result is
-rounded to a float64. tests/objectives/extremes.test.ts holds the package to them.
-
-A value can be no better than the rounding of what it is computed from: float64 log-ratios, beta and
-so on. `slack` says how far a change of each of those by one part in 2^52 moves the value: the
-logarithm to base 2 of that many units in the last place.
-"""
-
-import gzip
-import json
-import math
-import pathlib
 import random
 
 import mpmath
+from exact import PART, Dual, dexp, log1p, log_odds, relu, saturating, sg, slack, sp
 from mpmath import mpf
-
-mpmath.mp.dps = 400  # -1e-300 beside -1e6, and 60 digits more
-TARGET = pathlib.Path(__file__).resolve().parent.parent / "tests/fixtures/extremes.json.gz"
-HUGE = mpf(10) ** 5000000
-
-
-# Numbers
-
-
-def exp(x):
-    """e^x. Past +-1e7 it only has to be larger, or smaller, than anything it meets."""
-    return HUGE if x > 10**7 else mpf(0) if x < -(10**7) else mpmath.exp(x)
-
-
-def log1p(x):
-    return x - x * x / 2 if abs(x) < mpf(2) ** -1400 else mpmath.log(1 + x)
-
-
-def logistic(x):
-    if x >= 0:
-        return 1 / (1 + exp(-x))
-    e = exp(x)
-    return e / (1 + e)
-
-
-class Dual:
-    """A value, and its derivatives by the log-probabilities of the chosen and the rejected."""
-
-    def __init__(self, value, chosen=0, rejected=0):
-        self.value, self.chosen, self.rejected = mpf(value), mpf(chosen), mpf(rejected)
-
-    def map(self, value, slope):
-        return Dual(value, self.chosen * slope, self.rejected * slope)
-
-    def __add__(self, other):
-        other = dual(other)
-        return Dual(
-            self.value + other.value, self.chosen + other.chosen, self.rejected + other.rejected
-        )
-
-    def __mul__(self, other):
-        other = dual(other)
-        return Dual(
-            self.value * other.value,
-            self.chosen * other.value + self.value * other.chosen,
-            self.rejected * other.value + self.value * other.rejected,
-        )
-
-    def __neg__(self):
-        return self * -1
-
-    def __sub__(self, other):
-        return self + -dual(other)
-
-    def __truediv__(self, number):
-        return self.map(self.value / number, 1 / mpf(number))
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-
-def dual(x):
-    return x if isinstance(x, Dual) else Dual(x)
-
-
-def sg(x):
-    return x.map(logistic(x.value), logistic(x.value) * logistic(-x.value))
-
-
-def sp(x):
-    return x.map(max(x.value, 0) + log1p(exp(-abs(x.value))), logistic(x.value))
-
-
-def dexp(x):
-    e = exp(x.value)
-    return x.map(e, e)
-
-
-def relu(x):
-    return x if x.value > 0 else Dual(0)
-
-
-def log_odds(a):
-    """a - log(1 - e^a). Above -1e-37 it and its derivative are those of -1e-37: docs/methods.md."""
-    at = min(a.value, mpf(-1e-37))
-    return a.map(
-        at - mpmath.log(-mpmath.expm1(at)) if at > -1000 else at - log1p(-exp(at)),
-        -1 / mpmath.expm1(at),
-    )
-
-
-def saturating(x, alpha):
-    return x if alpha == 0 else (Dual(1) - dexp(x * -alpha)) / alpha
-
-
-# Objectives
-
 
 class Side:
     """A sequence: log-ratio r and log-probability a, as `normalize` has them, and its length."""
@@ -230,6 +116,10 @@ def r_dpo(w, l, beta, o):
     return sp((w.r - l.r) * -beta - mpf(o.get("alpha", 0.05)) * (w.length - l.length))
 
 
+def simper(w, l, beta, o):
+    return dexp(l.a) - dexp(w.a)
+
+
 def dpop(w, l, beta, o):
     return sp((w.r - l.r - relu(-w.r) * o.get("penalty", 50)) * -beta)
 
@@ -253,11 +143,11 @@ PAIRS = {
         discopop,
     )
 }
-PAIRS.update({f.__name__: f for f in (apo_down, cpo, alphapo, r_dpo, dpop)})
+PAIRS.update({f.__name__: f for f in (apo_down, cpo, alphapo, r_dpo, dpop, simper)})
 COUPLED = ("aot", "aot_unpaired")
-NORMALIZED = ("sft", "simpo", "orpo", "asft", "alphapo")
+NORMALIZED = ("sft", "simpo", "orpo", "asft", "alphapo", "simper")
 REFERENCE = tuple(
-    m for m in (*PAIRS, *COUPLED) if m not in ("simpo", "orpo", "asft", "cpo", "alphapo")
+    m for m in (*PAIRS, *COUPLED) if m not in NORMALIZED and m != "cpo"
 )
 
 
@@ -283,7 +173,7 @@ def sides(config, pair, change=()):
 
 def evaluate(config, pair, change=()):
     w, l = sides(config, pair, change)
-    return PAIRS[config["method"]](w, l, mpf(config["beta"]), config)
+    return PAIRS[config["method"]](w, l, mpf(config.get("beta", 1)), config)
 
 
 # What rounding the arguments does to a value
@@ -296,27 +186,16 @@ def is_exponential(config):
 
 def moved(config, pair):
     """Evaluations with one argument of the float64 computation each moved by a part in 10^30."""
-    part = mpf(10) ** -30
     w, l = (s.r.value if uses_reference(config) else s.a.value for s in sides(config, pair))
-    changes = [(part * w, 0), (0, part * l)]
+    changes = [(PART * w, 0), (0, PART * l)]
     equal_counts = pair["counts"][0] == pair["counts"][1]
     if is_exponential(config) and (equal_counts or not normalizes(config)):
         # The margin of an exponential score is exact before it is rounded, and so are the ratios.
-        changes = [(part * (w - l), 0), (part * w, part * w), (part * l, part * l)]
+        changes = [(PART * (w - l), 0), (PART * w, PART * w), (PART * l, PART * l)]
     yield from (evaluate(config, pair, change) for change in changes)
     for name in ("beta", "labelSmoothing"):
         if name in config:
-            yield evaluate({**config, name: config[name] * (1 + part)}, pair)
-
-
-def slack(truth, others):
-    """Of the loss and its two derivatives, given those of `moved`."""
-    part, sizes = mpf(10) ** -30, [mpf(0)] * 3
-    parts = lambda x: (x.value, x.chosen, x.rejected)
-    for other in others:
-        for k, (a, b) in enumerate(zip(parts(truth), parts(other))):
-            sizes[k] += abs(a - b) / abs(a) / part if a else 0
-    return [min(60, max(0, math.ceil(float(mpmath.log(1 + size, 2))))) for size in sizes]
+            yield evaluate({**config, name: config[name] * (1 + PART)}, pair)
 
 
 # Batches
@@ -354,7 +233,7 @@ def coupled(config, pairs):
     """Losses, derivatives and slacks by rank: the i-th smallest of one list is set against the i-th
     smallest of another; of equal numbers the first in the batch comes first."""
     both = [sides(config, pair) for pair in pairs]
-    beta, e, part = mpf(config["beta"]), config.get("labelSmoothing", 0), mpf(10) ** -30
+    beta, e = mpf(config["beta"]), config.get("labelSmoothing", 0)
     if config["method"] == "aot":
         upper = [w.a - l.a for w, l in both]
         lower = [Dual((w.a - w.r).value - (l.a - l.r).value) for w, l in both]
@@ -372,9 +251,9 @@ def coupled(config, pairs):
         term = lambda by: smoothed((upper[i] - lower[j] + by) * beta, e)
         loss, of_rejected = term(0), i if config["method"] == "aot" else j
         losses.append(loss.value)
-        chosen[i], rejected[of_rejected] = loss.chosen, loss.rejected
+        chosen[i], rejected[of_rejected] = loss.slope(0), loss.slope(1)
         slacks[rank], slacks[count + i], slacks[2 * count + of_rejected] = slack(
-            loss, [term(part * (sizes[i] + sizes[j]))]
+            loss, [term(PART * (sizes[i] + sizes[j]))]
         )
     return losses, chosen, rejected, slacks
 
@@ -397,9 +276,8 @@ def batch(config, pairs):
         losses, chosen, rejected, slacks = coupled(config, pairs)
     else:
         truths = [evaluate(config, pair) for pair in pairs]
-        losses, chosen, rejected = (
-            [getattr(t, key) for t in truths] for key in ("value", "chosen", "rejected")
-        )
+        losses = [t.value for t in truths]
+        chosen, rejected = ([t.slope(k) for t in truths] for k in (0, 1))
         each = [slack(truth, moved(config, pair)) for pair, truth in zip(pairs, truths)]
         slacks = [s[k] for k in range(3) for s in each]
     weight = config.get("sftWeight", 0)
@@ -411,14 +289,12 @@ def batch(config, pairs):
     return losses, chosen, [c / count for c in rejected], slacks
 
 
-# Configs
-
-
 def configs():
+    """In an order that new ones are added to at the end: a batch is drawn by its place."""
     for normalize in (True, False):
         yield {"method": "sft", "normalize": normalize}
     yield {"method": "sft", "sftReduction": "token"}
-    for method in (*PAIRS, *COUPLED):
+    for method in (m for m in (*PAIRS, *COUPLED) if m != "simper"):
         base = {"method": method, "beta": 0.1}
         yield base
         yield {**base, "normalize": not normalizes(base)}
@@ -473,43 +349,20 @@ def configs():
         yield {"method": "dpop", "beta": 0.1, "penalty": penalty}
     for alpha in (0, -3, 1e300):
         yield {"method": "r_dpo", "beta": 0.1, "alpha": alpha}
+    for normalize in (True, False):
+        yield {"method": "simper", "normalize": normalize}
+    yield {"method": "simper", "sftWeight": 0.5, "sftReduction": "token"}
 
 
-def number(x):
-    """The nearest float64, as JSON has it; infinities by name."""
-    x = float(x)
-    return x if math.isfinite(x) else "Infinity" if x > 0 else "-Infinity"
-
-
-def main():
-    written = []
+def batches():
+    """What the tests read of each config, and its batch."""
     for seed, config in enumerate(configs()):
-        size = (
-            196
-            if set(config) <= {"method", "beta", "divergence"} and config.get("beta") == 0.1
-            else 40
-        )
+        plain = set(config) <= {"method", "beta", "divergence"} and config.get("beta") == 0.1
+        size = 196 if plain else 40
         # For the coupled methods, numbers that float64 rounds to one would be in another order.
         pairs = grid(seed, size, 1e-3 if config["method"] in COUPLED else 0)
         losses, chosen, rejected, slacks = batch(config, pairs)
         sft = config["method"] == "sft"
         flat = lambda key: [p[key][0] for p in pairs] + ([] if sft else [p[key][1] for p in pairs])
-        written.append(
-            {
-                "config": config,
-                "logps": flat("logps"),
-                "counts": flat("counts"),
-                "reference": flat("reference"),
-                "losses": [number(x) for x in losses],
-                "gradLogps": [number(x) for x in (*chosen, *rejected)],
-                "slack": slacks,
-            }
-        )
-    text = json.dumps(written, separators=(",", ":")).replace(".0,", ",").replace(".0]", "]")
-    TARGET.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
-    pairs = sum(len(c["losses"]) for c in written)
-    print(f"{len(written)} configs, {pairs} pairs, {TARGET.stat().st_size} bytes")
-
-
-if __name__ == "__main__":
-    main()
+        given = {key: flat(key) for key in ("logps", "counts", "reference")}
+        yield config, given, losses, (*chosen, *rejected), slacks
