@@ -13,7 +13,6 @@ const luggage = [
   'dist',
   addon,
   'build/device',
-  'node_modules/node-gyp-build',
   'scripts/device',
   'tests/device/check.mjs',
   'tests/device/check',

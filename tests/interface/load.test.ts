@@ -9,6 +9,7 @@ import { nodeFileTrace } from '@vercel/nft';
 import { buildSync, type Format } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativePath } from '../../ts/native/interface.js';
+import { prebuiltName, prebuiltUrl } from '../../ts/native/prebuilt.js';
 import { compilePackage, type Compiled } from '../support/compiled.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -122,9 +123,9 @@ describe("Node's switches", () => {
       /permission model forbids reading \S+package\.json: .*--allow-fs-read=/,
     ],
     [
-      'node-gyp-build',
+      'the addon',
       ['use.mjs', 'dist/*', 'package.json'],
-      /permission model forbids reading \S+node_modules.*allow-fs-read=\S+node_modules/,
+      /permission model forbids reading \S+diralign\.node: .*--allow-fs-read=/,
     ],
   ])('without leave to read %s that is said, not that there is no addon', (_, readable, reason) => {
     const allowed = readable.flatMap((name) =>
@@ -138,20 +139,25 @@ describe("Node's switches", () => {
 });
 
 describe('copied to where the program runs', () => {
+  const prebuilt = path.join('prebuilds', prebuiltName());
+  const isInSwitch = prebuiltUrl() !== undefined;
+
+  function placePrebuilt(to: string): void {
+    const file = path.join(folder, to, prebuilt);
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.copyFileSync(addon, file);
+  }
+
   /** A program beside the package as npm installs it on a system that has a prebuilt addon. */
   function installed(to: string): string {
     const at = path.join(folder, to, 'node_modules/diralign');
     fs.cpSync(path.join(packageFolder, 'dist'), path.join(at, 'dist'), { recursive: true });
     fs.copyFileSync(path.join(packageFolder, 'package.json'), path.join(at, 'package.json'));
-    const prebuilt = path.join(at, 'prebuilds/linux-x64/diralign.glibc.node');
-    fs.mkdirSync(path.dirname(prebuilt), { recursive: true });
-    fs.copyFileSync(addon, prebuilt);
-    const dependency = 'node_modules/node-gyp-build';
-    fs.cpSync(path.join(root, dependency), path.join(folder, to, dependency), { recursive: true });
+    placePrebuilt(path.relative(folder, at));
     return write(path.join(to, 'main.mjs'), firstUse('diralign'));
   }
 
-  test.runIf(process.platform === 'linux' && process.arch === 'x64')(
+  test.runIf(isInSwitch)(
     'what @vercel/nft traces, as Next.js does for its standalone output, is all that is needed',
     async () => {
       const main = installed('traced');
@@ -166,24 +172,37 @@ describe('copied to where the program runs', () => {
       fs.rmSync(base, { recursive: true });
       const deployed = path.join(folder, 'deployed/main.mjs');
       expect(said([deployed])).toContain(log2);
-      // A variable that says where to look is obeyed, or named in the error.
-      expect(said([deployed], { DIRALIGN_PREBUILD: '/nowhere' })).toMatch(
-        /^ERR_DIRALIGN_LOAD .*node-gyp-build/,
-      );
     },
   );
 
-  test('the addon beside a bundle is found where its package is not', () => {
-    const addonBeside = 'one-file/prebuilds/linux-x64/diralign.glibc.node';
-    fs.mkdirSync(path.dirname(path.join(folder, addonBeside)), { recursive: true });
-    fs.copyFileSync(addon, path.join(folder, addonBeside));
-    const outfile = path.join(folder, 'one-file/dist/server/main.mjs');
-    buildSync({
-      stdin: { contents: firstUse(path.join(root, 'ts/index.ts')), resolveDir: root },
-      ...{ bundle: true, platform: 'node', format: 'esm', outfile, logLevel: 'silent' },
+  describe.each<Format>(['esm', 'cjs'])('beside a bundle, %s', (format) => {
+    function bundled(to: string): string {
+      const outfile = path.join(folder, to, `main.${format === 'esm' ? 'mjs' : 'cjs'}`);
+      buildSync({
+        stdin: { contents: firstUse(path.join(root, 'ts/index.ts')), resolveDir: root },
+        ...{ bundle: true, platform: 'node', format, outfile, logLevel: 'silent' },
+      });
+      return outfile;
+    }
+
+    test('the folder prebuilds is found where the package is not', () => {
+      const file = bundled(`beside-${format}`);
+      placePrebuilt(`beside-${format}`);
+      expect(said([file])).toContain(log2);
+      // A variable that says where to look is obeyed, and named in the error.
+      expect(said([file], { DIRALIGN_PREBUILD: '/nowhere' })).toMatch(
+        loadError('/nowhere, which DIRALIGN_PREBUILD names, has no addon'),
+      );
     });
-    const isThere = process.platform === 'linux' && process.arch === 'x64';
-    expect(said([outfile])).toMatch(isThere ? /^0\.693147/ : loadError('diralign was bundled'));
+
+    test('the error names the places that were looked at, and no other', () => {
+      const text = said([bundled(`lone-${format}/dist`)]);
+      const [, looked = ''] = /\(there is no (.*?)\)/.exec(text) ?? [];
+      const places = [`lone-${format}/dist`, ...(format === 'esm' && isInSwitch ? ['.'] : [])];
+      expect(looked.split(', and no ').sort()).toEqual(
+        places.map((place) => path.join(fs.realpathSync(folder), place, prebuilt)).sort(),
+      );
+    });
   });
 });
 
@@ -248,11 +267,6 @@ describe('bundled into one file', () => {
   test('the addon of the project around the bundle is not taken for ours', () => {
     write('project/package.json', '{ "name": "project" }');
     write('project/build/Release/other.node', 'not an addon');
-    fs.mkdirSync(path.join(folder, 'project/node_modules'), { recursive: true });
-    fs.symlinkSync(
-      path.join(root, 'node_modules/node-gyp-build'),
-      path.join(folder, 'project/node_modules/node-gyp-build'),
-    );
     const text = said([bundle('esm', firstUse(source('index')), 'project/dist/out.mjs')]);
     expect(text).toMatch(loadError('diralign was bundled'));
     expect(text).not.toContain('other.node');
@@ -320,12 +334,16 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
     ): string => `import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module';
 fs.${name} = (file) => { throw Object.assign(new Error('Requires read access to "' + file + '", run again with the --allow-read flag'), { name: 'NotCapable' }); };
 syncBuiltinESMExports();`;
-    const text = use({ before: denied('readFileSync') });
-    expect(text).toMatch(
-      loadError('Requires read access to ".*package\\.json", run again with the --allow-read flag'),
-    );
-    // What node-gyp-build looks for as it is loaded is no reason to give up.
-    expect(use({ before: denied('existsSync') })).toContain(log2);
+    for (const [name, file] of [
+      ['readFileSync', 'package'],
+      ['statSync', 'diralign'],
+    ] as const) {
+      expect(use({ before: denied(name) })).toMatch(
+        loadError(
+          `Requires read access to ".*${file}\\.\\w+", run again with the --allow-read flag`,
+        ),
+      );
+    }
   });
 
   test('a file that is none, is not there, or is the addon of others', () => {
@@ -350,37 +368,36 @@ syncBuiltinESMExports();`;
 
 describe('where there is none', () => {
   /** A copy of the package without its addon. */
-  function without(name: string, ...links: string[]): string {
+  function without(name: string): string {
     const to = path.join(folder, name);
     fs.cpSync(path.join(packageFolder, 'dist'), path.join(to, 'dist'), { recursive: true });
     fs.copyFileSync(path.join(packageFolder, 'package.json'), path.join(to, 'package.json'));
-    for (const link of links) fs.symlinkSync(path.join(root, link), path.join(to, link));
     return to;
   }
   const urlOf = (directory: string): string => new URL(`file://${directory}/dist/index.js`).href;
 
   test('no prebuilt binary, with what made it look elsewhere', () => {
-    const url = urlOf(without('none', 'node_modules'));
-    const plain = use({ url });
-    expect(plain).toMatch(
+    expect(use({ url: urlOf(without('none')) })).toMatch(
       loadError(`no prebuilt binary for ${process.platform}-${process.arch}\\. Build one`),
     );
     expect(use({ url: compiled.url, env: { DIRALIGN_PREBUILD: '/nowhere' } })).toMatch(
-      loadError('DIRALIGN_PREBUILD=/nowhere'),
+      loadError('/nowhere, which DIRALIGN_PREBUILD names, has no addon'),
     );
-    expect(use({ url, env: { PREBUILDS_ONLY: '1' } })).toMatch(loadError('PREBUILDS_ONLY=1'));
   });
 
-  test('without its dependencies', () => {
-    expect(use({ url: urlOf(without('alone')) })).toMatch(
-      loadError('node-gyp-build.*cannot be loaded.*npm install'),
-    );
+  test('what was built here goes before what came with the package', () => {
+    const to = without('both');
+    for (const file of [path.join('prebuilds', prebuiltName()), 'build/Release/diralign.node'])
+      write(path.join('both', file), 'no addon');
+    expect(use({ url: urlOf(to) })).toMatch(loadError('build/Release/diralign\\.node could not'));
+    fs.rmSync(path.join(to, 'build'), { recursive: true });
+    expect(use({ url: urlOf(to) })).toMatch(loadError(`${prebuiltName()} could not be loaded`));
   });
 
   test.runIf(process.platform === 'linux')(
     'a folder that may not be read is not taken for an empty one',
     () => {
-      const to = without('closed', 'node_modules');
+      const to = without('closed');
       fs.mkdirSync(path.join(to, 'build/Release'), { recursive: true, mode: 0o755 });
       fs.chmodSync(path.join(to, 'build/Release'), 0);
       fs.chmodSync(folder, 0o755);
