@@ -1,6 +1,12 @@
-# Under cmake-js CMAKE_JS_INC is given; otherwise ask the two npm packages where their headers are,
-# so that plain cmake, IDEs and clangd need neither cmake-js nor a download of Node's headers.
-if(NOT CMAKE_JS_INC)
+# Where the headers of Node-API and of its C++ wrapper are: in the package, where scripts/prepack.mjs
+# has put them; in a clone in the two npm packages, which cmake-js names in CMAKE_JS_INC and which
+# node is asked for otherwise, so that plain cmake, IDEs and clangd need neither cmake-js nor a
+# download of Node's headers.
+set(_vendored "${CMAKE_CURRENT_SOURCE_DIR}/vendor")
+if(EXISTS "${_vendored}")
+  # Before those of a cmake-js that the project around the package has.
+  set(CMAKE_JS_INC "${_vendored}/node-api-headers/include" "${_vendored}/node-addon-api" ${CMAKE_JS_INC})
+elseif(NOT CMAKE_JS_INC)
   find_program(NODE_EXECUTABLE NAMES node nodejs)
   if(NOT NODE_EXECUTABLE)
     message(FATAL_ERROR "diralign: node is not on the PATH")

@@ -19,12 +19,12 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativePath } from '../../ts/native/interface.js';
+import { prebuiltName } from '../../ts/native/prebuilt.js';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const temporary = mkdtempSync(path.join(tmpdir(), 'diralign-package-'));
 const installers = (process.env.DIRALIGN_INSTALLERS ?? 'npm').split(',');
 const fetched: Record<string, string> = { pnpm: 'pnpm@10', yarn: 'yarn@1', bun: 'bun@1' };
-const dependencies = ['node-addon-api', 'node-api-headers', 'node-gyp-build'];
 
 /** A PATH with node, npm and a shell: no compiler, no CMake, no Python. */
 const bare = path.join(temporary, 'bin');
@@ -72,10 +72,8 @@ function onPath(command: string): string {
   return path.join(directory, command);
 }
 
-/**
- * Packs a copy of the package, so that the repository's own prebuilds and dist stay as they are.
- */
-function pack(name: string, addon?: string): string {
+/** A copy of what is packed, so that the repository's own prebuilds and dist stay as they are. */
+function copyPackage(name: string, addons: Readonly<Record<string, string>> = {}): string {
   const stage = path.join(temporary, name);
   mkdirSync(stage);
   const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as {
@@ -83,16 +81,19 @@ function pack(name: string, addon?: string): string {
   };
   const listed = files
     .map((file) => file.replace(/\/.*/, ''))
-    .filter((entry) => !['dist', 'prebuilds'].includes(entry));
-  for (const entry of new Set(['package.json', 'README.md', 'LICENSE', ...listed])) {
-    if (existsSync(path.join(root, entry)))
-      cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
-  }
+    .filter((entry) => !['dist', 'prebuilds', 'vendor'].includes(entry));
+  for (const entry of new Set(['package.json', 'README.md', 'LICENSE', ...listed]))
+    cpSync(path.join(root, entry), path.join(stage, entry), { recursive: true });
   cpSync(path.join(temporary, 'dist'), path.join(stage, 'dist'), { recursive: true });
-  if (addon !== undefined) {
-    const prebuilds = path.join(stage, 'prebuilds', `${process.platform}-${process.arch}`);
-    cpSync(addon, path.join(prebuilds, 'diralign.node'));
-  }
+  for (const [to, addon] of Object.entries(addons))
+    cpSync(addon, path.join(stage, 'prebuilds', to));
+  return stage;
+}
+
+const prepack = path.join(root, 'scripts/prepack.mjs');
+
+function pack(stage: string): string {
+  mustRun(stage, 'node', [prepack]);
   mustRun(stage, 'npm', ['pack', '--ignore-scripts', '--silent']);
   const tarball = readdirSync(stage).find((file) => file.endsWith('.tgz'));
   if (tarball === undefined) throw new Error('npm pack made no tarball');
@@ -105,13 +106,10 @@ function pack(name: string, addon?: string): string {
  */
 function install(installer: string, tarball: string): string {
   const project = mkdtempSync(path.join(temporary, `${installer}-`));
-  const wanted: Record<string, string> = { diralign: `file:${tarball}` };
-  // Offline, npm takes the dependencies from the repository's own node_modules.
-  if (installer === 'npm')
-    for (const name of dependencies) wanted[name] = `file:${path.join(root, 'node_modules', name)}`;
+  const dependencies = { diralign: `file:${tarball}` };
   writeFileSync(
     path.join(project, 'package.json'),
-    JSON.stringify({ private: true, type: 'module', dependencies: wanted }),
+    JSON.stringify({ name: 'project', license: 'MIT', type: 'module', dependencies }),
   );
   const command = installer === 'npm' ? 'npm' : path.join(tools, 'node_modules', '.bin', installer);
   // Yarn would take another tarball of this name and version from its cache.
@@ -120,7 +118,12 @@ function install(installer: string, tarball: string): string {
     yarn: ['--cache-folder', path.join(project, '.cache')],
   };
   const { output } = mustRun(project, command, ['install', ...(options[installer] ?? [])], bare);
-  expect(output).not.toMatch(/allow-?scripts|ignored build scripts|blocked|node-gyp rebuild/i);
+  expect(output).not.toMatch(
+    /\bwarn|allow-?scripts|ignored build scripts|blocked|node-gyp rebuild/i,
+  );
+  expect(
+    readdirSync(path.join(project, 'node_modules')).filter((name) => !name.startsWith('.')),
+  ).toEqual(['diralign']);
   cpSync(path.join(root, 'tests', 'package', 'consumer.mjs'), path.join(project, 'consumer.mjs'));
   return project;
 }
@@ -148,8 +151,8 @@ beforeAll(() => {
     '--outDir',
     path.join(temporary, 'dist'),
   ]);
-  withAddon = pack('with-addon', nativePath());
-  withoutAddon = pack('without-addon');
+  withAddon = pack(copyPackage('with-addon', { [prebuiltName()]: nativePath() }));
+  withoutAddon = pack(copyPackage('without-addon'));
 });
 
 afterAll(() => {
@@ -222,6 +225,10 @@ test('the tarball holds what it should and nothing else', () => {
     'dist/index.d.ts',
     'dist/cli/main.js',
     'CMakeLists.txt',
+    ...['include/node_api.h', 'include/js_native_api.h', 'LICENSE'].map(
+      (name) => `vendor/node-api-headers/${name}`,
+    ),
+    ...['napi.h', 'napi-inl.h', 'LICENSE.md'].map((name) => `vendor/node-addon-api/${name}`),
     'scripts/build-native.mjs',
     ...['cuda', 'directory', 'progress'].map((name) => `scripts/build-${name}.mjs`),
     'CHANGELOG.md',
@@ -233,4 +240,46 @@ test('the tarball holds what it should and nothing else', () => {
   expect(
     files.filter((file) => /binding\.gyp|tests?\/|\.map$|node_modules|package-lock/.test(file)),
   ).toEqual([]);
+});
+
+describe('before packing', () => {
+  const switchOf = (stage: string): string =>
+    readFileSync(path.join(stage, 'dist/native/prebuilt.js'), 'utf8');
+  const named = (code: string): string[] =>
+    [...code.matchAll(/new URL\('\.\.\/\.\.\/prebuilds\/([^']+)', import\.meta\.url\)/g)].map(
+      ([, name]) => name as string,
+    );
+
+  test('the switch is left with the addons that are packed, and the folder is restored', () => {
+    const all = named(readFileSync(path.join(temporary, 'dist/native/prebuilt.js'), 'utf8'));
+    expect(all).toContain('linux-x64/diralign.glibc.node');
+    for (const packed of [[], all.slice(0, 1)]) {
+      const stage = copyPackage(
+        `switch-${packed.length}`,
+        Object.fromEntries(packed.map((name) => [name, prepack])),
+      );
+      const before = readdirSync(stage).sort();
+      const code = switchOf(stage);
+      mustRun(stage, 'node', [prepack]);
+      expect(named(switchOf(stage))).toEqual(packed);
+      expect(readdirSync(stage)).toContain('vendor');
+      mustRun(stage, 'node', [prepack, '--restore']);
+      expect(switchOf(stage)).toBe(code);
+      expect(readdirSync(stage).filter((name) => name !== 'build')).toEqual(before);
+    }
+  });
+
+  test('an addon that bundlers would not find is refused', () => {
+    const stage = copyPackage('foreign', { 'plan9-x64/diralign.node': prepack });
+    const { status, output } = run(stage, 'node', [prepack]);
+    expect(status).toBe(1);
+    expect(output).toContain('prebuilds/plan9-x64/diralign.node is packed, and not in');
+  });
+
+  test("each case of the switch is its file's name", () => {
+    const source = readFileSync(path.join(root, 'ts/native/prebuilt.ts'), 'utf8');
+    const cases = [...source.matchAll(/case '([^']+)':/g)].map(([, name]) => name as string);
+    expect(cases).toEqual(named(source));
+    expect(new Set(cases).size).toBe(cases.length);
+  });
 });
