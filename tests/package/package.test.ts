@@ -145,12 +145,9 @@ beforeAll(() => {
   const toFetch = installers.flatMap((installer) => fetched[installer] ?? []);
   if (toFetch.length > 0)
     mustRun(temporary, 'npm', ['install', '--prefix', tools, '--no-save', ...toFetch]);
-  mustRun(root, path.join(root, 'node_modules/.bin/tsc'), [
-    '-p',
-    'tsconfig.build.json',
-    '--outDir',
-    path.join(temporary, 'dist'),
-  ]);
+  const dist = path.join(temporary, 'dist');
+  mustRun(root, 'node_modules/.bin/tsc', ['-p', 'tsconfig.build.json', '--outDir', dist]);
+  mustRun(root, 'node', ['scripts/build-cjs.mjs', dist]);
   withAddon = pack(copyPackage('with-addon', { [prebuiltName()]: nativePath() }));
   withoutAddon = pack(copyPackage('without-addon'));
 });
@@ -208,6 +205,47 @@ test('--no-addons is named as the reason', () => {
   const report = consume(install('npm', withAddon), '--no-addons');
   expect(report.error?.code).toBe('ERR_DIRALIGN_LOAD');
   expect(report.error?.message).toContain('--no-addons');
+});
+
+test('CommonJS TypeScript has the types of every entry, and what they say is so', () => {
+  const project = install('npm', withAddon);
+  const modules = path.join(project, 'node_modules');
+  for (const name of ['@types', '@jax-js', '@tensorflow', 'undici-types'])
+    symlinkSync(path.join(root, 'node_modules', name), path.join(modules, name), 'dir');
+  const { exports } = JSON.parse(
+    readFileSync(path.join(modules, 'diralign/package.json'), 'utf8'),
+  ) as { readonly exports: object };
+  const entries = Object.keys(exports).filter((entry) => !entry.endsWith('.json'));
+  expect(entries.length).toBeGreaterThan(5);
+  const imports = entries.map(
+    (entry, i) => `import entry${i} = require('${path.posix.join('diralign', entry)}');`,
+  );
+  writeFileSync(
+    path.join(project, 'consumer.cts'),
+    `${imports.join('\n')}
+import { DirAlignError, dirAlignLoss, type LossResult } from 'diralign';
+const batch = { logits: new Float32Array(2), shape: [1, 1, 2], labels: Int32Array.of(0) } as const;
+const result: LossResult = dirAlignLoss('sft')(batch);
+const loss: number = result.loss;
+// @ts-expect-error: an unknown method, which is refused before the call is made
+const refused = (): unknown => dirAlignLoss('unknown');
+async function same(): Promise<boolean> {
+  return (await import('diralign')).DirAlignError === DirAlignError && !!refused;
+}
+void same().then((isSame) => {
+  const keys = [${entries.map((_, i) => `entry${i}`).join(', ')}].map((e) => Object.keys(e).length);
+  console.log(loss.toFixed(6), isSame, Math.min(...keys) > 0);
+});
+`,
+  );
+  const tsc = path.join(root, 'node_modules/typescript/lib/tsc.js');
+  const options = ['--strict', '--target', 'es2022', '--lib', 'esnext,dom', '--types', 'node'];
+  const { stdout } = run(project, 'node', [tsc, '--module', 'node16', ...options, 'consumer.cts']);
+  // Optional peers have errors of their own.
+  expect(
+    stdout.split('\n').filter((line) => /^(consumer|node_modules.diralign)/.test(line)),
+  ).toEqual([]);
+  expect(mustRun(project, 'node', ['consumer.cjs'], bare).stdout).toBe('0.693147 true true\n');
 });
 
 test('the tarball holds what it should and nothing else', () => {
