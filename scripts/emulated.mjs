@@ -42,7 +42,8 @@ export function buildEmulated({ sanitize = false, ptx }) {
     if (ptx) settings.push('-D', `DIRALIGN_PTX=${ptx}`);
     run(process.execPath, ['scripts/build-native.mjs', '--build-dir', directory, ...settings]);
   }
-  // Where the loader looks, in a folder of its own: build/Release keeps the addon that is published.
+  // Where the loader looks, in a folder of its own: build/Release keeps the addon that is
+  // published.
   const build = path.join(root, directory);
   mkdirSync(path.join(build, 'load/build/Release'), { recursive: true });
   // Renamed into place: whoever has the one before loaded keeps it.
