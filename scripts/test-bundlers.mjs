@@ -14,43 +14,14 @@ import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { nativePath } from '../dist/native/interface.js';
-import { prebuiltName } from '../dist/native/prebuilt.js';
 import { program, versions } from './bundlers/builds.mjs';
 import { rows } from './bundlers/rows.mjs';
+import { npm, packHere, prebuilt } from './pack-here.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const prebuilt = path.join('prebuilds', prebuiltName());
 const addon = `node_modules/diralign/${prebuilt}`;
 /** Of one token out of two that are as likely. */
 const log2 = '0.693147';
-
-function npm(cwd, ...args) {
-  const { status, stdout } = spawnSync('npm', [...args, '--loglevel=error'], {
-    cwd,
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'inherit'],
-    shell: process.platform === 'win32',
-  });
-  if (status !== 0) throw new Error(`npm ${args.join(' ')} ended with ${status}`);
-  return stdout;
-}
-
-/** The tarball of this system, whichever prebuilt addons the repository has. */
-function pack(folder) {
-  fs.mkdirSync(folder);
-  const [{ files }] = JSON.parse(npm(root, 'pack', '--dry-run', '--json', '--ignore-scripts'));
-  for (const { path: file } of files.filter((each) => !each.path.startsWith('prebuilds/')))
-    fs.cpSync(path.join(root, file), path.join(folder, file));
-  fs.cpSync(nativePath(), path.join(folder, prebuilt));
-  const { status } = spawnSync(process.execPath, [path.join(root, 'scripts/prepack.mjs')], {
-    cwd: folder,
-    stdio: 'inherit',
-  });
-  assert.equal(status, 0);
-  const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--ignore-scripts'));
-  return path.join(folder, filename);
-}
 
 function makeApplication(app, tarball) {
   for (const [name, text] of Object.entries(program)) {
@@ -169,7 +140,7 @@ const temporary = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'diralig
 const app = path.join(temporary, 'app');
 const failed = [];
 try {
-  makeApplication(app, pack(path.join(temporary, 'package')));
+  makeApplication(app, packHere(path.join(temporary, 'package')));
   process.chdir(app); // where some look for their settings
   const runs = [];
   for (const [bundler, setting, outcome, ...builds] of chosen) {
