@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { tsImport } from 'tsx/esm/api';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const manifest = 'package.json';
 const readme = 'README.md';
 const prebuilt = 'dist/native/prebuilt.js';
 const prebuilds = 'prebuilds';
@@ -24,6 +25,11 @@ const headers = {
 async function withLinks(markdown) {
   const { withAbsoluteLinks } = await tsImport('../docs/.vitepress/repository.ts', import.meta.url);
   return withAbsoluteLinks(markdown);
+}
+
+/** Yarn 1 warns of workspaces in what it installs. */
+function withoutWorkspaces(json) {
+  return `${JSON.stringify({ ...JSON.parse(json), workspaces: undefined }, undefined, 2)}\n`;
 }
 
 /**
@@ -43,20 +49,25 @@ function pruned(code) {
   );
 }
 
+const changes = [
+  [manifest, withoutWorkspaces],
+  [readme, withLinks],
+  [prebuilt, pruned],
+];
+const keptAs = (file) => path.join(kept, path.basename(file));
+
 fs.rmSync(vendor, { recursive: true, force: true });
 if (process.argv[2] === '--restore') {
-  for (const file of [readme, prebuilt]) fs.renameSync(path.join(kept, path.basename(file)), file);
+  for (const [file] of changes) fs.renameSync(keptAs(file), file);
 } else {
+  const texts = changes.map(([file]) => fs.readFileSync(file, 'utf8'));
+  // Nothing is written where one of them is refused.
+  const changed = await Promise.all(changes.map(([, change], i) => change(texts[i])));
   fs.mkdirSync(kept, { recursive: true });
-  for (const [file, change] of [
-    [readme, withLinks],
-    [prebuilt, pruned],
-  ]) {
-    const text = fs.readFileSync(file, 'utf8');
-    const changed = await change(text);
-    fs.writeFileSync(path.join(kept, path.basename(file)), text);
-    fs.writeFileSync(file, changed);
-  }
+  changes.forEach(([file], i) => {
+    fs.writeFileSync(keptAs(file), texts[i]);
+    fs.writeFileSync(file, changed[i]);
+  });
   for (const [name, entries] of Object.entries(headers))
     for (const entry of entries)
       fs.cpSync(path.join(root, 'node_modules', name, entry), path.join(vendor, name, entry), {

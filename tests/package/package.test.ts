@@ -281,8 +281,9 @@ test('the tarball holds what it should and nothing else', () => {
 });
 
 describe('before packing', () => {
-  const switchOf = (stage: string): string =>
-    readFileSync(path.join(stage, 'dist/native/prebuilt.js'), 'utf8');
+  const changed = ['dist/native/prebuilt.js', 'package.json', 'README.md'] as const;
+  const textsOf = (stage: string): string[] =>
+    changed.map((name) => readFileSync(path.join(stage, name), 'utf8'));
   const named = (code: string): string[] =>
     [...code.matchAll(/new URL\('\.\.\/\.\.\/prebuilds\/([^']+)', import\.meta\.url\)/g)].map(
       ([, name]) => name as string,
@@ -297,20 +298,25 @@ describe('before packing', () => {
         Object.fromEntries(packed.map((name) => [name, prepack])),
       );
       const before = readdirSync(stage).sort();
-      const code = switchOf(stage);
+      const texts = textsOf(stage);
       mustRun(stage, 'node', [prepack]);
-      expect(named(switchOf(stage))).toEqual(packed);
+      const [code = '', manifest = ''] = textsOf(stage);
+      expect(named(code)).toEqual(packed);
+      // Yarn 1 warns of them.
+      expect(JSON.parse(manifest)).not.toHaveProperty('workspaces');
       expect(readdirSync(stage)).toContain('vendor');
       mustRun(stage, 'node', [prepack, '--restore']);
-      expect(switchOf(stage)).toBe(code);
+      expect(textsOf(stage)).toEqual(texts);
       expect(readdirSync(stage).filter((name) => name !== 'build')).toEqual(before);
     }
   });
 
   test('an addon that bundlers would not find is refused', () => {
     const stage = copyPackage('foreign', { 'plan9-x64/diralign.node': prepack });
+    const texts = textsOf(stage);
     const { status, output } = run(stage, 'node', [prepack]);
     expect(status).toBe(1);
+    expect(textsOf(stage)).toEqual(texts);
     expect(output).toContain('prebuilds/plan9-x64/diralign.node is packed, and not in');
   });
 
