@@ -18,7 +18,7 @@ const kept = 'build/before-packing';
 /** What `diralign build` compiles with on a user's machine, and the terms that it comes under. */
 const headers = {
   'node-addon-api': ['napi.h', 'napi-inl.h', 'napi-inl.deprecated.h', 'LICENSE.md'],
-  'node-api-headers': ['include', 'def', 'LICENSE'],
+  'node-api-headers': ['include', 'LICENSE'],
 };
 
 /** Links that work in the repository become addresses that work on the package's page. */

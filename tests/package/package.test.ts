@@ -292,7 +292,7 @@ describe('before packing', () => {
   test('the switch is left with the addons that are packed, and the folder is restored', () => {
     const all = named(readFileSync(path.join(temporary, 'dist/native/prebuilt.js'), 'utf8'));
     expect(all).toContain('linux-x64/diralign.glibc.node');
-    for (const packed of [[], all.slice(0, 1)]) {
+    for (const packed of [[], all.slice(0, 1), all]) {
       const stage = copyPackage(
         `switch-${packed.length}`,
         Object.fromEntries(packed.map((name) => [name, prepack])),

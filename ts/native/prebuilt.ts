@@ -8,7 +8,7 @@ export function prebuiltName(): string {
 }
 
 /**
- * Where a tool has put the prebuilt addon of this system; undefined where the package has none.
+ * Where a tool has put the prebuilt addon of this system; undefined where there never is one.
  *
  * The paths are written out because tools that trace or copy files (@vercel/nft, Next.js, webpack)
  * look for `new URL(..., import.meta.url)` in the source, and for nothing that is computed. webpack
@@ -19,6 +19,20 @@ export function prebuiltUrl(): URL | undefined {
   switch (prebuiltName()) {
     case 'linux-x64/diralign.glibc.node':
       return new URL('../../prebuilds/linux-x64/diralign.glibc.node', import.meta.url);
+    case 'linux-x64/diralign.musl.node':
+      return new URL('../../prebuilds/linux-x64/diralign.musl.node', import.meta.url);
+    case 'linux-arm64/diralign.glibc.node':
+      return new URL('../../prebuilds/linux-arm64/diralign.glibc.node', import.meta.url);
+    case 'linux-arm64/diralign.musl.node':
+      return new URL('../../prebuilds/linux-arm64/diralign.musl.node', import.meta.url);
+    case 'win32-x64/diralign.node':
+      return new URL('../../prebuilds/win32-x64/diralign.node', import.meta.url);
+    case 'win32-arm64/diralign.node':
+      return new URL('../../prebuilds/win32-arm64/diralign.node', import.meta.url);
+    case 'darwin-arm64/diralign.node':
+      return new URL('../../prebuilds/darwin-arm64/diralign.node', import.meta.url);
+    case 'darwin-x64/diralign.node':
+      return new URL('../../prebuilds/darwin-x64/diralign.node', import.meta.url);
     default:
       return undefined;
   }
