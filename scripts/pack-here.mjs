@@ -25,12 +25,27 @@ function mustRun(cwd, command, args) {
 /** Runs npm; what it prints. */
 export const npm = (cwd, ...args) => mustRun(cwd, 'npm', [...args, '--loglevel=error']);
 
-/** Makes it in a new folder, and returns its path. */
-export function packHere(folder) {
+/** The prebuilt addons that a complete package has, below `prebuilds`. */
+export const platforms = [
+  ...fs
+    .readFileSync(path.join(root, 'dist/native/prebuilt.js'), 'utf8')
+    .matchAll(/case '([^']+)':/g),
+].map(([, name]) => name);
+
+/**
+ * Makes it in a new folder, and returns its path. `standIns` are what it has in place of other
+ * systems' addons.
+ */
+export function packHere(folder, { standIns = [] } = {}) {
   fs.mkdirSync(folder);
   const [{ files }] = JSON.parse(npm(root, 'pack', '--dry-run', '--json', '--ignore-scripts'));
   for (const { path: file } of files.filter((each) => !each.path.startsWith('prebuilds/')))
     fs.cpSync(path.join(root, file), path.join(folder, file));
+  for (const name of standIns) {
+    const file = path.join(folder, 'prebuilds', name);
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    fs.writeFileSync(file, name);
+  }
   fs.cpSync(nativePath(), path.join(folder, prebuilt));
   mustRun(folder, process.execPath, [path.join(root, 'scripts/prepack.mjs')]);
   const [{ filename }] = JSON.parse(npm(folder, 'pack', '--json', '--ignore-scripts'));

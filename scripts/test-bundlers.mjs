@@ -16,10 +16,9 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { program, versions } from './bundlers/builds.mjs';
 import { rows } from './bundlers/rows.mjs';
-import { npm, packHere, prebuilt } from './pack-here.mjs';
+import { npm, packHere, platforms, prebuilt } from './pack-here.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const addon = `node_modules/diralign/${prebuilt}`;
 /** Of one token out of two that are as likely. */
 const log2 = '0.693147';
 
@@ -94,7 +93,7 @@ async function use(folder) {
 }
 
 /** With the addon left out: a true error, whose first remedy is one. */
-async function checkLeftOut(folder, kept) {
+async function checkLeftOut(_, folder, kept) {
   const said = await use(folder);
   assert.match(said, /^ERR_DIRALIGN_LOAD diralign was bundled without its native addon \(/);
   const [, places] = /\(there is no (.*?)\)\. Copy the folder prebuilds /.exec(said);
@@ -108,21 +107,50 @@ async function checkLeftOut(folder, kept) {
   assert.equal(await use(folder), log2);
 }
 
-async function check(outcome, folder, kept) {
-  if (outcome === 'left out') return checkLeftOut(folder, kept);
-  const nodes = fs.readdirSync(folder, { recursive: true }).filter((n) => n.endsWith('.node'));
-  const ours = nodes.filter((name) => path.basename(name).startsWith('diralign'));
-  if (outcome === 'external') {
-    assert.deepEqual(ours, []);
+/** Of a row whose addon is external, copied or traced. */
+async function checkPresent({ setting, outcome }, folder, kept) {
+  const names = fs
+    .readdirSync(folder, { recursive: true })
+    .filter((name) => name.endsWith('.node'));
+  const ours = {
+    external: names,
+    traced: names.filter((name) =>
+      name.includes(path.normalize('node_modules/diralign/prebuilds')),
+    ),
+    // Not those of other packages.
+    copied: names.filter((name) => !name.includes('node_modules')),
+  }[outcome];
+  // Whatever finds them by itself takes those of every platform.
+  const copied = setting === 'none' ? platforms.length : 1;
+  assert.equal(ours.length, { external: 0, traced: platforms.length, copied }[outcome]);
+  if (outcome === 'external')
     fs.cpSync(kept.packageFolder, path.join(folder, 'node_modules/diralign'), { recursive: true });
-  } else {
-    assert.equal(
-      ours.some((name) => name.endsWith(addon)),
-      outcome === 'traced',
-    );
-    assert.ok(nodes.length > 0);
-  }
   assert.equal(await use(folder), log2);
+}
+
+/** What went wrong in it, if anything did. */
+async function problemOf(action) {
+  try {
+    await action();
+    return undefined;
+  } catch (problem) {
+    return problem;
+  }
+}
+
+async function buildAll(chosen, app) {
+  const runs = [];
+  for (const [bundler, setting, outcome, ...builds] of chosen) {
+    for (const [i, build] of builds.entries()) {
+      const format = builds.length > 1 ? `, ${['ESM', 'CommonJS'][i]}` : '';
+      const out = path.join(app, 'out', String(runs.length));
+      const begun = performance.now();
+      const problem = await problemOf(() => build({ app, out }));
+      const seconds = ((performance.now() - begun) / 1000).toFixed(1);
+      runs.push({ name: `${bundler}, ${setting}${format}`, setting, outcome, problem, seconds });
+    }
+  }
+  return runs;
 }
 
 const asked = process.argv.slice(2);
@@ -138,45 +166,27 @@ const chosen = rows.filter(
 
 const temporary = fs.realpathSync(fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-bundlers-')));
 const app = path.join(temporary, 'app');
-const failed = [];
+const away = path.join(temporary, 'elsewhere');
+const ran = path.join(temporary, 'ran');
 try {
-  makeApplication(app, packHere(path.join(temporary, 'package')));
+  makeApplication(app, packHere(path.join(temporary, 'package'), { standIns: platforms }));
   process.chdir(app); // where some look for their settings
-  const runs = [];
-  for (const [bundler, setting, outcome, ...builds] of chosen) {
-    for (const [i, build] of builds.entries()) {
-      const name = `${bundler}, ${setting}${builds.length > 1 ? `, ${['ESM', 'CommonJS'][i]}` : ''}`;
-      const out = path.join(app, 'out', String(runs.length));
-      const begun = performance.now();
-      const error = await Promise.resolve({ app, out })
-        .then(build)
-        .then(
-          () => undefined,
-          (cause) => cause,
-        );
-      runs.push({ name, outcome, error, seconds: (performance.now() - begun) / 1000 });
-    }
-  }
-  // A bundle must not find anything where it was made.
+  const runs = await buildAll(chosen, app);
   process.chdir(temporary);
-  const away = path.join(temporary, 'elsewhere');
-  fs.renameSync(path.join(app, 'out'), path.join(temporary, 'ran'));
+  // A bundle must not find anything where it was made.
+  fs.renameSync(path.join(app, 'out'), ran);
   fs.renameSync(app, away);
   const kept = { app, packageFolder: path.join(away, 'node_modules/diralign') };
-  for (const [i, { name, outcome, error, seconds }] of runs.entries()) {
-    const folder = path.join(temporary, 'ran', String(i));
-    const problem =
-      error ??
-      (await check(outcome, folder, kept).then(
-        () => undefined,
-        (cause) => cause,
-      ));
-    console.log(
-      `${problem ? 'FAILED' : 'ok    '} ${name}: ${outcome} (built in ${seconds.toFixed(1)} s)`,
-    );
-    if (problem) (failed.push(name), console.log(problem.stack));
+  for (const [i, run] of runs.entries()) {
+    const folder = path.join(ran, String(i));
+    const check = run.outcome === 'left out' ? checkLeftOut : checkPresent;
+    const problem = run.problem ?? (await problemOf(() => check(run, folder, kept)));
+    const { name, outcome, seconds } = run;
+    console.log(`${problem ? 'FAILED' : 'ok    '} ${name}: ${outcome} (built in ${seconds} s)`);
+    if (problem === undefined) continue;
+    process.exitCode = 1;
+    console.log(problem.stack);
   }
 } finally {
   fs.rmSync(temporary, { recursive: true, force: true });
 }
-process.exitCode = failed.length === 0 ? 0 : 1;
