@@ -2,8 +2,10 @@
 // score, its ranking loss and its description, and a line here.
 #pragma once
 #include <utility>
-#include "rankings.h"
+#include "group_rankings.h"
+#include "pair_rankings.h"
 #include "scores.h"
+#include "single_rankings.h"
 
 namespace diralign {
 
