@@ -150,12 +150,15 @@ struct Result {
   std::vector<char> gradient;  // without its guards
   std::vector<float> row_scale;
 
+  /// The same bits, but for those of a NaN: its sign is that of the operand which came first.
   bool same(const Result& other) const {
-    auto equal = [](const auto& a, const auto& b) {
-      return a.size() == b.size() &&
-             (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof a[0]) == 0);
+    auto same_number = [](auto a, auto b) {
+      return check::same_bits(a, b) || (std::isnan(double(a)) && std::isnan(double(b)));
     };
-    return check::same_bits(loss, other.loss) && equal(losses, other.losses) &&
+    auto equal = [&](const auto& a, const auto& b) {
+      return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_number);
+    };
+    return same_number(loss, other.loss) && equal(losses, other.losses) &&
            equal(rewards, other.rewards) && equal(coefficients, other.coefficients) &&
            equal(metrics, other.metrics) && equal(logps, other.logps) &&
            equal(gradient, other.gradient) && equal(row_scale, other.row_scale);
@@ -217,6 +220,10 @@ struct Prepared {
     if (!memory.empty()) {
       CHECK(guards_intact(memory), "wrote outside the gradient");
       result.gradient.assign(memory.begin() + guard, memory.end() - guard);
+      const Dtype d = job.batch.dtype;
+      for (int64_t i = 0; i < job.gradients.logits.elements; i++)
+        if (std::isnan(load(d, result.gradient.data(), i)))
+          store(d, result.gradient.data(), i, std::numeric_limits<float>::quiet_NaN());
     }
     if (!scale.empty()) {
       CHECK(scale.front() == 12345 && scale.back() == 12345, "wrote outside the row scales");
