@@ -8,6 +8,7 @@ export {
 } from './loss/logps-backward.js';
 export { sequenceLogps, tokenLogps, type LogpsOptions, type TokenLogpsOptions } from './logps.js';
 export { mixLosses, type Mix, type WeightedObjective } from './mix-losses.js';
+export { GradientBuffers } from './loss/gradient-buffers.js';
 export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
 export {
   methods,

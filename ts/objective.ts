@@ -12,6 +12,7 @@ import { checkObject, define, readAll } from './given.js';
 import { fromHidden, type FromHidden } from './loss/from-hidden.js';
 import { fromLogits } from './loss/from-logits.js';
 import { fromLogps } from './loss/from-logps.js';
+import type { GradientBuffers } from './loss/gradient-buffers.js';
 import type { GradientMode, LogpsRunOptions, RunOptions } from './loss/options.js';
 import type { LogpsResult, LossResult } from './loss/results.js';
 import type { RowMetric } from './metrics.js';
@@ -32,10 +33,11 @@ type LossCall<M extends Method, Need extends ReferenceNeed> = {
     L extends Logits,
     Mode extends GradientMode = 'dense',
     const Names extends readonly RowMetric<M>[] = readonly [],
+    Lent extends GradientBuffers | undefined = undefined,
   >(
     batch: LogitsBatch<L> & Needed<Need, M>,
-    run?: RunOptions<L, Mode, Names>,
-  ): LossResult<L, Mode, M, Names>;
+    run?: RunOptions<L, Mode, Names, Lent>,
+  ): LossResult<L, Mode, M, Names, Lent>;
 }['call'];
 
 /**
@@ -62,10 +64,11 @@ export interface ObjectiveCalls<
     L extends Logits,
     Mode extends GradientMode = 'dense',
     const Names extends readonly RowMetric<M>[] = readonly [],
+    Lent extends GradientBuffers | undefined = undefined,
   >(
     batch: LogitsBatch<L> & Needed<Need, M>,
-    run?: RunOptions<L, Mode, Names>,
-  ): Promise<LossResult<L, Mode, M, Names>>;
+    run?: RunOptions<L, Mode, Names, Lent>,
+  ): Promise<LossResult<L, Mode, M, Names, Lent>>;
   /**
    * The same from hidden states and the output layer, without the logits ever being there: loss,
    * metrics and the layer's gradients.

@@ -65,7 +65,7 @@ describe('diralign bench', () => {
     expect(Object.values(result.machine).every((value) => value !== '' && value !== 0)).toBe(true);
     expect(result.loops.map(({ name }) => name)).toEqual(['loop-read', 'loop-scale', 'loop-copy']);
     expect(result.modes.map(({ name }) => name)).toEqual(
-      'forward forward@0.5 forward-bf16 forward-f16 in-place in-place@0.5 factored factored@0.5 out out@0.5 out-bf16 fresh logps'.split(
+      'forward forward@0.5 forward-bf16 forward-f16 in-place in-place@0.5 factored factored@0.5 out out@0.5 out-bf16 fresh lent logps'.split(
         ' ',
       ),
     );
@@ -86,7 +86,7 @@ describe('diralign bench', () => {
       expect(fraction).toBe(name.endsWith('@0.5') ? 0.5 : 1);
       if (name !== 'logps') expect(loss).toBeGreaterThan(0);
     }
-    expect(result.ratios).toHaveLength(13);
+    expect(result.ratios).toHaveLength(14);
     for (const { value, q1, q3 } of [...result.ratios, ...result.peers.map((peer) => peer.ratio)]) {
       for (const each of [value, q1, q3]) expect(Number.isFinite(each) && each > 0).toBe(true);
     }

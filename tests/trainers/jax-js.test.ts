@@ -19,6 +19,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   DirAlignError,
   dirAlignLoss,
+  GradientBuffers,
   sequenceLogps as sequenceLogpsOf,
   type LogitsBatch,
   type ObjectiveCalls,
@@ -216,6 +217,44 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
       expect(misses.list).toEqual([]);
     },
   );
+
+  test('gradients of a layer in lent memory: of every step its own, and given back after it', async () => {
+    const random = generator(31);
+    const params = model(random);
+    const objective = dirAlignLoss('dpo', 0.4);
+    const { calls, objective: watched } = observed(objective);
+    const step = jaxDirAlignLoss(watched);
+    const buffers = new GradientBuffers();
+    const roomOf = () =>
+      (calls.at(-1)?.run as { out: { gradWeight: Float32Array } }).out.gradWeight;
+    const steps = Array.from({ length: 3 }, () => {
+      const words = wordsOf(tokensOf(random));
+      return [(p: Model) => layerOf(p, words), given(integer(random, 1, 99)).batch] as const;
+    });
+    const kept: JaxArray[][] = [];
+    const expected: JaxArray[][] = [];
+    for (const [forward, batch] of steps) {
+      kept.push(tree.leaves<JaxArray>(step(forward, params, batch, { buffers }).grads));
+      expect(roomOf()).toHaveLength(0);
+      const later = await jaxDirAlignLoss(objective).async(forward, params, batch, { buffers });
+      expected.push(tree.leaves<JaxArray>(step(forward, params, batch).grads));
+      expect(roomOf()).not.toHaveLength(0);
+      expect(tree.leaves<JaxArray>(later.grads).map(floats)).toEqual(
+        kept.at(-1)?.map((x) => floats(x.ref)),
+      );
+    }
+    expect(kept.map((grads) => grads.map(floats))).toEqual(
+      expected.map((grads) => grads.map(floats)),
+    );
+    const [forward, batch] = steps[0] as (typeof steps)[0];
+    expectRefusal(
+      () => step(forward, params, batch, { buffers: {} as never }),
+      'TypeError OPTION',
+      'buffers: | GradientBuffers',
+    );
+    expect(() => step(forward, params, batch, { buffers, memory: 1 })).toThrow(/memory/);
+    expect(roomOf()).toHaveLength(0);
+  });
 
   test.each(['logits', 'hidden'])(
     'metrics that the run asks for, and no others: %s',

@@ -8,6 +8,7 @@ import * as layers from '@tensorflow/tfjs-layers';
 import { beforeAll, describe, expect, test } from 'vitest';
 import {
   dirAlignLoss,
+  GradientBuffers,
   sequenceLogps as sequenceLogpsOf,
   type LogitsBatch,
   type ObjectiveCalls,
@@ -50,13 +51,23 @@ function dpoOfOps(
 
 /** An objective that writes down its calls. */
 function observed(objective: ObjectiveCalls) {
-  const calls: { batch: LogitsBatch; gradient: unknown; gradLogits: unknown }[] = [];
+  const calls: {
+    batch: Partial<LogitsBatch>;
+    gradient: unknown;
+    gradLogits?: unknown;
+    gradWeight?: unknown;
+  }[] = [];
   const call = (batch: LogitsBatch, run: Parameters<ObjectiveCalls>[1]) => {
     const result = objective(batch, run);
     calls.push({ batch, gradient: run?.gradient, gradLogits: result.gradLogits });
     return result;
   };
-  return { calls, objective: Object.assign(call, objective) };
+  const fromHidden = (...[batch, run]: Parameters<ObjectiveCalls['fromHidden']>) => {
+    const result = objective.fromHidden(batch, run);
+    calls.push({ batch: {}, gradient: run?.gradient, gradWeight: result.gradWeight });
+    return result;
+  };
+  return { calls, objective: Object.assign(call, objective, { fromHidden }) };
 }
 
 const floats = (x: tf.Tensor): Float32Array => x.dataSync<'float32'>();
@@ -431,6 +442,32 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
         [V, H],
       ),
       bias: tf.tensor1d(Float32Array.from({ length: V }, () => normal(random))),
+    });
+
+    test('gradients in lent memory: of every step its own', () => {
+      const random = generator(41);
+      const { calls, objective } = observed(dirAlignLoss('dpo', 0.4));
+      const dpo = tfDirAlignLoss(objective);
+      const buffers = new GradientBuffers();
+      const grads =
+        (run: object) =>
+        (inputs: tf.Tensor[], { batch }: Given) =>
+          tf.grads((hidden: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor) =>
+            dpo.fromHidden({ hidden, weight, bias }, batch, run),
+          )(inputs);
+      const steps = [1, 2, 3].map((seed) => [Object.values(layer(random)), given(seed)] as const);
+      const lent = steps.map(([inputs, step]) => grads({ buffers })(inputs, step));
+      const own = steps.map(([inputs, step]) => grads({})(inputs, step));
+      expect(lent.map((each) => each.map(floats))).toEqual(own.map((each) => each.map(floats)));
+      // Where TensorFlow.js has copied them, they were given back.
+      const lengths = calls.map(({ gradWeight }) => (gradWeight as Float32Array).length);
+      const first = backend === 'wasm' ? 0 : V * H;
+      expect(lengths).toEqual([first, first, first, V * H, V * H, V * H]);
+      expectRefusal(
+        () => dpo.fromHidden(layer(random), given(1).batch, { buffers: {} as never }),
+        'TypeError OPTION',
+        'buffers: | GradientBuffers',
+      );
     });
 
     test.each([true, false])(

@@ -102,7 +102,7 @@ export function checkBuffer(name: string, view: ArrayBufferView): void {
 
 const byteLengthOf = engine(ArrayBuffer.prototype, 'byteLength') as Getter<number>;
 
-function isDetached(buffer: ArrayBufferLike): boolean {
+export function isDetached(buffer: ArrayBufferLike): boolean {
   if (types.isSharedArrayBuffer(buffer) || byteLengthOf(buffer) > 0) return false;
   try {
     new Uint8Array(buffer);
@@ -186,6 +186,13 @@ export function allocate<K extends Kind>(name: string, kind: K, length: number):
   } catch (cause) {
     throw outOfMemory(name, length * constructor.BYTES_PER_ELEMENT, cause);
   }
+}
+
+export const bytesPerElement = (kind: Kind): number => constructors[kind].BYTES_PER_ELEMENT;
+
+/** The beginning of a buffer, as an array of this realm. */
+export function viewOf<K extends Kind>(kind: K, buffer: ArrayBuffer, length: number): Instance<K> {
+  return new constructors[kind](buffer, 0, length) as Instance<K>;
 }
 
 /** An allocation that the system, or the engine, refused. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { GradientBuffers } from '../loss/gradient-buffers.js';
 import { native } from '../native/interface.js';
 import { dirAlignLoss } from '../objective.js';
 import { makeBatch, rowsOf, toBfloat16, toFloat16, type BenchBatch } from './data.js';
@@ -12,6 +13,7 @@ import { makeBatch, rowsOf, toBfloat16, toFloat16, type BenchBatch } from './dat
 export class Buffers {
   readonly work: Float32Array;
   readonly out: Float32Array;
+  readonly lent = new GradientBuffers();
   #overwritten = false;
   #garbage = false;
   readonly #warmUp: () => void;

@@ -135,6 +135,20 @@ export const modes: readonly Mode[] = [
     },
   },
   {
+    name: 'lent',
+    title: 'into lent memory',
+    dtype: 'float32',
+    floor: readCopy,
+    writesZeros: true,
+    fractions: false,
+    run: (b, labels) => {
+      const { lent: buffers, threads } = b;
+      const result = dpo(float32(b, labels), { buffers, threads });
+      buffers.release(result.gradLogits);
+      return result;
+    },
+  },
+  {
     name: 'logps',
     title: 'sequenceLogps',
     dtype: 'float32',

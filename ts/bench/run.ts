@@ -125,6 +125,7 @@ const watched: readonly (readonly [name: string, over: string, under: readonly s
   ['out / (read + copy)', 'out', ['loop-read', 'loop-copy']],
   ['bfloat16 out / float32 out', 'out-bf16', ['out']],
   ['fresh / out', 'fresh', ['out']],
+  ['lent / out', 'lent', ['out']],
 ];
 
 export async function runBench(options: BenchOptions): Promise<BenchResult> {

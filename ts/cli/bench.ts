@@ -15,7 +15,7 @@ Usage: diralign bench [options]
   --rounds N           rounds, each of which runs every case once (default 15); below nine there are
                        quartiles, and no conclusion
   --modes A,B          forward, forward-bf16, forward-f16, in-place, factored, out, out-bf16, fresh,
-                       logps (default: all)
+                       lent, logps (default: all)
   --fraction F,G       shares of the rows that are scored, the others are ignored as a prompt is
                        (default 1,0.5)
   --peers A,B          js, tfjs-wasm, onnx, or none (default: those that are installed)

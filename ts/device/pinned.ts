@@ -1,20 +1,10 @@
 /** Page-locked host memory. */
-import { bytesOf, spanOf } from '../batch/arrays.js';
+import { bytesOf } from '../batch/arrays.js';
 import { rangeError } from '../errors.js';
 import { onDevice } from './arguments.js';
-import { type Held, release, Resource, retain } from './resource.js';
+import { hold, letGo } from './holds.js';
+import { type Held, Resource } from './resource.js';
 import { nativeCuda } from './status.js';
-
-/** The page-locked parts of each buffer. */
-const pinned = new WeakMap<ArrayBufferLike, Set<Held>>();
-
-/** Keeps the memory of these arrays page-locked until the returned function is called. */
-export function retainPinned(views: readonly (ArrayBufferView | undefined)[]): () => void {
-  const all = new Set(
-    views.flatMap((view) => (view ? [...(pinned.get(spanOf(view).buffer) ?? [])] : [])),
-  );
-  return release([...all].map(retain));
-}
 
 /**
  * A host array whose memory is page-locked, so that copies of it go at the full speed of the bus.
@@ -33,12 +23,12 @@ export class PinnedArray<A extends ArrayBufferView = ArrayBufferView> extends Re
     // The finalizer holds the buffer, so that the memory is still there when it runs.
     const { buffer } = bytes;
     super(`a PinnedArray of ${bytes.byteLength} bytes`, () => {
-      pinned.get(buffer)?.delete(held);
+      letGo(buffer, held);
       nativeCuda().unpin(address);
     });
     this.array = array;
     Object.freeze(this);
     const held = this.held as Held;
-    pinned.set(buffer, (pinned.get(buffer) ?? new Set()).add(held));
+    hold(buffer, held);
   }
 }

@@ -4,7 +4,7 @@ import { AttachedArrays } from '../batch/detached.js';
 import { cudaError, rangeError, typeError } from '../errors.js';
 import { describe } from '../given.js';
 import { checkBytes, onDevice, readOptions } from './arguments.js';
-import { retainPinned } from './pinned.js';
+import { retainHost } from './holds.js';
 import { release, type Resource } from './resource.js';
 import { nativeCuda } from './status.js';
 import { checkStream, type StreamLike, type StreamRef } from './streams.js';
@@ -122,7 +122,7 @@ export class Region {
     const given = readOptions(options, copyKeys);
     const { ptr, stream, host } = this.plan(name, toDevice ? 'source' : 'target', array, given);
     if (host.byteLength === 0) return;
-    const free = release([this.retain(stream), retainPinned([host])]);
+    const free = release([this.retain(stream), retainHost([host])]);
     const arrays = new AttachedArrays({ [toDevice ? 'source' : 'target']: host });
     const doing = `copying ${host.byteLength} bytes ${toDevice ? 'to' : 'from'} the device`;
     try {

@@ -27,6 +27,12 @@ function freeQuietly(held: Held): void {
   }
 }
 
+/** Frees it, once no asynchronous call uses it. */
+export function disposeOf(held: Held): void {
+  held.disposed = true;
+  if (held.uses === 0) freeNow(held);
+}
+
 /** Keeps it until the returned function is called. */
 export function retain(held: Held): () => void {
   held.uses++;
@@ -89,14 +95,11 @@ export abstract class Resource {
   dispose(): void {
     const held = this.#held;
     if (held.disposed) return;
-    held.disposed = true;
     net.unregister(held);
-    if (held.uses === 0) {
-      try {
-        freeNow(held);
-      } catch (cause) {
-        throw cudaError(`freeing ${held.what}`, cause);
-      }
+    try {
+      disposeOf(held);
+    } catch (cause) {
+      throw cudaError(`freeing ${held.what}`, cause);
     }
   }
 

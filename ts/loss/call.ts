@@ -5,7 +5,8 @@ import { labelError } from '../batch/labels.js';
 import type { Logits } from '../batch/types.js';
 import { DeviceTensor } from '../device/memory.js';
 import { tellLater, tellNow, type CheckedParallel } from '../distributed/parallel.js';
-import { retainPinned } from '../device/pinned.js';
+import { retainHost } from '../device/holds.js';
+import { release } from '../device/resource.js';
 import { abortError, typeError } from '../errors.js';
 import { compute, nativeError } from '../native/call.js';
 import type { BadLabel, BatchRequest, Cancel, Differentiated, Done } from '../native/interface.js';
@@ -62,16 +63,13 @@ export function computeNow<Result>(
 }
 
 /**
- * Keeps device and page-locked memory for an asynchronous call, until the returned function is
- * called.
+ * Keeps the memory of an asynchronous call on a device, and what is page-locked or lent of it on
+ * the host, until the returned function is called.
  */
-function retain(memory: readonly (Logits | undefined)[]): () => void {
-  const releases = memory.map((one) =>
-    one instanceof DeviceTensor ? one.region.retain() : retainPinned([one]),
-  );
-  return () => {
-    for (const release of releases) release();
-  };
+function retain(memory: readonly unknown[]): () => void {
+  const tensors = memory.filter((one) => one instanceof DeviceTensor);
+  const views = memory.filter((one) => ArrayBuffer.isView(one));
+  return release([...tensors.map((one) => one.region.retain()), retainHost(views)]);
 }
 
 /** The caller's arrays in a request, by their names in messages. */
@@ -141,8 +139,9 @@ async function computePrepared(
   tell: (error: unknown) => Promise<void>,
   begin: (cancel: Cancel) => void,
 ): Promise<void> {
-  const release = retain(memory);
-  const arrays = new AttachedArrays(arraysOf(request));
+  const own = arraysOf(request);
+  const letGo = retain([...memory, ...Object.values(own)]);
+  const arrays = new AttachedArrays(own);
   const unwatch = watchArrays(arrays, stop);
   try {
     // Reading the batch may have run code of the caller's.
@@ -167,6 +166,6 @@ async function computePrepared(
     throw error;
   } finally {
     unwatch();
-    release();
+    letGo();
   }
 }

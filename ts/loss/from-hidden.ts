@@ -11,6 +11,7 @@ import type { Mixture } from '../mixture.js';
 import type { BatchRequest, Done, GradientRequest } from '../native/interface.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import type { Computation } from './from-logits.js';
+import { makeLent, type GradientBuffers } from './gradient-buffers.js';
 import { prepareGradients } from './gradient-output.js';
 import { checkHiddenRun, readHiddenRun, type GivenRun } from './hidden-options.js';
 import type { Float32Gradient, HiddenGradientMode, HiddenRunOptions } from './options.js';
@@ -44,10 +45,11 @@ type HiddenCall<M extends Method, Need extends ReferenceNeed> = {
     OfWeight extends Float32Gradient<L> | boolean = true,
     OfBias extends Float32Gradient<L> | boolean = true,
     const Names extends readonly RowMetric<M>[] = readonly [],
+    Lent extends GradientBuffers | undefined = undefined,
   >(
     batch: HiddenBatch<L, Bias> & Needed<Need, M>,
-    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
-  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>;
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names, Lent>,
+  ): HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names, Lent>;
 }['call'];
 
 /** `objective.fromHidden`. */
@@ -70,10 +72,11 @@ export interface FromHidden<
     OfWeight extends Float32Gradient<L> | boolean = true,
     OfBias extends Float32Gradient<L> | boolean = true,
     const Names extends readonly RowMetric<M>[] = readonly [],
+    Lent extends GradientBuffers | undefined = undefined,
   >(
     batch: HiddenBatch<L, Bias> & Needed<Need, M>,
-    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names>,
-  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names>>;
+    run?: HiddenRunOptions<L, Mode, OfHidden, OfWeight, OfBias, Names, Lent>,
+  ): Promise<HiddenLossResult<L, Bias, Mode, OfHidden, OfWeight, OfBias, M, Names, Lent>>;
 }
 
 export function fromHidden(mixture: Mixture): FromHidden {
@@ -134,7 +137,8 @@ export function prepareHidden<Values extends object>(
   );
   const { hidden, base, layer } = checked;
   const { start, values, reference } = computation(base, batch);
-  const { data, request: asked, discard } = prepareGradients(options, hidden, checked);
+  const made = prepareGradients(options, hidden, checked, run.buffers);
+  const { data, request: asked, loans, discard } = made;
   const gradients: GradientRequest = {
     gradientMode: 0,
     gradient: undefined,
@@ -153,13 +157,17 @@ export function prepareHidden<Values extends object>(
     request: { batch: base, reference, layer, gradients },
     start: (done?: Done) => start({ layer, gradients }, done) as never,
     memory: [hidden, batch.weight, batch.bias, gradHidden, gradWeight, gradBias],
-    result: () => ({
-      ...values(),
-      ...(gradHidden && { gradHidden }),
-      ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
-      ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
-      memory: layer.memoryUsed[0] as number,
-    }),
+    result: () => {
+      const result = {
+        ...values(),
+        ...(gradHidden && { gradHidden }),
+        ...(gradWeight && { gradWeight: gradWeight as Float32Gradient<Logits> }),
+        ...(gradBias && { gradBias: gradBias as Float32Gradient<Logits> }),
+        memory: layer.memoryUsed[0] as number,
+      };
+      if (run.buffers) makeLent(result, loans);
+      return result;
+    },
     discard,
   };
 }

@@ -10,7 +10,6 @@ import { typeError } from '../errors.js';
 import { checkParallel, type CheckedParallel } from '../distributed/parallel.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import {
-  Target,
   type BadLabel,
   type BatchRequest,
   type Cancel,
@@ -20,6 +19,7 @@ import {
 } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
+import { makeLent } from './gradient-buffers.js';
 import { prepareGradient } from './gradient-output.js';
 import type { GradientMode, RunOptions } from './options.js';
 import type { LogitsGradient, LossResult } from './results.js';
@@ -32,6 +32,7 @@ const runKeys = [
   'gradient',
   'inPlace',
   'out',
+  'buffers',
   'gradientScale',
   'parallel',
   'metrics',
@@ -68,6 +69,11 @@ function checkRun(run: RunOptions<Logits>): CheckedRun {
     throw typeError('ERR_DIRALIGN_OPTION', `inPlace: ${describe(inPlace)} is not a boolean`);
   if (inPlace && out !== undefined)
     throw typeError('ERR_DIRALIGN_OPTION', 'out: not together with inPlace');
+  if (run.buffers !== undefined && (inPlace || out !== undefined))
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `buffers: not together with ${inPlace ? 'inPlace' : 'out'}`,
+    );
   if (gradient === 'none' && (inPlace || out !== undefined)) {
     throw typeError(
       'ERR_DIRALIGN_OPTION',
@@ -114,7 +120,7 @@ export function prepareLogits<Values extends object>(
   const rowScale =
     mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
   // Last, so that a refusal above has no device memory to free.
-  const { gradLogits, data, elements, discard } = prepareGradient(
+  const { gradLogits, data, elements, isFresh, loans, discard } = prepareGradient(
     batch.logits,
     logits,
     base,
@@ -128,11 +134,7 @@ export function prepareLogits<Values extends object>(
     gradient: data && rawMemory(data),
     gradientElements: elements,
     gradientScale,
-    gradientIsFresh:
-      base.target !== Target.device &&
-      gradLogits !== undefined &&
-      !run.inPlace &&
-      run.out === undefined,
+    gradientIsFresh: isFresh,
     rowScale,
   };
   return {
@@ -143,6 +145,7 @@ export function prepareLogits<Values extends object>(
       const result = values() as Values & Written<LogitsGradient<Logits, GradientMode>>;
       if (gradLogits) result.gradLogits = gradLogits;
       if (gradLogits && rowScale) result.rowScale = rowScale;
+      if (run.buffers) makeLent(result, loans);
       return result;
     },
     discard,

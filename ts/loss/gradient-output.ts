@@ -5,23 +5,43 @@ import { checkElements, checkTensor, neededElements, tensorElements } from '../b
 import { checkApart, extent, type Extent, type Extents } from '../batch/extent.js';
 import type { CheckedHiddenBatch } from '../batch/hidden.js';
 import type { Logits, LogitsArray } from '../batch/types.js';
-import { allocateLike, DeviceTensor, type DeviceBuffer } from '../device/memory.js';
+import { allocateLike, DeviceTensor } from '../device/memory.js';
 import { elementBytes, type Dtype } from '../dtype.js';
 import type { BatchRequest, LayerGradientRequest } from '../native/interface.js';
+import { checkBuffers, type GradientBuffers } from './gradient-buffers.js';
 import type { GradientMode, HiddenGradient, RunOptions } from './options.js';
 
-/** Fresh memory for a gradient, in the place of other data. */
-function allocateFresh(
+/** Memory for a gradient that has no place of its own. */
+interface Made {
+  readonly data: Logits;
+  /** Whether it is all 0. */
+  readonly zeroed: boolean;
+  /** Of what is lent. */
+  readonly giveBack?: () => void;
+  /** After a call that failed. */
+  readonly discard?: () => void;
+}
+
+/** In the place of other data: of a device, lent by the caller's buffers, or fresh. */
+function makeLike(
   name: string,
   like: Logits,
   elements: number,
   array: Kind,
+  buffers: GradientBuffers | undefined,
   dtype?: Dtype,
-): { readonly data: Logits; readonly buffer?: DeviceBuffer } {
-  if (!(like instanceof DeviceTensor)) return { data: allocate(name, array, elements) as Logits };
-  const bytes = elements * elementBytes[dtype ?? like.dtype];
-  const { tensor, buffer } = allocateLike(like, bytes, dtype);
-  return { data: tensor, buffer };
+): Made {
+  if (like instanceof DeviceTensor) {
+    const bytes = elements * elementBytes[dtype ?? like.dtype];
+    const { tensor, buffer } = allocateLike(like, bytes, dtype);
+    const discard = (): void => {
+      buffer.discard();
+    };
+    return { data: tensor, zeroed: false, discard };
+  }
+  if (!buffers) return { data: allocate(name, array, elements) as Logits, zeroed: true };
+  const { array: data, fresh, giveBack } = buffers.lend(name, array, elements);
+  return { data: data as Logits, zeroed: fresh, giveBack, discard: giveBack };
 }
 
 /** The gradient of logits. */
@@ -31,8 +51,14 @@ export interface PreparedGradient {
   /** The same memory, as a plain array or a tensor. */
   readonly data: Logits | undefined;
   readonly elements: number;
+  /** Whether it is in host memory that is all 0. */
+  readonly isFresh: boolean;
+  /** Each gives back what `run.buffers` lent. */
+  readonly loans: readonly (() => void)[];
   readonly discard: () => void;
 }
+
+const nothing = (): void => undefined;
 
 export function prepareGradient(
   given: Logits,
@@ -44,25 +70,33 @@ export function prepareGradient(
 ): PreparedGradient {
   const elementsOf = (gradient: Logits): number =>
     gradient instanceof DeviceTensor ? tensorElements(gradient, base) : rawArray(gradient).length;
-  const discard = (): void => undefined; // the caller's own
+  const buffers = checkBuffers(run.buffers, logits instanceof DeviceTensor);
+  const own = { isFresh: false, loans: [], discard: nothing };
   if (run.inPlace) {
     checkInPlace(logits, base, inputs);
-    return { gradLogits: given, data: logits, elements: elementsOf(logits), discard };
+    return { ...own, gradLogits: given, data: logits, elements: elementsOf(logits) };
   }
   if (run.out !== undefined) {
     const data = checkOut(run.out, logits, base, inputs);
-    return { gradLogits: run.out, data, elements: elementsOf(data), discard };
+    return { ...own, gradLogits: run.out, data, elements: elementsOf(data) };
   }
-  if (mode === 'none') return { gradLogits: undefined, data: undefined, elements: 0, discard };
+  if (mode === 'none') return { ...own, gradLogits: undefined, data: undefined, elements: 0 };
   const elements = elementsOf(logits);
-  const { data, buffer } = allocateFresh('gradLogits', logits, elements, tagOf(logits) as Kind);
+  const kind = tagOf(logits) as Kind;
+  const { data, zeroed, giveBack, discard } = makeLike(
+    'gradLogits',
+    logits,
+    elements,
+    kind,
+    buffers,
+  );
   return {
     gradLogits: data,
     data,
     elements,
-    discard: () => {
-      buffer?.discard();
-    },
+    isFresh: zeroed,
+    loans: giveBack ? [giveBack] : [],
+    discard: discard ?? nothing,
   };
 }
 
@@ -143,6 +177,8 @@ function checkBuffer(
 export interface PreparedGradients {
   readonly data: Readonly<Partial<Record<HiddenGradient, Logits>>>;
   readonly request: Readonly<Record<HiddenGradient, LayerGradientRequest | undefined>>;
+  /** Each gives back what `run.buffers` lent. */
+  readonly loans: readonly (() => void)[];
   readonly discard: () => void;
 }
 
@@ -151,7 +187,9 @@ export function prepareGradients(
   { wanted, accumulated }: GradientChoice,
   hidden: Logits,
   checked: CheckedHiddenBatch,
+  given: unknown,
 ): PreparedGradients {
+  const buffers = checkBuffers(given, hidden instanceof DeviceTensor);
   const forms = formsOf(hidden, checked);
   const data: Partial<Record<HiddenGradient, Logits>> = {};
   const written: Record<string, Extent> = {};
@@ -164,9 +202,9 @@ export function prepareGradients(
     written[`out.${name}`] = memory;
   }
   // From here on only the system or the device can refuse: memory.
-  const fresh: DeviceBuffer[] = [];
+  const made: Made[] = [];
   const discard = (): void => {
-    for (const buffer of fresh) buffer.discard();
+    for (const each of made) each.discard?.();
   };
   const request: Record<HiddenGradient, LayerGradientRequest | undefined> = {
     gradHidden: undefined,
@@ -175,25 +213,25 @@ export function prepareGradients(
   };
   for (const name of gradientNames) {
     if (wanted[name] === false) continue;
-    const given = data[name];
     let zeroed = false;
-    if (!given) {
+    if (!data[name]) {
       try {
         const { elements, array, dtype: own } = forms[name];
-        const made = allocateFresh(name, hidden, elements, array, own);
-        if (made.buffer) fresh.push(made.buffer);
-        data[name] = made.data;
-        zeroed = made.buffer === undefined;
+        const room = makeLike(name, hidden, elements, array, buffers, own);
+        made.push(room);
+        data[name] = room.data;
+        zeroed = room.zeroed;
       } catch (error) {
         discard();
         throw error;
       }
     }
     request[name] = {
-      data: rawMemory(data[name] as Logits),
+      data: rawMemory(data[name]),
       accumulate: accumulated.has(name),
       zeroed,
     };
   }
-  return { data, request, discard };
+  const loans = made.flatMap(({ giveBack }) => giveBack ?? []);
+  return { data, request, loans, discard };
 }

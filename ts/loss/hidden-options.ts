@@ -10,6 +10,7 @@ const runKeys = [
   'gradient',
   'inPlace',
   'out',
+  'buffers',
   'accumulate',
   'gradientScale',
   'parallel',

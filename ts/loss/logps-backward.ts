@@ -15,6 +15,7 @@ import {
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareHidden } from './from-hidden.js';
 import { prepareLogits, readRun, type Computation } from './from-logits.js';
+import type { GradientBuffers } from './gradient-buffers.js';
 import { readHiddenRun } from './hidden-options.js';
 import type {
   Float32Gradient,
@@ -23,7 +24,7 @@ import type {
   HiddenRunOptions,
   RunOptions,
 } from './options.js';
-import type { LayerGradients, LogitsGradient, TokenLogpsValues } from './results.js';
+import type { LayerGradients, LentBy, LogitsGradient, TokenLogpsValues } from './results.js';
 
 /**
  * The derivatives of a loss, as far as the caller's own mathematics goes: by the log-probability of
@@ -46,17 +47,19 @@ export interface LogpsDerivatives {
 
 type GradientOf = Exclude<GradientMode, 'none'>;
 /** As in {@link RunOptions}. */
-export type BackwardRunOptions<L extends Logits, Mode extends GradientOf> = Omit<
-  RunOptions<L, Mode>,
-  'metrics'
->;
+export type BackwardRunOptions<
+  L extends Logits,
+  Mode extends GradientOf,
+  Lent extends GradientBuffers | undefined = undefined,
+> = Omit<RunOptions<L, Mode, readonly [], Lent>, 'metrics'>;
 /** As in {@link HiddenRunOptions}. */
 export type HiddenBackwardRunOptions<
   L extends Logits,
   OfHidden extends Like<L> | boolean,
   OfWeight extends Float32Gradient<L> | boolean,
   OfBias extends Float32Gradient<L> | boolean,
-> = Omit<HiddenRunOptions<L, 'dense', OfHidden, OfWeight, OfBias>, 'metrics'>;
+  Lent extends GradientBuffers | undefined = undefined,
+> = Omit<HiddenRunOptions<L, 'dense', OfHidden, OfWeight, OfBias, readonly [], Lent>, 'metrics'>;
 
 interface ByWhom {
   /** Who computed. */
@@ -77,11 +80,15 @@ export interface BackwardCalls<Later extends boolean> {
    * loss of log-probabilities has this package's kernels.
    * @throws DirAlignError before anything is written; `code` says what is wrong
    */
-  <L extends Logits, Mode extends GradientOf = 'dense'>(
+  <
+    L extends Logits,
+    Mode extends GradientOf = 'dense',
+    Lent extends GradientBuffers | undefined = undefined,
+  >(
     batch: LogitsBatch<L>,
     derivatives: LogpsDerivatives,
-    run?: BackwardRunOptions<L, Mode>,
-  ): Returned<Later, LogitsGradient<L, Mode> & ByWhom>;
+    run?: BackwardRunOptions<L, Mode, Lent>,
+  ): Returned<Later, LogitsGradient<L, Mode> & LentBy<Lent> & ByWhom>;
   /** The same by hidden states, weight and bias of an output layer. */
   <
     L extends Logits,
@@ -89,11 +96,15 @@ export interface BackwardCalls<Later extends boolean> {
     OfHidden extends Like<L> | boolean = true,
     OfWeight extends Float32Gradient<L> | boolean = true,
     OfBias extends Float32Gradient<L> | boolean = true,
+    Lent extends GradientBuffers | undefined = undefined,
   >(
     batch: HiddenBatch<L, Bias>,
     derivatives: LogpsDerivatives,
-    run?: HiddenBackwardRunOptions<L, OfHidden, OfWeight, OfBias>,
-  ): Returned<Later, LayerGradients<L, Bias, 'dense', OfHidden, OfWeight, OfBias> & OfLayer>;
+    run?: HiddenBackwardRunOptions<L, OfHidden, OfWeight, OfBias, Lent>,
+  ): Returned<
+    Later,
+    LayerGradients<L, Bias, 'dense', OfHidden, OfWeight, OfBias> & LentBy<Lent> & OfLayer
+  >;
 }
 
 /** {@link logpsBackward}. */
@@ -110,6 +121,7 @@ const runKeys = [
   'gradient',
   'inPlace',
   'out',
+  'buffers',
   'gradientScale',
   'backend',
   'threads',

@@ -3,6 +3,7 @@ import type { Like, Logits, LogitsArray } from '../batch/types.js';
 import type { DeviceTensor } from '../device/memory.js';
 import type { Parallel } from '../distributed/parallel.js';
 import type { RowMetric } from '../metrics.js';
+import type { GradientBuffers } from './gradient-buffers.js';
 
 /** Which gradient a call makes: {@link RunOptions.gradient} has what each means. */
 export type GradientMode = 'dense' | 'factored' | 'none';
@@ -12,6 +13,7 @@ export interface RunOptions<
   L extends Logits = LogitsArray,
   Mode extends GradientMode = GradientMode,
   Names extends readonly RowMetric[] = readonly RowMetric[],
+  Lent extends GradientBuffers | undefined = GradientBuffers | undefined,
 > {
   /**
    * `'dense'` (default): dLoss/dlogits. `'factored'`: `gradLogits` is onehot - softmax and the
@@ -27,6 +29,11 @@ export interface RunOptions<
    * fresh array, and the allocation of fresh device memory.
    */
   readonly out?: L | undefined;
+  /**
+   * Lends the gradient its array, in host memory, where one is made: {@link GradientBuffers}.
+   * Neither with `out` nor with `inPlace`. The result has `[Symbol.dispose]`, which gives it back.
+   */
+  readonly buffers?: Lent;
   /**
    * Multiplies the gradient before it is rounded (`rowScale` where it is factored), and nothing
    * else: any finite number, default 1. It is 1 / n for gradients that are added up over n
@@ -103,11 +110,14 @@ export interface HiddenRunOptions<
   OfWeight extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   Names extends readonly RowMetric[] = readonly RowMetric[],
+  Lent extends GradientBuffers | undefined = GradientBuffers | undefined,
 > {
   /** `'dense'` (default): the gradients that `out` does not leave out. `'none'`: no gradient. */
   readonly gradient?: Mode | undefined;
   /** Where the gradients go, and which are left out. */
   readonly out?: HiddenOut<L, OfHidden, OfWeight, OfBias> | undefined;
+  /** As in {@link RunOptions}, for the gradients that have no buffer in `out`. */
+  readonly buffers?: Lent;
   /**
    * Adds the gradients to what is in the buffers of `out`, instead of writing over it: `true` for
    * every buffer given there, or the names of those that are added to. Each needs its buffer. An

@@ -2,6 +2,7 @@
 import type { Like, Logits, LogitsArray } from '../batch/types.js';
 import type { Method } from '../catalogue.js';
 import type { AskedMetrics, Metrics, RowMetric } from '../metrics.js';
+import type { GradientBuffers } from './gradient-buffers.js';
 import type { Float32Gradient, GradientMode, HiddenGradientMode } from './options.js';
 
 /** What every call of a loss gives, whatever its gradients. */
@@ -55,6 +56,21 @@ type Field<Name extends string, Value, There extends boolean> = [There] extends 
 type Is<Mode, Value> = [Mode] extends [Value] ? true : Value extends Mode ? boolean : false;
 type IsNot<Mode, Value> = [Mode] extends [Value] ? false : Value extends Mode ? boolean : true;
 
+interface Lender {
+  /** Gives back what was lent for the result. */
+  readonly [Symbol.dispose]: () => void;
+}
+
+/**
+ * What a result has with `run.buffers`: `using result = dpo(batch, { buffers })` gives its
+ * gradients back, those that were not before.
+ */
+export type LentBy<Lent extends GradientBuffers | undefined> = [Lent] extends [GradientBuffers]
+  ? Lender
+  : [Lent] extends [undefined]
+    ? unknown
+    : Partial<Lender>;
+
 /**
  * `gradLogits` is there unless `gradient: 'none'`. For logits in device memory, without `inPlace`
  * or `out`, it is in fresh memory of the device, which `gradLogits.dispose()` frees; the work that
@@ -74,7 +90,8 @@ export type LossResult<
   Mode extends GradientMode = GradientMode,
   M extends Method = Method,
   Names extends readonly RowMetric[] = readonly RowMetric[],
-> = LossValues<M, Names> & LogitsGradient<L, Mode>;
+  Lent extends GradientBuffers | undefined = undefined,
+> = LossValues<M, Names> & LogitsGradient<L, Mode> & LentBy<Lent>;
 
 /** Whether a gradient is made: not with `gradient: 'none'`, and not where `out` says false. */
 type Wanted<Mode, Given> =
@@ -117,8 +134,10 @@ export type HiddenLossResult<
   OfBias extends Float32Gradient<L> | boolean = Float32Gradient<L> | boolean,
   M extends Method = Method,
   Names extends readonly RowMetric[] = readonly RowMetric[],
+  Lent extends GradientBuffers | undefined = undefined,
 > = LossValues<M, Names> &
-  LayerGradients<L, Bias, Mode, OfHidden, OfWeight, OfBias> & {
+  LayerGradients<L, Bias, Mode, OfHidden, OfWeight, OfBias> &
+  LentBy<Lent> & {
     /** Bytes of workspace that were used, at most `run.memory`. */
     readonly memory: number;
   };

@@ -3,6 +3,7 @@ import { Array as JaxArray, defaultDevice, numpy, tree, vjp, type JsTree } from 
 import { rowsOutline, type Outline } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { describe, readProperties } from '../../given.js';
+import type { GradientBuffers } from '../../loss/gradient-buffers.js';
 import type { LogitsShape } from '../../batch/types.js';
 import { checkFloats, isArrayOrTracer, type ArrayOutline } from './arrays.js';
 import type { JaxForward, JaxOutputLayer } from './types.js';
@@ -54,8 +55,14 @@ export interface Pass<Params> {
   /** To be consumed by a reader, whose answer goes to {@link elements}. */
   arrays(): JaxArray[];
   elements(read: readonly ArrayBufferView[]): Elements;
-  /** Of the parts that have a gradient, joined: room for it, and the part of each in that room. */
-  gradientRoom(): { readonly joined: Float32Array; readonly parts: Elements };
+  /**
+   * Of the parts that have a gradient, joined: room for it, and the part of each in that room.
+   * `dispose` gives back what buffers lend for it.
+   */
+  gradientRoom(buffers?: GradientBuffers): {
+    readonly joined: Float32Array;
+    readonly parts: Elements;
+  };
   pullBack(gradient: Float32Array): Params;
   dispose(): void;
 }
@@ -109,6 +116,7 @@ export function runForward<Params extends JsTree<JaxArray>>(
   const sizes = new Map(parts.map(({ name, shape }) => [name, shape]));
   const [hidden, weight] = [sizes.get('hidden') ?? [], sizes.get('weight') ?? []];
 
+  let giveBack: (() => void) | undefined;
   const result: Pass<Params> = {
     shape: (sizes.get('logits') ?? [...hidden.slice(0, -1), weight[0]]) as LogitsShape,
     hiddenSize: hidden.at(-1) ?? 0,
@@ -122,8 +130,11 @@ export function runForward<Params extends JsTree<JaxArray>>(
         ...Object.fromEntries(names.map((name, i) => [name, views[i] as Float32Array])),
       };
     },
-    gradientRoom: () => {
-      const room = new Float32Array(traced.reduce((size, part) => size + sizeOf(part), 0));
+    gradientRoom: (buffers) => {
+      const size = traced.reduce((sum, part) => sum + sizeOf(part), 0);
+      const lent = buffers?.lend('gradient', 'Float32Array', size);
+      giveBack = lent?.giveBack;
+      const room = lent?.array ?? new Float32Array(size);
       return { joined: room, parts: cut(room, traced) };
     },
     pullBack: (gradient) => {
@@ -136,6 +147,7 @@ export function runForward<Params extends JsTree<JaxArray>>(
     dispose: () => {
       for (const array of unread.splice(0)) array.dispose();
       pull?.dispose();
+      giveBack?.();
     },
   };
   try {

@@ -23,7 +23,7 @@ import type {
 export type * from './types.js';
 
 const logpsKeys = ['threads', 'memory'] as const;
-const runKeys = [...logpsKeys, 'gradient', 'gradientScale', 'metrics'] as const;
+const runKeys = [...logpsKeys, 'gradient', 'gradientScale', 'metrics', 'buffers'] as const;
 const asyncRunKeys = [...runKeys, 'signal'] as const;
 
 /**

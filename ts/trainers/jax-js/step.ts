@@ -7,6 +7,7 @@ import { batchKeys, carriedBy, checkShape } from '../bindings.js';
 import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
 import type { BatchRows, HiddenBatch, LogitsBatch } from '../../batch/types.js';
+import { checkBuffers } from '../../loss/gradient-buffers.js';
 import type { HiddenRunOptions, RunOptions } from '../../loss/options.js';
 import type { HiddenLossResult, LossResult } from '../../loss/results.js';
 import { checkGiven, checkParams } from './arrays.js';
@@ -139,9 +140,10 @@ type Call =
 export function callOf(
   step: Step,
   data: Data,
-  { threads, gradientScale, metrics, memory, signal }: JaxAsyncRunOptions,
+  { threads, gradientScale, metrics, memory, buffers: given, signal }: JaxAsyncRunOptions,
 ): Call {
   const { pass, differentiate } = step;
+  const buffers = checkBuffers(given, false);
   const common = {
     gradient: differentiate ? 'dense' : 'none',
     gradientScale,
@@ -172,7 +174,7 @@ export function callOf(
       result: ({ gradLogits, ...values }) => withGrads(values, gradLogits),
     };
   }
-  const room = differentiate ? pass.gradientRoom() : undefined;
+  const room = differentiate ? pass.gradientRoom(buffers) : undefined;
   const { hidden = false, weight = false, bias = false } = room?.parts ?? {};
   return {
     from: 'hidden',

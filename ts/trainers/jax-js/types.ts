@@ -1,5 +1,6 @@
 import type { Array as JaxArray, JsTree } from '@jax-js/jax';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
+import type { GradientBuffers } from '../../loss/gradient-buffers.js';
 import type { RowMetric } from '../../metrics.js';
 import type { HiddenLossResult, LossValues, SequenceLogps } from '../../loss/results.js';
 import type { Carried } from '../bindings.js';
@@ -88,6 +89,11 @@ export interface JaxRunOptions<Mode extends JaxGradientMode = JaxGradientMode> {
    * Where the model returns an output layer: bytes that the workspace may take; default 256 MiB.
    */
   readonly memory?: number;
+  /**
+   * Where the model returns an output layer: lend its gradients their memory, from one step to the
+   * next. The gradient of logits needs none: it is written over what was read of them.
+   */
+  readonly buffers?: GradientBuffers | undefined;
 }
 
 /** How an asynchronous step is computed. */

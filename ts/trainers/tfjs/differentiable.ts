@@ -16,6 +16,8 @@ interface Computed {
   readonly loss: number;
   /** One per input, of its size; none without a gradient. */
   readonly gradients: readonly unknown[];
+  /** Called when tensors have been made of the gradients, which are not used again. */
+  readonly uploaded?: () => void;
 }
 
 /**
@@ -36,10 +38,16 @@ export function lossOf(
   const nested = engine().state.gradientDepth > 1;
   const op = customGrad((...args) => {
     const save = args.at(-1) as unknown as (tensors: Tensor[]) => void;
-    const { loss, gradients } = compute('dense');
+    const { loss, gradients, uploaded } = compute('dense');
     save(nested ? [...inputs] : []);
-    const gradFunc = (dy: Tensor, saved: Tensor[]): Tensor[] =>
-      inputs.map(({ shape }, i) => gradientOf(gradients[i] as Float32Array, shape, dy, saved));
+    const gradFunc = (dy: Tensor, saved: Tensor[]): Tensor[] => {
+      const tensors = inputs.map(({ shape }, i) =>
+        gradientOf(gradients[i] as Float32Array, shape, dy, saved),
+      );
+      // Each of nested tapes asks.
+      if (!nested) uploaded?.();
+      return tensors;
+    };
     return { value: scalar(loss), gradFunc };
   });
   return op(...inputs);

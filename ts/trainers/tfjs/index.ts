@@ -5,11 +5,12 @@ import type { Method, ReferenceNeed } from '../../catalogue.js';
 import { typeError } from '../../errors.js';
 import { checkObject, describe, readProperties } from '../../given.js';
 import { sequenceLogps as sequenceLogpsOf } from '../../logps.js';
+import { checkBuffers } from '../../loss/gradient-buffers.js';
 import type { SequenceLogps } from '../../loss/results.js';
 import type { ObjectiveCalls } from '../../objective.js';
 import { batchKeys, carriedBy, checkObjective, rowsOutline } from '../bindings.js';
 import { lossOf } from './differentiable.js';
-import { checkFloats, floatsOf, labelsOf, referenceOf } from './tensors.js';
+import { checkFloats, floatsOf, isCopied, labelsOf, referenceOf } from './tensors.js';
 import type { TfBatch, TfHiddenRunOptions, TfLoss, TfOutputLayer, TfRunOptions } from './types.js';
 export type {
   TfBatch,
@@ -23,7 +24,7 @@ export type {
 
 const runKeys = ['onResult', 'threads', 'gradientScale', 'metrics'] as const;
 
-const hiddenRunKeys = [...runKeys, 'memory'] as const;
+const hiddenRunKeys = [...runKeys, 'memory', 'buffers'] as const;
 
 const layerKeys = ['hidden', 'weight', 'bias'] as const;
 
@@ -51,7 +52,8 @@ export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
     return lossOf([logits], (gradient) => {
       const { gradLogits, ...result } = calls(
         { ...rows, logits: floatsOf(logits) },
-        { ...options, gradient },
+        // A copy of the logits is ours to overwrite.
+        { ...options, gradient, inPlace: gradient === 'dense' && isCopied(logits) },
       );
       onResult?.(result);
       return { loss: result.loss, gradients: [gradLogits] };
@@ -62,7 +64,9 @@ export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
     given: TfBatch,
     run: TfHiddenRunOptions = {},
   ): Scalar => {
-    const { onResult, ...options } = readRun<TfHiddenRunOptions>(run, hiddenRunKeys);
+    const read = readRun<TfHiddenRunOptions>(run, hiddenRunKeys);
+    const { onResult, buffers: wanted, ...options } = read;
+    const buffers = checkBuffers(wanted, false);
     const { hidden, weight, bias } = readLayer(layer);
     const batch = readBatch(given);
     checkLayer({ hidden, weight, bias }, batch);
@@ -76,15 +80,16 @@ export function tfDirAlignLoss<M extends Method, Need extends ReferenceNeed>(
         weight: floatsOf(weight),
         bias: bias && floatsOf(bias),
       };
-      const given = { ...rows, ...data, hiddenSize: weight.shape[1] as number };
-      const { gradHidden, gradWeight, gradBias, ...result } = calls.fromHidden(given, {
-        ...options,
-        gradient,
-      });
+      const own = { ...rows, ...data, hiddenSize: weight.shape[1] as number };
+      const lender = isCopied(hidden) ? buffers : undefined;
+      const found = calls.fromHidden(own, { ...options, gradient, buffers: lender });
+      const { gradHidden, gradWeight, gradBias, ...result } = found;
+      const gradients = [gradHidden, gradWeight, ...(bias ? [gradBias] : [])];
       onResult?.(result);
       return {
         loss: result.loss,
-        gradients: bias ? [gradHidden, gradWeight, gradBias] : [gradHidden, gradWeight],
+        gradients,
+        uploaded: () => lender?.release(...(gradients as Float32Array[])),
       };
     });
   };

@@ -1,5 +1,5 @@
 /** What the ops take of a tensor: checks, and the memory under it. */
-import { Tensor } from '@tensorflow/tfjs-core';
+import { engine, Tensor } from '@tensorflow/tfjs-core';
 import { checkShape, type Outline } from '../bindings.js';
 import { typeError, type DirAlignErrorCode } from '../../errors.js';
 import { describe } from '../../given.js';
@@ -30,6 +30,16 @@ export function checkFloats(name: string, value: unknown, expected: Outline): vo
  */
 export function floatsOf(tensor: Tensor): Float32Array {
   return tensor.dataSync<'float32'>();
+}
+
+/**
+ * Whether {@link floatsOf} is a copy of ours, and tensors are copies of the arrays that they are
+ * made of.
+ */
+export function isCopied(tensor: Tensor): boolean {
+  const { backend, backendName, state } = engine();
+  // A tensor stays with the backend that made it.
+  return backendName === 'wasm' && state.tensorInfo.get(tensor.dataId)?.backend === backend;
 }
 
 /** Labels: an array as the core takes it, which checks it, or a tensor of the shape of the rows. */

@@ -2,6 +2,7 @@
 import type { Scalar, Tensor } from '@tensorflow/tfjs-core';
 import type { Method, ReferenceNeed } from '../../catalogue.js';
 import type { HiddenLossResult, LossValues } from '../../loss/results.js';
+import type { GradientBuffers } from '../../loss/gradient-buffers.js';
 import type { RowMetric } from '../../metrics.js';
 import type { Carried } from '../bindings.js';
 
@@ -65,6 +66,11 @@ export interface TfHiddenRunOptions<M extends Method = Method> extends TfRunOpti
 > {
   /** Bytes that the workspace may take; default 256 MiB. */
   readonly memory?: number;
+  /**
+   * Lend the gradients their memory until TensorFlow.js has copied them, on the wasm backend; other
+   * backends may keep the arrays, which are fresh there.
+   */
+  readonly buffers?: GradientBuffers | undefined;
 }
 
 /**
@@ -96,7 +102,8 @@ export interface TfLoss<M extends Method = Method, Need extends ReferenceNeed = 
    *
    * Loss and gradient are computed together, by one native call, where a gradient is being
    * recorded, and the loss alone elsewhere. On the cpu backend the call reads the logits where they
-   * are and TensorFlow.js takes the gradient array over; other backends copy both.
+   * are and TensorFlow.js takes the gradient array over; other backends copy both. On wasm the
+   * gradient is written over the copy of the logits.
    * @throws DirAlignError before anything is computed; `code` says what is wrong.
    */
   (logits: Tensor, batch: TfBatch & TfNeeded<Need>, run?: TfRunOptions<TfLossResult<M>>): Scalar;
