@@ -8,6 +8,7 @@ import { typeError } from './errors.js';
 import { checkObject, describe, readProperties } from './given.js';
 import type { SequenceLogps, TokenLogps } from './loss/results.js';
 import { compute } from './native/call.js';
+import * as listed from './native/listed.js';
 import { native, type BatchRequest, type LayerRequest } from './native/interface.js';
 
 const logpsKeys = ['backend', 'threads', 'memory'] as const;
@@ -64,7 +65,7 @@ export function sequenceLogps(batch: AnyBatch, options: LogpsOptions = {}): Sequ
     ...prepared,
     logps: allocate('logps', 'Float64Array', prepared.batch.sequences),
   };
-  compute(request, () => native().sequenceLogps(request));
+  compute(request, () => native().sequenceLogps(listed.sequenceLogps(request)));
   return { logps: request.logps, counts: request.batch.counts };
 }
 
@@ -99,7 +100,7 @@ export function tokenLogps<Asked extends boolean = false>(
     entropy: allocate('entropy', 'Float64Array', rows),
     collision: collision ? allocate('logCollision', 'Float64Array', rows) : undefined,
   };
-  compute(request, () => native().tokenLogps(request));
+  compute(request, () => native().tokenLogps(listed.tokenLogps(request)));
   const { logps, logsumexp, entropy } = request;
   return {
     logps,

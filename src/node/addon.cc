@@ -27,14 +27,15 @@ namespace {
 /// has been written.
 Napi::Value prepare(const Napi::Object& request, Job& job) {
   const Napi::Env env = request.Env();
-  const Napi::Object batch = request.Get(loss_request::batch).As<Napi::Object>();
+  const Napi::Object batch = request.Get(call_request::batch).As<Napi::Object>();
   job.batch = read_batch(batch);
   job.batch.shard = read_shard(batch.Get(batch_request::parallel));
-  job.layer = read_layer(request.Get(loss_request::layer), job.batch);
+  job.layer = read_layer(request.Get(call_request::layer), job.batch);
   job.threads = int(integer(batch, batch_request::threads));
   const int64_t sequences = job.batch.sequences;
   const Units units =
-      job.loss ? read_units(batch, job.loss->objectives, sequences) : single_units(sequences);
+      job.loss ? read_units(batch.Get(batch_request::groups), job.loss->objectives, sequences)
+               : single_units(sequences);
   job.batch.fields = read_fields(batch.Get(batch_request::fields), units, job.batch.rows);
   const std::optional<BadLabel> bad = list_rows(job.batch, units, job.rows);
   if (!bad) {
@@ -64,14 +65,14 @@ void run_to_end(Job& job, Target target, const Place& place, Pool& pool, double*
 Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
   Environment& environment = Environment::of(info.Env());
   const Napi::Object request = info[0].As<Napi::Object>(),
-                     batch = request.Get(loss_request::batch).As<Napi::Object>();
+                     batch = request.Get(call_request::batch).As<Napi::Object>();
   const auto target = static_cast<Target>(integer(batch, batch_request::target));
   Place place{int(integer(batch, batch_request::device)),
               Stream(unsigned_integer(batch.Get(batch_request::stream)))};
   Job* const raw = job.get();
   const bool enqueued = target == Target::device && !job->layer;
   double* memory_used =
-      job->layer ? elements_of<double>(request.Get(loss_request::layer).As<Napi::Object>(),
+      job->layer ? elements_of<double>(request.Get(call_request::layer).As<Napi::Object>(),
                                        layer_request::memoryUsed, 1)
                  : nullptr;
   // Last of what may be refused here: from then on the other processes count on this call.
@@ -189,7 +190,7 @@ Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   const Array<double> logps = doubles(request, key::logps, sequences),
                       reference = doubles(request, key::reference, sequences);
   const double* lengths = elements_of<double>(request, key::counts, sequences);
-  const Units units = read_units(request, objectives, int64_t(sequences));
+  const Units units = read_units(request.Get(key::groups), objectives, int64_t(sequences));
   const LossOutputs outputs = read_outputs(request, units, objectives.size());
   double* gradient = elements_of<double>(request, key::gradLogps, sequences);
   BatchLoss loss(
@@ -230,6 +231,10 @@ Napi::Value first_overlap(const Napi::CallbackInfo& info) {
 Napi::Value cpu_info(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("isa", cpu::kernel_set().isa);
+  Napi::Array isas = Napi::Array::New(info.Env());
+  for (const char* isa : cpu::isa_names)
+    if (cpu::find_kernel_set(isa)) isas.Set(isas.Length(), isa);
+  result.Set("isas", isas);
   result.Set("threads", Environment::of(info.Env()).processors());
   return result;
 }

@@ -230,7 +230,7 @@ std::optional<Shard> read_shard(Napi::Value parallel) {
   namespace key = parallel_request;
   if (parallel.IsUndefined()) return std::nullopt;
   const Napi::Object request = parallel.As<Napi::Object>();
-  return Shard{integer(request, key::first), integer(request, key::words)};
+  return Shard{integer(request.Get(key::first)), integer(request.Get(key::words))};
 }
 
 std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
@@ -238,16 +238,17 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
   if (value.IsUndefined()) return nullptr;
   const Napi::Object request = value.As<Napi::Object>();
   const Untyped ratios = untyped(request.Get(key::logRatios));
-  const Array<double> log_ratios = doubles(request, key::logRatios, ratios.elements);
+  const Array<double> log_ratios =
+      doubles(request.Get(key::logRatios), key::logRatios, ratios.elements);
   auto parallel = std::make_shared<Parallel>(read_groups(request));
-  parallel->column_grid = integer(request, key::columnGrid);
+  parallel->column_grid = integer(request.Get(key::columnGrid));
   parallel->sums_hidden = request.Get(key::sumsHidden).As<Napi::Boolean>();
   parallel->log_ratios = log_ratios;
   return parallel;
 }
 
 Napi::Value parallel_of(const Napi::Object& request) {
-  return request.Get(loss_request::batch).As<Napi::Object>().Get(batch_request::parallel);
+  return request.Get(call_request::batch).As<Napi::Object>().Get(batch_request::parallel);
 }
 
 void deliver(const Job& job, const Napi::Object& request) {

@@ -20,11 +20,14 @@ size_t product(int64_t rows, int64_t columns) {
 
 /// Host memory, as a typed array of at least `elements` of `dtype`, or device memory, as a bigint;
 /// null for undefined.
-void* memory(const Napi::Object& request, const char* name, Dtype dtype, size_t elements) {
-  const Napi::Value value = request.Get(name);
+void* memory(Napi::Value value, const char* name, Dtype dtype, size_t elements) {
   if (value.IsBigInt()) return reinterpret_cast<void*>(uintptr_t(unsigned_integer(value)));
   return typed_data(value, name, dtype == Dtype::float32 ? napi_float32_array : napi_uint16_array,
                     elements);
+}
+
+void* memory(const Napi::Object& request, const Property& at, Dtype dtype, size_t elements) {
+  return memory(request.Get(at), at.name, dtype, elements);
 }
 
 /// From the first row to the end of the last one's vocabulary.
@@ -38,7 +41,7 @@ LayerGradients::Buffer read_layer_gradient(Napi::Value value, Dtype dtype, size_
   if (value.IsUndefined()) return {};
   const Napi::Object request = value.As<Napi::Object>();
   LayerGradients::Buffer gradient;
-  gradient.data = memory(request, key::data, dtype, elements);
+  gradient.data = memory(request.Get(key::data), key::data, dtype, elements);
   // Of a shard without words the gradient is wanted nonetheless: it is planned for as on the other
   // ranks.
   static char nothing;
@@ -56,11 +59,11 @@ LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
   // With the padding past a vocabulary, where there is some.
   const int64_t hidden_size = job.layer->hidden_size, vocab = job.batch.row_stride;
   LayerGradients gradients;
-  gradients.hidden = read_layer_gradient(request.Get(key::hidden), job.batch.dtype,
+  gradients.hidden = read_layer_gradient(request.Get(key::hidden.name), job.batch.dtype,
                                          product(job.batch.rows, hidden_size));
-  gradients.weight =
-      read_layer_gradient(request.Get(key::weight), Dtype::float32, product(vocab, hidden_size));
-  gradients.bias = read_layer_gradient(request.Get(key::bias), Dtype::float32, size_t(vocab));
+  gradients.weight = read_layer_gradient(request.Get(key::weight.name), Dtype::float32,
+                                         product(vocab, hidden_size));
+  gradients.bias = read_layer_gradient(request.Get(key::bias.name), Dtype::float32, size_t(vocab));
   return gradients;
 }
 
@@ -80,18 +83,17 @@ GradientOutput read_logits_gradient(const Napi::Object& request, const Batch& ba
 
 }  // namespace
 
-int64_t integer(const Napi::Object& request, const char* name) {
-  return request.Get(name).As<Napi::Number>().Int64Value();
-}
+int64_t integer(Napi::Value value) { return value.As<Napi::Number>().Int64Value(); }
 
-Array<double> doubles(const Napi::Object& request, const char* name, size_t elements) {
-  const Napi::Value value = request.Get(name);
+Array<double> doubles(Napi::Value value, const char* name, size_t elements) {
   if (value.IsUndefined()) return {};
   if (untyped(value).type == napi_float32_array) {
-    const float* data = elements_of<float>(request, name, elements);
+    const auto* data =
+        static_cast<const float*>(typed_data(value, name, napi_float32_array, elements));
     return {data, data + elements};
   }
-  const double* data = elements_of<double>(request, name, elements);
+  const auto* data =
+      static_cast<const double*>(typed_data(value, name, napi_float64_array, elements));
   return {data, data + elements};
 }
 
@@ -100,7 +102,8 @@ Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
   if (value.IsUndefined()) return fields;
   const Napi::Object request = value.As<Napi::Object>();
   for (const FieldInfo& field : field_infos)
-    fields.*field.data = elements_of<double>(request, field.name, field.length(units, rows));
+    fields.*field.data = static_cast<const double*>(typed_data(
+        request.Get(field.name), field.name, napi_float64_array, field.length(units, rows)));
   return fields;
 }
 
@@ -117,7 +120,7 @@ Batch read_batch(const Napi::Object& request) {
   b.offsets = elements_of<int32_t>(request, key::offsets, size_t(b.sequences) + 1);
   b.labels = elements_of<int32_t>(request, key::labels, rows);
   b.sft_labels = elements_of<int32_t>(request, key::sftLabels, rows);
-  auto number = [&](const char* name) { return double(request.Get(name).As<Napi::Number>()); };
+  auto number = [&](const Property& at) { return double(request.Get(at).As<Napi::Number>()); };
   b.transform = {number(key::logitScale), number(key::logitSoftcap), number(key::temperature)};
   b.ignore_index = int32_t(integer(request, key::ignoreIndex));
   return b;
@@ -139,12 +142,11 @@ Array<Objective> read_objectives(const Napi::Object& request) {
   return objectives;
 }
 
-Units read_units(const Napi::Object& request, const Array<Objective>& objectives,
-                 int64_t sequences) {
-  const Untyped groups = untyped(request.Get(batch_request::groups));
-  const int64_t count = int64_t(groups.elements) - 1;
-  const int32_t* const offsets =
-      elements_of<int32_t>(request, batch_request::groups, groups.elements);
+Units read_units(Napi::Value groups, const Array<Objective>& objectives, int64_t sequences) {
+  const size_t elements = untyped(groups).elements;
+  const int64_t count = int64_t(elements) - 1;
+  const auto* const offsets = static_cast<const int32_t*>(
+      typed_data(groups, batch_request::groups.name, napi_int32_array, elements));
   // A likelihood in a mixture is of the units of the others.
   for (const Objective& o : objectives)
     if (o.settings.sft_weight == 0 || !facts_of(o.method).is_linear)

@@ -4,6 +4,7 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include "contract.h"
 
 namespace diralign {
 
@@ -36,10 +37,10 @@ inline constexpr napi_typedarray_type type_of<int32_t> = napi_int32_array;
 template <>
 inline constexpr napi_typedarray_type type_of<uint16_t> = napi_uint16_array;
 
-/// The data of `request[name]`, which holds at least `elements` of T. Null for undefined.
+/// The data of a property of a request, which holds at least `elements` of T. Null for undefined.
 template <class T>
-T* elements_of(const Napi::Object& request, const char* name, size_t elements) {
-  return static_cast<T*>(typed_data(request.Get(name), name, type_of<T>, elements));
+T* elements_of(const Napi::Object& request, const Property& at, size_t elements) {
+  return static_cast<T*>(typed_data(request.Get(at), at.name, type_of<T>, elements));
 }
 
 /// A bigint of 64 bits: an address or a handle.

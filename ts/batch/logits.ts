@@ -27,8 +27,8 @@ export function checkLogitsBatch(
 ): { readonly request: BatchRequest; readonly logits: Logits } {
   const outline = checkOutline('logits', batch.logits, batch, backend);
   const { data: logits } = outline;
-  const { vocab } = outline.layout;
-  const layout = { ...outline.layout, rowStride: checkRowStride(batch.rowStride ?? vocab, vocab) };
+  const { rows, vocab } = outline.layout;
+  const layout = { rows, vocab, rowStride: checkRowStride(batch.rowStride ?? vocab, vocab) };
   if (outline.target !== Target.cpu) checkLaunchSize(layout);
   if (logits instanceof DeviceTensor) checkTensor('logits', logits, neededElements(layout));
   else checkLogitsLength(logits, layout);

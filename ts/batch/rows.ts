@@ -83,7 +83,7 @@ export function checkRows(
   const { rows, vocab, sequences, offsets } = layout;
   const labels = checkLabels('labels', batch.labels, rows);
   const fields = checkTokenWeights(batch.tokenWeights, rows);
-  const transforms = checkTransforms(batch);
+  const { logitScale, logitSoftcap, temperature } = checkTransforms(batch);
   const ignoreIndex = checkIgnoreIndex(batch.ignoreIndex);
   return {
     target,
@@ -100,7 +100,9 @@ export function checkRows(
     sftLabels: undefined,
     groups: undefined,
     fields,
-    ...transforms,
+    logitScale,
+    logitSoftcap,
+    temperature,
     ignoreIndex,
     threads: checkThreads(threads),
     parallel: undefined,

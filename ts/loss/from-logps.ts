@@ -4,6 +4,7 @@ import { checkFields, sequenceFieldNames } from '../batch/fields.js';
 import { checkCounts, checkLogps } from '../batch/per-sequence.js';
 import { checkObject, readProperties } from '../given.js';
 import { nativeError } from '../native/call.js';
+import * as listed from '../native/listed.js';
 import { native } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
@@ -49,7 +50,7 @@ export function fromLogps(mixture: Mixture, given: unknown, run: unknown = {}): 
     ...allocateOutputs(mixture, sequences, units),
   };
   try {
-    native().fromLogps(request);
+    native().fromLogps(listed.fromLogps(request));
   } catch (cause) {
     throw nativeError(cause);
   }

@@ -60,6 +60,15 @@ export interface PreparedGradient {
 
 const nothing = (): void => undefined;
 
+/** Of memory that is not the call's to give back. */
+function ofCaller(
+  gradLogits: Logits | undefined,
+  data: Logits | undefined,
+  elements: number,
+): PreparedGradient {
+  return { gradLogits, data, elements, isFresh: false, loans: [], discard: nothing };
+}
+
 export function prepareGradient(
   given: Logits,
   logits: Logits,
@@ -71,16 +80,15 @@ export function prepareGradient(
   const elementsOf = (gradient: Logits): number =>
     gradient instanceof DeviceTensor ? tensorElements(gradient, base) : rawArray(gradient).length;
   const buffers = checkBuffers(run.buffers, logits instanceof DeviceTensor);
-  const own = { isFresh: false, loans: [], discard: nothing };
   if (run.inPlace) {
     checkInPlace(logits, base, inputs);
-    return { ...own, gradLogits: given, data: logits, elements: elementsOf(logits) };
+    return ofCaller(given, logits, elementsOf(logits));
   }
   if (run.out !== undefined) {
     const data = checkOut(run.out, logits, base, inputs);
-    return { ...own, gradLogits: run.out, data, elements: elementsOf(data) };
+    return ofCaller(run.out, data, elementsOf(data));
   }
-  if (mode === 'none') return { ...own, gradLogits: undefined, data: undefined, elements: 0 };
+  if (mode === 'none') return ofCaller(undefined, undefined, 0);
   const elements = elementsOf(logits);
   const kind = tagOf(logits) as Kind;
   const { data, zeroed, giveBack, discard } = makeLike(

@@ -12,6 +12,7 @@ import {
   type BatchRequest,
   type Differentiated,
 } from '../native/interface.js';
+import * as listed from '../native/listed.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareHidden } from './from-hidden.js';
 import { prepareLogits, readRun, type Computation } from './from-logits.js';
@@ -208,7 +209,7 @@ function backwardOf(
   };
   return {
     start: ({ layer, gradients }, done) => {
-      const request = { ...own, layer, gradients };
+      const request = listed.logpsBackward({ ...own, layer, gradients });
       return done ? native().logpsBackward(request, done) : native().logpsBackward(request);
     },
     values: () => ({ backend: backendOf(base.target) }),

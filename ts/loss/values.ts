@@ -15,6 +15,7 @@ import {
   type LossOutputs,
   type LossRequest,
 } from '../native/interface.js';
+import * as listed from '../native/listed.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
 import type { Computation } from './from-logits.js';
@@ -181,9 +182,10 @@ export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<Los
   return {
     reference: values.reference,
     start: ({ layer, gradients }, done) => {
-      const request = values as LossRequest;
-      request.layer = layer;
-      request.gradients = gradients;
+      const whole = values as LossRequest;
+      whole.layer = layer;
+      whole.gradients = gradients;
+      const request = listed.loss(whole);
       return done ? native().loss(request, done) : native().loss(request);
     },
     values: () => {

@@ -1,5 +1,6 @@
 import { contract, contractHash } from '../contract.generated.js';
 import type { FieldArrays } from '../batch/fields.js';
+import type { Listed } from './listed.js';
 import { loadAddon } from './load.js';
 import type { DeviceInfo } from '../device/info.js';
 import type { Engine } from '../distributed/communicator.js';
@@ -14,19 +15,25 @@ export interface Native {
   readonly revision: string;
   /** JSON of the contract that ts/contract.generated.ts holds. */
   readonly contract: string;
-  loss(request: LossRequest): BadLabel | undefined;
-  loss(request: LossRequest, done: Done): BadLabel | Cancel;
-  sequenceLogps(request: SequenceLogpsRequest): BadLabel | undefined;
-  tokenLogps(request: TokenLogpsRequest): BadLabel | undefined;
-  logpsBackward(request: BackwardRequest): BadLabel | undefined;
-  logpsBackward(request: BackwardRequest, done: Done): BadLabel | Cancel;
-  fromLogps(request: FromLogpsRequest): void;
+  // Requests are those below, through ts/native/listed.ts.
+  loss(request: Listed): BadLabel | undefined;
+  loss(request: Listed, done: Done): BadLabel | Cancel;
+  sequenceLogps(request: Listed): BadLabel | undefined;
+  tokenLogps(request: Listed): BadLabel | undefined;
+  logpsBackward(request: Listed): BadLabel | undefined;
+  logpsBackward(request: Listed, done: Done): BadLabel | Cancel;
+  fromLogps(request: Listed): void;
   /**
    * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
    * none does.
    */
   firstOverlap(view: HostArray, views: readonly HostArray[]): number;
-  cpuInfo(): { readonly isa: string; readonly threads: number };
+  /** `isa`: in use; `isas`: those that the processor runs, the best first. */
+  cpuInfo(): {
+    readonly isa: string;
+    readonly isas: readonly string[];
+    readonly threads: number;
+  };
   /**
    * One pass of a plain loop over float32 on the kernels' thread pool: 0 reads `source`, 1 scales
    * `target` by 1, 2 copies.

@@ -1,6 +1,5 @@
 #include <cstdlib>
 #include <cstring>
-#include <initializer_list>
 #include "kernels.h"
 
 namespace diralign::cpu {
@@ -51,7 +50,7 @@ const KernelSet& kernel_set() {
   static const KernelSet& chosen = []() -> const KernelSet& {
     if (const char* wanted = std::getenv("DIRALIGN_ISA"))
       if (const KernelSet* set = find_kernel_set(wanted)) return *set;
-    for (const char* isa : {"avx512_bf16", "avx512", "avx2"})
+    for (const char* isa : isa_names)
       if (const KernelSet* set = find_kernel_set(isa)) return *set;
     return kernels_baseline;
   }();

@@ -109,6 +109,8 @@ struct KernelSet {
 /// The best set this processor runs; the environment variable DIRALIGN_ISA (baseline, avx2, avx512,
 /// avx512_bf16) asks for a lesser one.
 const KernelSet& kernel_set();
+/// The sets there may be, the best first.
+inline constexpr const char* isa_names[] = {"avx512_bf16", "avx512", "avx2", "baseline"};
 /// The set of that name, or null where it is not compiled in or not supported here.
 const KernelSet* find_kernel_set(const char* isa);
 
