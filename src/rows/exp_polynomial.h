@@ -1,5 +1,5 @@
-// The exponential of every kernel without a table: one float32, or a vector of them, host and
-// device.
+// The exponential of the kernels of the baseline and of devices, which have no table of powers: one
+// float32, or a vector of them, host and device.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -14,7 +14,8 @@ namespace diralign {
 
 /// Adding and subtracting it rounds to whole numbers, and leaves those in the low bits of the sum.
 constexpr float round_to_whole = 0x1.8p23f;
-/// Below this the exponential is 0: the result would leave the normal numbers.
+/// Below this the exponential is 0, because the result would leave the normal numbers. The one of
+/// AVX2, in src/backends/cpu/simd.h, goes on, and is off by less than the smallest normal number.
 constexpr float exp_underflow = -86.6f;
 
 /// e^(x - n ln 2) for n = x / ln 2 rounded, to about 1 ulp. ln 2 is split so that the first product

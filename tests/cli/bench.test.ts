@@ -17,6 +17,7 @@ import { nodePeers, type Peer } from '../../ts/bench/peers.js';
 import { markdownReport, ratioText, tablesOf, textReport } from '../../ts/bench/report.js';
 import { interleave, ratio, spread } from '../../ts/bench/rounds.js';
 import { runBench, type BenchResult } from '../../ts/bench/run.js';
+import { native } from '../../ts/native/interface.js';
 import { benchCommand } from '../../ts/cli/bench.js';
 import { decodeBfloat16, decodeFloat16 } from '../../ts/verification/reference.js';
 
@@ -106,6 +107,24 @@ describe('diralign bench', () => {
     expectPage(readFileSync(page, 'utf8'));
     expect(textReport(result)).toContain('in place / (read + scale)');
     expect(markdownReport(result)).toContain('| gradient in place | float32 |');
+  });
+
+  it('measures other instruction sets on request, each in a process of its own', async () => {
+    const few = ['--shape', '1,2,100', '--rounds', '1', '--peers', 'none', '--fraction', '1'];
+    const text = await bench(...few, '--modes', 'out,fresh', '--isa', 'all', '--json');
+    const result = JSON.parse(text) as BenchResult;
+    const { isa, isas } = native().cpuInfo();
+    expect(result.machine.isa).toBe(isa);
+    expect(result.others?.map(({ machine }) => machine.isa)).toEqual(
+      isas.filter((name) => name !== isa),
+    );
+    for (const other of result.others ?? []) {
+      expect(other.setting).toEqual(result.setting);
+      expect(other.ratios.map(({ name }) => name)).toEqual(result.ratios.map(({ name }) => name));
+      expect(textReport(result)).toContain(other.machine.isa);
+    }
+    expectPage(htmlReport(result));
+    await expect(bench(...few, '--isa', 'avx3')).rejects.toThrow(/--isa: 'avx3' is not one of/);
   });
 
   it('measures only what is asked for', async () => {

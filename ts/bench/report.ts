@@ -118,6 +118,34 @@ export function tablesOf(result: BenchResult): Table[] {
       note: inconclusiveNote(result.ratios),
     },
   ];
+  if (result.others) {
+    const all = [result, ...result.others];
+    const ofEach = (cell: (of: BenchResult) => string): string[] => all.map(cell);
+    tables.push({
+      title: 'Ratios by instruction set',
+      head: ['ratio', ...ofEach(({ machine }) => machine.isa)],
+      rows: [
+        ...result.ratios.map(({ name }) => [
+          name,
+          ...ofEach(({ ratios }) => {
+            const found = ratios.find((each) => each.name === name);
+            return found ? ratioText(found, (x) => x.toFixed(2)) : '';
+          }),
+        ]),
+        ...result.calls.map(({ title }) => [
+          `a call: ${title}`,
+          ...ofEach(({ calls }) => {
+            const found = calls.find((each) => each.title === title);
+            return found ? `${digits(found.microseconds)} us` : '';
+          }),
+        ]),
+      ],
+      note: sentences(
+        'Each has the loops of its own process beneath it, with its own instructions.',
+        inconclusiveNote(all.flatMap(({ ratios }) => ratios)),
+      ),
+    });
+  }
   if (result.peers.length > 0) {
     tables.push({
       title: 'Peers',

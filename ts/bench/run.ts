@@ -109,6 +109,8 @@ export interface BenchResult {
   readonly calls: readonly CallCost[];
   readonly memory: readonly ExtraMemory[];
   readonly sweep?: Sweep;
+  /** The same with other instruction sets, without peers. */
+  readonly others?: readonly BenchResult[];
 }
 
 /** A peer does not run, or computed something else, so that its time says nothing. */

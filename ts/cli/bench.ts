@@ -1,4 +1,5 @@
 import os from 'node:os';
+import type { BenchOptions, BenchResult } from '../bench/run.js';
 import { digits } from '../text/table.js';
 import { print, printJson, Progress } from '../text/terminal.js';
 import { oneOf, parse, whole } from './arguments.js';
@@ -20,6 +21,8 @@ Usage: diralign bench [options]
                        (default 1,0.5)
   --peers A,B          js, tfjs-wasm, onnx, or none (default: those that are installed)
   --sweep              also the time per logit over vocabularies of 1000 to 256000, and over rows
+  --isa A,B            also with these instruction sets, each in a process of its own: avx512_bf16,
+                       avx512, avx2, baseline; or all that the processor has
   --json               the result for a machine, on the standard output
   --html FILE          a page with charts
 
@@ -30,6 +33,7 @@ loss or gradient differs from ours makes the run fail.
 Examples:
   diralign bench
   diralign bench --shape 4,512,128256 --threads 8 --peers none
+  diralign bench --isa all --peers none
   diralign bench --sweep --html bench.html`;
 
 export const benchCommand: Command = {
@@ -49,6 +53,7 @@ async function measureAndTell(
   // Here, so that `diralign --help` need not read them.
   const [
     { native },
+    { benchWith },
     { modes },
     { nodePeers },
     { PeerProblem, runBench },
@@ -56,18 +61,25 @@ async function measureAndTell(
     { htmlReport },
   ] = await Promise.all([
     import('../native/interface.js'),
+    import('../bench/instruction-sets.js'),
     import('../bench/modes.js'),
     import('../bench/peers.js'),
     import('../bench/run.js'),
     import('../bench/report.js'),
     import('../bench/html.js'),
   ]);
+  const { isa, isas, threads } = native().cpuInfo();
+  const others = isas.filter((name) => name !== isa);
+  const wanted =
+    options.isa === undefined || options.isa === 'all'
+      ? options.isa && others
+      : options.isa.split(',').map((name) => oneOf('isa', name, isas));
   const bar = new Progress(1);
-  let result;
+  let result: BenchResult;
   try {
-    result = await runBench({
+    const asked: BenchOptions = {
       shape: options.shape,
-      threads: options.threads ?? native().cpuInfo().threads,
+      threads: options.threads ?? threads,
       rounds: options.rounds,
       modes: named('modes', options.modes, modes).map(({ name }) => name),
       peers:
@@ -77,7 +89,16 @@ async function measureAndTell(
       progress: (doing, done) => {
         bar.update(done, doing);
       },
-    });
+    };
+    result = await runBench(asked);
+    if (wanted) {
+      const found: BenchResult[] = [];
+      for (const name of wanted) {
+        bar.update(found.length / wanted.length, `with ${name}`);
+        found.push(await benchWith(name, asked));
+      }
+      result = { ...result, others: found };
+    }
   } catch (error) {
     throw error instanceof PeerProblem
       ? new CommandError(error.message, { code: 'ERR_DIRALIGN_BACKEND' })
@@ -102,6 +123,7 @@ interface BenchArguments {
   readonly peers: string | undefined;
   readonly fractions: readonly number[];
   readonly sweep: boolean;
+  readonly isa: string | undefined;
   readonly json: boolean;
   readonly html: string | undefined;
 }
@@ -121,6 +143,7 @@ function readOptions(args: string[]): BenchArguments {
       peers: 'string',
       fraction: 'string',
       sweep: 'boolean',
+      isa: 'string',
       json: 'boolean',
       html: 'string',
     },
@@ -144,6 +167,7 @@ function readOptions(args: string[]): BenchArguments {
       );
     }),
     sweep: values.sweep ?? false,
+    isa: values.isa,
     json: values.json ?? false,
     html: values.html,
   };
