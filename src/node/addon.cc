@@ -67,8 +67,10 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
   const Napi::Object request = info[0].As<Napi::Object>(),
                      batch = request.Get(call_request::batch).As<Napi::Object>();
   const auto target = static_cast<Target>(integer(batch, batch_request::target));
-  Place place{int(integer(batch, batch_request::device)),
-              Stream(unsigned_integer(batch.Get(batch_request::stream)))};
+  Place place;
+  if (target != Target::cpu)
+    place = {int(integer(batch, batch_request::device)),
+             Stream(unsigned_integer(batch.Get(batch_request::stream)))};
   Job* const raw = job.get();
   const bool enqueued = target == Target::device && !job->layer;
   double* memory_used =

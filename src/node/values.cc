@@ -8,7 +8,8 @@ namespace diralign {
 
 Untyped untyped(Napi::Value value) {
   Untyped view;
-  if (!value.IsTypedArray()) return view;
+  view.is_array = value.IsTypedArray();
+  if (!view.is_array) return view;
   napi_value buffer;
   size_t offset;
   if (napi_get_typedarray_info(value.Env(), value, &view.type, &view.elements, &view.data, &buffer,
@@ -32,9 +33,9 @@ size_t Untyped::bytes() const {
 }
 
 void* typed_data(Napi::Value value, const char* name, napi_typedarray_type type, size_t elements) {
-  if (value.IsUndefined()) return nullptr;
   const Untyped u = untyped(value);
-  const bool is_typed = value.IsTypedArray() && u.type == type;
+  if (!u.is_array && value.IsUndefined()) return nullptr;
+  const bool is_typed = u.is_array && u.type == type;
   if (!is_typed || u.elements < elements)
     throw Refused(std::string(name) + ": " +
                   (is_typed ? std::to_string(u.elements) + " elements" : "another type") +

@@ -15,6 +15,7 @@ struct Refused : std::runtime_error {
 
 /// Data and length of a typed array, as the engine knows them; null and 0 for anything else.
 struct Untyped {
+  bool is_array = false;
   void* data = nullptr;
   size_t elements = 0;
   napi_typedarray_type type = napi_float32_array;
