@@ -47,10 +47,6 @@ export class GradientBuffers {
     return typeof value === 'object' && value !== null && #idle in value;
   }
 
-  constructor() {
-    Object.freeze(this);
-  }
-
   /**
    * Gives gradients back. They are empty then, of length 0, so that nobody takes the next gradient
    * for theirs. What asynchronous calls use is given back once they have settled.
