@@ -287,7 +287,7 @@ const keysOf = {
   batch: batchKeys,
   run: [
     ...['gradient', 'inPlace', 'out', 'backend', 'threads', 'signal', 'memory', 'accumulate'],
-    ...['gradientScale', 'metrics'],
+    ...['gradientScale', 'metrics', 'buffers'],
   ],
   settings: [
     'method',

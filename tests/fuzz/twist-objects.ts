@@ -195,6 +195,7 @@ const pollution: readonly (readonly [key: string, values: readonly unknown[]])[]
   ['gradient', ['none', 'x']],
   ['out', [{}, new Float32Array(1)]],
   ['inPlace', [true, 1]],
+  ['buffers', [{}, 1]],
   ['threads', [1, -1]],
   ['signal', [AbortSignal.abort(), 1]],
   ['backend', ['cuda', 1]],
