@@ -1,16 +1,67 @@
 /**
  * npm run bench:calls: what a call of every method costs on one pair of one token, where the kernel
  * has next to nothing to do. With `-- --sizes`: nanoseconds a logit of a loss and its gradient,
- * from 2 rows to 1024, with one thread and with all.
+ * from 2 rows to 1024, with one thread and with all. With `-- --kernels`: nanoseconds a logit of
+ * each kind of kernel, of logits that are in the cache; DIRALIGN_ISA says with which instruction
+ * set.
  */
 import { parseArgs } from 'node:util';
 import Benchmark from 'benchmark';
-import { dirAlignLoss, methods } from '../dist/index.js';
+import { dirAlignLoss, methods, sequenceLogps, tokenLogps } from '../dist/index.js';
+import { toBfloat16, toFloat16 } from '../dist/bench/data.js';
+import { native } from '../dist/native/interface.js';
 
-const { values: options } = parseArgs({ options: { sizes: { type: 'boolean' } } });
-if (options.sizes) {
-  sizes();
+const { values: options } = parseArgs({
+  options: { sizes: { type: 'boolean' }, kernels: { type: 'boolean' } },
+});
+if (options.sizes || options.kernels) {
+  if (options.sizes) sizes();
+  if (options.kernels) kernels();
   process.exit();
+}
+
+function kernels() {
+  const dpo = dirAlignLoss('dpo', 0.1);
+  const count = 128_000;
+  const float32 = Float32Array.from({ length: count }, (_, i) => 2 * Math.sin(12.9898 * i));
+  const batchOf = (logits, vocab, more) => {
+    const rows = count / vocab;
+    const labels = Int32Array.from({ length: rows }, (_, i) => (i * 7919) % vocab);
+    const reference = Float64Array.of(-3, -2.5);
+    return { logits, shape: [2, rows / 2, vocab], labels, reference, ...more };
+  };
+  const whole = batchOf(float32, 32000);
+  const halves = (dtype) =>
+    batchOf((dtype === 'float16' ? toFloat16 : toBfloat16)(float32), 32000, { dtype });
+  const [bfloat16, float16] = [halves('bfloat16'), halves('float16')];
+  const out = float32.slice();
+  const narrow = new Uint16Array(count);
+  const threads = 1;
+  const forward = (batch) => () => sequenceLogps(batch, { threads });
+  const dense = (batch, to) => () => dpo(batch, { out: to, threads });
+  const cases = Object.entries({
+    'log-probabilities, float32': forward(whole),
+    'log-probabilities, bfloat16': forward(bfloat16),
+    'log-probabilities, float16': forward(float16),
+    'log-probabilities, capped': forward({ ...whole, logitSoftcap: 30 }),
+    'log-probabilities, rows of 1000': forward(batchOf(float32, 1000)),
+    'log-probabilities and entropies': () => tokenLogps(whole, { threads }),
+    'loss and gradient, float32': dense(whole, out),
+    'loss and gradient, bfloat16': dense(bfloat16, narrow),
+    'loss and gradient, float16': dense(float16, narrow),
+    'loss and factored gradient in place, float32': () =>
+      dpo({ ...whole, logits: out }, { gradient: 'factored', inPlace: true, threads }),
+  }).map(([name, call]) => ({ name, call, least: Infinity }));
+  for (let round = 0; round < 400; round++)
+    for (const each of cases) {
+      each.call();
+      const begun = process.hrtime.bigint();
+      each.call();
+      each.least = Math.min(each.least, Number(process.hrtime.bigint() - begun));
+    }
+  console.log(`| ns a logit, least of 400, ${native().cpuInfo().isa} | |\n| --- | --- |`);
+  for (const { name, least } of cases)
+    console.log(`| ${name} | ${(least / count).toPrecision(3)} |`);
 }
 
 function sizes() {

@@ -13,7 +13,7 @@ const std::string& contract_json();
 const std::string& contract_hash();
 
 // The properties of requests, each a name that has to exist. Requests come as lists, because the
-// engine finds an element in a third of the time of a name, and a call has fifty of them.
+// engine finds an element in half of the time of a name, and a call has fifty of them.
 
 /// Where a property is in the list of its request, and what messages call it.
 struct Property {
