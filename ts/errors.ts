@@ -19,7 +19,8 @@ export type DistributedErrorCode =
   | 'ERR_DIRALIGN_PEER'
   | 'ERR_DIRALIGN_DISAGREE'
   | 'ERR_DIRALIGN_SHARD'
-  | 'ERR_DIRALIGN_TIMEOUT';
+  | 'ERR_DIRALIGN_TIMEOUT'
+  | 'ERR_DIRALIGN_WINDOW';
 
 const brand = Symbol.for('diralign.error');
 

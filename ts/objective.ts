@@ -7,6 +7,9 @@ import {
   type NeedOf,
   type ReferenceNeed,
 } from './catalogue.js';
+import type { BatchCounts } from './distributed/count-batch.js';
+import { openWindow } from './distributed/open-window.js';
+import type { Window, WindowGroups } from './distributed/window.js';
 import { typeError } from './errors.js';
 import { checkObject, define, readAll } from './given.js';
 import { fromHidden, type FromHidden } from './loss/from-hidden.js';
@@ -74,6 +77,23 @@ export interface ObjectiveCalls<
    * metrics and the layer's gradients.
    */
   readonly fromHidden: FromHidden<M, Need>;
+  /**
+   * Gradient accumulation over micro-batches, of any size, and over ranks with any number of them:
+   * every call with the window in `run.parallel` gives its share of one loss, which is divided by
+   * what all have. Collective over `groups`, whose ranks exchange something now and in `finish()`,
+   * and nothing over `data` in between.
+   *
+   * @param counts of this rank's micro-batches, from `countBatch`.
+   * @param groups who has others; by default there are none.
+   * @throws DirAlignError with code ERR_DIRALIGN_OPTION for the batch-coupled `aot` methods
+   *
+   * @example
+   * const window = await dpo.window(countBatch(...microBatches), { data });
+   * for (const batch of microBatches)
+   *   dpo.fromHidden(batch, { parallel: { window }, out: { gradWeight }, accumulate: true });
+   * const { loss, metrics } = await window.finish();
+   */
+  window(counts: BatchCounts, groups?: WindowGroups): Promise<Window<M>>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
   fromLogps(batch: LogpsBatch & Needed<Need, M>, run?: LogpsRunOptions): LogpsResult<M>;
 }
@@ -199,6 +219,7 @@ export function withCalls(mixture: Mixture, own: Readonly<Record<string, unknown
     ...own,
     async: later,
     fromHidden: fromHidden(mixture),
+    window: (counts: unknown, groups: unknown) => openWindow(mixture, counts, groups),
     fromLogps: (batch: unknown, run: unknown) => fromLogps(mixture, batch, run),
   };
   for (const [key, value] of Object.entries(properties)) define(call, key, value);

@@ -100,15 +100,14 @@ struct Fact {
 /// Columns of the vocabulary, as every rank says.
 constexpr size_t first_column = Record::most_numbers - 2, column_count = Record::most_numbers - 1;
 
-void agree_on(Job& job, Step step, const std::vector<Fact>& facts) {
-  Session& session = job.parallel->session;
+/// What every rank of the step's group brings: throws on each where they have not the facts in
+/// common, their places in the other groups, or the calls before.
+std::vector<Record> meet_alike(Session& session, Step step, const std::vector<Fact>& facts,
+                               Record mine = {}) {
   const Axis axis = step_axes[size_t(step)];
-  Record mine;
   for (size_t i = 0; i < facts.size(); i++) mine.numbers[i] = facts[i].value;
   mine.numbers[facts.size()] = places_beside(session, axis);
   mine.numbers[facts.size() + 1] = session.number(axis);
-  mine.numbers[first_column] = uint64_t(job.batch.shard->first);
-  mine.numbers[column_count] = uint64_t(job.batch.vocab);
   const std::vector<Record> all = session.meet(step, mine);
   auto disagree = [&](size_t rank, const std::string& what) {
     session.refuse(step, "ERR_DIRALIGN_DISAGREE",
@@ -122,8 +121,17 @@ void agree_on(Job& job, Step step, const std::vector<Fact>& facts) {
     for (size_t i = 0; i < facts.size(); i++)
       if (facts[i].is_common(axis) && differs(i)) disagree(rank, facts[i].name);
   }
-  if (step != Step::agree_vocab) return;
+  return all;
+}
 
+void agree_on_shards(Job& job, const std::vector<Fact>& facts) {
+  constexpr Step step = Step::agree_vocab;
+  constexpr Axis axis = Axis::vocab;
+  Session& session = job.parallel->session;
+  Record mine;
+  mine.numbers[first_column] = uint64_t(job.batch.shard->first);
+  mine.numbers[column_count] = uint64_t(job.batch.vocab);
+  const std::vector<Record> all = meet_alike(session, step, facts, mine);
   Parallel& parallel = *job.parallel;
   const int64_t grid = parallel.column_grid, words = job.batch.words();
   auto refuse = [&](const std::string& message) {
@@ -163,8 +171,22 @@ void agree(Job& job) {
       {"references or fields of sequences", sequences_of(job), true, true, false},
       {"fields of the batch", whole_numbers_of(job), true, true, true},
   };
-  for (const Step step : {Step::agree_vocab, Step::agree_sequence, Step::agree_data})
-    agree_on(job, step, facts);
+  agree_on_shards(job, facts);
+  for (const Step step : {Step::agree_sequence, Step::agree_data})
+    meet_alike(job.parallel->session, step, facts);
+}
+
+void gather_numbers(Session& session, const std::string& about, const Array<double>& mine,
+                    double* all) {
+  const uint64_t what = Hash().bytes(about.data(), about.size()).value();
+  const std::vector<Fact> facts{{"the objective, or what is done with its window", what, true, true,
+                                 true}};
+  meet_alike(session, Step::agree_sequence, facts);
+  const Array<char> of_tokens =
+      session.all_gather(Axis::sequence, mine.data(), mine.size() * sizeof(double));
+  meet_alike(session, Step::agree_data, facts);
+  const Array<char> of_units = session.all_gather(Axis::data, of_tokens.data(), of_tokens.size());
+  if (!of_units.empty()) std::memcpy(all, of_units.data(), of_units.size());
 }
 
 }  // namespace diralign

@@ -28,11 +28,17 @@ void learn(Job& job) {
 
 void run_parallel(Job& job, const std::function<void()>& run) {
   Session& session = job.parallel->session;
-  try {
+  run_in_turn(session, [&] {
     agree(job);
     learn(job);
     run();
     if (job.stopped()) session.tell("ERR_DIRALIGN_ABORTED: the call was aborted");
+  });
+}
+
+void run_in_turn(Session& session, const std::function<void()>& run) {
+  try {
+    run();
   } catch (const std::exception& error) {
     session.tell(error.what());
     session.turn->leave();

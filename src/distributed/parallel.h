@@ -31,6 +31,8 @@ struct Parallel {
 /// Runs a job together with its other processes: agrees with them first, and tells them of what
 /// goes wrong. `run` is the backend's.
 void run_parallel(Job& job, const std::function<void()>& run);
+/// Runs what exchanges with others, tells them where it throws, and lets the next call go ahead.
+void run_in_turn(Session& session, const std::function<void()>& run);
 /// Takes part in the place of a job that this process refuses.
 void refuse_parallel(Session& session, const std::string& failure);
 
@@ -39,6 +41,11 @@ void refuse_parallel(Session& session, const std::string& failure);
 /// Throws on every rank alike where the ranks' calls do not fit together. Nothing has been computed
 /// or written.
 void agree(Job& job);
+
+/// The numbers of every rank of sequence and data, which are of one objective and for one purpose,
+/// `about`: of one rank of data after another, by its ranks of sequence.
+void gather_numbers(Session& session, const std::string& about, const Array<double>& mine,
+                    double* all);
 
 // Of the driver.
 

@@ -224,6 +224,28 @@ Napi::Value refuse(const Napi::CallbackInfo& info) {
           false, request, info[2].As<Napi::Function>());
 }
 
+/// gather({ parallel, about, mine, all }, done): see gather_numbers().
+Napi::Value gather(const Napi::CallbackInfo& info) {
+  const Napi::Object request = info[0].As<Napi::Object>();
+  const std::string about = request.Get("about").As<Napi::String>();
+  const Array<double> mine = doubles(request, "mine", untyped(request.Get("mine")).elements);
+  auto job = std::make_unique<Job>();
+  const auto parallel =
+      std::make_shared<Parallel>(read_groups(request.Get("parallel").As<Napi::Object>()));
+  const Session& session = parallel->session;
+  const size_t ranks = size_t(session.size(Axis::sequence)) * size_t(session.size(Axis::data));
+  double* const all = elements_of<double>(request, "all", mine.size() * ranks);
+  job->parallel = parallel;
+  return Environment::of(info.Env())
+      .start(
+          std::move(job),
+          [=] {
+            run_in_turn(parallel->session,
+                        [&] { gather_numbers(parallel->session, about, mine, all); });
+          },
+          false, request, info[1].As<Napi::Function>());
+}
+
 }  // namespace
 
 std::optional<Shard> read_shard(Napi::Value parallel) {
@@ -275,6 +297,7 @@ Napi::Object distributed_exports(Napi::Env env) {
   export_function<abort>(exports, "abort");
   export_function<communicator>(exports, "communicator");
   export_function<refuse>(exports, "refuse");
+  export_function<gather>(exports, "gather");
   return exports;
 }
 

@@ -1,42 +1,12 @@
 // Units of a batch, and tokens of its sequences, over ranks.
 import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, mixLosses, type Objective } from '../../ts/index.js';
-import { countBatch } from '../../ts/distributed/index.js';
-import type { ReferenceMethod } from '../../ts/verification/reference.js';
 import { randomBatch } from '../support/batches.js';
-import {
-  allFields,
-  configOf,
-  familyLogits,
-  familyMethods,
-  unitsBetween,
-} from '../support/family-batches.js';
+import { configOf, familyMethods } from '../support/family-batches.js';
 import { at, sameBits } from '../support/numbers.js';
-import { differences, within } from '../support/ranks.js';
+import { differences, partsOf, rowsOf, within } from '../support/ranks.js';
 
 const metrics = ['entropy', 'logits/chosen'] as const;
-
-/** The batch of float32 logits of so many units, its parts, and the sequences that they are. */
-function partsOf(
-  method: ReferenceMethod,
-  ends: readonly number[],
-  seed = 1,
-  names = allFields(method).filter((name) => name !== 'denominator'),
-) {
-  const given = familyLogits(seed, method, at(ends, ends.length - 1), names);
-  const batch = { ...given, logits: Float32Array.from(given.logits) };
-  const sequences = at(batch.shape, 0);
-  const parts = ends.slice(0, -1).map((from, r) => {
-    const between = [from, at(ends, r + 1)] as const;
-    const { part, indices } = unitsBetween(batch as never, method, sequences, between);
-    return { part: part, indices };
-  });
-  return { batch, parts };
-}
-
-/** Rows of whole sequences, in another order. */
-const rowsOf = (array: Float32Array, block: number, indices: readonly number[]): Float32Array =>
-  Float32Array.from(indices.flatMap((i) => [...array.subarray(i * block, (i + 1) * block)]));
 
 // Local means of ranks with different numbers of units, sorts of a part, coefficients from place 0.
 describe.each(familyMethods)('%s: the bits of one process', (method) => {
@@ -224,12 +194,4 @@ describe('tokens of sequences over ranks', () => {
       expect(differences(result, ranks[0] as object, ['metrics'])).toEqual([]);
     }
   });
-});
-
-test('countBatch: sequences and scored tokens, of labels alone', () => {
-  const batch = randomBatch({ seed: 1, sequences: 4, tokens: 6, vocab: 8 });
-  const tokens = batch.labels.filter((label) => label !== -100).length;
-  expect(countBatch(batch)).toEqual({ sequences: 4, tokens });
-  const { shape, labels } = batch;
-  expect(countBatch({ shape, labels }, batch)).toEqual({ sequences: 8, tokens: 2 * tokens });
 });

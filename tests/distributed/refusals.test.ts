@@ -36,7 +36,7 @@ describe('options', () => {
   const parallels: [parallel: unknown, kind: Kind, words: string][] = [
     [7, 'TypeError OPTION', 'parallel'],
     [{ vocabs: alone }, 'TypeError OPTION', "did you mean 'vocab'"],
-    [{ window: {} }, 'TypeError OPTION', 'parallel.window: no such option'],
+    [{ windows: {} }, 'TypeError OPTION', "did you mean 'window'"],
     [{ vocab: {} }, 'TypeError OPTION', 'its size, undefined'],
     [{ vocab: { rank: 2, size: 2, allGather: () => 0 } }, 'TypeError OPTION', 'its rank, 2'],
     [{ vocab: { rank: 0, size: 2 } }, 'TypeError OPTION', 'has no function allGather'],

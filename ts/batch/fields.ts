@@ -43,6 +43,17 @@ function emptyFields(): FieldArrays {
   return Object.create(null) as FieldArrays;
 }
 
+/** Fields with this one, a number of the batch. */
+export function withNumber(
+  fields: FieldArrays | undefined,
+  name: FieldName,
+  value: number,
+): FieldArrays {
+  const all = fields ?? emptyFields();
+  all[name] = Float64Array.of(value);
+  return all;
+}
+
 /** The weights of rows, which mean the same to everything that sums rows. */
 export function checkTokenWeights(given: unknown, rows: number): FieldArrays | undefined {
   if (given === undefined) return undefined;

@@ -87,8 +87,11 @@ export const nativeOnes = new WeakSet();
 
 const mostRanks = 0xffff;
 
-/** A communicator as native code takes it. @throws DirAlignError with code ERR_DIRALIGN_OPTION */
-export function groupOf(name: string, value: unknown): GroupRequest & { readonly size: number } {
+/** A communicator as native code takes it. */
+export type AxisGroup = GroupRequest & { readonly size: number };
+
+/** @throws DirAlignError with code ERR_DIRALIGN_OPTION */
+export function groupOf(name: string, value: unknown): AxisGroup {
   const refuse = (why: string): never => {
     throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${why}`);
   };

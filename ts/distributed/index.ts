@@ -8,4 +8,5 @@ export { countBatch, type BatchCounts } from './count-batch.js';
 export { layout, vocabShard, type Axis, type VocabShard } from './layout.js';
 export { mpi, nccl, type MpiOptions } from './mpi.js';
 export type { Parallel } from './parallel.js';
+export type { Window, WindowGroups, WindowResult } from './window.js';
 export type { Shard } from '../batch/shard.js';

@@ -1,8 +1,10 @@
 /** `run.parallel`: which processes have other parts of a call's batch. */
-import { typeError, DirAlignError } from '../errors.js';
+import { distributedError, typeError, DirAlignError } from '../errors.js';
 import { checkObject, describe, isRevoked, messageOf, readProperties } from '../given.js';
+import { nativeError } from '../native/call.js';
 import { native, type ParallelRequest } from '../native/interface.js';
-import { groupOf, isNative, type Communicator } from './communicator.js';
+import { groupOf, isNative, type AxisGroup, type Communicator } from './communicator.js';
+import { windowBehind, type OpenWindow, type Window } from './window.js';
 
 /** Who has what else of a batch. A rank is at the same place in every group of a call. */
 export interface Parallel {
@@ -12,6 +14,11 @@ export interface Parallel {
   readonly sequence?: Communicator | undefined;
   /** Other units: pairs, sequences or groups. */
   readonly data?: Communicator | undefined;
+  /**
+   * In place of `data`: the loss, and its gradients, are this batch's share of those of a window,
+   * which `objective.window` opened. Its `sequence` is the call's.
+   */
+  readonly window?: Window | undefined;
   /**
    * Columns that are summed as a unit, a multiple of 512; default: all that a rank has. With shards
    * that begin at multiples of it, results have the same bits for any number of ranks, one
@@ -26,7 +33,10 @@ export interface Parallel {
 }
 
 const axes = ['vocab', 'sequence', 'data'] as const;
-const keys = [...axes, 'columnGrid', 'gradHidden'] as const;
+const keys = [...axes, 'window', 'columnGrid', 'gradHidden'] as const;
+
+/** Of vocab, sequence and data. */
+export type Groups = readonly (AxisGroup | undefined)[];
 
 /** The kernels sum blocks of so many columns. */
 const blockColumns = 512;
@@ -37,6 +47,39 @@ export interface CheckedParallel {
   readonly request: ParallelRequest;
   /** Whether there are other ranks, or columns are summed in cells. */
   readonly isAsked: boolean;
+  /** Whose share the call computes. */
+  readonly window: OpenWindow | undefined;
+}
+
+/** Of one call: whether it has begun is said in it. */
+export function requestOf(groups: Groups): ParallelRequest {
+  return {
+    begun: false,
+    groups,
+    first: 0,
+    words: 0,
+    columnGrid: 0,
+    sumsHidden: true,
+    logRatios: undefined,
+    losses: undefined,
+  };
+}
+
+/** @throws DirAlignError with code ERR_DIRALIGN_OPTION */
+export function groupsOf(
+  name: string,
+  given: Readonly<Partial<Record<(typeof axes)[number], unknown>>>,
+): Groups {
+  const groups = axes.map((axis) =>
+    given[axis] === undefined ? undefined : groupOf(`${name}.${axis}`, given[axis]),
+  );
+  const some = groups.filter((group) => group !== undefined);
+  if (some.some(isNative) && !some.every(isNative))
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `${name}: communicators of mpi() and of a transport of your own do not go together in a call`,
+    );
+  return groups;
 }
 
 /**
@@ -45,37 +88,53 @@ export interface CheckedParallel {
  *   are is not known
  */
 export function checkParallel(given: unknown, isLater: boolean): CheckedParallel {
-  const request: ParallelRequest = {
-    begun: false,
-    groups: [undefined, undefined, undefined],
-    first: 0,
-    words: 0,
-    columnGrid: 0,
-    sumsHidden: true,
-    logRatios: undefined,
-    losses: undefined,
-  };
-  if (given === undefined) return { request, isAsked: false };
+  if (given === undefined)
+    return {
+      request: requestOf([undefined, undefined, undefined]),
+      isAsked: false,
+      window: undefined,
+    };
   checkObject('parallel', given);
   const read = readProperties('parallel', given, keys);
-  const groups = axes.map((axis) =>
-    read[axis] === undefined ? undefined : groupOf(`parallel.${axis}`, read[axis]),
-  );
+  const window = checkWindow(read.window, read.data);
+  const groups = withSequence(groupsOf('parallel', read), window);
   const some = groups.filter((group) => group !== undefined);
   if (!isLater && !some.every(isNative))
     throw typeError(
       'ERR_DIRALIGN_OPTION',
       'parallel: a synchronous call needs communicators of mpi(); with a transport of your own use the asynchronous one',
     );
-  if (some.some(isNative) && !some.every(isNative))
-    throw typeError(
-      'ERR_DIRALIGN_OPTION',
-      'parallel: communicators of mpi() and of a transport of your own do not go together in a call',
-    );
-  request.groups = groups;
+  const request = requestOf(groups);
   request.columnGrid = checkColumnGrid(read.columnGrid);
   request.sumsHidden = checkGradHidden(read.gradHidden);
-  return { request, isAsked: some.length > 0 || request.columnGrid > 0 };
+  return { request, isAsked: some.length > 0 || request.columnGrid > 0, window };
+}
+
+function checkWindow(given: unknown, data: unknown): OpenWindow | undefined {
+  if (given === undefined) return undefined;
+  const window = windowBehind(given);
+  if (!window)
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `parallel.window: expected what objective.window resolved to, not ${describe(given)}`,
+    );
+  if (data !== undefined)
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      'parallel.data: not together with window, inside of which nothing is exchanged over data',
+    );
+  if (!window.isFinished) return window;
+  throw distributedError('ERR_DIRALIGN_WINDOW', 'parallel.window: it is finished');
+}
+
+/** With the ranks that have other tokens of a window's sequences. */
+function withSequence(groups: Groups, window: OpenWindow | undefined): Groups {
+  if (!window) return groups;
+  const [vocab, sequence] = groups;
+  const [, own] = window.groups;
+  if (sequence && sequence.handle !== own?.handle)
+    throw typeError('ERR_DIRALIGN_OPTION', 'parallel.sequence: the window was opened with another');
+  return [vocab, own, undefined];
 }
 
 function checkColumnGrid(grid: unknown): number {
@@ -104,24 +163,48 @@ function textOf(error: unknown): string {
 }
 
 /** Whether others wait for a call that was not begun. */
-function isAwaited({ request }: CheckedParallel): boolean {
+function isAwaited(request: ParallelRequest): boolean {
   return !request.begun && request.groups.some((group) => group !== undefined);
 }
 
 /** Tells the other ranks of a call that was refused here before it began, and waits for them. */
-export function tellNow(parallel: CheckedParallel, error: unknown): void {
-  if (isAwaited(parallel)) native().distributed.refuse(parallel.request, textOf(error));
+export function tellNow(request: ParallelRequest, error: unknown): void {
+  if (isAwaited(request)) native().distributed.refuse(request, textOf(error));
 }
 
 /**
  * The same off the event loop. It has its place in the order of the calls when this returns, and
  * the promise settles when the others know.
  */
-export function tellLater(parallel: CheckedParallel | undefined, error: unknown): Promise<void> {
-  if (!parallel || !isAwaited(parallel)) return Promise.resolve();
+export function tellLater(request: ParallelRequest | undefined, error: unknown): Promise<void> {
+  if (!request || !isAwaited(request)) return Promise.resolve();
   return new Promise((resolve) => {
-    native().distributed.refuse(parallel.request, textOf(error), () => {
+    native().distributed.refuse(request, textOf(error), () => {
       resolve();
     });
   });
+}
+
+/** What every rank has in `mine`: by its rank of data, then by its rank of sequence. */
+export async function gatherNumbers(
+  groups: Groups,
+  about: string,
+  mine: Float64Array,
+): Promise<readonly (readonly Float64Array[])[]> {
+  const [, ofTokens = 1, ofUnits = 1] = groups.map((group) => group?.size);
+  const { length } = mine;
+  const all = new Float64Array(ofUnits * ofTokens * length);
+  const request = { parallel: requestOf(groups), about, mine, all };
+  await new Promise<void>((resolve, reject) => {
+    native().distributed.gather(request, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  }).catch((cause: unknown) => {
+    throw nativeError(cause);
+  });
+  const ranks = Array.from({ length: ofUnits * ofTokens }, (_, r) =>
+    all.subarray(r * length, (r + 1) * length),
+  );
+  return Array.from({ length: ofUnits }, (_, d) => ranks.slice(d * ofTokens, (d + 1) * ofTokens));
 }

@@ -56,7 +56,7 @@ export function computeNow<Result>(
     compute(request, () => start());
   } catch (error) {
     prepared?.discard();
-    if (parallel) tellNow(parallel, error);
+    if (parallel) tellNow(parallel.request, error);
     throw error;
   }
   return prepared.result();
@@ -106,7 +106,7 @@ export async function computeLater<Result>(
   parallel?: CheckedParallel,
 ): Promise<Result> {
   let told: Promise<void> | undefined;
-  const tell = (error: unknown): Promise<void> => (told ??= tellLater(parallel, error));
+  const tell = (error: unknown): Promise<void> => (told ??= tellLater(parallel?.request, error));
   let cancel: Cancel | undefined;
   const stop = (): void => cancel?.();
   let forget: (() => void) | undefined;

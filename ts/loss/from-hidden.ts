@@ -88,7 +88,11 @@ export function fromHidden(mixture: Mixture): FromHidden {
     prepareHidden(
       readBatch(given, 'an object with hidden, weight, shape and labels'),
       run,
-      (base, batch) => lossOf(mixture, prepareValues(mixture, base, batch, 'dense', run.metrics)),
+      (base, batch) => {
+        const { window } = parallel;
+        const values = prepareValues(mixture, base, batch, 'dense', run.metrics, window);
+        return lossOf(mixture, values, window);
+      },
       parallel,
     );
   const call = (batch: unknown, run: unknown): HiddenLossResult<Logits> => {

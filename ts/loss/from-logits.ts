@@ -162,8 +162,11 @@ export function fromLogits(mixture: Mixture) {
     prepareLogits(
       readBatch(given),
       run,
-      (base, batch, mode) =>
-        lossOf(mixture, prepareValues(mixture, base, batch, mode, run.metrics)),
+      (base, batch, mode) => {
+        const { window } = parallel;
+        const values = prepareValues(mixture, base, batch, mode, run.metrics, window);
+        return lossOf(mixture, values, window);
+      },
       parallel,
     );
   const call = (batch: unknown, run: unknown): LossResult<Logits> => {

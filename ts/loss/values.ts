@@ -6,6 +6,7 @@ import { checkLabels } from '../batch/labels.js';
 import { checkLogps, checkReference } from '../batch/per-sequence.js';
 import type { BatchRows } from '../batch/types.js';
 import { metricNames } from '../catalogue.js';
+import type { OpenWindow } from '../distributed/window.js';
 import { typeError } from '../errors.js';
 import { checkNumber } from '../interval.js';
 import {
@@ -32,6 +33,7 @@ export function prepareValues(
   batch: BatchRows,
   gradient: 'dense' | 'factored' | 'none',
   asked: unknown,
+  window?: OpenWindow,
 ): ValuesRequest {
   const { sequences, rows } = base;
   // Other processes may have all of the units.
@@ -70,6 +72,7 @@ export function prepareValues(
     const sftLabels = checkLabels('sftLabels', batch.sftLabels, rows);
     if (mixture.hasSftTerm) base.sftLabels = sftLabels;
   }
+  window?.enter(mixture, batch, base);
   const { methods, settings, shares } = mixture.native;
   const { losses, rewards, coefficients, metrics, values } = allocateOutputs(
     mixture,
@@ -178,7 +181,11 @@ function wholeOutputs(values: ValuesRequest): ValuesRequest {
 }
 
 /** A loss, and its values once it is computed. */
-export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<LossValues> {
+export function lossOf(
+  mixture: Mixture,
+  values: ValuesRequest,
+  window?: OpenWindow,
+): Computation<LossValues> {
   return {
     reference: values.reference,
     start: ({ layer, gradients }, done) => {
@@ -189,6 +196,7 @@ export function lossOf(mixture: Mixture, values: ValuesRequest): Computation<Los
       return done ? native().loss(request, done) : native().loss(request);
     },
     values: () => {
+      window?.add(values.batch, values, values.metricsAsked);
       const outputs = readOutputs(mixture, wholeOutputs(values), values.metricsAsked);
       const { loss, losses, rewards, metrics } = outputs;
       const { logps, coefficients, batch } = values;

@@ -87,6 +87,19 @@ export interface NativeDistributed {
   communicator(rank: number, size: number, timeout: number): MadeCommunicator;
   /** Takes part in the place of a call that was refused; with a callback, off this thread. */
   refuse(parallel: ParallelRequest, failure: string, done?: Done): void;
+  /**
+   * Fills `all` with `mine` of every rank: by its rank of data, then by its rank of sequence.
+   * `about` must be the same on all.
+   */
+  gather(
+    request: {
+      readonly parallel: ParallelRequest;
+      readonly about: string;
+      readonly mine: Float64Array;
+      readonly all: Float64Array;
+    },
+    done: Done,
+  ): void;
 }
 
 /**
