@@ -192,6 +192,7 @@ export const contract = {
       'reference',
       'groups',
       'fields',
+      'parallel',
     ],
   },
   methods: [
@@ -1218,6 +1219,7 @@ export const listed = {
     r.reference,
     r.groups,
     r.fields,
+    r.parallel,
   ],
 };
 /** Of an addon that was built from the same sources. */

@@ -6,7 +6,14 @@ export {
   type LogpsBackward,
   type LogpsDerivatives,
 } from './loss/logps-backward.js';
-export { sequenceLogps, tokenLogps, type LogpsOptions, type TokenLogpsOptions } from './logps.js';
+export {
+  sequenceLogps,
+  tokenLogps,
+  type LogpsOptions,
+  type SequenceLogpsCalls,
+  type TokenLogpsCalls,
+  type TokenLogpsOptions,
+} from './logps.js';
 export { mixLosses, type Mix, type WeightedObjective } from './mix-losses.js';
 export { GradientBuffers } from './loss/gradient-buffers.js';
 export { dirAlignLoss, type Objective, type ObjectiveCalls } from './objective.js';
@@ -32,6 +39,7 @@ export { presets, type BestSetting, type PresetSetup } from './presets.js';
 export { DirAlignError, type DirAlignErrorCode } from './errors.js';
 export { cuda, type Cuda } from './device/cuda.js';
 export type { FromHidden } from './loss/from-hidden.js';
+export type { FromLogps } from './loss/from-logps.js';
 export type { DeviceOptions } from './device/arguments.js';
 export type {
   AllocOptions,

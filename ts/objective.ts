@@ -1,4 +1,4 @@
-import type { Logits, LogitsBatch, LogpsBatch, Needed } from './batch/types.js';
+import type { Logits, LogitsBatch, Needed } from './batch/types.js';
 import {
   methods,
   type Method,
@@ -14,10 +14,10 @@ import { typeError } from './errors.js';
 import { checkObject, define, readAll } from './given.js';
 import { fromHidden, type FromHidden } from './loss/from-hidden.js';
 import { fromLogits } from './loss/from-logits.js';
-import { fromLogps } from './loss/from-logps.js';
+import { fromLogps, type FromLogps } from './loss/from-logps.js';
 import type { GradientBuffers } from './loss/gradient-buffers.js';
-import type { GradientMode, LogpsRunOptions, RunOptions } from './loss/options.js';
-import type { LogpsResult, LossResult } from './loss/results.js';
+import type { GradientMode, RunOptions } from './loss/options.js';
+import type { LossResult } from './loss/results.js';
 import type { RowMetric } from './metrics.js';
 import { mixtureOf, type Mixture } from './mixture.js';
 import { resolveSettings, type Settings } from './settings.js';
@@ -95,7 +95,7 @@ export interface ObjectiveCalls<
    */
   window(counts: BatchCounts, groups?: WindowGroups): Promise<Window<M>>;
   /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
-  fromLogps(batch: LogpsBatch & Needed<Need, M>, run?: LogpsRunOptions): LogpsResult<M>;
+  readonly fromLogps: FromLogps<M, Need>;
 }
 
 /** What {@link dirAlignLoss} returns: its calls, and its settings as properties. */
@@ -220,7 +220,7 @@ export function withCalls(mixture: Mixture, own: Readonly<Record<string, unknown
     async: later,
     fromHidden: fromHidden(mixture),
     window: (counts: unknown, groups: unknown) => openWindow(mixture, counts, groups),
-    fromLogps: (batch: unknown, run: unknown) => fromLogps(mixture, batch, run),
+    fromLogps: fromLogps(mixture),
   };
   for (const [key, value] of Object.entries(properties)) define(call, key, value);
   mixtures.set(call, mixture);

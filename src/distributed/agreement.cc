@@ -28,18 +28,32 @@ class Hash {
 
 uint64_t settings_of(const Job& job) {
   Hash hash;
-  for (const Objective& o : job.loss->objectives)
-    hash.number(o.method).number(o.weight).bytes(&o.settings, sizeof o.settings);
+  if (job.loss)
+    for (const Objective& o : job.loss->objectives)
+      hash.number(o.method).number(o.weight).bytes(&o.settings, sizeof o.settings);
   const LogitTransform& t = job.batch.transform;
-  const MeasuresAsked& asked = job.loss->asked;
+  const MeasuresAsked& asked = job.asked();
   const GradientsWanted& g = job.gradients;
-  for (const double x :
-       {t.scale, t.cap, t.temperature, double(asked.entropy), double(asked.logits),
-        double(asked.accuracy), double(g.logits.mode), double(g.layer.hidden.data != nullptr),
-        double(g.layer.weight.data != nullptr), double(g.layer.bias.data != nullptr), g.scale,
-        double(job.layer.has_value()), double(job.layer ? job.layer->hidden_size : 0),
-        double(job.parallel->column_grid), double(job.parallel->sums_hidden),
-        double(job.batch.sft_labels != nullptr)})
+  for (const double x : {double(job.loss.has_value()),
+                         double(job.tokens.has_value()),
+                         double(job.given.has_value()),
+                         double(job.given_logps.has_value()),
+                         t.scale,
+                         t.cap,
+                         t.temperature,
+                         double(asked.entropy),
+                         double(asked.logits),
+                         double(asked.accuracy),
+                         double(g.logits.mode),
+                         double(g.layer.hidden.data != nullptr),
+                         double(g.layer.weight.data != nullptr),
+                         double(g.layer.bias.data != nullptr),
+                         g.scale,
+                         double(job.layer.has_value()),
+                         double(job.layer ? job.layer->hidden_size : 0),
+                         double(job.parallel->column_grid),
+                         double(job.parallel->sums_hidden),
+                         double(job.batch.sft_labels != nullptr)})
     hash.number(x);
   return hash.value();
 }
@@ -59,7 +73,7 @@ uint64_t sequences_of(const Job& job) {
   hash.array(units.offsets, units.offsets ? size_t(units.count) + 1 : 0);
   add_fields(hash, job, Per::unit);
   add_fields(hash, job, Per::sequence);
-  hash.array(job.loss->reference.data(), job.loss->reference.size());
+  if (job.loss) hash.array(job.loss->reference.data(), job.loss->reference.size());
   hash.array(job.parallel->log_ratios.data(), job.parallel->log_ratios.size());
   return hash.value();
 }
@@ -76,6 +90,13 @@ uint64_t rows_of(const Job& job) {
   hash.array(b.labels, size_t(b.rows)).array(b.sft_labels, size_t(b.rows));
   hash.array(b.offsets, b.offsets ? size_t(b.sequences) + 1 : 0).number(b.ignore_index);
   add_fields(hash, job, Per::row);
+  if (job.given)
+    for (const Array<double> DerivativesGiven::* numbers :
+         {&DerivativesGiven::logps, &DerivativesGiven::entropy, &DerivativesGiven::known_logps,
+          &DerivativesGiven::known_logsumexp, &DerivativesGiven::known_entropy}) {
+      const Array<double>& theirs = (*job.given).*numbers;
+      hash.array(theirs.data(), theirs.size());
+    }
   return hash.value();
 }
 
@@ -167,7 +188,7 @@ void agree(Job& job) {
       {"the words of the vocabulary", uint64_t(job.batch.words()), true, true, true},
       {"rows", uint64_t(job.batch.rows), true, false, false},
       {"sequences", sequences, true, true, false},
-      {"labels, offsets or weights of rows", rows_of(job), true, false, false},
+      {"labels, offsets, weights or derivatives of rows", rows_of(job), true, false, false},
       {"references or fields of sequences", sequences_of(job), true, true, false},
       {"fields of the batch", whole_numbers_of(job), true, true, true},
   };
@@ -179,8 +200,8 @@ void agree(Job& job) {
 void gather_numbers(Session& session, const std::string& about, const Array<double>& mine,
                     double* all) {
   const uint64_t what = Hash().bytes(about.data(), about.size()).value();
-  const std::vector<Fact> facts{{"the objective, or what is done with its window", what, true, true,
-                                 true}};
+  const std::vector<Fact> facts{
+      {"the objective, or what is done with its window", what, true, true, true}};
   meet_alike(session, Step::agree_sequence, facts);
   const Array<char> of_tokens =
       session.all_gather(Axis::sequence, mine.data(), mine.size() * sizeof(double));

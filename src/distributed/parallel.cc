@@ -20,7 +20,8 @@ void learn(Job& job) {
     std::copy(counts.begin(), counts.end(), rows.counts.begin());
     std::copy(counts.begin(), counts.end(), parallel.counts);
   }
-  if (session.has(Axis::data))
+  // Nothing but a loss is of all units.
+  if (session.has(Axis::data) && job.loss)
     parallel.whole = std::make_unique<WholeBatch>(job, session, parallel.log_ratios);
 }
 

@@ -1,6 +1,5 @@
 #include "whole_batch.h"
 #include <algorithm>
-#include <numeric>
 #include "parallel.h"
 
 namespace diralign {
@@ -71,7 +70,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   mine.numbers[1] = uint64_t(own.sequences());
   mine.numbers[2] = kinds_of(job);
   mine.numbers[3] = log_ratios.size();
-  mine.set_real(4, std::accumulate(job.rows.counts.begin(), job.rows.counts.end(), 0.0));
+  mine.set_real(4, job.rows.tokens());
   const std::vector<Record> records = session.meet(Step::batch, mine);
 
   uint64_t kinds = 0;

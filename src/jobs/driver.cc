@@ -1,5 +1,4 @@
 #include "driver.h"
-#include <numeric>
 #include "distributed/parallel.h"
 
 namespace diralign {
@@ -8,6 +7,7 @@ namespace {
 
 /// The largest coefficient that the gradient has numbers for.
 double largest_allowed(const Job& job) {
+  if (job.given_logps) return largest_coefficient(DBL_MAX, job.gradients.scale);
   return job.gradients.any() ? largest_coefficient(FLT_MAX, job.gradients.scale) : DBL_MAX;
 }
 
@@ -27,9 +27,9 @@ void run_rows(Job& job, Phases& phases) {
     if (job.given) phases.differentiate(group, nullptr);
     if (job.stopped()) return;
   }
-  if (!job.given) return;
-  phases.write_zeros();
-  finish_given(job);
+  if (job.given) phases.write_zeros();
+  if (job.parallel) settle(job, {});
+  if (job.given) finish_given(job);
 }
 
 /// The end of a job whose batch is spread over processes.
@@ -42,18 +42,45 @@ void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
   Settled settled{phases.underflows(), {}};
   if (wanted.asked.any()) settled.measures = sum_measures(job, phases.measures());
   settled = settle(job, settled);
-  const Array<int32_t>& counts = job.rows.counts;
   if (whole) whole->finish(largest_allowed(job));
-  else
-    loss.finish(job.logps, phases.sft_logps(), largest_allowed(job),
-                std::accumulate(counts.begin(), counts.end(), 0.0));
+  else loss.finish(job.logps, phases.sft_logps(), largest_allowed(job), job.rows.tokens());
   if (whole && job.terms().is_sorted()) parallel.sorted_losses = whole->losses();
   wanted.outputs.metrics[underflow] = double(settled.underflows);
   if (wanted.asked.any()) write_measures(job, settled.measures);
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);
 }
 
+/// Of log-probabilities that are given: there are no rows.
+class GivenLogps : public Phases {
+ public:
+  explicit GivenLogps(const Job& job) : job_(job), all_{{0, job.rows.units.count, {0, 0}, true}} {}
+
+  const std::vector<UnitGroup>& groups() const override { return all_; }
+  void reduce(const UnitGroup&, const BatchLoss*) override {}
+  void differentiate(const UnitGroup&, const BatchLoss*) override {}
+  void write_zeros() override {}
+  const double* sft_logps() const override { return job_.logps; }
+  const Array<RowMeasures>& measures() const override { return none_; }
+
+ private:
+  const Job& job_;
+  const std::vector<UnitGroup> all_;
+  const Array<RowMeasures> none_;
+};
+
 }  // namespace
+
+void run_logps(Job& job) {
+  job.logps = job.given_logps->data();
+  GivenLogps phases(job);
+  run_phases(job, phases);
+  const BatchTerms terms = job.terms();
+  for (int64_t s = 0; s < job.batch.sequences; s++) {
+    const double coefficient = job.loss->outputs.coefficients[s] +
+                               (terms.lengths[s] > 0 ? terms.likelihood_coefficient(s) : 0);
+    job.gradients.logps[s] = gradient_coefficient(coefficient, job.gradients.scale);
+  }
+}
 
 void run_phases(Job& job, Phases& phases) {
   if (!job.loss) return run_rows(job, phases);
@@ -83,9 +110,7 @@ void finish_given(Job& job) {
 void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t underflows,
                  const Array<RowMeasures>& measures) {
   const LossWanted& wanted = *job.loss;
-  const Array<int32_t>& counts = job.rows.counts;
-  loss.finish(job.logps, sft_logps, largest_allowed(job),
-              std::accumulate(counts.begin(), counts.end(), 0.0));
+  loss.finish(job.logps, sft_logps, largest_allowed(job), job.rows.tokens());
   wanted.outputs.metrics[underflow] = double(underflows);
   if (wanted.asked.any()) write_measures(job, sum_measures(job, measures));
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);

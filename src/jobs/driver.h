@@ -37,6 +37,9 @@ class Phases {
 /// Runs a job to its end, unless it is cancelled.
 void run_phases(Job& job, Phases& phases);
 
+/// Runs a job of log-probabilities that are given: its units, and the gradient by them.
+void run_logps(Job& job);
+
 /// What follows from derivatives that are given: the scales of a factored gradient.
 void finish_given(Job& job);
 

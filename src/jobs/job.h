@@ -60,8 +60,9 @@ struct MeasuresAsked {
 /// Gradients, and where they go; null or none: not wanted.
 struct GradientsWanted {
   GradientOutput logits;
-  LayerGradients layer;  ///< of the layer, where there is one
-  double scale = 1;      ///< multiplies the gradients, and nothing else
+  LayerGradients layer;     ///< of the layer, where there is one
+  double* logps = nullptr;  ///< per sequence, of log-probabilities that are given
+  double scale = 1;         ///< multiplies the gradients, and nothing else
   bool any() const { return logits.mode != GradientMode::none || layer.any(); }
 };
 
@@ -93,9 +94,11 @@ struct DerivativesGiven {
 };
 
 struct Job {
-  // The source: the batch's logits, or a layer in place of them.
+  // The source: the batch's logits, a layer in place of them, or log-probabilities in place of
+  // rows.
   Batch batch;
   std::optional<OutputLayer> layer;
+  std::optional<Array<double>> given_logps;  ///< per sequence
   RowList rows;
 
   // What is wanted: log-probabilities of sequences, or one of the others.

@@ -3,9 +3,7 @@
 // ts/native/interface.ts for the shapes.
 #include <napi.h>
 #include <algorithm>
-#include <cfloat>
 #include <cstring>
-#include <numeric>
 #include <utility>
 #include "contract.h"
 #include "requests.h"
@@ -18,6 +16,7 @@
 #include "environment.h"
 #include "backends/cpu/memory_loops.h"
 #include "values.h"
+#include "jobs/driver.h"
 
 namespace diralign {
 
@@ -187,28 +186,32 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
 Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
   namespace key = from_logps_request;
   const Napi::Object request = info[0].As<Napi::Object>();
-  const Array<Objective> objectives = read_objectives(request);
-  const size_t sequences = size_t(integer(request, key::sequences));
-  const Array<double> logps = doubles(request, key::logps, sequences),
-                      reference = doubles(request, key::reference, sequences);
-  const double* lengths = elements_of<double>(request, key::counts, sequences);
-  const Units units = read_units(request.Get(key::groups), objectives, int64_t(sequences));
-  const LossOutputs outputs = read_outputs(request, units, objectives.size());
-  double* gradient = elements_of<double>(request, key::gradLogps, sequences);
-  BatchLoss loss(
-      batch_terms(objectives.data(), int(objectives.size()),
-                  {units, lengths, lengths, reference.empty() ? nullptr : reference.data(),
-                   read_fields(request.Get(key::fields), units, 0)}),
-      outputs);
-  loss.evaluate(logps.data(), logps.data(), 0, units.count);
-  const double scale = request.Get(key::gradientScale).As<Napi::Number>();
-  loss.finish(logps.data(), logps.data(), largest_coefficient(DBL_MAX, scale),
-              std::accumulate(lengths, lengths + sequences, 0.0));
-  for (int64_t s = 0; s < int64_t(sequences); s++) {
-    const double coefficient =
-        outputs.coefficients[s] + (lengths[s] > 0 ? loss.likelihood_coefficient(s) : 0);
-    gradient[s] = gradient_coefficient(coefficient, scale);
-  }
+  auto job = std::make_unique<Job>();
+  LossWanted& loss = job->loss.emplace();
+  loss.objectives = read_objectives(request);
+  job->batch.sequences = integer(request, key::sequences);
+  job->batch.shard = read_shard(request.Get(key::parallel));
+  const size_t sequences = size_t(job->batch.sequences);
+  const Units units = read_units(request.Get(key::groups), loss.objectives, job->batch.sequences);
+  job->batch.fields = read_fields(request.Get(key::fields), units, 0);
+  job->rows.units = units;
+  job->rows.lengths = job->rows.sft_lengths = doubles(request, key::counts, sequences);
+  job->given_logps = doubles(request, key::logps, sequences);
+  loss.reference = doubles(request, key::reference, sequences);
+  loss.outputs = read_outputs(request, units, loss.objectives.size());
+  job->gradients.logps = elements_of<double>(request, key::gradLogps, sequences);
+  job->gradients.scale = request.Get(key::gradientScale).As<Napi::Number>();
+  job->parallel = read_parallel(request.Get(key::parallel));
+  auto run = [raw = job.get()] {
+    if (raw->parallel) run_parallel(*raw, [raw] { run_logps(*raw); });
+    else run_logps(*raw);
+  };
+  if (info[1].IsFunction())
+    return Environment::of(info.Env())
+        .start(std::move(job), run, true, request, info[1].As<Napi::Function>());
+  if (job->parallel) wait_for_turn(job->parallel->session);
+  run();
+  deliver(*job, request);
   return info.Env().Undefined();
 }
 

@@ -146,7 +146,8 @@ DIRALIGN_LIST(DIRALIGN_BACKWARD_REQUEST)
   X(counts)                            \
   X(reference)                         \
   X(groups)                            \
-  X(fields)
+  X(fields)                            \
+  X(parallel)
 namespace from_logps_request {
 DIRALIGN_LIST(DIRALIGN_FROM_LOGPS_REQUEST)
 }

@@ -270,7 +270,10 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
 }
 
 Napi::Value parallel_of(const Napi::Object& request) {
-  return request.Get(call_request::batch).As<Napi::Object>().Get(batch_request::parallel);
+  const Napi::Value batch = request.Get(call_request::batch);
+  // Log-probabilities that are given have no rows, and no batch.
+  return batch.IsObject() ? batch.As<Napi::Object>().Get(batch_request::parallel)
+                          : request.Get(from_logps_request::parallel);
 }
 
 void deliver(const Job& job, const Napi::Object& request) {

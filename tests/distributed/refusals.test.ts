@@ -3,13 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, test } from 'vitest';
-import {
-  DirAlignError,
-  dirAlignLoss,
-  logpsBackward,
-  sequenceLogps,
-  tokenLogps,
-} from '../../ts/index.js';
+import { DirAlignError, dirAlignLoss } from '../../ts/index.js';
 import { layout, mpi, nccl, vocabShard, type Communicator } from '../../ts/distributed/index.js';
 import { randomBatch } from '../support/batches.js';
 import { compilePackage, script } from '../support/compiled.js';
@@ -18,7 +12,6 @@ import { expectRefusal, rejection, thrownBy, type Kind } from '../support/refusa
 
 const dpo = dirAlignLoss('dpo', 0.1);
 const batch = randomBatch({ seed: 1, sequences: 2, tokens: 3, vocab: 9 });
-const shard = { first: 0, vocab: 9 };
 const [alone] = within(1) as [Communicator];
 
 const compiled = compilePackage();
@@ -69,15 +62,6 @@ describe('options', () => {
   test('synchronous calls by a transport of JavaScript', () => {
     const error = thrownBy(() => dpo(batch, { parallel: { data: alone } }));
     expectRefusal(error, 'TypeError OPTION', 'needs communicators of mpi()');
-  });
-  test('doors that take whole vocabularies', () => {
-    const given = { ...batch, shard };
-    for (const call of [
-      () => sequenceLogps(given),
-      () => tokenLogps(given),
-      () => logpsBackward(given, { sequences: new Float64Array(2) }),
-    ])
-      expectRefusal(thrownBy(call), 'TypeError OPTION', 'shard: this call takes a whole');
   });
   test('of mpi, nccl, layout and vocabShard', async () => {
     expectRefusal(await rejection(mpi({ timeout: 0 })), 'TypeError OPTION', 'timeout: 0');

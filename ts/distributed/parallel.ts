@@ -33,7 +33,13 @@ export interface Parallel {
 }
 
 const axes = ['vocab', 'sequence', 'data'] as const;
-const keys = [...axes, 'window', 'columnGrid', 'gradHidden'] as const;
+const keys = [...axes, 'window', 'columnGrid', 'gradHidden'] as const satisfies (keyof Parallel)[];
+
+/** A call, and what of `parallel` means something to it; by default all. */
+export interface Door<Key extends keyof Parallel = keyof Parallel> {
+  readonly name: string;
+  readonly keys: readonly Key[];
+}
 
 /** Of vocab, sequence and data. */
 export type Groups = readonly (AxisGroup | undefined)[];
@@ -87,7 +93,7 @@ export function groupsOf(
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION, which other ranks do not hear of: which they
  *   are is not known
  */
-export function checkParallel(given: unknown, isLater: boolean): CheckedParallel {
+export function checkParallel(given: unknown, isLater: boolean, door?: Door): CheckedParallel {
   if (given === undefined)
     return {
       request: requestOf([undefined, undefined, undefined]),
@@ -96,6 +102,9 @@ export function checkParallel(given: unknown, isLater: boolean): CheckedParallel
     };
   checkObject('parallel', given);
   const read = readProperties('parallel', given, keys);
+  const idle = keys.find((key) => door && !door.keys.includes(key) && read[key] !== undefined);
+  if (idle !== undefined)
+    throw typeError('ERR_DIRALIGN_OPTION', `parallel.${idle}: ${door?.name} gives it no meaning`);
   const window = checkWindow(read.window, read.data);
   const groups = withSequence(groupsOf('parallel', read), window);
   const some = groups.filter((group) => group !== undefined);

@@ -2,12 +2,22 @@
 import { allocate } from '../batch/arrays.js';
 import { checkFields, sequenceFieldNames } from '../batch/fields.js';
 import { checkCounts, checkLogps } from '../batch/per-sequence.js';
-import { checkObject, readProperties } from '../given.js';
+import type { LogpsBatch, Needed } from '../batch/types.js';
+import type { Method, ReferenceNeed } from '../catalogue.js';
+import {
+  checkParallel,
+  tellLater,
+  tellNow,
+  type CheckedParallel,
+  type Door,
+} from '../distributed/parallel.js';
+import { checkObject, define, readProperties } from '../given.js';
 import { nativeError } from '../native/call.js';
 import * as listed from '../native/listed.js';
-import { native } from '../native/interface.js';
+import { native, type FromLogpsRequest } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
+import type { LogpsRunOptions } from './options.js';
 import type { LogpsResult } from './results.js';
 import {
   allocateOutputs,
@@ -15,9 +25,75 @@ import {
   readGroups,
   readOutputs,
   readReference,
+  wholeOutputs,
 } from './values.js';
 
-export function fromLogps(mixture: Mixture, given: unknown, run: unknown = {}): LogpsResult {
+/** `objective.fromLogps`. */
+export interface FromLogps<
+  M extends Method = Method,
+  Need extends ReferenceNeed = ReferenceNeed,
+> extends LogpsCall<M, Need> {
+  /** The same, bit for bit: what other ranks have is waited for off the event loop. */
+  async(batch: LogpsBatch & Needed<Need, M>, run?: LogpsRunOptions): Promise<LogpsResult<M>>;
+}
+
+// A method, for the same reason as the call of an objective.
+type LogpsCall<M extends Method, Need extends ReferenceNeed> = {
+  /** Loss, metrics and dLoss/dlogps from sequence log-probabilities that a trainer already has. */
+  call(batch: LogpsBatch & Needed<Need, M>, run?: LogpsRunOptions): LogpsResult<M>;
+}['call'];
+
+const door: Door = { name: 'fromLogps', keys: ['data'] };
+
+export function fromLogps(mixture: Mixture): FromLogps {
+  const call = (given: unknown, run: unknown): LogpsResult => {
+    const { gradientScale, parallel } = readRun(run, false);
+    try {
+      const request = prepare(mixture, given, gradientScale, parallel);
+      native().fromLogps(listed.fromLogps(request));
+      return resultOf(mixture, request);
+    } catch (cause) {
+      const error = nativeError(cause);
+      tellNow(parallel.request, error);
+      throw error;
+    }
+  };
+  const later = async (given: unknown, run: unknown): Promise<LogpsResult> => {
+    const { gradientScale, parallel } = readRun(run, true);
+    try {
+      const request = prepare(mixture, given, gradientScale, parallel);
+      await new Promise<void>((resolve, reject) => {
+        native().fromLogps(listed.fromLogps(request), (error) => {
+          if (error) reject(error);
+          else resolve();
+        });
+      });
+      return resultOf(mixture, request);
+    } catch (cause) {
+      const error = nativeError(cause);
+      await tellLater(parallel.request, error);
+      throw error;
+    }
+  };
+  define(call, 'async', later);
+  return Object.freeze(call) as unknown as FromLogps;
+}
+
+function readRun(
+  run: unknown = {},
+  isLater: boolean,
+): { readonly gradientScale: unknown; readonly parallel: CheckedParallel } {
+  checkObject('run', run);
+  const { gradientScale, parallel } = readProperties('run', run, ['gradientScale', 'parallel']);
+  return { gradientScale, parallel: checkParallel(parallel, isLater, door) };
+}
+
+function prepare(
+  mixture: Mixture,
+  given: unknown,
+  gradientScale: unknown,
+  { request: parallel, isAsked }: CheckedParallel,
+): FromLogpsRequest {
   checkObject('fromLogps', given, 'ERR_DIRALIGN_SHAPE', 'an object with logps and counts');
   const batch = readProperties(
     'batch',
@@ -25,34 +101,34 @@ export function fromLogps(mixture: Mixture, given: unknown, run: unknown = {}): 
     ['logps', 'counts', 'reference', 'groups', ...sequenceFieldNames],
     'ERR_DIRALIGN_SHAPE',
   );
-  checkObject('run', run);
-  const gradientScale = checkGradientScale(
-    readProperties('run', run, ['gradientScale']).gradientScale,
-  );
+  const scale = checkGradientScale(gradientScale);
   const logps = checkLogps('logps', batch.logps, undefined, 'ERR_DIRALIGN_DTYPE');
   const sequences = logps.length;
-  checkSequences(mixture, sequences);
+  checkSequences(mixture, sequences, isAsked);
   const counts = checkCounts(batch.counts, logps);
   const reference = readReference(mixture, batch.reference, sequences);
-  const groups = readGroups(mixture, batch.groups, sequences);
+  const groups = readGroups(mixture, batch.groups, sequences, isAsked);
   const units = unitsOf(mixture, sequences, groups);
   const sizes = { unit: units, sequence: sequences, row: 0, groups };
-  const request = {
+  const fields = checkFields(mixture.name, mixture.fields, batch, sizes, (ratios) => {
+    if (isAsked) parallel.logRatios = ratios;
+  });
+  return {
     ...mixture.native,
     groups,
-    fields: checkFields(mixture.name, mixture.fields, batch, sizes),
+    fields,
     sequences,
     logps,
     counts,
     reference,
     gradLogps: allocate('gradLogps', 'Float64Array', sequences),
-    gradientScale,
+    gradientScale: scale,
+    parallel: isAsked ? parallel : undefined,
     ...allocateOutputs(mixture, sequences, units),
   };
-  try {
-    native().fromLogps(listed.fromLogps(request));
-  } catch (cause) {
-    throw nativeError(cause);
-  }
-  return { ...readOutputs(mixture, request, 0), gradLogps: request.gradLogps };
+}
+
+function resultOf(mixture: Mixture, request: FromLogpsRequest): LogpsResult {
+  const { gradLogps, parallel } = request;
+  return { ...readOutputs(mixture, wholeOutputs(request, parallel), 0), gradLogps };
 }

@@ -13,6 +13,7 @@ import {
   type Differentiated,
 } from '../native/interface.js';
 import * as listed from '../native/listed.js';
+import { checkParallel, type CheckedParallel, type Door } from '../distributed/parallel.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareHidden } from './from-hidden.js';
 import { prepareLogits, readRun, type Computation } from './from-logits.js';
@@ -124,6 +125,7 @@ const runKeys = [
   'out',
   'buffers',
   'gradientScale',
+  'parallel',
   'backend',
   'threads',
   'signal',
@@ -219,7 +221,8 @@ function backwardOf(
 /** A call whose options are read. */
 interface ReadCall {
   readonly signal: AbortSignal | undefined;
-  readonly prepare: () => PreparedCall<object>;
+  readonly parallel: unknown;
+  readonly prepare: (parallel: CheckedParallel) => PreparedCall<object>;
 }
 
 function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown): ReadCall {
@@ -230,24 +233,33 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
     if (options.metrics !== undefined)
       throw typeError('ERR_DIRALIGN_OPTION', 'metrics: logpsBackward has none');
     const mode: HiddenGradientMode = options.gradient ?? 'dense';
-    const prepare = () =>
-      prepareHidden(batch, options, (base) => backwardOf(derivatives, base, batch, mode));
-    return { signal: options.signal, prepare };
+    const prepare = (parallel: CheckedParallel) =>
+      prepareHidden(batch, options, (base) => backwardOf(derivatives, base, batch, mode), parallel);
+    return { ...options, prepare } as ReadCall;
   }
   const options = readRun(run, runKeys);
-  const prepare = () =>
-    prepareLogits(batch, options, (base, _, mode) => backwardOf(derivatives, base, batch, mode));
-  return { signal: options.signal, prepare };
+  const prepare = (parallel: CheckedParallel) =>
+    prepareLogits(
+      batch,
+      options,
+      (base, _, mode) => backwardOf(derivatives, base, batch, mode),
+      parallel,
+    );
+  return { ...options, prepare } as ReadCall;
 }
 
+const door: Door = { name: 'logpsBackward', keys: ['vocab', 'columnGrid', 'gradHidden'] };
+
 function call(batch: unknown, derivatives: unknown, run?: unknown): unknown {
-  const { signal, prepare } = readCall(batch, derivatives, run);
+  const { signal, prepare, parallel: given } = readCall(batch, derivatives, run);
   refuseSignal(signal, 'logpsBackward.async');
-  return computeNow(prepare);
+  const parallel = checkParallel(given, false, door);
+  return computeNow(() => prepare(parallel), parallel);
 }
 async function later(batch: unknown, derivatives: unknown, run?: unknown): Promise<unknown> {
-  const { signal, prepare } = readCall(batch, derivatives, run);
-  return computeLater(signal, prepare);
+  const { signal, prepare, parallel: given } = readCall(batch, derivatives, run);
+  const parallel = checkParallel(given, true, door);
+  return computeLater(signal, () => prepare(parallel), parallel);
 }
 define(call, 'async', later);
 

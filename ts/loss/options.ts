@@ -149,4 +149,6 @@ export interface HiddenRunOptions<
 export interface LogpsRunOptions {
   /** As in {@link RunOptions}, of `gradLogps`. */
   readonly gradientScale?: number | undefined;
+  /** Who has other units: `gradLogps` and arrays per unit are of the own ones. */
+  readonly parallel?: Pick<Parallel, 'data'> | undefined;
 }

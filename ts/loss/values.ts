@@ -15,6 +15,7 @@ import {
   type Differentiated,
   type LossOutputs,
   type LossRequest,
+  type ParallelRequest,
 } from '../native/interface.js';
 import * as listed from '../native/listed.js';
 import type { Mixture } from '../mixture.js';
@@ -175,9 +176,9 @@ export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
 }
 
 /** Where losses are those of ranks of a sort, they are the whole batch's. */
-function wholeOutputs(values: ValuesRequest): ValuesRequest {
-  const losses = values.batch.parallel?.losses;
-  return losses ? { ...values, losses } : values;
+export function wholeOutputs(outputs: Outputs, parallel: ParallelRequest | undefined): Outputs {
+  const losses = parallel?.losses;
+  return losses ? { ...outputs, losses } : outputs;
 }
 
 /** A loss, and its values once it is computed. */
@@ -197,7 +198,11 @@ export function lossOf(
     },
     values: () => {
       window?.add(values.batch, values, values.metricsAsked);
-      const outputs = readOutputs(mixture, wholeOutputs(values), values.metricsAsked);
+      const outputs = readOutputs(
+        mixture,
+        wholeOutputs(values, values.batch.parallel),
+        values.metricsAsked,
+      );
       const { loss, losses, rewards, metrics } = outputs;
       const { logps, coefficients, batch } = values;
       const { counts, target } = batch;

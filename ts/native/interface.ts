@@ -19,10 +19,12 @@ export interface Native {
   loss(request: Listed): BadLabel | undefined;
   loss(request: Listed, done: Done): BadLabel | Cancel;
   sequenceLogps(request: Listed): BadLabel | undefined;
+  sequenceLogps(request: Listed, done: Done): BadLabel | Cancel;
   tokenLogps(request: Listed): BadLabel | undefined;
+  tokenLogps(request: Listed, done: Done): BadLabel | Cancel;
   logpsBackward(request: Listed): BadLabel | undefined;
   logpsBackward(request: Listed, done: Done): BadLabel | Cancel;
-  fromLogps(request: Listed): void;
+  fromLogps(request: Listed, done?: Done): void;
   /**
    * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
    * none does.
@@ -401,6 +403,7 @@ interface FromLogpsRequestShape extends ObjectiveRequest, LossOutputs {
   fields: FieldArrays | undefined;
   gradLogps: Float64Array;
   gradientScale: number;
+  parallel: ParallelRequest | undefined;
 }
 export type FromLogpsRequest = Described<'fromLogps', FromLogpsRequestShape>;
 

@@ -92,7 +92,7 @@ class LayerPhases : public Phases {
   void plan() {
     int64_t most_rows = products_.budget() / std::max<int64_t>(1, row_floats());
     // Ranks of vocab go through the same chunks.
-    if (rows_.merges()) most_rows = least_of_all(job_.parallel->session, most_rows);
+    if (rows_.is_spread()) most_rows = least_of_all(job_.parallel->session, most_rows);
     chunk_rows_ = std::min(preferred_rows, most_rows);
     groups_ = group_units(job_.rows, most_rows, job_.evaluates_together() || !gradients_.any(),
                           preferred_rows);
@@ -112,7 +112,7 @@ class LayerPhases : public Phases {
   /// Of a chunk of a group that is deferred; otherwise 0.
   int64_t deferred_rows(const UnitGroup& group) const {
     const bool may = job_.loss && gradients_.any() && !group.kept && !known() &&
-                     !job_.evaluates_together() && !rows_.merges();
+                     !job_.evaluates_together() && !rows_.is_spread();
     // A row of weight 0 is to leave nothing, even of a NaN: backward() passes it by.
     if (!may || job_.batch.sft_labels || job_.batch.fields.token_weights) return 0;
     const int64_t rows =
@@ -180,7 +180,7 @@ class LayerPhases : public Phases {
         float* out =
             workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
         products_.hidden_gradient(range, z, out);
-        if (rows_.merges() && job_.parallel->sums_hidden)
+        if (rows_.is_spread() && job_.parallel->sums_hidden)
           sum_over_columns(job_.parallel->session, out, range.size() * hidden_size_);
         for_rows(products_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) {
           write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_));

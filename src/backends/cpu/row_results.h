@@ -25,10 +25,11 @@ class RowResults {
       sft_logps_.resize(size_t(job.batch.sequences));
     }
     if (job.knows_rows()) take_known(*job.given);
-    if (job.parallel && job.parallel->merges_rows())
-      shards_.emplace(job, needs_moment_, needs_mean_);
+    if (is_spread() && !job.knows_rows()) shards_.emplace(job, needs_moment_, needs_mean_);
   }
 
+  /// Whether rows have columns in other processes, or are summed in cells.
+  bool is_spread() const { return job_.parallel && job_.parallel->merges_rows(); }
   /// Where the columns of rows are in parts: these are put in place of `take`, and taken by
   /// `take_merged` once they were exchanged.
   bool merges() const { return shards_.has_value(); }
@@ -86,7 +87,8 @@ class RowResults {
     const RowTerms terms = row_terms(statistics_[size_t(i)], separate_sft_,
                                      separate_sft_ ? sft_row_logps_[size_t(i)] : 0);
     if (c.entropy != 0)
-      return row_gradient_with_entropy(terms, r.label, c.align, c.entropy, entropies_[size_t(i)]);
+      return own_entries(
+          row_gradient_with_entropy(terms, r.label, c.align, c.entropy, entropies_[size_t(i)]));
     return own_entries(row_gradient(terms, r.label, r.sft_label, c.align, c.likelihood,
                                     least_normal(job_.batch.dtype)));
   }
