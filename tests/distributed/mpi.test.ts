@@ -1,7 +1,15 @@
 // Real processes under every launcher that is installed; without one there is nothing to start.
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import v8 from 'node:v8';
 import { afterAll, describe, expect, test } from 'vitest';
+import { dirAlignLoss } from '../../ts/index.js';
+import { exact, isSft, makeBatch } from '../support/cases.js';
 import { compilePackage } from '../support/compiled.js';
+import { Coverage, inputs, total } from '../support/every-case.js';
 import { launch, launchers } from '../support/launchers.js';
+import { within } from '../support/ranks.js';
 
 const compiled = compilePackage();
 afterAll(() => {
@@ -47,6 +55,57 @@ describe.each(launchers)('$name', (launcher) => {
     expect(alive).toEqual([]);
   });
 });
+
+/** Every reference case, by the batches that they are of. */
+function allCases(): { arity: string; batch: object; calls: object[] }[] {
+  const ran = new Coverage();
+  const all = inputs.flatMap(([, input]) =>
+    [true, false].map((single) => {
+      const cases = ran.cases(input, 'mpi', (c) => exact(c) && isSft(c) === single);
+      const arity = single ? 'single' : 'pair';
+      const [first] = cases;
+      return { arity, batch: first && makeBatch(first), calls: cases.map(({ call }) => call) };
+    }),
+  );
+  expect(ran.size('mpi')).toBeGreaterThan(total / 2);
+  return all.filter(({ batch }) => batch !== undefined) as never;
+}
+
+// In one process the cases are held to their numbers by vocab.test.ts and data.test.ts; here, an
+// engine that mixes ranks up, tears long messages, or ends an exchange early.
+test.runIf(launchers.length > 0)(
+  'every reference case over four ranks has the bits of one process, by any library',
+  async () => {
+    const cases = allCases();
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-cases-'));
+    const file = path.join(folder, 'cases');
+    fs.writeFileSync(file, v8.serialize(cases));
+    const script = '../fixtures/distributed/cases.mjs' as string;
+    const { hashOf } = (await import(script)) as {
+      readonly hashOf: (build: unknown, cases: unknown, groups: object) => Promise<string>;
+    };
+    const all = within(4);
+    const vocab = [within(2), within(2)];
+    const data = [within(2), within(2)];
+    const expected = await Promise.all(
+      all.map((communicator, rank) => {
+        const [d, v] = [Math.floor(rank / 2), rank % 2];
+        const groups = { all: communicator, vocab: vocab[d]?.[v], data: data[v]?.[d] };
+        return hashOf(dirAlignLoss, cases, groups);
+      }),
+    );
+    for (const launcher of launchers) {
+      const { code, text } = await launch(launcher, 4, 'cases.mjs', [compiled.url, file]);
+      expect(code, text).toBe(0);
+      const lines = [...text.matchAll(/RANK (\d) (\w+)/g)];
+      const found = lines.map(([, rank, print]) => [rank, print]);
+      expect(Object.fromEntries(found), launcher.name).toEqual(
+        Object.fromEntries(expected.entries()),
+      );
+    }
+    fs.rmSync(folder, { recursive: true });
+  },
+);
 
 // An engine that adds up in an order of its own, or a merge that depends on the number of ranks.
 test.runIf(launchers.length > 0)('the bits are those of any library and any number', async () => {
