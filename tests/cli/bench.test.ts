@@ -18,7 +18,9 @@ import { markdownReport, ratioText, tablesOf, textReport } from '../../ts/bench/
 import { interleave, ratio, spread } from '../../ts/bench/rounds.js';
 import { runBench, type BenchResult } from '../../ts/bench/run.js';
 import { native } from '../../ts/native/interface.js';
+import { ranksReport, type RanksResult } from '../../ts/bench/ranks.js';
 import { benchCommand } from '../../ts/cli/bench.js';
+import { launchers } from '../support/launchers.js';
 import { decodeBfloat16, decodeFloat16 } from '../../ts/verification/reference.js';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'diralign-bench-test-'));
@@ -40,6 +42,47 @@ async function bench(...args: string[]): Promise<string> {
 const [javaScript] = nodePeers([]) as [Peer];
 
 describe('diralign bench', () => {
+  it.runIf(launchers.length > 0)(
+    '--ranks: a call and its kernels, over ranks and rows',
+    async () => {
+      const { command = '' } = launchers[0] ?? {};
+      const common = ['--ranks', '2', '--shape', '1,8,1500', '--rounds', '3', '--mpirun', command];
+      const { rows, engine } = JSON.parse(await bench(...common, '--json')) as RanksResult;
+      expect(engine).not.toBe('');
+      expect(rows.map(({ ranks, rows: n }) => [ranks, n])).toEqual([
+        [1, 4],
+        [1, 16],
+        [2, 4],
+        [2, 16],
+      ]);
+      for (const { call, kernels, exchange, speedUp } of rows) {
+        expect(call.median).toBeGreaterThan(0);
+        expect(kernels.median).toBeGreaterThan(0);
+        expect(exchange.median).toBeLessThan(1);
+        expect(speedUp).toBeGreaterThan(0);
+      }
+      expect(ranksReport({ vocab: 1500, threads: 1, rounds: 3, engine, rows })).toContain(
+        'exchange, %',
+      );
+    },
+  );
+  it('--ranks: what does not go together, and a launcher that is not there', async () => {
+    for (const [args, words] of [
+      [['--ranks', '2', '--sweep'], '--sweep is not for --ranks'],
+      [['--mpirun', 'mpirun'], '--mpirun is for --ranks'],
+      [['--ranks', '0'], "--ranks: '0'"],
+    ] as const)
+      await expect(benchCommand.run([...args])).rejects.toMatchObject({
+        name: 'UsageError',
+        message: expect.stringContaining(words) as string,
+      });
+    await expect(benchCommand.run(['--ranks', '2', '--mpirun', 'no-mpirun'])).rejects.toMatchObject(
+      {
+        code: 'ERR_DIRALIGN_ENGINE',
+        message: "mpirun: 'no-mpirun' cannot be started",
+      },
+    );
+  });
   it('gives every figure, as JSON and as a page', async () => {
     const page = path.join(folder, 'bench.html');
     const text = await bench(

@@ -3,7 +3,7 @@ import type { BenchOptions, BenchResult } from '../bench/run.js';
 import { digits } from '../text/table.js';
 import { print, printJson, Progress } from '../text/terminal.js';
 import { oneOf, parse, whole } from './arguments.js';
-import { CommandError, UsageError, type Command } from './command.js';
+import { CommandError, ok, UsageError, type Command } from './command.js';
 import { outcomeOf, statusOf, withOutput, type Output } from './output.js';
 
 const usage = `diralign bench: speed against what memory allows, and against other implementations
@@ -25,6 +25,10 @@ Usage: diralign bench [options]
                        avx512, avx2, baseline; or all that the processor has
   --json               the result for a machine, on the standard output
   --html FILE          a page with charts
+  --ranks N            among processes instead: starts mpirun with 1, 2, 4, ... N of them, whose words
+                       are spread, on a quarter of the rows and on all; threads are those of each
+                       rank (default: the processors by N)
+  --mpirun COMMAND     with --ranks: what starts them (default: the first that is found)
 
 Every time is a median over rounds, with quartiles. Before each timed call the logits are restored
 and the caches filled with other data, for the loops that measure the memory as well. A peer whose
@@ -34,7 +38,8 @@ Examples:
   diralign bench
   diralign bench --shape 4,512,128256 --threads 8 --peers none
   diralign bench --isa all --peers none
-  diralign bench --sweep --html bench.html`;
+  diralign bench --sweep --html bench.html
+  diralign bench --ranks 4`;
 
 export const benchCommand: Command = {
   name: 'bench',
@@ -42,6 +47,7 @@ export const benchCommand: Command = {
   usage,
   async run(args) {
     const options = readOptions(args);
+    if (options.ranks !== undefined) return await measureRanks(options, options.ranks);
     return await withOutput('html', options.html, (output) => measureAndTell(options, output));
   },
 };
@@ -115,6 +121,40 @@ async function measureAndTell(
   return statusOf('bench', output?.write(htmlReport(result)));
 }
 
+async function measureRanks(options: BenchArguments, ranks: number): Promise<number> {
+  const { LauncherProblem, ranksReport, runRanks } = await import('../bench/ranks.js');
+  const [pairs, tokens, vocab] = options.shape;
+  const bar = new Progress(1);
+  let result;
+  try {
+    result = await runRanks(
+      {
+        ranks,
+        shapes: [
+          [2 * pairs, Math.ceil(tokens / 4)],
+          [2 * pairs, tokens],
+        ],
+        vocab,
+        threads: options.threads ?? Math.max(1, Math.floor(os.cpus().length / ranks)),
+        rounds: options.rounds,
+        mpirun: options.mpirun,
+      },
+      (doing, done) => {
+        bar.update(done, doing);
+      },
+    );
+  } catch (error) {
+    throw error instanceof LauncherProblem
+      ? new CommandError(error.message, { code: 'ERR_DIRALIGN_ENGINE' })
+      : error;
+  } finally {
+    bar.end();
+  }
+  if (options.json) printJson(result);
+  else print(ranksReport(result));
+  return ok;
+}
+
 interface BenchArguments {
   readonly shape: readonly [pairs: number, tokens: number, vocab: number];
   readonly threads: number | undefined;
@@ -126,7 +166,14 @@ interface BenchArguments {
   readonly isa: string | undefined;
   readonly json: boolean;
   readonly html: string | undefined;
+  readonly ranks: number | undefined;
+  readonly mpirun: string | undefined;
 }
+
+/** More than these are not of one machine. */
+const mostRanks = 1024;
+/** What ranks have nothing of. */
+const ofOneProcess = ['modes', 'fraction', 'peers', 'sweep', 'isa', 'html'] as const;
 
 /** More would take days. */
 const mostRounds = 10_000;
@@ -146,9 +193,16 @@ function readOptions(args: string[]): BenchArguments {
       isa: 'string',
       json: 'boolean',
       html: 'string',
+      ranks: 'string',
+      mpirun: 'string',
     },
     0,
   );
+  const other = ofOneProcess.find((name) => values[name] !== undefined);
+  if (values.ranks !== undefined && other !== undefined)
+    throw new UsageError(`--${other} is not for --ranks; leave one of them out`);
+  if (values.ranks === undefined && values.mpirun !== undefined)
+    throw new UsageError('--mpirun is for --ranks; say how many');
   return {
     shape: shapeOf(values.shape ?? '2,256,32000'),
     // More would wait for each other, and be measured doing it.
@@ -170,6 +224,8 @@ function readOptions(args: string[]): BenchArguments {
     isa: values.isa,
     json: values.json ?? false,
     html: values.html,
+    ranks: values.ranks === undefined ? undefined : whole('ranks', values.ranks, 1, mostRanks),
+    mpirun: values.mpirun,
   };
 }
 

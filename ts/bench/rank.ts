@@ -1,0 +1,66 @@
+/**
+ * One rank of `diralign bench --ranks`, started by mpirun: calls whose words are spread over the
+ * ranks, and the same without an exchange. Rank 0 prints the result as one line of JSON.
+ */
+import { dirAlignLoss } from '../index.js';
+import { mpi, vocabShard } from '../distributed/index.js';
+import { randomNumbers } from './data.js';
+import type { RankPlan, RankTimes } from './ranks.js';
+
+const plan = JSON.parse(process.argv[2] ?? '{}') as RankPlan;
+const world = await mpi({ timeout: 60_000 });
+const { rank, size } = world;
+const dpo = dirAlignLoss('dpo', 0.1);
+/** The kernels sum blocks of so many columns. */
+const block = 512;
+
+/** Milliseconds of every round, by the slowest rank. */
+async function slowest(own: readonly number[]): Promise<number[]> {
+  const all = await world.allGather(new Uint8Array(Float64Array.from(own).buffer));
+  const times = new Float64Array(all.buffer, all.byteOffset, all.byteLength / 8);
+  return own.map((_, i) =>
+    Math.max(...Array.from({ length: size }, (__, r) => times[r * own.length + i] as number)),
+  );
+}
+
+async function measure([sequences, tokens]: readonly [number, number]): Promise<RankTimes> {
+  const { vocab, threads, rounds } = plan;
+  const { columns, ...shard } = vocabShard(vocab, world);
+  const rows = sequences * tokens;
+  const random = randomNumbers(7 + rank);
+  const logits = Float32Array.from({ length: rows * columns }, () => 8 * random() - 4);
+  const out = new Float32Array(logits.length);
+  const reference = new Float64Array(sequences).fill(-10 * tokens);
+  const labels = Int32Array.from({ length: rows }, (_, row) => (row * 7919) % vocab);
+  const shape = [sequences, tokens, columns] as const;
+  const spread = { logits, shape, labels, reference, shard };
+  const alone = { logits, shape, labels: labels.map((label) => label % columns), reference };
+  const columnGrid = Math.ceil(columns / block) * block;
+  const calls = {
+    spread: () => dpo(spread, { out, threads, parallel: { vocab: world } }),
+    // The same work, and nobody to exchange it with.
+    alone: () => dpo(alone, { out, threads, parallel: { columnGrid } }),
+    plain: () => dpo(alone, { out, threads }),
+  };
+  const times = { spread: [], alone: [], plain: [] } as Record<keyof typeof calls, number[]>;
+  for (let round = -1; round < rounds; round++)
+    for (const name of ['spread', 'alone', 'plain'] as const) {
+      await world.allGather(new Uint8Array(1)); // all begin together
+      const start = performance.now();
+      calls[name]();
+      if (round >= 0) times[name].push(performance.now() - start);
+    }
+  return {
+    rows,
+    spread: await slowest(times.spread),
+    alone: await slowest(times.alone),
+    plain: await slowest(times.plain),
+  };
+}
+
+const results: RankTimes[] = [];
+for (const shape of plan.shapes) results.push(await measure(shape));
+if (rank === 0) {
+  const { version } = world.engine;
+  console.log(`DIRALIGN ${JSON.stringify({ ranks: size, engine: version, results })}`);
+}

@@ -1,0 +1,179 @@
+/** `diralign bench --ranks`: what an exchange costs beside the kernels, over ranks and rows. */
+import { spawn, spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { table } from '../text/table.js';
+import { spread as spreadOf, type Spread } from './rounds.js';
+
+/** What every rank is told. */
+export interface RankPlan {
+  readonly shapes: readonly (readonly [sequences: number, tokens: number])[];
+  readonly vocab: number;
+  readonly threads: number;
+  readonly rounds: number;
+}
+
+/** Milliseconds by round, of the slowest rank. */
+export interface RankTimes {
+  readonly rows: number;
+  /** Words over all ranks. */
+  readonly spread: readonly number[];
+  /** The own words, as if they were all: the same kernels, no exchange. */
+  readonly alone: readonly number[];
+  /** The same without `parallel`. */
+  readonly plain: readonly number[];
+}
+
+/** Of so many ranks, and rows. */
+export interface RanksRow {
+  readonly ranks: number;
+  readonly rows: number;
+  /** Milliseconds of a call. */
+  readonly call: Spread;
+  readonly kernels: Spread;
+  readonly plain: Spread;
+  /** Share of a call that is exchange and merge, from rounds in which both ran. */
+  readonly exchange: Spread;
+  /** How many times as fast as one process with all words. */
+  readonly speedUp: number;
+}
+
+export interface RanksResult {
+  readonly vocab: number;
+  readonly threads: number;
+  readonly rounds: number;
+  readonly engine: string;
+  readonly rows: readonly RanksRow[];
+}
+
+/** Neither name of it is there, or a run of it failed. */
+export class LauncherProblem extends Error {}
+
+export interface RanksPlan extends RankPlan {
+  readonly ranks: number;
+  /** The command; default: the first that is found. */
+  readonly mpirun: string | undefined;
+}
+
+const usual = ['mpirun', 'mpirun.openmpi', 'mpirun.mpich'];
+
+interface Launcher {
+  readonly command: string;
+  readonly options: readonly string[];
+}
+
+function findLauncher(given: string | undefined): Launcher {
+  for (const command of given === undefined ? usual : [given]) {
+    const { status, stdout } = spawnSync(command, ['--version'], { encoding: 'utf8' });
+    if (status !== 0) continue;
+    const isOpenMpi = /open-?(mpi|rte)/i.test(stdout);
+    // Ranks of several threads must not be bound to one core each.
+    if (!isOpenMpi) return { command, options: ['-bind-to', 'none'] };
+    const asRoot = process.getuid?.() === 0 ? ['--allow-run-as-root'] : [];
+    return { command, options: ['--oversubscribe', '--bind-to', 'none', ...asRoot] };
+  }
+  throw new LauncherProblem(
+    given === undefined
+      ? 'no mpirun was found; Debian and Ubuntu have it in openmpi-bin and in mpich'
+      : `mpirun: '${given}' cannot be started`,
+  );
+}
+
+interface Launched {
+  readonly ranks: number;
+  readonly engine: string;
+  readonly results: readonly RankTimes[];
+}
+
+async function launch(
+  { command, options }: Launcher,
+  ranks: number,
+  plan: RankPlan,
+): Promise<Launched> {
+  const file = fileURLToPath(new URL('../../dist/bench/rank.js', import.meta.url));
+  const args = [...options, '-np', String(ranks), process.execPath, file, JSON.stringify(plan)];
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [output, complaints] = ['', ''];
+  child.stdout.on('data', (data: Buffer) => (output += data.toString()));
+  child.stderr.on('data', (data: Buffer) => (complaints += data.toString()));
+  const status = await new Promise<unknown>((resolve) => child.on('close', resolve));
+  const line = /^DIRALIGN (.*)$/m.exec(output)?.[1];
+  if (status === 0 && line !== undefined) return JSON.parse(line) as Launched;
+  throw new LauncherProblem(
+    `${command} -np ${ranks} failed: ${complaints.trim() || output.trim()}`,
+  );
+}
+
+/** Numbers of ranks: 1, 2, 4, ... and the one that was asked for. */
+function counts(ranks: number): number[] {
+  const all = [ranks];
+  for (let n = 1; n < ranks; n *= 2) all.push(n);
+  return all.sort((a, b) => a - b);
+}
+
+export async function runRanks(
+  plan: RanksPlan,
+  progress: (doing: string, done: number) => void,
+): Promise<RanksResult> {
+  const { ranks, mpirun, ...rest } = plan;
+  const launcher = findLauncher(mpirun);
+  const runs: Launched[] = [];
+  const all = counts(ranks);
+  for (const [i, count] of all.entries()) {
+    progress(`${count} ranks`, i / all.length);
+    runs.push(await launch(launcher, count, rest));
+  }
+  const one = runs[0] as Launched;
+  const rows = runs.flatMap(({ ranks: count, results }) =>
+    results.map(({ rows: n, spread, alone, plain }, i): RanksRow => {
+      const shares = spread.map((ms, round) => (ms - (alone[round] as number)) / ms);
+      const whole = spreadOf(one.results[i]?.plain as readonly number[]).median;
+      const call = spreadOf(spread);
+      return {
+        ranks: count,
+        rows: n,
+        call,
+        kernels: spreadOf(alone),
+        plain: spreadOf(plain),
+        exchange: spreadOf(shares),
+        speedUp: whole / call.median,
+      };
+    }),
+  );
+  const { vocab, threads, rounds } = rest;
+  return { vocab, threads, rounds, engine: one.engine, rows };
+}
+
+const ms = ({ median, q1, q3 }: Spread): string =>
+  `${median.toFixed(2)} (${q1.toFixed(2)}-${q3.toFixed(2)})`;
+const percent = ({ median, q1, q3 }: Spread): string =>
+  `${(100 * median).toFixed(1)} (${(100 * q1).toFixed(1)}-${(100 * q3).toFixed(1)})`;
+
+export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResult): string {
+  const figures = table(
+    [
+      { title: 'rows', align: 'right' },
+      { title: 'ranks', align: 'right' },
+      { title: 'call, ms', align: 'right' },
+      { title: 'kernels, ms', align: 'right' },
+      { title: 'exchange, %', align: 'right' },
+      { title: 'times as fast', align: 'right' },
+    ],
+    [...rows]
+      .sort((a, b) => a.rows - b.rows || a.ranks - b.ranks)
+      .map((row) => [
+        String(row.rows),
+        String(row.ranks),
+        ms(row.call),
+        ms(row.kernels),
+        percent(row.exchange),
+        row.speedUp.toFixed(2),
+      ]),
+  );
+  return `dpo, float32, ${vocab} words over the ranks, threads of each: ${threads}; ${engine.trim()}
+
+${figures}
+
+Medians of ${rounds} rounds, by the slowest rank, with quartiles. Kernels: a rank's own words, with nobody to
+exchange with; exchange: what the call takes longer, merge and waiting included; times as fast: as one process
+with all words, without parallel.`;
+}
