@@ -202,11 +202,15 @@ void gather_numbers(Session& session, const std::string& about, const Array<doub
   const uint64_t what = Hash().bytes(about.data(), about.size()).value();
   const std::vector<Fact> facts{
       {"the objective, or what is done with its window", what, true, true, true}};
+  const size_t bytes = mine.size() * sizeof(double),
+               whole = bytes * size_t(session.size(Axis::sequence));
+  const auto first =
+                 session.reserve(Axis::sequence, Transfer::Kind::all_gather, bytes, mine.data()),
+             second = session.reserve(Axis::data, Transfer::Kind::all_gather, whole);
   meet_alike(session, Step::agree_sequence, facts);
-  const Array<char> of_tokens =
-      session.all_gather(Axis::sequence, mine.data(), mine.size() * sizeof(double));
+  second->sent = session.carry(Axis::sequence, first);
   meet_alike(session, Step::agree_data, facts);
-  const Array<char> of_units = session.all_gather(Axis::data, of_tokens.data(), of_tokens.size());
+  const Array<char> of_units = session.carry(Axis::data, second);
   if (!of_units.empty()) std::memcpy(all, of_units.data(), of_units.size());
 }
 

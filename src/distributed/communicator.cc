@@ -13,7 +13,7 @@ Transfer::Transfer(Kind kind, int ranks, const void* mine, size_t piece,
       sent(kind == Kind::all_gather ? piece : piece * size_t(ranks)),
       received(piece * size_t(ranks)),
       on_end_(std::move(ended)) {
-  if (!sent.empty()) std::memcpy(sent.data(), mine, sent.size());
+  if (mine && !sent.empty()) std::memcpy(sent.data(), mine, sent.size());
 }
 
 void Transfer::end(std::exception_ptr error) {

@@ -33,7 +33,8 @@ class Transfer {
     all_to_all   ///< one piece for each rank; piece r goes to rank r
   };
 
-  /// `ended`, if there is one, is called once, by whoever ends it.
+  /// `mine` may be null: then `sent` is filled later. `ended`, if there is one, is called once, by
+  /// whoever ends it.
   Transfer(Kind kind, int ranks, const void* mine, size_t piece,
            std::function<void(Transfer&)> ended = {});
 

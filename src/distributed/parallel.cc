@@ -75,9 +75,8 @@ void sum_over_tokens(Session& session, Step step, std::initializer_list<double*>
                      int64_t count) {
   Array<double> mine;
   for (const double* one : numbers) mine.insert(mine.end(), one, one + count);
-  session.meet(step, {});
   const size_t bytes = mine.size() * sizeof(double);
-  const Array<char> all = session.all_gather(Axis::sequence, mine.data(), bytes);
+  const Array<char> all = session.gather(step, mine.data(), bytes);
   std::fill(mine.begin(), mine.end(), 0.0);
   for (int rank = 0; rank < session.size(Axis::sequence); rank++) {
     const double* theirs = reinterpret_cast<const double*>(all.data() + size_t(rank) * bytes);
@@ -98,18 +97,19 @@ void sum_over_columns(Session& session, float* numbers, int64_t count) {
   const size_t ranks = size_t(session.size(Axis::vocab)),
                piece = (size_t(count) + ranks - 1) / ranks, bytes = piece * sizeof(float);
   if (ranks == 1 || count == 0) return;
+  const auto parted = session.reserve(Axis::vocab, Transfer::Kind::all_to_all, bytes),
+             summed = session.reserve(Axis::vocab, Transfer::Kind::all_gather, bytes);
+  std::memcpy(parted->sent.data(), numbers, size_t(count) * sizeof(float));
   session.meet(Step::rows, {});
-  Array<float> padded(numbers, numbers + count);
-  padded.resize(piece * ranks);
-  const Array<char> received = session.all_to_all(Axis::vocab, padded.data(), bytes);
+  const Array<char> received = session.carry(Axis::vocab, parted);
   const float* const parts = reinterpret_cast<const float*>(received.data());
-  Array<float> sums(piece);
+  float* const sums = reinterpret_cast<float*>(summed->sent.data());
   for (size_t i = 0; i < piece; i++) {
     double sum = 0;
     for (size_t rank = 0; rank < ranks; rank++) sum += double(parts[rank * piece + i]);
     sums[i] = float(sum);
   }
-  const Array<char> all = session.all_gather(Axis::vocab, sums.data(), bytes);
+  const Array<char> all = session.carry(Axis::vocab, summed);
   std::memcpy(numbers, all.data(), size_t(count) * sizeof(float));
 }
 

@@ -29,6 +29,10 @@ Axis axis_of(Step step) { return step_axes[size_t(step)]; }
 
 Session::Session(Groups groups)
     : turn(std::make_shared<Turn>(communicators(groups))), groups_(std::move(groups)) {
+  for (const Axis axis : {Axis::vocab, Axis::sequence, Axis::data})
+    if (has(axis))
+      last_words_[size_t(axis)] = reserve(axis, Transfer::Kind::all_gather, sizeof(Record));
+  // Counted once nothing can fail any more.
   for (size_t axis = 0; axis < axis_count; axis++)
     if (groups_[axis].communicator) numbers_[axis] = ++groups_[axis].communicator->calls;
 }
@@ -45,7 +49,8 @@ std::vector<Record> Session::meet(Step step, const Record& mine) {
   sent.step = uint32_t(step);
   std::vector<Record> all(size_t(size(axis)), sent);
   if (has(axis)) {
-    const Array<char> bytes = exchange(axis, Transfer::Kind::all_gather, &sent, sizeof sent);
+    const Array<char> bytes =
+        exchange(axis, reserve(axis, Transfer::Kind::all_gather, sizeof sent, &sent));
     std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
     for (size_t rank = 0; rank < all.size(); rank++)
       if (all[rank].failed)
@@ -67,21 +72,25 @@ void Session::refuse(Step step, const char* code, const std::string& message) {
   throw DistributedError(code, message);
 }
 
-Array<char> Session::all_gather(Axis axis, const void* mine, size_t bytes) {
-  if (has(axis) && bytes > 0) return exchange(axis, Transfer::Kind::all_gather, mine, bytes);
-  Array<char> own(bytes);
-  if (bytes > 0) std::memcpy(own.data(), mine, bytes);
-  return own;
+std::shared_ptr<Transfer> Session::reserve(Axis axis, Transfer::Kind kind, size_t bytes,
+                                           const void* mine) const {
+  return std::make_shared<Transfer>(kind, size(axis), mine, bytes);
 }
 
-Array<char> Session::all_to_all(Axis axis, const void* mine, size_t bytes) {
-  return exchange(axis, Transfer::Kind::all_to_all, mine, bytes);
+Array<char> Session::carry(Axis axis, const std::shared_ptr<Transfer>& transfer) {
+  if (has(axis) && transfer->piece > 0) return exchange(axis, transfer);
+  return std::move(transfer->sent);
 }
 
-Array<char> Session::exchange(Axis axis, Transfer::Kind kind, const void* mine, size_t piece) {
+Array<char> Session::gather(Step step, const void* mine, size_t bytes) {
+  const auto transfer = reserve(axis_of(step), Transfer::Kind::all_gather, bytes, mine);
+  meet(step, {});
+  return carry(axis_of(step), transfer);
+}
+
+Array<char> Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transfer) {
   const Group& group = groups_[size_t(axis)];
   group.communicator->check_usable();
-  const auto transfer = std::make_shared<Transfer>(kind, size(axis), mine, piece);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (abandoned_) throw DistributedError("ERR_DIRALIGN_ENGINE", "the process has no time left");
@@ -109,7 +118,9 @@ void Session::tell(const std::string& failure) noexcept {
     const Axis axis = step_axes[step];
     if (!has(axis) || std::exchange(told_[size_t(axis)], true)) continue;
     try {
-      exchange(axis, Transfer::Kind::all_gather, &record, sizeof record);
+      const std::shared_ptr<Transfer>& transfer = last_words_[size_t(axis)];
+      std::memcpy(transfer->sent.data(), &record, sizeof record);
+      exchange(axis, transfer);
     } catch (const std::exception&) {
     }
   }

@@ -21,6 +21,7 @@ enum class Step {
   agree_sequence,
   agree_data,
   lengths,  ///< over sequence
+  sizes,    ///< over data: of what follows
   batch,    ///< over data: what is known before the rows are
   rows,     ///< over vocab
   sums,     ///< over sequence: log-probabilities
@@ -30,8 +31,8 @@ enum class Step {
   settle_data,
 };
 inline constexpr Axis step_axes[] = {Axis::vocab, Axis::sequence, Axis::data,     Axis::sequence,
-                                     Axis::data,  Axis::vocab,    Axis::sequence, Axis::data,
-                                     Axis::vocab, Axis::sequence, Axis::data};
+                                     Axis::data,  Axis::data,     Axis::vocab,    Axis::sequence,
+                                     Axis::data,  Axis::vocab,    Axis::sequence, Axis::data};
 
 /// What every exchange begins with, from each rank: whether it failed, or else a few numbers.
 struct Record {
@@ -74,12 +75,14 @@ class Session {
   /// For what the ranks of a group find in their records alike: throws it on each.
   [[noreturn]] void refuse(Step step, const char* code, const std::string& message);
 
-  // After a meeting, in the same step.
-
-  /// Every rank's `bytes`, by rank.
-  Array<char> all_gather(Axis axis, const void* mine, size_t bytes);
-  /// What every rank had for this one: pieces of `bytes`.
-  Array<char> all_to_all(Axis axis, const void* mine, size_t bytes);
+  /// Room for an exchange of pieces of so many bytes, to be made before the ranks meet for it: a
+  /// rank that has none throws before it says that it comes, so that none waits for it.
+  std::shared_ptr<Transfer> reserve(Axis axis, Transfer::Kind kind, size_t bytes,
+                                    const void* mine = nullptr) const;
+  /// After a meeting, in the same step: what arrives for `transfer->sent`.
+  Array<char> carry(Axis axis, const std::shared_ptr<Transfer>& transfer);
+  /// Both, with a meeting between: every rank's `bytes`, by rank.
+  Array<char> gather(Step step, const void* mine, size_t bytes);
 
   /// Tells every group that does not know yet, in the order of its next exchanges. Whoever cannot
   /// be told finds out by a deadline of its own.
@@ -95,9 +98,11 @@ class Session {
 
  private:
   Communicator* of(Axis axis) const { return groups_[size_t(axis)].communicator.get(); }
-  Array<char> exchange(Axis axis, Transfer::Kind kind, const void* mine, size_t piece);
+  Array<char> exchange(Axis axis, const std::shared_ptr<Transfer>& transfer);
 
   const Groups groups_;
+  /// For what tell() says, even where there is no memory left.
+  std::array<std::shared_ptr<Transfer>, axis_count> last_words_;
   std::array<uint64_t, axis_count> numbers_{};
   std::array<bool, axis_count> told_{};
   int next_ = 0;  // step

@@ -71,7 +71,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   mine.numbers[2] = kinds_of(job);
   mine.numbers[3] = log_ratios.size();
   mine.set_real(4, job.rows.tokens());
-  const std::vector<Record> records = session.meet(Step::batch, mine);
+  const std::vector<Record> records = session.meet(Step::sizes, mine);
 
   uint64_t kinds = 0;
   int64_t units = 0, sequences = 0;
@@ -84,7 +84,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   }
   for (size_t rank = 0; rank < records.size(); rank++)
     if (parts_[rank].units > 0 && records[rank].numbers[2] != kinds)
-      session.refuse(Step::batch, "ERR_DIRALIGN_DISAGREE",
+      session.refuse(Step::sizes, "ERR_DIRALIGN_DISAGREE",
                      session.place(Axis::data, int(rank)) +
                          " has not the reference and fields that others have");
 
@@ -95,7 +95,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
                                          int64_t(records[rank].numbers[3])));
   Array<double> sent = packed(job, layout, log_ratios);
   sent.resize(most);
-  const Array<char> bytes = session.all_gather(Axis::data, sent.data(), most * sizeof(double));
+  const Array<char> bytes = session.gather(Step::batch, sent.data(), most * sizeof(double));
 
   // The chosen of all ranks, then the rejected: what one process would have been given.
   offsets_.assign(own.arity == Arity::group ? size_t(units) + 1 : 0, 0);
@@ -167,9 +167,7 @@ void WholeBatch::evaluate(const double* logps, const double* sft_logps) {
   Array<double> sent(size_t(most.sequences) * (separate ? 2 : 1));
   std::copy(logps, logps + own, sent.begin());
   if (separate) std::copy(sft_logps, sft_logps + own, sent.begin() + most.sequences);
-  session_.meet(Step::logps, {});
-  const Array<char> bytes =
-      session_.all_gather(Axis::data, sent.data(), sent.size() * sizeof(double));
+  const Array<char> bytes = session_.gather(Step::logps, sent.data(), sent.size() * sizeof(double));
   for (size_t rank = 0; rank < parts_.size(); rank++) {
     const double* at =
         reinterpret_cast<const double*>(bytes.data() + rank * sent.size() * sizeof(double));

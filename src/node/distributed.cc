@@ -34,9 +34,7 @@ std::chrono::milliseconds milliseconds(Napi::Value value) {
   return std::chrono::milliseconds(value.As<Napi::Number>().Int64Value());
 }
 
-/// From then on the other processes count on the call.
 Session::Groups read_groups(Napi::Object parallel) {
-  parallel.Set(parallel_request::begun, true);
   const Napi::Array given = parallel.Get(parallel_request::groups).As<Napi::Array>();
   Session::Groups groups;
   for (uint32_t axis = 0; axis < axis_count; axis++) {
@@ -52,6 +50,13 @@ Session::Groups read_groups(Napi::Object parallel) {
     else own.carrier = std::static_pointer_cast<MpiCommunicator>(own.communicator);
   }
   return groups;
+}
+
+/// From then on the other processes count on the call.
+std::shared_ptr<Parallel> begin_parallel(Napi::Object request) {
+  auto parallel = std::make_shared<Parallel>(read_groups(request));
+  request.Set(parallel_request::begun, true);
+  return parallel;
 }
 
 /// A function of JavaScript that is called once, from another thread: done(error, value).
@@ -210,7 +215,7 @@ Napi::Value communicator(const Napi::CallbackInfo& info) {
 Napi::Value refuse(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   const std::string failure = info[1].As<Napi::String>();
-  const auto parallel = std::make_shared<Parallel>(read_groups(request));
+  const auto parallel = begin_parallel(request);
   if (!info[2].IsFunction()) {
     wait_for_turn(parallel->session);
     refuse_parallel(parallel->session, failure);
@@ -230,8 +235,7 @@ Napi::Value gather(const Napi::CallbackInfo& info) {
   const std::string about = request.Get("about").As<Napi::String>();
   const Array<double> mine = doubles(request, "mine", untyped(request.Get("mine")).elements);
   auto job = std::make_unique<Job>();
-  const auto parallel =
-      std::make_shared<Parallel>(read_groups(request.Get("parallel").As<Napi::Object>()));
+  const auto parallel = begin_parallel(request.Get("parallel").As<Napi::Object>());
   const Session& session = parallel->session;
   const size_t ranks = size_t(session.size(Axis::sequence)) * size_t(session.size(Axis::data));
   double* const all = elements_of<double>(request, "all", mine.size() * ranks);
@@ -262,7 +266,7 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
   const Untyped ratios = untyped(request.Get(key::logRatios));
   const Array<double> log_ratios =
       doubles(request.Get(key::logRatios), key::logRatios, ratios.elements);
-  auto parallel = std::make_shared<Parallel>(read_groups(request));
+  auto parallel = begin_parallel(request);
   parallel->column_grid = integer(request.Get(key::columnGrid));
   parallel->sums_hidden = request.Get(key::sumsHidden).As<Napi::Boolean>();
   parallel->log_ratios = log_ratios;

@@ -45,3 +45,12 @@ diralign_mutant(weight_of_a_likelihood objectives/batch_terms.h
 diralign_mutant(slope_at_the_label backends/cpu/logits.cc
   "batch_.transform.by_logit(value, kernels_.load(row, label))" "float(value + 0 * label)"
   given_test.cc compute_given_by_definition backends/cpu/logits.cc)
+diralign_mutant(merge_without_rescale rows/sums.h
+  "scale = s.anchor == r.anchor ? 1 : ::exp(shift)" "scale = 1 + 0 * ::exp(shift)"
+  distributed_test.cc distributed_words distributed/sharded_rows.cc)
+diralign_mutant(label_of_every_shard jobs/batch.h
+  "return own >= 0 && own < vocab ? int32_t(own) : -1" "return int32_t(own < 0 ? 0 : own < vocab ? own : vocab - 1)"
+  distributed_test.cc distributed_words backends/cpu/logits.cc)
+diralign_mutant(own_pairs_from_place_0 distributed/whole_batch.cc
+  "o * size_t(units_.count) + own.first_unit" "o * size_t(units_.count)"
+  distributed_test.cc distributed_pairs distributed/whole_batch.cc)

@@ -1,0 +1,249 @@
+// Ranks as threads of one process: what they compute against one job on the whole batch, and how
+// the failure of one reaches the others.
+#include <cmath>
+#include <limits>
+#include <thread>
+#include "backends/backend.h"
+#include "check.h"
+#include "distributed/engine_thread.h"
+#include "distributed/parallel.h"
+#include "reference.h"
+
+using namespace diralign;
+
+namespace {
+
+/// Exchanges between the threads of so many ranks.
+class Meeting {
+ public:
+  explicit Meeting(int size) : arrived_(size_t(size)) {}
+
+  void come(int rank, const std::shared_ptr<Transfer>& transfer) {
+    std::vector<std::shared_ptr<Transfer>> all;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      arrived_[size_t(rank)] = transfer;
+      if (++count_ < arrived_.size()) return;
+      all.swap(arrived_);
+      arrived_.resize(all.size());
+      count_ = 0;
+    }
+    for (size_t to = 0; to < all.size(); to++)
+      for (size_t from = 0; from < all.size(); from++) {
+        const bool to_all = all[to]->kind == Transfer::Kind::all_gather;
+        const size_t piece = std::min(all[to]->piece, all[from]->piece);
+        if (piece > 0)
+          std::memcpy(all[to]->received.data() + from * all[to]->piece,
+                      all[from]->sent.data() + (to_all ? 0 : to * piece), piece);
+      }
+    for (const auto& each : all) each->end();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::shared_ptr<Transfer>> arrived_;
+  size_t count_ = 0;
+};
+
+class ThreadCarrier : public Carrier {
+ public:
+  ThreadCarrier(Meeting& meeting, int rank) : meeting_(meeting), rank_(rank) {}
+  void begin(const std::shared_ptr<Transfer>& transfer) override { meeting_.come(rank_, transfer); }
+
+ private:
+  Meeting& meeting_;
+  const int rank_;
+};
+
+/// The groups of each rank, which meet over one axis.
+std::vector<Session::Groups> ranks_over(Axis axis, Meeting& meeting, int size) {
+  std::vector<Session::Groups> all(static_cast<size_t>(size));
+  for (int rank = 0; rank < size; rank++)
+    all[size_t(rank)][size_t(axis)] = {
+        std::make_shared<Communicator>(rank, size, std::chrono::seconds(60)),
+        std::make_shared<ThreadCarrier>(meeting, rank)};
+  return all;
+}
+template <class Run>
+void on_threads(int size, Run&& run) {
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; rank++) threads.emplace_back([&run, rank] { run(rank); });
+  for (std::thread& thread : threads) thread.join();
+}
+
+/// Pairs of dpo, of which a job has some, and of their words some.
+constexpr int64_t pairs = 4, tokens = 3, words = 1100, columns_of_cell = 512;
+struct Numbers {
+  std::vector<float> logits;
+  std::vector<int32_t> labels;
+  std::vector<double> reference;
+  Numbers() {
+    check::Random random(5);
+    for (int64_t i = 0; i < 2 * pairs * tokens * words; i++)
+      logits.push_back(float(4 * random.normal()));
+    for (int64_t row = 0; row < 2 * pairs * tokens; row++)
+      labels.push_back(row % 5 == 4 ? -100 : int32_t(random.below(words)));
+    for (int64_t s = 0; s < 2 * pairs; s++) reference.push_back(-20 - random.uniform());
+  }
+};
+
+struct Part {
+  Job job;
+  std::vector<float> logits, gradient;
+  std::vector<int32_t> labels;
+  std::vector<double> losses, rewards, coefficients, metrics, logps, values;
+
+  Part(const Numbers& all, int64_t first_pair, int64_t last_pair, int64_t first, int64_t end) {
+    const int64_t own = last_pair - first_pair, sequences = 2 * own, columns = end - first;
+    LossWanted& loss = job.loss.emplace();
+    loss.objectives.push_back(reference::objective("dpo", 0.5));
+    for (int64_t s = 0; s < sequences; s++) {
+      const int64_t from = s < own ? first_pair + s : pairs + first_pair + s - own;
+      loss.reference.push_back(all.reference[size_t(from)]);
+      for (int64_t row = from * tokens; row < (from + 1) * tokens; row++) {
+        labels.push_back(all.labels[size_t(row)]);
+        const auto at = all.logits.begin() + row * words;
+        logits.insert(logits.end(), at + first, at + end);
+      }
+    }
+    gradient.resize(logits.size() + 1), losses.resize(size_t(own));
+    for (std::vector<double>* each : {&rewards, &coefficients, &logps})
+      each->resize(size_t(sequences));
+    metrics.resize(metric_count), values.resize(1);
+    loss.outputs = {losses.data(), rewards.data(), coefficients.data(), metrics.data(),
+                    values.data()};
+    Batch& batch = job.batch;
+    batch.logits = logits.data(), batch.labels = labels.data();
+    batch.rows = sequences * tokens, batch.vocab = batch.row_stride = columns;
+    batch.sequences = sequences;
+    batch.shard = Shard{first, words};
+    job.logps = logps.data();
+    job.gradients.logits.mode = GradientMode::dense;
+    job.gradients.logits.data = gradient.data();
+    job.gradients.logits.elements = int64_t(logits.size());
+    CHECK(!list_rows(batch, pair_units(sequences), job.rows));
+  }
+  static Units pair_units(int64_t sequences) {
+    return units_of(reference::objective("dpo", 0.5).method, sequences, nullptr, 0);
+  }
+  void run(const Session::Groups& groups) {
+    job.parallel = std::make_shared<Parallel>(groups);
+    job.parallel->column_grid = columns_of_cell;
+    std::vector<int32_t> counts(size_t(job.batch.sequences));
+    job.parallel->counts = counts.data();
+    run_parallel(job, [this] { host_backend().run(job, 0, *Pool::shared()); });
+  }
+};
+
+}  // namespace
+
+// A merge without a rescale, or an entry of a label that every shard writes.
+TEST(distributed_words) {
+  const Numbers numbers;
+  Part one(numbers, 0, pairs, 0, words);
+  one.run({});
+  const int64_t cuts[] = {0, 512, 1024, words};
+  Meeting meeting(3);
+  const auto groups = ranks_over(Axis::vocab, meeting, 3);
+  std::vector<std::unique_ptr<Part>> parts;
+  for (int rank = 0; rank < 3; rank++)
+    parts.push_back(std::make_unique<Part>(numbers, 0, pairs, cuts[rank], cuts[rank + 1]));
+  on_threads(3, [&](int rank) { parts[size_t(rank)]->run(groups[size_t(rank)]); });
+  // By definition, from a sum in float64 of all words.
+  for (int64_t s = 0; s < 2 * pairs; s++) {
+    double logp = 0;
+    for (int64_t row = s * tokens; row < (s + 1) * tokens; row++) {
+      if (numbers.labels[size_t(row)] < 0) continue;
+      double sum = 0;
+      for (int64_t v = 0; v < words; v++) sum += std::exp(numbers.logits[size_t(row * words + v)]);
+      logp += numbers.logits[size_t(row * words + numbers.labels[size_t(row)])] - std::log(sum);
+    }
+    CHECK(std::fabs(one.logps[size_t(s)] - logp) <= 1e-6 * std::fabs(logp), "%g, expected %g",
+          one.logps[size_t(s)], logp);
+  }
+  for (int rank = 0; rank < 3; rank++) {
+    const Part& part = *parts[size_t(rank)];
+    CHECK(part.logps == one.logps && part.values == one.values && part.metrics == one.metrics);
+    const int64_t columns = cuts[rank + 1] - cuts[rank];
+    bool same = part.gradient.back() == 0;
+    for (int64_t row = 0; row < 2 * pairs * tokens; row++)
+      for (int64_t v = 0; v < columns; v++)
+        same = same && check::same_bits(part.gradient[size_t(row * columns + v)],
+                                        one.gradient[size_t(row * words + cuts[rank] + v)]);
+    CHECK(same, "the gradient of rank %d", rank);
+  }
+}
+
+// Own pairs from place 0, means of a rank's own.
+TEST(distributed_pairs) {
+  const Numbers numbers;
+  Part one(numbers, 0, pairs, 0, words);
+  one.run({});
+  const int64_t cuts[] = {0, 1, 1, pairs};
+  Meeting meeting(3);
+  const auto groups = ranks_over(Axis::data, meeting, 3);
+  std::vector<std::unique_ptr<Part>> parts;
+  for (int rank = 0; rank < 3; rank++)
+    parts.push_back(std::make_unique<Part>(numbers, cuts[rank], cuts[rank + 1], 0, words));
+  on_threads(3, [&](int rank) { parts[size_t(rank)]->run(groups[size_t(rank)]); });
+  for (int rank = 0; rank < 3; rank++) {
+    const Part& part = *parts[size_t(rank)];
+    CHECK(part.values == one.values && part.metrics == one.metrics, "rank %d", rank);
+    const int64_t own = cuts[rank + 1] - cuts[rank];
+    for (int64_t p = 0; p < own; p++) {
+      CHECK(part.losses[size_t(p)] == one.losses[size_t(cuts[rank] + p)], "rank %d", rank);
+      for (const int64_t place : {0, 1})
+        CHECK(part.coefficients[size_t(place * own + p)] ==
+                  one.coefficients[size_t(place * pairs + cuts[rank] + p)],
+              "rank %d", rank);
+    }
+  }
+}
+
+// A rank whose memory ends in the middle of a call goes on to the next meeting, where all hear.
+TEST(distributed_out_of_memory) {
+  for (const int failing : {0, 1}) {
+    Meeting meeting(2);
+    const auto groups = ranks_over(Axis::data, meeting, 2);
+    std::string heard[2];
+    on_threads(2, [&](int rank) {
+      Session session(groups[size_t(rank)]);
+      try {
+        run_in_turn(session, [&] {
+          session.meet(Step::sizes, {});
+          const double mine = rank;
+          // More than a vector may have: sanitizers end the process where an allocator says no.
+          const size_t too_much = std::numeric_limits<size_t>::max();
+          session.gather(Step::batch, &mine, rank == failing ? too_much : sizeof mine);
+        });
+      } catch (const DistributedError& error) {
+        heard[rank] = std::string(error.code) + " " + error.what();
+      } catch (const std::length_error&) {
+        heard[rank] = "memory";
+      }
+    });
+    CHECK(heard[failing] == "memory", "%s", heard[failing].c_str());
+    const std::string& other = heard[1 - failing];
+    CHECK(other.rfind("ERR_DIRALIGN_PEER rank " + std::to_string(failing), 0) == 0, "%s",
+          other.c_str());
+  }
+}
+
+// Work of several threads, run in order by the one thread, while it polls.
+TEST(distributed_engine_thread) {
+  static std::atomic<int> polls{0};
+  // It lives as long as the process.
+  static auto* const engine = new EngineThread([] { return ++polls % 1000 != 0; });
+  constexpr int each = 200;
+  std::vector<int> last(4, -1);
+  std::atomic<int> done{0};
+  on_threads(4, [&](int poster) {
+    for (int i = 0; i < each; i++)
+      engine->post([&last, &done, poster, i] {
+        if (last[size_t(poster)] == i - 1) last[size_t(poster)] = i;
+        done++;
+      });
+  });
+  while (done < 4 * each) std::this_thread::yield();
+  for (const int i : last) CHECK(i == each - 1, "%d", i);
+}
