@@ -31,10 +31,17 @@ import {
   type HostArray,
   type Held,
 } from './memory.js';
-import type { CallPlan, Place } from './plan.js';
+import type { CallPlan, Parallel, Place } from './plan.js';
 import { derivativeKeys } from './twist.js';
 
 export type Properties = Record<string, unknown>;
+
+/** Of a rank that has no others. */
+function parallelOf(kind: Parallel): Properties {
+  if (kind === 'columnGrid') return { columnGrid: 512 };
+  const allGather = (bytes: Uint8Array): Promise<Uint8Array> => Promise.resolve(bytes.slice());
+  return { [kind]: { rank: 0, size: 1, allGather } };
+}
 
 /** A call of an objective, whatever its batch. */
 type Door = ((...args: unknown[]) => unknown) & { readonly async: (...args: unknown[]) => unknown };
@@ -156,7 +163,7 @@ export class Call {
 
   #runOf(): Properties | undefined {
     const { door, place, run } = this.plan;
-    const { gradient, target, threads, memory, gradientScale, metrics } = run;
+    const { gradient, target, threads, memory, gradientScale, metrics, parallel } = run;
     const scale: Properties = gradientScale === undefined ? {} : { gradientScale };
     if (door === 'logps') return gradientScale === undefined ? undefined : scale;
     const batch = this.exact as ExactBatch;
@@ -164,6 +171,11 @@ export class Call {
       ...(door !== 'tokens' && scale),
       ...(place === 'staged' && { backend: 'cuda' }),
       ...(threads !== undefined && { threads }),
+      // The synchronous twin of a call goes without, and has the same bits.
+      ...(parallel &&
+        (this.plan.asynchronous || parallel === 'columnGrid') && {
+          parallel: parallelOf(parallel),
+        }),
       ...(memory !== undefined && isHidden(batch) && { memory }),
       ...(door === 'tokens' && this.plan.perToken && this.plan.collision && { collision: true }),
     };

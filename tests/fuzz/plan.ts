@@ -43,6 +43,9 @@ export interface RowsPlan {
   readonly reference: 'float64' | 'float32';
 }
 
+const parallels = ['vocab', 'sequence', 'data', 'columnGrid'] as const;
+export type Parallel = (typeof parallels)[number];
+
 export interface RunPlan {
   readonly gradient: 'dense' | 'factored' | 'none' | undefined;
   readonly target: 'fresh' | 'in place' | 'out';
@@ -62,6 +65,8 @@ export interface RunPlan {
   readonly gradientScale: number | undefined;
   /** Of losses: the metrics of rows that are asked for. */
   readonly metrics: readonly RowMetric[] | undefined;
+  /** A group of this rank alone, or columns in cells: what others would do is nothing. */
+  readonly parallel: Parallel | undefined;
 }
 /** What a batch carries besides, and what becomes of its logits. */
 export interface FieldsPlan {
@@ -261,6 +266,7 @@ const run: fc.Arbitrary<RunPlan> = fc.record({
   memory: often(undefined, fc.constantFrom(2 ** 20, 2 ** 24)),
   gradientScale: often(undefined, fc.constantFrom(...[1, -1, 1 / 3, 0, 1024, 1e-30, 1e30, 1e308])),
   metrics: often(undefined, fc.subarray([...rowMetricNames])),
+  parallel: often<Parallel | undefined>(undefined, fc.constantFrom(...parallels)),
 });
 
 export interface Choice {
@@ -332,17 +338,31 @@ function meaningful(plan: CallPlan): CallPlan {
   // Of `backward`, weights are those of sequences.
   const tokenWeights = given.tokenWeights && (!isBackward || by.by === 'sequences');
   const place = door === 'logps' || isBackward ? 'host' : plan.place;
+  const asynchronous = plan.asynchronous && (isLoss || isBackward);
+  const collision = plan.collision && place === 'host';
+  const isWhole = place === 'host' && door !== 'logps' && !(door === 'tokens' && collision);
+  // A transport of JavaScript cannot answer while a call computes.
+  const mayMeet = asynchronous && (isLoss || wanted.parallel === 'vocab');
+  const parallel =
+    isWhole && (mayMeet || wanted.parallel === 'columnGrid') ? wanted.parallel : undefined;
   const none = { logitScale: undefined, logitSoftcap: undefined, temperature: undefined };
   return {
     ...plan,
     place,
     positional: plan.positional && !isSingle,
-    asynchronous: plan.asynchronous && (isLoss || isBackward),
-    collision: plan.collision && place === 'host',
+    asynchronous,
+    collision,
     fields: { ...given, tokenWeights, ...(place !== 'host' && none) },
     derivatives: { ...by, entropy },
     // Products cost.
     rows: isHidden ? { ...plan.rows, vocab: Math.min(plan.rows.vocab, 65) } : plan.rows,
-    run: { ...wanted, gradient, sftLabels, metrics, padding: isHidden ? 0 : wanted.padding },
+    run: {
+      ...wanted,
+      gradient,
+      sftLabels,
+      metrics,
+      parallel,
+      padding: isHidden ? 0 : wanted.padding,
+    },
   };
 }
