@@ -233,7 +233,8 @@ Napi::Value refuse(const Napi::CallbackInfo& info) {
 Napi::Value gather(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
   const std::string about = request.Get("about").As<Napi::String>();
-  const Array<double> mine = doubles(request, "mine", untyped(request.Get("mine")).elements);
+  const Array<double> mine =
+      doubles(request.Get("mine"), "mine", untyped(request.Get("mine")).elements);
   auto job = std::make_unique<Job>();
   const auto parallel = begin_parallel(request.Get("parallel").As<Napi::Object>());
   const Session& session = parallel->session;
