@@ -37,6 +37,7 @@ void run(Job& job, int device, Pool&) { run_staged(job, device); }
 }  // namespace
 
 extern const Backend backend;
-const Backend backend{.run = run, .device = &api, .launch = launch, .run_layer = run_layer};
+const Backend backend{
+    .run = run, .device = &api, .launch = launch, .run_logits = run_logits, .run_layer = run_layer};
 
 }  // namespace diralign::cuda

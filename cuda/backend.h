@@ -36,6 +36,7 @@ double milliseconds(int device, Event from, Event to);
 void notify(int device, Stream stream, std::function<void(int)> done);
 
 std::unique_ptr<Launch> launch(Job& job, const Place& place);
+void run_logits(Job& job, const Place& place, Pool& pool);
 void run_layer(Job& job, const Place& place);
 /// Jobs on host arrays, those with an output layer included: scored rows travel in chunks of whole
 /// units through pinned stages, copies and kernels overlapping.

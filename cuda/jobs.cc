@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include "collected.h"
 #include "layer_run.h"
-#include "loss_launch.h"
+#include "logits_phases.h"
 #include "staging.h"
 #include "tuning.h"
 #include "jobs/driver.h"
@@ -14,67 +15,9 @@ namespace diralign::cuda {
 
 namespace {
 
-LossRequest request_for(const Job& job) {
-  LossRequest r = request_of(job);
-  r.dtype = job.batch.dtype;
-  r.logits = job.batch.logits;
-  r.row_stride = job.batch.row_stride;
-  r.gradient = job.gradients.logits.data;
-  r.gradient_elements = job.gradients.logits.elements;
-  r.write_ignored = job.gradients.any() && !job.gradients.logits.zeroed;
-  return r;
-}
-
-/// The numbers of a job that comes in one launch or in several, and the host's half of a loss:
-/// everything that follows from the log-probabilities of the sequences. Numbers of units are few;
-/// computing them here, with the functions that gave the device its coefficients, leaves one set of
-/// numbers to bring back.
-class Collected {
- public:
-  explicit Collected(Job& job)
-      : job_(job),
-        sft_logps_(job.batch.sft_labels ? size_t(job.batch.sequences) : 0),
-        measures_(job.asked().any() ? job.rows.scored.size() : 0) {}
-
-  /// Of the units that the launch was for.
-  void take(const LossLaunch& launch, const UnitGroup& group) {
-    const RowRange& range = group.rows;
-    if (job_.tokens) return take_tokens(launch, range);
-    if (job_.given) return;
-    job_.rows.units.for_sequences(group.first_unit, group.last_unit, [&](int64_t s) {
-      job_.logps[s] = launch.logp(s);
-      if (!sft_logps_.empty()) sft_logps_[size_t(s)] = launch.sft_logp(s);
-    });
-    underflows_ += launch.underflows();
-    if (measures_.empty()) return;
-    for (int64_t i = range.begin; i < range.end; i++)
-      measures_[size_t(i)] = launch.measures(i - range.begin);
-  }
-
-  void finish() {
-    if (job_.given) finish_given(job_);
-    if (!job_.loss) return;
-    BatchLoss loss(job_.terms(), job_.loss->outputs);
-    const double* const sft = sft_logps_.empty() ? job_.logps : sft_logps_.data();
-    loss.evaluate(job_.logps, sft, 0, loss.units().count);
-    finish_loss(job_, loss, sft, underflows_, measures_);
-  }
-
- private:
-  void take_tokens(const LossLaunch& launch, const RowRange& range) {
-    for (int64_t i = range.begin; i < range.end; i++)
-      launch.take_token(*job_.tokens, i - range.begin, job_.rows.scored[size_t(i)].row);
-  }
-
-  Job& job_;
-  Array<double> sft_logps_;
-  Array<RowMeasures> measures_;
-  int64_t underflows_ = 0;
-};
-
 class OnDevice : public Launch {
  public:
-  OnDevice(Job& job, const Place& place) : job_(job), launch_(request_for(job), place) {}
+  OnDevice(Job& job, const Place& place) : job_(job), launch_(logits_request(job), place) {}
   void finish() override {
     Collected numbers(job_);
     const int64_t units = job_.rows.units.count;
@@ -192,6 +135,12 @@ void write_host_zeros(const Job& job) {
 
 }  // namespace
 
+void run_logits(Job& job, const Place& place, Pool& pool) {
+  const DeviceGuard guard(place.device);
+  LogitsPhases phases(job, place, pool);
+  run_phases(job, phases);
+}
+
 std::unique_ptr<Launch> launch(Job& job, const Place& place) {
   return std::make_unique<OnDevice>(job, place);
 }
@@ -201,7 +150,7 @@ void run_staged(Job& job, int device) {
   const DeviceGuard guard(device);
   const GradientOutput& gradient = job.gradients.logits;
   Collected numbers(job);
-  StagedRun(job, request_for(job), device,
+  StagedRun(job, logits_request(job), device,
             gradient.mode == GradientMode::none ? nullptr : gradient.data)
       .run([&](const StagedRun::Chunk& chunk) { numbers.take(*chunk.launch, chunk.units); });
   if (job.cancelled) return;

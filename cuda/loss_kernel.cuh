@@ -89,6 +89,11 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
   }
   unit.ready = true;
   if constexpr (pass == Pass::dense || pass == Pass::general) {
+    if (p.row_gradients) {
+      unit.gradient = p.row_gradients[unit.i];
+      if (unit.gradient.zero) unit.work = Work::zero;
+      return;
+    }
     const RowRecord record = unit.record;
     double align = 0, likelihood = 0, entropy = 0;
     if (p.derivatives) {
@@ -184,6 +189,7 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
   if (lane != 0) return false;
   if (general && p.part_squares) p.part_squares[size_t(unit.i) * p.cut.parts + unit.part] = squares;
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
+  if (!p.row_arrivals) return false;
   // The last part of a row counts for its tile.
   if (arrive(&p.row_arrivals[unit.i]) != p.cut.parts - 1) return false;
   return arrive(&p.tile_arrivals[unit.tile]) == unit.rows_of_tile - 1;

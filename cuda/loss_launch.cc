@@ -19,13 +19,24 @@ std::vector<Group> make_groups(const LossRequest& r, int64_t fewest_rows) {
   return groups;
 }
 
+/// The second launch of a request that is split: what was read last, and may be in the L2 cache
+/// still, comes first.
+Stages make_second(const std::vector<Group>& groups, uint32_t ignored, uint32_t parts) {
+  Stages stages(parts);
+  for (size_t g = groups.size(); g-- > 0;) stages.add(Work::gradient, groups, g);
+  stages.add(Work::zero, 0, ignored, 0);
+  return stages;
+}
+
 Stages make_stages(const LossRequest& r, const std::vector<Group>& groups, uint32_t ignored,
                    uint32_t parts, bool rows_fit_on_chip) {
   const Pass pass = r.pass;
   Stages stages(parts);
-  if (pass == Pass::dense) {
+  if (r.splits) {
+    for (size_t g = 0; g < groups.size(); g++) stages.add(Work::reduce, groups, g);
+  } else if (pass == Pass::dense) {
     for (size_t g = 0; g < groups.size(); g++) {
-      if (r.known_terms.empty()) stages.add(Work::reduce, groups, g);
+      if (r.reduces()) stages.add(Work::reduce, groups, g);
       if (g > 0) stages.add(Work::gradient, groups, g - 1);
     }
     stages.add(Work::zero, 0, ignored, 0);  // while the last group is evaluated
@@ -43,6 +54,17 @@ Stages make_stages(const LossRequest& r, const std::vector<Group>& groups, uint3
 
 }  // namespace
 
+LossRequest logits_request(const Job& job) {
+  LossRequest r = request_of(job);
+  r.dtype = job.batch.dtype;
+  r.logits = job.batch.logits;
+  r.row_stride = job.batch.row_stride;
+  r.gradient = job.gradients.logits.data;
+  r.gradient_elements = job.gradients.logits.elements;
+  r.write_ignored = job.gradients.any() && !job.gradients.logits.zeroed;
+  return r;
+}
+
 LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const DeviceGuard guard(place.device);
   const RowRange range = r.rows->of_units(r.first_unit, r.last_unit);
@@ -59,10 +81,18 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const size_t group_bytes = device.l2_bytes / group_share_of_l2;
   const std::vector<Group> groups = make_groups(
       r, dense && sorted ? INT64_MAX : int64_t((group_bytes + row_bytes - 1) / row_bytes));
-  const uint32_t parts = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype))).parts;
+  const uint32_t parts = r.cut().parts;
+  if (r.splits) second_ = make_second(groups, uint32_t(ignored), parts);
+  target_ = {.logits = r.logits,
+             .gradient = r.gradient,
+             .row_stride = r.row_stride,
+             .gradient_elements = r.gradient_elements,
+             .gradient_dtype = r.dtype,
+             .counts_underflows = r.derivatives.empty()};
   auto launch = [&](bool rows_fit_on_chip) {
     const Stages order = make_stages(r, groups, uint32_t(ignored), parts, rows_fit_on_chip);
-    work_.emplace(r, groups, 1, order.list().size(), place);
+    work_.emplace(r, groups, r.splits ? 2 : 1,
+                  order.list().size() + (r.splits ? second_->list().size() : 0), place);
     // Before the gradient takes the place of the logits.
     if (r.measures && !measures_) {
       work_->begin();
@@ -70,12 +100,7 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
       measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
       measures_->fetch();
     }
-    work_->launch(order, {.logits = r.logits,
-                          .gradient = r.gradient,
-                          .row_stride = r.row_stride,
-                          .gradient_elements = r.gradient_elements,
-                          .gradient_dtype = r.dtype,
-                          .counts_underflows = r.derivatives.empty()});
+    work_->launch(order, target_);
   };
   const bool fits =
       device.launches_together && parts <= device.resident_blocks(r.dtype, r.dtype, r.pass);
@@ -86,6 +111,13 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
     no_launches_together(place.device);
     launch(false);
   }
+  work_->fetch();
+}
+
+void LossLaunch::differentiate(const double* coefficients) {
+  if (!work_) return;
+  if (coefficients) work_->set_coefficients(coefficients);
+  work_->launch(*second_, target_);
   work_->fetch();
 }
 

@@ -6,11 +6,17 @@
 
 namespace diralign::cuda {
 
-/// A job in one launch. Enqueued by its constructor, which throws before anything is enqueued that
-/// writes. The destructor waits for the end of the work.
+/// The request of a job on logits in device memory, but for what follows from the memory alone.
+LossRequest logits_request(const Job& job);
+
+/// A job in one launch, or, where the request splits it, in two. Enqueued by its constructor, which
+/// throws before anything is enqueued that writes. The destructor waits for the end of the work.
 class LossLaunch {
  public:
   LossLaunch(const LossRequest& request, const Place& place);
+  /// The second launch: the gradient by `coefficients`, one per sequence, or, where that is null,
+  /// by those that the device found.
+  void differentiate(const double* coefficients);
 
   // Once the work has ended; indexed as the batch is.
   double logp(int64_t sequence) const { return has_rows_ ? work_->logp(sequence) : 0; }
@@ -23,9 +29,13 @@ class LossLaunch {
   }
   /// Of the i-th scored row of a request that asked for measures.
   const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
+  /// Of a request for parts.
+  const LossWork& parts() const { return *work_; }
 
  private:
   bool has_rows_ = false;
+  std::optional<Stages> second_;  ///< what the second launch does
+  LossWork::Target target_{};
   std::optional<MeasureWork> measures_;
   std::optional<LossWork> work_;
 };

@@ -1,5 +1,6 @@
 #include "loss_work.h"
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <utility>
 #include "device_limits.h"
@@ -28,6 +29,9 @@ template <class T>
 T* at(void* base, size_t offset) {
   return reinterpret_cast<T*>(static_cast<char*>(base) + offset);
 }
+
+/// Of a row whose label's column is in another process: no column is there.
+constexpr int32_t label_elsewhere = std::numeric_limits<int32_t>::max();
 
 /// In the upload, before the stages of a launch: its counter of tickets.
 constexpr size_t counter_bytes = 16;
@@ -127,7 +131,8 @@ struct LossWork::Places {
   size_t result_space, result_bytes, upload_bytes, bytes;
   size_t at_counts, at_rows, at_ignored, at_begin, at_end, at_groups, at_objectives, at_offsets,
       at_counters, at_launches, at_sums, at_targets, at_sft_targets, at_row_logps, at_sft_row_logps,
-      at_row_terms, at_coefficients, at_numbers, at_order, at_derivatives, at_entropies, at_squares;
+      at_row_terms, at_coefficients, at_numbers, at_order, at_derivatives, at_row_gradients,
+      at_entropies, at_squares;
   std::vector<TermArray> terms;
 
   Places(const LossRequest& r, const std::vector<Group>& groups_, uint32_t parts, size_t launches,
@@ -143,9 +148,11 @@ struct LossWork::Places {
     if (r.rows->scored.size() + r.rows->ignored.size() > most || sequences > most)
       throw std::length_error("the batch has too many rows for one launch");
     while (sort_length < units) sort_length *= 2;
-    const size_t results = r.pass == Pass::tokens ? (r.collision ? 4 : 3) * rows
-                                                  : (r.separate_sft ? 2 : 1) * sequences;
-    result_space = (results * sizeof(double) + 255) & ~size_t{255};
+    const size_t labels = r.separate_sft ? 2 : 1;
+    const size_t results = r.parts_of ? rows * (parts * sizeof(PartSums) + labels * sizeof(float))
+                           : r.pass == Pass::tokens ? (r.collision ? 4 : 3) * rows * sizeof(double)
+                                                    : labels * sequences * sizeof(double);
+    result_space = (results + 255) & ~size_t{255};
     result_bytes = rows == 0 ? 0 : result_space + counts * sizeof(uint32_t);
     place_upload(r, launches, stages);
     place_rest(r, parts);
@@ -164,6 +171,7 @@ struct LossWork::Places {
     terms = arrays_of(r.terms);
     for (TermArray& array : terms) array.at = layout_.add<double>(array.count);
     at_derivatives = layout_.add<RowDerivatives>(r.derivatives.empty() ? 0 : rows);
+    at_row_gradients = layout_.add<RowGradient>(r.row_gradients.empty() ? 0 : rows);
     if (!r.known_terms.empty()) {
       at_row_terms = layout_.add<RowTerms>(rows);
       at_entropies = layout_.add<double>(r.with_entropy ? rows : 0);
@@ -176,7 +184,7 @@ struct LossWork::Places {
   void place_rest(const LossRequest& r, uint32_t parts) {
     const bool dense = r.pass == Pass::dense, sorted = dense && r.terms.is_sorted(),
                groups_of_units = dense && r.terms.units.arity == Arity::group;
-    at_sums = layout_.add<PartSums>(rows * parts);
+    at_sums = layout_.add<PartSums>(r.parts_of || !r.reduces() ? 0 : rows * parts);
     at_targets = layout_.add<float>(rows);
     at_sft_targets = layout_.add<float>(r.separate_sft ? rows : 0);
     at_row_logps = layout_.add<double>(rows);
@@ -203,7 +211,7 @@ LossWork::LossWork(const LossRequest& r, const std::vector<Group>& groups, size_
       stream_(as_stream(place.stream)),
       begin_(place.begin) {
   refuse_capture(stream_);
-  plan_.cut = cut_row(uint32_t(r.vocab), uint32_t(dtype_bytes(r.dtype)));
+  plan_.cut = r.cut();
   const Places places(r, groups, plan_.cut.parts, launches, stages);
   allocate(places);
   fill_upload(r, groups, places);
@@ -230,14 +238,19 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
   for (size_t i = 0; i < places.rows; i++) {
     const ScoredRow& row = rows.scored[size_t(range.begin) + i];
     while (chunk != r.chunks.end() && chunk->end <= int64_t(i)) ++chunk;
-    at<RowRecord>(host, places.at_rows)[i] = {
+    RowRecord& record = at<RowRecord>(host, places.at_rows)[i] = {
         uint32_t(r.chunks.empty() ? row.row : int64_t(i) - chunk->begin), uint32_t(row.sequence),
         row.label, row.sft_label, row.weight};
+    if (!r.parts_of) continue;
+    const int32_t column = r.parts_of->column(row.primary());
+    record.label = column < 0 ? label_elsewhere : column;
+    record.sft_label = r.parts_of->column(row.sft_label);
   }
   auto copy_rows = [&](const auto& of_batch, auto* to) {
     if (!of_batch.empty()) std::copy_n(of_batch.begin() + range.begin, places.rows, to);
   };
   copy_rows(r.derivatives, at<RowDerivatives>(host, places.at_derivatives));
+  copy_rows(r.row_gradients, at<RowGradient>(host, places.at_row_gradients));
   copy_rows(r.known_terms, at<RowTerms>(host, places.at_row_terms));
   copy_rows(r.known_entropies, at<double>(host, places.at_entropies));
   for (size_t i = 0; i < places.ignored; i++)
@@ -258,8 +271,7 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
   uint32_t* const counters = at<uint32_t>(host, places.at_counters);
   std::fill_n(counters, places.counters, 0u);
   // What is known is ready.
-  if (!r.known_terms.empty())
-    std::fill_n(counters + places.counters - places.groups, places.groups, 1u);
+  if (!r.reduces()) std::fill_n(counters + places.counters - places.groups, places.groups, 1u);
   std::fill_n(at<uint32_t>(host, places.at_counts), counts, 0u);
 }
 
@@ -283,6 +295,12 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.tile_arrivals = plan_.row_arrivals + places.rows;
   plan_.group_arrivals = plan_.tile_arrivals + places.tiles;
   plan_.group_ready = plan_.group_arrivals + places.groups;
+  if (r.parts_of) {
+    plan_.part_sums = workspace_.as<PartSums>();
+    plan_.targets = reinterpret_cast<float*>(plan_.part_sums + places.rows * plan_.cut.parts);
+    plan_.sft_targets = plan_.targets + (r.separate_sft ? places.rows : 0);
+    plan_.row_arrivals = nullptr;
+  }
   plan_.terms = r.terms;
   plan_.terms.objectives = at<Objective>(base, places.at_objectives);
   if (r.terms.units.offsets) plan_.terms.units.offsets = at<int32_t>(base, places.at_offsets);
@@ -292,6 +310,8 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.sort_order = at<uint32_t>(base, places.at_order);
   plan_.sort_length = places.sort_length;
   if (!r.derivatives.empty()) plan_.derivatives = at<RowDerivatives>(base, places.at_derivatives);
+  if (!r.row_gradients.empty())
+    plan_.row_gradients = at<RowGradient>(base, places.at_row_gradients);
   plan_.pass = r.pass;
   plan_.factors = factors_of(r.transform);
   plan_.transform = r.transform;
@@ -366,6 +386,17 @@ void LossWork::take_token(const TokensWanted& wanted, int64_t i, int64_t row) co
   const double *const all = results_.as<double>(), *const token = all + 3 * i;
   write_token(wanted, row, token[0], token[1], token[2]);
   if (plan_.collisions) wanted.collision[row] = all[plan_.collisions - plan_.tokens + i];
+}
+
+void LossWork::set_coefficients(const double* of_sequences) {
+  const size_t bytes = size_t(plan_.terms.units.sequences()) * sizeof(double);
+  if (bytes == 0) return;
+  coefficients_ = PinnedBlock(bytes);
+  std::memcpy(coefficients_.data(), of_sequences, bytes);
+  pending_ = true;
+  check(cudaMemcpyAsync(plan_.coefficients, coefficients_.data(), bytes, cudaMemcpyHostToDevice,
+                        stream_),
+        "cudaMemcpyAsync");
 }
 
 void LossWork::fetch() {

@@ -36,9 +36,22 @@ struct LossRequest {
   /// What is known of these rows, which are then not to be reduced; empty: nothing.
   std::vector<RowTerms> known_terms{};
   std::vector<double> known_entropies{};
+  /// Pass::dense: all that is to be known of these rows; empty: it is not known.
+  std::vector<RowGradient> row_gradients{};
+  /// Pass::dense: the gradient waits for LossLaunch::differentiate.
+  bool splits = false;
+  /// Pass::logps, or Pass::tokens with moments: only the sums of parts are formed, of the columns
+  /// that this batch has; the host merges them. Null: rows are finished.
+  const Batch* parts_of = nullptr;
+  int64_t column_grid = 0;  ///< columns that no part reaches across a multiple of; 0: none
 
   /// Whether the kernels are those that do more to an element.
   bool general() const { return !transform.is_identity() || collision || with_entropy; }
+  /// Whether there is something to find out of the rows.
+  bool reduces() const { return known_terms.empty() && row_gradients.empty(); }
+  RowCut cut() const {
+    return cut_row(uint32_t(vocab), uint32_t(dtype_bytes(dtype)), uint32_t(column_grid));
+  }
 };
 
 /// What of a request follows from the job alone.
@@ -101,6 +114,8 @@ class LossWork {
   void launch(const Stages& order, const Target& target);
   /// The results so far, copied to the host.
   void fetch();
+  /// Those that later launches take in place of what the device evaluated; one per sequence.
+  void set_coefficients(const double* of_sequences);
 
   uint32_t parts() const { return plan_.cut.parts; }
   // Once the stream is past `fetch`; indexed as the batch is.
@@ -114,6 +129,13 @@ class LossWork {
   // Rows of the launches that counted them.
   int64_t underflows() const { return counted()[0]; }
   int64_t nan_rows() const { return counted()[1]; }
+  // Of a request for parts.
+  const PartSums& part(int64_t i, int64_t k) const {
+    return results_.as<PartSums>()[i * plan_.cut.parts + k];
+  }
+  /// What the labels' logits become; of interest where the batch has their columns.
+  float target(int64_t i) const { return targets()[i]; }
+  float sft_target(int64_t i) const { return targets()[plan_.sft_targets - plan_.targets + i]; }
 
  private:
   struct Places;
@@ -123,6 +145,10 @@ class LossWork {
   void fill_plan(const LossRequest& request, const Places& places);
   const uint32_t* counted() const {
     return results_.as<uint32_t>() + result_bytes_ / sizeof(uint32_t) - counts;
+  }
+
+  const float* targets() const {
+    return results_.as<float>() + (plan_.targets - reinterpret_cast<float*>(plan_.part_sums));
   }
 
   static constexpr size_t counts = 2;  ///< of rows, at the end of the results
@@ -137,7 +163,7 @@ class LossWork {
   void* uploads_;  ///< where in the workspace the upload goes
   bool pending_ = false;
   Marker ended_;
-  PinnedBlock upload_, results_;
+  PinnedBlock upload_, coefficients_, results_;
   Workspace workspace_;
 };
 

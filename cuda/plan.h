@@ -89,6 +89,7 @@ struct Plan {
   float *targets, *sft_targets;
   double *row_logps, *sft_row_logps;
   RowTerms* row_terms;  ///< dense: what finishing a row leaves for its gradient
+  /// `row_arrivals`: null where the parts of rows are merged elsewhere, and nothing follows here.
   uint32_t *next_ticket, *row_arrivals, *tile_arrivals, *group_arrivals, *group_ready;
 
   BatchTerms terms;      ///< arrays in device memory
@@ -104,6 +105,8 @@ struct Plan {
   uint32_t *underflows, *nan_rows;
 
   const RowDerivatives* derivatives;  ///< [rows], dense: in place of the units'; null: not given
+  const RowGradient* row_gradients;   ///< [rows], dense: in place of all that leads to them; null:
+                                      ///< they follow from the units
 
   // Of the general pass.
   Pass pass;  ///< what it is

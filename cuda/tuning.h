@@ -32,6 +32,11 @@ constexpr uint32_t warp_sum_rows = 512;
 /// cache for what is written meanwhile.
 constexpr size_t group_share_of_l2 = 4;
 
+// --- Among processes
+
+/// Rows that the host merges and finishes; fewer are not worth another thread.
+constexpr int64_t host_rows_per_thread = 256;
+
 // --- Host arrays
 
 /// Bytes of scored rows on the device at a time, if a unit has no more.

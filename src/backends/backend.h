@@ -27,6 +27,10 @@ struct Backend {
   /// A job from logits in device memory: enqueued on the caller's thread. Returns before the device
   /// is done; when something is thrown nothing was written.
   std::unique_ptr<Launch> (*launch)(Job& job, const Place& place) = nullptr;
+  /// A job from logits in device memory that is spread over processes, to its end, on any thread:
+  /// the host merges rows and evaluates units between the launches. The stream is past it on
+  /// return.
+  void (*run_logits)(Job& job, const Place& place, Pool& pool) = nullptr;
   /// A job with an output layer in device memory, to its end, on any thread: the host decides
   /// between the products. The stream is past it on return.
   void (*run_layer)(Job& job, const Place& place) = nullptr;

@@ -71,7 +71,7 @@ Settled settle(Job& job, const Settled& own) {
   return {int64_t(sums[0]), {sums[1], sums[2], {sums[3], sums[4]}, {sums[5], sums[6]}}};
 }
 
-void sum_over_tokens(Session& session, Step step, std::initializer_list<double*> numbers,
+void sum_over_tokens(Session& session, Step step, const std::vector<double*>& numbers,
                      int64_t count) {
   Array<double> mine;
   for (const double* one : numbers) mine.insert(mine.end(), one, one + count);
@@ -84,6 +84,14 @@ void sum_over_tokens(Session& session, Step step, std::initializer_list<double*>
   }
   const double* from = mine.data();
   for (double* one : numbers) std::copy(from, from + count, one), from += count;
+}
+
+void sum_logps(Job& job, Array<double>& sft_logps) {
+  Session& session = job.parallel->session;
+  if (!session.has(Axis::sequence)) return;
+  std::vector<double*> numbers{job.logps};
+  if (!sft_logps.empty()) numbers.push_back(sft_logps.data());
+  sum_over_tokens(session, Step::sums, numbers, job.batch.sequences);
 }
 
 int64_t least_of_all(Session& session, int64_t own) {

@@ -57,10 +57,16 @@ struct Settled {
 /// Of this rank's; returns those of the batch.
 Settled settle(Job& job, const Settled& own);
 /// Adds up the sequences' numbers over the ranks that have other tokens, in the order of the ranks.
-void sum_over_tokens(Session& session, Step step, std::initializer_list<double*> numbers,
+void sum_over_tokens(Session& session, Step step, const std::vector<double*>& numbers,
                      int64_t count);
 
-// Of backends, in the step of the rows.
+// Of backends.
+
+/// The log-probabilities of the job's sequences, where other ranks have other tokens of them; and
+/// those under labels of the likelihood term, unless there are none.
+void sum_logps(Job& job, Array<double>& sft_logps);
+
+// In the step of the rows.
 
 /// The least of what the ranks of vocab have.
 int64_t least_of_all(Session& session, int64_t own);

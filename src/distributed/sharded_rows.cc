@@ -75,7 +75,7 @@ double ShardedRows::mean(int64_t i) const {
   return sum / double(job_.batch.words());
 }
 
-float ShardedRows::second_logit(int64_t i) const {
+float ShardedRows::second_value(int64_t i) const {
   return end_of(i, job_.rows.scored[size_t(i)].sft_label).second;
 }
 

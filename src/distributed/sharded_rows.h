@@ -13,9 +13,9 @@ class ShardedRows {
 
   /// The own parts of row i, by any thread: `reduce(first, count, label)` gives the sums of own
   /// columns [first, first + count) without the entry of the label, which is relative to `first`,
-  /// or -1; `sum(first, count)` the sum of their logits, `logit(column)` one of them.
-  template <class Reduce, class Sum, class Logit>
-  void put(int64_t i, Reduce&& reduce, Sum&& sum, Logit&& logit) {
+  /// or -1; `sum(first, count)` the sum of their logits, `value(column)` what one of them becomes.
+  template <class Reduce, class Sum, class Value>
+  void put(int64_t i, Reduce&& reduce, Sum&& sum, Value&& value) {
     const Batch& batch = job_.batch;
     const ScoredRow& row = job_.rows.scored[size_t(i)];
     const int32_t label = batch.column(row.primary());
@@ -34,7 +34,7 @@ class ShardedRows {
       write_part(to, sums, with_mean_ ? sum(first, count) : 0);
     }
     const int32_t second = batch.sft_labels ? batch.column(row.sft_label) : -1;
-    if (second >= 0) end.second = logit(second);
+    if (second >= 0) end.second = value(second);
     std::memcpy(to, &end, sizeof end);
   }
 
@@ -46,8 +46,8 @@ class ShardedRows {
   RowSums sums(int64_t i) const;
   /// Of all the row's logits.
   double mean(int64_t i) const;
-  /// Of the label of the likelihood term, as it was read.
-  float second_logit(int64_t i) const;
+  /// What the logit of the likelihood term's label becomes.
+  float second_value(int64_t i) const;
 
  private:
   /// What a row has besides its parts; of interest where the rank has the column.

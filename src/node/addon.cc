@@ -50,12 +50,16 @@ Napi::Value prepare(const Napi::Object& request, Job& job) {
 }
 
 /// Runs a job to its end, on any thread, where that is what its target does: all except logits in
-/// device memory, which are only enqueued.
+/// device memory that is all here, which are only enqueued.
 void run_to_end(Job& job, Target target, const Place& place, Pool& pool, double* memory_used) {
-  if (job.parallel) run_parallel(job, [&] { host_backend().run(job, 0, pool); });
-  else if (target == Target::cpu) host_backend().run(job, 0, pool);
-  else if (target == Target::staged) device_backend().run(job, place.device, pool);
-  else device_backend().run_layer(job, place);
+  auto run = [&] {
+    if (target == Target::cpu) host_backend().run(job, 0, pool);
+    else if (target == Target::staged) device_backend().run(job, place.device, pool);
+    else if (job.layer) device_backend().run_layer(job, place);
+    else device_backend().run_logits(job, place, pool);
+  };
+  if (job.parallel) run_parallel(job, run);
+  else run();
   if (memory_used) *memory_used = double(job.layer->memory_used);
 }
 
@@ -71,7 +75,6 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
     place = {int(integer(batch, batch_request::device)),
              Stream(unsigned_integer(batch.Get(batch_request::stream)))};
   Job* const raw = job.get();
-  const bool enqueued = target == Target::device && !job->layer;
   double* memory_used =
       job->layer ? elements_of<double>(request.Get(call_request::layer).As<Napi::Object>(),
                                        layer_request::memoryUsed, 1)
@@ -81,6 +84,7 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
   if (job->parallel)
     job->parallel->counts =
         elements_of<int32_t>(batch, batch_request::counts, job->rows.counts.size());
+  const bool enqueued = target == Target::device && !job->layer && !job->parallel;
   if (!info[1].IsFunction()) {
     if (job->parallel) wait_for_turn(job->parallel->session);
     const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {})

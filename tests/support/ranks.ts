@@ -10,6 +10,7 @@ import type {
 import type { Communicator, Parallel, Shard } from '../../ts/distributed/index.js';
 import type { ReferenceMethod } from '../../ts/verification/reference.js';
 import type { HostHidden } from './hidden.js';
+import { callLater, onDevice as inDeviceMemory, type CallOptions } from './calls.js';
 import { allFields, familyLogits, unitsBetween } from './family-batches.js';
 import { at, sameBits } from './numbers.js';
 
@@ -115,6 +116,24 @@ export function differences(a: object, b: object, names: readonly string[] = com
   });
 }
 
+/** How a rank computes its part of a batch of host arrays: its gradient comes back in one. */
+export type Compute = (
+  objective: Objective,
+  batch: Batch,
+  run: object,
+  rank: number,
+) => Promise<Result>;
+const onHost: Compute = (objective, batch, run) => objective.async(batch, run);
+
+/** From copies in device memory. */
+export const onDevice =
+  (options: Pick<CallOptions, 'place' | 'shift'> = {}): Compute =>
+  async (objective, batch, run) => {
+    const called = await callLater(objective, inDeviceMemory()(batch, { ...run, ...options }));
+    if (called.problems.length > 0) throw new Error(called.problems.join(', '));
+    return called.result as Result;
+  };
+
 /**
  * A call whose columns are cut at `cuts`, by as many ranks; its gradient is put together.
  * @param padding columns past each shard of a vocabulary's end, which nothing may read.
@@ -125,6 +144,7 @@ export async function overVocab(
   cuts: readonly number[],
   { columnGrid, ...run }: Run = {},
   padding = 0,
+  compute = onHost,
 ): Promise<Result> {
   const vocab = at(batch.shape, batch.shape.length - 1);
   const rows = batch.labels.length;
@@ -143,7 +163,7 @@ export async function overVocab(
         shard,
       };
       const parallel = { vocab: communicator, columnGrid };
-      const result = (await objective.async(own, { ...run, parallel })) as Result;
+      const result = await compute(objective, own, { ...run, parallel }, rank);
       return { result, first, columns };
     }),
   );
@@ -247,5 +267,5 @@ export const rowsOf = (
   array: Float32Array,
   block: number,
   indices: readonly number[],
-): Float32Array =>
+): Float32Array<ArrayBuffer> =>
   Float32Array.from(indices.flatMap((i) => [...array.subarray(i * block, (i + 1) * block)]));

@@ -35,6 +35,6 @@ export function checkLogitsBatch(
   const request = checkRows(outline, batch, threads);
   request.logits = rawMemory(logits);
   request.rowStride = layout.rowStride;
-  placeShard(request, batch.shard, parallel);
+  placeShard(request, batch.shard, parallel, outline.dtype);
   return { request, logits };
 }

@@ -1,4 +1,5 @@
 /** The columns that a batch has of a vocabulary, where other processes have the others. */
+import { elementBytes, type Dtype } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { Target, type BatchRequest } from '../native/interface.js';
@@ -19,26 +20,39 @@ export interface Shard {
  * Puts the place among processes into a batch's request, whose columns were all those of its shape
  * so far.
  * @param parallel of the call; undefined where it takes none.
+ * @param computed the dtype of the logits that rows are summed of.
  */
 export function placeShard(
   base: BatchRequest,
   given: unknown,
   parallel: CheckedParallel | undefined,
+  computed: Dtype,
 ): void {
   if (given !== undefined && !parallel)
     throw typeError('ERR_DIRALIGN_OPTION', 'shard: this call takes a whole vocabulary only');
   if (!parallel || (given === undefined && !parallel.isAsked)) return;
-  if (base.target !== Target.cpu)
+  if (base.target === Target.staged)
     throw typeError(
       'ERR_DIRALIGN_BACKEND',
-      'parallel: a batch that is spread over processes is computed on the CPU only, from host arrays',
+      "parallel: backend 'cuda' computes a batch that is spread over processes from tensors in device memory only",
     );
   const { request } = parallel;
+  checkDeviceGrid(base, request.columnGrid, computed);
   const shard = given === undefined ? { first: 0, vocab: base.vocab } : checkShard(given);
   request.first = shard.first;
   request.words = shard.vocab;
   base.vocab = Math.max(0, Math.min(base.vocab, shard.vocab - shard.first));
   base.parallel = request;
+}
+
+/** The blocks of a device sum vectors of 16 bytes, 256 at a time. */
+function checkDeviceGrid({ target }: BatchRequest, grid: number, dtype: Dtype): void {
+  const step = (256 * 16) / elementBytes[dtype];
+  if (target !== Target.device || grid % step === 0) return;
+  throw rangeError(
+    'ERR_DIRALIGN_OPTION',
+    `parallel.columnGrid: ${grid} is not a multiple of ${step}, as a device needs it for logits of ${dtype}`,
+  );
 }
 
 function checkShard(given: unknown): Shard {

@@ -20,9 +20,9 @@ export interface Parallel {
    */
   readonly window?: Window | undefined;
   /**
-   * Columns that are summed as a unit, a multiple of 512; default: all that a rank has. With shards
-   * that begin at multiples of it, results have the same bits for any number of ranks, one
-   * included.
+   * Columns that are summed as a unit, a multiple of 512, and on a device of 1024, or 2048 for
+   * logits of 16 bits; default: all that a rank has. With shards that begin at multiples of it,
+   * results have the same bits for any number of ranks, one included.
    */
   readonly columnGrid?: number | undefined;
   /**

@@ -1,7 +1,7 @@
 // Jobs with an output layer on the CPU.
 #include <utility>
 #include "layer_products.h"
-#include "row_results.h"
+#include "jobs/row_results.h"
 #include "run.h"
 #include "tuning.h"
 #include "jobs/driver.h"
@@ -129,7 +129,7 @@ class LayerPhases : public Phases {
     products_.forward(range, z, [&](int64_t i, const float* row) {
       if (rows_.needs_mean()) rows_.take_mean(i, products_.mean(row));
       const RowSums sums = products_.reduce(i, row, rows_.needs_moment());
-      rows_.take(i, sums, [row](int32_t v) { return row[v]; });
+      rows_.take(i, sums, [&](int32_t v) { return value(row[v]); });
       if (!job_.tokens || !job_.tokens->collision) return;
       const RowStatistics s = row_statistics(sums);
       job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
@@ -146,13 +146,16 @@ class LayerPhases : public Phases {
             return products_.reduce_columns(row + first, count, label, rows_.needs_moment());
           },
           [&](int64_t first, int64_t count) { return products_.sum(row + first, count); },
-          [&](int64_t column) { return row[column]; });
+          [&](int64_t column) { return float(value(row[column])); });
     });
     if (job_.stopped()) return;
     shards.exchange(range);
     for_rows(products_.team(), job_, range.begin, range.end, false,
              [&](int64_t i, int) { rows_.take_merged(i); });
   }
+
+  /// What a logit becomes.
+  double value(float logit) const { return job_.batch.transform.value(double(logit)); }
 
   /// From the logits of a chunk, which are at the start of the workspace or to be computed again,
   /// to its share of the gradients.

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include "kernels.h"
-#include "row_results.h"
+#include "jobs/row_results.h"
 #include "run.h"
 #include "share.h"
 #include "tuning.h"
@@ -124,7 +124,7 @@ class LogitsPhases : public Phases {
     const RowSums sums = reduce_sums(r, member);
     // Once the reduction, which hides the loading, has brought the row into the cache.
     if (!exponentials_once()) take_mean();
-    rows_.take(i, sums, [&](int32_t v) { return kernels_.load(row, v); });
+    rows_.take(i, sums, [&](int32_t v) { return value(row, v); });
     if (job_.tokens && job_.tokens->collision) take_collision(r, sums);
     if (output_.mode == GradientMode::factored) write_residual(i);
   }
@@ -138,7 +138,12 @@ class LogitsPhases : public Phases {
           return reduce_columns(at(first), count, label);
         },
         [&](int64_t first, int64_t count) { return kernels_.sum(at(first), count); },
-        [&](int64_t column) { return kernels_.load(row, column); });
+        [&](int64_t column) { return float(value(row, column)); });
+  }
+
+  /// What a logit becomes.
+  double value(const void* row, int64_t column) const {
+    return batch_.transform.value(double(kernels_.load(row, column)));
   }
 
   void take_collision(const ScoredRow& r, const RowSums& sums) {

@@ -1,14 +1,14 @@
-// The scored rows of a job on the CPU: what is known of them as it comes in, the sums of their
-// sequences, and their gradients.
+// The scored rows of a job, where the host finishes them: what is known of them as it comes in, the
+// sums of their sequences, and their gradients.
 #pragma once
 #include <cmath>
 #include <optional>
+#include "measures.h"
+#include "plan.h"
 #include "distributed/sharded_rows.h"
-#include "jobs/measures.h"
-#include "jobs/plan.h"
 #include "rows/gradient.h"
 
-namespace diralign::cpu {
+namespace diralign {
 
 class RowResults {
  public:
@@ -36,7 +36,7 @@ class RowResults {
   ShardedRows& shards() { return *shards_; }
   void take_merged(int64_t i) {
     if (needs_mean_) take_mean(i, shards_->mean(i));
-    take(i, shards_->sums(i), [&](int32_t) { return shards_->second_logit(i); });
+    take(i, shards_->sums(i), [&](int32_t) { return double(shards_->second_value(i)); });
   }
 
   /// Whether the sums must have the moment.
@@ -45,9 +45,9 @@ class RowResults {
 
   /// The mean of row i's logits, where a metric asks for it; before `take`.
   void take_mean(int64_t i, double mean_logit) { measures_[size_t(i)].mean_logit = mean_logit; }
-  /// The sums of row i; `logit(v)` reads its entry v.
-  template <class Logit>
-  void take(int64_t i, const RowSums& sums, Logit&& logit) {
+  /// The sums of row i; `value(v)` is what its logit v becomes.
+  template <class Value>
+  void take(int64_t i, const RowSums& sums, Value&& value) {
     const ScoredRow& r = job_.rows.scored[size_t(i)];
     if (job_.tokens) return write_token(*job_.tokens, r.row, sums);
     const RowStatistics& s = statistics_[size_t(i)] = row_statistics(sums);
@@ -55,11 +55,9 @@ class RowResults {
     if (!measures_.empty())
       measures_[size_t(i)] = row_measures(sums, s, measures_[size_t(i)].mean_logit);
     if (separate_sft_)
-      sft_row_logps_[size_t(i)] =
-          r.sft_label < 0 ? 0
-          : r.sft_label == r.primary()
-              ? s.logp
-              : job_.batch.transform.value(double(logit(r.sft_label))) - logsumexp(s);
+      sft_row_logps_[size_t(i)] = r.sft_label < 0              ? 0
+                                  : r.sft_label == r.primary() ? s.logp
+                                                               : value(r.sft_label) - logsumexp(s);
   }
 
   /// The sequences of a group, whose rows are all known, in row order.
@@ -67,11 +65,7 @@ class RowResults {
     if (job_.tokens || job_.given) return;
     job_.rows.units.for_sequences(group.first_unit, group.last_unit,
                                   [&](int64_t s) { sum_sequence(s); });
-    if (!job_.parallel || !job_.parallel->session.has(Axis::sequence)) return;
-    sum_over_tokens(job_.parallel->session, Step::sums,
-                    separate_sft_ ? std::initializer_list<double*>{job_.logps, sft_logps_.data()}
-                                  : std::initializer_list<double*>{job_.logps},
-                    job_.batch.sequences);
+    if (job_.parallel) sum_logps(job_, sft_logps_);
   }
 
   /// Per sequence: log-probability under the labels of the likelihood term.
@@ -131,4 +125,4 @@ class RowResults {
   std::optional<ShardedRows> shards_;
 };
 
-}  // namespace diralign::cpu
+}  // namespace diralign
