@@ -148,8 +148,8 @@ elseif(_cuda_implementation STREQUAL "EMULATED")
   set_source_files_properties(${CUDA_KERNELS} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
   add_library(diralign_cuda STATIC ${CUDA_KERNELS} ${CUDA_HOST_SOURCES})
   target_compile_definitions(diralign_cuda PRIVATE "DIRALIGN_CUDA_ARCHITECTURES=\"emulation\"" "DIRALIGN_CUDA_PTX=\"\""
-    PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"")
-  add_dependencies(diralign_cuda diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking)
+    PUBLIC "DIRALIGN_CUBLASLT_DEFAULT=\"$<TARGET_FILE:diralign_cublaslt>\"" "DIRALIGN_NCCL_DEFAULT=\"$<TARGET_FILE:diralign_nccl>\"")
+  add_dependencies(diralign_cuda diralign_cublaslt diralign_cublaslt-12 diralign_cublaslt-lacking diralign_nccl diralign_nccl-old)
   target_include_directories(diralign_cuda PUBLIC cuda) # the native tests look inside
   target_link_libraries(diralign_cuda PUBLIC diralign_simt)
   if(DIRALIGN_PTX)

@@ -30,7 +30,10 @@ constexpr DeviceApi api{.status = status,
                         .ended = ended,
                         .synchronize_event = synchronize_event,
                         .milliseconds = milliseconds,
-                        .notify = notify};
+                        .notify = notify,
+                        .collectives = collectives,
+                        .collective_id = collective_id,
+                        .join_collectives = join_collectives};
 
 void run(Job& job, int device, Pool&) { run_staged(job, device); }
 

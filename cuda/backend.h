@@ -35,9 +35,15 @@ void synchronize_event(int device, Event event);
 double milliseconds(int device, Event from, Event to);
 void notify(int device, Stream stream, std::function<void(int)> done);
 
+CollectiveLibrary collectives(const std::string& path);
+CollectiveId collective_id();
+std::shared_ptr<DeviceCarrier> join_collectives(int device, const CollectiveId& id, int rank,
+                                                int size, std::chrono::milliseconds timeout,
+                                                const std::function<bool()>& given_up);
+
 std::unique_ptr<Launch> launch(Job& job, const Place& place);
 void run_logits(Job& job, const Place& place, Pool& pool);
-void run_layer(Job& job, const Place& place);
+void run_layer(Job& job, const Place& place, Pool& pool);
 /// Jobs on host arrays, those with an output layer included: scored rows travel in chunks of whole
 /// units through pinned stages, copies and kernels overlapping.
 void run_staged(Job& job, int device);

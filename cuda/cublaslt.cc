@@ -163,7 +163,7 @@ uint32_t alignment_of(const void* pointer) {
 /// What an algorithm was chosen for.
 struct Choice {
   int device, product;
-  Dtype dtype;
+  Dtype dtype, d_type;
   bool bias;
   int64_t m, n, k, logits_stride;
   uint32_t alignment_a, alignment_b, alignment_d;
@@ -256,25 +256,33 @@ void Products::logits(cudaStream_t stream, float* out, const void* hidden, int64
   multiply(stream, logits_product(out, hidden, rows));
 }
 
+Products::Product Products::hidden_product(void* out, Dtype dtype, const void* gradient,
+                                           int64_t rows, float scale, bool add) const {
+  return {.name = 1,
+          .transpose_a = false,
+          .transpose_b = false,
+          .m = layer_.hidden,
+          .n = rows,
+          .k = layer_.vocab,
+          .a = layer_.weight,
+          .b = gradient,
+          .lda = layer_.hidden,
+          .ldb = layer_.logits_stride,
+          .d = out,
+          .ldd = layer_.hidden,
+          .d_type = dtype,
+          .bias = nullptr,
+          .alpha = scale,
+          .beta = add ? 1.0f : 0.0f,
+          .any_rows = false};
+}
 void Products::hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows,
                                float scale, bool add) {
-  multiply(stream, {.name = 1,
-                    .transpose_a = false,
-                    .transpose_b = false,
-                    .m = layer_.hidden,
-                    .n = rows,
-                    .k = layer_.vocab,
-                    .a = layer_.weight,
-                    .b = gradient,
-                    .lda = layer_.hidden,
-                    .ldb = layer_.logits_stride,
-                    .d = out,
-                    .ldd = layer_.hidden,
-                    .d_type = layer_.dtype,
-                    .bias = nullptr,
-                    .alpha = scale,
-                    .beta = add ? 1.0f : 0.0f,
-                    .any_rows = false});
+  multiply(stream, hidden_product(out, layer_.dtype, gradient, rows, scale, add));
+}
+void Products::hidden_gradient(cudaStream_t stream, float* out, const void* gradient, int64_t rows,
+                               float scale) {
+  multiply(stream, hidden_product(out, Dtype::float32, gradient, rows, scale, false));
 }
 
 void Products::weight_gradient(cudaStream_t stream, float* out, const void* gradient,
@@ -342,6 +350,7 @@ struct Products::Description {
     return {layer.device,
             p.name,
             layer.dtype,
+            p.d_type,
             p.bias != nullptr,
             p.m,
             p.any_rows ? many_rows : p.n,

@@ -101,9 +101,13 @@ class Products {
   /// on the others, nor on how many there are: the algorithm is that for many rows, and does not
   /// split the sum. `hidden` is aligned as its rows are: see `row_alignment`.
   void logits(cudaStream_t stream, float* out, const void* hidden, int64_t rows);
-  /// out [rows, hidden] = scale gradient [rows, vocab] weight, added to what is there or not.
+  /// out [rows, hidden], of the layer's type = scale gradient [rows, vocab] weight, added to what
+  /// is there or not.
   void hidden_gradient(cudaStream_t stream, void* out, const void* gradient, int64_t rows,
                        float scale, bool add);
+  /// The same in float32, before it is rounded.
+  void hidden_gradient(cudaStream_t stream, float* out, const void* gradient, int64_t rows,
+                       float scale);
   /// out [vocab, hidden], float32 = scale gradient^T hidden, added to what is there or not.
   void weight_gradient(cudaStream_t stream, float* out, const void* gradient, const void* hidden,
                        int64_t rows, float scale, bool add);
@@ -114,6 +118,8 @@ class Products {
  private:
   struct Product;
   struct Description;
+  Product hidden_product(void* out, Dtype dtype, const void* gradient, int64_t rows, float scale,
+                         bool add) const;
   Product logits_product(float* out, const void* hidden, int64_t rows) const;
   void multiply(cudaStream_t stream, const Product& product);
 

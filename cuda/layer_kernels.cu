@@ -39,6 +39,28 @@ void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indic
   else launch(uint16_t{});
 }
 
+__global__ void __launch_bounds__(layer_threads)
+    add_arrays(float* to, const float* from, uint32_t arrays, int64_t count) {
+  const int64_t i = int64_t(blockIdx.x) * layer_threads + threadIdx.x;
+  if (i >= count) return;
+  double sum = 0;
+  for (uint32_t k = 0; k < arrays; k++) sum += double(from[int64_t(k) * count + i]);
+  to[i] = float(sum);
+}
+
+/// A row for each block in turn.
+template <class T>
+__global__ void __launch_bounds__(layer_threads)
+    round_rows(T* to, const float* from, const uint32_t* indices, uint32_t rows, uint32_t columns,
+               bool add) {
+  for (uint32_t i = blockIdx.x; i < rows; i += gridDim.x) {
+    T* const there = to + size_t(indices[i]) * columns;
+    const float* const here = from + size_t(i) * columns;
+    for (uint32_t k = threadIdx.x; k < columns; k += layer_threads)
+      there[k] = from_float<T>(add ? to_float(there[k]) + here[k] : here[k]);
+  }
+}
+
 /// A column for each thread: neighbours read neighbouring columns.
 template <class T>
 __global__ void __launch_bounds__(layer_threads)
@@ -92,6 +114,23 @@ void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t
 void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
                   int64_t rows, size_t row_bytes) {
   move<true>(stream, to, from, indices, rows, row_bytes);
+}
+
+void write_rows(cudaStream_t stream, void* to, Dtype dtype, const float* from,
+                const uint32_t* indices, int64_t rows, int64_t columns, bool add) {
+  if (rows == 0) return;
+  with_type(dtype, [&]<class T>(const T*) {
+    check(launch_kernel(round_rows<T>, dim3(uint32_t(std::min<int64_t>(rows, most_blocks))),
+                        dim3(layer_threads), stream, static_cast<T*>(to), from, indices,
+                        uint32_t(rows), uint32_t(columns), add),
+          "the kernel that rounds rows");
+  });
+}
+
+void sum_arrays(cudaStream_t stream, float* to, const float* from, int64_t arrays, int64_t count) {
+  check(launch_kernel(add_arrays, blocks_for(count), dim3(layer_threads), stream, to, from,
+                      uint32_t(arrays), count),
+        "the kernel that sums arrays");
 }
 
 void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,

@@ -11,6 +11,11 @@ void gather_rows(cudaStream_t stream, void* to, const void* from, const uint32_t
 /// Row indices[i] of `to` = row i of `from`.
 void scatter_rows(cudaStream_t stream, void* to, const void* from, const uint32_t* indices,
                   int64_t rows, size_t row_bytes);
+/// Row indices[i] of `to` = (add ? that row : 0) + row i of `from`, rounded once.
+void write_rows(cudaStream_t stream, void* to, Dtype dtype, const float* from,
+                const uint32_t* indices, int64_t rows, int64_t columns, bool add);
+/// to[i] = the sum of from[k][i] over k, in float64 and in that order, rounded once.
+void sum_arrays(cudaStream_t stream, float* to, const float* from, int64_t arrays, int64_t count);
 /// to[v] = (add ? to[v] : 0) + scale * the sum of column v, in float64 and in the order of the
 /// rows.
 void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,

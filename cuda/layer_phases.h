@@ -12,6 +12,9 @@
 //
 // Logits are float32 and exist for one chunk. Their gradient has the layer's type, for the
 // products; that of float32 lies in place.
+//
+// Where other processes have other words, every chunk's rows are merged before the next, and each
+// adds up the gradient of its hidden states over the processes.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -23,7 +26,9 @@
 #include "layer_kernels.h"
 #include "loss_work.h"
 #include "measure_rows.h"
+#include "merged_rows.h"
 #include "tuning.h"
+#include "distributed/parallel.h"
 #include "jobs/driver.h"
 
 namespace diralign::cuda {
@@ -54,8 +59,8 @@ struct WorkspacePlan {
 
 class LayerPhases : public Phases {
  public:
-  /// Enqueues nothing.
-  LayerPhases(Job& job, const Place& place, const LayerArrays& arrays)
+  /// Enqueues nothing. `pool`: of a job among processes.
+  LayerPhases(Job& job, const Place& place, const LayerArrays& arrays, Pool* pool = nullptr)
       : job_(job),
         layer_(*job.layer),
         place_(place),
@@ -66,13 +71,21 @@ class LayerPhases : public Phases {
         hidden_row_(size_t(layer_.hidden_size) * job.batch.element_bytes()),
         sft_logps_(job.batch.sft_labels ? size_t(job.batch.sequences) : 0) {
     layer_.memory_used = 0;
+    if (job.parallel && job.parallel->merges_rows()) {
+      merged_.emplace(job, Dtype::float32, place, *pool);
+      sums_hidden_ = arrays.gradients.hidden.data && job.parallel->sums_hidden &&
+                     job.parallel->session.has(Axis::vocab);
+    }
     const RowBytes row = row_bytes();
-    const WorkspacePlan plan(layer_.memory,
-                             row.logits + row.gradient + row.hidden + row.hidden_gradient,
-                             bias_bytes() + 4 * 256, int64_t(job.rows.scored.size()));
-    plan_groups(std::max<int64_t>(1, plan.chunk_rows));
+    const WorkspacePlan plan(
+        layer_.memory, row.logits + row.gradient + row.hidden + row.hidden_gradient,
+        bias_bytes() + hidden_padding() + 4 * 256, int64_t(job.rows.scored.size()));
+    // Ranks of vocab go through the same chunks.
+    const int64_t chunk_rows =
+        merged_ ? least_of_all(job.parallel->session, plan.chunk_rows) : plan.chunk_rows;
+    plan_groups(std::max<int64_t>(1, chunk_rows));
     if (job.rows.scored.empty()) return;
-    plan_work();
+    if (!merged_) plan_work();
     allocate(row, plan.product);
   }
   /// Waits for the end of the work: the stages of `rows_` and of `work_` are given back.
@@ -82,9 +95,12 @@ class LayerPhases : public Phases {
 
   const std::vector<UnitGroup>& groups() const override { return groups_; }
   const double* sft_logps() const override {
+    if (merged_) return merged_->results().sft_logps();
     return sft_logps_.empty() ? job_.logps : sft_logps_.data();
   }
-  const Array<RowMeasures>& measures() const override { return row_measures_; }
+  const Array<RowMeasures>& measures() const override {
+    return merged_ ? merged_->results().measures() : row_measures_;
+  }
 
   /// Once what the arrays hold is enqueued, before the first group.
   void start() {
@@ -101,6 +117,7 @@ class LayerPhases : public Phases {
 
   void reduce(const UnitGroup& group, const BatchLoss*) override {
     const std::vector<RowRange>& chunks = chunks_[index(group)];
+    if (merged_) return reduce_merged(group, chunks);
     for (size_t k = 0; k < chunks.size(); k++) {
       const RowRange& chunk = chunks[k];
       if (job_.cancelled) return;
@@ -124,6 +141,7 @@ class LayerPhases : public Phases {
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     if (group.rows.size() > 0) has_nan_ = new_nan_rows();
     take(group);
+    if (job_.parallel && !job_.cancelled) sum_logps(job_, sft_logps_);
     for (size_t i = 0; last && i < row_measures_.size(); i++)
       row_measures_[i] = measures_->row(int64_t(i));
   }
@@ -132,12 +150,24 @@ class LayerPhases : public Phases {
     if (job_.given) return;
     const int exponent = exponent_of(group.rows, loss);
     const std::vector<RowRange>& chunks = chunks_[index(group)];
-    for (size_t k = 0; k < chunks.size(); k++) {
+    if (chunks.empty()) return;
+    GradientWork work{nullptr, 0, group.rows.begin};
+    if (!merged_) {
+      if (job_.parallel && job_.evaluates_together())
+        work_->set_coefficients(job_.loss->outputs.coefficients);
+      work = {&*work_, device_group(group, 0), 0};
+    } else {
+      size_t stages = 0;
+      for (const RowRange& chunk : chunks) stages += most_stages(chunk);
+      work.launches =
+          merged_->differentiate(loss, std::ldexp(1.0, exponent), false, chunks.size(), stages);
+    }
+    for (const RowRange& chunk : chunks) {
       if (job_.cancelled) return;
-      const std::vector<RowRange> active = active_of(chunks[k], loss, has_nan_);
+      const std::vector<RowRange> active = active_of(chunk, loss, has_nan_);
       if (active.empty()) continue;
-      if (!group.kept) multiply(chunks[k]);
-      differentiate(device_group(group, k), chunks[k], active, exponent);
+      if (!group.kept) multiply(chunk);
+      differentiate(work, chunk, active, exponent);
       pace();
     }
   }
@@ -145,13 +175,17 @@ class LayerPhases : public Phases {
   void write_zeros() override {
     zero_hidden_gradient();
     const LayerGradients& out = arrays_.gradients;
-    auto zero = [&](const LayerGradients::Buffer& buffer, size_t elements) {
-      if (buffer.data && !buffer.accumulate && !buffer.zeroed)
-        check(cudaMemsetAsync(buffer.data, 0, elements * sizeof(float), stream_),
+    // Where nothing was written: all words, or, with padding past a vocabulary, that.
+    auto zero = [&](const LayerGradients::Buffer& buffer, bool written, int64_t each) {
+      const int64_t first = (written ? job_.batch.vocab : 0) * each,
+                    count = job_.batch.row_stride * each - first;
+      if (buffer.data && !buffer.accumulate && !buffer.zeroed && count > 0)
+        check(cudaMemsetAsync(static_cast<float*>(buffer.data) + first, 0,
+                              size_t(count) * sizeof(float), stream_),
               "cudaMemsetAsync");
     };
-    if (!weight_written_) zero(out.weight, size_t(job_.batch.vocab) * size_t(layer_.hidden_size));
-    if (!bias_written_) zero(out.bias, size_t(job_.batch.vocab));
+    zero(out.weight, weight_written_, layer_.hidden_size);
+    zero(out.bias, bias_written_, 1);
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }
 
@@ -165,7 +199,18 @@ class LayerPhases : public Phases {
     return {.logits = size_t(stride_) * sizeof(float),
             .gradient = dense_ && !in_place ? size_t(stride_) * job_.batch.element_bytes() : 0,
             .hidden = hidden_row_,
-            .hidden_gradient = arrays_.gradients.hidden.data ? hidden_row_ : 0};
+            .hidden_gradient = sums_hidden_ ? size_t(layer_.hidden_size) * sizeof(float) *
+                                                  (sums_by_device() ? 3 : 1)
+                               : arrays_.gradients.hidden.data ? hidden_row_
+                                                               : 0};
+  }
+  bool sums_by_device() const {
+    return sums_hidden_ && job_.parallel->session.by_device(Axis::vocab) != nullptr;
+  }
+  /// Beside the rows: pieces of them are one of a length for each rank, in three arrays.
+  size_t hidden_padding() const {
+    return sums_by_device() ? 3 * sizeof(float) * size_t(job_.parallel->session.size(Axis::vocab))
+                            : 0;
   }
   size_t bias_bytes() const {
     return arrays_.bias ? aligned(size_t(job_.batch.vocab) * sizeof(float)) : 0;
@@ -173,7 +218,8 @@ class LayerPhases : public Phases {
 
   void plan_groups(int64_t chunk_rows) {
     // Without a gradient nothing is decided between groups.
-    groups_ = group_units(job_.rows, chunk_rows, !dense_ || job_.terms().is_sorted());
+    groups_ = group_units(job_.rows, chunk_rows, !dense_ || job_.evaluates_together());
+    scatters_ = sums_hidden_;
     for (const UnitGroup& group : groups_) {
       chunks_.push_back(cut_rows(group.rows, chunk_rows));
       for (const RowRange& chunk : chunks_.back()) {
@@ -194,7 +240,7 @@ class LayerPhases : public Phases {
       for (const RowRange& chunk : chunks_[g]) {
         request.chunks.push_back(chunk);
         launches += dense_ ? 2 : 1;
-        stages += 1 + (dense_ ? size_t(chunk.size() / (shortest_not_finite + 1) + 1) : 0);
+        stages += 1 + (dense_ ? most_stages(chunk) : 0);
       }
       device_group_.push_back(uint32_t(on_device.size()));
       // What a row needs of its group is there in the launch that reduces it.
@@ -207,6 +253,10 @@ class LayerPhases : public Phases {
     measures_.emplace(job_.rows, RowRange{0, rows}, request.chunks, request.transform, place_);
     row_measures_.resize(size_t(rows));
   }
+  /// Of a chunk's gradient.
+  static size_t most_stages(const RowRange& chunk) {
+    return size_t(chunk.size() / (shortest_not_finite + 1) + 1);
+  }
   void allocate(const RowBytes& row, size_t product) {
     const size_t longest = size_t(longest_), rows = job_.rows.scored.size();
     auto take = [&](size_t bytes) {
@@ -216,13 +266,17 @@ class LayerPhases : public Phases {
     logits_ = take(longest * row.logits);
     if (row.gradient) gradient_ = take(longest * row.gradient);
     if (gathers_) hidden_ = take(longest * hidden_row_);
-    if (row.hidden_gradient && scatters_) hidden_gradient_ = take(longest * hidden_row_);
+    if (row.hidden_gradient && scatters_)
+      hidden_gradient_ = take(longest * row.hidden_gradient + hidden_padding());
+    if (sums_hidden_ && !sums_by_device())
+      hidden_stage_ = PinnedBlock(longest * row.hidden_gradient);
     if (bias_bytes()) bias_ = take(bias_bytes());
     product_ = take(product);
     if (gathers_ || scatters_) {
       row_stage_ = PinnedBlock(rows * sizeof(uint32_t));
       rows_ = Workspace(place_.device, stream_, rows * sizeof(uint32_t));
     }
+    if (job_.batch.vocab == 0) return;
     products_.emplace(Products::Layer{.device = place_.device,
                                       .dtype = job_.batch.dtype,
                                       .vocab = job_.batch.vocab,
@@ -265,6 +319,7 @@ class LayerPhases : public Phases {
   }
 
   void multiply(const RowRange& chunk) {
+    if (!products_) return;
     if (!in_one_piece(chunk, arrays_.hidden))
       gather_rows(stream_, hidden_.data(), arrays_.hidden, indices(chunk.begin), chunk.size(),
                   hidden_row_);
@@ -325,7 +380,8 @@ class LayerPhases : public Phases {
     const RowRange& chunk = chunks_[index(group)][k];
     const std::vector<RowRange> active = active_of(chunk, nullptr, has_nan_beside(chunk));
     if (!active.empty())
-      differentiate(device_group(group, k), chunk, active, exponent_of(chunk, nullptr));
+      differentiate({&*work_, device_group(group, k), 0}, chunk, active,
+                    exponent_of(chunk, nullptr));
   }
   /// Whether a row of a chunk that has no gradient may have a NaN.
   bool has_nan_beside(const RowRange& chunk) {
@@ -342,16 +398,37 @@ class LayerPhases : public Phases {
     return new_nan_rows();
   }
 
-  void differentiate(uint32_t g, const RowRange& chunk, const std::vector<RowRange>& active,
-                     int exponent) {
+  void reduce_merged(const UnitGroup& group, const std::vector<RowRange>& chunks) {
+    merged_->begin(group, chunks);
+    for (const RowRange& chunk : chunks) {
+      if (job_.cancelled) return;
+      multiply(chunk);
+      merged_->reduce(chunk, {logits_.data(), nullptr, stride_, 0, Dtype::float32});
+    }
+    if (job_.cancelled) return;
+    merged_->results().sum(group);
+    has_nan_ = merged_->has_nan();
+  }
+
+  /// What writes the gradients of a group's logits.
+  struct GradientWork {
+    LossWork* launches;  ///< null: the rank has no words
+    uint32_t group;      ///< as they have it
+    int64_t first_row;   ///< of theirs, in the list of scored rows
+  };
+  void differentiate(const GradientWork& work, const RowRange& chunk,
+                     const std::vector<RowRange>& active, int exponent) {
     zero_hidden_gradient();
     const Dtype dtype = job_.batch.dtype;
     void* const gradient = gradient_.data() ? gradient_.data() : logits_.data();
-    Stages order(work_->parts());
-    for (const RowRange& range : active)
-      order.add(Work::gradient, uint32_t(range.begin), uint32_t(range.size()), g);
-    work_->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_, dtype,
-                          std::ldexp(1.0, exponent)});
+    if (work.launches) {
+      Stages order(work.launches->parts());
+      for (const RowRange& range : active)
+        order.add(Work::gradient, uint32_t(range.begin - work.first_row), uint32_t(range.size()),
+                  work.group);
+      work.launches->launch(order, {logits_.data(), gradient, stride_, chunk.size() * stride_,
+                                    dtype, std::ldexp(1.0, exponent)});
+    }
 
     const LayerGradients& out = arrays_.gradients;
     // The products' factor is a float32: beyond it all that is not tiny overflows as it is.
@@ -362,7 +439,9 @@ class LayerPhases : public Phases {
                                size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);
       const char* const hidden =
           static_cast<const char*>(hidden_of(chunk)) + size_t(in_chunk) * hidden_row_;
-      if (out.hidden.data) {
+      if (sums_hidden_) {
+        add_hidden_gradient(range, rows, scale);
+      } else if (out.hidden.data && products_) {
         const bool direct = in_one_piece(range, out.hidden.data);
         void* const to = direct ? at_row(out.hidden.data, range.begin) : hidden_gradient_.data();
         if (!direct && out.hidden.accumulate)
@@ -373,17 +452,62 @@ class LayerPhases : public Phases {
           scatter_rows(stream_, out.hidden.data, to, indices(range.begin), range.size(),
                        hidden_row_);
       }
-      if (out.weight.data) {
+      if (out.weight.data && products_) {
         products_->weight_gradient(stream_, static_cast<float*>(out.weight.data), rows, hidden,
                                    range.size(), scale, out.weight.accumulate || weight_written_);
         weight_written_ = true;
       }
-      if (out.bias.data) {
+      if (out.bias.data && products_) {
         sum_columns(stream_, static_cast<float*>(out.bias.data), rows, dtype, range.size(),
                     job_.batch.vocab, stride_, scale, out.bias.accumulate || bias_written_);
         bias_written_ = true;
       }
     }
+  }
+
+  /// The gradient of some hidden states over all processes that have other words.
+  void add_hidden_gradient(const RowRange& range, const void* gradient, float scale) {
+    float* const own = hidden_gradient_.as<float>();
+    const int64_t count = range.size() * layer_.hidden_size;
+    const size_t bytes = size_t(count) * sizeof(float);
+    if (products_) products_->hidden_gradient(stream_, own, gradient, range.size(), scale);
+    else check(cudaMemsetAsync(own, 0, bytes, stream_), "cudaMemsetAsync");
+    DeviceCarrier* const carrier = job_.parallel->session.by_device(Axis::vocab);
+    if (carrier) sum_by_device(*carrier, own, count);
+    else sum_by_host(own, count);
+    write_rows(stream_, arrays_.gradients.hidden.data, job_.batch.dtype, own, indices(range.begin),
+               range.size(), layer_.hidden_size, arrays_.gradients.hidden.accumulate);
+  }
+
+  void sum_by_host(float* own, int64_t count) {
+    const size_t bytes = size_t(count) * sizeof(float);
+    check(cudaMemcpyAsync(hidden_stage_.data(), own, bytes, cudaMemcpyDeviceToHost, stream_),
+          "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    sum_over_columns(job_.parallel->session, hidden_stage_.as<float>(), count);
+    check(cudaMemcpyAsync(own, hidden_stage_.data(), bytes, cudaMemcpyHostToDevice, stream_),
+          "cudaMemcpyAsync");
+  }
+  /// The same sums, of pieces that each rank adds up on its device.
+  void sum_by_device(DeviceCarrier& carrier, float* own, int64_t count) {
+    Session& session = job_.parallel->session;
+    const int64_t ranks = session.size(Axis::vocab), piece = hidden_piece(count);
+    const size_t bytes = size_t(piece) * sizeof(float);
+    float *const theirs = own + hidden_piece(longest_ * layer_.hidden_size) * ranks, *const sums =
+                                                                                         theirs +
+                                                                                         piece *
+                                                                                             ranks;
+    const auto given_up = [&session] { return session.is_abandoned(); };
+    session.meet(Step::rows, {});
+    carrier.all_to_all(place_.stream, own, theirs, bytes, given_up);
+    sum_arrays(stream_, sums, theirs, ranks, piece);
+    carrier.all_gather(place_.stream, sums, own, bytes, given_up);
+    carrier.wait(place_.stream, given_up);
+  }
+  /// What a rank adds up of so many numbers.
+  int64_t hidden_piece(int64_t count) const {
+    const int64_t ranks = job_.parallel->session.size(Axis::vocab);
+    return (count + ranks - 1) / ranks;
   }
 
   /// Once, before anything else is written: what no product writes is 0.
@@ -402,6 +526,7 @@ class LayerPhases : public Phases {
   cudaStream_t stream_;
   LayerArrays arrays_;
   bool dense_, gathers_ = false, scatters_ = false;
+  bool sums_hidden_ = false;      ///< the gradient of hidden states, over processes
   int64_t stride_, longest_ = 0;  ///< of a chunk, in rows
   size_t hidden_row_;
   std::vector<UnitGroup> groups_;
@@ -412,10 +537,11 @@ class LayerPhases : public Phases {
   bool hidden_zeroed_ = false, weight_written_ = false, bias_written_ = false;
   int64_t nan_rows_ = 0;  ///< so far
   bool has_nan_ = false;  ///< a row of the last group
-  PinnedBlock row_stage_;
+  PinnedBlock row_stage_, hidden_stage_;
   Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
   Array<double> sft_logps_;
   Array<RowMeasures> row_measures_;
+  std::optional<MergedRows> merged_;  ///< in place of the next two
   std::optional<LossWork> work_;
   std::optional<MeasureWork> measures_;
   std::optional<Products> products_;

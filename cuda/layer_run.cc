@@ -20,12 +20,12 @@ void need_products() {
 
 }  // namespace
 
-void run_layer(Job& job, const Place& place) {
+void run_layer(Job& job, const Place& place, Pool& pool) {
   need_products();
   const DeviceGuard guard(place.device);
   LayerPhases run(
       job, place,
-      {job.layer->hidden, job.layer->weight, job.layer->bias, job.gradients.layer, false});
+      {job.layer->hidden, job.layer->weight, job.layer->bias, job.gradients.layer, false}, &pool);
   complete(job, run);
 }
 

@@ -29,8 +29,6 @@ class LossLaunch {
   }
   /// Of the i-th scored row of a request that asked for measures.
   const RowMeasures& measures(int64_t i) const { return measures_->row(i); }
-  /// Of a request for parts.
-  const LossWork& parts() const { return *work_; }
 
  private:
   bool has_rows_ = false;

@@ -250,7 +250,8 @@ void LossWork::fill_upload(const LossRequest& r, const std::vector<Group>& group
     if (!of_batch.empty()) std::copy_n(of_batch.begin() + range.begin, places.rows, to);
   };
   copy_rows(r.derivatives, at<RowDerivatives>(host, places.at_derivatives));
-  copy_rows(r.row_gradients, at<RowGradient>(host, places.at_row_gradients));
+  std::copy(r.row_gradients.begin(), r.row_gradients.end(),
+            at<RowGradient>(host, places.at_row_gradients));
   copy_rows(r.known_terms, at<RowTerms>(host, places.at_row_terms));
   copy_rows(r.known_entropies, at<double>(host, places.at_entropies));
   for (size_t i = 0; i < places.ignored; i++)

@@ -36,7 +36,7 @@ struct LossRequest {
   /// What is known of these rows, which are then not to be reduced; empty: nothing.
   std::vector<RowTerms> known_terms{};
   std::vector<double> known_entropies{};
-  /// Pass::dense: all that is to be known of these rows; empty: it is not known.
+  /// Pass::dense: all that is to be known of the rows of these units; empty: it is not known.
   std::vector<RowGradient> row_gradients{};
   /// Pass::dense: the gradient waits for LossLaunch::differentiate.
   bool splits = false;

@@ -33,7 +33,7 @@ struct Backend {
   void (*run_logits)(Job& job, const Place& place, Pool& pool) = nullptr;
   /// A job with an output layer in device memory, to its end, on any thread: the host decides
   /// between the products. The stream is past it on return.
-  void (*run_layer)(Job& job, const Place& place) = nullptr;
+  void (*run_layer)(Job& job, const Place& place, Pool& pool) = nullptr;
 };
 
 /// The one on the host, which every build has.

@@ -5,9 +5,12 @@
 // libraries' can be passed in. 0 is the default stream. Every function selects the device it is
 // given and restores the calling thread's own on return.
 #pragma once
+#include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -57,6 +60,14 @@ struct KernelResidency {
 struct LayerAlgorithms {
   int offered = 0, usable = 0;
 };
+
+/// NCCL, or what stands for it.
+struct CollectiveLibrary {
+  std::string version, path;
+};
+/// What the first rank gives the others to find each other by.
+using CollectiveId = std::array<char, 128>;
+class DeviceCarrier;
 
 /// What a runtime knows of an address.
 struct PointerInfo {
@@ -139,6 +150,16 @@ struct DeviceApi {
   /// Calls `done(cudaError_t)` once, on a thread of the runtime and after all earlier work of the
   /// stream, failed or not. It must not call the runtime.
   void (*notify)(int device, Stream stream, std::function<void(int)> done);
+
+  // Collectives between the devices of processes. They throw DistributedError.
+
+  /// Opens their library, once per process: the file, or, for "", where it is usually found.
+  CollectiveLibrary (*collectives)(const std::string& path);
+  CollectiveId (*collective_id)();
+  /// With the other ranks, until the deadline, or until whoever waits has no time left.
+  std::shared_ptr<DeviceCarrier> (*join_collectives)(int device, const CollectiveId& id, int rank,
+                                                     int size, std::chrono::milliseconds timeout,
+                                                     const std::function<bool()>& given_up);
 };
 
 }  // namespace diralign

@@ -183,9 +183,15 @@ void agree_on_shards(Job& job, const std::vector<Fact>& facts) {
 
 void agree(Job& job) {
   const uint64_t sequences = uint64_t(job.batch.sequences);
+  const bool by_device =
+      job.parallel->on_device && job.parallel->session.by_device(Axis::vocab) != nullptr;
   const std::vector<Fact> facts{
       {"the settings", settings_of(job), true, true, true},
       {"the words of the vocabulary", uint64_t(job.batch.words()), true, true, true},
+      // Chunks of a layer's rows are cut differently.
+      {"who computes: the CPU or a device", job.layer && job.parallel->on_device, true, false,
+       false},
+      {"what carries rows", by_device, true, false, false},
       {"rows", uint64_t(job.batch.rows), true, false, false},
       {"sequences", sequences, true, true, false},
       {"labels, offsets, weights or derivatives of rows", rows_of(job), true, false, false},

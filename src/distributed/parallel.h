@@ -14,6 +14,7 @@ struct Parallel {
   Session session;
   int64_t column_grid = 0;      ///< columns that are summed as a unit; 0: those of a rank
   bool sums_hidden = true;      ///< the gradient of hidden states, over vocab
+  bool on_device = false;       ///< who computes here
   Array<double> log_ratios;     ///< whose mean is the baseline `kl`; empty: it was given
   int32_t* counts = nullptr;    ///< out, per sequence: scored rows on all ranks of sequence
   Array<double> sorted_losses;  ///< out: of the whole batch, of an objective that sorts it

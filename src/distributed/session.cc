@@ -126,6 +126,11 @@ void Session::tell(const std::string& failure) noexcept {
   }
 }
 
+bool Session::is_abandoned() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return abandoned_;
+}
+
 void Session::abandon() {
   std::shared_ptr<Transfer> transfer;
   {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 #include "communicator.h"
+#include "device_carrier.h"
 
 namespace diralign {
 
@@ -58,6 +59,7 @@ class Session {
   struct Group {
     std::shared_ptr<Communicator> communicator;
     std::shared_ptr<Carrier> carrier;
+    std::shared_ptr<DeviceCarrier> device;  ///< of what is in device memory; null: by the host
   };
   using Groups = std::array<Group, axis_count>;
 
@@ -84,11 +86,17 @@ class Session {
   /// Both, with a meeting between: every rank's `bytes`, by rank.
   Array<char> gather(Step step, const void* mine, size_t bytes);
 
+  /// Carries what is in device memory; null: by the host, or there are no others.
+  DeviceCarrier* by_device(Axis axis) const {
+    return has(axis) ? groups_[size_t(axis)].device.get() : nullptr;
+  }
+
   /// Tells every group that does not know yet, in the order of its next exchanges. Whoever cannot
   /// be told finds out by a deadline of its own.
   void tell(const std::string& failure) noexcept;
   /// Ends the wait for others, now and later: this process has no time left for them.
   void abandon();
+  bool is_abandoned();
 
   /// Of the group that failed: this rank's place, for messages.
   std::string place(Axis axis, int rank) const;

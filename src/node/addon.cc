@@ -55,7 +55,7 @@ void run_to_end(Job& job, Target target, const Place& place, Pool& pool, double*
   auto run = [&] {
     if (target == Target::cpu) host_backend().run(job, 0, pool);
     else if (target == Target::staged) device_backend().run(job, place.device, pool);
-    else if (job.layer) device_backend().run_layer(job, place);
+    else if (job.layer) device_backend().run_layer(job, place, pool);
     else device_backend().run_logits(job, place, pool);
   };
   if (job.parallel) run_parallel(job, run);
@@ -81,9 +81,11 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
                  : nullptr;
   // Last of what may be refused here: from then on the other processes count on this call.
   job->parallel = read_parallel(parallel_of(request));
-  if (job->parallel)
+  if (job->parallel) {
     job->parallel->counts =
         elements_of<int32_t>(batch, batch_request::counts, job->rows.counts.size());
+    job->parallel->on_device = target == Target::device;
+  }
   const bool enqueued = target == Target::device && !job->layer && !job->parallel;
   if (!info[1].IsFunction()) {
     if (job->parallel) wait_for_turn(job->parallel->session);

@@ -1,4 +1,5 @@
 #include "distributed.h"
+#include <algorithm>
 #include <cstring>
 #include <future>
 #include <utility>
@@ -14,6 +15,8 @@ namespace diralign {
 namespace {
 
 using Handle = Napi::External<std::shared_ptr<Communicator>>;
+/// Empty until the ranks have found each other.
+using CarrierHandle = Napi::External<std::shared_ptr<DeviceCarrier>>;
 
 Napi::Object communicator_object(Napi::Env env, std::shared_ptr<Communicator> communicator) {
   Napi::Object result = Napi::Object::New(env);
@@ -43,7 +46,8 @@ Session::Groups read_groups(Napi::Object parallel) {
     const Napi::Object group = value.As<Napi::Object>();
     Session::Group& own = groups[axis];
     own.communicator = communicator_of(group.Get("handle"));
-    const Napi::Value carry = group.Get("carry");
+    const Napi::Value carry = group.Get("carry"), device = group.Get("device");
+    if (device.IsExternal()) own.device = *device.As<CarrierHandle>().Data();
     if (carry.IsFunction())
       own.carrier = std::make_shared<ScriptCarrier>(Environment::of(parallel.Env()).mailbox(),
                                                     carry.As<Napi::Function>());
@@ -202,6 +206,68 @@ Napi::Value abort(const Napi::CallbackInfo& info) {
 }
 
 // ----------------------------------------------------------------------------------------------
+// NCCL
+
+const DeviceApi& devices() { return *device_backend().device; }
+
+/// openNccl(path): { version, library }
+Napi::Value open_nccl(const Napi::CallbackInfo& info) {
+  const CollectiveLibrary library = devices().collectives(info[0].As<Napi::String>().Utf8Value());
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("version", library.version);
+  result.Set("library", library.path);
+  return result;
+}
+
+/// ncclId(): what rank 0 gives the others.
+Napi::Value nccl_id(const Napi::CallbackInfo& info) {
+  const CollectiveId id = devices().collective_id();
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), id.size());
+  std::memcpy(bytes.Data(), id.data(), id.size());
+  return bytes;
+}
+
+/// joinNccl(place, done(error)): place.carrier is what others have joined by then.
+Napi::Value join_nccl(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Object place = info[0].As<Napi::Object>();
+  const Untyped given = untyped(place.Get("id"));
+  CollectiveId id;
+  std::memcpy(id.data(), given.data, std::min(id.size(), given.bytes()));
+  const int device = int(integer(place, "device")), rank = int(integer(place, "rank")),
+            size = int(integer(place, "size"));
+  const std::chrono::milliseconds timeout = milliseconds(place.Get("timeout"));
+  auto* const made = new std::shared_ptr<DeviceCarrier>;
+  place.Set("carrier", CarrierHandle::New(env, made, [](Napi::Env, auto* owned) { delete owned; }));
+  auto job = std::make_unique<Job>();
+  // It waits for others, as a job among processes does.
+  job->parallel = std::make_shared<Parallel>(Session::Groups{});
+  Job* const raw = job.get();
+  return Environment::of(env).start(
+      std::move(job),
+      [=] {
+        *made = devices().join_collectives(device, id, rank, size, timeout,
+                                           [raw] { return raw->stopped(); });
+      },
+      false, place, info[1].As<Napi::Function>());
+}
+
+/// closeNccl(communicator, carrier, done(error)): when the calls before have ended.
+Napi::Value close_nccl(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<Communicator> communicator = communicator_of(info[0]);
+  const std::shared_ptr<DeviceCarrier> carrier = *info[1].As<CarrierHandle>().Data();
+  const Callback done(info.Env(), info[2].As<Napi::Function>());
+  const auto turn =
+      std::make_shared<Turn>(std::vector<std::shared_ptr<Communicator>>{communicator});
+  turn->line_up([carrier, done, turn] {
+    carrier->close();
+    turn->leave();
+    done(nullptr, [](Napi::Env env) { return env.Undefined(); });
+  });
+  return info.Env().Undefined();
+}
+
+// ----------------------------------------------------------------------------------------------
 // Any transport
 
 /// communicator(rank, size, timeout): of a transport of the caller's.
@@ -301,6 +367,10 @@ Napi::Object distributed_exports(Napi::Env env) {
   export_function<split>(exports, "split");
   export_function<close>(exports, "close");
   export_function<exchange>(exports, "exchange");
+  export_function<open_nccl>(exports, "openNccl");
+  export_function<nccl_id>(exports, "ncclId");
+  export_function<join_nccl>(exports, "joinNccl");
+  export_function<close_nccl>(exports, "closeNccl");
   export_function<finalize>(exports, "finalize");
   export_function<abort>(exports, "abort");
   export_function<communicator>(exports, "communicator");

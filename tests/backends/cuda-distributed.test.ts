@@ -12,14 +12,13 @@ import { expectDevice } from '../support/expect-device.js';
 import { configOf } from '../support/family-batches.js';
 import { launch, launchers } from '../support/launchers.js';
 import { at, sameBits } from '../support/numbers.js';
+import { partsOf, rowsOf } from '../support/data-ranks.js';
 import {
   boundaries,
   cutColumns,
   differences,
   onDevice,
   overVocab,
-  partsOf,
-  rowsOf,
   within,
   type Compute,
 } from '../support/ranks.js';

@@ -5,7 +5,8 @@ import { countBatch } from '../../ts/distributed/index.js';
 import { randomBatch } from '../support/batches.js';
 import { configOf, familyMethods } from '../support/family-batches.js';
 import { at, sameBits } from '../support/numbers.js';
-import { differences, partsOf, rowsOf, within } from '../support/ranks.js';
+import { partsOf, rowsOf } from '../support/data-ranks.js';
+import { differences, within } from '../support/ranks.js';
 
 const metrics = ['entropy', 'logits/chosen'] as const;
 

@@ -19,14 +19,8 @@ import {
 } from '../support/family-batches.js';
 import { randomHidden } from '../support/hidden.js';
 import { at, sameBits } from '../support/numbers.js';
-import {
-  boundaries,
-  cutColumns,
-  differences,
-  joinColumns,
-  rowsOf,
-  within,
-} from '../support/ranks.js';
+import { boundaries, cutColumns, differences, joinColumns, within } from '../support/ranks.js';
+import { rowsOf } from '../support/data-ranks.js';
 import { expectRefusal, rejection, thrownBy } from '../support/refusal.js';
 
 const vocab = 1700;

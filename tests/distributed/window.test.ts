@@ -7,7 +7,8 @@ import { Misses } from '../support/bounds.js';
 import { configOf, familyMethods } from '../support/family-batches.js';
 import { randomHidden } from '../support/hidden.js';
 import { at, sameBits } from '../support/numbers.js';
-import { partsOf, rowsOf, within } from '../support/ranks.js';
+import { partsOf, rowsOf } from '../support/data-ranks.js';
+import { within } from '../support/ranks.js';
 import { expectRefusal, rejection, thrownBy } from '../support/refusal.js';
 
 const dpo = dirAlignLoss('dpo', 0.1);

@@ -86,8 +86,9 @@ void with_device_arrays(const LayerProblem& l, AnyJob& job, int device, int64_t 
 LayerResult on_device(const LayerProblem& l, const LayerRun& run, int device = 0,
                       int64_t offset = 0) {
   PreparedLayer prepared(l, run);
-  with_device_arrays(l, prepared.numbers.job, device, offset,
-                     [&](const Place& place) { cuda::run_layer(prepared.numbers.job, place); });
+  with_device_arrays(l, prepared.numbers.job, device, offset, [&](const Place& place) {
+    cuda::run_layer(prepared.numbers.job, place, *Pool::shared());
+  });
   return prepared.collect();
 }
 LayerResult staged(const LayerProblem& l, const LayerRun& run, int device = 1) {
@@ -221,8 +222,9 @@ TEST(cuda_layer_chunks) {
       CHECK(result.numbers.same(*first) && by_host.numbers.same(*first), "%s: other bits",
             what.c_str());
       check_layer_logps(what, l, truth, run.memory, first->logps, [&](auto& job) {
-        with_device_arrays(l, job, 0, rows % 3,
-                           [&](const Place& place) { cuda::run_layer(job, place); });
+        with_device_arrays(l, job, 0, rows % 3, [&](const Place& place) {
+          cuda::run_layer(job, place, *Pool::shared());
+        });
       });
       check_layer_logps(what + ", staged", l, truth, run.memory, first->logps,
                         [](auto& job) { cuda::run_staged(job, 1); });
@@ -347,7 +349,9 @@ TEST(cuda_layer_cancelled) {
     Job& job = stopped.numbers.job;
     job.cancelled = true;
     if (on_host) cuda::run_staged(job, 0);
-    else with_device_arrays(l, job, 0, 0, [&](const Place& place) { cuda::run_layer(job, place); });
+    else
+      with_device_arrays(l, job, 0, 0,
+                         [&](const Place& place) { cuda::run_layer(job, place, *Pool::shared()); });
     const LayerResult result = stopped.collect();
     CHECK(result.numbers.loss == 0 && result.numbers.losses[0] == -1);
     CHECK(std::all_of(result.weight.begin(), result.weight.end(),

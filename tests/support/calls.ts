@@ -17,6 +17,7 @@ export interface CallOptions extends Omit<RunOptions, 'out' | 'inPlace' | 'backe
   readonly shift?: number;
   readonly exact?: boolean;
   readonly stream?: StreamLike;
+  readonly device?: number;
 }
 type AnyResult = Omit<LossResult<Elements | DeviceTensor>, 'gradLogits'> & {
   readonly gradLogits?: Elements | DeviceTensor;
@@ -38,7 +39,7 @@ export type Prepare = (batch: HostBatch, options?: CallOptions) => Prepared;
 const poison = (like: Elements): Elements =>
   like.slice().fill(like instanceof Float32Array ? NaN : 0xffff);
 
-const ours = ['place', 'shift', 'exact', 'stream'];
+const ours = ['place', 'shift', 'exact', 'stream', 'device'];
 /** What of the options is the call's. */
 const runOf = (options: CallOptions): object => ({
   gradient: 'dense',
@@ -62,10 +63,11 @@ function problemsOf(
 export const onDevice =
   (cuda?: Cuda): Prepare =>
   (batch, options = {}) => {
-    const { place = 'fresh', gradient = 'dense', shift = 0, exact = false, stream } = options;
+    const { place = 'fresh', gradient = 'dense', shift = 0, exact = false } = options;
+    const { stream, device = 0 } = options;
     const run = runOf(options);
     const copy = (array: Elements, by: number): Copy =>
-      new Copy(array, batch.dtype, { shift: by, exact, ...(stream && { stream }) }, cuda);
+      new Copy(array, batch.dtype, { shift: by, exact, device, ...(stream && { stream }) }, cuda);
     const logits = copy(batch.logits, shift);
     const given = gradient === 'none' ? 'fresh' : place;
     // At another alignment than the logits.

@@ -1,5 +1,6 @@
 // Ranks in one process: a transport of the caller's, and batches that are cut into their parts.
 import type {
+  DeviceTensor,
   HiddenLossResult,
   HiddenRunOptions,
   LogitsBatch,
@@ -8,10 +9,9 @@ import type {
   RunOptions,
 } from '../../ts/index.js';
 import type { Communicator, Parallel, Shard } from '../../ts/distributed/index.js';
-import type { ReferenceMethod } from '../../ts/verification/reference.js';
 import type { HostHidden } from './hidden.js';
+import { Copy, takeGradient } from './device.js';
 import { callLater, onDevice as inDeviceMemory, type CallOptions } from './calls.js';
-import { allFields, familyLogits, unitsBetween } from './family-batches.js';
 import { at, sameBits } from './numbers.js';
 
 type Elements = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
@@ -127,7 +127,7 @@ const onHost: Compute = (objective, batch, run) => objective.async(batch, run);
 
 /** From copies in device memory. */
 export const onDevice =
-  (options: Pick<CallOptions, 'place' | 'shift'> = {}): Compute =>
+  (options: Pick<CallOptions, 'place' | 'shift' | 'device'> = {}): Compute =>
   async (objective, batch, run) => {
     const called = await callLater(objective, inDeviceMemory()(batch, { ...run, ...options }));
     if (called.problems.length > 0) throw new Error(called.problems.join(', '));
@@ -145,10 +145,10 @@ export async function overVocab(
   { columnGrid, ...run }: Run = {},
   padding = 0,
   compute = onHost,
+  communicators = within(cuts.length - 1),
 ): Promise<Result> {
   const vocab = at(batch.shape, batch.shape.length - 1);
   const rows = batch.labels.length;
-  const communicators = within(cuts.length - 1);
   const ranks = await Promise.all(
     communicators.map(async (communicator, rank) => {
       const first = at(cuts, rank);
@@ -185,6 +185,46 @@ export async function overVocab(
 
 type HiddenRun = Omit<HiddenRunOptions, 'parallel' | 'out' | 'accumulate'> & Parallel;
 
+/** How a rank computes its part of a batch of hidden states. */
+export type ComputeHidden = (
+  objective: Objective,
+  batch: HostHidden,
+  run: object,
+  rank?: number,
+) => Promise<HiddenLossResult>;
+const hiddenOnHost: ComputeHidden = (objective, batch, run) =>
+  objective.fromHidden.async(batch, run);
+
+/** From copies in device memory, `shift` elements behind an aligned address. */
+export const hiddenOnDevice =
+  (shift = 0, device = 0): ComputeHidden =>
+  async (objective, batch, run) => {
+    const { hidden, weight, bias, dtype } = batch;
+    const arrays = { hidden, weight, ...(bias && { bias }) };
+    const copies = Object.entries(arrays).map(
+      ([name, array]) => [name, new Copy(array, dtype, { shift, device })] as const,
+    );
+    try {
+      const tensors = Object.fromEntries(copies.map(([name, copy]) => [name, copy.tensor]));
+      const given = { ...batch, ...tensors } as never;
+      const result = (await objective.fromHidden.async(given, run)) as object;
+      const likes = {
+        gradHidden: hidden,
+        gradWeight: new Float32Array(weight.length),
+        gradBias: new Float32Array(bias?.length ?? 0),
+      };
+      const gradients = Object.entries(likes)
+        .filter(([name]) => name in result)
+        .map(([name, like]) => {
+          const gradient = (result as Record<string, DeviceTensor>)[name];
+          return [name, takeGradient(gradient, like)];
+        });
+      return { ...result, ...Object.fromEntries(gradients) } as HiddenLossResult;
+    } finally {
+      for (const [, copy] of copies) copy.dispose();
+    }
+  };
+
 /** The same from hidden states, of which every rank has all, and its words of the layer. */
 export async function hiddenOverVocab(
   objective: Objective,
@@ -192,6 +232,8 @@ export async function hiddenOverVocab(
   cuts: readonly number[],
   { columnGrid, gradHidden, ...run }: HiddenRun = {},
   padding = 0,
+  compute = hiddenOnHost,
+  communicators = within(cuts.length - 1),
 ): Promise<HiddenLossResult> {
   const vocab = at(batch.shape, batch.shape.length - 1);
   const size = batch.weight.length / vocab;
@@ -204,7 +246,6 @@ export async function hiddenOverVocab(
     own.set(array.subarray(from * each, to * each));
     return own;
   };
-  const communicators = within(cuts.length - 1);
   const ranks = await Promise.all(
     communicators.map((communicator, rank) => {
       const [first, end] = [at(cuts, rank), at(cuts, rank + 1)];
@@ -218,17 +259,17 @@ export async function hiddenOverVocab(
         shard: { first, vocab },
       };
       const parallel = { vocab: communicator, columnGrid, gradHidden };
-      return objective.fromHidden.async(own as never, { ...run, parallel } as never);
+      return compute(objective, own, { ...run, parallel }, rank);
     }),
   );
-  const [first] = ranks as unknown as [HiddenLossResult];
+  const [first] = ranks as [HiddenLossResult];
   const same = gradHidden === 'partial' ? common : [...common, 'gradHidden'];
   for (const [rank, result] of ranks.entries()) {
     const wrong = differences(result, first, same);
     if (wrong.length > 0) throw new Error(`rank ${rank} has another ${wrong.join(', ')}`);
   }
   const join = (name: 'gradWeight' | 'gradBias', each: number) => {
-    const all = (ranks as unknown as HiddenLossResult[]).flatMap((result, rank) => {
+    const all = ranks.flatMap((result, rank) => {
       const own = [...(result[name] as Float32Array)];
       const count = (at(cuts, rank + 1) - at(cuts, rank)) * each;
       if (own.slice(count).some((x) => !Object.is(x, 0))) throw new Error('padding has a gradient');
@@ -240,32 +281,6 @@ export async function hiddenOverVocab(
     ...first,
     ...(first.gradWeight && { gradWeight: join('gradWeight', size) }),
     ...(first.gradBias && { gradBias: join('gradBias', 1) }),
-    memory: Math.max(...(ranks as unknown as HiddenLossResult[]).map(({ memory }) => memory)),
+    memory: Math.max(...ranks.map(({ memory }) => memory)),
   };
 }
-
-/** The batch of float32 logits of so many units, its parts, and the sequences that they are. */
-export function partsOf(
-  method: ReferenceMethod,
-  ends: readonly number[],
-  seed = 1,
-  names = allFields(method).filter((name) => name !== 'denominator'),
-) {
-  const given = familyLogits(seed, method, at(ends, ends.length - 1), names);
-  const batch = { ...given, logits: Float32Array.from(given.logits) };
-  const sequences = at(batch.shape, 0);
-  const parts = ends.slice(0, -1).map((from, r) => {
-    const between = [from, at(ends, r + 1)] as const;
-    const { part, indices } = unitsBetween(batch as never, method, sequences, between);
-    return { part: part, indices };
-  });
-  return { batch, parts };
-}
-
-/** Rows of whole sequences, in another order. */
-export const rowsOf = (
-  array: Float32Array,
-  block: number,
-  indices: readonly number[],
-): Float32Array<ArrayBuffer> =>
-  Float32Array.from(indices.flatMap((i) => [...array.subarray(i * block, (i + 1) * block)]));

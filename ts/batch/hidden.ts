@@ -92,11 +92,6 @@ export function checkHiddenBatch(
   );
   if (bias !== undefined) checkElements('bias', bias, vocab, 'one per word');
   const base = checkRows(outline, batch, threads);
-  if (target === Target.device && (batch.shard !== undefined || parallel?.isAsked === true))
-    throw typeError(
-      'ERR_DIRALIGN_BACKEND',
-      'parallel: an output layer that is spread over processes is computed on the CPU only, from host arrays',
-    );
   placeShard(base, batch.shard, parallel, 'float32');
   const layer = {
     hidden: rawMemory(hidden),

@@ -36,7 +36,13 @@ export function placeShard(
       'ERR_DIRALIGN_BACKEND',
       "parallel: backend 'cuda' computes a batch that is spread over processes from tensors in device memory only",
     );
-  const { request } = parallel;
+  const { request, devices } = parallel;
+  for (const [axis, device] of Object.entries(devices))
+    if (base.target === Target.device && base.device !== device)
+      throw rangeError(
+        'ERR_DIRALIGN_DEVICE',
+        `parallel.${axis}: its ranks exchange by device ${device}, and the batch is on device ${base.device}`,
+      );
   checkDeviceGrid(base, request.columnGrid, computed);
   const shard = given === undefined ? { first: 0, vocab: base.vocab } : checkShard(given);
   request.first = shard.first;

@@ -3,6 +3,7 @@ import { typeError } from '../errors.js';
 import { describe, messageOf } from '../given.js';
 import {
   native,
+  type CarrierHandle,
   type CarryTransfer,
   type CommunicatorHandle,
   type GroupRequest,
@@ -57,7 +58,7 @@ export interface NativeCommunicator extends Communicator, AsyncDisposable {
 
 /** A library that moves bytes. */
 export interface Engine {
-  /** `'MPI'`. */
+  /** `'MPI'` or `'NCCL'`. */
   readonly name: string;
   /** As the library says it. */
   readonly version: string;
@@ -84,11 +85,20 @@ export function checkTimeout(what: string, timeout: unknown): number {
 export const handles = new WeakMap<object, CommunicatorHandle>();
 /** @internal Communicators of an engine. */
 export const nativeOnes = new WeakSet();
+/** @internal Those whose ranks' devices exchange by themselves. */
+export const carriers = new WeakMap<
+  object,
+  { readonly control: Communicator; readonly carrier: CarrierHandle; readonly device: number }
+>();
 
 const mostRanks = 0xffff;
 
-/** A communicator as native code takes it. */
-export type AxisGroup = GroupRequest & { readonly size: number };
+/** A communicator as native code takes it, with what is checked of it in ts/. */
+export interface AxisGroup extends GroupRequest {
+  readonly size: number;
+  /** Of the tensors that calls with it take. */
+  readonly deviceIndex?: number;
+}
 
 /** @throws DirAlignError with code ERR_DIRALIGN_OPTION */
 export function groupOf(name: string, value: unknown): AxisGroup {
@@ -97,10 +107,13 @@ export function groupOf(name: string, value: unknown): AxisGroup {
   };
   if (typeof value !== 'object' || value === null)
     return refuse(`expected a communicator, not ${describe(value)}`);
+  const own = carriers.get(value);
+  if (own) return { ...groupOf(name, own.control), device: own.carrier, deviceIndex: own.device };
   const given = value as Partial<Communicator>;
   const { rank, size } = given;
   const known = handles.get(value);
-  if (known && nativeOnes.has(value)) return { handle: known, carry: undefined, size: size ?? 1 };
+  if (known && nativeOnes.has(value))
+    return { handle: known, carry: undefined, device: undefined, size: size ?? 1 };
   if (!Number.isInteger(size) || (size as number) < 1 || (size as number) > mostRanks)
     return refuse(`its size, ${describe(size)}, is not a whole number from 1 to ${mostRanks}`);
   if (!Number.isInteger(rank) || (rank as number) < 0 || (rank as number) >= (size as number))
@@ -112,7 +125,12 @@ export function groupOf(name: string, value: unknown): AxisGroup {
     ({ handle } = native().distributed.communicator(rank as number, size as number, timeout));
     handles.set(value, handle);
   }
-  return { handle, carry: carryBy(given as Communicator), size: size as number };
+  return {
+    handle,
+    carry: carryBy(given as Communicator),
+    device: undefined,
+    size: size as number,
+  };
 }
 
 /** Whether synchronous calls may use it. */
@@ -133,7 +151,8 @@ function carryBy(communicator: Communicator): CarryTransfer {
   };
 }
 
-async function exchangeBy(
+/** @internal One exchange. */
+export async function exchangeBy(
   communicator: Communicator,
   toAll: boolean,
   bytes: Uint8Array,

@@ -55,6 +55,8 @@ export interface CheckedParallel {
   readonly isAsked: boolean;
   /** Whose share the call computes. */
   readonly window: OpenWindow | undefined;
+  /** By group: the device that its tensors must be on, where there is one. */
+  readonly devices: Readonly<Record<string, number>>;
 }
 
 /** Of one call: whether it has begun is said in it. */
@@ -99,6 +101,7 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
       request: requestOf([undefined, undefined, undefined]),
       isAsked: false,
       window: undefined,
+      devices: {},
     };
   checkObject('parallel', given);
   const read = readProperties('parallel', given, keys);
@@ -116,7 +119,12 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
   const request = requestOf(groups);
   request.columnGrid = checkColumnGrid(read.columnGrid);
   request.sumsHidden = checkGradHidden(read.gradHidden);
-  return { request, isAsked: some.length > 0 || request.columnGrid > 0, window };
+  return {
+    request,
+    isAsked: some.length > 0 || request.columnGrid > 0,
+    window,
+    devices: devicesOf(groups),
+  };
 }
 
 function checkWindow(given: unknown, data: unknown): OpenWindow | undefined {
@@ -144,6 +152,16 @@ function withSequence(groups: Groups, window: OpenWindow | undefined): Groups {
   if (sequence && sequence.handle !== own?.handle)
     throw typeError('ERR_DIRALIGN_OPTION', 'parallel.sequence: the window was opened with another');
   return [vocab, own, undefined];
+}
+
+/** By group: the device that its tensors must be on, where there is one. */
+function devicesOf(groups: Groups): CheckedParallel['devices'] {
+  return Object.fromEntries(
+    axes.flatMap((axis, i) => {
+      const device = groups[i]?.deviceIndex;
+      return device === undefined ? [] : [[axis, device]];
+    }),
+  );
 }
 
 function checkColumnGrid(grid: unknown): number {

@@ -61,6 +61,22 @@ export interface MadeCommunicator {
 
 export type Answer<T> = (error: Error | undefined, value: T) => void;
 
+/** Of the native side: what carries exchanges between devices. */
+export type CarrierHandle = object & { readonly brand?: 'carrier' };
+
+/** A rank among those that join NCCL. */
+export interface CarrierPlace {
+  readonly id: Uint8Array;
+  readonly device: number;
+  readonly rank: number;
+  readonly size: number;
+  readonly timeout: number;
+  /** Kept until it has joined. */
+  readonly handle: CommunicatorHandle;
+  /** Out: of use once all have joined. */
+  carrier: CarrierHandle | undefined;
+}
+
 /**
  * What src/node/distributed.cc exports. Handles of `split`, `close` and `exchange` are MPI's. Calls
  * of a communicator are carried out in the order in which they are made.
@@ -80,6 +96,17 @@ export interface NativeDistributed {
     toAll: boolean,
     bytes: Uint8Array,
     done: Answer<Uint8Array>,
+  ): void;
+  /** Opens the library of NCCL; throws where there is none. */
+  openNccl(path: string): { readonly version: string; readonly library: string };
+  /** What rank 0 gives the others. */
+  ncclId(): Uint8Array;
+  joinNccl(place: CarrierPlace, done: Done): Cancel;
+  /** Once the communicator's earlier calls have ended. */
+  closeNccl(
+    communicator: CommunicatorHandle,
+    carrier: CarrierHandle,
+    done: Answer<undefined>,
   ): void;
   /** Ends MPI, where it was opened; where an exchange was given up, the job. */
   finalize(): void;
@@ -118,6 +145,8 @@ export interface GroupRequest {
   readonly handle: CommunicatorHandle;
   /** Undefined: MPI. */
   readonly carry: CarryTransfer | undefined;
+  /** Undefined: what is in device memory goes through the hosts. */
+  readonly device: CarrierHandle | undefined;
 }
 
 interface ParallelRequestShape {
