@@ -2,6 +2,7 @@
 // the device.
 import { afterAll, describe, expect, test } from 'vitest';
 import { cuda, dirAlignLoss, type Objective } from '../../ts/index.js';
+import type { Communicator } from '../../ts/distributed/index.js';
 import { dtypes, randomBatch } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { places } from '../support/calls.js';
@@ -27,6 +28,7 @@ import { rejection } from '../support/refusal.js';
 expectDevice();
 const dpo = dirAlignLoss('dpo', 0.1);
 const device = onDevice();
+const isEmulated = cuda.available && (cuda.devices()[0]?.name.includes('mulat') ?? false);
 
 describe.runIf(cuda.available)('columns of the vocabulary', () => {
   const ran = new Coverage();
@@ -312,6 +314,12 @@ describe.runIf(cuda.available)('what is refused, and by whom', () => {
   const codeOf = async (call: Promise<unknown>) =>
     ((await rejection(call)) as { code: string }).code;
 
+  const outcome = (promise: Promise<unknown>) =>
+    promise.then(
+      () => 'ok',
+      (error: unknown) => (error as { code: string }).code,
+    );
+
   test('host arrays that would travel to the device', async () => {
     const run = { backend: 'cuda', parallel: { data: within(1)[0] } } as const;
     expect(await codeOf(dpo.async(batch, run))).toBe('ERR_DIRALIGN_BACKEND');
@@ -323,6 +331,28 @@ describe.runIf(cuda.available)('what is refused, and by whom', () => {
       'parallel.columnGrid: 512 is not a multiple of 1024',
     );
   });
+  // A rank that leaves without a word would have the other wait for its deadline.
+  test.runIf(isEmulated)(
+    'a device that fails between any steps: the other hears of it',
+    async () => {
+      const communicators = within(2);
+      const call = (vocab: Communicator, rank: number) => {
+        const logits = (batch.logits as Float32Array<ArrayBuffer>).slice(0, 4 * 4);
+        const shard = { first: 4 * rank, vocab: 8 };
+        const own = { ...batch, logits, shape: [2, 2, 4] as const, shard };
+        const labels = batch.labels.map((label) => Math.min(label, 7));
+        return outcome(device(dpo, { ...own, labels }, { parallel: { vocab } }, rank));
+      };
+      for (let after = 0; after < 6; after++) {
+        const calls = communicators.map(call); // nothing is computed before the ranks have agreed
+        process.env.SIMT_FAIL = `cudaMemcpyAsync:719:${after}`;
+        const codes = await Promise.all(calls);
+        delete process.env.SIMT_FAIL;
+        expect(codes.sort()).toEqual(['ERR_DIRALIGN_DEVICE', 'ERR_DIRALIGN_PEER']);
+      }
+      expect(await Promise.all(communicators.map(call))).toEqual(['ok', 'ok']);
+    },
+  );
   test('a rank that is refused, or aborts: the others hear of it, and the group goes on', async () => {
     const communicators = within(2);
     const call = (rank: number, changed: object, run: object = {}) =>
@@ -331,11 +361,6 @@ describe.runIf(cuda.available)('what is refused, and by whom', () => {
         { ...batch, ...changed },
         { ...run, parallel: { data: communicators[rank] } },
         rank,
-      );
-    const outcome = (promise: Promise<unknown>) =>
-      promise.then(
-        () => 'ok',
-        (error: unknown) => (error as { code: string }).code,
       );
     const bad = { labels: Int32Array.of(0, 1, 2, 9) };
     const controller = new AbortController();

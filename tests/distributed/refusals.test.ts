@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, test } from 'vitest';
-import { DirAlignError, dirAlignLoss } from '../../ts/index.js';
+import { cuda, DirAlignError, dirAlignLoss } from '../../ts/index.js';
 import { layout, mpi, nccl, vocabShard, type Communicator } from '../../ts/distributed/index.js';
 import { randomBatch } from '../support/batches.js';
 import { compilePackage, script } from '../support/compiled.js';
@@ -68,7 +68,9 @@ describe('options', () => {
     expectRefusal(await rejection(mpi({ library: 3 } as never)), 'TypeError OPTION', 'library: 3');
     const missing = await rejection(mpi({ library: '/nowhere/libmpi.so' }));
     expectCode(missing, 'ENGINE', '/nowhere/libmpi.so');
-    expectRefusal(await rejection(nccl(alone as never)), 'TypeError ENGINE', 'no NCCL engine');
+    expectRefusal(await rejection(nccl({} as never)), 'TypeError OPTION', 'control: its size');
+    if (!cuda.available)
+      expectRefusal(await rejection(nccl(alone)), 'TypeError BACKEND', 'cuda is not available');
     const world = { ...alone, size: 6 } as never;
     expectRefusal(
       await rejection(layout(world, { data: 4 })),

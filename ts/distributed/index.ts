@@ -6,7 +6,8 @@
 export { type Communicator, type Engine, type NativeCommunicator } from './communicator.js';
 export { countBatch, type BatchCounts } from './count-batch.js';
 export { layout, vocabShard, type Axis, type VocabShard } from './layout.js';
-export { mpi, nccl, type MpiOptions } from './mpi.js';
+export { mpi, type MpiOptions } from './mpi.js';
+export { nccl, type NcclOptions } from './nccl.js';
 export type { Parallel } from './parallel.js';
 export type { Window, WindowGroups, WindowResult } from './window.js';
 export type { Shard } from '../batch/shard.js';

@@ -148,19 +148,3 @@ async function open(library: string, timeout: number): Promise<NativeCommunicato
     throw error;
   }
 }
-
-/**
- * Communicators over NCCL, for tensors in device memory: not built yet.
- * @throws DirAlignError with code ERR_DIRALIGN_ENGINE, always
- */
-export function nccl(
-  control: NativeCommunicator,
-  { device = 0 }: { readonly device?: number } = {},
-): Promise<NativeCommunicator> {
-  return Promise.reject(
-    typeError(
-      'ERR_DIRALIGN_ENGINE',
-      `nccl: this version of diralign has no NCCL engine for device ${device} of rank ${control.rank}; batches in host memory go over mpi()`,
-    ),
-  );
-}

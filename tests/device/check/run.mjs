@@ -5,6 +5,7 @@ import { hidden } from './hidden.mjs';
 import { huge } from './huge.mjs';
 import { independence } from './independence.mjs';
 import { mistakes } from './mistakes.mjs';
+import { ranks } from './ranks.mjs';
 import { reference } from './reference.mjs';
 import { sanitizer } from './sanitizer.mjs';
 import { Misses } from './support.mjs';
@@ -26,6 +27,7 @@ export const sections = [
   ['determinism', 'the same bits in every run', determinism],
   ['independence', 'the same bits in any batch', independence],
   ['hidden', 'the fused output layer against float64, the same bits in any workspace', hidden],
+  ['ranks', 'columns over cards, exchanged by the host and by NCCL', ranks],
   ['huge', 'more than 2^31 elements', huge],
   ['mistakes', 'refusals, failures, and a good call after them', mistakes],
   ['failure', 'a device that fails for good: promises reject', failure],

@@ -9,7 +9,17 @@ import { root } from '../../../scripts/device/machine.mjs';
 
 const target = path.join(root, 'build/device');
 const modules = [
-  ...['numbers', 'bounds', 'batches', 'device', 'calls', 'vectors', 'cases', 'vector-ways'],
+  ...[
+    'numbers',
+    'bounds',
+    'batches',
+    'device',
+    'calls',
+    'vectors',
+    'cases',
+    'vector-ways',
+    'ranks',
+  ],
 ];
 const file = (name) => path.join(target, `${name}.js`);
 
@@ -56,6 +66,7 @@ export const { Copy } = await load('device');
 export const { call, callLater, onDevice, onHost } = await load('calls');
 export const { makeBatch, packed, sameResult } = await load('cases');
 export const { checkCase, checkFinite, checkLogps, inHalf } = await load('vector-ways');
+export const { boundaries, onDevice: onRankDevice, overVocab, within } = await load('ranks');
 const { loadVectors: loadFrom } = await load('vectors');
 export const loadVectors = () =>
   loadFrom(pathToFileURL(path.join(root, 'tests/fixtures/vectors/')));
