@@ -53,22 +53,33 @@ describe.runIf(isEmulated)('NCCL', () => {
     delete process.env.SIMT_FAIL;
   });
 
+  const reasonsOf = async (calls: readonly Promise<unknown>[]): Promise<DirAlignError[]> =>
+    (await Promise.allSettled(calls)).map(
+      (one) => (one as PromiseRejectedResult).reason as DirAlignError,
+    );
+
   // First: a library is opened once.
-  test('a library that is not there, or too old, on one rank', async () => {
-    for (const [library, words] of [
-      ['/nowhere/libnccl.so.2', '/nowhere/libnccl.so.2'],
-      [old, 'is version 21304, expected at least 21400'],
-    ] as const) {
-      const [a, b] = within(2) as [Communicator, Communicator];
-      const calls = [nccl(a, { library }), nccl(b, { device: 1 })];
-      const [first, second] = await Promise.allSettled(calls);
-      const reasonOf = (one?: PromiseSettledResult<unknown>): DirAlignError =>
-        (one as PromiseRejectedResult).reason as DirAlignError;
-      expect(reasonOf(first).code).toBe('ERR_DIRALIGN_ENGINE');
-      expect(reasonOf(first).message).toContain(words);
-      expect(reasonOf(second).code).toBe('ERR_DIRALIGN_PEER');
-      expect(reasonOf(second).message).toContain(words);
+  test.each([
+    ['/nowhere/libnccl.so.2', '/nowhere/libnccl.so.2'],
+    [old, 'is version 21304, expected at least 21400'],
+  ])('the library %s', async (library, words) => {
+    const reasons = await reasonsOf(
+      within(2).map((control, device) => nccl(control, { device, library })),
+    );
+    for (const { code, message } of reasons) {
+      expect(code).toBe('ERR_DIRALIGN_ENGINE');
+      expect(message).toContain(words);
     }
+  });
+
+  test('a rank that cannot join: the others hear why', async () => {
+    const [a, b] = within(2) as [Communicator, Communicator];
+    const [own, others] = await reasonsOf([nccl(a, { device: 7 }), nccl(b, { device: 1 })]);
+    expect(own?.code).toBe('ERR_DIRALIGN_DEVICE');
+    expect(others?.code).toBe('ERR_DIRALIGN_PEER');
+    expect(others?.message).toContain(
+      `rank 0 of 2 failed: ERR_DIRALIGN_DEVICE: ${own?.message ?? ''}`,
+    );
   });
 
   test('options', async () => {

@@ -214,6 +214,26 @@ TEST(parts_cut_row) {
   }
 }
 
+// A part that reaches across a line of the grid, or depends on how many columns there are, would
+// give the sums of a cell other bits on another number of ranks.
+TEST(parts_cut_row_by_a_grid) {
+  for (const uint32_t element : {2u, 4u}) {
+    const uint32_t step = threads * 16 / element;
+    for (const uint32_t cell : {1u, 2u, 7u, 8u, 9u, 11u, 12u, 64u}) {
+      const uint32_t grid = cell * step, steps = cut_row(1, element, grid).steps;
+      CHECK(steps >= 1 && steps <= max_steps && cell % steps == 0, "%u of %u steps", steps, cell);
+      for (const uint32_t vocab : {1u, grid - 1, grid, grid + 1, 5 * grid + 3}) {
+        const RowCut cut = cut_row(vocab, element, grid);
+        CHECK(cut.steps == steps, "%u columns: %u steps, not %u", vocab, cut.steps, steps);
+        const uint64_t columns = uint64_t(cut.columns(element));
+        CHECK(columns == uint64_t(steps) * step && cut.parts * columns >= vocab &&
+                  (cut.parts - 1) * columns < vocab,
+              "%u columns in %u parts", vocab, cut.parts);
+      }
+    }
+  }
+}
+
 TEST(parts_load_vectors) {
   for_types([](auto type) {
     using T = decltype(type);
