@@ -493,10 +493,8 @@ class LayerPhases : public Phases {
     Session& session = job_.parallel->session;
     const int64_t ranks = session.size(Axis::vocab), piece = hidden_piece(count);
     const size_t bytes = size_t(piece) * sizeof(float);
-    float *const theirs = own + hidden_piece(longest_ * layer_.hidden_size) * ranks, *const sums =
-                                                                                         theirs +
-                                                                                         piece *
-                                                                                             ranks;
+    float* const theirs = own + hidden_piece(longest_ * layer_.hidden_size) * ranks;
+    float* const sums = theirs + piece * ranks;
     const auto given_up = [&session] { return session.is_abandoned(); };
     session.meet(Step::rows, {});
     carrier.all_to_all(place_.stream, own, theirs, bytes, given_up);
