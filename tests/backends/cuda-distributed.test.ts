@@ -218,6 +218,44 @@ describe
   },
 );
 
+// The kernels of plain logits; sequences of more rows than a warp has lanes.
+test.runIf(cuda.available)('units of logits that are not transformed', async () => {
+  const [vocab, tokens] = [50, 40];
+  const batch = randomBatch({ seed: 11, sequences: 8, tokens, vocab });
+  const parts = [
+    [0, 4], // pair 0
+    [1, 2, 3, 5, 6, 7],
+  ];
+  for (const objective of [
+    dpo,
+    dirAlignLoss('aot', 0.1),
+    dirAlignLoss('simpo', 2, true, { sftWeight: 0.3, sftReduction: 'token' }),
+  ] as unknown as Objective[]) {
+    const run = { gradientScale: 3 };
+    const one = await device(objective, batch, run, 0);
+    const communicators = within(2);
+    const ranks = await Promise.all(
+      parts.map((sequences, r) => {
+        const rows = sequences.flatMap((s) =>
+          Array.from({ length: tokens }, (_, t) => s * tokens + t),
+        );
+        const own = {
+          logits: rowsOf(batch.logits as Float32Array, tokens * vocab, sequences),
+          shape: [sequences.length, tokens, vocab] as const,
+          labels: Int32Array.from(rows, (row) => at(batch.labels, row)),
+          reference: Float64Array.from(sequences, (s) => at(batch.reference, s)),
+        };
+        return device(objective, own, { ...run, parallel: { data: communicators[r] } }, r);
+      }),
+    );
+    for (const [r, result] of ranks.entries()) {
+      expect(differences(result, one, ['loss', 'metrics'])).toEqual([]);
+      const expected = rowsOf(one.gradLogits as Float32Array, tokens * vocab, parts[r] ?? []);
+      expect(sameBits(result.gradLogits, expected)).toBe(true);
+    }
+  }
+});
+
 describe.runIf(cuda.available)('tokens of sequences', () => {
   const vocab = 33;
   const tokens = 7;
