@@ -80,10 +80,11 @@ function said(args: readonly string[], env: NodeJS.ProcessEnv = {}, uid?: number
 
 const loadError = (text: string): RegExp => new RegExp(`^ERR_DIRALIGN_LOAD .*${text}`, 's');
 
+const permission = process.allowedNodeEnvironmentFlags.has('--permission')
+  ? '--permission'
+  : '--experimental-permission';
+
 describe("Node's switches", () => {
-  const permission = process.allowedNodeEnvironmentFlags.has('--permission')
-    ? '--permission'
-    : '--experimental-permission';
   const readAll = '--allow-fs-read=*';
 
   test('--no-addons', () => {
@@ -197,11 +198,26 @@ describe('copied to where the program runs', () => {
 
     test('the error names the places that were looked at, and no other', () => {
       const text = said([bundled(`lone-${format}/dist`)]);
-      const [, looked = ''] = /\(there is no (.*?)\)/.exec(text) ?? [];
+      const [, looked = ''] = /native addon \((.*?)\)\. Copy/.exec(text) ?? [];
       const places = [`lone-${format}/dist`, ...(format === 'esm' && isInSwitch ? ['.'] : [])];
-      expect(looked.split(', and no ').sort()).toEqual(
-        places.map((place) => path.join(fs.realpathSync(folder), place, prebuilt)).sort(),
+      expect(looked.split(', ').sort()).toEqual(
+        places
+          .map((place) => `there is no ${path.join(fs.realpathSync(folder), place, prebuilt)}`)
+          .sort(),
       );
+    });
+
+    test('nothing but its folder has to be readable', () => {
+      const file = bundled(`readable-${format}/dist`);
+      const readable = `--allow-fs-read=${path.join(fs.realpathSync(path.dirname(file)), '*')}`;
+      const node = [permission, readable, '--allow-addons', file];
+      expect(said(node)).toMatch(
+        format === 'esm' && isInSwitch
+          ? loadError('diralign was bundled .* may not be read, there is no ')
+          : loadError('diralign was bundled .*\\(there is no '),
+      );
+      placePrebuilt(`readable-${format}/dist`);
+      expect(said(node)).toContain(log2);
     });
   });
 });

@@ -1,5 +1,5 @@
 /** Finds the addon: in the package, or where a bundler has left it. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { typeError, type DirAlignError } from '../errors.js';
@@ -21,7 +21,15 @@ export function findAddon(): string {
       fail(`${root}, which DIRALIGN_PREBUILD names, has no addon for ${platform()}. ${remedy}`)
     );
   }
-  const root = packageRoot();
+  let root: string | undefined;
+  try {
+    root = packageRoot();
+  } catch (forbidden) {
+    // Of a bundle it is on the machine that bundled, where a permission model may forbid to look.
+    const found = bundlePlaces().find((file) => look(file) === 'there');
+    if (found !== undefined) return found;
+    throw forbidden;
+  }
   if (root === undefined) return inBundle();
   return inPackage(root) ?? fail(`There is no prebuilt binary for ${platform()}. ${remedy}`);
 }
@@ -39,23 +47,26 @@ function inPackage(root: string): string | undefined {
   ].find(isFile);
 }
 
-/**
- * Where a bundler that copies the addon has left it, or in `prebuilds` beside the bundle.
- *
- * @throws DirAlignError with code ERR_DIRALIGN_LOAD
- */
+/** @throws DirAlignError with code ERR_DIRALIGN_LOAD */
 function inBundle(): string {
-  const name = path.join('prebuilds', prebuiltName());
-  const places = [...copied(), ...bundleFolders().map((folder) => path.join(folder, name))];
-  const found = places.find(isFile);
-  if (found !== undefined) return found;
-  const looked = places.length === 0 ? '' : ` (there is no ${places.join(', and no ')})`;
+  const looked: string[] = [];
+  for (const file of bundlePlaces()) {
+    const seen = look(file);
+    if (seen === 'there') return file;
+    looked.push(seen === 'forbidden' ? `${file} may not be read` : `there is no ${file}`);
+  }
   throw loadError(
-    `diralign was bundled without its native addon${looked}. ` +
+    `diralign was bundled without its native addon${looked.length === 0 ? '' : ` (${looked.join(', ')})`}. ` +
       "Copy the folder prebuilds of diralign's package to beside the bundle; or mark diralign as external (esbuild: --external:diralign; " +
       'Rollup and webpack: external(s); Vite: ssr.external; Next.js: serverExternalPackages) and have it in node_modules where the ' +
       'bundle runs; or set DIRALIGN_ADDON to the path of its .node file.',
   );
+}
+
+/** Where a bundler that copies the addon has left it, and in `prebuilds` beside the bundle. */
+function bundlePlaces(): string[] {
+  const name = path.join('prebuilds', prebuiltName());
+  return [...copied(), ...bundleFolders().map((folder) => path.join(folder, name))];
 }
 
 function copied(): string[] {
@@ -75,14 +86,17 @@ function bundleFolders(): string[] {
     ...(file === undefined ? [] : [path.dirname(file)]),
     ...(typeof __dirname === 'string' ? [__dirname] : []),
   ];
-  return [...new Set(folders)].filter((folder) => existsSync(folder));
+  return [...new Set(folders)].filter((folder) => !isOfPackage(folder));
 }
+
+/** Whether a folder is called like the one that this module has in the package. */
+const isOfPackage = (folder: string): boolean => path.basename(folder) === 'native';
 
 /** The folder above dist/, if this code still is where the package has it. */
 function packageRoot(): string | undefined {
   const file = ownFile();
   // Around a bundle, package.json is none of our business, and may be forbidden.
-  if (file === undefined || path.basename(path.dirname(file)) !== 'native') return undefined;
+  if (file === undefined || !isOfPackage(path.dirname(file))) return undefined;
   const root = path.resolve(path.dirname(file), '../..');
   return packageName(path.join(root, 'package.json')) === 'diralign' ? root : undefined;
 }
@@ -102,6 +116,14 @@ function packageName(file: string): unknown {
   } catch (cause) {
     throwForbidden('The package of diralign cannot be read', cause);
     return undefined;
+  }
+}
+
+function look(file: string): 'there' | 'absent' | 'forbidden' {
+  try {
+    return isFile(file) ? 'there' : 'absent';
+  } catch {
+    return 'forbidden';
   }
 }
 
