@@ -44,8 +44,8 @@ function next(label, outcome, ...flags) {
   ];
 }
 
-const [rollup, bun] = [named('Rollup'), named('Bun', '@oven/bun-linux-x64')];
-const rolldown = `${named('Rolldown')}, tsdown`;
+const [rollup, rolldown] = [named('Rollup'), named('Rolldown')];
+const bun = named('Bun', '@oven/bun-linux-x64');
 const vite = `${named('Vite')}, \`build.ssr\``;
 const standalone = `${named('Next.js', 'next')}, \`output: 'standalone'\``;
 

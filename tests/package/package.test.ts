@@ -1,5 +1,5 @@
 // The tarball, installed into an empty project. `npm run test:installers` does the same with pnpm,
-// yarn and bun, which it fetches; with npm nothing comes over the network.
+// yarn (1 and 4) and bun, which it fetches; with npm nothing comes over the network.
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -24,7 +24,13 @@ import { prebuiltName } from '../../ts/native/prebuilt.js';
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 const temporary = mkdtempSync(path.join(tmpdir(), 'diralign-package-'));
 const installers = (process.env.DIRALIGN_INSTALLERS ?? 'npm').split(',');
-const fetched: Record<string, string> = { pnpm: 'pnpm@10', yarn: 'yarn@1', bun: 'bun@1' };
+/** What is fetched, and the program in it: both versions of Yarn call theirs yarn. */
+const fetched: Readonly<Record<string, readonly [string, string]>> = {
+  pnpm: ['pnpm@10', '.bin/pnpm'],
+  yarn: ['yarn@1', 'yarn/bin/yarn.js'],
+  yarn4: ['@yarnpkg/cli-dist@4', '@yarnpkg/cli-dist/bin/yarn.js'],
+  bun: ['bun@1', '.bin/bun'],
+};
 
 /** A PATH with node, npm and a shell: no compiler, no CMake, no Python. */
 const bare = path.join(temporary, 'bin');
@@ -111,11 +117,18 @@ function install(installer: string, tarball: string): string {
     path.join(project, 'package.json'),
     JSON.stringify({ name: 'project', license: 'MIT', type: 'module', dependencies }),
   );
-  const command = installer === 'npm' ? 'npm' : path.join(tools, 'node_modules', '.bin', installer);
+  const program = fetched[installer]?.[1];
+  const command = program === undefined ? 'npm' : path.join(tools, 'node_modules', program);
+  // The lock file makes it a project of its own.
+  if (installer === 'yarn4') {
+    writeFileSync(path.join(project, 'yarn.lock'), '');
+    writeFileSync(path.join(project, '.yarnrc.yml'), 'nodeLinker: node-modules\n');
+  }
   // Yarn would take another tarball of this name and version from its cache.
   const options: Record<string, string[]> = {
     npm: ['--offline'],
     yarn: ['--cache-folder', path.join(project, '.cache')],
+    yarn4: ['--no-immutable'],
   };
   const { output } = mustRun(project, command, ['install', ...(options[installer] ?? [])], bare);
   expect(output).not.toMatch(
@@ -142,7 +155,7 @@ beforeAll(() => {
   symlinkSync(process.execPath, path.join(bare, 'node'));
   symlinkSync(realpathSync(onPath('npm')), path.join(bare, 'npm'));
   symlinkSync('/bin/sh', path.join(bare, 'sh'));
-  const toFetch = installers.flatMap((installer) => fetched[installer] ?? []);
+  const toFetch = installers.flatMap((installer) => fetched[installer]?.[0] ?? []);
   if (toFetch.length > 0)
     mustRun(temporary, 'npm', ['install', '--prefix', tools, '--no-save', ...toFetch]);
   const dist = path.join(temporary, 'dist');
