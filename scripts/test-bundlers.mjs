@@ -84,11 +84,11 @@ async function use(folder) {
   const server = ['next/server.js', 'server.js'].map((name) => path.join(folder, name));
   const found = server.find((file) => fs.existsSync(file));
   if (found !== undefined) return ask(found);
-  const main = fs.readdirSync(folder).find((name) => /^main\.[cm]?js$/.test(name));
-  const { stdout, stderr } = spawnSync(process.execPath, [path.join(folder, main)], {
-    encoding: 'utf8',
-    env: environment,
-  });
+  const main = fs.readdirSync(folder).find((name) => /^main(\.[cm]?js)?$/.test(name));
+  const command = [process.execPath, path.join(folder, main)];
+  // Without an extension it is an executable.
+  const [executable, ...args] = main === 'main' ? command.slice(1) : command;
+  const { stdout, stderr } = spawnSync(executable, args, { encoding: 'utf8', env: environment });
   assert.equal(stderr, '');
   return stdout.trim();
 }

@@ -41,6 +41,7 @@ export const versions = {
   '@vercel/nft': '1.11.5',
   esbuild: '0.28.2',
   next: '16.4.6',
+  postject: '1.0.0-alpha.6',
   react: '19.3.1',
   'react-dom': '19.3.1',
   rolldown: '1.3.3',
@@ -144,10 +145,37 @@ function run(app, command, args) {
   if (status !== 0) throw new Error(`${stdout}${stderr}`);
 }
 
+function runBun(app, ...args) {
+  run(app, path.join(app, 'node_modules/@oven/bun-linux-x64/bin/bun'), ['build', input, ...args]);
+}
+
 export function bun(...more) {
   return ({ app, out }) => {
-    const binary = path.join(app, 'node_modules/@oven/bun-linux-x64/bin/bun');
-    run(app, binary, ['build', input, '--target=node', '--outdir', out, ...more]);
+    runBun(app, '--target=node', '--outdir', out, ...more);
+  };
+}
+
+export function bunExecutable() {
+  return ({ app, out }) => {
+    runBun(app, '--compile', '--outfile', path.join(out, 'main'));
+  };
+}
+
+/** Node's own executable with a bundle of esbuild's inside. */
+export function singleExecutable() {
+  return async ({ app, out }) => {
+    await esbuild('cjs')({ app, out });
+    const [config, blob] = ['sea.json', 'sea.blob'].map((name) => path.join(app, name));
+    const settings = { main: path.join(out, 'main.cjs'), output: blob };
+    fs.writeFileSync(config, JSON.stringify({ ...settings, disableExperimentalSEAWarning: true }));
+    run(app, process.execPath, ['--experimental-sea-config', config]);
+    fs.rmSync(out, { recursive: true });
+    fs.mkdirSync(out);
+    fs.copyFileSync(process.execPath, path.join(out, 'main'));
+    const { inject } = await load(app, 'postject');
+    await inject(path.join(out, 'main'), 'NODE_SEA_BLOB', fs.readFileSync(blob), {
+      sentinelFuse: 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2',
+    });
   };
 }
 

@@ -75,6 +75,8 @@ export const rows = [
   [named('@vercel/ncc'), 'none', 'copied', make.ncc],
   [bun, 'none', 'left out', make.bun()],
   [bun, '`--external diralign`', 'external', make.bun('--external', 'diralign')],
+  [bun, '`--compile`', 'left out', make.bunExecutable()],
+  ['Node 20, single executable', 'esbuild, CommonJS', 'left out', make.singleExecutable()],
   ...next(standalone, 'copied'),
   ...next(`${standalone}, \`next build --webpack\``, 'left out', '--webpack'),
 ];

@@ -57,7 +57,7 @@ function inBundle(): string {
   }
   throw loadError(
     `diralign was bundled without its native addon${looked.length === 0 ? '' : ` (${looked.join(', ')})`}. ` +
-      "Copy the folder prebuilds of diralign's package to beside the bundle; or mark diralign as external (esbuild: --external:diralign; " +
+      "Copy the folder prebuilds of diralign's package to beside the bundle, or the executable that has it inside; or mark diralign as external (esbuild: --external:diralign; " +
       'Rollup and webpack: external(s); Vite: ssr.external; Next.js: serverExternalPackages) and have it in node_modules where the ' +
       'bundle runs; or set DIRALIGN_ADDON to the path of its .node file.',
   );
@@ -79,6 +79,9 @@ function copied(): string[] {
   }
 }
 
+/** Where an executable of Bun's has what is inside it. */
+const insideExecutable = /[\\/](?:\$bunfs|~BUN)[\\/]/;
+
 /** webpack has a folder of the build machine in the module's URL, and Bun in `__dirname`. */
 function bundleFolders(): string[] {
   const file = ownFile();
@@ -86,7 +89,11 @@ function bundleFolders(): string[] {
     ...(file === undefined ? [] : [path.dirname(file)]),
     ...(typeof __dirname === 'string' ? [__dirname] : []),
   ];
-  return [...new Set(folders)].filter((folder) => !isOfPackage(folder));
+  return [...new Set(folders)]
+    .filter((folder) => !isOfPackage(folder))
+    .map((folder) =>
+      insideExecutable.test(path.join(folder, path.sep)) ? path.dirname(process.execPath) : folder,
+    );
 }
 
 /** Whether a folder is called like the one that this module has in the package. */
