@@ -42,6 +42,9 @@ void mbarrier_wait(Mbarrier* barrier, unsigned parity, SIMT_SITE);
 /// Addresses and size are multiples of 16.
 void bulk_copy_to_shared(void* shared, const void* global, unsigned bytes, Mbarrier* barrier,
                          SIMT_SITE);
+/// st.async: 4, 8 or 16 bytes, at an address aligned to that, into the shared memory of a block of
+/// the cluster; counts towards the bytes of the phase of a barrier of that block.
+void store_async(void* shared, const void* value, unsigned bytes, Mbarrier* barrier, SIMT_SITE);
 /// cp.async.bulk from shared to global memory, in the calling thread's bulk group.
 void bulk_copy_to_global(void* global, const void* shared, unsigned bytes, SIMT_SITE);
 void bulk_commit();

@@ -12,6 +12,7 @@
 namespace simt {
 
 struct Block;
+struct Cluster;
 struct Warp;
 
 /// A copy that was issued and not yet performed.
@@ -22,6 +23,7 @@ struct Copy {
   unsigned group;
   const char* file;
   int line;
+  char value[16] = {};  ///< what is stored, where `from` is null
 };
 /// The copies of one thread, in the order of issue. Groups are counted from the start of the block.
 struct Copies {
@@ -34,6 +36,9 @@ struct Thread : Self, Fiber {
   const char* file = nullptr;  ///< of the last place where it waited
   int line = 0;
   Copies async, bulk;
+  /// Whether it has arrived at its cluster's barrier, and that barrier's phase.
+  bool arrived_at_cluster = false;
+  unsigned cluster_phase = 0;
 };
 
 /// Lanes as bits; which of them run, and what the others wait for.
@@ -42,7 +47,7 @@ struct Warp {
   unsigned index = 0;  ///< within the block
   Thread** lanes = nullptr;
   uint32_t all = 0;  ///< lanes that exist
-  uint32_t ready = 0, polling = 0, at_barrier = 0, at_collective = 0, ended = 0;
+  uint32_t ready = 0, polling = 0, at_barrier = 0, at_cluster = 0, at_collective = 0, ended = 0;
   // Of the collective that a lane is at, and its result.
   Collective kind[warp_size] = {};
   uint8_t source[warp_size] = {};
@@ -72,6 +77,7 @@ struct MbarrierState {
 /// one after another.
 struct Block {
   Machine* machine = nullptr;
+  Cluster* cluster = nullptr;
   unsigned place = 0;
   uint3 index{};
   uint64_t serial = 0;  ///< counts blocks of the machine
@@ -93,6 +99,18 @@ struct Block {
   std::unique_ptr<Timeline> copies;  ///< when bulk copies happen
 };
 
+/// Blocks that run together, in consecutive places. In a launch without clusters each block is one.
+struct Cluster {
+  Block* const* blocks = nullptr;
+  unsigned size = 1;
+  unsigned live = 0, live_blocks = 0;
+  // The barrier: how many are there, and which one they are at.
+  unsigned arrived = 0, phase = 0;
+  const char* file = nullptr;
+  int line = 0;
+  char order[2] = {};  // for the race detector, by turns
+};
+
 class Machine {
  public:
   explicit Machine(unsigned multiprocessors);
@@ -102,6 +120,8 @@ class Machine {
   void yield();
   Votes barrier(bool vote);
   uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source);
+  void arrive_at_cluster();
+  void wait_for_cluster();
   /// What every resident thread waits for, threads that wait for the same grouped.
   void report(FILE* out);
   uint64_t draw();
@@ -114,7 +134,9 @@ class Machine {
   void end(Thread& thread);
   void take_places(unsigned places, unsigned threads);
   void shape(unsigned places, const dim3& grid, const dim3& block);
-  void start_block(Block& block);
+  void make_clusters(unsigned places);
+  void start_cluster(Cluster& cluster);
+  void start_block(Block& block, uint64_t index);
   void add_fibers(unsigned count);
 
   void make_ready(Warp& warp, uint32_t lanes);
@@ -125,6 +147,7 @@ class Machine {
   void go_on();
   void complete(Warp& warp, uint32_t mask);
   void open_barrier(Block& block);
+  void open_barrier(Cluster& cluster);
 
   const unsigned multiprocessors_;
   Fiber host_;
@@ -135,11 +158,14 @@ class Machine {
   std::vector<char*> stacks_;  ///< of several fibers each, with a guard below each
   std::vector<Thread*> lanes_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Block*> places_in_order_;
+  std::vector<Cluster> clusters_;
   unsigned places_ = 0, threads_per_block_ = 0;
   unsigned shaped_places_ = 0;
   dim3 shaped_grid_, shaped_block_;
   uint64_t ready_ = 0;  ///< places with ready warps
-  uint64_t blocks_started_ = 0, blocks_total_ = 0, first_block_ = 0, block_step_ = 1, serial_ = 0;
+  uint64_t clusters_started_ = 0, clusters_total_ = 0, first_cluster_ = 0, cluster_step_ = 1,
+           serial_ = 0;
   unsigned live_blocks_ = 0;
   unsigned polling_ = 0;
   uint64_t idle_rounds_ = 0, idle_yields_ = 0;  ///< since something else than polling happened
@@ -155,6 +181,8 @@ void free_shared_memory(Block& block);
 /// What a thread or a block that ends must not leave behind.
 void check_copies_at_end(Thread& thread);
 void check_copies_at_end(Block& block);
+/// Nobody may use the shared memory of a block that has ended: others of its cluster might.
+void end_shared_memory(Block& block);
 
 /// The thread that runs on the calling thread of the process.
 inline Thread& current_thread() { return *static_cast<Thread*>(self); }

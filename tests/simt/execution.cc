@@ -250,41 +250,42 @@ void Machine::shape(unsigned places, const dim3& grid, const dim3& block) {
 void Machine::run(const Launch& launch) {
   Quiet quiet;
   const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
-  blocks_total_ = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
+  clusters_total_ = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z / launch.cluster;
   const bool new_kernel = last_kernel_ != launch.kernel;
   const Launch copy = launch;
   launch_ = &copy;
   random_state_ = copy.schedule.seed;
   keep_warp_ = keep_block_ = 0;
-  first_block_ = 0;
-  block_step_ = 1;
+  first_cluster_ = 0;
+  cluster_step_ = 1;
   if (copy.schedule.order == Schedule::reverse) {
-    first_block_ = blocks_total_ - 1;
-    block_step_ = blocks_total_ - 1;  // modulo the total: one down
+    first_cluster_ = clusters_total_ - 1;
+    cluster_step_ = clusters_total_ - 1;  // modulo the total: one down
   } else if (copy.schedule.order == Schedule::random) {
     // Fine-grained turns in one launch, a warp or a block far ahead of the others in another.
     constexpr unsigned chances[] = {0, 128, 240};
     keep_warp_ = chances[draw() % 3];
     keep_block_ = chances[draw() % 3];
-    first_block_ = draw() % blocks_total_;
+    first_cluster_ = draw() % clusters_total_;
     do {
-      block_step_ = 1 + draw() % blocks_total_;
-    } while (std::gcd(block_step_, blocks_total_) != 1);
+      cluster_step_ = 1 + draw() % clusters_total_;
+    } while (std::gcd(cluster_step_, clusters_total_) != 1);
   }
   const unsigned resident =
       multiprocessors_ * blocks_per_multiprocessor(unsigned(threads), copy.shared_bytes);
-  const unsigned places = unsigned(std::min<uint64_t>(blocks_total_, resident));
+  const unsigned places =
+      copy.cluster * unsigned(std::min<uint64_t>(clusters_total_, resident / copy.cluster));
   take_places(places, unsigned(threads));
   shape(places, copy.grid, copy.block);
-  blocks_started_ = 0;
+  clusters_started_ = 0;
   live_blocks_ = polling_ = 0;
   idle_rounds_ = idle_yields_ = 0;
   ready_ = 0;
   if (thread_sanitizer()) host_.timeline = __tsan_get_current_fiber();
-  for (unsigned p = 0; p < places; ++p) {
+  for (unsigned p = 0; p < places; ++p)
     start_shared_memory(*blocks_[p], copy.shared_bytes, new_kernel);
-    start_block(*blocks_[p]);
-  }
+  make_clusters(places);
+  for (Cluster& cluster : clusters_) start_cluster(cluster);
   // The rest of the places holds variables of an earlier kernel.
   for (size_t p = places; p < blocks_.size(); ++p) free_shared_memory(*blocks_[p]);
   release(&begin_);
@@ -299,10 +300,30 @@ void Machine::run(const Launch& launch) {
   last_kernel_ = copy.kernel;
 }
 
-void Machine::start_block(Block& block) {
+void Machine::make_clusters(unsigned places) {
+  places_in_order_.clear();
+  for (unsigned p = 0; p < places; ++p) places_in_order_.push_back(blocks_[p].get());
+  clusters_.assign(places / launch_->cluster, Cluster{});
+  for (size_t c = 0; c < clusters_.size(); ++c) {
+    clusters_[c].blocks = &places_in_order_[c * launch_->cluster];
+    clusters_[c].size = launch_->cluster;
+  }
+}
+
+void Machine::start_cluster(Cluster& cluster) {
   const uint64_t i =
-      (first_block_ + (blocks_started_ % blocks_total_) * block_step_) % blocks_total_;
-  ++blocks_started_;
+      (first_cluster_ + (clusters_started_ % clusters_total_) * cluster_step_) % clusters_total_;
+  ++clusters_started_;
+  cluster.live = cluster.size * threads_per_block_;
+  cluster.live_blocks = cluster.size;
+  cluster.arrived = cluster.phase = 0;
+  for (unsigned rank = 0; rank < cluster.size; ++rank) {
+    cluster.blocks[rank]->cluster = &cluster;
+    start_block(*cluster.blocks[rank], i * cluster.size + rank);
+  }
+}
+
+void Machine::start_block(Block& block, uint64_t i) {
   const dim3& grid = launch_->grid;
   block.index = {unsigned(i % grid.x), unsigned(i / grid.x % grid.y),
                  unsigned(i / grid.x / grid.y)};
@@ -311,13 +332,14 @@ void Machine::start_block(Block& block) {
   block.arrived = block.votes = 0;
   block.turn = launch_->schedule.order == Schedule::reverse ? 0 : 63;
   for (Warp& warp : block.warps) {
-    warp.polling = warp.at_barrier = warp.at_collective = warp.ended = 0;
+    warp.polling = warp.at_barrier = warp.at_cluster = warp.at_collective = warp.ended = 0;
     make_ready(warp, warp.all);
   }
   Thread** const lanes = &lanes_[size_t(block.place) * threads_per_block_];
   for (unsigned t = 0; t < threads_per_block_; ++t) {
     lanes[t]->block = block.index;
     lanes[t]->file = nullptr;
+    lanes[t]->arrived_at_cluster = false;
   }
   ++live_blocks_;
   idle_rounds_ = idle_yields_ = 0;
@@ -336,6 +358,8 @@ void Machine::fiber() {
 
 void Machine::end(Thread& thread) {
   check_copies_at_end(thread);
+  if (thread.arrived_at_cluster)
+    fail(thread.file, thread.line, "a thread ends that has not waited where its cluster arrived");
   release(&end_);
   Warp& warp = *thread.warp;
   Block& block = *warp.block;
@@ -351,16 +375,21 @@ void Machine::end(Thread& thread) {
     }
   }
   idle_rounds_ = idle_yields_ = 0;
+  Cluster& cluster = *block.cluster;
+  --cluster.live;
   if (--block.live == 0) {
     check_copies_at_end(block);
     --live_blocks_;
-    if (blocks_started_ < blocks_total_) {
-      start_shared_memory(block, launch_->shared_bytes, false);
-      start_block(block);
+    if (--cluster.live_blocks > 0) end_shared_memory(block);
+    else if (clusters_started_ < clusters_total_) {
+      for (unsigned rank = 0; rank < cluster.size; ++rank)
+        start_shared_memory(*cluster.blocks[rank], launch_->shared_bytes, false);
+      start_cluster(cluster);
     }
   } else if (block.arrived == block.live) {
     open_barrier(block);
   }
+  if (cluster.arrived > 0 && cluster.arrived == cluster.live) open_barrier(cluster);
   if (live_blocks_ == 0) {
     current_ = nullptr;
     self = nullptr;
@@ -631,6 +660,7 @@ void Machine::report(FILE* out) {
         const Thread& t = *warp.lanes[lane];
         const auto state = [&](unsigned i) -> const char* {
           if (warp.at_barrier >> i & 1) return "waits at __syncthreads";
+          if (warp.at_cluster >> i & 1) return "waits for its cluster";
           if (warp.at_collective >> i & 1) return name(warp.kind[i]);
           if (warp.polling >> i & 1) return "polls";
           return "can go on";

@@ -86,6 +86,14 @@ void* static_shared(const void* declaration, size_t bytes, size_t alignment, SIM
 /// The calling block's dynamic shared memory, 0xff bytes at its start.
 void* dynamic_shared();
 
+// Clusters of blocks. A thread arrives, does what needs nothing from the others, and waits for all
+// threads of the cluster that have not ended. Lanes of a warp do so together.
+void cluster_arrive(SIMT_SITE);
+void cluster_wait(SIMT_SITE);
+/// The place of a shared variable of the calling block in the shared memory of the cluster's block
+/// of that rank.
+void* in_block_of_cluster(const void* own, unsigned rank, SIMT_SITE);
+
 /// For the race detector: what this thread did before `release` comes before what another thread
 /// does after an `acquire` of the same address. To stand where CUDA orders memory between blocks.
 /// Without ThreadSanitizer they do nothing.
@@ -103,14 +111,18 @@ struct Body {
 };
 /// Takes `body`. Enqueued on the stream; the error is that of the launch.
 cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                   cudaStream_t stream, Body* body);
+                   cudaStream_t stream, Body* body, unsigned cluster = 1);
 /// Whether a cooperative launch of so many blocks would be taken.
 cudaError_t may_launch_together(dim3 grid, dim3 block, size_t shared_bytes);
 
-/// kernel<<<grid, block, shared_bytes, stream>>>(arguments...)
+/// Whether a launch in such clusters would be taken.
+cudaError_t may_launch_clusters(dim3 grid, unsigned cluster, dim3 block, size_t shared_bytes);
+/// cudaOccupancyMaxActiveClusters; 0 where the device has none.
+cudaError_t clusters_at_once(unsigned cluster, dim3 block, size_t shared_bytes, int* clusters);
+
 template <class... Parameters, class... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
-                   cudaStream_t stream, Arguments... arguments) {
+cudaError_t launch_in(unsigned cluster, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                      size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
   struct Call : Body {
     void (*kernel)(Parameters...);
     std::tuple<Parameters...> arguments;
@@ -119,7 +131,13 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
     void run() const override { std::apply(kernel, arguments); }
   };
   return launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, stream,
-                static_cast<Body*>(new Call(kernel, arguments...)));
+                static_cast<Body*>(new Call(kernel, arguments...)), cluster);
+}
+/// kernel<<<grid, block, shared_bytes, stream>>>(arguments...)
+template <class... Parameters, class... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, Arguments... arguments) {
+  return launch_in(1, kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
 /// cudaLaunchCooperativeKernel.
@@ -130,6 +148,16 @@ cudaError_t launch_together(void (*kernel)(Parameters...), dim3 grid, dim3 block
       error != cudaError_t{})
     return error;
   return launch(kernel, grid, block, shared_bytes, stream, arguments...);
+}
+
+/// cudaLaunchKernelEx with clusters of so many blocks, consecutive in x.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_clusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, dim3 block,
+                            size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
+  if (const cudaError_t error = may_launch_clusters(grid, cluster, block, shared_bytes);
+      error != cudaError_t{})
+    return error;
+  return launch_in(cluster, kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
 }  // namespace simt

@@ -16,6 +16,7 @@ struct Launch {
   size_t shared_bytes;
   Schedule schedule;
   const Body* body;
+  unsigned cluster = 1;  ///< blocks of one, consecutive in x
 };
 
 /// The multiprocessors of one device, used by one thread.

@@ -50,7 +50,7 @@ void check_aligned(const void* a, const void* b, size_t alignment, const char* w
 }
 
 void perform(const Copy& copy) {
-  std::memcpy(copy.to, copy.from, copy.source_bytes);
+  std::memcpy(copy.to, copy.from ? copy.from : copy.value, copy.source_bytes);
   std::memset(static_cast<char*>(copy.to) + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
 }
 /// Those of all groups before `end`, in the order of issue.
@@ -68,26 +68,40 @@ bool at_once(Machine& machine) {
   return machine.launch().schedule.order == Schedule::random && (machine.draw() & 1) == 0;
 }
 
-MbarrierState& state_of(Mbarrier* barrier, const char* file, int line) {
-  for (auto& state : current_block().mbarriers) {
+MbarrierState& state_of(const Block& block, Mbarrier* barrier, const char* file, int line) {
+  for (auto& state : block.mbarriers) {
     if (state->address == barrier) return *state;
   }
   fail(file, line, "an mbarrier that was not initialised, or not yet");
 }
+MbarrierState& state_of(Mbarrier* barrier, const char* file, int line) {
+  return state_of(current_block(), barrier, file, line);
+}
 
-/// Ends the phase if all that it waits for has come. The copies happen on a timeline of their own,
-/// ordered after their issue only: that the waiting thread is done with their target is for
-/// barriers to see to, not for the wait.
+/// Performs copies to a block's shared memory on a timeline of their own, ordered after their issue
+/// only: that the waiting thread is done with their target is for barriers to see to, not for the
+/// wait.
+void perform(Block& block, MbarrierState& state, const Copy* copies, size_t count) {
+  if (!block.copies) block.copies = std::make_unique<Timeline>();
+  block.copies->with([&] {
+    acquire(&state.issued);
+    for (size_t i = 0; i < count; ++i) perform(copies[i]);
+    release(&state.completed);
+  });
+}
+void issue(Block& block, MbarrierState& state, const Copy& copy) {
+  state.bytes_issued += copy.bytes;
+  release(&state.issued);
+  if (at_once(*block.machine)) return perform(block, state, &copy, 1);
+  Quiet quiet;
+  state.copies.push_back(copy);
+}
+
+/// Ends the phase if all that it waits for has come.
 bool end_phase(MbarrierState& state) {
   if (state.arrivals_left != 0 || state.bytes_issued != state.bytes_expected) return false;
   if (!state.copies.empty()) {
-    Block& block = current_block();
-    if (!block.copies) block.copies = std::make_unique<Timeline>();
-    block.copies->with([&] {
-      acquire(&state.issued);
-      for (const Copy& copy : state.copies) perform(copy);
-      release(&state.completed);
-    });
+    perform(current_block(), state, state.copies.data(), state.copies.size());
     state.copies.clear();
   }
   state.arrivals_left = state.count;
@@ -135,6 +149,13 @@ void free_shared_memory(Block& block) {
   block.variables.clear();
 }
 
+void end_shared_memory(Block& block) {
+  Quiet quiet;
+  if (address_sanitizer()) return free_shared_memory(block);
+  if (block.dynamic) std::memset(block.dynamic, 0xff, block.dynamic_bytes);
+  for (SharedVariable& variable : block.variables) std::memset(variable.data, 0xff, variable.bytes);
+}
+
 void check_copies_at_end(Thread& thread) {
   if (!thread.bulk.pending.empty()) {
     const Copy& copy = thread.bulk.pending.front();
@@ -153,9 +174,9 @@ void check_copies_at_end(Block& block) {
   }
 }
 
-void* static_shared(const void* declaration, size_t bytes, size_t alignment, const char* file,
-                    int line) {
-  Block& block = current_block();
+namespace {
+char* variable_of(Block& block, const void* declaration, size_t bytes, size_t alignment,
+                  const char* file, int line) {
   const auto found =
       std::find_if(block.variables.begin(), block.variables.end(),
                    [=](const SharedVariable& v) { return v.declaration == declaration; });
@@ -174,6 +195,33 @@ void* static_shared(const void* declaration, size_t bytes, size_t alignment, con
   renew(variable.data, bytes, alignment);
   variable.seen_by = block.serial;
   return variable.data;
+}
+}  // namespace
+
+void* static_shared(const void* declaration, size_t bytes, size_t alignment, const char* file,
+                    int line) {
+  return variable_of(current_block(), declaration, bytes, alignment, file, line);
+}
+
+void* in_block_of_cluster(const void* own, unsigned rank, const char* file, int line) {
+  Block& block = current_block();
+  const Cluster& cluster = *block.cluster;
+  if (rank >= cluster.size)
+    fail(file, line, "shared memory of block %u of a cluster of %u", rank, cluster.size);
+  Block& other = *cluster.blocks[rank];
+  if (&other != &block && cluster.phase == 0)
+    fail(file, line,
+         "shared memory of another block before a barrier of the cluster: it may not "
+         "have started");
+  if (other.live == 0) fail(file, line, "shared memory of a block that has ended");
+  const char* const address = static_cast<const char*>(own);
+  if (block.dynamic && within(block.dynamic, block.dynamic_bytes, address, 1))
+    return other.dynamic + (address - block.dynamic);
+  for (const SharedVariable& v : block.variables)
+    if (v.seen_by == block.serial && within(v.data, v.bytes, address, 1))
+      return variable_of(other, v.declaration, v.bytes, v.alignment, file, line) +
+             (address - v.data);
+  fail(file, line, "an address that is not in the block's shared memory is mapped to another's");
 }
 
 void* dynamic_shared() { return current_block().dynamic; }
@@ -254,20 +302,26 @@ void bulk_copy_to_shared(void* shared, const void* global, unsigned bytes, Mbarr
   if (!is_shared(block, shared, bytes))
     fail(file, line, "a bulk copy to an address outside the block's shared memory");
   if (is_shared(block, global, 1)) fail(file, line, "a bulk copy from shared memory");
-  state.bytes_issued += bytes;
-  release(&state.issued);
-  const Copy copy{shared, global, bytes, bytes, 0, file, line};
-  if (at_once(*block.machine)) {
-    if (!block.copies) block.copies = std::make_unique<Timeline>();
-    block.copies->with([&] {
-      acquire(&state.issued);
-      perform(copy);
-      release(&state.completed);
-    });
-  } else {
-    Quiet quiet;
-    state.copies.push_back(copy);
-  }
+  issue(block, state, {shared, global, bytes, bytes, 0, file, line});
+}
+
+void store_async(void* shared, const void* value, unsigned bytes, Mbarrier* barrier,
+                 const char* file, int line) {
+  const Cluster& cluster = *current_block().cluster;
+  Block* const* const end = cluster.blocks + cluster.size;
+  Block* const* const owner = std::find_if(cluster.blocks, end, [=](const Block* block) {
+    return is_shared(*block, barrier, sizeof(Mbarrier));
+  });
+  if (owner == end) fail(file, line, "st.async with an mbarrier outside the cluster");
+  Block& block = **owner;
+  MbarrierState& state = state_of(block, barrier, file, line);
+  if (bytes != 4 && bytes != 8 && bytes != 16) fail(file, line, "st.async of %u bytes", bytes);
+  check_aligned(shared, shared, bytes, "st.async", file, line);
+  if (!is_shared(block, shared, bytes))
+    fail(file, line, "st.async to an address outside the shared memory of the mbarrier's block");
+  Copy copy{shared, nullptr, bytes, bytes, 0, file, line};
+  std::memcpy(copy.value, value, bytes);
+  issue(block, state, copy);
 }
 
 void bulk_copy_to_global(void* global, const void* shared, unsigned bytes, const char* file,

@@ -76,6 +76,26 @@ inline uint64_t to_shared(SharedVariables variables, uint64_t generic, SIMT_SITE
   simt::fail(file, line, "an address that is not in shared memory is taken for one");
 }
 
+/// An address in the shared memory of a block of the cluster: the block is above the window.
+constexpr uint32_t most_windows = 64;
+inline uint32_t cluster_address(uint32_t own, uint32_t block) {
+  return uint32_t(own % (most_windows * shared_window) +
+                  (block + 1) * most_windows * shared_window);
+}
+static_assert(17 * most_windows * shared_window < uint64_t(1) << 32);
+inline char* in_cluster(SharedVariables variables, uint64_t address, uint32_t bytes, SIMT_SITE) {
+  const uint64_t block = address / (most_windows * shared_window);
+  if (block == 0)
+    simt::fail(file, line, "an address in shared memory is taken for one of the cluster");
+  char* const own = shared(variables, address % (most_windows * shared_window), bytes, file, line);
+  return static_cast<char*>(simt::in_block_of_cluster(own, uint32_t(block - 1), file, line));
+}
+inline bool try_wait(simt::Mbarrier* box, uint32_t parity, SIMT_SITE) {
+  if (simt::mbarrier_test_wait(box, parity, file, line)) return true;
+  simt::yield(file, line);
+  return false;
+}
+
 template <uint32_t bytes>
 char* check_alignment(char* address, SIMT_SITE) {
   if (reinterpret_cast<uintptr_t>(address) % bytes) {

@@ -146,7 +146,7 @@ struct Runtime {
   bool stopping = false;
   std::vector<std::unique_ptr<Device>> devices;
   size_t memory;
-  int driver, capability, partition;
+  int driver, capability, partition, largest_cluster;
   bool cooperative, pools_supported;
   size_t mapping_handles = 0;
   std::chrono::microseconds delay;
@@ -162,6 +162,7 @@ struct Runtime {
     driver = int(number("SIMT_DRIVER", CUDART_VERSION));
     capability = int(number("SIMT_CAPABILITY", 90));
     partition = int(number("SIMT_PARTITION", 0));
+    largest_cluster = int(number("SIMT_CLUSTERS", capability >= 90 ? 16 : 0));
     cooperative = number("SIMT_COOPERATIVE", 1) != 0;
     pools_supported = number("SIMT_POOLS", 1) != 0;
     delay = std::chrono::microseconds(number("SIMT_DELAY", 0));
@@ -657,6 +658,7 @@ constexpr ErrorText error_texts[] = {
     SIMT_ERROR(cudaErrorMisalignedAddress, "misaligned address"),
     SIMT_ERROR(cudaErrorLaunchFailure, "unspecified launch failure"),
     SIMT_ERROR(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch"),
+    SIMT_ERROR(cudaErrorInvalidClusterSize, "invalid cluster size"),
     SIMT_ERROR(cudaErrorNotPermitted, "operation not permitted"),
     SIMT_ERROR(cudaErrorNotSupported, "operation not supported"),
     SIMT_ERROR(cudaErrorSystemDriverMismatch,
@@ -796,6 +798,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrReservedSharedMemoryPerBlock:
       *value = int(p.reservedSharedMemPerBlock);
       return cudaSuccess;
+    case cudaDevAttrClusterLaunch: *value = runtime().largest_cluster > 0; return cudaSuccess;
     case cudaDevAttrMemoryPoolsSupported: *value = runtime().pools_supported; return cudaSuccess;
   }
   return note(cudaErrorInvalidValue);
@@ -1321,22 +1324,48 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
   return cudaSuccess;
 }
 
-cudaError_t simt::may_launch_together(dim3 grid, dim3 block, size_t shared_bytes) {
-  if (const cudaError_t error = enter("cudaLaunchCooperativeKernel", current_device))
-    return note(error);
-  Runtime& r = runtime();
-  if (!r.cooperative) return note(cudaErrorNotSupported);
+namespace {
+/// Blocks that the current device, or what it is a part of, runs at a time.
+uint64_t blocks_at_once(const dim3& block, size_t shared_bytes) {
+  const Runtime& r = runtime();
   const unsigned multiprocessors =
       r.partition > 0 ? unsigned(r.partition)
                       : unsigned(r.devices[size_t(current_device)]->multiprocessors);
-  const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z,
-                 fit = uint64_t(multiprocessors) *
-                       blocks_per_multiprocessor(block.x * block.y * block.z, shared_bytes);
-  return blocks <= fit ? cudaSuccess : note(cudaErrorCooperativeLaunchTooLarge);
+  return uint64_t(multiprocessors) *
+         simt::blocks_per_multiprocessor(block.x * block.y * block.z, shared_bytes);
+}
+}  // namespace
+
+cudaError_t simt::may_launch_together(dim3 grid, dim3 block, size_t shared_bytes) {
+  if (const cudaError_t error = enter("cudaLaunchCooperativeKernel", current_device))
+    return note(error);
+  if (!runtime().cooperative) return note(cudaErrorNotSupported);
+  const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
+  return blocks <= blocks_at_once(block, shared_bytes) ? cudaSuccess
+                                                       : note(cudaErrorCooperativeLaunchTooLarge);
+}
+
+cudaError_t simt::clusters_at_once(unsigned cluster, dim3 block, size_t shared_bytes,
+                                   int* clusters) {
+  if (const cudaError_t error = enter("cudaOccupancyMaxActiveClusters", current_device))
+    return note(error);
+  if (cluster == 0 || cluster > 16) return note(cudaErrorInvalidClusterSize);
+  *clusters = cluster > unsigned(runtime().largest_cluster)
+                  ? 0
+                  : int(blocks_at_once(block, shared_bytes) / cluster);
+  return cudaSuccess;
+}
+
+cudaError_t simt::may_launch_clusters(dim3 grid, unsigned cluster, dim3 block,
+                                      size_t shared_bytes) {
+  if (const cudaError_t error = enter("cudaLaunchKernelExC", current_device)) return note(error);
+  const bool fits = cluster > 0 && cluster <= unsigned(runtime().largest_cluster) &&
+                    cluster <= blocks_at_once(block, shared_bytes);
+  return fits && grid.x % cluster == 0 ? cudaSuccess : note(cudaErrorInvalidClusterSize);
 }
 
 cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                         cudaStream_t handle, Body* body) {
+                         cudaStream_t handle, Body* body, unsigned cluster) {
   std::unique_ptr<Body> owned(body);
   if (const cudaError_t error = enter("cudaLaunchKernel", device_of(handle))) return note(error);
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
@@ -1367,7 +1396,7 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
     }
   }
   auto operation = std::make_unique<Kernel>();
-  operation->launch = {kernel, grid, block, shared_bytes, order, body};
+  operation->launch = {kernel, grid, block, shared_bytes, order, body, cluster};
   operation->body = std::move(owned);
   submit(*stream, std::move(operation), lock);
   return cudaSuccess;

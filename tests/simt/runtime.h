@@ -13,11 +13,12 @@
 //   SIMT_L2=65536           bytes of the L2 cache of each, likewise: small, so that small batches
 //   are cut as large ones are SIMT_CAPABILITY=90      their compute capability SIMT_DRIVER=13000
 //   the CUDA version of the driver; below 13000 it is too old, 0 is none SIMT_COOPERATIVE=1      0:
-//   no cooperative launches SIMT_POOLS=1            0: no memory pools SIMT_PARTITION=0
-//   multiprocessors that a cooperative launch may count on, where they are fewer than the device
-//   says SIMT_OCCUPANCY=N        blocks of every kernel on a multiprocessor, as far as asking tells
-//   SIMT_DELAY=0            microseconds that every piece of work is late, to lay a missing wait
-//   bare
+//   no cooperative launches SIMT_CLUSTERS=16        blocks of the largest cluster; 0: no clusters
+//   SIMT_POOLS=1            0: no memory pools SIMT_PARTITION=0
+//   multiprocessors that a cooperative launch and clusters may count on, where they are fewer than
+//   the device says SIMT_OCCUPANCY=N        blocks of every kernel on a multiprocessor, as far as
+//   asking tells SIMT_DELAY=0            microseconds that every piece of work is late, to lay a
+//   missing wait bare
 // read at every call:
 //   SIMT_FAIL=name:error:after[:times][,...]  `name` fails with that error after so many calls that
 //   did not, once or so many times;
@@ -66,6 +67,7 @@ enum cudaError : int {
   cudaErrorSystemDriverMismatch = 803,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureImplicit = 906,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorUnknown = 999,
 };
 const char* cudaGetErrorName(cudaError_t error);
@@ -110,6 +112,7 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxBlocksPerMultiprocessor = 106,
   cudaDevAttrReservedSharedMemoryPerBlock = 111,
   cudaDevAttrMemoryPoolsSupported = 115,
+  cudaDevAttrClusterLaunch = 120,
 };
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);

@@ -9,6 +9,7 @@
 // What finds a bug depends on the build: AddressSanitizer, ThreadSanitizer,
 // UndefinedBehaviorSanitizer, a wrong result, or the emulation itself.
 #include "simt.h"
+#include "cluster_bugs.h"
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <cstdio>
@@ -405,6 +406,17 @@ bool run_count_threads() {
   return count.host()[0] == (broken && blocks > 1 ? blocks : blocks * threads);
 }
 
+// --- Clusters
+
+template <auto kernel>
+bool zeros_from_clusters() {
+  constexpr unsigned blocks = 5 * cluster_size;
+  Buffer<float> out(blocks * cluster_threads);
+  CHECKED(
+      simt::launch_clusters(kernel, blocks, cluster_size, cluster_threads, 0, nullptr, out.data));
+  return all_are(out.host(), 0.0f);
+}
+
 // --- Launches
 // -------------------------------------------------------------------------------------------------------------------
 
@@ -712,6 +724,62 @@ const std::vector<Bug>& bugs() {
        run_wait_for_all_blocks<true>,
        {{every, "forward", "deadlock: nothing but polling"},
         {every, "2", "deadlock: nothing but polling"}}},
+      {"cluster, memory of a block that may not be there",
+       zeros_from_clusters<pass_on<no_bug>>,
+       zeros_from_clusters<pass_on<no_meeting>>,
+       {{every, "forward", "before a barrier of the cluster"}}},
+      {"cluster, read before the barrier",
+       nullptr,
+       zeros_from_clusters<pass_on<read_before_barrier>>,
+       {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
+      {"cluster, different barriers",
+       nullptr,
+       zeros_from_clusters<pass_on<other_barrier>>,
+       {{every, "forward", "divergent barrier: threads of the cluster"}}},
+      {"cluster, a barrier without lanes that ended",
+       nullptr,
+       zeros_from_clusters<pass_on<lanes_ended>>,
+       {{every, "forward", "lanes 00000020 have ended of a warp"}}},
+      {"cluster, two arrivals",
+       nullptr,
+       zeros_from_clusters<pass_on<arrives_twice>>,
+       {{every, "forward", "arrives again"}}},
+      {"cluster, a wait without an arrival",
+       nullptr,
+       zeros_from_clusters<pass_on<waits_only>>,
+       {{every, "forward", "has not arrived"}}},
+      {"cluster, an end between arrival and wait",
+       nullptr,
+       zeros_from_clusters<pass_on<ends_between>>,
+       {{every, "forward", "has not waited"}}},
+      {"cluster, memory of a block that has ended",
+       nullptr,
+       zeros_from_clusters<pass_on<block_ended>>,
+       {{every, "forward", "of a block that has ended"}}},
+      {"cluster, memory of a block that ends meanwhile",
+       nullptr,
+       zeros_from_clusters<pass_on<ends_too_early>>,
+       {{plain, "forward", wrong}, {addresses, "forward", "heap-use-after-free"}}},
+      {"cluster, memory past the last block",
+       nullptr,
+       zeros_from_clusters<pass_on<past_the_cluster>>,
+       {{every, "forward", "block 4 of a cluster of 4"}}},
+      {"message, read before it is there",
+       zeros_from_clusters<exchange<delivered>>,
+       zeros_from_clusters<exchange<read_before_receipt>>,
+       {{plain | addresses, "forward", wrong}, {races, "forward", race}}},
+      {"message to a place in use",
+       nullptr,
+       zeros_from_clusters<exchange<place_in_use>>,
+       {{plain | addresses, any_seed, wrong}, {races, "forward", race}}},
+      {"message that nobody receives",
+       nullptr,
+       zeros_from_clusters<exchange<nobody_receives>>,
+       {{every, "forward", "nobody waited"}}},
+      {"message with an mbarrier of another block",
+       nullptr,
+       zeros_from_clusters<exchange<box_elsewhere>>,
+       {{every, "forward", "outside the shared memory of the mbarrier's block"}}},
       {"counter without atomics, one block",
        run_count_threads<false, 1>,
        run_count_threads<true, 1>,
