@@ -50,6 +50,7 @@ DeviceLimits limits(int device) {
   asked.known = true;
   asked.l2_bytes = size_t(std::max(attribute(cudaDevAttrL2CacheSize), 0));
   asked.multiprocessors = uint32_t(attribute(cudaDevAttrMultiProcessorCount));
+  asked.clusters = attribute(cudaDevAttrClusterLaunch) != 0;
   asked.launches_together = attribute(cudaDevAttrCooperativeLaunch) != 0;
   for (int logits = 0; logits < dtype_count; logits++) {
     for (int gradient = 0; gradient < dtype_count; gradient++) {
@@ -70,6 +71,31 @@ DeviceLimits limits(int device) {
 void no_launches_together(int device) {
   const std::lock_guard lock(limits_mutex);
   known_limits(device)[size_t(device)].launches_together = false;
+}
+
+uint32_t clusters_at_once(int device, Dtype logits, uint32_t parts) {
+  if (parts < 2 || parts > largest_cluster) return 0;
+  const DeviceLimits known = limits(device);
+  if (!known.clusters) return 0;
+  const std::lock_guard lock(limits_mutex);
+  auto& clusters = known_limits(device)[size_t(device)].clusters_of[int(logits)][parts];
+  if (!clusters) {
+    int found = 0;
+    // Whatever it says, there is another way.
+    if (const cudaError_t error = loss_kernels(logits).clusters_at_once(parts, &found)) {
+      ignore(error);
+      found = 0;
+    }
+    const uint32_t blocks = known.resident_blocks(logits, logits, Pass::factored);
+    const bool fill = uint32_t(found) * parts >= blocks * least_share_in_clusters;
+    clusters = fill ? uint32_t(found) : 0;
+  }
+  return *clusters;
+}
+
+void no_clusters(int device) {
+  const std::lock_guard lock(limits_mutex);
+  known_limits(device)[size_t(device)].clusters = false;
 }
 
 std::vector<KernelResidency> kernel_residency(int device) {

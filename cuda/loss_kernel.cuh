@@ -9,30 +9,13 @@
 // for a later ticket, except in `reduce_residual`, where the parts of a row wait for each other:
 // that launch is cooperative, with as many blocks as parts or more.
 #pragma once
-#include "loss_kernel.h"
-#include "unit_stage.cuh"
+#include "cluster_kernel.cuh"
 
 namespace diralign::cuda {
 
 /// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait
 /// for each other: the ticket might be one that is waited for.
 __device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual; }
-
-/// The thread that draws tickets and describes them, the first of the second warp: while the first
-/// warp adds up a part and counts it.
-constexpr uint32_t describer = 32;
-
-/// What the describer prepares for the block's next turn.
-struct Unit {
-  Work work;
-  uint32_t i;  ///< in the list of scored rows
-  uint32_t part;
-  uint32_t group, tile;
-  uint32_t rows_of_tile;
-  RowRecord record;  ///< of rows that no term scores, the row alone
-  bool ready;        ///< whether what it needs from earlier tickets is known
-  RowGradient gradient;
-};
 
 /// The stage of the describer's last ticket, so that a ticket needs one read from memory.
 struct StageInHand {
@@ -52,6 +35,7 @@ __device__ __forceinline__ void take_stage(const Plan& p, uint32_t index, StageI
 
 /// Describes the work of a ticket, as far as that needs nothing from earlier ones. For the
 /// describer.
+template <Pass pass>
 __device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageInHand& hand,
                                          Unit& unit) {
   while (hand.stage.work != Work::end && ticket >= hand.end) take_stage(p, hand.index + 1, hand);
@@ -66,6 +50,13 @@ __device__ __forceinline__ void describe(const Plan& p, uint32_t ticket, StageIn
   if (s.work == Work::zero) {
     unit.record.row = p.ignored[unit.i];
     return;
+  }
+  if constexpr (pass == Pass::factored) {
+    if (s.work == Work::finish) {
+      unit.tile = hand.group.first_tile + k;
+      unit.rows_of_tile = k * tile_rows < hand.group.rows;
+      return;
+    }
   }
   unit.record = p.rows[unit.i];
   const uint32_t in_group = unit.i - hand.group.first_row, tile = in_group / tile_rows,
@@ -121,33 +112,7 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
   }
 }
 
-template <class T>
-__device__ __forceinline__ const T* logits_row(const Plan& p, const Unit& unit) {
-  return static_cast<const T*>(p.logits) + int64_t(unit.record.row) * p.row_stride;
-}
-template <class T>
-__device__ __forceinline__ T* gradient_row(const Plan& p, const Unit& unit) {
-  return static_cast<T*>(p.gradient) + int64_t(unit.record.row) * p.row_stride;
-}
-
-/// Columns between the vocabulary and the next row belong to no class; they are with the last part.
-template <class T>
-__device__ __forceinline__ void zero_padding(const Plan& p, const Unit& unit) {
-  if (unit.part != p.cut.parts - 1 || p.row_stride == p.vocab) return;
-  const int64_t row = unit.record.row, begin = row * p.row_stride + p.vocab,
-                next = (row + 1) * p.row_stride,
-                end = next < p.gradient_elements ? next : p.gradient_elements;
-  for (int64_t e = begin + threadIdx.x; e < end; e += threads) static_cast<T*>(p.gradient)[e] = T{};
-}
-
 // The work of a ticket.
-
-/// What the kernels of a pass make of logits.
-template <Pass pass>
-__device__ __forceinline__ auto form_of([[maybe_unused]] const Plan& p) {
-  if constexpr (pass == Pass::general) return Transforming{p.factors, p.transform};
-  else return Untransformed{};
-}
 
 /// Sums a part and counts it; `data` holds it afterwards, without the label's entry. In thread 0:
 /// whether that completed its tile. `scratch`: of the general pass.
@@ -156,30 +121,14 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
                                             PartSums (&sums)[warps],
                                             [[maybe_unused]] double (&scratch)[warps],
                                             uint4 (&data)[max_steps]) {
-  constexpr bool general = pass == Pass::general, with_moment = pass == Pass::tokens || general;
-  const auto form = form_of<pass>(p);
-  const uint32_t steps = p.cut.steps, e = (unit.part * steps * threads + threadIdx.x) * lanes<T>,
-                 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  load_vectors(logits_row<T>(p, unit), p.vocab, e, steps,
-               pass == Pass::logps || pass == Pass::tokens, data);
-  float value = 0;
-  if (p.separate_sft && unit.record.sft_label >= 0 &&
-      find_element<T>(uint32_t(unit.record.sft_label), e, steps, data, false, value))
-    p.sft_targets[unit.i] = form.value(value);
-  if (find_element<T>(uint32_t(unit.record.primary()), e, steps, data, true, value))
-    p.targets[unit.i] = form.value(value);
-  [[maybe_unused]] double squares = 0;
-  const PartSums of_warp =
-      sum_warp<T, with_moment>(steps, data, form, general ? &squares : nullptr);
-  if (lane == 0) {
-    sums[warp] = of_warp;
-    if constexpr (general) scratch[warp] = squares;
-  }
+  constexpr bool general = pass == Pass::general;
+  const uint32_t lane = threadIdx.x & 31;
+  load_part<T>(p, unit, pass == Pass::logps || pass == Pass::tokens, data);
+  sum_part<T, pass>(p, unit, sums, scratch, &p.targets[unit.i], data);
   __syncthreads();
-  if (warp != 0) return false;
-  PartSums s = sums[lane & (warps - 1)];
-  CUDA_UNROLL
-  for (int d = warps / 2; d; d >>= 1) s = combine<with_moment>(s, from_lane<with_moment>(s, d));
+  if (threadIdx.x >> 5 != 0) return false;
+  const PartSums s = sum_warps<pass>(sums);
+  [[maybe_unused]] double squares = 0;
   if constexpr (general) {
     const uint32_t from = lane & (warps - 1);
     squares = scratch[from] * double(exp_accurate(2 * (sums[from].anchor - s.anchor)));
@@ -228,13 +177,8 @@ __device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const U
     if (threadIdx.x == 0) await(&p.row_arrivals[unit.i], p.cut.parts);
     __syncthreads();
     if (threadIdx.x == describer) ticket = atomicAdd(p.next_ticket, 1u);
-    T* out = gradient_row<T>(p, unit);
-    if (misalignment(logits_row<T>(p, unit)) == 0 && misalignment(out) == 0) {
-      write_loaded(out, p.vocab, (unit.part * p.cut.steps * threads + threadIdx.x) * lanes<T>,
-                   p.cut.steps, data, row_residual(p, unit));
-      zero_padding<T>(p, unit);
+    if (write_residual_of<T>(p, unit, data, [&] { return row_residual(p, unit); }))
       return tile_done;
-    }
   }
   // The vectors in registers are not those that can be stored: they are read again, most likely
   // from the L1 cache.
@@ -301,7 +245,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
   if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
   if (threadIdx.x == describer) {
     take_stage(p, 0, shared.hand);
-    describe(p, atomicAdd(p.next_ticket, 1u), shared.hand, shared.units[0]);
+    describe<pass>(p, atomicAdd(p.next_ticket, 1u), shared.hand, shared.units[0]);
   }
   for (uint32_t turn = 0;;) {
     __syncthreads();
@@ -329,6 +273,12 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
         if constexpr (pass == Pass::factored)
           tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, shared.scratch, ticket);
         break;
+      case Work::finish:
+        if constexpr (pass == Pass::factored) {
+          __syncthreads();  // all have seen that there was nothing to finish
+          tile_done = threadIdx.x == 0 && unit.rows_of_tile > 0;
+        }
+        break;
       case Work::residual:
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);
         break;
@@ -345,7 +295,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
     turn++;
     if (threadIdx.x == describer) {
       Unit& next = shared.units[turn & 1];
-      describe(p, ticket, shared.hand, next);
+      describe<pass>(p, ticket, shared.hand, next);
       if constexpr (writes)
         if (!next.ready) complete<pass>(p, false, shared.hand, next);
     }
@@ -374,7 +324,9 @@ constexpr LossKernels loss_kernels_of = {
      loss_blocks_per_multiprocessor<T, Pass::tokens>,
      loss_blocks_per_multiprocessor<T, Pass::dense>,
      loss_blocks_per_multiprocessor<T, Pass::factored>,
-     loss_blocks_per_multiprocessor<T, Pass::general>}};
+     loss_blocks_per_multiprocessor<T, Pass::general>},
+    launch_cluster_kernel<T>,
+    loss_clusters_at_once<T>};
 
 /// From float32 logits to a gradient of a shorter type.
 template <class Out>
@@ -382,6 +334,8 @@ constexpr LossKernels gradient_kernels_to = {
     {nullptr, nullptr, launch_loss_kernel<float, Pass::dense, Out>, nullptr,
      launch_loss_kernel<float, Pass::general, Out>},
     {nullptr, nullptr, loss_blocks_per_multiprocessor<float, Pass::dense, Out>, nullptr,
-     loss_blocks_per_multiprocessor<float, Pass::general, Out>}};
+     loss_blocks_per_multiprocessor<float, Pass::general, Out>},
+    nullptr,
+    nullptr};
 
 }  // namespace diralign::cuda

@@ -14,6 +14,11 @@ struct LossKernels {
                                     cudaStream_t stream);
   /// Blocks that fit on a multiprocessor of the current device at the same time.
   cudaError_t (*blocks_per_multiprocessor[pass_count])(int* blocks);
+  /// Pass::factored of rows of several parts, a cluster of as many blocks a row; see
+  /// cluster_kernel.cuh.
+  cudaError_t (*launch_clusters)(const Plan& plan, uint32_t clusters, cudaStream_t stream);
+  /// Clusters of so many blocks that the current device runs at a time; 0: it cannot.
+  cudaError_t (*clusters_at_once)(uint32_t blocks, int* clusters);
 };
 
 extern const LossKernels loss_kernels_float32, loss_kernels_float16, loss_kernels_bfloat16;

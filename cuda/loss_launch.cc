@@ -28,8 +28,15 @@ Stages make_second(const std::vector<Group>& groups, uint32_t ignored, uint32_t 
   return stages;
 }
 
+/// How rows get from their sums to onehot - softmax.
+enum class Residuals {
+  by_cluster,    ///< a row stays in the registers of a cluster; what is left is a launch of its own
+  in_registers,  ///< in those of blocks that wait for each other: a cooperative launch
+  read_again,
+};
+
 Stages make_stages(const LossRequest& r, const std::vector<Group>& groups, uint32_t ignored,
-                   uint32_t parts, bool rows_fit_on_chip) {
+                   uint32_t parts, Residuals residuals) {
   const Pass pass = r.pass;
   Stages stages(parts);
   if (r.splits) {
@@ -42,14 +49,31 @@ Stages make_stages(const LossRequest& r, const std::vector<Group>& groups, uint3
     stages.add(Work::zero, 0, ignored, 0);  // while the last group is evaluated
     if (!groups.empty()) stages.add(Work::gradient, groups, groups.size() - 1);
   } else {
-    const bool in_one = pass == Pass::factored && rows_fit_on_chip;
-    for (size_t g = 0; g < groups.size(); g++)
-      stages.add(in_one ? Work::reduce_residual : Work::reduce, groups, g);
+    const Work work = pass != Pass::factored                 ? Work::reduce
+                      : residuals == Residuals::by_cluster   ? Work::finish
+                      : residuals == Residuals::in_registers ? Work::reduce_residual
+                                                             : Work::reduce;
+    for (size_t g = 0; g < groups.size(); g++) stages.add(work, groups, g);
     if (pass == Pass::factored) stages.add(Work::zero, 0, ignored, 0);
-    if (pass == Pass::factored && !in_one)
+    if (pass == Pass::factored && work == Work::reduce)
       for (size_t g = 0; g < groups.size(); g++) stages.add(Work::residual, groups, g);
   }
   return stages;
+}
+
+/// Whether a launch was refused because its blocks do not fit together, although asking had it so:
+/// in a part of a device, whose multiprocessors are fewer.
+bool is_too_large(Residuals residuals, const DeviceError& error) {
+  switch (residuals) {
+    case Residuals::by_cluster:
+      return error.code == int(cudaErrorInvalidClusterSize) ||
+             error.code == int(cudaErrorInvalidConfiguration) ||
+             error.code == int(cudaErrorLaunchOutOfResources) ||
+             error.code == int(cudaErrorNotSupported);
+    case Residuals::in_registers: return error.code == int(cudaErrorCooperativeLaunchTooLarge);
+    case Residuals::read_again: break;
+  }
+  return false;
 }
 
 }  // namespace
@@ -82,6 +106,8 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
   const std::vector<Group> groups = make_groups(
       r, dense && sorted ? INT64_MAX : int64_t((group_bytes + row_bytes - 1) / row_bytes));
   const uint32_t parts = r.cut().parts;
+  const bool clustered = r.pass == Pass::factored && has_rows_ && !r.splits;
+  const uint32_t clusters = clustered ? clusters_at_once(place.device, r.dtype, parts) : 0;
   if (r.splits) second_ = make_second(groups, uint32_t(ignored), parts);
   target_ = {.logits = r.logits,
              .gradient = r.gradient,
@@ -89,10 +115,14 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
              .gradient_elements = r.gradient_elements,
              .gradient_dtype = r.dtype,
              .counts_underflows = r.derivatives.empty()};
-  auto launch = [&](bool rows_fit_on_chip) {
-    const Stages order = make_stages(r, groups, uint32_t(ignored), parts, rows_fit_on_chip);
-    work_.emplace(r, groups, r.splits ? 2 : 1,
-                  order.list().size() + (r.splits ? second_->list().size() : 0), place);
+  auto launch = [&](Residuals residuals) {
+    const Stages order = make_stages(r, groups, uint32_t(ignored), parts, residuals);
+    Stages rows(parts);
+    if (residuals == Residuals::by_cluster)
+      rows.add(Work::reduce_residual, 0, uint32_t(range.size()), 0);
+    work_.emplace(
+        r, groups, 2,
+        order.list().size() + rows.list().size() + (r.splits ? second_->list().size() : 0), place);
     // Before the gradient takes the place of the logits.
     if (r.measures && !measures_) {
       work_->begin();
@@ -100,16 +130,25 @@ LossLaunch::LossLaunch(const LossRequest& r, const Place& place) {
       measures_->launch(0, range.size(), r.logits, r.dtype, r.vocab, r.row_stride);
       measures_->fetch();
     }
+    work_->launch(rows, target_, clusters);
     work_->launch(order, target_);
   };
   const bool fits =
       device.launches_together && parts <= device.resident_blocks(r.dtype, r.dtype, r.pass);
-  try {
-    launch(fits);
-  } catch (const DeviceError& error) {
-    if (!fits || error.code != int(cudaErrorCooperativeLaunchTooLarge)) throw;
-    no_launches_together(place.device);
-    launch(false);
+  Residuals residuals = clusters > 0 ? Residuals::by_cluster
+                        : fits       ? Residuals::in_registers
+                                     : Residuals::read_again;
+  for (;;) {
+    try {
+      launch(residuals);
+      break;
+    } catch (const DeviceError& error) {
+      if (!is_too_large(residuals, error)) throw;
+      if (residuals == Residuals::by_cluster) no_clusters(place.device);
+      else no_launches_together(place.device);
+      residuals = residuals == Residuals::by_cluster && fits ? Residuals::in_registers
+                                                             : Residuals::read_again;
+    }
   }
   work_->fetch();
 }

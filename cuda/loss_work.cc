@@ -347,7 +347,7 @@ void LossWork::begin() {
     record(device_, event, reinterpret_cast<Stream>(stream_));
 }
 
-void LossWork::launch(const Stages& order, const Target& target) {
+void LossWork::launch(const Stages& order, const Target& target, uint32_t clusters) {
   if (order.list().empty()) return;
   if (!order.fit()) throw std::length_error("the batch has too many rows for one launch");
   const uint32_t resident = limits(device_).resident_blocks(dtype_, target.gradient_dtype, pass_);
@@ -377,9 +377,15 @@ void LossWork::launch(const Stages& order, const Target& target) {
                         end - uploaded_, cudaMemcpyHostToDevice, stream_),
         "cudaMemcpyAsync");
   uploaded_ = next_launch_ = end;
-  check(loss_kernels(dtype_, target.gradient_dtype)
-            .launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
-                                together, stream_),
+  const LossKernels& kernels = loss_kernels(dtype_, target.gradient_dtype);
+  if (clusters > 0) {
+    const uint64_t rows = order.tickets() / plan.cut.parts;
+    check(kernels.launch_clusters(plan, uint32_t(std::min<uint64_t>(clusters, rows)), stream_),
+          "the loss kernel in clusters");
+    return;
+  }
+  check(kernels.launch[int(pass_)](plan, uint32_t(std::min<uint64_t>(resident, order.tickets())),
+                                   together, stream_),
         "the loss kernel");
 }
 

@@ -72,7 +72,9 @@ class Stages {
     tickets_ += uint64_t(rows) * parts_;
   }
   void add(Work work, const std::vector<Group>& groups, size_t g) {
-    add(work, groups[g].first_row, groups[g].rows, uint32_t(g));
+    const uint32_t tiles = (groups[g].rows + tile_rows - 1) / tile_rows;
+    add(work, groups[g].first_row,
+        work == Work::finish ? (tiles + parts_ - 1) / parts_ : groups[g].rows, uint32_t(g));
   }
   /// Half of the numbers are left for tickets drawn past the end.
   bool fit() const { return tickets_ < uint64_t(std::numeric_limits<uint32_t>::max()) / 2; }
@@ -111,7 +113,9 @@ class LossWork {
   };
   /// Records the event that the time begins with, if there is one.
   void begin();
-  void launch(const Stages& order, const Target& target);
+  /// `clusters`: so many of them at most take the rows of the one stage of the order; 0: blocks
+  /// take the tickets of all stages.
+  void launch(const Stages& order, const Target& target, uint32_t clusters = 0);
   /// The results so far, copied to the host.
   void fetch();
   /// Those that later launches take in place of what the device evaluated; one per sequence.

@@ -46,11 +46,12 @@ enum class Work : uint32_t {
   gradient,         ///< once the row's group is evaluated
   residual,         ///< onehot - softmax, once the row's parts are all reduced
   reduce_residual,  ///< both, the part staying in registers in between
+  finish,           ///< a tile of rows whose parts an earlier launch has summed
   zero,             ///< rows that no term scores
 };
 
 /// Tickets are handed out in order, a stage after another: one ticket for each part of each of its
-/// rows.
+/// rows; for Work::finish, one for each of its tiles at least.
 struct Stage {
   Work work;
   uint32_t first_ticket;

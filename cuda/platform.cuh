@@ -47,6 +47,56 @@ cudaError_t launch_cooperative(void (*kernel)(Parameter), dim3 grid, dim3 block,
 #endif
 }
 
+#if defined(__CUDACC__)
+/// The compute capability from which on blocks work in clusters, as CUDA writes it.
+constexpr int first_with_clusters = 90;
+inline cudaLaunchConfig_t in_clusters(cudaLaunchAttribute& cluster, dim3 grid, uint32_t blocks,
+                                      dim3 block, cudaStream_t stream) {
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {blocks, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.stream = stream;
+  config.attrs = &cluster, config.numAttrs = 1;
+  return config;
+}
+#endif
+/// The same for a kernel whose blocks work in clusters of `blocks` consecutive ones.
+template <class Parameter>
+cudaError_t launch_clusters(void (*kernel)(Parameter), dim3 grid, uint32_t blocks, dim3 block,
+                            cudaStream_t stream, const Parameter& argument) {
+#if defined(__CUDACC__)
+  cudaLaunchAttribute cluster{};
+  const cudaLaunchConfig_t config = in_clusters(cluster, grid, blocks, block, stream);
+  return cudaLaunchKernelEx(&config, kernel, argument);
+#else
+  return simt::launch_clusters(kernel, grid, blocks, block, 0, stream, argument);
+#endif
+}
+/// How many clusters of so many blocks the current device runs at a time: none where it has no
+/// clusters, or where what it would run was compiled for devices that have none.
+template <class Parameter>
+cudaError_t clusters_at_once([[maybe_unused]] void (*kernel)(Parameter), uint32_t blocks,
+                             dim3 block, int* clusters) {
+  *clusters = 0;
+#if defined(__CUDACC__)
+  cudaFuncAttributes compiled;
+  if (const cudaError_t error = cudaFuncGetAttributes(&compiled, kernel)) return error;
+  if (compiled.binaryVersion < first_with_clusters || compiled.ptxVersion < first_with_clusters)
+    return cudaSuccess;
+  // Every device with clusters has those of 8; a function asks for larger ones.
+  if (blocks > 8) {
+    if (const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1))
+      return error;
+  }
+  cudaLaunchAttribute cluster{};
+  const cudaLaunchConfig_t config = in_clusters(cluster, blocks, blocks, block, nullptr);
+  return cudaOccupancyMaxActiveClusters(clusters, kernel, &config);
+#else
+  return simt::clusters_at_once(blocks, block, 0, clusters);
+#endif
+}
+
 /// 2^x to a relative 2^-22.5; results below the smallest normal number are 0.
 __device__ __forceinline__ float exp2_approx(float x) {
 #if defined(__CUDACC__)
@@ -122,6 +172,110 @@ __device__ __forceinline__ void await(const uint32_t* counter, uint32_t count) {
 #endif
   }
 }
+
+// Blocks of a cluster send each other messages, and in no other way do they hand each other
+// anything: a message lies in the receiver's shared memory after `receive`, and whoever sent it has
+// read by then whatever it was computed from. It may be sent once the receiver is done with the one
+// before in that place. What else a block wrote is not ordered with it, unlike what stands around
+// `arrive` and `await`.
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CUDA_HAS_CLUSTERS 1
+
+/// Counts the bytes of messages to a block, in its shared memory: an mbarrier. By rounds, of which
+/// every other one has parity 1.
+using Mailbox = uint64_t;
+
+#if defined(__CUDACC__)
+__device__ __forceinline__ uint32_t shared_address(const void* own) {
+  return uint32_t(__cvta_generic_to_shared(own));
+}
+/// The same variable of another block of the cluster.
+__device__ __forceinline__ uint32_t address_in_block(const void* own, uint32_t block) {
+  uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(own)), "r"(block));
+  return there;
+}
+#endif
+/// By one thread of the block, before `meet_cluster`.
+__device__ __forceinline__ void open_mailbox(Mailbox* box) {
+#if defined(__CUDACC__)
+  asm volatile(
+      "mbarrier.init.shared::cta.b64 [%0], 1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
+          shared_address(box))
+      : "memory");
+#else
+  simt::mbarrier_init(box, 1);
+#endif
+}
+/// Waits for all threads of the cluster to have got here, those of a warp together: its blocks are
+/// there, and what they wrote to their shared memory as well.
+__device__ __forceinline__ void meet_cluster() {
+  __syncwarp();
+#if defined(__CUDACC__)
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
+                   : "memory");
+#else
+  simt::cluster_arrive();
+  simt::cluster_wait();
+#endif
+}
+/// By one thread, once a round: how many bytes come in this one.
+__device__ __forceinline__ void expect(Mailbox* box, uint32_t bytes) {
+#if defined(__CUDACC__)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(box)),
+               "r"(bytes)
+               : "memory");
+#else
+  simt::mbarrier_arrive_expect_tx(box, bytes);
+#endif
+}
+/// Sends 16 or 4 bytes to a block of the cluster, the own one or another: `place` and `box` name
+/// their counterparts there.
+template <class T>
+__device__ __forceinline__ void send(uint32_t block, T* place, Mailbox* box, const T& message) {
+#if defined(__CUDACC__)
+  const uint32_t to = address_in_block(place, block), at = address_in_block(box, block);
+  if constexpr (sizeof(T) == sizeof(uint4)) {
+    uint4 words;
+    memcpy(&words, &message, sizeof words);
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, "
+        "%4}, [%5];" ::"r"(to),
+        "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w), "r"(at)
+        : "memory");
+  } else {
+    static_assert(sizeof(T) == sizeof(uint32_t));
+    uint32_t word;
+    memcpy(&word, &message, sizeof word);
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
+        "r"(word), "r"(at)
+        : "memory");
+  }
+#else
+  simt::store_async(simt::in_block_of_cluster(place, block), &message, sizeof message,
+                    static_cast<Mailbox*>(simt::in_block_of_cluster(box, block)));
+#endif
+}
+/// Waits for all bytes of the round of that parity.
+__device__ __forceinline__ void receive(Mailbox* box, uint32_t parity) {
+#if defined(__CUDACC__)
+  uint32_t arrived;
+  do {
+    asm volatile(
+        "{\n\t.reg .pred p;\n\t"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
+        "selp.u32 %0, 1, 0, p;\n\t}"
+        : "=r"(arrived)
+        : "r"(shared_address(box)), "r"(parity)
+        : "memory");
+  } while (!arrived);
+#else
+  simt::mbarrier_wait(box, parity);
+#endif
+}
+#endif
 
 /// Storage types; arithmetic is float.
 struct Float16 {

@@ -284,13 +284,18 @@ __device__ __forceinline__ PartSums sum_warp(uint32_t steps, const uint4 (&data)
 }
 
 /// What the parts of a row add up to, in every lane of a warp. For kernels that need the row at
-/// once and in float32 only; the exact statistics come from row_sums.
+/// once and in float32 only; the exact statistics come from row_sums. With fewer parts than lanes
+/// several lanes do the same, instead of adding up nothing.
 template <class Load>
 __device__ __forceinline__ PartSums sum_parts(uint32_t parts, Load&& part) {
+  uint32_t width = 1;
+  while (width < parts && width < 32) width *= 2;
   PartSums s = no_sums();
-  for (uint32_t k = threadIdx.x & 31; k < parts; k += 32) s = combine<false>(s, part(k));
-  CUDA_UNROLL
-  for (int d = 16; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, d));
+  for (uint32_t k = threadIdx.x & (width - 1); k < parts; k += width)
+    s = combine<false>(s, part(k));
+  CUDA_NO_UNROLL
+  for (uint32_t d = width / 2; d; d >>= 1) s = combine<false>(s, from_lane<false>(s, int(d)));
+  s.sum = __shfl_sync(~0u, s.sum, 0);  // lanes add in different orders
   return s;
 }
 

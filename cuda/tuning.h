@@ -25,6 +25,13 @@ constexpr uint32_t blocks_wanted([[maybe_unused]] bool forward) {
 #endif
 }
 
+/// Blocks of a cluster: no device has larger ones, and not each has these.
+constexpr uint32_t largest_cluster = 16;
+
+/// Clusters are used that keep this share of the device's blocks busy: what they save is less than
+/// what an emptier device loses. By the model (bench/gpu/model.mjs).
+constexpr double least_share_in_clusters = 0.75;
+
 /// Rows; longer sequences are summed by a whole block.
 constexpr uint32_t warp_sum_rows = 512;
 

@@ -140,14 +140,17 @@ function section(architecture, cubins) {
   const kernels = cubins
     .filter((cubin) => cubin.architecture === architecture)
     .flatMap(({ functions, resources }) => functions.map((code) => ({ code, resources })))
-    .filter(({ code }) => code.symbol.includes('loss_kernel'));
+    .filter(({ code }) => code.symbol.includes('loss_kernel'))
+    .filter(({ code }) => architecture >= 90 || !code.symbol.includes('cluster_loss_kernel'));
   const names = readableNames(kernels.map(({ code }) => code.symbol));
   const rows = kernels.map(({ code, resources }, i) => {
     const usage = new RegExp(
       `Function ${code.symbol.replaceAll('$', '\\$')}:\\s+REG:(\\d+) STACK:\\d+ SHARED:(\\d+)`,
     ).exec(resources);
     if (!usage) fail(`cuobjdump does not tell the registers of ${code.symbol}`);
-    const name = names[i].replace('loss_kernel', '');
+    const name = names[i]
+      .replace(/^cluster_loss_kernel<(\w+)>/, '<$1, factored, clusters, $1>')
+      .replace('loss_kernel', '');
     const bytes = name.startsWith('<float') ? 4 : 2;
     const parts = partsOf(code, {
       elements: (steps * 16) / bytes,

@@ -11,7 +11,7 @@ const pipes = {
   alu: /^(FMNMX|FSEL|FSET|FSETP|FCHK|F2FP|LOP3|SHF|SHL|SHR|SEL|ISETP|IADD3?|VIADD|LEA|PRMT|PLOP3|MOV|VIMNMX3?|IMNMX|IABS|P2R|R2P|BMSK|SGXT|VOTE|HMNMX2|VHMNMX|HSETP2|HSET2|CS2R|FMNMX3|VIADDMNMX|I2FP)$/,
   xu: /^(MUFU|F2F|F2I|I2F|FRND|POPC|FLO|BREV)$/,
   memory:
-    /^(LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR|MATCH|REDUX|LDGSTS|QSPC|UCGABAR_(ARV|WAIT))$/,
+    /^(LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR|MATCH|REDUX|LDGSTS|QSPC|STAS|SYNCS|FENCE|UCGABAR_(ARV|WAIT))$/,
   fp64: /^(DADD|DMUL|DFMA|DSETP|DMNMX)$/,
   other:
     /^(U[A-Z0-9]+|R2UR|S2R|S2UR|NOP|BRA|BRX|JMP|BSSY|BSYNC|BREAK|CALL|RET|EXIT|BAR|WARPSYNC|WARPGROUP|YIELD|NANOSLEEP|ENDCOLLECTIVE|ACQBULK|VOTEU|DEPBAR|BMOV|KILL|PREEXIT|RPCMOV)$/,
@@ -59,9 +59,14 @@ export function functionsOf(text) {
   return found;
 }
 
+/** Where all threads of a block wait: at a barrier, or for messages of the cluster. */
+const isBarrier = ({ name, modifiers }) =>
+  name === 'BAR' || (name === 'SYNCS' && modifiers.includes('PHASECHK'));
+
 /** Where an instruction goes on, as indices; a barrier ends a path. */
 function successors({ instructions, labels }, i) {
   const { name, modifiers, predicate, operands, line } = instructions[i];
+  if (isBarrier(instructions[i])) return [];
   const next = i + 1 < instructions.length ? [i + 1] : [];
   const target = () => {
     const label = /`\(([^)]+)\)/.exec(operands)?.[1];
@@ -69,8 +74,6 @@ function successors({ instructions, labels }, i) {
     return labels.get(label);
   };
   switch (name) {
-    case 'BAR':
-      return [];
     case 'EXIT':
     case 'RET':
       return predicate ? next : [];
@@ -118,7 +121,7 @@ function exponentials({ instructions, labels }) {
     if (leaders.has(i)) close();
     if (fast(instruction)) block.push(i);
     else if (accurate(instruction)) found[i] = true;
-    if (['BRA', 'BRX', 'EXIT', 'RET', 'BAR'].includes(instruction.name)) close();
+    if (['BRA', 'BRX', 'EXIT', 'RET'].includes(instruction.name) || isBarrier(instruction)) close();
   });
   close();
   return found;
@@ -222,11 +225,17 @@ export function partsOf(code, { elements, keeps = false }) {
   for (const withLoads of keeps ? [true, false] : [true]) {
     const best = bestPaths(code, { withLoads });
     const begins = (i) =>
-      withLoads ? isWideLoad(instructions[i]) : instructions[i - 1]?.name === 'BAR';
+      withLoads ? isWideLoad(instructions[i]) : i > 0 && isBarrier(instructions[i - 1]);
     const paths = instructions.flatMap((_, start) => {
       if (!begins(start) || best[start].score[0] < elements) return [];
       const indices = [];
-      for (let i = start; i !== undefined; i = best[i].next) indices.push(i);
+      let stored = false;
+      for (let i = start; i !== undefined; i = best[i].next) {
+        // The next part, where no barrier lies between.
+        if (stored && isWideLoad(instructions[i])) break;
+        stored ||= isWideStore(instructions[i]);
+        indices.push(i);
+      }
       return [indices];
     });
     // A start within another's path is the same part, seen from a later load.

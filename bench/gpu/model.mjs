@@ -18,9 +18,10 @@ const machine = {
   warpIssue: 0.5, // instructions a clock of one warp, which waits for its own results
 };
 const assumed = {
-  kind: { latency: 550, combine: 250, fence: 600, read: 250, finish: 4000 }, // ns
-  unkind: { latency: 800, combine: 350, fence: 900, read: 350, finish: 8000 },
+  kind: { latency: 550, combine: 250, fence: 600, read: 250, message: 250, finish: 4000 }, // ns
+  unkind: { latency: 800, combine: 350, fence: 900, read: 350, message: 450, finish: 8000 },
 };
+const launch = 4000; // ns, from the end of a kernel to the work of the next
 const threads = 256;
 const warps = threads / 32;
 const maxSteps = 8;
@@ -28,9 +29,14 @@ const maxSteps = 8;
 /**
  * Bytes a ns that a multiprocessor reads and writes. Each block loads its part (`trips` waits for
  * memory, one after another), then its warps issue `instructions`, then `serial` ns pass with
- * nothing in flight for the block, then warps issue `after` and store `stored` bytes.
+ * nothing in flight for the block, then warps issue `after` and store `stored` bytes. Of a row of
+ * several parts that wait for each other, `others` are elsewhere: they take as long as some of the
+ * turns that were seen here.
  */
-function simulate({ blocks, bytes, trips, instructions, serial, after = 0, stored = 0 }, latency) {
+function simulate(
+  { blocks, bytes, trips, instructions, serial, after = 0, stored = 0, others = 0 },
+  latency,
+) {
   const step = 4; // ns
   const random = (
     (state) => () =>
@@ -45,6 +51,14 @@ function simulate({ blocks, bytes, trips, instructions, serial, after = 0, store
   }));
   const request = (block, warp, amount, isStore) =>
     queue.push({ block, warp, left: amount, isStore, at: now + latency / 2 });
+  const turns = []; // how long the last of them took until the block had its sums
+  const waitsFor = (own) => {
+    if (others === 0) return 0;
+    if (turns.length === 200) turns.shift();
+    turns.push(own);
+    const drawn = Array.from({ length: others }, () => turns[Math.floor(random() * turns.length)]);
+    return Math.max(0, ...drawn.map((each) => each - own));
+  };
   const load = (block) => {
     block.phase = 'work';
     block.warps = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
@@ -83,14 +97,16 @@ function simulate({ blocks, bytes, trips, instructions, serial, after = 0, store
       const done = block.warps.every((warp) => warp.left <= 0);
       if (block.phase === 'work' && done) {
         block.phase = 'serial';
-        block.until = now + serial * (0.8 + 0.4 * random());
+        block.until = now + waitsFor(now - block.since) + serial * (0.8 + 0.4 * random());
       } else if (block.phase === 'serial' && now >= block.until) {
         block.phase = 'write';
+        block.since = now;
         for (const warp of block.warps) warp.left = after;
       } else if (block.phase === 'write' && done) {
         if (stored > 0) request(block, undefined, stored, true);
         load(block);
       } else if (block.phase === 'idle' && now >= block.until) {
+        block.since = now;
         load(block);
       }
     }
@@ -124,11 +140,19 @@ function cut(vocab, bytes) {
   return { parts, steps: Math.ceil(steps / parts) };
 }
 
+const kernelOf = {
+  forward: 'logps',
+  dense: 'dense',
+  factored: 'factored, clusters',
+  'factored without clusters': 'factored',
+};
+
 /** The share of the copy kernel's bandwidth on the floor's bytes, for `rows` rows. */
 function share(mode, type, vocab, rows, given) {
   const size = type === 'float' ? 4 : 2;
   const { parts, steps } = cut(vocab, size);
-  const { blocks, part } = kernel(`<${type}, ${mode === 'forward' ? 'logps' : mode}, ${type}>`);
+  const { blocks, part } = kernel(`<${type}, ${kernelOf[mode]}, ${type}>`);
+  const clusters = mode === 'factored';
   const elements = (steps * 16) / size;
   const bytes = (vocab * size) / parts;
   const unaligned = (vocab * size) % 16 === 0 ? 0 : 1 - size / 16; // of the rows
@@ -160,17 +184,19 @@ function share(mode, type, vocab, rows, given) {
     };
     time = 1 / rate(reduce) + 2 / rate(gradient);
   } else {
-    // The parts of a row wait for each other; then the ticket and its record. Unaligned rows are
-    // read again, from L1.
-    const serial = reduce.serial + given.fence + 2 * given.read;
+    // The parts of a row wait for each other, for messages or through memory, where the ticket and
+    // its record come after. Unaligned rows are read again, from L2.
+    const between = clusters ? given.message : 2 * given.fence + 2 * given.read;
+    const serial = given.combine + between + unaligned * given.read;
     const from =
       part('gradient from registers').slots * (1 - unaligned) +
       part('gradient, unaligned').slots * unaligned;
-    time = 2 / rate({ ...reduce, serial, after: from * elements, stored: bytes });
+    const after = from * elements;
+    time = 2 / rate({ ...reduce, serial, after, stored: bytes, others: parts - 1 });
   }
-  const floor = { forward: 1, factored: 2, dense: 3 }[mode];
+  const floor = { forward: 1, dense: 3 }[mode] ?? 2;
   const ns = (rows * vocab * size) / (copy * 132);
-  return (floor * ns) / (time * ns + given.finish);
+  return (floor * ns) / (time * ns + given.finish + (clusters ? launch : 0));
 }
 
 const shapes = [
@@ -191,7 +217,7 @@ const line = (mode) => {
 };
 const table = `| | ${shapes.map(([type, vocab]) => `${String(vocab)} ${type === 'float' ? 'float32' : 'bfloat16'}`).join(' | ')} |
 | --- | ${shapes.map(() => '---').join(' | ')} |
-${['forward', 'factored', 'dense'].map(line).join('\n')}`;
+${Object.keys(kernelOf).map(line).join('\n')}`;
 
 const [begin, end] = ['<!-- made by bench/gpu/model.mjs -->', '<!-- end -->'];
 const text = readFileSync(page, 'utf8');

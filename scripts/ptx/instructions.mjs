@@ -86,6 +86,42 @@ const rules = [
     (c, [to, from]) => c.set(to, `ptx::to_shared(shared_variables, ${c.value(from, 'u64')})`),
   ],
 
+  // Clusters: addresses in the shared memory of one are 32-bit ones, too.
+  [
+    'mapa\\.shared::cluster\\.u32',
+    (c, [to, ...from]) => c.set(to, `ptx::cluster_address(${values(c, from, 'u32')})`),
+  ],
+  ['barrier\\.cluster\\.arrive\\.release\\.aligned', () => 'simt::cluster_arrive();'],
+  ['barrier\\.cluster\\.wait\\.acquire\\.aligned', () => 'simt::cluster_wait();'],
+  ['fence\\.mbarrier_init\\.release\\.cluster', () => ';'],
+  [
+    'mbarrier\\.init\\.shared::cta\\.b64',
+    (c, [box, count]) => `simt::mbarrier_init(${mbarrier(c, box)}, ${c.value(count, 'u32')});`,
+  ],
+  [
+    'mbarrier\\.arrive\\.expect_tx\\.shared::cta\\.b64',
+    (c, [state, box, bytes]) =>
+      state === '_'
+        ? `simt::mbarrier_arrive_expect_tx(${mbarrier(c, box)}, ${c.value(bytes, 'u32')});`
+        : undefined,
+  ],
+  [
+    'mbarrier\\.try_wait\\.parity\\.acquire\\.cluster\\.shared::cta\\.b64',
+    (c, [to, box, parity]) =>
+      c.set(to, `ptx::try_wait(${mbarrier(c, box)}, ${c.value(parity, 'u32')})`),
+  ],
+  [
+    `st\\.async\\.weak\\.shared::cluster\\.mbarrier::complete_tx::bytes${vector}\\.b32`,
+    (c, [place, from, box], [, count]) => {
+      const words = count ? elements(from) : [from];
+      const bytes = 4 * words.length;
+      const to = `ptx::check_alignment<${bytes}>(${c.address(place, 'cluster', bytes)})`;
+      const at = mbarrier(c, box, 'cluster');
+      const message = `const uint32_t v[] = {${values(c, words, 'b32')}};`;
+      return `{ ${message} simt::store_async(${to}, v, ${bytes}, ${at}); }`;
+    },
+  ],
+
   [`mov\\.(pred|[usbf](?:16|32|64))`, move],
   [`cvt(?:\\.(rn|rzi|rni|rmi|rpi))?\\.(\\w+)\\.(\\w+)`, convert],
   [
@@ -172,6 +208,10 @@ function apply(name) {
 function wrapping(c, [to, x, y], [, op, type]) {
   const wide = (operand) => `uint64_t(${c.value(operand, unsigned(type))})`;
   return c.set(to, `${wide(x)} ${arithmetic[op]} ${wide(y)}`);
+}
+
+function mbarrier(c, operand, space = 'shared') {
+  return `ptx::aligned<uint64_t>(${c.address(operand, space, 8)})`;
 }
 
 function call(c, operands) {

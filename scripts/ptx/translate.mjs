@@ -159,9 +159,9 @@ class Context {
     const match = /^\[([\w$%.]+)(?: ?\+ ?(-?\d+))?\]$/.exec(operand);
     if (!match) throw new Error(`the address ${operand} is not understood`);
     const at = `${this.value(match[1], 'u64')} + uint64_t(${match[2] ?? 0}ll)`;
-    return space === 'shared'
-      ? `ptx::shared(shared_variables, ${at}, ${bytes})`
-      : `ptx::pointer(${at})`;
+    if (space === 'shared') return `ptx::shared(shared_variables, ${at}, ${bytes})`;
+    if (space === 'cluster') return `ptx::in_cluster(shared_variables, ${at}, ${bytes})`;
+    return `ptx::pointer(${at})`;
   }
 }
 

@@ -41,6 +41,14 @@ describe.runIf(isEmulated)('a device', () => {
       'whose blocks do not all fit together at the first call',
       { SIMT_FAIL: 'cudaLaunchCooperativeKernel:720:0' },
     ],
+    ['without clusters of blocks', { SIMT_CLUSTERS: '0' }],
+    ['without clusters or cooperative launches', { SIMT_CLUSTERS: '0', SIMT_COOPERATIVE: '0' }],
+    ['of which a partition holds no cluster', { SIMT_FAIL: 'cudaLaunchKernelExC:912:0' }],
+    ['that has no resources for a cluster', { SIMT_FAIL: 'cudaLaunchKernelExC:701:0' }],
+    [
+      'that does not tell how many clusters it holds',
+      { SIMT_FAIL: 'cudaOccupancyMaxActiveClusters:801:0:99' },
+    ],
     ['without memory pools', { SIMT_POOLS: '0' }],
   ])('%s gives the same bits, and its memory back', async (_, environment) => {
     expect(await on(environment)).toEqual(whole);
@@ -64,6 +72,12 @@ describe.runIf(isEmulated)('a device', () => {
     const { error } = await on({ SIMT_OCCUPANCY: '0' });
     expect(error?.code).toBe('ERR_DIRALIGN_DEVICE');
     expect(error?.message).toContain('no block of the loss kernel fits');
+  });
+
+  test('that refuses a cluster for another reason fails', async () => {
+    const { error } = await on({ SIMT_FAIL: 'cudaLaunchKernelExC:46:0' });
+    expect(error?.code).toBe('ERR_DIRALIGN_DEVICE');
+    expect(error?.message).toContain('cudaErrorDevicesUnavailable');
   });
 
   test('that refuses a cooperative launch for another reason fails', async () => {

@@ -55,7 +55,8 @@ export const scales = {
   },
   tiny: {
     vectorStep: 60,
-    vocabularies: [1, 2, 31, 257, 8193],
+    // The last in several parts, whatever the type.
+    vocabularies: [1, 2, 31, 257, 16385],
     shifts: [0, 1],
     tokens: () => 2,
     manyRows: [{ vocab: 101, rows: 256 }],
