@@ -19,7 +19,7 @@ const { functionsOf, partsOf } = (await import(
  * A kernel of two vectors of two elements: what the counts must be can be read off the comments.
  */
 function kernel({ secondLoad = 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]', extra = '' } = {}) {
-  const lines = [
+  return codeOf([
     'ISETP.NE.AND P0, PT, R0, RZ, PT',
     '@!P0 BRA `(.L_x_9)', // another work
     'LDG.E.128 R4, desc[UR4][R2.64]', // 1, the part begins
@@ -38,7 +38,10 @@ function kernel({ secondLoad = 'LDG.E.128 R8, desc[UR4][R2.64+0x1000]', extra = 
     'FADD R1, R1, R1',
     '.L_x_9:',
     'EXIT',
-  ];
+  ]);
+}
+
+function codeOf(lines: readonly string[]) {
   const body = lines
     .filter((line) => line !== '')
     .map((line, i) =>
@@ -71,6 +74,29 @@ describe('machine code, as scripts/check-sass.mjs counts it', () => {
     expect(
       Object.keys(partsOf(kernel({ extra: 'STG.E.128 desc[UR4][R2.64], R12' }), { elements: 4 })),
     ).toEqual(['gradient']);
+  });
+
+  it('ends a part where messages of a cluster are waited for, and where the next one begins', () => {
+    const sums = ['LDG.E.128 R4, desc[UR4][R2.64]', 'MUFU.EX2 R20, R4', 'MUFU.EX2 R21, R5'];
+    const cluster = codeOf([
+      '.L_x_1:',
+      ...sums,
+      'BAR.SYNC.DEFER_BLOCKING 0x0',
+      'SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R6+URZ], R3',
+      'MUFU.EX2 R22, R4', // from registers: 1
+      'MUFU.EX2 R23, R5', // 2
+      'STG.E.128 desc[UR4][R2.64], R12', // 3
+      'FADD R1, R1, R1', // 4
+      ...sums,
+      'BAR.SYNC.DEFER_BLOCKING 0x0',
+      'EXIT',
+    ]);
+    const parts = partsOf(cluster, { elements: 2, keeps: true });
+    expect(Object.keys(parts).sort()).toEqual(['gradient from registers', 'sums']);
+    expect(parts.sums?.total).toBe(4 / 2);
+    expect(parts['gradient from registers']?.total).toBe(4 / 2);
+    const readAgain = codeOf([...sums, 'STG.E.128 desc[UR4][R2.64], R12', ...sums, 'EXIT']);
+    expect(partsOf(readAgain, { elements: 2 }).gradient?.total).toBe(4 / 2);
   });
 
   it('sees no part where too few exponentials are computed', () => {
