@@ -79,6 +79,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(false))
       PartSums s = sum_warps<Pass::factored>(shared.sums);
       s.sum = __shfl_sync(~0u, s.sum, 0);  // lanes add in different orders, and each sends
       const float target = shared.target;
+      __syncwarp();  // who has the message knows that all lanes have read what it was made of
       if (lane < parts) send(lane, &now.parts[part], &now.box, PartOfRow{s.anchor, target, s.sum});
       if (lane == 0) p.part_sums[size_t(unit.i) * parts + part] = s;
       if (lane == 0 && part == part_of_label) p.targets[unit.i] = target;

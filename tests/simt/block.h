@@ -23,7 +23,7 @@ struct Copy {
   unsigned group;
   const char* file;
   int line;
-  char value[16] = {};  ///< what is stored, where `from` is null
+  uint32_t words[4] = {};  ///< what is stored, where `from` is null
 };
 /// The copies of one thread, in the order of issue. Groups are counted from the start of the block.
 struct Copies {
