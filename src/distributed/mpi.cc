@@ -248,12 +248,22 @@ std::shared_ptr<MpiEngine> make_engine(void* library, const std::string& path) {
   });
 }
 
+/// As the system's loader spells it.
+std::string library_name(const std::string& name, const std::string& version) {
+#if defined(__APPLE__)
+  return "lib" + name + "." + version + ".dylib";
+#else
+  return "lib" + name + ".so." + version;
+#endif
+}
+
 /// The launcher's library, or the one that was named.
 std::shared_ptr<MpiEngine> load(const std::string& given) {
   const std::string by = launcher().name;
-  std::vector<std::string> candidates{"libmpi_abi.so.1"};
-  if (by != "MPICH") candidates.push_back("libmpi.so.40");
-  if (by != "Open MPI") candidates.insert(candidates.end(), {"libmpi.so.12", "libmpich.so.12"});
+  std::vector<std::string> candidates{library_name("mpi_abi", "1")};
+  if (by != "MPICH") candidates.push_back(library_name("mpi", "40"));
+  if (by != "Open MPI")
+    candidates.insert(candidates.end(), {library_name("mpi", "12"), library_name("mpich", "12")});
   if (!given.empty()) candidates = {given};
   std::string tried;
   for (const std::string& candidate : candidates) {

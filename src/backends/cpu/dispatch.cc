@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 #include "kernels.h"
+#include "x86_levels.h"
 
 namespace diralign::cpu {
 
@@ -11,16 +12,10 @@ extern const KernelSet kernels_avx512;
 extern const ProductKernels products_avx512_bf16;
 
 namespace {
-bool runs_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2");
+const X86Levels& levels() {
+  static const X86Levels levels = x86_levels();
+  return levels;
 }
-bool runs_avx512() {
-  return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512cd");
-}
-bool runs_avx512_bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
 /// That of AVX-512, with products of pairs of bfloat16.
 const KernelSet& kernels_avx512_bf16() {
@@ -37,11 +32,10 @@ const KernelSet& kernels_avx512_bf16() {
 
 const KernelSet* find_kernel_set(const char* isa) {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
   if (std::strcmp(isa, "avx512_bf16") == 0)
-    return runs_avx512_bf16() ? &kernels_avx512_bf16() : nullptr;
-  if (std::strcmp(isa, "avx512") == 0) return runs_avx512() ? &kernels_avx512 : nullptr;
-  if (std::strcmp(isa, "avx2") == 0) return runs_avx2() ? &kernels_avx2 : nullptr;
+    return levels().avx512_bf16 ? &kernels_avx512_bf16() : nullptr;
+  if (std::strcmp(isa, "avx512") == 0) return levels().v4 ? &kernels_avx512 : nullptr;
+  if (std::strcmp(isa, "avx2") == 0) return levels().v3 ? &kernels_avx2 : nullptr;
 #endif
   return std::strcmp(isa, "baseline") == 0 ? &kernels_baseline : nullptr;
 }

@@ -170,7 +170,7 @@ class LayerProducts {
     memory = memory / alignment * alignment;
     const size_t needed = size_t(round_up(int64_t(scratch + row), alignment));
     if (memory < needed) throw WorkspaceTooSmall(memory, needed);
-    return std::max(scratch, std::min(memory / 4, memory - row) / alignment * alignment);
+    return std::max<size_t>(scratch, std::min(memory / 4, memory - row) / alignment * alignment);
   }
   int team_size() const {
     const int64_t multiplications =

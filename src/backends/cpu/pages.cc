@@ -1,10 +1,10 @@
 #include "pages.h"
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
+#include <new>
 #include <utility>
 #include "jobs/memory.h"
-#if defined(__unix__)
+#if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #endif
 
@@ -21,8 +21,8 @@ void advise_large_pages(void* data, size_t bytes) {
 #endif
 }
 
-// AddressSanitizer watches the ends of what malloc gives.
-#if defined(__unix__) && !defined(__SANITIZE_ADDRESS__)
+// AddressSanitizer watches the ends of what the heap gives.
+#if defined(MAP_ANONYMOUS) && !defined(__SANITIZE_ADDRESS__)
 
 Pages::Pages(size_t bytes) : bytes_(std::max<size_t>(1, bytes)) {
   data_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -35,11 +35,13 @@ Pages::~Pages() {
 
 #else
 
+constexpr std::align_val_t alignment{64};
+
 Pages::Pages(size_t bytes) : bytes_(std::max<size_t>(64, bytes)) {
-  data_ = std::aligned_alloc(64, bytes_);
+  data_ = ::operator new(bytes_, alignment, std::nothrow);
   if (!data_) throw OutOfMemory(bytes);
 }
-Pages::~Pages() { std::free(data_); }
+Pages::~Pages() { ::operator delete(data_, alignment); }
 
 #endif
 
