@@ -613,8 +613,12 @@ describe('diralign info and build', () => {
       node: process.versions.node,
       backends: { cpu: { available: true }, cuda: { available: cuda.available } },
     });
-    expect(output('info')).toMatch(/^addon +\S+\.node$/m);
     const text = output('info');
+    expect(text).toMatch(/^addon +\S+\.node {2}\S/m);
+    const { addon } = info as { addon: { path: string } };
+    expect(diralign(['info'], { env: { DIRALIGN_ADDON: addon.path } }).stdout).toMatch(
+      /^addon +\S+\.node {2}named by DIRALIGN_ADDON$/m,
+    );
     if (cuda.reason === undefined) {
       expect(text).toMatch(/^cuda +on {3}\d+ devices? /m);
       for (const { index, name } of cuda.devices())

@@ -18,6 +18,19 @@ const addon = nativePath();
 /** Of one token out of two that are as likely. */
 const log2 = '0.693147';
 
+interface Platform {
+  readonly id: string;
+  readonly platform: string;
+  readonly arch: string;
+  readonly libc?: string;
+  readonly file: string;
+}
+const { platforms } = (await import(
+  new URL('../../scripts/platforms.mjs', import.meta.url).href
+)) as {
+  platforms: readonly Platform[];
+};
+
 let compiled: Compiled;
 let packageFolder: string;
 beforeAll(() => {
@@ -143,18 +156,18 @@ describe('copied to where the program runs', () => {
   const prebuilt = path.join('prebuilds', prebuiltName());
   const isInSwitch = prebuiltUrl() !== undefined;
 
-  function placePrebuilt(to: string): void {
-    const file = path.join(folder, to, prebuilt);
+  function placePrebuilt(to: string, name = prebuilt): void {
+    const file = path.join(folder, to, name);
     fs.mkdirSync(path.dirname(file), { recursive: true });
     fs.copyFileSync(addon, file);
   }
 
   /** A program beside the package as npm installs it on a system that has a prebuilt addon. */
-  function installed(to: string): string {
+  function installed(to: string, name = prebuilt): string {
     const at = path.join(folder, to, 'node_modules/diralign');
     fs.cpSync(path.join(packageFolder, 'dist'), path.join(at, 'dist'), { recursive: true });
     fs.copyFileSync(path.join(packageFolder, 'package.json'), path.join(at, 'package.json'));
-    placePrebuilt(path.relative(folder, at));
+    placePrebuilt(path.relative(folder, at), name);
     return write(path.join(to, 'main.mjs'), firstUse('diralign'));
   }
 
@@ -175,6 +188,45 @@ describe('copied to where the program runs', () => {
       expect(said([deployed])).toContain(log2);
     },
   );
+
+  describe.each(platforms)('on $id', ({ id, platform, arch, libc, file }) => {
+    const report = {
+      header: libc === 'glibc' ? { glibcVersionRuntime: '2.28' } : {},
+      sharedObjects: [`/lib/${libc === 'musl' ? 'ld-musl' : 'libc'}-x.so.1`],
+    };
+    const before = `for (const [name, value] of Object.entries(${JSON.stringify({ platform, arch })}))
+  Object.defineProperty(process, name, { value });
+process.report.getReport = () => (${JSON.stringify(report)});`;
+
+    test('the addon where a bundler has copied it is found', () => {
+      const outfile = path.join(folder, `copied-${id}/dist/server/main.mjs`);
+      buildSync({
+        stdin: { contents: firstUse(path.join(root, 'ts/index.ts')), resolveDir: root },
+        ...{ bundle: true, platform: 'node', format: 'esm', outfile, logLevel: 'silent' },
+      });
+      const program = ['--import', write('before.mjs', before), outfile];
+      expect(said(program)).toMatch(loadError('diralign was bundled'));
+      placePrebuilt(`copied-${id}`, file);
+      expect(said(program)).toContain(log2);
+    });
+
+    test('the addon in the package is found, which `info` calls prebuilt', () => {
+      const main = installed(`installed-${id}`, file);
+      const preload = ['--import', write('before.mjs', before)];
+      expect(said([...preload, main])).toContain(log2);
+      const cli = path.join(path.dirname(main), 'node_modules/diralign/dist/cli/main.js');
+      const info = spawnSync(process.execPath, [...preload, cli, 'info', '--json'], {
+        encoding: 'utf8',
+        env: { ...process.env, DIRALIGN_PREBUILD: '' },
+      });
+      const system = { platform: `${platform}-${arch}`, addon: { origin: 'prebuilt' } };
+      expect(JSON.parse(info.stdout)).toMatchObject(
+        platform === 'linux'
+          ? { ...system, libc: libc === 'musl' ? 'musl' : 'glibc 2.28' }
+          : system,
+      );
+    });
+  });
 
   describe.each<Format>(['esm', 'cjs'])('beside a bundle, %s', (format) => {
     function bundled(to: string): string {
@@ -309,7 +361,42 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
     [
       'Error relocating /x/diralign.node: __cxa_x: symbol not found',
       'built for glibc and this system has musl',
-      'image',
+      'anew',
+    ],
+    [
+      'Error relocating /x/prebuilds/linux-x64/diralign.musl.node: newer: symbol not found',
+      'diralign\\.musl\\.node: newer: symbol not found\\. Build one with',
+      'npx',
+    ],
+    [
+      '/usr/lib/x86_64-linux-gnu/libc.so: invalid ELF header',
+      'built for musl \\(Alpine\\) and this system has glibc',
+      'anew',
+    ],
+    [
+      'libc.so: cannot open shared object file: No such file or directory',
+      'built for musl \\(Alpine\\) and this system has glibc',
+      'anew',
+    ],
+    [
+      "dlopen(/x.node, 0x0001): tried: '/x.node' (built for macOS 15.0 which is newer than running OS)",
+      'built for macOS 15\\.0, and this system is older',
+      'npx diralign build',
+    ],
+    [
+      "dlopen(/x.node, 0x0001): tried: '/x.node' (code signature in <1> '/x.node' not valid for use in process: library load disallowed by system policy)",
+      'macOS does not trust the file',
+      'xattr -d com\\.apple\\.quarantine',
+    ],
+    [
+      "dlopen(/x.node): tried: '/x.node' (mach-o file, but is an incompatible architecture (have 'arm64', need 'x86_64'))",
+      'made for another system than linux-',
+      'anew',
+    ],
+    [
+      '\\\\?\\C:\\x\\diralign.node is not a valid Win32 application.',
+      'made for another system',
+      'anew',
     ],
     [
       '/x/diralign.node: invalid ELF header',
@@ -329,8 +416,9 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
   ])('%s', (message, explained, remedy) => {
     const text = use({ before: dlopen(message) });
     expect(text).toMatch(loadError(explained));
-    expect(text).toContain(remedy);
+    expect(text).toMatch(new RegExp(remedy));
     if (!explained.includes('musl')) expect(text).not.toContain('musl');
+    if (!explained.includes('glibc')) expect(text).not.toContain('glibc');
   });
 
   test('Deno without --allow-ffi, where reports are forbidden, too', () => {

@@ -409,6 +409,8 @@ describe('lists', () => {
       'There is no prebuilt binary for',
       'and this system has',
       'It was built for glibc and this system has musl',
+      'It was built for musl (Alpine) and this system has glibc',
+      'macOS does not trust the file',
       'It is damaged, or made for another system',
       'was built from other sources than this package',
       'diralign was bundled without its native addon',

@@ -1,8 +1,10 @@
 import os from 'node:os';
+import path from 'node:path';
 import { availability } from '../device/status.js';
 import { cuda } from '../device/cuda.js';
 import { DirAlignError } from '../errors.js';
 import { native, nativePath, type CudaStatus } from '../native/interface.js';
+import { environment, libc } from '../native/system.js';
 import type { DeviceInfo } from '../device/info.js';
 import { parse } from './arguments.js';
 import { whyNoCuda } from './backends.js';
@@ -13,24 +15,40 @@ import { paint, print, printJson } from '../text/terminal.js';
 
 interface Addon {
   readonly path: string;
+  /** Where it comes from: the package, a build on this machine, or the environment's choice. */
+  readonly origin: 'prebuilt' | 'built' | 'DIRALIGN_ADDON';
   readonly isa: string;
   readonly threads: number;
 }
 
 function loadAddon(): Addon | { readonly error: string } {
   try {
-    return { path: nativePath(), ...native().cpuInfo() };
+    const file = nativePath();
+    return { path: file, origin: originOf(file), ...native().cpuInfo() };
   } catch (error) {
     if (error instanceof DirAlignError) return { error: error.message };
     throw error;
   }
 }
 
+function originOf(file: string): Addon['origin'] {
+  if (environment('DIRALIGN_ADDON') !== undefined) return 'DIRALIGN_ADDON';
+  return path.basename(path.resolve(file, '../..')) === 'prebuilds' ? 'prebuilt' : 'built';
+}
+
+const origins: Readonly<Record<Addon['origin'], string>> = {
+  prebuilt: 'prebuilt',
+  built: 'built from source',
+  DIRALIGN_ADDON: 'named by DIRALIGN_ADDON',
+};
+
 /** How people write what `cpuInfo` reports. */
 const isaNames: Readonly<Record<string, string>> = {
+  avx512_bf16: 'AVX-512 with BF16',
   avx512: 'AVX-512',
   avx2: 'AVX2',
-  baseline: 'the baseline of the architecture',
+  baseline:
+    process.arch === 'arm64' ? 'NEON, which every arm64 has' : 'SSE2, which every x86-64 has',
 };
 
 const gigabytes = (bytes: number): string => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
@@ -94,6 +112,7 @@ function gather() {
     node: process.versions.node,
     napi: process.versions.napi,
     platform: `${process.platform}-${process.arch}`,
+    libc: libc(),
     system: `${os.type()} ${os.release()}`,
     cpu: {
       model: processors[0]?.model.trim() ?? 'unknown',
@@ -142,9 +161,14 @@ function run(args: string[]): Promise<number> {
   print(
     list([
       ['diralign', `${info.version}  ${paint('dim', shortPath(packageRoot) || '.')}`],
-      ['addon', 'error' in addon ? paint('red', addon.error) : shortPath(addon.path)],
+      [
+        'addon',
+        'error' in addon
+          ? paint('red', addon.error)
+          : `${shortPath(addon.path)}  ${paint('dim', origins[addon.origin])}`,
+      ],
       ['node', `${info.node}, Node-API ${info.napi ?? 'unknown'}, ${info.platform}`],
-      ['system', info.system],
+      ['system', `${info.system}${info.libc === undefined ? '' : `, ${info.libc}`}`],
       [
         'processor',
         `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`,
