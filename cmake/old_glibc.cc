@@ -3,8 +3,8 @@
 // The linker binds each C library call to the newest version of its symbol that the build machine
 // has, even where the old one does the same. Here `--wrap` (OldGlibc.cmake) sends every call of the
 // listed functions, those inside the static libstdc++ included, through a jump to the version of
-// x86-64's first glibc that the function was in. scripts/check-glibc.mjs says what is missing in
-// the list.
+// x86-64's first glibc that the function was in. scripts/check-prebuilds.mjs says what is missing
+// in the list.
 
 #define USE_VERSION(name, version)                          \
   __asm__(".section .text.old_" #name                       \

@@ -1,11 +1,9 @@
 // The runtimes that the tests can be run on. Each is fetched from the npm registry, once, into
 // build/runtimes: the newest of its major version.
-import { spawnSync } from 'node:child_process';
-import fs from 'node:fs';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fetchBinary } from './fetched.mjs';
+import { root } from './platforms.mjs';
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 export const cache = path.join(root, 'build/runtimes');
 const platform = `${process.platform === 'win32' ? 'win' : process.platform}-${process.arch}`;
 const executable = process.platform === 'win32' ? '.exe' : '';
@@ -41,28 +39,4 @@ export const runtimes = {
 };
 
 /** The binary of a runtime, fetched where it is not there. */
-export function binary(id) {
-  const { name, version, file } = runtimes[id];
-  const folder = path.join(cache, id);
-  const found = path.join(folder, 'node_modules', name, file);
-  if (fs.existsSync(found)) return found;
-  fs.mkdirSync(folder, { recursive: true });
-  fs.writeFileSync(path.join(folder, 'package.json'), '{ "private": true }\n');
-  const install = [
-    'install',
-    '--no-save',
-    '--no-fund',
-    '--no-audit',
-    '--ignore-scripts',
-    '--loglevel=error',
-    `${name}@${version}`,
-  ];
-  const { status } = spawnSync('npm', install, {
-    cwd: folder,
-    stdio: 'inherit',
-    shell: process.platform === 'win32',
-  });
-  if (status !== 0) throw new Error(`${name}@${version} could not be fetched`);
-  fs.chmodSync(found, 0o755);
-  return found;
-}
+export const binary = (id) => fetchBinary(path.join(cache, id), runtimes[id]);
