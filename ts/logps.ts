@@ -28,7 +28,8 @@ import {
 
 const logpsKeys = ['backend', 'threads', 'memory', 'parallel', 'signal'] as const;
 
-interface SharedOptions<Key extends keyof Parallel> {
+/** Options of {@link sequenceLogps}; `Key`: what of `parallel` the call takes. */
+export interface LogpsOptions<Key extends keyof Parallel = 'vocab' | 'sequence' | 'columnGrid'> {
   /** As in {@link RunOptions}. */
   readonly backend?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** As in {@link RunOptions}. */
@@ -41,11 +42,8 @@ interface SharedOptions<Key extends keyof Parallel> {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Options of {@link sequenceLogps}. */
-export type LogpsOptions = SharedOptions<'vocab' | 'sequence' | 'columnGrid'>;
-
 /** Options of {@link tokenLogps}. */
-export interface TokenLogpsOptions<Asked extends boolean = boolean> extends SharedOptions<
+export interface TokenLogpsOptions<Asked extends boolean = boolean> extends LogpsOptions<
   'vocab' | 'columnGrid'
 > {
   /**
@@ -66,7 +64,7 @@ interface CheckedBatch {
 
 function checkBatch(
   given: unknown,
-  options: SharedOptions<never>,
+  options: LogpsOptions<never>,
   parallel: CheckedParallel,
 ): CheckedBatch {
   const batch = readBatch(given);
@@ -111,7 +109,7 @@ function callsOf<Result, Extra extends string>(
 ) {
   const read = (given: unknown) => {
     checkObject('options', given);
-    return readProperties('options', given, [...extra, ...logpsKeys]) as SharedOptions<never> &
+    return readProperties('options', given, [...extra, ...logpsKeys]) as LogpsOptions<never> &
       Record<Extra, unknown>;
   };
   type Options = ReturnType<typeof read>;
