@@ -10,7 +10,7 @@ import {
   type Tensor,
 } from '@tensorflow/tfjs-core';
 import { typeError } from '../../errors.js';
-import { floatsOf } from './tensors.js';
+import { floatsOf, isCopied } from './tensors.js';
 
 interface Computed {
   readonly loss: number;
@@ -44,8 +44,8 @@ export function lossOf(
       const tensors = inputs.map(({ shape }, i) =>
         gradientOf(gradients[i] as Float32Array, shape, dy, saved),
       );
-      // Each of nested tapes asks.
-      if (!nested) uploaded?.();
+      // Each of nested tapes asks; and a backend that was chosen meanwhile may keep the arrays.
+      if (!nested && tensors.every(isCopied)) uploaded?.();
       return tensors;
     };
     return { value: scalar(loss), gradFunc };
