@@ -470,6 +470,33 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       );
     });
 
+    test('lent memory that a backend chosen before the backward pass keeps is its own', async () => {
+      const { hidden, weight, bias } = layer(generator(42));
+      const { batch } = given(42);
+      const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
+      const buffers = new GradientBuffers();
+      const grads = (run: object, then: () => unknown) =>
+        tf.grads((h: tf.Tensor, w: tf.Tensor, b: tf.Tensor) => {
+          const loss = dpo.fromHidden({ hidden: h, weight: w, bias: b }, batch, run);
+          void then();
+          return loss;
+        })([hidden, weight, bias]);
+      const expected = grads({}, () => undefined).map(floats);
+      const found = grads({ buffers }, () => tf.setBackend('cpu'));
+      dirAlignLoss('sft').fromHidden(
+        {
+          hidden: floats(hidden),
+          weight: floats(weight),
+          shape: [S, T, V],
+          hiddenSize: H,
+          labels: batch.labels,
+        },
+        { buffers },
+      );
+      expect(found.map(floats)).toEqual(expected);
+      await tf.setBackend(backend);
+    });
+
     test.each([true, false])(
       'loss and gradients are those through logits; bias: %s',
       (withBias) => {
