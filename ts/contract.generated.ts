@@ -1223,4 +1223,4 @@ export const listed = {
   ],
 };
 /** Of an addon that was built from the same sources. */
-export const contractHash = '40f5a487d1ddfa15';
+export const contractHash = 'f35028daa1affeb8';

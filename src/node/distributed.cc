@@ -234,8 +234,8 @@ Napi::Value join_nccl(const Napi::CallbackInfo& info) {
   const Untyped given = untyped(place.Get("id"));
   CollectiveId id;
   std::memcpy(id.data(), given.data, std::min(id.size(), given.bytes()));
-  const int device = int(integer(place, "device")), rank = int(integer(place, "rank")),
-            size = int(integer(place, "size"));
+  const int device = int(integer(place.Get("device"))), rank = int(integer(place.Get("rank"))),
+            size = int(integer(place.Get("size")));
   const std::chrono::milliseconds timeout = milliseconds(place.Get("timeout"));
   auto* const made = new std::shared_ptr<DeviceCarrier>;
   place.Set("carrier", CarrierHandle::New(env, made, [](Napi::Env, auto* owned) { delete owned; }));
@@ -305,7 +305,8 @@ Napi::Value gather(const Napi::CallbackInfo& info) {
   const auto parallel = begin_parallel(request.Get("parallel").As<Napi::Object>());
   const Session& session = parallel->session;
   const size_t ranks = size_t(session.size(Axis::sequence)) * size_t(session.size(Axis::data));
-  double* const all = elements_of<double>(request, "all", mine.size() * ranks);
+  double* const all = static_cast<double*>(
+      typed_data(request.Get("all"), "all", napi_float64_array, mine.size() * ranks));
   job->parallel = parallel;
   return Environment::of(info.Env())
       .start(

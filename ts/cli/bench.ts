@@ -25,9 +25,9 @@ Usage: diralign bench [options]
                        avx512, avx2, baseline; or all that the processor has
   --json               the result for a machine, on the standard output
   --html FILE          a page with charts
-  --ranks N            among processes instead: starts mpirun with 1, 2, 4, ... N of them, whose words
-                       are spread, on a quarter of the rows and on all; threads are those of each
-                       rank (default: the processors by N)
+  --ranks N            among processes instead: starts mpirun with 1, 2, 4, ... N of them, whose
+                       words are spread, on a quarter of the rows and on all; threads are those
+                       of each rank (default: the processors by N)
   --mpirun COMMAND     with --ranks: what starts them (default: the first that is found)
 
 Every time is a median over rounds, with quartiles. Before each timed call the logits are restored
