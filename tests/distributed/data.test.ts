@@ -1,7 +1,6 @@
 // Units of a batch, and tokens of its sequences, over ranks.
 import { describe, expect, test } from 'vitest';
 import { dirAlignLoss, mixLosses, type Objective } from '../../ts/index.js';
-import { countBatch } from '../../ts/distributed/index.js';
 import { randomBatch } from '../support/batches.js';
 import { configOf, familyMethods } from '../support/family-batches.js';
 import { at, sameBits } from '../support/numbers.js';
