@@ -168,7 +168,7 @@ const text = await prettier.format(
   `# Registers of the kernels
 
 Made by \`npm run check:cuda -- --write\` from what ptxas of nvcc ${version} says. A release fails on a spilled register and on a stack
-frame without a reason, and so does CI, which builds three of the architectures. Static shared memory in bytes; registers a thread for each compute capability.
+frame without a reason, and so does CI for one of the architectures. Static shared memory in bytes; registers a thread for each compute capability.
 
 | kernel | shared | ${architectures.join(' | ')} |
 | --- | ---: | ${architectures.map(() => '---:').join(' | ')} |
