@@ -61,7 +61,7 @@ std::vector<Session::Groups> ranks_over(Axis axis, Meeting& meeting, int size) {
   for (int rank = 0; rank < size; rank++)
     all[size_t(rank)][size_t(axis)] = {
         std::make_shared<Communicator>(rank, size, std::chrono::seconds(60)),
-        std::make_shared<ThreadCarrier>(meeting, rank)};
+        std::make_shared<ThreadCarrier>(meeting, rank), nullptr};
   return all;
 }
 template <class Run>
