@@ -5,6 +5,7 @@
 #include <cstring>
 #include <deque>
 #include <optional>
+#include <utility>
 #include <vector>
 #include "loss_work.h"
 #include "measure_rows.h"
@@ -112,13 +113,14 @@ class MergedRows {
     Session& session = job_.parallel->session;
     DeviceCarrier* const carrier = session.by_device(Axis::vocab);
     if (!carrier) return results_.shards().exchange(rows);
-    results_.shards().exchange(rows, [&](const void* mine, size_t bytes) {
-      const size_t all = bytes * size_t(session.size(Axis::vocab));
-      Array<char> received(all);
-      if (bytes == 0) return received;
-      const cudaStream_t stream = as_stream(place_.stream);
-      stage_ = PinnedBlock(all);
-      exchanged_ = Workspace(place_.device, stream, bytes + all);
+    const size_t bytes = results_.shards().bytes_of(rows),
+                 all = bytes * size_t(session.size(Axis::vocab));
+    const cudaStream_t stream = as_stream(place_.stream);
+    Array<char> received(all);
+    stage_ = PinnedBlock(all);
+    exchanged_ = Workspace(place_.device, stream, bytes + all);
+    results_.shards().exchange(rows, [&](const void* mine) {
+      if (bytes == 0) return std::move(received);
       char *const own = exchanged_.as<char>(), *const others = own + bytes;
       std::memcpy(stage_.data(), mine, bytes);
       check(cudaMemcpyAsync(own, stage_.data(), bytes, cudaMemcpyHostToDevice, stream),
@@ -129,7 +131,7 @@ class MergedRows {
             "cudaMemcpyAsync");
       carrier->wait(place_.stream, given_up);
       std::memcpy(received.data(), stage_.data(), all);
-      return received;
+      return std::move(received);
     });
   }
 

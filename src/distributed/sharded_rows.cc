@@ -37,8 +37,8 @@ void ShardedRows::write_part(char* to, const PartSums& sums, double logits) cons
 
 void ShardedRows::exchange(const RowRange& rows) {
   range_ = rows;
-  all_ = session_.gather(Step::rows, mine_.data() + size_t(rows.begin) * row_bytes_,
-                         size_t(rows.size()) * row_bytes_);
+  all_ =
+      session_.gather(Step::rows, mine_.data() + size_t(rows.begin) * row_bytes_, bytes_of(rows));
 }
 
 ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {

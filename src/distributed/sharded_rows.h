@@ -38,14 +38,17 @@ class ShardedRows {
     std::memcpy(to, &end, sizeof end);
   }
 
-  /// Of the rows of a chunk, all of which were put: brings the other ranks' parts. `gather(mine,
-  /// bytes)` gives the bytes of every rank; otherwise the session does.
+  /// Of the rows of a chunk, all of which were put: brings the other ranks' parts. `gather(mine)`
+  /// gives the bytes of every rank, in room that it found before: nobody waits for a rank that has
+  /// none. Otherwise the session does.
   void exchange(const RowRange& rows);
+  /// Of this rank.
+  size_t bytes_of(const RowRange& rows) const { return size_t(rows.size()) * row_bytes_; }
   template <class Gather>
   void exchange(const RowRange& rows, Gather&& gather) {
     range_ = rows;
     session_.meet(Step::rows, {});
-    all_ = gather(mine_.data() + size_t(rows.begin) * row_bytes_, size_t(rows.size()) * row_bytes_);
+    all_ = gather(mine_.data() + size_t(rows.begin) * row_bytes_);
   }
 
   // Of the last chunk's rows.

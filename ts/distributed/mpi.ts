@@ -2,13 +2,8 @@
 import { bytesOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
-import { nativeError } from '../native/call.js';
-import {
-  native,
-  type Answer,
-  type CommunicatorHandle,
-  type MadeCommunicator,
-} from '../native/interface.js';
+import { answered } from '../native/call.js';
+import { native, type CommunicatorHandle, type MadeCommunicator } from '../native/interface.js';
 import { environment } from '../native/system.js';
 import {
   checkTimeout,
@@ -30,20 +25,6 @@ export interface MpiOptions {
   readonly library?: string | undefined;
 }
 
-/** Calls native code that answers later. */
-async function later<T>(start: (done: Answer<T>) => void): Promise<T> {
-  try {
-    return await new Promise<T>((resolve, reject) => {
-      start((error, value) => {
-        if (error) reject(error);
-        else resolve(value);
-      });
-    });
-  } catch (cause) {
-    throw nativeError(cause);
-  }
-}
-
 class MpiCommunicator implements NativeCommunicator {
   readonly rank: number;
   readonly size: number;
@@ -62,7 +43,7 @@ class MpiCommunicator implements NativeCommunicator {
     Object.freeze(this);
   }
   #exchange(toAll: boolean, mine: Uint8Array): Promise<Uint8Array> {
-    return later((done) => {
+    return answered((done) => {
       native().distributed.exchange(this.#handle, toAll, mine, done);
     });
   }
@@ -85,13 +66,13 @@ class MpiCommunicator implements NativeCommunicator {
           `${name}: ${describe(value)} is not a whole number from 0 to ${2 ** 31 - 1}`,
         );
     }
-    const made = await later<MadeCommunicator>((done) => {
+    const made = await answered<MadeCommunicator>((done) => {
       native().distributed.split(this.#handle, color, key, done);
     });
     return new MpiCommunicator(made, this.engine, this.timeout);
   }
   async close(): Promise<void> {
-    await later((done) => {
+    await answered((done) => {
       native().distributed.close(this.#handle, done);
     });
   }
@@ -133,7 +114,7 @@ async function open(library: string, timeout: number): Promise<NativeCommunicato
   process.env.UCX_MEM_EVENTS ??= 'n';
   process.env.UCX_ERROR_SIGNALS ??= '';
   try {
-    const { engine, ...made } = await later<MadeCommunicator & { readonly engine: Engine }>(
+    const { engine, ...made } = await answered<MadeCommunicator & { readonly engine: Engine }>(
       (done) => {
         native().distributed.openMpi(library, timeout, done);
       },

@@ -4,7 +4,7 @@ import { checkDevice } from '../device/arguments.js';
 import { availability } from '../device/status.js';
 import { DirAlignError, distributedError, typeError } from '../errors.js';
 import { checkObject, describe, messageOf, readProperties } from '../given.js';
-import { nativeError } from '../native/call.js';
+import { answered, nativeError } from '../native/call.js';
 import { native, type CarrierHandle, type CarrierPlace } from '../native/interface.js';
 import {
   carriers,
@@ -169,16 +169,9 @@ export async function nccl(
   const { rank, size } = control;
   const { device, timeout } = checked;
   const place: CarrierPlace = { id, device, rank, size, timeout, carrier: undefined, handle };
-  try {
-    await new Promise<void>((resolve, reject) => {
-      distributed.joinNccl(place, (error) => {
-        if (error) reject(error);
-        else resolve();
-      });
-    });
-  } catch (cause) {
-    throw nativeError(cause);
-  }
+  await answered<boolean>((done) => {
+    distributed.joinNccl(place, done);
+  });
   const engine = Object.freeze({ name: 'NCCL', version: '', library: '', ...about });
   return new NcclCommunicator(control, engine, checked, place.carrier as CarrierHandle);
 }

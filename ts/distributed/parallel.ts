@@ -1,7 +1,7 @@
 /** `run.parallel`: which processes have other parts of a call's batch. */
 import { distributedError, typeError, DirAlignError } from '../errors.js';
 import { checkObject, describe, isRevoked, messageOf, readProperties } from '../given.js';
-import { nativeError } from '../native/call.js';
+import { answered } from '../native/call.js';
 import { native, type ParallelRequest } from '../native/interface.js';
 import { groupOf, isNative, type AxisGroup, type Communicator } from './communicator.js';
 import { windowBehind, type OpenWindow, type Window } from './window.js';
@@ -222,13 +222,8 @@ export async function gatherNumbers(
   const { length } = mine;
   const all = new Float64Array(ofUnits * ofTokens * length);
   const request = { parallel: requestOf(groups), about, mine, all };
-  await new Promise<void>((resolve, reject) => {
-    native().distributed.gather(request, (error) => {
-      if (error) reject(error);
-      else resolve();
-    });
-  }).catch((cause: unknown) => {
-    throw nativeError(cause);
+  await answered<boolean>((done) => {
+    native().distributed.gather(request, done);
   });
   const ranks = Array.from({ length: ofUnits * ofTokens }, (_, r) =>
     all.subarray(r * length, (r + 1) * length),

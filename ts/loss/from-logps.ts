@@ -12,7 +12,7 @@ import {
   type Door,
 } from '../distributed/parallel.js';
 import { checkObject, define, readProperties } from '../given.js';
-import { nativeError } from '../native/call.js';
+import { answered, nativeError } from '../native/call.js';
 import * as listed from '../native/listed.js';
 import { native, type FromLogpsRequest } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
@@ -62,11 +62,8 @@ export function fromLogps(mixture: Mixture): FromLogps {
     const { gradientScale, parallel } = readRun(run, true);
     try {
       const request = prepare(mixture, given, gradientScale, parallel);
-      await new Promise<void>((resolve, reject) => {
-        native().fromLogps(listed.fromLogps(request), (error) => {
-          if (error) reject(error);
-          else resolve();
-        });
+      await answered<boolean>((done) => {
+        native().fromLogps(listed.fromLogps(request), done);
       });
       return resultOf(mixture, request);
     } catch (cause) {

@@ -8,7 +8,7 @@ import {
   typeError,
   type DistributedErrorCode,
 } from '../errors.js';
-import type { BadLabel, BatchRequest, LayerRequest } from './interface.js';
+import type { Answer, BadLabel, BatchRequest, LayerRequest } from './interface.js';
 
 const computing = 'computing on the device';
 
@@ -34,6 +34,20 @@ export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
       return distributedError(code as DistributedErrorCode, String(message), { cause });
     default:
       return cudaError(computing, cause);
+  }
+}
+
+/** Calls the native side for what it answers later. */
+export async function answered<T>(start: (done: Answer<T>) => void): Promise<T> {
+  try {
+    return await new Promise<T>((resolve, reject) => {
+      start((error, value) => {
+        if (error) reject(error);
+        else resolve(value);
+      });
+    });
+  } catch (cause) {
+    throw nativeError(cause);
   }
 }
 
