@@ -19,6 +19,7 @@ import {
   hiddenOnDevice,
   hiddenOverVocab,
   within,
+  wordsOf,
 } from '../support/ranks.js';
 
 expectDevice();
@@ -105,7 +106,7 @@ describe.runIf(cuda.available)('words over ranks', () => {
     const communicators = within(2);
     const parts = await Promise.all(
       communicators.map((vocab, rank) =>
-        device(dpo, wordsOf(at(cuts, rank), at(cuts, rank + 1)), {
+        device(dpo, wordsOf(batch as never, at(cuts, rank), at(cuts, rank + 1)), {
           parallel: { vocab, gradHidden: 'partial' },
         }),
       ),
@@ -129,7 +130,7 @@ describe.runIf(cuda.available)('words over ranks', () => {
         using weight = cuda.alloc((end - first) * 16 * 4);
         weight.copyFrom(new Float32Array((end - first) * 16).fill(2));
         const out = { gradHidden: hidden.tensor('float32'), gradWeight: weight.tensor('float32') };
-        await accumulate(wordsOf(first, end), { vocab }, out);
+        await accumulate(wordsOf(batch, first, end), { vocab }, out);
         const read = new Float32Array(batch.hidden.length);
         hidden.copyTo(read);
         const words = new Float32Array((end - first) * 16);
@@ -154,7 +155,7 @@ describe.runIf(cuda.available)('words over ranks', () => {
     const communicators = within(2);
     const codes = await Promise.all(
       communicators.map((vocab, rank) => {
-        const own = rank === 0 ? wordsOf(0, 700) : wordsOf(700, 1500);
+        const own = rank === 0 ? wordsOf(batch, 0, 700) : wordsOf(batch, 700, 1500);
         const memory = rank === 1 ? 100 : undefined;
         return device(dpo, own, { parallel: { vocab }, memory }).then(
           () => 'ok',
@@ -172,8 +173,8 @@ describe.runIf(cuda.available)('words over ranks', () => {
         const run = { parallel: { vocab } };
         const call =
           rank === 0
-            ? device(dpo, wordsOf(0, 700), run)
-            : dpo.fromHidden.async(wordsOf(700, 1500) as never, run);
+            ? device(dpo, wordsOf(batch, 0, 700), run)
+            : dpo.fromHidden.async(wordsOf(batch as never, 700, 1500) as never, run);
         return call.then(
           () => 'ok',
           (error: unknown) => (error as { code: string }).code,
@@ -183,18 +184,6 @@ describe.runIf(cuda.available)('words over ranks', () => {
     expect(codes).toEqual(['ERR_DIRALIGN_DISAGREE', 'ERR_DIRALIGN_DISAGREE']);
   });
 });
-
-/** What a rank has of the batch. */
-function wordsOf(first: number, end: number): HostHidden {
-  const { weight, bias } = batch as never as Record<'weight' | 'bias', Float32Array>;
-  return {
-    ...(batch as object),
-    weight: weight.slice(first * 16, end * 16),
-    bias: bias.slice(first, end),
-    shape: [6, 7, end - first],
-    shard: { first, vocab: 1500 },
-  } as never;
-}
 
 /** Adds the gradients of hidden states and weight to what is in `out`. */
 async function accumulate(own: HostHidden, parallel: object, out: object): Promise<void> {

@@ -11,7 +11,7 @@ import {
   randomHidden,
 } from '../support/hidden.js';
 import { at, sameBits } from '../support/numbers.js';
-import { boundaries, differences, hiddenOverVocab, within } from '../support/ranks.js';
+import { boundaries, differences, hiddenOverVocab, within, wordsOf } from '../support/ranks.js';
 
 const dpo = dirAlignLoss('dpo', 0.1);
 describe.each([2, 4])('the reference cases over %i shards', (size) => {
@@ -27,18 +27,6 @@ describe.each([2, 4])('the reference cases over %i shards', (size) => {
 });
 
 const batch = randomHidden({ seed: 3, sequences: 6, tokens: 7, vocab: 1500, size: 16 });
-
-/** What a rank has of the batch. */
-function wordsOf(first: number, end: number): never {
-  const { weight, bias } = batch as never as Record<'weight' | 'bias', Float32Array>;
-  return {
-    ...(batch as object),
-    weight: weight.slice(first * 16, end * 16),
-    bias: bias.slice(first, end),
-    shape: [6, 7, end - first],
-    shard: { first, vocab: 1500 },
-  } as never;
-}
 
 /** Within what sums in another order are rounded by. */
 function expectNear(actual: Float32Array, expected: Float32Array): void {
@@ -89,7 +77,7 @@ test('partial gradients of hidden states add up to the whole', async () => {
   const parts = await Promise.all(
     communicators.map((vocab, rank) => {
       const [first, end] = [at(cuts, rank), at(cuts, rank + 1)];
-      return dpo.fromHidden.async(wordsOf(first, end), {
+      return dpo.fromHidden.async(wordsOf(batch as never, first, end), {
         parallel: { vocab, gradHidden: 'partial' },
       });
     }),
@@ -119,7 +107,10 @@ test('a workspace that is too small for one rank is refused by all', async () =>
     communicators.map((vocab, rank) => {
       const [first, end] = rank === 0 ? ([0, 700] as const) : ([700, 1500] as const);
       return dpo.fromHidden
-        .async(wordsOf(first, end), { parallel: { vocab }, memory: rank === 1 ? 100 : undefined })
+        .async(wordsOf(batch as never, first, end), {
+          parallel: { vocab },
+          memory: rank === 1 ? 100 : undefined,
+        })
         .then(
           () => 'ok',
           (error: unknown) => (error as { code: string }).code,

@@ -1,4 +1,5 @@
 // Batches of any units that are cut into the parts of ranks.
+import { expect } from 'vitest';
 import type { ReferenceMethod } from '../../ts/verification/reference.js';
 import { allFields, familyLogits, unitsBetween } from './family-batches.js';
 import { at } from './numbers.js';
@@ -28,3 +29,21 @@ export const rowsOf = (
   indices: readonly number[],
 ): Float32Array<ArrayBuffer> =>
   Float32Array.from(indices.flatMap((i) => [...array.subarray(i * block, (i + 1) * block)]));
+
+/**
+ * A rank's rows of the gradient, which are rows `own` of every sequence, against those of one
+ * process; `bound` is relative to each entry.
+ */
+export function expectOwnRows(
+  gradient: ArrayLike<number>,
+  one: ArrayLike<number>,
+  own: readonly number[],
+  { tokens, vocab }: { readonly tokens: number; readonly vocab: number },
+  bound: number,
+): void {
+  Array.from(gradient).forEach((g, i) => {
+    const [s, t] = [Math.floor(i / vocab / own.length), Math.floor(i / vocab) % own.length];
+    const x = at(one, (s * tokens + at(own, t)) * vocab + (i % vocab));
+    expect(Math.abs(g - x)).toBeLessThanOrEqual(bound * Math.abs(x));
+  });
+}

@@ -9,6 +9,7 @@ import type {
   RunOptions,
 } from '../../ts/index.js';
 import type { Communicator, Parallel, Shard } from '../../ts/distributed/index.js';
+import { randomBatch } from './batches.js';
 import type { HostHidden } from './hidden.js';
 import { Copy, takeGradient } from './device.js';
 import { callLater, onDevice as inDeviceMemory, type CallOptions } from './calls.js';
@@ -283,4 +284,33 @@ export async function hiddenOverVocab(
     ...(first.gradBias && { gradBias: join('gradBias', 1) }),
     memory: Math.max(...ranks.map(({ memory }) => memory)),
   };
+}
+
+/** Rows at the edges of what a shard of 16 columns may hold: -inf alone, and a label of p = 1. */
+export function edgesOfShards() {
+  const vocab = 64;
+  const batch = randomBatch({ seed: 6, sequences: 4, tokens: 1, vocab, ignored: 0 });
+  const logits = batch.logits as Float32Array<ArrayBuffer>;
+  logits.fill(-Infinity, 0, 32); // the shard of the first row, but for its label's
+  logits[at(batch.labels, 0)] = 1;
+  logits.fill(-80, vocab, 2 * vocab); // 1 - p = 63 e^-80
+  logits[vocab + at(batch.labels, 1)] = 0;
+  return { batch, logits, vocab };
+}
+
+/** The words of a rank, of a batch of hidden states. */
+export function wordsOf(batch: HostHidden, first: number, end: number): HostHidden {
+  const { weight, bias, hiddenSize, shape } = batch as never as Record<
+    'weight' | 'bias',
+    Float32Array
+  > & { readonly hiddenSize?: number; readonly shape: readonly number[] };
+  const vocab = bias.length;
+  const size = hiddenSize ?? weight.length / vocab;
+  return {
+    ...(batch as object),
+    weight: weight.slice(first * size, end * size),
+    bias: bias.slice(first, end),
+    shape: [...shape.slice(0, -1), end - first],
+    shard: { first, vocab },
+  } as never;
 }
