@@ -83,8 +83,8 @@ function chosenOf({ arity }: Mixture, batch: BatchRequest): readonly number[] {
   return Array.from(groups?.subarray(0, -1) ?? [], (first, g) => {
     // The places of the candidates, best first.
     if (fields?.ranks) return first + (fields.ranks[first] as number);
-    const rewards = Array.from(fields?.rewards?.subarray(first, groups?.[g + 1]) ?? []);
-    return first + rewards.indexOf(Math.max(...rewards));
+    const rewards = fields?.rewards?.subarray(first, groups?.[g + 1]) ?? new Float64Array(0);
+    return first + rewards.indexOf(rewards.reduce((best, x) => Math.max(best, x), -Infinity));
   });
 }
 

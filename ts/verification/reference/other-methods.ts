@@ -59,7 +59,7 @@ function surprise(beta: number, candidates: readonly Side[], k: number): Dual {
 
 /** y = softmax(rewards / temperature). */
 function targets(candidates: readonly Candidate[], temperature: number): number[] {
-  const largest = Math.max(...candidates.map(({ reward }) => reward));
+  const largest = candidates.reduce((best, { reward }) => Math.max(best, reward), -Infinity);
   const exponentials = candidates.map(({ reward }) => Math.exp((reward - largest) / temperature));
   const all = sum(exponentials.length, (k) => at(exponentials, k));
   return exponentials.map((e) => e / all);
