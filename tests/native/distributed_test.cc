@@ -135,6 +135,21 @@ struct Part {
   }
 };
 
+/// What three ranks compute that meet over the axis; rank r has pairs, or words, from `cuts[r]` on.
+std::vector<std::unique_ptr<Part>> run_apart(const Numbers& numbers, Axis axis,
+                                             const int64_t (&cuts)[4]) {
+  Meeting meeting(3);
+  const auto groups = ranks_over(axis, meeting, 3);
+  std::vector<std::unique_ptr<Part>> parts;
+  for (int rank = 0; rank < 3; rank++) {
+    const int64_t first = cuts[rank], end = cuts[rank + 1];
+    parts.push_back(axis == Axis::vocab ? std::make_unique<Part>(numbers, 0, pairs, first, end)
+                                        : std::make_unique<Part>(numbers, first, end, 0, words));
+  }
+  on_threads(3, [&](int rank) { parts[size_t(rank)]->run(groups[size_t(rank)]); });
+  return parts;
+}
+
 }  // namespace
 
 // A merge without a rescale, or an entry of a label that every shard writes.
@@ -143,12 +158,7 @@ TEST(distributed_words) {
   Part one(numbers, 0, pairs, 0, words);
   one.run({});
   const int64_t cuts[] = {0, 512, 1024, words};
-  Meeting meeting(3);
-  const auto groups = ranks_over(Axis::vocab, meeting, 3);
-  std::vector<std::unique_ptr<Part>> parts;
-  for (int rank = 0; rank < 3; rank++)
-    parts.push_back(std::make_unique<Part>(numbers, 0, pairs, cuts[rank], cuts[rank + 1]));
-  on_threads(3, [&](int rank) { parts[size_t(rank)]->run(groups[size_t(rank)]); });
+  const auto parts = run_apart(numbers, Axis::vocab, cuts);
   // By definition, from a sum in float64 of all words.
   for (int64_t s = 0; s < 2 * pairs; s++) {
     double logp = 0;
@@ -180,12 +190,7 @@ TEST(distributed_pairs) {
   Part one(numbers, 0, pairs, 0, words);
   one.run({});
   const int64_t cuts[] = {0, 1, 1, pairs};
-  Meeting meeting(3);
-  const auto groups = ranks_over(Axis::data, meeting, 3);
-  std::vector<std::unique_ptr<Part>> parts;
-  for (int rank = 0; rank < 3; rank++)
-    parts.push_back(std::make_unique<Part>(numbers, cuts[rank], cuts[rank + 1], 0, words));
-  on_threads(3, [&](int rank) { parts[size_t(rank)]->run(groups[size_t(rank)]); });
+  const auto parts = run_apart(numbers, Axis::data, cuts);
   for (int rank = 0; rank < 3; rank++) {
     const Part& part = *parts[size_t(rank)];
     CHECK(part.values == one.values && part.metrics == one.metrics, "rank %d", rank);
