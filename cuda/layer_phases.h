@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 #include "cublaslt.h"
+#include "hidden_sum.h"
 #include "layer_kernels.h"
 #include "loss_work.h"
 #include "measure_rows.h"
@@ -73,13 +74,15 @@ class LayerPhases : public Phases {
     layer_.memory_used = 0;
     if (job.parallel && job.parallel->merges_rows()) {
       merged_.emplace(job, Dtype::float32, place, *pool);
-      sums_hidden_ = arrays.gradients.hidden.data && job.parallel->sums_hidden &&
-                     job.parallel->session.has(Axis::vocab);
+      Session& session = job.parallel->session;
+      if (arrays.gradients.hidden.data && job.parallel->sums_hidden && session.has(Axis::vocab))
+        hidden_sum_.emplace(session, place, layer_.hidden_size);
     }
     const RowBytes row = row_bytes();
-    const WorkspacePlan plan(
-        layer_.memory, row.logits + row.gradient + row.hidden + row.hidden_gradient,
-        bias_bytes() + hidden_padding() + 4 * 256, int64_t(job.rows.scored.size()));
+    const WorkspacePlan plan(layer_.memory,
+                             row.logits + row.gradient + row.hidden + row.hidden_gradient,
+                             bias_bytes() + (hidden_sum_ ? hidden_sum_->padding() : 0) + 4 * 256,
+                             int64_t(job.rows.scored.size()));
     // Ranks of vocab go through the same chunks.
     const int64_t chunk_rows =
         merged_ ? least_of_all(job.parallel->session, plan.chunk_rows) : plan.chunk_rows;
@@ -199,18 +202,9 @@ class LayerPhases : public Phases {
     return {.logits = size_t(stride_) * sizeof(float),
             .gradient = dense_ && !in_place ? size_t(stride_) * job_.batch.element_bytes() : 0,
             .hidden = hidden_row_,
-            .hidden_gradient = sums_hidden_ ? size_t(layer_.hidden_size) * sizeof(float) *
-                                                  (sums_by_device() ? 3 : 1)
+            .hidden_gradient = hidden_sum_                     ? hidden_sum_->row_bytes()
                                : arrays_.gradients.hidden.data ? hidden_row_
                                                                : 0};
-  }
-  bool sums_by_device() const {
-    return sums_hidden_ && job_.parallel->session.by_device(Axis::vocab) != nullptr;
-  }
-  /// Beside the rows: pieces of them are one of a length for each rank, in three arrays.
-  size_t hidden_padding() const {
-    return sums_by_device() ? 3 * sizeof(float) * size_t(job_.parallel->session.size(Axis::vocab))
-                            : 0;
   }
   size_t bias_bytes() const {
     return arrays_.bias ? aligned(size_t(job_.batch.vocab) * sizeof(float)) : 0;
@@ -219,7 +213,7 @@ class LayerPhases : public Phases {
   void plan_groups(int64_t chunk_rows) {
     // Without a gradient nothing is decided between groups.
     groups_ = group_units(job_.rows, chunk_rows, !dense_ || job_.evaluates_together());
-    scatters_ = sums_hidden_;
+    scatters_ = hidden_sum_.has_value();
     for (const UnitGroup& group : groups_) {
       chunks_.push_back(cut_rows(group.rows, chunk_rows));
       for (const RowRange& chunk : chunks_.back()) {
@@ -267,9 +261,9 @@ class LayerPhases : public Phases {
     if (row.gradient) gradient_ = take(longest * row.gradient);
     if (gathers_) hidden_ = take(longest * hidden_row_);
     if (row.hidden_gradient && scatters_)
-      hidden_gradient_ = take(longest * row.hidden_gradient + hidden_padding());
-    if (sums_hidden_ && !sums_by_device())
-      hidden_stage_ = PinnedBlock(longest * row.hidden_gradient);
+      hidden_gradient_ =
+          take(longest * row.hidden_gradient + (hidden_sum_ ? hidden_sum_->padding() : 0));
+    if (hidden_sum_) hidden_sum_->begin(longest_);
     if (bias_bytes()) bias_ = take(bias_bytes());
     product_ = take(product);
     if (gathers_ || scatters_) {
@@ -439,7 +433,7 @@ class LayerPhases : public Phases {
                                size_t(in_chunk) * size_t(stride_) * dtype_bytes(dtype);
       const char* const hidden =
           static_cast<const char*>(hidden_of(chunk)) + size_t(in_chunk) * hidden_row_;
-      if (sums_hidden_) {
+      if (hidden_sum_) {
         add_hidden_gradient(range, rows, scale);
       } else if (out.hidden.data && products_) {
         const bool direct = in_one_piece(range, out.hidden.data);
@@ -472,40 +466,9 @@ class LayerPhases : public Phases {
     const size_t bytes = size_t(count) * sizeof(float);
     if (products_) products_->hidden_gradient(stream_, own, gradient, range.size(), scale);
     else check(cudaMemsetAsync(own, 0, bytes, stream_), "cudaMemsetAsync");
-    DeviceCarrier* const carrier = job_.parallel->session.by_device(Axis::vocab);
-    if (carrier) sum_by_device(*carrier, own, count);
-    else sum_by_host(own, count);
+    hidden_sum_->sum(own, range.size());
     write_rows(stream_, arrays_.gradients.hidden.data, job_.batch.dtype, own, indices(range.begin),
                range.size(), layer_.hidden_size, arrays_.gradients.hidden.accumulate);
-  }
-
-  void sum_by_host(float* own, int64_t count) {
-    const size_t bytes = size_t(count) * sizeof(float);
-    check(cudaMemcpyAsync(hidden_stage_.data(), own, bytes, cudaMemcpyDeviceToHost, stream_),
-          "cudaMemcpyAsync");
-    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
-    sum_over_columns(job_.parallel->session, hidden_stage_.as<float>(), count);
-    check(cudaMemcpyAsync(own, hidden_stage_.data(), bytes, cudaMemcpyHostToDevice, stream_),
-          "cudaMemcpyAsync");
-  }
-  /// The same sums, of pieces that each rank adds up on its device.
-  void sum_by_device(DeviceCarrier& carrier, float* own, int64_t count) {
-    Session& session = job_.parallel->session;
-    const int64_t ranks = session.size(Axis::vocab), piece = hidden_piece(count);
-    const size_t bytes = size_t(piece) * sizeof(float);
-    float* const theirs = own + hidden_piece(longest_ * layer_.hidden_size) * ranks;
-    float* const sums = theirs + piece * ranks;
-    const auto given_up = [&session] { return session.is_abandoned(); };
-    session.meet(Step::rows, {});
-    carrier.all_to_all(place_.stream, own, theirs, bytes, given_up);
-    sum_arrays(stream_, sums, theirs, ranks, piece);
-    carrier.all_gather(place_.stream, sums, own, bytes, given_up);
-    carrier.wait(place_.stream, given_up);
-  }
-  /// What a rank adds up of so many numbers.
-  int64_t hidden_piece(int64_t count) const {
-    const int64_t ranks = job_.parallel->session.size(Axis::vocab);
-    return (count + ranks - 1) / ranks;
   }
 
   /// Once, before anything else is written: what no product writes is 0.
@@ -524,7 +487,6 @@ class LayerPhases : public Phases {
   cudaStream_t stream_;
   LayerArrays arrays_;
   bool dense_, gathers_ = false, scatters_ = false;
-  bool sums_hidden_ = false;      ///< the gradient of hidden states, over processes
   int64_t stride_, longest_ = 0;  ///< of a chunk, in rows
   size_t hidden_row_;
   std::vector<UnitGroup> groups_;
@@ -535,11 +497,12 @@ class LayerPhases : public Phases {
   bool hidden_zeroed_ = false, weight_written_ = false, bias_written_ = false;
   int64_t nan_rows_ = 0;  ///< so far
   bool has_nan_ = false;  ///< a row of the last group
-  PinnedBlock row_stage_, hidden_stage_;
+  PinnedBlock row_stage_;
   Workspace logits_, gradient_, hidden_, hidden_gradient_, bias_, product_, rows_;
   Array<double> sft_logps_;
   Array<RowMeasures> row_measures_;
-  std::optional<MergedRows> merged_;  ///< in place of the next two
+  std::optional<MergedRows> merged_;     ///< in place of the next two
+  std::optional<HiddenSum> hidden_sum_;  ///< where the gradient of hidden states is complete
   std::optional<LossWork> work_;
   std::optional<MeasureWork> measures_;
   std::optional<Products> products_;
