@@ -1,30 +1,24 @@
 // mpirun, where it is installed: of Open MPI, of MPICH, or neither.
-import { execFileSync, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { findLauncher } from '../../ts/bench/launcher.js';
 
 export interface Launcher {
   readonly name: string;
   readonly command: string;
-  readonly args: readonly string[];
+  readonly options: readonly string[];
 }
 
-const known: readonly Launcher[] = [
-  {
-    name: 'Open MPI',
-    command: 'mpirun.openmpi',
-    args: ['--allow-run-as-root', '--oversubscribe', '--bind-to', 'none'],
-  },
-  { name: 'MPICH', command: 'mpirun.mpich', args: ['-bind-to', 'none'] },
-];
-
-export const launchers: readonly Launcher[] = known.filter(({ command }) => {
+export const launchers: readonly Launcher[] = Object.entries({
+  'Open MPI': 'mpirun.openmpi',
+  MPICH: 'mpirun.mpich',
+}).flatMap(([name, command]) => {
   try {
-    execFileSync(command, ['--version'], { stdio: 'ignore' });
-    return true;
+    return [{ name, ...findLauncher(command) }];
   } catch {
-    return false;
+    return [];
   }
 });
 
@@ -40,14 +34,14 @@ export interface EndedJob {
  * @param patience seconds until the launcher is killed.
  */
 export async function launch(
-  { command, args }: Launcher,
+  { command, options }: Launcher,
   ranks: number,
   script: string,
   scriptArgs: readonly string[],
   patience = 100,
 ): Promise<EndedJob> {
   const file = fileURLToPath(new URL(`../fixtures/distributed/${script}`, import.meta.url));
-  const all = [...args, '-np', String(ranks), process.execPath, file, ...scriptArgs];
+  const all = [...options, '-np', String(ranks), process.execPath, file, ...scriptArgs];
   const child = spawn(command, all, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, NO_COLOR: '1' },

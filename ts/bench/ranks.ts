@@ -1,7 +1,8 @@
 /** `diralign bench --ranks`: what an exchange costs beside the kernels, over ranks and rows. */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { table } from '../text/table.js';
+import { findLauncher, LauncherProblem, type Launcher } from './launcher.js';
 import { spread as spreadOf, type Spread } from './rounds.js';
 
 /** What every rank is told. */
@@ -45,37 +46,10 @@ export interface RanksResult {
   readonly rows: readonly RanksRow[];
 }
 
-/** Neither name of it is there, or a run of it failed. */
-export class LauncherProblem extends Error {}
-
 export interface RanksPlan extends RankPlan {
   readonly ranks: number;
   /** The command; default: the first that is found. */
   readonly mpirun: string | undefined;
-}
-
-const usual = ['mpirun', 'mpirun.openmpi', 'mpirun.mpich'];
-
-interface Launcher {
-  readonly command: string;
-  readonly options: readonly string[];
-}
-
-function findLauncher(given: string | undefined): Launcher {
-  for (const command of given === undefined ? usual : [given]) {
-    const { status, stdout } = spawnSync(command, ['--version'], { encoding: 'utf8' });
-    if (status !== 0) continue;
-    const isOpenMpi = /open-?(mpi|rte)/i.test(stdout);
-    // Ranks of several threads must not be bound to one core each.
-    if (!isOpenMpi) return { command, options: ['-bind-to', 'none'] };
-    const asRoot = process.getuid?.() === 0 ? ['--allow-run-as-root'] : [];
-    return { command, options: ['--oversubscribe', '--bind-to', 'none', ...asRoot] };
-  }
-  throw new LauncherProblem(
-    given === undefined
-      ? 'no mpirun was found; Debian and Ubuntu have it in openmpi-bin and in mpich'
-      : `mpirun: '${given}' cannot be started`,
-  );
 }
 
 interface Launched {

@@ -122,7 +122,11 @@ async function measureAndTell(
 }
 
 async function measureRanks(options: BenchArguments, ranks: number): Promise<number> {
-  const { LauncherProblem, ranksReport, runRanks } = await import('../bench/ranks.js');
+  const [{ LauncherProblem }, { ranksReport, runRanks }, { native }] = await Promise.all([
+    import('../bench/launcher.js'),
+    import('../bench/ranks.js'),
+    import('../native/interface.js'),
+  ]);
   const [pairs, tokens, vocab] = options.shape;
   const bar = new Progress(1);
   let result;
@@ -135,7 +139,7 @@ async function measureRanks(options: BenchArguments, ranks: number): Promise<num
           [2 * pairs, tokens],
         ],
         vocab,
-        threads: options.threads ?? Math.max(1, Math.floor(os.cpus().length / ranks)),
+        threads: options.threads ?? Math.max(1, Math.floor(native().cpuInfo().threads / ranks)),
         rounds: options.rounds,
         mpirun: options.mpirun,
       },
