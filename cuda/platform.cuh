@@ -179,12 +179,12 @@ __device__ __forceinline__ void await(const uint32_t* counter, uint32_t count) {
 // before in that place. What else a block wrote is not ordered with it, unlike what stands around
 // `arrive` and `await`.
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define CUDA_HAS_CLUSTERS 1
-
 /// Counts the bytes of messages to a block, in its shared memory: an mbarrier. By rounds, of which
 /// every other one has parity 1.
 using Mailbox = uint64_t;
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define CUDA_HAS_CLUSTERS 1
 
 #if defined(__CUDACC__)
 __device__ __forceinline__ uint32_t shared_address(const void* own) {
