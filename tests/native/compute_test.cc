@@ -52,12 +52,13 @@ TEST(compute_token_logps) { token_logps(with_threads({1, 3})); }
 
 TEST(compute_threads_give_the_same_bits) {
   for (Dtype d : dtypes) {
+    if (check::thin && d != Dtype::bfloat16) continue;
     Objective o = reference::objective("orpo", 0.5);
     o.settings.sft_weight = 1;
     Shape shape;
     shape.dtype = d;
     shape.sequences = 8;
-    shape.tokens = 90;
+    shape.tokens = 45;
     shape.vocab = 1003;
     shape.padding = 5;
     shape.seed = 5;
@@ -66,7 +67,7 @@ TEST(compute_threads_give_the_same_bits) {
       for (bool in_place : {false, true}) {
         if (mode == Mode::none && in_place) continue;
         const Result one = compute(p, {mode, in_place, false, 1});
-        for (int threads = 2; threads <= 8; threads++)
+        for (int threads = 2; threads <= 8; threads += check::thin ? 3 : 1)
           CHECK(compute(p, {mode, in_place, false, threads}).same(one), "%s",
                 describe(p, {mode, in_place, false, threads}).c_str());
       }
@@ -85,7 +86,7 @@ TEST(compute_many_groups) {
   shape.ignore = 0.1;
   shape.seed = 6;
   const Problem p(reference::objective("simpo", 2), shape);
-  check_all_modes(with_threads({2}), p);
+  if (!check::thin) check_all_modes(with_threads({2}), p);
   const Result one = compute(p, {Mode::dense, false, false, 1});
   CHECK(compute(p, {Mode::dense, false, false, 4}).same(one));
   CHECK(compute(p, {Mode::dense, true, false, 3}).same(one));

@@ -80,8 +80,8 @@ Way staged_way(int device) {
 /// builds.
 JobRunner with_ways(std::vector<Way> ways) {
   JobRunner backend{std::move(ways)};
-  backend.step = check::thread_sanitized ? 37 : 1;
-  backend.zeroed = !check::thread_sanitized;
+  backend.step = check::thin ? 37 : 1;
+  backend.zeroed = !check::thin;
   return backend;
 }
 const JobRunner& every_way() {
@@ -159,7 +159,7 @@ void check_like_cpu(const char* what, const Problem& p, const Result& result, Mo
   }
 }
 
-constexpr bool thin = check::thread_sanitized;
+using check::thin;
 
 }  // namespace
 

@@ -13,7 +13,7 @@ using namespace problems;
 
 namespace {
 
-constexpr bool thin = check::thread_sanitized;
+using check::thin;
 
 /// Of a row of a chunk, where gradients are wanted.
 size_t workspace_row(const LayerProblem& l) {
@@ -212,6 +212,7 @@ TEST(cuda_layer_chunks) {
     CHECK(thrown<WorkspaceTooSmall>([&] { staged(l, {too_small->needed - 1}); }));
     std::optional<Result> first;
     for (int64_t rows : {1, 2, 3, 5, 9, 14, 100}) {
+      if (thin && rows % 7 != 2) continue;
       const LayerRun run{too_small->needed + size_t(rows - 1) * workspace_row(l) * 4 / 3 +
                          (rows > 1 ? 512 : 0)};
       const std::string what = check::text("%s %d rows at a time", dtype_names[int(d)], int(rows));

@@ -50,7 +50,7 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity(),
                 nan_value = std::numeric_limits<float>::quiet_NaN();
 constexpr uint32_t count_samples(uint32_t plain, uint32_t sanitized, uint32_t with_tsan) {
-  return check::thread_sanitized ? with_tsan : check::sanitized ? sanitized : plain;
+  return check::thin ? with_tsan : check::sanitized ? sanitized : plain;
 }
 
 /// Runs `body()` in each thread of one block, to the end.
@@ -110,7 +110,7 @@ std::vector<uint32_t> vocabularies() {
   std::vector<uint32_t> v = {1,         2,           n - 1,           n,       n + 1,
                              3 * n + 1, 32 * n - 1,  32 * n,          all - 1, all,
                              all + 1,   all + n + 1, 2 * all + n - 1, 3 * all, 5 * all - n + 1};
-  if (!check::thread_sanitized)
+  if (!check::thin)
     v.insert(v.end(), {part - n, part - 1, part, part + 1, part + n + 1, 2 * part - 1, 2 * part,
                        2 * part + all + 3});
   return v;
@@ -414,11 +414,11 @@ TEST(parts_write) {
 
 TEST(parts_sort_units) {
   check::Random random(5);
-  std::vector<uint32_t> counts(check::thread_sanitized ? 20 : 70);
+  std::vector<uint32_t> counts(check::thin ? 20 : 70);
   std::iota(counts.begin(), counts.end(), 1);
   counts.insert(counts.end(), {255, 256, 257, 600});
   for (uint32_t units : counts) {
-    for (int kind = 0; kind < (check::thread_sanitized ? 1 : 3); kind++) {
+    for (int kind = 0; kind < (check::thin ? 1 : 3); kind++) {
       std::vector<double> values;
       for (uint32_t i = 0; i < units; i++) {
         // All different; many ties; ties, NaNs, infinities and zeros of both signs.
@@ -450,13 +450,13 @@ TEST(parts_sort_units) {
 TEST(parts_sum_sequences) {
   std::vector<uint32_t> lengths = {513, 0,   1, 31,   32,  33, 511,  512,
                                    514, 600, 0, 1025, 257, 2,  3000, 512};
-  if (check::thread_sanitized) lengths.resize(8);
+  if (check::thin) lengths.resize(8);
   for (const Arity arity : {Arity::pair, Arity::single}) {
     for (const bool separate : {false, true}) {
       // Whole numbers, whose sums are exact; and others, whose bits tell the order of the
       // additions.
       for (const bool whole : {true, false}) {
-        if (check::thread_sanitized && (whole || separate)) continue;
+        if (check::thin && (whole || separate)) continue;
         const uint32_t sequences = uint32_t(lengths.size()),
                        count = arity == Arity::single ? sequences : sequences / 2;
         auto sums_of = [&](const std::vector<uint32_t>& permutation, Group group) {

@@ -9,7 +9,7 @@ using namespace problems;
 
 namespace {
 
-constexpr bool thin = check::thread_sanitized;
+using check::thin;
 
 LayerResult compute(const LayerProblem& l, const LayerRun& run, int threads = 1) {
   PreparedLayer prepared(l, run);
