@@ -26,6 +26,24 @@ export const fieldNames: readonly FieldName[] = contract.fields.map(({ name }) =
 /** What becomes of the logits, which means the same to every loss. */
 export const transformNames = ['logitScale', 'logitSoftcap', 'temperature'] as const;
 
+const isField: ReadonlySet<string> = new Set(fieldNames);
+
+/** Whether a batch, whose properties were read, carries none. */
+function hasNone(given: Given): boolean {
+  for (const name of Object.keys(given)) if (isField.has(name)) return false;
+  return true;
+}
+
+const needs = new WeakMap<FieldsOfMethod, boolean>();
+
+/** Whether one of them has to be there. */
+function needsSome(fields: FieldsOfMethod): boolean {
+  let some = needs.get(fields);
+  if (some === undefined)
+    needs.set(fields, (some = Object.values(fields).some(({ needed }) => needed)));
+  return some;
+}
+
 /** Those that are there without rows. */
 export const sequenceFieldNames: readonly FieldName[] = contract.fields
   .filter(({ per }) => per !== 'row')
@@ -77,6 +95,7 @@ export function checkFields(
   sizes: Sizes,
   keepLogRatios?: (ratios: Float64Array) => void,
 ): FieldArrays | undefined {
+  if (hasNone(given) && !needsSome(fields)) return undefined;
   let arrays: FieldArrays | undefined;
   for (const field of contract.fields) {
     const { name } = field;
