@@ -15,9 +15,8 @@ import { typeError } from './errors.js';
 import { checkObject, define, describe, readProperties } from './given.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './loss/call.js';
 import type { SequenceLogps, TokenLogps } from './loss/results.js';
-import * as listed from './native/listed.js';
+import * as requests from './native/requests.js';
 import {
-  native,
   type BadLabel,
   type BatchRequest,
   type Cancel,
@@ -161,10 +160,7 @@ export const sequenceLogps = callsOf(
   ({ batch, layer }): Started<SequenceLogps> => {
     const request = { batch, layer, logps: allocate('logps', 'Float64Array', batch.sequences) };
     return {
-      start: (done) => {
-        const list = listed.sequenceLogps(request);
-        return done ? native().sequenceLogps(list, done) : native().sequenceLogps(list);
-      },
+      start: (done) => requests.sequenceLogps(request, done),
       result: () => ({ logps: request.logps, counts: batch.counts }),
     };
   },
@@ -207,10 +203,7 @@ export const tokenLogps = callsOf(
       collision: collision ? allocate('logCollision', 'Float64Array', rows) : undefined,
     };
     return {
-      start: (done) => {
-        const list = listed.tokenLogps(request);
-        return done ? native().tokenLogps(list, done) : native().tokenLogps(list);
-      },
+      start: (done) => requests.tokenLogps(request, done),
       result: () => {
         const { logps, logsumexp, entropy, collision: logCollision } = request;
         return { logps, logsumexp, entropy, ...(logCollision && { logCollision }) };

@@ -24,22 +24,22 @@ namespace {
 
 /// Fills what every job has. A bad label comes back as an object for ts/ to describe; then nothing
 /// has been written.
-Napi::Value prepare(const Napi::Object& request, Job& job) {
+Napi::Value prepare(const Request& request, Job& job) {
+  namespace key = batch_request;
   const Napi::Env env = request.Env();
-  const Napi::Object batch = request.Get(call_request::batch).As<Napi::Object>();
-  job.batch = read_batch(batch);
-  job.batch.shard = read_shard(batch.Get(batch_request::parallel));
-  job.layer = read_layer(request.Get(call_request::layer), job.batch);
-  job.threads = int(integer(batch, batch_request::threads));
+  job.batch = read_batch(request);
+  job.batch.shard = read_shard(request[key::parallel]);
+  job.layer = read_layer(request, job.batch);
+  job.threads = int(integer(request, key::threads));
   const int64_t sequences = job.batch.sequences;
-  const Units units =
-      job.loss ? read_units(batch.Get(batch_request::groups), job.loss->objectives, sequences)
-               : single_units(sequences);
-  job.batch.fields = read_fields(batch.Get(batch_request::fields), units, job.batch.rows);
+  const Units units = job.loss
+                          ? read_units(request[key::groups], job.loss->objectives, sequences)
+                          : single_units(sequences);
+  job.batch.fields = read_fields(request[key::fields], units, job.batch.rows);
   const std::optional<BadLabel> bad = list_rows(job.batch, units, job.rows);
   if (!bad) {
     std::copy(job.rows.counts.begin(), job.rows.counts.end(),
-              elements_of<int32_t>(batch, batch_request::counts, job.rows.counts.size()));
+              elements_of<int32_t>(request, key::counts, job.rows.counts.size()));
     return env.Undefined();
   }
   Napi::Object error = Napi::Object::New(env);
@@ -63,31 +63,39 @@ void run_to_end(Job& job, Target target, const Place& place, Pool& pool, double*
   if (memory_used) *memory_used = double(job.layer->memory_used);
 }
 
+/// What comes after the arguments of a request whose call returns before it is computed.
+struct Later {
+  Napi::Function done;
+  Napi::Object pinned;  ///< the arguments as a list, which keeps them alive
+};
+std::optional<Later> later(const Request& request, uint32_t arguments) {
+  if (request.Length() <= arguments) return std::nullopt;
+  return Later{request[arguments].As<Napi::Function>(), request[arguments + 1].As<Napi::Object>()};
+}
+
 /// Computes at once, or, with a callback, off this thread: then the result is the function that
 /// cancels.
-Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
-  Environment& environment = Environment::of(info.Env());
-  const Napi::Object request = info[0].As<Napi::Object>(),
-                     batch = request.Get(call_request::batch).As<Napi::Object>();
-  const auto target = static_cast<Target>(integer(batch, batch_request::target));
+/// @param arguments of the request, how many.
+Napi::Value dispatch(const Request& request, uint32_t arguments, std::unique_ptr<Job> job) {
+  Environment& environment = Environment::of(request.Env());
+  const auto target = static_cast<Target>(integer(request, batch_request::target));
   Place place;
   if (target != Target::cpu)
-    place = {int(integer(batch, batch_request::device)),
-             Stream(unsigned_integer(batch.Get(batch_request::stream)))};
+    place = {int(integer(request, batch_request::device)),
+             Stream(unsigned_integer(request[batch_request::stream]))};
   Job* const raw = job.get();
   double* memory_used =
-      job->layer ? elements_of<double>(request.Get(call_request::layer).As<Napi::Object>(),
-                                       layer_request::memoryUsed, 1)
-                 : nullptr;
+      job->layer ? elements_of<double>(request, layer_request::memoryUsed, 1) : nullptr;
   // Last of what may be refused here: from then on the other processes count on this call.
-  job->parallel = read_parallel(parallel_of(request));
+  job->parallel = read_parallel(request[batch_request::parallel]);
   if (job->parallel) {
     job->parallel->counts =
-        elements_of<int32_t>(batch, batch_request::counts, job->rows.counts.size());
+        elements_of<int32_t>(request, batch_request::counts, job->rows.counts.size());
     job->parallel->on_device = target == Target::device;
   }
   const bool enqueued = target == Target::device && !job->layer && !job->parallel;
-  if (!info[1].IsFunction()) {
+  const std::optional<Later> pending = later(request, arguments);
+  if (!pending) {
     if (job->parallel) wait_for_turn(job->parallel->session);
     const auto [begin, end] = target == Target::device ? std::exchange(environment.time_next, {})
                                                        : decltype(environment.time_next){};
@@ -103,13 +111,13 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
       api->synchronize(place.device, place.stream);
       launch->finish();
     }
-    deliver(*job, request);
-    return info.Env().Undefined();
+    if (has_more(*job)) deliver(*job, request[batch_request::parallel]);
+    return request.Env().Undefined();
   }
-  const Napi::Function done = info[1].As<Napi::Function>();
   if (enqueued) {
     std::unique_ptr<Launch> launch = device_backend().launch(*job, place);
-    return environment.start(std::move(job), std::move(launch), place, request, done);
+    return environment.start(std::move(job), std::move(launch), place, pending->pinned,
+                             pending->done);
   }
   // Not with many sequences, or rows of hardly a logit: those take time of their own.
   const bool at_once = target == Target::cpu && !job->layer &&
@@ -120,31 +128,29 @@ Napi::Value dispatch(const Napi::CallbackInfo& info, std::unique_ptr<Job> job) {
       [raw, target, place, memory_used, &pool = environment.pool()] {
         run_to_end(*raw, target, place, pool, memory_used);
       },
-      at_once, request, done);
+      at_once, pending->pinned, pending->done);
 }
 
-Napi::Value compute_loss(const Napi::CallbackInfo& info) {
+Napi::Value compute_loss(const Request& request) {
   namespace key = loss_request;
-  const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<Job>();
   LossWanted& loss = job->loss.emplace();
-  loss.objectives = read_objectives(request);
+  loss.objectives = read_objectives(request, key::first);
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
   const size_t sequences = size_t(job->batch.sequences);
   loss.reference = doubles(request, key::reference, sequences);
-  loss.outputs = read_outputs(request, job->rows.units, loss.objectives.size());
+  loss.outputs = read_outputs(request, key::first, job->rows.units, loss.objectives.size());
   job->logps = elements_of<double>(request, key::logps, sequences);
-  job->gradients = read_gradients(request.Get(key::gradients), *job);
+  job->gradients = read_gradients(request, *job);
   loss.asked = read_measures(request);
-  return dispatch(info, std::move(job));
+  return dispatch(request, key::end, std::move(job));
 }
 
 /// The gradient of a loss that the caller has differentiated by the rows' log-probabilities, or by
 /// those of sequences, and by entropies.
-Napi::Value compute_backward(const Napi::CallbackInfo& info) {
+Napi::Value compute_backward(const Request& request) {
   namespace key = backward_request;
-  const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<Job>();
   DerivativesGiven& given = job->given.emplace();
   const Napi::Value bad = prepare(request, *job);
@@ -161,22 +167,21 @@ Napi::Value compute_backward(const Napi::CallbackInfo& info) {
     for (const ScoredRow& row : job->rows.scored)
       given.logps[size_t(row.row)] = share_of(row.weight, of_sequences[size_t(row.sequence)]);
   }
-  job->gradients = read_gradients(request.Get(key::gradients), *job);
-  return dispatch(info, std::move(job));
+  job->gradients = read_gradients(request, *job);
+  return dispatch(request, key::end, std::move(job));
 }
 
-Napi::Value compute_sequence_logps(const Napi::CallbackInfo& info) {
-  const Napi::Object request = info[0].As<Napi::Object>();
+Napi::Value compute_sequence_logps(const Request& request) {
+  namespace key = sequence_logps_request;
   auto job = std::make_unique<Job>();
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
-  job->logps = elements_of<double>(request, logps_request::logps, size_t(job->batch.sequences));
-  return dispatch(info, std::move(job));
+  job->logps = elements_of<double>(request, key::logps, size_t(job->batch.sequences));
+  return dispatch(request, key::end, std::move(job));
 }
 
-Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
-  namespace key = logps_request;
-  const Napi::Object request = info[0].As<Napi::Object>();
+Napi::Value compute_token_logps(const Request& request) {
+  namespace key = token_logps_request;
   auto job = std::make_unique<Job>();
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
@@ -185,43 +190,42 @@ Napi::Value compute_token_logps(const Napi::CallbackInfo& info) {
                              .logsumexp = elements_of<double>(request, key::logsumexp, rows),
                              .entropy = elements_of<double>(request, key::entropy, rows),
                              .collision = elements_of<double>(request, key::collision, rows)};
-  return dispatch(info, std::move(job));
+  return dispatch(request, key::end, std::move(job));
 }
 
 /// The evaluation of units alone, from log-probabilities.
-Napi::Value compute_from_logps(const Napi::CallbackInfo& info) {
+Napi::Value compute_from_logps(const Request& request) {
   namespace key = from_logps_request;
-  const Napi::Object request = info[0].As<Napi::Object>();
   auto job = std::make_unique<Job>();
   LossWanted& loss = job->loss.emplace();
-  loss.objectives = read_objectives(request);
+  loss.objectives = read_objectives(request, key::first);
   job->batch.sequences = integer(request, key::sequences);
-  job->batch.shard = read_shard(request.Get(key::parallel));
+  job->batch.shard = read_shard(request[key::parallel]);
   const size_t sequences = size_t(job->batch.sequences);
-  const Units units = read_units(request.Get(key::groups), loss.objectives, job->batch.sequences);
-  job->batch.fields = read_fields(request.Get(key::fields), units, 0);
+  const Units units = read_units(request[key::groups], loss.objectives, job->batch.sequences);
+  job->batch.fields = read_fields(request[key::fields], units, 0);
   job->rows.units = units;
   job->rows.lengths = job->rows.sft_lengths = doubles(request, key::counts, sequences);
   job->given_logps = doubles(request, key::logps, sequences);
   loss.reference = doubles(request, key::reference, sequences);
-  loss.outputs = read_outputs(request, units, loss.objectives.size());
+  loss.outputs = read_outputs(request, key::first, units, loss.objectives.size());
   job->gradients.logps = elements_of<double>(request, key::gradLogps, sequences);
-  job->gradients.scale = request.Get(key::gradientScale).As<Napi::Number>();
-  job->parallel = read_parallel(request.Get(key::parallel));
+  job->gradients.scale = request[key::gradientScale].As<Napi::Number>();
+  job->parallel = read_parallel(request[key::parallel]);
   auto run = [raw = job.get()] {
     if (raw->parallel) run_parallel(*raw, [raw] { run_logps(*raw); });
     else run_logps(*raw);
   };
-  if (info[1].IsFunction())
-    return Environment::of(info.Env())
-        .start(std::move(job), run, true, request, info[1].As<Napi::Function>());
+  if (const std::optional<Later> pending = later(request, key::end))
+    return Environment::of(request.Env())
+        .start(std::move(job), run, true, pending->pinned, pending->done);
   if (job->parallel) wait_for_turn(job->parallel->session);
   run();
-  deliver(*job, request);
-  return info.Env().Undefined();
+  if (has_more(*job)) deliver(*job, request[key::parallel]);
+  return request.Env().Undefined();
 }
 
-/// firstOverlap(view, views): the index of the first of `views` that has memory in common with
+/// firstOverlap(view, ...views): the index of the first of `views` that has memory in common with
 /// `view`, or -1. By addresses: two buffers may be one piece of shared memory.
 Napi::Value first_overlap(const Napi::CallbackInfo& info) {
   auto range = [](Napi::Value value) {
@@ -230,11 +234,10 @@ Napi::Value first_overlap(const Napi::CallbackInfo& info) {
     return std::pair(begin, begin + u.bytes());
   };
   const auto [begin, end] = range(info[0]);
-  const Napi::Array others = info[1].As<Napi::Array>();
-  for (uint32_t i = 0; i < others.Length(); i++) {
-    const auto [other_begin, other_end] = range(others[i]);
+  for (size_t i = 1; i < info.Length(); i++) {
+    const auto [other_begin, other_end] = range(info[i]);
     if (std::max(begin, other_begin) < std::min(end, other_end))
-      return Napi::Number::New(info.Env(), i);
+      return Napi::Number::New(info.Env(), double(i - 1));
   }
   return Napi::Number::New(info.Env(), -1);
 }

@@ -101,6 +101,7 @@ std::string method_json(int method) {
   return json.str();
 }
 
+/// Of every request, its own properties.
 std::string requests_json() {
 #define DIRALIGN_NAME(name) #name,
 #define DIRALIGN_ADD(list, key, request)                           \
@@ -124,6 +125,24 @@ std::string requests_json() {
   return json.str();
 }
 
+/// Of the request of every call: whose properties come before its own.
+std::string parts_json() {
+  List json('{', '}');
+  auto add = [&](const char* request, uint32_t first) {
+    List parts('[', ']');
+    if (batch_request::end <= first) parts.add(quoted("batch"));
+    if (layer_request::end <= first) parts.add(quoted("layer"));
+    if (gradient_request::end <= first) parts.add(quoted("gradients"));
+    json.add(request, parts.str());
+  };
+  add("loss", loss_request::first);
+  add("sequenceLogps", sequence_logps_request::first);
+  add("tokenLogps", token_logps_request::first);
+  add("logpsBackward", backward_request::first);
+  add("fromLogps", from_logps_request::first);
+  return json.str();
+}
+
 std::string make_json() {
   List json('{', '}'), methods('[', ']');
   for (int m = 0; m < method_count(); m++) methods.add(method_json(m));
@@ -136,6 +155,7 @@ std::string make_json() {
   json.add("metrics", names(metric_names));
   json.add("fields", fields_json());
   json.add("requests", requests_json());
+  json.add("parts", parts_json());
   json.add("methods", methods.str());
   return json.str();
 }

@@ -341,19 +341,18 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
   return parallel;
 }
 
-Napi::Value parallel_of(const Napi::Object& request) {
-  const Napi::Value batch = request.Get(call_request::batch);
+Property parallel_of(const Job& job) {
   // Log-probabilities that are given have no rows, and no batch.
-  return batch.IsObject() ? batch.As<Napi::Object>().Get(batch_request::parallel)
-                          : request.Get(from_logps_request::parallel);
+  return job.given_logps ? from_logps_request::parallel : batch_request::parallel;
 }
 
-void deliver(const Job& job, const Napi::Object& request) {
-  if (!job.parallel || job.parallel->sorted_losses.empty()) return;
+bool has_more(const Job& job) { return job.parallel && !job.parallel->sorted_losses.empty(); }
+
+void deliver(const Job& job, Napi::Value parallel) {
   const Array<double>& losses = job.parallel->sorted_losses;
-  Napi::Float64Array all = Napi::Float64Array::New(request.Env(), losses.size());
+  Napi::Float64Array all = Napi::Float64Array::New(parallel.Env(), losses.size());
   std::memcpy(all.Data(), losses.data(), losses.size() * sizeof(double));
-  parallel_of(request).As<Napi::Object>().Set(parallel_request::losses, all);
+  parallel.As<Napi::Object>().Set(parallel_request::losses, all);
 }
 
 void wait_for_turn(Session& session) {

@@ -1,6 +1,7 @@
 // What ts/distributed/ is made of.
 #pragma once
 #include <napi.h>
+#include "contract.h"
 #include "distributed/parallel.h"
 
 namespace diralign {
@@ -12,10 +13,12 @@ Napi::Object distributed_exports(Napi::Env env);
 std::optional<Shard> read_shard(Napi::Value parallel);
 /// Null for undefined. The call has its place in the lines from then on.
 std::shared_ptr<Parallel> read_parallel(Napi::Value parallel);
-/// Of a request with a batch.
-Napi::Value parallel_of(const Napi::Object& request);
-/// Hands over what a job that has ended has found, and its request had no room for.
-void deliver(const Job& job, const Napi::Object& request);
+/// Which argument of a job's call it is.
+Property parallel_of(const Job& job);
+/// Whether a job that has ended has found what its arguments had no room for.
+bool has_more(const Job& job);
+/// Hands that over.
+void deliver(const Job& job, Napi::Value parallel);
 
 /// Waits until it is the call's turn.
 void wait_for_turn(Session& session);

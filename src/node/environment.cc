@@ -200,7 +200,8 @@ void Environment::on_done(Napi::Env env, Napi::Function, Environment* state, Asy
   try {
     if (async->error) std::rethrow_exception(async->error);
     if (async->launch) async->finish();
-    deliver(*async->job, async->pinned.Value());
+    if (has_more(*async->job))
+      deliver(*async->job, async->pinned.Value().Get(parallel_of(*async->job)));
   } catch (const std::exception& e) {
     error = to_javascript(env, e).Value();
   }

@@ -26,8 +26,8 @@ void* memory(Napi::Value value, const char* name, Dtype dtype, size_t elements) 
                     elements);
 }
 
-void* memory(const Napi::Object& request, const Property& at, Dtype dtype, size_t elements) {
-  return memory(request.Get(at), at.name, dtype, elements);
+void* memory(const Request& request, const Property& at, Dtype dtype, size_t elements) {
+  return memory(request[at], at.name, dtype, elements);
 }
 
 /// From the first row to the end of the last one's vocabulary.
@@ -67,14 +67,14 @@ LayerGradients read_layer_gradients(Napi::Value value, const Job& job) {
   return gradients;
 }
 
-GradientOutput read_logits_gradient(const Napi::Object& request, const Batch& batch) {
+GradientOutput read_logits_gradient(const Request& request, const Batch& batch) {
   namespace key = gradient_request;
   GradientOutput gradient;
   gradient.mode = static_cast<GradientMode>(integer(request, key::gradientMode));
   gradient.elements = integer(request, key::gradientElements);
   gradient.data = memory(request, key::gradient, batch.dtype,
                          std::max(size_t(gradient.elements), needed_elements(batch)));
-  gradient.zeroed = request.Get(key::gradientIsFresh).As<Napi::Boolean>();
+  gradient.zeroed = request[key::gradientIsFresh].As<Napi::Boolean>();
   gradient.row_scale = elements_of<float>(request, key::rowScale, size_t(batch.rows));
   if (gradient.zeroed)
     cpu::advise_large_pages(gradient.data, size_t(gradient.elements) * batch.element_bytes());
@@ -107,7 +107,7 @@ Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
   return fields;
 }
 
-Batch read_batch(const Napi::Object& request) {
+Batch read_batch(const Request& request) {
   namespace key = batch_request;
   Batch b;
   b.dtype = static_cast<Dtype>(integer(request, key::dtype));
@@ -120,19 +120,20 @@ Batch read_batch(const Napi::Object& request) {
   b.offsets = elements_of<int32_t>(request, key::offsets, size_t(b.sequences) + 1);
   b.labels = elements_of<int32_t>(request, key::labels, rows);
   b.sft_labels = elements_of<int32_t>(request, key::sftLabels, rows);
-  auto number = [&](const Property& at) { return double(request.Get(at).As<Napi::Number>()); };
+  auto number = [&](const Property& at) { return request[at].As<Napi::Number>().DoubleValue(); };
   b.transform = {number(key::logitScale), number(key::logitSoftcap), number(key::temperature)};
   b.ignore_index = int32_t(integer(request, key::ignoreIndex));
   return b;
 }
 
-Array<Objective> read_objectives(const Napi::Object& request) {
-  namespace key = loss_request;
-  const size_t count = untyped(request.Get(key::methods)).elements;
+Array<Objective> read_objectives(const Request& request, uint32_t first) {
+  namespace key = objective_request;
+  const size_t count = untyped(request[key::methods.after(first)]).elements;
   constexpr size_t settings = sizeof(Settings) / sizeof(double);
-  const int32_t* const methods = elements_of<int32_t>(request, key::methods, count);
-  const double* const shares = elements_of<double>(request, key::shares, count);
-  const double* const numbers = elements_of<double>(request, key::settings, count * settings);
+  const int32_t* const methods = elements_of<int32_t>(request, key::methods.after(first), count);
+  const double* const shares = elements_of<double>(request, key::shares.after(first), count);
+  const double* const numbers =
+      elements_of<double>(request, key::settings.after(first), count * settings);
   Array<Objective> objectives;
   for (size_t i = 0; i < count; i++) {
     Settings own;
@@ -154,10 +155,9 @@ Units read_units(Napi::Value groups, const Array<Objective>& objectives, int64_t
   return single_units(sequences);
 }
 
-std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
+std::optional<OutputLayer> read_layer(const Request& request, const Batch& batch) {
   namespace key = layer_request;
-  if (value.IsUndefined()) return std::nullopt;
-  const Napi::Object request = value.As<Napi::Object>();
+  if (request[key::hidden].IsUndefined()) return std::nullopt;
   OutputLayer layer;
   layer.hidden_size = integer(request, key::hiddenSize);
   layer.hidden = memory(request, key::hidden, batch.dtype, product(batch.rows, layer.hidden_size));
@@ -167,27 +167,30 @@ std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch) {
   return layer;
 }
 
-LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t objectives) {
-  namespace key = loss_request;
+LossOutputs read_outputs(const Request& request, uint32_t first, const Units& units,
+                         size_t objectives) {
+  namespace key = objective_request;
   const size_t sequences = size_t(units.sequences());
+  auto numbers = [&](const Property& at, size_t elements) {
+    return elements_of<double>(request, at.after(first), elements);
+  };
   return {
-      .losses = elements_of<double>(request, key::losses, objectives * size_t(units.count)),
-      .rewards = elements_of<double>(request, key::rewards, objectives * sequences),
-      .coefficients = elements_of<double>(request, key::coefficients, sequences),
-      .metrics = elements_of<double>(request, key::metrics, objectives * metric_count),
-      .values = elements_of<double>(request, key::values, objectives),
+      .losses = numbers(key::losses, objectives * size_t(units.count)),
+      .rewards = numbers(key::rewards, objectives * sequences),
+      .coefficients = numbers(key::coefficients, sequences),
+      .metrics = numbers(key::metrics, objectives * metric_count),
+      .values = numbers(key::values, objectives),
   };
 }
 
-GradientsWanted read_gradients(Napi::Value value, const Job& job) {
+GradientsWanted read_gradients(const Request& request, const Job& job) {
   namespace key = gradient_request;
-  const Napi::Object request = value.As<Napi::Object>();
   return {.logits = read_logits_gradient(request, job.batch),
-          .layer = read_layer_gradients(request.Get(key::layerGradients), job),
-          .scale = request.Get(key::gradientScale).As<Napi::Number>()};
+          .layer = read_layer_gradients(request[key::layerGradients], job),
+          .scale = request[key::gradientScale].As<Napi::Number>()};
 }
 
-MeasuresAsked read_measures(const Napi::Object& request) {
+MeasuresAsked read_measures(const Request& request) {
   const int64_t bits = integer(request, loss_request::metricsAsked);
   auto asked = [bits](Metric metric) { return (bits >> (metric - mean_entropy) & 1) != 0; };
   return {.entropy = asked(mean_entropy),

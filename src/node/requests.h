@@ -8,28 +8,31 @@
 
 namespace diralign {
 
+/// The arguments of a call, by the properties of its request.
+using Request = Napi::CallbackInfo;
+
 int64_t integer(Napi::Value value);
-inline int64_t integer(const Napi::Object& request, const Property& at) {
-  return integer(request.Get(at));
-}
+inline int64_t integer(const Request& request, const Property& at) { return integer(request[at]); }
 /// A copy of so many log-probabilities, of either floating-point type; empty for undefined.
 Array<double> doubles(Napi::Value value, const char* name, size_t elements);
-inline Array<double> doubles(const Napi::Object& request, const Property& at, size_t elements) {
-  return doubles(request.Get(at), at.name, elements);
+inline Array<double> doubles(const Request& request, const Property& at, size_t elements) {
+  return doubles(request[at], at.name, elements);
 }
 
 /// Without its fields.
-Batch read_batch(const Napi::Object& request);
-Array<Objective> read_objectives(const Napi::Object& request);
+Batch read_batch(const Request& request);
+/// `first`: where objectives begin among the arguments.
+Array<Objective> read_objectives(const Request& request, uint32_t first);
 /// How the sequences of a request with objectives are compared.
 Units read_units(Napi::Value groups, const Array<Objective>& objectives, int64_t sequences);
 /// Arrays by the names of the fields. `units`: of the request's sequences.
 Fields read_fields(Napi::Value value, const Units& units, int64_t rows);
-std::optional<OutputLayer> read_layer(Napi::Value value, const Batch& batch);
-LossOutputs read_outputs(const Napi::Object& request, const Units& units, size_t objectives);
+std::optional<OutputLayer> read_layer(const Request& request, const Batch& batch);
+LossOutputs read_outputs(const Request& request, uint32_t first, const Units& units,
+                         size_t objectives);
 /// Of a job whose batch and layer were read.
-GradientsWanted read_gradients(Napi::Value value, const Job& job);
+GradientsWanted read_gradients(const Request& request, const Job& job);
 /// Bit k of the request is the k-th metric of rows.
-MeasuresAsked read_measures(const Napi::Object& request);
+MeasuresAsked read_measures(const Request& request);
 
 }  // namespace diralign

@@ -40,8 +40,8 @@ inline constexpr napi_typedarray_type type_of<uint16_t> = napi_uint16_array;
 
 /// The data of a property of a request, which holds at least `elements` of T. Null for undefined.
 template <class T>
-T* elements_of(const Napi::Object& request, const Property& at, size_t elements) {
-  return static_cast<T*>(typed_data(request.Get(at), at.name, type_of<T>, elements));
+T* elements_of(const Napi::CallbackInfo& request, const Property& at, size_t elements) {
+  return static_cast<T*>(typed_data(request[at], at.name, type_of<T>, elements));
 }
 
 /// A bigint of 64 bits: an address or a handle.

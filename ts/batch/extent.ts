@@ -24,16 +24,10 @@ export function rowInputs({ labels, offsets, sftLabels, reference }: BatchRows):
 
 /** Refuses an output that overlaps an input or another output. */
 export function checkApart(name: string, out: Extent, others: Extents): void {
-  const given = Object.entries(others).filter(
-    (entry): entry is [string, Extent] => entry[1] !== undefined,
-  );
-  const found =
-    'tensor' in out
-      ? given.find(([, memory]) => 'tensor' in memory && meet(out, memory))
-      : firstOverlap(out, given);
+  const found = firstOverlap(out, others);
   if (found === undefined) return;
-  const advice = found[0] === 'logits' ? '; to overwrite the logits, use inPlace' : '';
-  throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${found[0]}${advice}`);
+  const advice = found === 'logits' ? '; to overwrite the logits, use inPlace' : '';
+  throw rangeError('ERR_DIRALIGN_SHAPE', `${name}: overlaps ${found}${advice}`);
 }
 
 type TensorExtent = Exclude<Extent, HostArray>;
@@ -44,12 +38,19 @@ function meet(a: TensorExtent, b: TensorExtent): boolean {
   return a.tensor.ptr < end(b) && b.tensor.ptr < end(a);
 }
 
-function firstOverlap(out: HostArray, others: readonly (readonly [string, Extent])[]) {
-  const onHost = others.filter((entry): entry is [string, HostArray] => !('tensor' in entry[1]));
-  return onHost[
-    native().firstOverlap(
-      out,
-      onHost.map(([, array]) => array),
-    )
-  ];
+/** The name of one that shares memory with `out`. */
+function firstOverlap(out: Extent, others: Extents): string | undefined {
+  const names: string[] = [];
+  const arrays: HostArray[] = [];
+  for (const name of Object.keys(others)) {
+    const memory = others[name];
+    if (memory === undefined) continue;
+    if ('tensor' in memory) {
+      if ('tensor' in out && meet(out, memory)) return name;
+    } else {
+      names.push(name);
+      arrays.push(memory);
+    }
+  }
+  return 'tensor' in out ? undefined : names[native().firstOverlap(out, ...arrays)];
 }

@@ -13,8 +13,8 @@ import {
 } from '../distributed/parallel.js';
 import { checkObject, define, readProperties } from '../given.js';
 import { answered, nativeError } from '../native/call.js';
-import * as listed from '../native/listed.js';
-import { native, type FromLogpsRequest } from '../native/interface.js';
+import * as requests from '../native/requests.js';
+import type { FromLogpsRequest } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
 import type { LogpsRunOptions } from './options.js';
@@ -50,7 +50,7 @@ export function fromLogps(mixture: Mixture): FromLogps {
     const { gradientScale, parallel } = readRun(run, false);
     try {
       const request = prepare(mixture, given, gradientScale, parallel);
-      native().fromLogps(listed.fromLogps(request));
+      requests.fromLogps(request);
       return resultOf(mixture, request);
     } catch (cause) {
       const error = nativeError(cause);
@@ -63,7 +63,7 @@ export function fromLogps(mixture: Mixture): FromLogps {
     try {
       const request = prepare(mixture, given, gradientScale, parallel);
       await answered<boolean>((done) => {
-        native().fromLogps(listed.fromLogps(request), done);
+        requests.fromLogps(request, done);
       });
       return resultOf(mixture, request);
     } catch (cause) {

@@ -7,12 +7,11 @@ import type { HiddenBatch, Like, Logits, LogitsBatch, Logps } from '../batch/typ
 import { typeError } from '../errors.js';
 import { checkObject, define, readProperties } from '../given.js';
 import {
-  native,
   type BackwardRequest,
   type BatchRequest,
   type Differentiated,
 } from '../native/interface.js';
-import * as listed from '../native/listed.js';
+import * as requests from '../native/requests.js';
 import { checkParallel, type CheckedParallel, type Door } from '../distributed/parallel.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { prepareHidden } from './from-hidden.js';
@@ -210,10 +209,8 @@ function backwardOf(
     forwardEntropy: entropy,
   };
   return {
-    start: ({ layer, gradients }, done) => {
-      const request = listed.logpsBackward({ ...own, layer, gradients });
-      return done ? native().logpsBackward(request, done) : native().logpsBackward(request);
-    },
+    start: ({ layer, gradients }, done) =>
+      requests.logpsBackward({ ...own, layer, gradients }, done),
     values: () => ({ backend: backendOf(base.target) }),
   };
 }

@@ -10,14 +10,13 @@ import type { OpenWindow } from '../distributed/window.js';
 import { typeError } from '../errors.js';
 import { checkNumber } from '../interval.js';
 import {
-  native,
   type BatchRequest,
   type Differentiated,
   type LossOutputs,
   type LossRequest,
   type ParallelRequest,
 } from '../native/interface.js';
-import * as listed from '../native/listed.js';
+import * as requests from '../native/requests.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
 import type { Computation } from './from-logits.js';
@@ -193,8 +192,7 @@ export function lossOf(
       const whole = values as LossRequest;
       whole.layer = layer;
       whole.gradients = gradients;
-      const request = listed.loss(whole);
-      return done ? native().loss(request, done) : native().loss(request);
+      return requests.loss(whole, done);
     },
     values: () => {
       window?.add(values.batch, values, values.metricsAsked);

@@ -1,9 +1,11 @@
 import { contract, contractHash } from '../contract.generated.js';
 import type { FieldArrays } from '../batch/fields.js';
-import type { Listed } from './listed.js';
 import { loadAddon } from './load.js';
 import type { DeviceInfo } from '../device/info.js';
 import type { Engine } from '../distributed/communicator.js';
+
+/** Of a request: its properties in the contract's order. */
+export type Arguments = readonly unknown[];
 
 /**
  * What src/node/addon.cc exports. Arrays were checked in ts/batch/; their kinds and lengths
@@ -15,21 +17,17 @@ export interface Native {
   readonly revision: string;
   /** JSON of the contract that ts/contract.generated.ts holds. */
   readonly contract: string;
-  // Requests are those below, through ts/native/listed.ts.
-  loss(request: Listed): BadLabel | undefined;
-  loss(request: Listed, done: Done): BadLabel | Cancel;
-  sequenceLogps(request: Listed): BadLabel | undefined;
-  sequenceLogps(request: Listed, done: Done): BadLabel | Cancel;
-  tokenLogps(request: Listed): BadLabel | undefined;
-  tokenLogps(request: Listed, done: Done): BadLabel | Cancel;
-  logpsBackward(request: Listed): BadLabel | undefined;
-  logpsBackward(request: Listed, done: Done): BadLabel | Cancel;
-  fromLogps(request: Listed, done?: Done): void;
+  // Requests are those below, through ts/native/requests.ts.
+  readonly loss: (...request: Arguments) => BadLabel | Cancel | undefined;
+  readonly sequenceLogps: (...request: Arguments) => BadLabel | Cancel | undefined;
+  readonly tokenLogps: (...request: Arguments) => BadLabel | Cancel | undefined;
+  readonly logpsBackward: (...request: Arguments) => BadLabel | Cancel | undefined;
+  readonly fromLogps: (...request: Arguments) => Cancel | undefined;
   /**
    * Index of the first of `views` that shares memory with `view`, judged by addresses; -1 where
    * none does.
    */
-  firstOverlap(view: HostArray, views: readonly HostArray[]): number;
+  firstOverlap(view: HostArray, ...views: readonly HostArray[]): number;
   /** `isa`: in use; `isas`: those that the processor runs, the best first. */
   cpuInfo(): {
     readonly isa: string;
@@ -271,10 +269,13 @@ export const Target = indices(contract.targets);
 export type Target = number;
 
 type Requests = Contract['requests'];
+type Parts = Contract['parts'];
+type PropertyOf<Name extends keyof Requests> =
+  Requests[Name][number] | (Name extends keyof Parts ? Parts[Name][number] : never);
 /** `Shape`, whose properties are those that the contract names: no others, and all of them. */
 type Described<Name extends keyof Requests, Shape extends object> = [
-  Exclude<keyof Shape, Requests[Name][number]>,
-  Exclude<Requests[Name][number], keyof Shape>,
+  Exclude<keyof Shape, PropertyOf<Name>>,
+  Exclude<PropertyOf<Name>, keyof Shape>,
 ] extends [never, never]
   ? Shape
   : never;
