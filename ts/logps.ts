@@ -1,5 +1,4 @@
 /** Log-probabilities of sequences and of tokens. */
-import { allocate } from './batch/arrays.js';
 import { checkBackend } from './batch/dtype-and-place.js';
 import { asHiddenBatch, asLogitsBatch, isHidden, readBatch } from './batch/given-batch.js';
 import { checkHiddenBatch } from './batch/hidden.js';
@@ -15,6 +14,7 @@ import { typeError } from './errors.js';
 import { checkObject, define, describe, readProperties } from './given.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './loss/call.js';
 import type { SequenceLogps, TokenLogps } from './loss/results.js';
+import { filled, resultOf } from './native/filled.js';
 import * as requests from './native/requests.js';
 import {
   type BadLabel,
@@ -158,10 +158,10 @@ export const sequenceLogps = callsOf(
   { name: 'sequenceLogps', keys: ['vocab', 'sequence', 'columnGrid'] },
   [],
   ({ batch, layer }): Started<SequenceLogps> => {
-    const request = { batch, layer, logps: allocate('logps', 'Float64Array', batch.sequences) };
+    const request = { batch, layer, logps: filled('logps', 'Float64Array', batch.sequences) };
     return {
       start: (done) => requests.sequenceLogps(request, done),
-      result: () => ({ logps: request.logps, counts: batch.counts }),
+      result: () => ({ logps: resultOf(request.logps), counts: resultOf(batch.counts) }),
     };
   },
 ) as SequenceLogpsCalls;
@@ -197,16 +197,21 @@ export const tokenLogps = callsOf(
     const request = {
       batch,
       layer,
-      logps: allocate('logps', 'Float64Array', rows),
-      logsumexp: allocate('logsumexp', 'Float64Array', rows),
-      entropy: allocate('entropy', 'Float64Array', rows),
-      collision: collision ? allocate('logCollision', 'Float64Array', rows) : undefined,
+      logps: filled('logps', 'Float64Array', rows),
+      logsumexp: filled('logsumexp', 'Float64Array', rows),
+      entropy: filled('entropy', 'Float64Array', rows),
+      collision: collision ? filled('logCollision', 'Float64Array', rows) : undefined,
     };
     return {
       start: (done) => requests.tokenLogps(request, done),
       result: () => {
-        const { logps, logsumexp, entropy, collision: logCollision } = request;
-        return { logps, logsumexp, entropy, ...(logCollision && { logCollision }) };
+        const logCollision = request.collision && resultOf(request.collision);
+        return {
+          logps: resultOf(request.logps),
+          logsumexp: resultOf(request.logsumexp),
+          entropy: resultOf(request.entropy),
+          ...(logCollision && { logCollision }),
+        };
       },
     };
   },

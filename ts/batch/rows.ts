@@ -4,8 +4,9 @@ import { dtypes, type Dtype } from '../dtype.js';
 import { rangeError } from '../errors.js';
 import { describe } from '../given.js';
 import { checkNumber } from '../interval.js';
+import { filled } from '../native/filled.js';
 import { native, type BatchRequest, type Target } from '../native/interface.js';
-import { allocate, plain, tagOf, type Kind } from './arrays.js';
+import { plain, tagOf, type Kind } from './arrays.js';
 import { checkDtype, targetOf, type Backend } from './dtype-and-place.js';
 import { checkTokenWeights } from './fields.js';
 import { checkIgnoreIndex, checkLabels } from './labels.js';
@@ -106,6 +107,6 @@ export function checkRows(
     ignoreIndex,
     threads: checkThreads(threads),
     parallel: undefined,
-    counts: allocate('counts', 'Int32Array', sequences),
+    counts: filled('counts', 'Int32Array', sequences),
   };
 }

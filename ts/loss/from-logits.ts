@@ -1,5 +1,4 @@
 /** The loss of a batch of logits. */
-import { allocate } from '../batch/arrays.js';
 import { checkBackend, rawMemory, type Backend } from '../batch/dtype-and-place.js';
 import { rowInputs } from '../batch/extent.js';
 import { asLogitsBatch, readBatch, type GivenBatch } from '../batch/given-batch.js';
@@ -17,6 +16,7 @@ import {
   type Done,
   type GradientRequest,
 } from '../native/interface.js';
+import { filled, resultOf } from '../native/filled.js';
 import type { Mixture } from '../mixture.js';
 import { computeLater, computeNow, refuseSignal, type PreparedCall } from './call.js';
 import { makeLent } from './gradient-buffers.js';
@@ -117,8 +117,7 @@ export function prepareLogits<Values extends object>(
   const { mode, gradientScale, backend } = checkRun(run);
   const { request: base, logits } = checkLogitsBatch(batch, run.threads, backend, parallel);
   const { start, values, reference } = computation(base, batch, mode);
-  const rowScale =
-    mode === 'factored' ? allocate('rowScale', 'Float32Array', base.rows) : undefined;
+  const rowScale = mode === 'factored' ? filled('rowScale', 'Float32Array', base.rows) : undefined;
   // Last, so that a refusal above has no device memory to free.
   const { gradLogits, data, elements, isFresh, loans, discard } = prepareGradient(
     batch.logits,
@@ -144,7 +143,7 @@ export function prepareLogits<Values extends object>(
     result: () => {
       const result = values() as Values & Written<LogitsGradient<Logits, GradientMode>>;
       if (gradLogits) result.gradLogits = gradLogits;
-      if (gradLogits && rowScale) result.rowScale = rowScale;
+      if (gradLogits && rowScale) result.rowScale = resultOf(rowScale) as Float32Array<ArrayBuffer>;
       if (run.buffers) makeLent(result, loans);
       return result;
     },

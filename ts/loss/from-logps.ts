@@ -1,5 +1,4 @@
 /** The loss of sequence log-probabilities. */
-import { allocate } from '../batch/arrays.js';
 import { checkFields, sequenceFieldNames } from '../batch/fields.js';
 import { checkCounts, checkLogps } from '../batch/per-sequence.js';
 import type { LogpsBatch, Needed } from '../batch/types.js';
@@ -13,6 +12,7 @@ import {
 } from '../distributed/parallel.js';
 import { checkObject, define, readProperties } from '../given.js';
 import { answered, nativeError } from '../native/call.js';
+import { filled, giveBack, resultOf } from '../native/filled.js';
 import * as requests from '../native/requests.js';
 import type { FromLogpsRequest } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
@@ -23,9 +23,8 @@ import {
   allocateOutputs,
   checkGradientScale,
   readGroups,
-  readOutputs,
   readReference,
-  wholeOutputs,
+  takeOutputs,
 } from './values.js';
 
 /** `objective.fromLogps`. */
@@ -51,7 +50,7 @@ export function fromLogps(mixture: Mixture): FromLogps {
     try {
       const request = prepare(mixture, given, gradientScale, parallel);
       requests.fromLogps(request);
-      return resultOf(mixture, request);
+      return logpsResult(mixture, request);
     } catch (cause) {
       const error = nativeError(cause);
       tellNow(parallel.request, error);
@@ -65,7 +64,7 @@ export function fromLogps(mixture: Mixture): FromLogps {
       await answered<boolean>((done) => {
         requests.fromLogps(request, done);
       });
-      return resultOf(mixture, request);
+      return logpsResult(mixture, request);
     } catch (cause) {
       const error = nativeError(cause);
       await tellLater(parallel.request, error);
@@ -118,14 +117,18 @@ function prepare(
     logps,
     counts,
     reference,
-    gradLogps: allocate('gradLogps', 'Float64Array', sequences),
+    gradLogps: filled('gradLogps', 'Float64Array', sequences),
     gradientScale: scale,
     parallel: isAsked ? parallel : undefined,
     ...allocateOutputs(mixture, sequences, units),
   };
 }
 
-function resultOf(mixture: Mixture, request: FromLogpsRequest): LogpsResult {
-  const { gradLogps, parallel } = request;
-  return { ...readOutputs(mixture, wholeOutputs(request, parallel), 0), gradLogps };
+function logpsResult(mixture: Mixture, request: FromLogpsRequest): LogpsResult {
+  const { gradLogps, coefficients, parallel } = request;
+  giveBack(coefficients);
+  return {
+    ...takeOutputs(mixture, request, parallel, 0),
+    gradLogps: resultOf(gradLogps),
+  };
 }

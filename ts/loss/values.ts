@@ -1,5 +1,4 @@
 /** The values of a loss: what the objective needs of the batch, and the arrays it fills. */
-import { allocate } from '../batch/arrays.js';
 import { backendOf } from '../batch/dtype-and-place.js';
 import { checkFields, checkGroups } from '../batch/fields.js';
 import { checkLabels } from '../batch/labels.js';
@@ -16,6 +15,7 @@ import {
   type LossRequest,
   type ParallelRequest,
 } from '../native/interface.js';
+import { filled, giveBack, resultOf } from '../native/filled.js';
 import * as requests from '../native/requests.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitsOf } from '../units.js';
@@ -92,7 +92,7 @@ export function prepareValues(
     metrics,
     values,
     metricsAsked,
-    logps: allocate('logps', 'Float64Array', sequences),
+    logps: filled('logps', 'Float64Array', sequences),
   };
 }
 
@@ -140,11 +140,11 @@ export function allocateOutputs(
   units: number,
 ): LossOutputs {
   return {
-    losses: allocate('losses', 'Float64Array', length * units),
-    rewards: allocate('rewards', 'Float64Array', length * sequences),
-    coefficients: allocate('coefficients', 'Float64Array', sequences),
-    metrics: allocate('metrics', 'Float64Array', length * metricNames.length),
-    values: allocate('values', 'Float64Array', length),
+    losses: filled('losses', 'Float64Array', length * units),
+    rewards: filled('rewards', 'Float64Array', length * sequences),
+    coefficients: filled('coefficients', 'Float64Array', sequences),
+    metrics: filled('metrics', 'Float64Array', length * metricNames.length),
+    values: filled('values', 'Float64Array', length),
   };
 }
 
@@ -174,10 +174,27 @@ export function readOutputs(mixture: Mixture, outputs: Outputs, asked: number) {
   };
 }
 
-/** Where losses are those of ranks of a sort, they are the whole batch's. */
-export function wholeOutputs(outputs: Outputs, parallel: ParallelRequest | undefined): Outputs {
-  const losses = parallel?.losses;
-  return losses ? { ...outputs, losses } : outputs;
+/**
+ * What a call that has ended gives its caller. Where losses are those of ranks of a sort, they are
+ * the whole batch's.
+ */
+export function takeOutputs(
+  mixture: Mixture,
+  { losses, rewards, metrics, values, shares }: Outputs,
+  parallel: ParallelRequest | undefined,
+  asked: number,
+) {
+  const own = {
+    losses: parallel?.losses ?? resultOf(losses),
+    rewards: resultOf(rewards),
+    metrics,
+    values,
+    shares,
+  };
+  const outputs = readOutputs(mixture, own, asked);
+  giveBack(metrics);
+  giveBack(values);
+  return outputs;
 }
 
 /** A loss, and its values once it is computed. */
@@ -196,15 +213,13 @@ export function lossOf(
     },
     values: () => {
       window?.add(values.batch, values, values.metricsAsked);
-      const outputs = readOutputs(
-        mixture,
-        wholeOutputs(values, values.batch.parallel),
-        values.metricsAsked,
-      );
+      const { batch, metricsAsked } = values;
+      const outputs = takeOutputs(mixture, values, batch.parallel, metricsAsked);
       const { loss, losses, rewards, metrics } = outputs;
-      const { logps, coefficients, batch } = values;
-      const { counts, target } = batch;
-      const backend = backendOf(target);
+      const logps = resultOf(values.logps);
+      const counts = resultOf(batch.counts);
+      const coefficients = resultOf(values.coefficients);
+      const backend = backendOf(batch.target);
       const result = { loss, losses, rewards, metrics, logps, counts, coefficients, backend };
       return mixture.hasParts ? { ...result, ...outputs } : result;
     },
