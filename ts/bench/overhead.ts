@@ -36,12 +36,15 @@ export async function callCosts(threads: number): Promise<CallCost[]> {
   ];
   const costs: CallCost[] = [];
   for (const [title, calls, work] of cases)
-    costs.push({ title, microseconds: (await medianTime(work)) / calls });
+    costs.push({ title, microseconds: (await medianTime(work, calls)) / calls });
   return costs;
 }
 
+/** The compiler is done with what a call runs after 4000 to 5000 of them. */
+const callsToCompile = 5000;
+
 /** Microseconds of one run of the work: the median of stretches long enough for the clock. */
-async function medianTime(work: () => unknown): Promise<number> {
+async function medianTime(work: () => unknown, calls: number): Promise<number> {
   const stretch = async (runs: number): Promise<number> => {
     const start = performance.now();
     for (let i = 0; i < runs; i++) {
@@ -50,8 +53,7 @@ async function medianTime(work: () => unknown): Promise<number> {
     }
     return ((performance.now() - start) * 1000) / runs;
   };
-  // Long enough for the compiler to be done.
-  await stretch(200);
+  await stretch(callsToCompile / calls);
   const times: number[] = [];
   for (let i = 0; i < 25; i++) times.push(await stretch(40));
   return spread(times).median;

@@ -115,8 +115,8 @@ export function readGroups(
 }
 
 /** `run.gradientScale`: any finite number, 1 by default. */
-export function checkGradientScale(scale: unknown = 1): number {
-  return checkNumber('gradientScale', scale, {});
+export function checkGradientScale(scale: unknown): number {
+  return scale === undefined ? 1 : checkNumber('gradientScale', scale, {});
 }
 
 /**
