@@ -45,8 +45,8 @@ Array<double> packed(const Job& job, const Layout& layout, const Array<double>& 
   const Units& units = job.rows.units;
   Array<double> numbers;
   for (int64_t s = 0; s < units.sequences(); s++) {
-    numbers.push_back(job.rows.lengths[size_t(s)]);
-    numbers.push_back(job.rows.sft_lengths[size_t(s)]);
+    numbers.push_back(job.lengths()[s]);
+    numbers.push_back(job.sft_lengths()[s]);
     if (layout.kinds & 1) numbers.push_back(job.loss->reference[size_t(s)]);
     for_fields(layout.kinds, Per::sequence,
                [&](size_t k) { numbers.push_back((job.batch.fields.*field_infos[k].data)[s]); });
@@ -70,7 +70,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
   mine.numbers[1] = uint64_t(own.sequences());
   mine.numbers[2] = kinds_of(job);
   mine.numbers[3] = log_ratios.size();
-  mine.set_real(4, job.rows.tokens());
+  mine.set_real(4, job.scored_tokens());
   const std::vector<Record> records = session.meet(Step::sizes, mine);
 
   uint64_t kinds = 0;

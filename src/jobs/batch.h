@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 #include <memory>
-#include <numeric>
 #include <optional>
 #include <string>
 #include "objectives/fields.h"
@@ -77,11 +76,6 @@ struct RowList {
   Array<int32_t> counts;               ///< per sequence: rows scored by the alignment term
   Array<double> lengths, sft_lengths;  ///< their numbers, or the sums of their weights
 
-  /// Scored rows; where there are no rows, the sum of the lengths.
-  double tokens() const {
-    return counts.empty() ? std::accumulate(lengths.begin(), lengths.end(), 0.0)
-                          : std::accumulate(counts.begin(), counts.end(), 0.0);
-  }
   /// The rows of units [first, last), which follow one another.
   RowRange of_units(int64_t first, int64_t last) const;
 };

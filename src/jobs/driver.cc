@@ -38,12 +38,13 @@ void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
   Parallel& parallel = *job.parallel;
   WholeBatch* const whole = parallel.whole.get();
   // One without units has no group to be evaluated with.
-  if (whole && !whole->is_evaluated()) whole->evaluate(job.logps, phases.sft_logps());
+  if (whole && !whole->is_evaluated()) whole->evaluate(job.known_logps(), phases.sft_logps());
   Settled settled{phases.underflows(), {}};
   if (wanted.asked.any()) settled.measures = sum_measures(job, phases.measures());
   settled = settle(job, settled);
   if (whole) whole->finish(largest_allowed(job));
-  else loss.finish(job.logps, phases.sft_logps(), largest_allowed(job), job.rows.tokens());
+  else
+    loss.finish(job.known_logps(), phases.sft_logps(), largest_allowed(job), job.scored_tokens());
   if (whole && job.terms().is_sorted()) parallel.sorted_losses = whole->losses();
   wanted.outputs.metrics[underflow] = double(settled.underflows);
   if (wanted.asked.any()) write_measures(job, settled.measures);
@@ -59,7 +60,7 @@ class GivenLogps : public Phases {
   void reduce(const UnitGroup&, const BatchLoss*) override {}
   void differentiate(const UnitGroup&, const BatchLoss*) override {}
   void write_zeros() override {}
-  const double* sft_logps() const override { return job_.logps; }
+  const double* sft_logps() const override { return job_.known_logps(); }
   const Array<RowMeasures>& measures() const override { return none_; }
 
  private:
@@ -71,7 +72,6 @@ class GivenLogps : public Phases {
 }  // namespace
 
 void run_logps(Job& job) {
-  job.logps = job.given_logps->data();
   GivenLogps phases(job);
   run_phases(job, phases);
   const BatchTerms terms = job.terms();
@@ -88,12 +88,12 @@ void run_phases(Job& job, Phases& phases) {
   const bool differentiates = job.gradients.any();
   WholeBatch* const whole = job.parallel ? job.parallel->whole.get() : nullptr;
   if (differentiates && job.loss->is_linear())
-    loss.evaluate(job.logps, phases.sft_logps(), 0, loss.units().count);
+    loss.evaluate(job.known_logps(), phases.sft_logps(), 0, loss.units().count);
   for (const UnitGroup& group : phases.groups()) {
     phases.reduce(group, differentiates ? &loss : nullptr);
     if (job.stopped()) return;
-    if (whole && job.terms().is_sorted()) whole->evaluate(job.logps, phases.sft_logps());
-    else loss.evaluate(job.logps, phases.sft_logps(), group.first_unit, group.last_unit);
+    if (whole && job.terms().is_sorted()) whole->evaluate(job.known_logps(), phases.sft_logps());
+    else loss.evaluate(job.known_logps(), phases.sft_logps(), group.first_unit, group.last_unit);
     if (differentiates) phases.differentiate(group, &loss);
     if (job.stopped()) return;
   }
@@ -110,7 +110,7 @@ void finish_given(Job& job) {
 void finish_loss(Job& job, BatchLoss& loss, const double* sft_logps, int64_t underflows,
                  const Array<RowMeasures>& measures) {
   const LossWanted& wanted = *job.loss;
-  loss.finish(job.logps, sft_logps, largest_allowed(job), job.rows.tokens());
+  loss.finish(job.known_logps(), sft_logps, largest_allowed(job), job.scored_tokens());
   wanted.outputs.metrics[underflow] = double(underflows);
   if (wanted.asked.any()) write_measures(job, sum_measures(job, measures));
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);

@@ -1,4 +1,5 @@
 #include "job.h"
+#include <numeric>
 #include "distributed/parallel.h"
 #include "objectives/catalogue.h"
 
@@ -22,9 +23,14 @@ const MeasuresAsked& Job::asked() const {
   return loss ? loss->asked : nothing;
 }
 
+double Job::scored_tokens() const {
+  if (given_logps)
+    return std::accumulate(given_logps->lengths.begin(), given_logps->lengths.end(), 0.0);
+  return std::accumulate(rows.counts.begin(), rows.counts.end(), 0.0);
+}
+
 BatchTerms Job::terms() const {
-  SequenceData data{rows.units, rows.lengths.data(), rows.sft_lengths.data(), nullptr,
-                    batch.fields};
+  SequenceData data{rows.units, lengths(), sft_lengths(), nullptr, batch.fields};
   if (!loss) return batch_terms(nullptr, 0, data);
   if (!loss->reference.empty()) data.reference = loss->reference.data();
   BatchTerms terms = batch_terms(loss->objectives.data(), int(loss->objectives.size()), data);

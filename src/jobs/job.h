@@ -69,7 +69,7 @@ struct GradientsWanted {
 /// A loss, and where its numbers go, in host memory.
 struct LossWanted {
   Array<Objective> objectives;
-  Array<double> reference;  ///< per sequence; empty without one
+  GivenNumbers reference;  ///< per sequence; empty without one
   LossOutputs outputs{};
   MeasuresAsked asked;
 
@@ -93,12 +93,18 @@ struct DerivativesGiven {
   Array<double> known_logps, known_logsumexp, known_entropy;
 };
 
+/// Log-probabilities in place of rows, per sequence.
+struct LogpsGiven {
+  GivenNumbers logps;
+  GivenNumbers lengths;  ///< scored rows, or the sums of their weights
+};
+
 struct Job {
   // The source: the batch's logits, a layer in place of them, or log-probabilities in place of
   // rows.
   Batch batch;
   std::optional<OutputLayer> layer;
-  std::optional<Array<double>> given_logps;  ///< per sequence
+  std::optional<LogpsGiven> given_logps;
   RowList rows;
 
   // What is wanted: log-probabilities of sequences, or one of the others.
@@ -114,6 +120,17 @@ struct Job {
 
   /// Whether no coefficient is known before every sequence is.
   bool evaluates_together() const;
+
+  /// Per sequence: what the loss is a function of, once it is known, and what it may divide by.
+  const double* known_logps() const { return given_logps ? given_logps->logps.data() : logps; }
+  const double* lengths() const {
+    return given_logps ? given_logps->lengths.data() : rows.lengths.data();
+  }
+  const double* sft_lengths() const {
+    return given_logps ? given_logps->lengths.data() : rows.sft_lengths.data();
+  }
+  /// Scored rows; where there are no rows, the sum of the lengths.
+  double scored_tokens() const;
 
   /// Whether the sums of the rows need not be formed.
   bool knows_rows() const { return given && !given->known_logps.empty(); }

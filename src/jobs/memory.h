@@ -4,6 +4,7 @@
 #include <limits>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace diralign {
@@ -46,5 +47,30 @@ struct Allocator {
 /// A vector for what a batch has many of: rows, sequences, words of the vocabulary.
 template <class T>
 using Array = std::vector<T, Allocator<T>>;
+
+/// Numbers that a job reads: a copy, or the caller's own, which stay where they are until it has
+/// ended.
+class GivenNumbers {
+ public:
+  GivenNumbers() = default;
+  GivenNumbers(Array<double> copy)
+      : copy_(std::move(copy)), data_(copy_.data()), size_(copy_.size()) {}
+  GivenNumbers(const double* callers, size_t size) : data_(callers), size_(size) {}
+  // What is moved keeps its place in memory.
+  GivenNumbers(GivenNumbers&&) = default;
+  GivenNumbers& operator=(GivenNumbers&&) = default;
+
+  const double* data() const { return data_; }
+  size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  double operator[](size_t i) const { return data_[i]; }
+  const double* begin() const { return data_; }
+  const double* end() const { return data_ + size_; }
+
+ private:
+  Array<double> copy_;
+  const double* data_ = nullptr;
+  size_t size_ = 0;
+};
 
 }  // namespace diralign

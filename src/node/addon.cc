@@ -32,9 +32,8 @@ Napi::Value prepare(const Request& request, Job& job) {
   job.layer = read_layer(request, job.batch);
   job.threads = int(integer(request, key::threads));
   const int64_t sequences = job.batch.sequences;
-  const Units units = job.loss
-                          ? read_units(request[key::groups], job.loss->objectives, sequences)
-                          : single_units(sequences);
+  const Units units = job.loss ? read_units(request[key::groups], job.loss->objectives, sequences)
+                               : single_units(sequences);
   job.batch.fields = read_fields(request[key::fields], units, job.batch.rows);
   const std::optional<BadLabel> bad = list_rows(job.batch, units, job.rows);
   if (!bad) {
@@ -139,7 +138,8 @@ Napi::Value compute_loss(const Request& request) {
   const Napi::Value bad = prepare(request, *job);
   if (!bad.IsUndefined()) return bad;
   const size_t sequences = size_t(job->batch.sequences);
-  loss.reference = doubles(request, key::reference, sequences);
+  const bool copies = later(request, key::end).has_value();
+  loss.reference = given_numbers(request, key::reference, sequences, copies);
   loss.outputs = read_outputs(request, key::first, job->rows.units, loss.objectives.size());
   job->logps = elements_of<double>(request, key::logps, sequences);
   job->gradients = read_gradients(request, *job);
@@ -205,9 +205,12 @@ Napi::Value compute_from_logps(const Request& request) {
   const Units units = read_units(request[key::groups], loss.objectives, job->batch.sequences);
   job->batch.fields = read_fields(request[key::fields], units, 0);
   job->rows.units = units;
-  job->rows.lengths = job->rows.sft_lengths = doubles(request, key::counts, sequences);
-  job->given_logps = doubles(request, key::logps, sequences);
-  loss.reference = doubles(request, key::reference, sequences);
+  const std::optional<Later> pending = later(request, key::end);
+  // Without other processes it is computed before this returns, whoever waits for it.
+  const bool copies = pending && !request[key::parallel].IsUndefined();
+  auto given = [&](const Property& at) { return given_numbers(request, at, sequences, copies); };
+  job->given_logps = LogpsGiven{given(key::logps), given(key::counts)};
+  loss.reference = given(key::reference);
   loss.outputs = read_outputs(request, key::first, units, loss.objectives.size());
   job->gradients.logps = elements_of<double>(request, key::gradLogps, sequences);
   job->gradients.scale = request[key::gradientScale].As<Napi::Number>();
@@ -216,7 +219,7 @@ Napi::Value compute_from_logps(const Request& request) {
     if (raw->parallel) run_parallel(*raw, [raw] { run_logps(*raw); });
     else run_logps(*raw);
   };
-  if (const std::optional<Later> pending = later(request, key::end))
+  if (pending)
     return Environment::of(request.Env())
         .start(std::move(job), run, true, pending->pinned, pending->done);
   if (job->parallel) wait_for_turn(job->parallel->session);

@@ -97,6 +97,15 @@ Array<double> doubles(Napi::Value value, const char* name, size_t elements) {
   return {data, data + elements};
 }
 
+GivenNumbers given_numbers(const Request& request, const Property& at, size_t elements,
+                           bool copies) {
+  const Napi::Value value = request[at];
+  const Untyped view = untyped(value);
+  if (copies || !view.is_array || view.type != napi_float64_array)
+    return doubles(value, at.name, elements);
+  return {elements_of<double>(request, at, elements), elements};
+}
+
 Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
   Fields fields;
   if (value.IsUndefined()) return fields;

@@ -19,6 +19,10 @@ inline Array<double> doubles(const Request& request, const Property& at, size_t 
   return doubles(request[at], at.name, elements);
 }
 
+/// The caller's own where they are of float64, unless `copies`.
+GivenNumbers given_numbers(const Request& request, const Property& at, size_t elements,
+                           bool copies);
+
 /// Without its fields.
 Batch read_batch(const Request& request);
 /// `first`: where objectives begin among the arguments.

@@ -32,7 +32,11 @@ BatchTerms batch_terms(const Objective* objectives, int count, const SequenceDat
                    data.fields,
                    field(data.fields.denominator, 0, double(units.count)),
                    0};
-  for (int64_t s = 0; s < units.sequences(); s++)
+  // Nothing else asks for it.
+  const bool over_tokens = std::any_of(objectives, objectives + count, [](const Objective& o) {
+    return o.settings.sft_reduction == double(Reduction::token);
+  });
+  for (int64_t s = 0; over_tokens && s < units.sequences(); s++)
     if (is_likely(units, data.fields, s)) terms.sft_denominator += data.sft_lengths[s];
   terms.sft_denominator = field(data.fields.sft_denominator, 0, terms.sft_denominator);
   return terms;
@@ -48,6 +52,7 @@ class BatchLoss::OfObjective {
         units_(terms_.units),
         facts_(facts_of(objective_.method)),
         adds_(i > 0),
+        sorted_(terms_.is_sorted()),
         losses_(batch.out_.losses + i * units_.count),
         rewards_(batch.out_.rewards + i * units_.sequences()),
         coefficients_(batch.out_.coefficients),
@@ -137,7 +142,7 @@ class BatchLoss::OfObjective {
   void look_at(const double* logps, int64_t unit, double largest) {
     // The losses of a sorted objective belong to ranks, not to units; a NaN of one unit is among
     // them, and among the coefficients of another.
-    const bool sorted = terms_.is_sorted();
+    const bool sorted = sorted_;
     bool empty = false, finite = sorted || std::isfinite(losses_[unit]), highest = true;
     const int64_t chosen = chosen_sequence(units_, terms_.fields, unit), size = units_.size(unit);
     for (int64_t place = 0; place < size; place++) {
@@ -204,7 +209,7 @@ class BatchLoss::OfObjective {
   const Settings& settings_;
   const Units& units_;
   const MethodFacts facts_;
-  const bool adds_;
+  const bool adds_, sorted_;
   double *const losses_, *const rewards_, *const coefficients_, *const scratch_, *const metrics_;
   double& value_;
   double chosen_ = 0, rejected_ = 0, compared_ = 0;  // sequences, and units of several

@@ -97,15 +97,17 @@ struct Part {
     const int64_t own = last_pair - first_pair, sequences = 2 * own, columns = end - first;
     LossWanted& loss = job.loss.emplace();
     loss.objectives.push_back(reference::objective("dpo", 0.5));
+    Array<double> reference;
     for (int64_t s = 0; s < sequences; s++) {
       const int64_t from = s < own ? first_pair + s : pairs + first_pair + s - own;
-      loss.reference.push_back(all.reference[size_t(from)]);
+      reference.push_back(all.reference[size_t(from)]);
       for (int64_t row = from * tokens; row < (from + 1) * tokens; row++) {
         labels.push_back(all.labels[size_t(row)]);
         const auto at = all.logits.begin() + row * words;
         logits.insert(logits.end(), at + first, at + end);
       }
     }
+    loss.reference = std::move(reference);
     gradient.resize(logits.size() + 1), losses.resize(size_t(own));
     for (std::vector<double>* each : {&rewards, &coefficients, &logps})
       each->resize(size_t(sequences));

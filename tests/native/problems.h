@@ -186,7 +186,7 @@ struct Prepared {
     CHECK(!list_rows(job.batch, p.units(), job.rows));
     LossWanted& loss = job.loss.emplace();
     loss.objectives.assign(1, p.objective);
-    loss.reference.assign(p.references.begin(), p.references.end());
+    loss.reference = Array<double>(p.references.begin(), p.references.end());
     job.threads = run.threads;
     result.losses.assign(size_t(p.pairs()), -1);
     result.rewards.assign(sequences, -1);

@@ -109,8 +109,18 @@ function prepare(
   const fields = checkFields(mixture.name, mixture.fields, batch, sizes, (ratios) => {
     if (isAsked) parallel.logRatios = ratios;
   });
+  const { methods, settings, shares } = mixture.native;
+  const outputs = allocateOutputs(mixture, sequences, units);
+  const { losses, rewards, coefficients, metrics, values } = outputs;
   return {
-    ...mixture.native,
+    methods,
+    settings,
+    shares,
+    losses,
+    rewards,
+    coefficients,
+    metrics,
+    values,
     groups,
     fields,
     sequences,
@@ -120,7 +130,6 @@ function prepare(
     gradLogps: filled('gradLogps', 'Float64Array', sequences),
     gradientScale: scale,
     parallel: isAsked ? parallel : undefined,
-    ...allocateOutputs(mixture, sequences, units),
   };
 }
 
