@@ -54,10 +54,10 @@ async function measure(folder, only) {
   }));
   const unreferenced = { labels: small.labels, shape: small.shape, logits: small.logits };
   const calls = {
-    'one pair of one token': [2000, () => dpo(tiny)],
-    'one pair of one token, out': [2000, () => dpo(tiny, { out: tinyOut, threads: 1 })],
-    'one pair of one token, async': [2000, () => dpo.async(tiny, { out: tinyOut, threads: 1 })],
-    'one pair of one token, sequences': [2000, () => sequenceLogps(tiny)],
+    'one pair of one token': [10_000, () => dpo(tiny)],
+    'one pair of one token, out': [10_000, () => dpo(tiny, { out: tinyOut, threads: 1 })],
+    'one pair of one token, async': [10_000, () => dpo.async(tiny, { out: tinyOut, threads: 1 })],
+    'one pair of one token, sequences': [10_000, () => sequenceLogps(tiny)],
     'dense, 128 rows x 1000': [200, () => dpo(small)],
     'orpo, 128 rows x 1000': [200, () => orpo(unreferenced)],
     'forward, 1024 rows x 32000': [3, () => dpo(large(), { gradient: 'none' })],
@@ -70,7 +70,7 @@ async function measure(folder, only) {
     'tokens, 1024 x 32000': [3, () => tokenLogps(large())],
     'hidden, 256 x 512 x 32000': [3, () => dpo.fromHidden(layer(), { out: outs() })],
     'hidden in 8 MiB': [2, () => dpo.fromHidden(layer(), { out: outs(), memory: 2 ** 23 })],
-    'log-probabilities, 1000 pairs': [200, () => dpo.fromLogps(logps)],
+    'log-probabilities, 1000 pairs': [4000, () => dpo.fromLogps(logps)],
   };
   for (const [name, [count, call]] of Object.entries(calls)) {
     if (!name.match(only)) continue;
