@@ -22,7 +22,7 @@
 #include <optional>
 #include <utility>
 #include <vector>
-#include "cublaslt.h"
+#include "products.h"
 #include "hidden_sum.h"
 #include "layer_kernels.h"
 #include "loss_work.h"

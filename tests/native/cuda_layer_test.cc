@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <functional>
 #include <optional>
-#include "cublaslt.h"
+#include "products.h"
 #include "device_jobs.h"
 #include "jobs/plan.h"
 #include "layer_cases.h"
