@@ -652,20 +652,11 @@ export function checkGradient(
         // sum.
         if (rowScale === undefined && Math.abs(value) >= formats[dtype].overflow) value *= Infinity;
         const product = factor * (elements[v] ?? NaN);
-        const kind = v === label || v === other ? 'label' : 'others';
+        const isLabel = v === label || v === other;
         // What is no worse than what was seen already needs no look: nearly everything.
-        if (
-          product !== value &&
-          !(Math.abs(product - value) <= Math.min(1, tally.worst[kind]) * bound)
-        ) {
-          tally.near(
-            kind,
-            product,
-            value,
-            bound,
-            () => `gradient, row ${row}, element ${v}${kind === 'label' ? ', its label' : ''}`,
-          );
-        }
+        const seen = isLabel ? tally.worst.label : tally.worst.others;
+        if (product !== value && !(Math.abs(product - value) <= (seen < 1 ? seen : 1) * bound))
+          nearElement(tally, isLabel, product, value, bound, row, v);
         sum += product;
         whole += value;
         size += Math.abs(value) === Infinity ? Infinity : magnitude;
@@ -681,6 +672,21 @@ export function checkGradient(
         );
     }
   }
+}
+
+/** A function of its own: the words for a miss would be remembered of every element. */
+function nearElement(
+  tally: Tally,
+  isLabel: boolean,
+  actual: number,
+  expected: number,
+  bound: number,
+  row: number,
+  column: number,
+): void {
+  const what = (): string =>
+    `gradient, row ${row}, element ${column}${isLabel ? ', its label' : ''}`;
+  tally.near(isLabel ? 'label' : 'others', actual, expected, bound, what);
 }
 
 /** A row of an array of any dtype. */
