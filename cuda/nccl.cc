@@ -1,7 +1,6 @@
 // Collectives between the devices of processes, by NCCL, which is loaded when it is first asked
 // for. It moves bytes and adds nothing up: its sums may differ from call to call.
 #include <dlfcn.h>
-#include <sched.h>
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -10,12 +9,12 @@
 #include "runtime.h"
 #include "distributed/communicator.h"
 #include "distributed/device_carrier.h"
+#include "distributed/patience.h"
 
 namespace diralign::cuda {
 
 namespace {
 
-using std::chrono::microseconds, std::chrono::nanoseconds, std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
 // What is used of NCCL's C interface, declared from its documentation ("NCCL API"); the same in
@@ -115,22 +114,6 @@ const Library& library(const std::string& path = {}) {
   return *opened;
 }
 
-/// Time that passes in turns: yields, then sleeps a 64th of what has passed, 1 ms at most.
-class Patience {
- public:
-  explicit Patience(Milliseconds most) : most_(most) {}
-  bool ends() const { return steady_clock::now() - begin_ > most_; }
-  void rest() const {
-    const auto pause = std::min<nanoseconds>((steady_clock::now() - begin_) / 64, Milliseconds(1));
-    if (pause < microseconds(10)) sched_yield();
-    else std::this_thread::sleep_for(pause);
-  }
-
- private:
-  const Milliseconds most_;
-  const steady_clock::time_point begin_ = steady_clock::now();
-};
-
 /// A communicator that blocks nowhere: what is not done yet is asked for until the deadline.
 class NcclCarrier : public DeviceCarrier {
  public:
@@ -173,7 +156,7 @@ class NcclCarrier : public DeviceCarrier {
   void wait(Stream stream, const GivenUp& given_up) override {
     Marker marker;
     marker.record(as_stream(stream));
-    for (const Patience patience(timeout_);; patience.rest()) {
+    for (Patience patience;; rest(patience)) {
       const cudaError_t state = cudaEventQuery(marker.get());
       if (state == cudaSuccess) return;
       if (state != cudaErrorNotReady) check(state, "cudaEventQuery");
@@ -198,8 +181,11 @@ class NcclCarrier : public DeviceCarrier {
     (void)f_.group_end();
     fail(call, result);
   }
+  static void rest(Patience& patience) {
+    patience.rest([](auto pause) { std::this_thread::sleep_for(pause); });
+  }
   void settle(Result result, const char* call, const GivenUp& given_up) {
-    for (const Patience patience(timeout_); result == in_progress; patience.rest())
+    for (Patience patience; result == in_progress; rest(patience))
       result = look(call, patience, given_up);
     if (result != success) fail(call, result);
   }
@@ -212,7 +198,7 @@ class NcclCarrier : public DeviceCarrier {
       give_up();
       throw DistributedError("ERR_DIRALIGN_ENGINE", "the process has no time left");
     }
-    if (patience.ends()) {
+    if (patience.waited() > timeout_) {
       give_up();
       throw DistributedError("ERR_DIRALIGN_TIMEOUT", "NCCL: " + std::string(call) +
                                                          " did not end within " +

@@ -12,8 +12,35 @@ Transfer::Transfer(Kind kind, int ranks, const void* mine, size_t piece,
       piece(piece),
       sent(kind == Kind::all_gather ? piece : piece * size_t(ranks)),
       received(piece * size_t(ranks)),
+      ranks_(size_t(ranks)),
+      is_followed_(ended != nullptr),
+      stretch_(piece),
       on_end_(std::move(ended)) {
   if (mine && !sent.empty()) std::memcpy(sent.data(), mine, sent.size());
+  if (piece <= for_tests.longest_piece) return;
+  // Of all ranks together, a 16th of what one of them may send at once.
+  stretch_ = std::max<size_t>(1, for_tests.longest_piece / 16 / ranks_);
+  received_stretch_.resize(stretch_ * ranks_);
+  if (kind == Kind::all_to_all) sent_stretch_.resize(stretch_ * ranks_);
+}
+
+Transfer::Stretch Transfer::stretch() {
+  if (stretch_ == piece) return {sent.data(), received.data(), piece};
+  const size_t bytes = std::min(stretch_, piece - done_);
+  if (kind == Kind::all_gather) return {sent.data() + done_, received_stretch_.data(), bytes};
+  for (size_t rank = 0; rank < ranks_; rank++)
+    std::memcpy(sent_stretch_.data() + rank * bytes, sent.data() + rank * piece + done_, bytes);
+  return {sent_stretch_.data(), received_stretch_.data(), bytes};
+}
+
+bool Transfer::advance() {
+  if (stretch_ == piece) return false;
+  const size_t bytes = std::min(stretch_, piece - done_);
+  for (size_t rank = 0; rank < ranks_; rank++)
+    std::memcpy(received.data() + rank * piece + done_, received_stretch_.data() + rank * bytes,
+                bytes);
+  done_ += bytes;
+  return done_ < piece;
 }
 
 void Transfer::end(std::exception_ptr error) {
@@ -27,7 +54,12 @@ void Transfer::end(std::exception_ptr error) {
   if (on_end_) std::exchange(on_end_, {})(*this);
 }
 
-bool Transfer::wait(std::chrono::milliseconds most) {
+bool Transfer::has_ended() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return has_ended_;
+}
+
+bool Transfer::wait(std::chrono::nanoseconds most) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (!wait_at_most(wake_, lock, most, [this] { return has_ended_; })) return false;
   if (error_) std::rethrow_exception(error_);

@@ -24,6 +24,13 @@ struct DistributedError : std::runtime_error {
   const char* code;
 };
 
+/// What tests change, before there is a communicator.
+struct ForTests {
+  size_t longest_piece = size_t{1} << 30;  ///< bytes that go at once: MPI counts them in an int
+  bool funneled = false;  ///< MPI is called by one thread, as if it did not allow for more
+};
+inline ForTests for_tests;
+
 /// One exchange, in memory of its own: where nobody waits for it any more, a late message may still
 /// be written there.
 class Transfer {
@@ -38,18 +45,36 @@ class Transfer {
   Transfer(Kind kind, int ranks, const void* mine, size_t piece,
            std::function<void(Transfer&)> ended = {});
 
+  /// What a library is given at once: all, or, of pieces longer than an int counts, some bytes of
+  /// each.
+  struct Stretch {
+    const char* sent;
+    char* received;
+    size_t bytes;  ///< of each piece
+  };
+  Stretch stretch();
+  /// When a stretch has arrived: whether another one follows.
+  bool advance();
+
   /// The first call counts.
   void end(std::exception_ptr error = nullptr);
+  bool has_ended();
   /// Returns once it has ended, or false after `most`. Throws what it ended with.
-  bool wait(std::chrono::milliseconds most);
+  bool wait(std::chrono::nanoseconds most);
   /// Null: none. Of a transfer that has ended.
   std::exception_ptr error() const { return error_; }
+  /// Whether `ended` was given, so that nobody need wait.
+  bool is_followed() const { return is_followed_; }
 
   const Kind kind;
   const size_t piece;  ///< bytes, as many on all ranks
   Array<char> sent, received;
 
  private:
+  const size_t ranks_;
+  const bool is_followed_;
+  size_t stretch_, done_ = 0;                    ///< of each piece
+  Array<char> sent_stretch_, received_stretch_;  ///< where pieces are longer than a stretch
   std::function<void(Transfer&)> on_end_;
   std::mutex mutex_;
   std::condition_variable wake_;
@@ -64,6 +89,10 @@ class Carrier {
   /// Returns at once; the transfer ends when it has what every rank sent. A failure may be thrown,
   /// or be what the transfer ends with.
   virtual void begin(const std::shared_ptr<Transfer>& transfer) = 0;
+  /// As Transfer::wait; the thread that waits may be of help.
+  virtual bool wait(Transfer& transfer, std::chrono::milliseconds most) {
+    return transfer.wait(most);
+  }
 };
 
 class Turn;

@@ -1,14 +1,12 @@
-// The one thread that speaks to a library of messages.
+// The one thread that starts and ends a library of messages.
 #pragma once
-#include <sched.h>
-#include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
+#include "patience.h"
 #include "timed_wait.h"
 
 namespace diralign {
@@ -16,9 +14,9 @@ namespace diralign {
 /// One thread, which runs what is posted, in order, and in between polls what is under way.
 class EngineThread {
  public:
-  /// `poll` returns whether there is something under way.
+  /// `poll` returns whether there is something under way that is for this thread to ask for.
   explicit EngineThread(std::function<bool()> poll) : poll_(std::move(poll)) {
-    // It lives as long as the process: MPI must not be spoken by another thread later.
+    // It lives as long as the process: MPI must not be ended by another thread.
     std::thread([this] { work(); }).detach();
   }
   void post(std::function<void()> work) {
@@ -31,9 +29,9 @@ class EngineThread {
 
  private:
   void work() {
-    std::chrono::steady_clock::time_point idle_since = std::chrono::steady_clock::now();
+    Patience patience;
     bool polling = false;
-    for (int turn = 0;; turn++) {
+    for (;;) {
       std::deque<std::function<void()>> posted;
       {
         std::unique_lock<std::mutex> lock(mutex_);
@@ -41,21 +39,12 @@ class EngineThread {
         posted.swap(posted_);
       }
       for (const auto& run : posted) run();
-      if (!posted.empty()) idle_since = std::chrono::steady_clock::now(), turn = 0;
+      if (!posted.empty()) patience.begin_again();
       polling = poll_();
-      if (polling && turn >= 100) rest(idle_since);
+      if (polling) patience.rest([this](std::chrono::nanoseconds pause) { sleep(pause); });
     }
   }
-  /// Yields, then sleeps a 64th of the time already waited, 1 ms at most: a peer that computes for
-  /// long must not cost this process a core, and the sleep adds little to the wait.
-  void rest(std::chrono::steady_clock::time_point since) {
-    using namespace std::chrono;
-    const auto pause =
-        std::min<nanoseconds>((std::chrono::steady_clock::now() - since) / 64, milliseconds(1));
-    if (pause < microseconds(10)) {
-      sched_yield();
-      return;
-    }
+  void sleep(std::chrono::nanoseconds pause) {
     std::unique_lock<std::mutex> lock(mutex_);
     wait_at_most(wake_, lock, pause, [this] { return !posted_.empty(); });
   }

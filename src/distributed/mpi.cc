@@ -4,6 +4,7 @@
 #include <future>
 #include <list>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 #include "engine_thread.h"
 #include "mpi_abi.h"
@@ -12,23 +13,27 @@ namespace diralign {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = Patience::Clock;
 
 constexpr const char* engine_failed = "ERR_DIRALIGN_ENGINE";
-/// MPI counts bytes in an int.
-constexpr size_t largest_piece = size_t{1} << 30;
 /// Before a rank ends the job.
 constexpr std::chrono::milliseconds longest_delay{500};
+
+int integer(const char* variable) {
+  const char* const value = std::getenv(variable);
+  return value ? std::atoi(value) : 0;
+}
+
+/// Processes of the job on this machine, as far as the launcher says.
+int neighbours() {
+  return std::max(integer("OMPI_COMM_WORLD_LOCAL_SIZE"), integer("MPI_LOCALNRANKS"));
+}
 
 struct Launcher {
   const char* name;  ///< empty: nothing that we know
   int size;
 };
 Launcher launcher() {
-  auto integer = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return value ? std::atoi(value) : 0;
-  };
   if (const int size = integer("OMPI_COMM_WORLD_SIZE")) return {"Open MPI", size};
   if (const int size = integer("PMI_SIZE")) return {"MPICH", size};
   return {"", std::max(1, integer("SLURM_NTASKS"))};
@@ -41,7 +46,9 @@ class Engine : public MpiEngine {
       : f_(load_functions<Handle>(library)),
         c_(constants),
         path_(std::move(path)),
-        version_(read_version()) {}
+        version_(read_version()) {
+    Patience::crowded = neighbours() > sysconf(_SC_NPROCESSORS_ONLN);
+  }
 
   const char* abi() const override { return c_.abi; }
   const std::string& version() const override { return version_; }
@@ -60,9 +67,12 @@ class Engine : public MpiEngine {
              Made done) override {
     thread().post([this, parent, color, key, done = std::move(done)] {
       try {
+        std::unique_lock<std::mutex> lock(library_);
         Handle handle{};
         check(f_.split(handle_of(*parent), color, key, &handle), "MPI_Comm_split");
-        done(make(handle, parent->timeout), nullptr);
+        const std::shared_ptr<MpiCommunicator> made = make(handle, parent->timeout);
+        lock.unlock();
+        done(made, nullptr);
       } catch (...) {
         done(nullptr, std::current_exception());
       }
@@ -71,19 +81,23 @@ class Engine : public MpiEngine {
   void free(const std::shared_ptr<MpiCommunicator>& communicator) override {
     communicator->set_closed();
     thread().post([this, communicator] {
+      const std::lock_guard<std::mutex> lock(library_);
       Handle handle = handle_of(*communicator);
       f_.free(&handle);
     });
   }
 
   void finalize() override {
-    if (gave_up_) abort(1);
     std::promise<void> done;
     thread().post([&] {
-      if (started_) f_.finalize();
+      // What nobody waits for any more has its deadline.
+      for (Patience patience; test() > 0;)
+        patience.rest([](std::chrono::nanoseconds pause) { std::this_thread::sleep_for(pause); });
+      if (started_ && !gave_up_) f_.finalize();
       done.set_value();
     });
     done.get_future().wait();
+    if (gave_up_) abort(1);
   }
   void abort(int code) override {
     // One after another, unless the first has ended them all by then: where several come to this
@@ -103,10 +117,10 @@ class Engine : public MpiEngine {
         : MpiCommunicator(rank, size, timeout), handle(handle), engine_(engine) {}
     void begin(const std::shared_ptr<Transfer>& transfer) override {
       check_usable();
-      if (transfer->piece > largest_piece)
-        throw DistributedError(engine_failed,
-                               "more than 1 GiB of a rank in one exchange; send it in pieces");
-      engine_.thread().post([this, transfer] { engine_.start_transfer(*this, transfer); });
+      engine_.begin(*this, transfer);
+    }
+    bool wait(Transfer& transfer, std::chrono::milliseconds most) override {
+      return engine_.wait(transfer, most);
     }
     const Handle handle;
 
@@ -119,6 +133,8 @@ class Engine : public MpiEngine {
     Handle request;
     Clock::time_point deadline;
   };
+
+  using Ended = std::vector<std::pair<std::shared_ptr<Transfer>, std::exception_ptr>>;
 
   std::string read_version() const {
     char text[8192] = "";
@@ -138,29 +154,42 @@ class Engine : public MpiEngine {
     f_.error_string(status, text, &length);
     throw DistributedError(engine_failed, std::string(function) + ": " + text);
   }
+  /// Of any thread, one at a time. The levels are 0, 1, 2, 3, and in MPI 5.0 as far apart as these.
+  int serialized() const { return 2 * c_.funneled; }
   static Handle handle_of(const MpiCommunicator& c) { return static_cast<const Group&>(c).handle; }
 
   EngineThread& thread() {
-    static EngineThread* const thread = new EngineThread([this] { return poll(); });
+    static EngineThread* const thread = new EngineThread([this] { return polls(); });
     return *thread;
   }
 
   // On the engine's thread.
 
+  /// Whether there are transfers under way that no other thread asks for.
+  bool polls() {
+    bool some = false;
+    with_library(std::unique_lock<std::mutex>(library_), [&] {
+      test_all();
+      some = std::any_of(under_way_.begin(), under_way_.end(), [this](const UnderWay& op) {
+        return !is_shared_ || op.transfer->is_followed();
+      });
+    });
+    return some;
+  }
   std::shared_ptr<MpiCommunicator> start(std::chrono::milliseconds timeout) {
     int running = 0, level = 0;
     check(f_.initialized(&running), "MPI_Initialized");
     if (!running) {
-      check(f_.init_thread(nullptr, nullptr, c_.funneled, &level), "MPI_Init_thread");
+      check(f_.init_thread(nullptr, nullptr, serialized(), &level), "MPI_Init_thread");
       started_ = true;
     } else {
-      // Levels are in order, and serialized is the one after funneled: in MPI 5.0 a gap apart.
       check(f_.query_thread(&level), "MPI_Query_thread");
-      if (level <= c_.funneled)
+      if (level < serialized())
         throw DistributedError(engine_failed,
                                "MPI was started by other code of this process, for calls of its "
                                "own thread only; start it with MPI_THREAD_SERIALIZED or more");
     }
+    is_shared_ = level >= serialized() && !for_tests.funneled;
     Handle world{};
     check(f_.dup(c_.world, &world), "MPI_Comm_dup");
     std::shared_ptr<MpiCommunicator> made = make(world, timeout);
@@ -185,35 +214,43 @@ class Engine : public MpiEngine {
     return group;
   }
 
+  // With the library locked.
+
   void start_transfer(Group& group, const std::shared_ptr<Transfer>& transfer) {
     try {
-      Handle request{};
-      const bool gathers = transfer->kind == Transfer::Kind::all_gather;
-      const int bytes = int(transfer->piece);
-      check((gathers ? f_.iallgather : f_.ialltoall)(transfer->sent.data(), bytes, c_.byte,
-                                                     transfer->received.data(), bytes, c_.byte,
-                                                     group.handle, &request),
-            gathers ? "MPI_Iallgather" : "MPI_Ialltoall");
-      under_way_.push_back({&group, transfer, request, Clock::now() + group.timeout});
+      under_way_.push_back(
+          {&group, transfer, start_stretch(group, *transfer), Clock::now() + group.timeout});
     } catch (...) {
       group.set_broken();
-      transfer->end(std::current_exception());
+      ended_.emplace_back(transfer, std::current_exception());
     }
   }
-
-  bool poll() {
+  Handle start_stretch(Group& group, Transfer& transfer) {
+    Handle request{};
+    const bool gathers = transfer.kind == Transfer::Kind::all_gather;
+    const auto [sent, received, size] = transfer.stretch();
+    const int bytes = int(size);
+    check((gathers ? f_.iallgather : f_.ialltoall)(sent, bytes, c_.byte, received, bytes, c_.byte,
+                                                   group.handle, &request),
+          gathers ? "MPI_Iallgather" : "MPI_Ialltoall");
+    return request;
+  }
+  void test_all() {
     for (auto op = under_way_.begin(); op != under_way_.end();) {
       if (is_over(*op)) op = under_way_.erase(op);
       else ++op;
     }
-    return !under_way_.empty();
   }
   bool is_over(UnderWay& op) {
     try {
       int flag = 0;
       check(f_.test(&op.request, &flag, c_.status_ignore), "MPI_Test");
       if (flag) {
-        op.transfer->end();
+        if (op.transfer->advance()) {
+          op.request = start_stretch(*op.group, *op.transfer);
+          return false;
+        }
+        ended_.emplace_back(op.transfer, nullptr);
         return true;
       }
       if (Clock::now() < op.deadline) return false;
@@ -225,18 +262,61 @@ class Engine : public MpiEngine {
     } catch (...) {
       gave_up_ = true;
       op.group->set_broken();
-      op.transfer->end(std::current_exception());
+      ended_.emplace_back(op.transfer, std::current_exception());
       return true;
     }
+  }
+
+  // On any thread.
+
+  /// Runs `work` with the library locked, and ends the transfers that it finds over: what follows
+  /// from an end may begin another transfer.
+  template <class Work>
+  void with_library(std::unique_lock<std::mutex> lock, Work&& work) {
+    work();
+    const Ended ended = std::exchange(ended_, {});
+    lock.unlock();
+    for (const auto& [transfer, error] : ended) transfer->end(error);
+  }
+  /// Transfers that are under way then.
+  size_t test() {
+    size_t count = 0;
+    with_library(std::unique_lock<std::mutex>(library_), [&] {
+      test_all();
+      count = under_way_.size();
+    });
+    return count;
+  }
+  void begin(Group& group, const std::shared_ptr<Transfer>& transfer) {
+    auto start = [this, &group, transfer] {
+      with_library(std::unique_lock<std::mutex>(library_),
+                   [&] { start_transfer(group, transfer); });
+    };
+    if (!is_shared_) return thread().post(start);
+    start();
+    if (transfer->is_followed()) thread().post([] {});
+  }
+  /// By asking the library, where it may be asked: then no thread need wake another one.
+  bool wait(Transfer& transfer, std::chrono::milliseconds most) {
+    for (Patience patience; is_shared_ && !transfer.has_ended();) {
+      if (patience.waited() > most) return false;
+      if (std::unique_lock<std::mutex> lock(library_, std::try_to_lock); lock)
+        with_library(std::move(lock), [this] { test_all(); });
+      patience.rest([&](std::chrono::nanoseconds pause) { transfer.wait(pause); });
+    }
+    return transfer.wait(most);
   }
 
   const MpiFunctions<Handle> f_;
   const MpiConstants<Handle> c_;
   const std::string path_, version_;
-  std::atomic<int> rank_{0};          // in the world
-  bool started_ = false;              // by us
-  std::atomic<bool> gave_up_{false};  // an exchange that is still under way for MPI
+  std::atomic<int> rank_{0};            // in the world
+  bool started_ = false;                // by us
+  std::atomic<bool> is_shared_{false};  // any thread may call the library
+  std::atomic<bool> gave_up_{false};    // an exchange that is still under way for MPI
+  std::mutex library_;                  // of every call but the first and the last
   std::list<UnderWay> under_way_;
+  Ended ended_;
   std::vector<std::shared_ptr<Group>> groups_;       // MPI may still speak to those that were freed
   std::vector<std::shared_ptr<Transfer>> given_up_;  // a late message may be written to them
 };

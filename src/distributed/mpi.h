@@ -14,8 +14,9 @@ class MpiCommunicator : public Communicator, public Carrier {
   using Communicator::Communicator;
 };
 
-/// The library, and the one thread that speaks it: MPI_THREAD_FUNNELED is enough. Exchanges of
-/// several communicators are under way at the same time.
+/// The library, and the thread that starts and ends it. Exchanges of several communicators are
+/// under way at the same time: whoever waits for one asks for it, or, where the library is to be
+/// called by one thread alone (MPI_THREAD_FUNNELED), the engine's.
 class MpiEngine {
  public:
   /// Opens the library at `path`, or, where that is empty, the launcher's. Once per process.

@@ -98,7 +98,7 @@ Array<char> Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transf
   }
   try {
     group.carrier->begin(transfer);
-    if (!transfer->wait(group.communicator->timeout))
+    if (!group.carrier->wait(*transfer, group.communicator->timeout))
       throw DistributedError("ERR_DIRALIGN_TIMEOUT",
                              "an exchange of " + place(axis, rank(axis)) + " did not end within " +
                                  std::to_string(group.communicator->timeout.count()) + " ms");

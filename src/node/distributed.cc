@@ -205,6 +205,12 @@ Napi::Value abort(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+/// forTests(longestPiece, funneled)
+Napi::Value set_for_tests(const Napi::CallbackInfo& info) {
+  for_tests = {size_t(integer(info[0])), info[1].As<Napi::Boolean>()};
+  return info.Env().Undefined();
+}
+
 // ----------------------------------------------------------------------------------------------
 // NCCL
 
@@ -364,6 +370,7 @@ void wait_for_turn(Session& session) {
 Napi::Object distributed_exports(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
   export_function<open_mpi>(exports, "openMpi");
+  export_function<set_for_tests>(exports, "forTests");
   export_function<split>(exports, "split");
   export_function<close>(exports, "close");
   export_function<exchange>(exports, "exchange");

@@ -133,3 +133,10 @@ test.runIf(launchers.length > 0)('the bits are those of any library and any numb
   }
   expect(prints.size).toBe(1);
 });
+    // Bytes in another's place, or a transfer that is left where it is; and an engine that needs
+    // its callers' threads.
+    const stories = ['--torn', 'fingerprint', 'groups', 'concurrent', 'aborted'];
+    const { code, text } = await launch(launcher, 2, 'stories.mjs', [compiled.url, ...stories]);
+    expect(code, text).toBe(0);
+    for (const [, print = ''] of text.matchAll(/FINGERPRINT (\w+)/g)) prints.add(print);
+    expect(text.split('HELD').length - 1, text).toBe(2 * (1 + 4 + 2 + 1));

@@ -28,14 +28,20 @@ class Meeting {
       arrived_.resize(all.size());
       count_ = 0;
     }
-    for (size_t to = 0; to < all.size(); to++)
-      for (size_t from = 0; from < all.size(); from++) {
-        const bool to_all = all[to]->kind == Transfer::Kind::all_gather;
-        const size_t piece = std::min(all[to]->piece, all[from]->piece);
-        if (piece > 0)
-          std::memcpy(all[to]->received.data() + from * all[to]->piece,
-                      all[from]->sent.data() + (to_all ? 0 : to * piece), piece);
-      }
+    for (bool more = true; more;) {
+      std::vector<Transfer::Stretch> stretches;
+      for (const auto& each : all) stretches.push_back(each->stretch());
+      for (size_t to = 0; to < all.size(); to++)
+        for (size_t from = 0; from < all.size(); from++) {
+          const bool to_all = all[to]->kind == Transfer::Kind::all_gather;
+          const size_t bytes = std::min(stretches[to].bytes, stretches[from].bytes);
+          if (bytes > 0)
+            std::memcpy(stretches[to].received + from * stretches[to].bytes,
+                        stretches[from].sent + (to_all ? 0 : to * bytes), bytes);
+        }
+      more = false;
+      for (const auto& each : all) more = each->advance() || more;
+    }
     for (const auto& each : all) each->end();
   }
 
@@ -234,6 +240,32 @@ TEST(distributed_out_of_memory) {
     CHECK(other.rfind("ERR_DIRALIGN_PEER rank " + std::to_string(failing), 0) == 0, "%s",
           other.c_str());
   }
+}
+
+// Pieces longer than what goes at once: bytes of one rank in another's place, or an end left out.
+TEST(distributed_stretches) {
+  for (const Transfer::Kind kind : {Transfer::Kind::all_gather, Transfer::Kind::all_to_all})
+    for (const size_t piece : {size_t{0}, size_t{47}, size_t{48}, size_t{49}, size_t{100}}) {
+      constexpr int ranks = 3;
+      for_tests.longest_piece = 48;  // of which a stretch is a byte
+      Meeting meeting(ranks);
+      std::vector<std::shared_ptr<Transfer>> all;
+      auto byte = [](size_t from, size_t to, size_t i) { return char(31 * from + 7 * to + i); };
+      const bool to_all = kind == Transfer::Kind::all_gather;
+      for (size_t from = 0; from < ranks; from++) {
+        all.push_back(std::make_shared<Transfer>(kind, ranks, nullptr, piece));
+        for (size_t i = 0; i < all[from]->sent.size(); i++)
+          all[from]->sent[i] = byte(from, to_all ? 0 : i / piece, i % piece);
+      }
+      for_tests = {};
+      for (int rank = 0; rank < ranks; rank++) meeting.come(rank, all[size_t(rank)]);
+      for (size_t to = 0; to < ranks; to++) {
+        CHECK(all[to]->wait(std::chrono::seconds(0)));
+        for (size_t from = 0; from < ranks; from++)
+          for (size_t i = 0; i < piece; i++)
+            CHECK(all[to]->received[from * piece + i] == byte(from, to_all ? 0 : to, i));
+      }
+    }
 }
 
 // Work of several threads, run in order by the one thread, while it polls.

@@ -80,6 +80,11 @@ export interface CarrierPlace {
  * of a communicator are carried out in the order in which they are made.
  */
 export interface NativeDistributed {
+  /**
+   * Before anything is opened: bytes of a rank that go at once, and whether MPI is called by one
+   * thread, as a library has it that allows for no more.
+   */
+  forTests(longestPiece: number, funneled: boolean): void;
   /** Opens the library at `path`, or the launcher's for ''. Throws at once where there is none. */
   openMpi(path: string, timeout: number, done: Answer<MadeCommunicator & { engine: Engine }>): void;
   split(
