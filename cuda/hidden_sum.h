@@ -9,8 +9,10 @@ namespace diralign::cuda {
 
 class HiddenSum {
  public:
-  HiddenSum(Session& session, const Place& place, int64_t columns)
-      : session_(session),
+  /// `wire`: of the numbers as they travel.
+  HiddenSum(Session& session, const Place& place, int64_t columns, Dtype wire)
+      : wire_(wire),
+        session_(session),
         stream_(place.stream),
         columns_(columns),
         ranks_(session.size(Axis::vocab)),
@@ -40,26 +42,33 @@ class HiddenSum {
     check(cudaMemcpyAsync(stage_.data(), own, bytes, cudaMemcpyDeviceToHost, stream),
           "cudaMemcpyAsync");
     check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
-    sum_over_columns(session_, stage_.as<float>(), count);
+    sum_over_columns(session_, stage_.as<float>(), count, wire_);
     check(cudaMemcpyAsync(own, stage_.data(), bytes, cudaMemcpyHostToDevice, stream),
           "cudaMemcpyAsync");
   }
   /// The same sums, of pieces that each rank adds up on its device.
   void sum_by_devices(float* own, int64_t count) {
+    const cudaStream_t stream = as_stream(stream_);
     const int64_t piece = piece_of(count);
-    const size_t bytes = size_t(piece) * sizeof(float);
-    float* const theirs = own + piece_of(most_ * columns_) * ranks_;
-    float* const sums = theirs + piece * ranks_;
+    const size_t bytes = size_t(piece) * dtype_bytes(wire_), all = bytes * size_t(ranks_);
+    char* const theirs = reinterpret_cast<char*>(own + piece_of(most_ * columns_) * ranks_);
+    char* const sums = theirs + all;
+    // Numbers of 16 bits have room beside what others have of theirs.
+    const bool narrow = wire_ != Dtype::float32;
+    char* const sent = narrow ? sums + bytes : reinterpret_cast<char*>(own);
     const auto given_up = [this] { return session_.is_abandoned(); };
     session_.meet(Step::rows, {});
-    carrier_->all_to_all(stream_, own, theirs, bytes, given_up);
-    sum_arrays(as_stream(stream_), sums, theirs, ranks_, piece);
-    carrier_->all_gather(stream_, sums, own, bytes, given_up);
+    if (narrow) narrow_to(stream, sent, wire_, own, count);
+    carrier_->all_to_all(stream_, sent, theirs, bytes, given_up);
+    sum_arrays(stream, sums, theirs, wire_, ranks_, piece);
+    carrier_->all_gather(stream_, sums, sent, bytes, given_up);
+    if (narrow) widen(stream, own, sent, wire_, count);
     carrier_->wait(stream_, given_up);
   }
   /// What a rank adds up of so many numbers.
   int64_t piece_of(int64_t count) const { return (count + ranks_ - 1) / ranks_; }
 
+  const Dtype wire_;
   Session& session_;
   const Stream stream_;
   const int64_t columns_, ranks_;

@@ -39,13 +39,14 @@ void move(cudaStream_t stream, void* to, const void* from, const uint32_t* indic
   else launch(uint16_t{});
 }
 
+template <class T>
 __global__ void __launch_bounds__(layer_threads)
-    add_arrays(float* to, const float* from, uint32_t arrays, int64_t count) {
+    add_arrays(T* to, const T* from, uint32_t arrays, int64_t count) {
   const int64_t i = int64_t(blockIdx.x) * layer_threads + threadIdx.x;
   if (i >= count) return;
   double sum = 0;
-  for (uint32_t k = 0; k < arrays; k++) sum += double(from[int64_t(k) * count + i]);
-  to[i] = float(sum);
+  for (uint32_t k = 0; k < arrays; k++) sum += double(to_float(from[int64_t(k) * count + i]));
+  to[i] = from_float<T>(float(sum));
 }
 
 /// A row for each block in turn.
@@ -84,10 +85,10 @@ __global__ void __launch_bounds__(layer_threads)
   to[v] = add ? to[v] + total : total;
 }
 
-template <class T>
-__global__ void __launch_bounds__(layer_threads) convert(float* to, const T* from, uint32_t count) {
-  const uint32_t i = blockIdx.x * layer_threads + threadIdx.x;
-  if (i < count) to[i] = to_float(from[i]);
+template <class To, class From>
+__global__ void __launch_bounds__(layer_threads) convert(To* to, const From* from, int64_t count) {
+  const int64_t i = int64_t(blockIdx.x) * layer_threads + threadIdx.x;
+  if (i < count) to[i] = from_float<To>(to_float(from[i]));
 }
 
 dim3 blocks_for(int64_t count) {
@@ -127,10 +128,13 @@ void write_rows(cudaStream_t stream, void* to, Dtype dtype, const float* from,
   });
 }
 
-void sum_arrays(cudaStream_t stream, float* to, const float* from, int64_t arrays, int64_t count) {
-  check(launch_kernel(add_arrays, blocks_for(count), dim3(layer_threads), stream, to, from,
-                      uint32_t(arrays), count),
-        "the kernel that sums arrays");
+void sum_arrays(cudaStream_t stream, void* to, const void* from, Dtype dtype, int64_t arrays,
+                int64_t count) {
+  with_type(dtype, [&]<class T>(const T*) {
+    check(launch_kernel(add_arrays<T>, blocks_for(count), dim3(layer_threads), stream,
+                        static_cast<T*>(to), static_cast<const T*>(from), uint32_t(arrays), count),
+          "the kernel that sums arrays");
+  });
 }
 
 void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t rows,
@@ -145,9 +149,17 @@ void sum_columns(cudaStream_t stream, float* to, const void* from, Dtype dtype, 
 
 void widen(cudaStream_t stream, float* to, const void* from, Dtype dtype, int64_t count) {
   with_type(dtype, [&]<class T>(const T*) {
-    check(launch_kernel(convert<T>, blocks_for(count), dim3(layer_threads), stream, to,
-                        static_cast<const T*>(from), uint32_t(count)),
+    check(launch_kernel(convert<float, T>, blocks_for(count), dim3(layer_threads), stream, to,
+                        static_cast<const T*>(from), count),
           "the kernel that widens numbers");
+  });
+}
+
+void narrow_to(cudaStream_t stream, void* to, Dtype dtype, const float* from, int64_t count) {
+  with_type(dtype, [&]<class T>(const T*) {
+    check(launch_kernel(convert<T, float>, blocks_for(count), dim3(layer_threads), stream,
+                        static_cast<T*>(to), from, count),
+          "the kernel that rounds numbers");
   });
 }
 

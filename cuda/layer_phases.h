@@ -76,7 +76,8 @@ class LayerPhases : public Phases {
       merged_.emplace(job, Dtype::float32, place, *pool);
       Session& session = job.parallel->session;
       if (arrays.gradients.hidden.data && job.parallel->sums_hidden && session.has(Axis::vocab))
-        hidden_sum_.emplace(session, place, layer_.hidden_size);
+        hidden_sum_.emplace(session, place, layer_.hidden_size,
+                            job.parallel->wire(job.batch.dtype));
     }
     const RowBytes row = row_bytes();
     const WorkspacePlan plan(layer_.memory,

@@ -132,6 +132,7 @@ export const contract = {
       'words',
       'columnGrid',
       'sumsHidden',
+      'nativeWire',
       'logRatios',
       'losses',
     ],
@@ -1304,4 +1305,4 @@ export const listed = {
   ],
 };
 /** Of an addon that was built from the same sources. */
-export const contractHash = '429349928b587fc0';
+export const contractHash = 'cc0ef0330eabfcce';

@@ -59,6 +59,7 @@ uint64_t settings_of(const Job& job) {
                          double(job.parallel->column_grid),
                          double(job.parallel->sums_hidden),
                          double(job.batch.sft_labels != nullptr)})
+                         double(job.parallel->native_wire),
     hash.number(x);
   return hash.value();
 }

@@ -1,6 +1,7 @@
 #include "parallel.h"
 #include <algorithm>
 #include <utility>
+#include "backends/cpu/kernels.h"
 
 namespace diralign {
 
@@ -101,24 +102,31 @@ int64_t least_of_all(Session& session, int64_t own) {
   return own;
 }
 
-void sum_over_columns(Session& session, float* numbers, int64_t count) {
-  const size_t ranks = size_t(session.size(Axis::vocab)),
-               piece = (size_t(count) + ranks - 1) / ranks, bytes = piece * sizeof(float);
+void sum_over_columns(Session& session, float* numbers, int64_t count, Dtype wire) {
+  const cpu::RowKernels& kernels = cpu::kernel_set().rows[int(wire)];
+  const size_t ranks = size_t(session.size(Axis::vocab)), element = dtype_bytes(wire),
+               piece = (size_t(count) + ranks - 1) / ranks, bytes = piece * element;
   if (ranks == 1 || count == 0) return;
   const auto parted = session.reserve(Axis::vocab, Transfer::Kind::all_to_all, bytes),
              summed = session.reserve(Axis::vocab, Transfer::Kind::all_gather, bytes);
-  std::memcpy(parted->sent.data(), numbers, size_t(count) * sizeof(float));
+  kernels.round(numbers, parted->sent.data(), count);
   session.meet(Step::rows, {});
-  const Array<char> received = session.carry(Axis::vocab, parted);
-  const float* const parts = reinterpret_cast<const float*>(received.data());
-  float* const sums = reinterpret_cast<float*>(summed->sent.data());
-  for (size_t i = 0; i < piece; i++) {
-    double sum = 0;
-    for (size_t rank = 0; rank < ranks; rank++) sum += double(parts[rank * piece + i]);
-    sums[i] = float(sum);
+  const Array<char> parts = session.carry(Axis::vocab, parted);
+  constexpr size_t step = 1024;
+  float part[step];
+  double sums[step];
+  for (size_t at = 0; at < piece; at += step) {
+    const size_t n = std::min(step, piece - at);
+    std::fill_n(sums, n, 0.0);
+    for (size_t rank = 0; rank < ranks; rank++) {
+      kernels.widen(parts.data() + (rank * piece + at) * element, part, int64_t(n));
+      for (size_t i = 0; i < n; i++) sums[i] += double(part[i]);
+    }
+    for (size_t i = 0; i < n; i++) part[i] = float(sums[i]);
+    kernels.round(part, summed->sent.data() + at * element, int64_t(n));
   }
   const Array<char> all = session.carry(Axis::vocab, summed);
-  std::memcpy(numbers, all.data(), size_t(count) * sizeof(float));
+  kernels.widen(all.data(), numbers, count);
 }
 
 }  // namespace diralign

@@ -14,6 +14,7 @@ struct Parallel {
   Session session;
   int64_t column_grid = 0;      ///< columns that are summed as a unit; 0: those of a rank
   bool sums_hidden = true;      ///< the gradient of hidden states, over vocab
+  bool native_wire = false;     ///< it travels in its own dtype, otherwise in float32
   bool on_device = false;       ///< who computes here
   Array<double> log_ratios;     ///< whose mean is the baseline `kl`; empty: it was given
   int32_t* counts = nullptr;    ///< out, per sequence: scored rows on all ranks of sequence
@@ -27,6 +28,8 @@ struct Parallel {
 
   /// Whether rows are merged from parts.
   bool merges_rows() const { return column_grid > 0 || session.has(Axis::vocab); }
+  /// Of the gradient of hidden states of that dtype.
+  Dtype wire(Dtype own) const { return native_wire ? own : Dtype::float32; }
 };
 
 /// Runs a job together with its other processes: agrees with them first, and tells them of what
@@ -71,8 +74,9 @@ void sum_logps(Job& job, Array<double>& sft_logps);
 
 /// The least of what the ranks of vocab have.
 int64_t least_of_all(Session& session, int64_t own);
-/// The sum over the ranks of vocab, in float64 and in their order, rounded once: each adds up a
-/// piece. It takes and gives 2 (size - 1) / size of the numbers' bytes, as a ring does.
-void sum_over_columns(Session& session, float* numbers, int64_t count);
+/// The sum over the ranks of vocab, in float64 and in their order: each adds up a piece. It takes
+/// and gives 2 (size - 1) / size of the numbers' bytes, as a ring does. On the way, each rank's
+/// numbers and the sums are rounded to `wire`.
+void sum_over_columns(Session& session, float* numbers, int64_t count, Dtype wire);
 
 }  // namespace diralign

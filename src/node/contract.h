@@ -69,6 +69,7 @@ DIRALIGN_ARGUMENTS(0, DIRALIGN_BATCH_REQUEST)
   X(words)                           \
   X(columnGrid)                      \
   X(sumsHidden)                      \
+  X(nativeWire)                      \
   X(logRatios)                       \
   X(losses)
 namespace parallel_request {

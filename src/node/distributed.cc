@@ -343,6 +343,7 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
   auto parallel = begin_parallel(request);
   parallel->column_grid = integer(request.Get(key::columnGrid));
   parallel->sums_hidden = request.Get(key::sumsHidden).As<Napi::Boolean>();
+  parallel->native_wire = request.Get(key::nativeWire).As<Napi::Boolean>();
   parallel->log_ratios = log_ratios;
   return parallel;
 }
@@ -369,8 +370,8 @@ void wait_for_turn(Session& session) {
 
 Napi::Object distributed_exports(Napi::Env env) {
   Napi::Object exports = Napi::Object::New(env);
-  export_function<open_mpi>(exports, "openMpi");
   export_function<set_for_tests>(exports, "forTests");
+  export_function<open_mpi>(exports, "openMpi");
   export_function<split>(exports, "split");
   export_function<close>(exports, "close");
   export_function<exchange>(exports, "exchange");

@@ -97,6 +97,13 @@ describe.runIf(cuda.available)('words over ranks', () => {
         Math.max(2 ** -bits * Math.abs(x), 1e-5 * largest),
       );
       expect(misses.list).toEqual([]);
+      // What travels in that dtype: four parts and their sum, each rounded.
+      const wire = 'native';
+      const native = await hiddenOverVocab(dpo, given, boundaries(300, 4), { wire }, 0, device);
+      const c = decoded(native, dtype).gradHidden as never as Float32Array;
+      expect(differences(native, many, ['gradHidden'])).toEqual(['gradHidden']);
+      misses.each('native', c, a as Float32Array, () => 2 ** -bits * largest * 4);
+      expect(misses.list).toEqual([]);
     }
   });
 

@@ -9,9 +9,11 @@ import {
   leastMemory,
   loadLayerCases,
   randomHidden,
+  type HostHidden,
 } from '../support/hidden.js';
-import { at, sameBits } from '../support/numbers.js';
+import { at, decodeHalf, encodeHalf, sameBits } from '../support/numbers.js';
 import { boundaries, differences, hiddenOverVocab, within, wordsOf } from '../support/ranks.js';
+import { rejection } from '../support/refusal.js';
 
 const dpo = dirAlignLoss('dpo', 0.1);
 describe.each([2, 4])('the reference cases over %i shards', (size) => {
@@ -85,6 +87,56 @@ test('partial gradients of hidden states add up to the whole', async () => {
   const [a, b] = parts.map(({ gradHidden }) => gradHidden as never as Float32Array);
   const sum = (a as Float32Array).map((x, i) => x + at(b as Float32Array, i));
   expectNear(sum, whole.gradHidden as Float32Array);
+});
+
+/** Of ranks whose words begin at `cuts`: each one's gradient of the hidden states. */
+const partsOf = (given: HostHidden, cuts: readonly number[]) =>
+  Promise.all(
+    within(cuts.length - 1).map(async (vocab, rank) => {
+      const own = wordsOf(given, at(cuts, rank), at(cuts, rank + 1));
+      const run = { parallel: { vocab, gradHidden: 'partial' } } as const;
+      return (await dpo.fromHidden.async(own, run)).gradHidden as Uint16Array;
+    }),
+  );
+// What travels in the layer's dtype is the sum of rounded parts, in the order of the ranks.
+test.each(['float16', 'bfloat16'] as const)("wire: 'native', %s", async (dtype) => {
+  const given = randomHidden({ seed: 4, sequences: 4, tokens: 5, vocab: 300, size: 23, dtype });
+  const cuts = boundaries(300, 4, true);
+  const sized = { ...given, hiddenSize: 23 }; // which an empty shard does not tell
+  const parts = (await partsOf(sized, cuts)).map((part) => decodeHalf(part, dtype));
+  const sums = (parts[0] as Float64Array).map((_, i) =>
+    parts.reduce((sum, part) => sum + at(part, i), 0),
+  );
+  const expected = encodeHalf(sums, dtype);
+  for (const memory of [undefined, leastMemory(given)]) {
+    const run = { memory, wire: 'native' } as const;
+    const native = (await hiddenOverVocab(dpo, given, cuts, run)).gradHidden as Uint16Array;
+    if (memory === undefined) expect(sameBits(native, expected)).toBe(true);
+    const float = (await hiddenOverVocab(dpo, given, cuts, { memory })).gradHidden as Uint16Array;
+    expect(sameBits(native, float)).toBe(false);
+  }
+});
+test("wire: 'native' of float32 is float32, and says no other number", async () => {
+  const cuts = boundaries(1500, 3);
+  const [a, b] = [
+    await hiddenOverVocab(dpo, batch, cuts, { wire: 'native' }),
+    await hiddenOverVocab(dpo, batch, cuts, { wire: 'float32' }),
+  ];
+  expect(differences(a, b)).toEqual([]);
+  for (const name of ['gradHidden', 'gradWeight', 'gradBias'] as const)
+    expect(sameBits(a[name] as Float32Array, b[name] as Float32Array)).toBe(true);
+});
+test('ranks that disagree on the wire', async () => {
+  const codes = await Promise.all(
+    within(2).map((vocab, rank) =>
+      rejection(
+        dpo.fromHidden.async(wordsOf(batch, 750 * rank, 750 * (rank + 1)), {
+          parallel: { vocab, wire: rank === 0 ? 'native' : 'float32' },
+        }),
+      ),
+    ),
+  );
+  for (const error of codes) expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
 });
 
 test('buffers: padding is zeroed, or left alone where it is added to', () => {

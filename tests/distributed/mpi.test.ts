@@ -25,6 +25,7 @@ const inOrder = {
   groups: 16,
   window: 12,
   twoPasses: 8,
+  wire: 4,
   badLabel: 4,
   badShape: 4,
   settings: 4,

@@ -3,10 +3,11 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { afterAll, describe, expect, test } from 'vitest';
-import { cuda, DirAlignError, dirAlignLoss } from '../../ts/index.js';
+import { cuda, DirAlignError, dirAlignLoss, logpsBackward, sequenceLogps } from '../../ts/index.js';
 import { layout, mpi, nccl, vocabShard, type Communicator } from '../../ts/distributed/index.js';
 import { randomBatch } from '../support/batches.js';
 import { compilePackage, script } from '../support/compiled.js';
+import { randomHidden } from '../support/hidden.js';
 import { within } from '../support/ranks.js';
 import { expectRefusal, rejection, thrownBy, type Kind } from '../support/refusal.js';
 
@@ -35,11 +36,41 @@ describe('options', () => {
     [{ vocab: { rank: 0, size: 2 } }, 'TypeError OPTION', 'has no function allGather'],
     [{ data: { ...alone, timeout: 0 } }, 'TypeError OPTION', 'parallel.data.timeout: 0'],
     [{ columnGrid: 500 }, 'TypeError OPTION', 'is not a multiple of 512'],
-    [{ gradHidden: 'mean' }, 'TypeError OPTION', "'sum', 'partial'"],
   ];
   test.each(parallels)('parallel %o', async (parallel, kind, words) => {
     expectRefusal(await rejection(dpo.async(batch, { parallel } as never)), kind, words);
   });
+  const ofHidden: [parallel: unknown, words: string][] = [
+    [{ gradHidden: 'mean' }, "parallel.gradHidden: 'mean' is not one of 'sum', 'partial'"],
+    [{ vocab: alone, wire: 'bfloat16' }, "is not one of 'float32', 'native'"],
+    [{ vocab: alone, wire: 'native', gradHidden: 'partial' }, 'only where ranks of vocab add'],
+    [{ wire: 'native' }, 'only where ranks of vocab add'],
+    [{ data: alone, wire: 'float32' }, 'only where ranks of vocab add'],
+  ];
+  test.each(ofHidden)('parallel %o, from hidden states', async (parallel, words) => {
+    const layer = randomHidden({ seed: 1, sequences: 2, tokens: 3, vocab: 9, size: 4 });
+    const run = { parallel } as never;
+    expectRefusal(await rejection(dpo.fromHidden.async(layer, run)), 'TypeError OPTION', words);
+    const sequences = new Float64Array(2);
+    expectRefusal(
+      await rejection(logpsBackward.async(layer, { sequences }, run)),
+      'TypeError OPTION',
+      'data' in (parallel as object) ? 'gives it no meaning' : words,
+    );
+  });
+  test.each([{ gradHidden: 'sum' }, { vocab: alone, wire: 'native' }])(
+    'parallel %o, from logits',
+    async (parallel) => {
+      const run = { parallel } as never;
+      const sequences = new Float64Array(2);
+      for (const call of [
+        dpo.async(batch, run),
+        logpsBackward.async(batch, { sequences }, run),
+        sequenceLogps.async(batch, run),
+      ])
+        expectRefusal(await rejection(call), 'TypeError OPTION', 'gives it no meaning');
+    },
+  );
   const shards: [shard: unknown, words: string][] = [
     [3, 'shard'],
     [{ first: -1, vocab: 9 }, 'shard.first: -1'],

@@ -231,7 +231,7 @@ export async function hiddenOverVocab(
   objective: Objective,
   batch: HostHidden,
   cuts: readonly number[],
-  { columnGrid, gradHidden, ...run }: HiddenRun = {},
+  { columnGrid, gradHidden, wire, ...run }: HiddenRun = {},
   padding = 0,
   compute = hiddenOnHost,
   communicators = within(cuts.length - 1),
@@ -259,7 +259,7 @@ export async function hiddenOverVocab(
         shape: [...batch.shape.slice(0, -1), end - first + extra] as never,
         shard: { first, vocab },
       };
-      const parallel = { vocab: communicator, columnGrid, gradHidden };
+      const parallel = { vocab: communicator, columnGrid, gradHidden, wire };
       return compute(objective, own, { ...run, parallel }, rank);
     }),
   );

@@ -30,16 +30,31 @@ export interface Parallel {
    * `'partial'`, it is that of the own columns, for a trainer that adds up itself.
    */
   readonly gradHidden?: 'sum' | 'partial' | undefined;
+  /**
+   * Of that sum: `'float32'` (default), what ranks send each other is rounded once, to float32;
+   * `'native'`, to the dtype of the hidden states, which halves the bytes of 16 bits: each rank's
+   * part and the sum are then rounded to it.
+   */
+  readonly wire?: 'float32' | 'native' | undefined;
 }
 
 const axes = ['vocab', 'sequence', 'data'] as const;
-const keys = [...axes, 'window', 'columnGrid', 'gradHidden'] as const satisfies (keyof Parallel)[];
+const ofHidden = ['gradHidden', 'wire'] as const satisfies (keyof Parallel)[];
+const keys = [...axes, 'window', 'columnGrid', ...ofHidden] as const;
 
 /** A call, and what of `parallel` means something to it; by default all. */
 export interface Door<Key extends keyof Parallel = keyof Parallel> {
   readonly name: string;
   readonly keys: readonly Key[];
 }
+
+/** What calls on logits take of it: they have no hidden states. */
+export type LogitsParallel = Omit<Parallel, (typeof ofHidden)[number]>;
+/** Of calls on logits. */
+export const logitsDoor: Door = {
+  name: 'a call on logits',
+  keys: [...axes, 'window', 'columnGrid'],
+};
 
 /** Of vocab, sequence and data. */
 export type Groups = readonly (AxisGroup | undefined)[];
@@ -68,6 +83,7 @@ export function requestOf(groups: Groups): ParallelRequest {
     words: 0,
     columnGrid: 0,
     sumsHidden: true,
+    nativeWire: false,
     logRatios: undefined,
     losses: undefined,
   };
@@ -118,7 +134,13 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
     );
   const request = requestOf(groups);
   request.columnGrid = checkColumnGrid(read.columnGrid);
-  request.sumsHidden = checkGradHidden(read.gradHidden);
+  request.sumsHidden = checkOneOf('gradHidden', read.gradHidden, ['sum', 'partial']);
+  request.nativeWire = !checkOneOf('wire', read.wire, ['float32', 'native']);
+  if (read.wire !== undefined && (read.vocab === undefined || !request.sumsHidden))
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      "parallel.wire: only where ranks of vocab add gradHidden up, which gradHidden: 'partial' leaves to others",
+    );
   return {
     request,
     isAsked: some.length > 0 || request.columnGrid > 0,
@@ -174,12 +196,17 @@ function checkColumnGrid(grid: unknown): number {
   );
 }
 
-function checkGradHidden(how: unknown): boolean {
-  if (how === undefined || how === 'sum') return true;
-  if (how === 'partial') return false;
+/** Whether the first of two words was meant, as it is where nothing is said. */
+function checkOneOf(
+  key: keyof Parallel,
+  given: unknown,
+  words: readonly [string, string],
+): boolean {
+  if (given === undefined || given === words[0]) return true;
+  if (given === words[1]) return false;
   throw typeError(
     'ERR_DIRALIGN_OPTION',
-    `parallel.gradHidden: ${describe(how)} is not one of 'sum', 'partial'`,
+    `parallel.${key}: ${describe(given)} is not one of '${words[0]}', '${words[1]}'`,
   );
 }
 

@@ -6,7 +6,7 @@ import { checkLogitsBatch } from '../batch/logits.js';
 import type { Logits, LogitsBatch } from '../batch/types.js';
 import { contract } from '../contract.generated.js';
 import { typeError } from '../errors.js';
-import { checkParallel, type CheckedParallel } from '../distributed/parallel.js';
+import { checkParallel, logitsDoor, type CheckedParallel } from '../distributed/parallel.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import {
   type BadLabel,
@@ -171,12 +171,12 @@ export function fromLogits(mixture: Mixture) {
   const call = (batch: unknown, run: unknown): LossResult<Logits> => {
     const options = readRun(run);
     refuseSignal(options.signal, 'objective.async');
-    const parallel = checkParallel(options.parallel, false);
+    const parallel = checkParallel(options.parallel, false, logitsDoor);
     return computeNow(() => prepare(batch, options, parallel), parallel);
   };
   const later = async (batch: unknown, run: unknown): Promise<LossResult<Logits>> => {
     const options = readRun(run);
-    const parallel = checkParallel(options.parallel, true);
+    const parallel = checkParallel(options.parallel, true, logitsDoor);
     return computeLater(options.signal, () => prepare(batch, options, parallel), parallel);
   };
   return { call, later };

@@ -219,6 +219,7 @@ function backwardOf(
 interface ReadCall {
   readonly signal: AbortSignal | undefined;
   readonly parallel: unknown;
+  readonly door: Door;
   readonly prepare: (parallel: CheckedParallel) => PreparedCall<object>;
 }
 
@@ -232,7 +233,7 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
     const mode: HiddenGradientMode = options.gradient ?? 'dense';
     const prepare = (parallel: CheckedParallel) =>
       prepareHidden(batch, options, (base) => backwardOf(derivatives, base, batch, mode), parallel);
-    return { ...options, prepare } as ReadCall;
+    return { ...options, door: hiddenDoor, prepare } as ReadCall;
   }
   const options = readRun(run, runKeys);
   const prepare = (parallel: CheckedParallel) =>
@@ -242,19 +243,23 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
       (base, _, mode) => backwardOf(derivatives, base, batch, mode),
       parallel,
     );
-  return { ...options, prepare } as ReadCall;
+  return { ...options, door: logitsDoor, prepare } as ReadCall;
 }
 
-const door: Door = { name: 'logpsBackward', keys: ['vocab', 'columnGrid', 'gradHidden'] };
+const logitsDoor: Door = { name: 'logpsBackward', keys: ['vocab', 'columnGrid'] };
+const hiddenDoor: Door = {
+  name: 'logpsBackward',
+  keys: ['vocab', 'columnGrid', 'gradHidden', 'wire'],
+};
 
 function call(batch: unknown, derivatives: unknown, run?: unknown): unknown {
-  const { signal, prepare, parallel: given } = readCall(batch, derivatives, run);
+  const { signal, door, prepare, parallel: given } = readCall(batch, derivatives, run);
   refuseSignal(signal, 'logpsBackward.async');
   const parallel = checkParallel(given, false, door);
   return computeNow(() => prepare(parallel), parallel);
 }
 async function later(batch: unknown, derivatives: unknown, run?: unknown): Promise<unknown> {
-  const { signal, prepare, parallel: given } = readCall(batch, derivatives, run);
+  const { signal, door, prepare, parallel: given } = readCall(batch, derivatives, run);
   const parallel = checkParallel(given, true, door);
   return computeLater(signal, () => prepare(parallel), parallel);
 }

@@ -1,7 +1,7 @@
 /** How a call is computed: the options of `run`. */
 import type { Like, Logits, LogitsArray } from '../batch/types.js';
 import type { DeviceTensor } from '../device/memory.js';
-import type { Parallel } from '../distributed/parallel.js';
+import type { LogitsParallel, Parallel } from '../distributed/parallel.js';
 import type { RowMetric } from '../metrics.js';
 import type { GradientBuffers } from './gradient-buffers.js';
 
@@ -52,9 +52,9 @@ export interface RunOptions<
    * The processes that have other parts of the batch: docs/distributed.md. `loss` and `metrics` are
    * of the whole batch then, arrays per unit and per sequence of this process's part; gradients are
    * those of the whole batch's loss, so that trainers add them up over ranks of `data` and
-   * `sequence`. Host arrays on the CPU only.
+   * `sequence`. Host arrays are the CPU's, and tensors in device memory the device's.
    */
-  readonly parallel?: Parallel | undefined;
+  readonly parallel?: LogitsParallel | undefined;
   /**
    * `'auto'` (default): where the data is; it never moves data. `'cuda'` with host arrays: scored
    * rows travel to device 0 and gradients back, in pieces that overlap with the computation; arrays

@@ -163,6 +163,7 @@ interface ParallelRequestShape {
   /** 0: none. */
   columnGrid: number;
   sumsHidden: boolean;
+  nativeWire: boolean;
   /** Whose mean is the field `kl`, where that was not given as a number. */
   logRatios: Float64Array | undefined;
   /** Out, of an objective that sorts its batch: the losses of the whole batch. */

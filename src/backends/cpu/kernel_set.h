@@ -15,7 +15,15 @@ void exp_array(const float* x, float* y, int64_t n) {
 }
 template <class T>
 void round_array(const float* x, void* y, int64_t n) {
-  for (int64_t j = 0; j < n; j++) store_one<T>(y, j, x[j]);
+  int64_t j = 0;
+  for (; j + width <= n; j += width) store(static_cast<T*>(y) + j, load(x + j));
+  for (; j < n; j++) store_one<T>(y, j, x[j]);
+}
+template <class T>
+void widen_array(const void* x, float* y, int64_t n) {
+  int64_t j = 0;
+  for (; j + width <= n; j += width) store(y + j, load(static_cast<const T*>(x) + j));
+  for (; j < n; j++) y[j] = load_one<T>(x, j);
 }
 
 float read_loop(const float* x, int64_t n) {
@@ -48,8 +56,9 @@ constexpr diralign::cpu::RowKernels row_kernels() {
           sum_logits<T>,
           load_one<T>,
           store_one<T>,
-          exp_array,
-          round_array<T>};
+          round_array<T>,
+          widen_array<T>,
+          exp_array};
 }
 
 constexpr diralign::cpu::KernelSet make_kernel_set(const char* isa) {

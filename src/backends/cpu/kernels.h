@@ -41,9 +41,11 @@ struct RowKernels {
   double (*sum)(const void* row, int64_t vocab);
   float (*load)(const void* row, int64_t index);
   void (*store)(void* row, int64_t index, float value);
-  /// For tests: y = exp(x), and the rounding of float32 to this dtype.
-  void (*exp)(const float* x, float* y, int64_t n);
+  /// float32 rounded to this dtype, and this dtype in float32.
   void (*round)(const float* x, void* y, int64_t n);
+  void (*widen)(const void* x, float* y, int64_t n);
+  /// For tests: y = exp(x).
+  void (*exp)(const float* x, float* y, int64_t n);
 };
 
 /// Rows of a matrix that need not be neighbours.

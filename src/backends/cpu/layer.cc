@@ -184,7 +184,8 @@ class LayerPhases : public Phases {
             workspace_ + chunk.size() * vocab_ + (range.begin - chunk.begin) * hidden_size_;
         products_.hidden_gradient(range, z, out);
         if (rows_.is_spread() && job_.parallel->sums_hidden)
-          sum_over_columns(job_.parallel->session, out, range.size() * hidden_size_);
+          sum_over_columns(job_.parallel->session, out, range.size() * hidden_size_,
+                           job_.parallel->wire(job_.batch.dtype));
         for_rows(products_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) {
           write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_));
         });
