@@ -149,7 +149,8 @@ struct LossWork::Places {
       throw std::length_error("the batch has too many rows for one launch");
     while (sort_length < units) sort_length *= 2;
     const size_t labels = r.separate_sft ? 2 : 1;
-    const size_t results = r.parts_of ? rows * (parts * sizeof(PartSums) + labels * sizeof(float))
+    const size_t part = sizeof(PartSums) + (r.collision ? sizeof(double) : 0);
+    const size_t results = r.parts_of               ? rows * (parts * part + labels * sizeof(float))
                            : r.pass == Pass::tokens ? (r.collision ? 4 : 3) * rows * sizeof(double)
                                                     : labels * sequences * sizeof(double);
     result_space = (results + 255) & ~size_t{255};
@@ -193,7 +194,7 @@ struct LossWork::Places {
       at_row_terms = layout_.add<RowTerms>(dense ? rows : 0);
       at_entropies = layout_.add<double>(r.with_entropy ? rows : 0);
     }
-    at_squares = layout_.add<double>(r.collision ? rows * parts : 0);
+    at_squares = layout_.add<double>(r.collision && !r.parts_of ? rows * parts : 0);
     at_coefficients = layout_.add<double>(dense ? sequences : 0);
     at_numbers = layout_.add<double>(sorted ? 2 * units : groups_of_units ? sequences : 0);
     at_order = layout_.add<uint32_t>(sorted ? 2 * size_t(sort_length) : 0);
@@ -298,7 +299,10 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.group_ready = plan_.group_arrivals + places.groups;
   if (r.parts_of) {
     plan_.part_sums = workspace_.as<PartSums>();
-    plan_.targets = reinterpret_cast<float*>(plan_.part_sums + places.rows * plan_.cut.parts);
+    const size_t parts = places.rows * plan_.cut.parts;
+    double* const squares = reinterpret_cast<double*>(plan_.part_sums + parts);
+    plan_.part_squares = r.collision ? squares : nullptr;
+    plan_.targets = reinterpret_cast<float*>(squares + (r.collision ? parts : 0));
     plan_.sft_targets = plan_.targets + (r.separate_sft ? places.rows : 0);
     plan_.row_arrivals = nullptr;
   }
@@ -318,7 +322,7 @@ void LossWork::fill_plan(const LossRequest& r, const Places& places) {
   plan_.transform = r.transform;
   if (r.with_entropy) plan_.row_entropies = at<double>(base, places.at_entropies);
   plan_.logps = plan_.tokens = workspace_.as<double>();
-  if (r.collision) {
+  if (r.collision && !r.parts_of) {
     plan_.part_squares = at<double>(base, places.at_squares);
     plan_.collisions = plan_.tokens + 3 * places.rows;
   }

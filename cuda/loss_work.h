@@ -137,6 +137,10 @@ class LossWork {
   const PartSums& part(int64_t i, int64_t k) const {
     return results_.as<PartSums>()[i * plan_.cut.parts + k];
   }
+  /// Of the part's exponentials; of a request for the collision, too.
+  double part_squares(int64_t i, int64_t k) const {
+    return results_.as<double>()[(plan_.part_squares - plan_.tokens) + i * plan_.cut.parts + k];
+  }
   /// What the labels' logits become; of interest where the batch has their columns.
   float target(int64_t i) const { return targets()[i]; }
   float sft_target(int64_t i) const { return targets()[plan_.sft_targets - plan_.targets + i]; }

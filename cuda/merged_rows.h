@@ -143,6 +143,7 @@ class MergedRows {
     r.pass = results_.needs_moment() ? Pass::tokens : Pass::logps;
     r.parts_of = &job_.batch;
     r.column_grid = job_.parallel->column_grid;
+    r.collision = results_.shards().has_squares();
     part_columns_ = r.cut().columns(uint32_t(dtype_bytes(dtype_)));
     work_.emplace(r, groups_, launches, launches, place_);
     for (int64_t first = 0; results_.needs_mean() && first < job_.batch.vocab;
@@ -167,19 +168,31 @@ class MergedRows {
     check(cudaStreamSynchronize(as_stream(place_.stream)), "cudaStreamSynchronize");
   }
 
+  /// The device's parts of so many columns: the first, and the end.
+  std::pair<int64_t, int64_t> parts_of(int64_t first, int64_t count) const {
+    return {first / part_columns_, (first + count + part_columns_ - 1) / part_columns_};
+  }
   /// The parts of row i, the k-th of the group, as those of the cells.
   void put(int64_t i, int64_t k) {
     results_.shards().put(
         i,
         [&](int64_t first, int64_t count, int32_t) {
-          const int64_t part = first / part_columns_,
-                        end = (first + count + part_columns_ - 1) / part_columns_;
-          return RowSums{merge_in_order(uint32_t(end - part),
-                                        [&](uint32_t j) { return work_->part(k, part + j); }),
-                         work_->target(k)};
+          const auto [part, end] = parts_of(first, count);
+          return RowSums{
+              merge_in_order(uint32_t(end - part),
+                             [&, from = part](uint32_t j) { return work_->part(k, from + j); }),
+              work_->target(k)};
         },
         [&](int64_t first, int64_t count) {
           return means_[size_t(first / cell_columns())].row(k).mean_logit * double(count);
+        },
+        [&](int64_t first, int64_t count, int32_t, float top) {
+          double sum = 0;
+          const auto [part, end] = parts_of(first, count);
+          for (int64_t p = part; p < end; p++)
+            sum += work_->part_squares(k, p) *
+                   std::exp(2 * (double(work_->part(k, p).anchor) - double(top)));
+          return sum;
         },
         [&](int64_t) { return work_->sft_target(k); });
   }

@@ -16,7 +16,7 @@ __device__ __forceinline__ bool is_for([[maybe_unused]] const Plan& p, Pass whic
 /// Log of the sum of squared probabilities of row `i`.
 __device__ __forceinline__ double row_collision(const Plan& p, uint32_t i, const RowStatistics& s) {
   const size_t first = size_t(i) * p.cut.parts;
-  double squares = ::exp(2 * (double(p.targets[i]) - double(s.max)));
+  double squares = label_square(s, p.targets[i]);
   for (size_t k = first; k < first + p.cut.parts; k++)
     squares += p.part_squares[k] * ::exp(2 * (double(p.part_sums[k].anchor) - double(s.max)));
   return log_collision(s, squares);

@@ -191,8 +191,6 @@ export const tokenLogps = callsOf(
   ({ batch, layer }, { collision = false }): Started<TokenLogps<boolean>> => {
     if (typeof collision !== 'boolean')
       throw typeError('ERR_DIRALIGN_OPTION', `collision: ${describe(collision)} is not a boolean`);
-    if (collision && batch.parallel)
-      throw typeError('ERR_DIRALIGN_OPTION', 'collision: not of rows that are in parts');
     const { rows } = batch;
     const request = {
       batch,

@@ -41,6 +41,7 @@ uint64_t settings_of(const Job& job) {
   const GradientsWanted& g = job.gradients;
   for (const double x : {double(job.loss.has_value()),
                          double(job.tokens.has_value()),
+                         double(job.tokens && job.tokens->collision),
                          double(job.given.has_value()),
                          double(job.given_logps.has_value()),
                          t.scale,
@@ -58,8 +59,8 @@ uint64_t settings_of(const Job& job) {
                          double(job.layer ? job.layer->hidden_size : 0),
                          double(job.parallel->column_grid),
                          double(job.parallel->sums_hidden),
-                         double(job.batch.sft_labels != nullptr)})
                          double(job.parallel->native_wire),
+                         double(job.batch.sft_labels != nullptr)})
     hash.number(x);
   return hash.value();
 }

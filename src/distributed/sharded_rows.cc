@@ -1,5 +1,6 @@
 #include "sharded_rows.h"
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 namespace diralign {
@@ -13,10 +14,11 @@ ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
       session_(job.parallel->session),
       with_moment_(with_moment),
       with_mean_(with_mean),
+      with_squares_(job.tokens && job.tokens->collision),
       cells_(job.parallel->most_cells),
       cell_columns_(job.parallel->column_grid > 0 ? job.parallel->column_grid
                                                   : std::max<int64_t>(1, job.batch.vocab)),
-      part_bytes_(base_bytes + (with_moment + with_mean) * sizeof(double)),
+      part_bytes_(base_bytes + (size_t(with_moment) + with_mean + with_squares_) * sizeof(double)),
       row_bytes_(size_t(cells_) * part_bytes_ + sizeof(RowEnd)),
       mine_(job.rows.scored.size() * row_bytes_) {
   const std::vector<int64_t>& first = job.parallel->first_columns;
@@ -28,11 +30,29 @@ ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
   }
 }
 
-void ShardedRows::write_part(char* to, const PartSums& sums, double logits) const {
-  std::memcpy(to, &sums, base_bytes);  // anchor, top, sum
+void ShardedRows::write_part(char* to, const Part& part) const {
+  std::memcpy(to, &part.sums, base_bytes);  // anchor, top, sum
   to += base_bytes;
-  if (with_moment_) std::memcpy(to, &sums.moment, sizeof(double)), to += sizeof(double);
-  if (with_mean_) std::memcpy(to, &logits, sizeof(double));
+  auto put = [&to](bool with, double x) {
+    if (with) std::memcpy(to, &x, sizeof x), to += sizeof x;
+  };
+  put(with_moment_, part.sums.moment);
+  put(with_mean_, part.logits);
+  put(with_squares_, part.squares);
+}
+
+ShardedRows::Part ShardedRows::part(int64_t i, const CellPlace& place) const {
+  const char* from = at(i, place);
+  Part part;
+  std::memcpy(static_cast<void*>(&part.sums), from, base_bytes);
+  from += base_bytes;
+  auto take = [&from](bool with, double& x) {
+    if (with) std::memcpy(&x, from, sizeof x), from += sizeof x;
+  };
+  take(with_moment_, part.sums.moment);
+  take(with_mean_, part.logits);
+  take(with_squares_, part.squares);
+  return part;
 }
 
 void ShardedRows::exchange(const RowRange& rows) {
@@ -50,29 +70,25 @@ ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
   return end;
 }
 
-PartSums ShardedRows::part(int64_t i, uint32_t k) const {
-  const char* const from = at(i, places_[k]);
-  PartSums part = no_sums();
-  std::memcpy(static_cast<void*>(&part), from, base_bytes);
-  if (with_moment_) std::memcpy(&part.moment, from + base_bytes, sizeof(double));
-  return part;
-}
-
 RowSums ShardedRows::sums(int64_t i) const {
-  const PartSums merged =
-      merge_in_order(uint32_t(places_.size()), [&](uint32_t k) { return part(i, k); });
+  const PartSums merged = merge_in_order(uint32_t(places_.size()),
+                                         [&](uint32_t k) { return part(i, places_[k]).sums; });
   return {merged, end_of(i, job_.rows.scored[size_t(i)].primary()).label};
 }
 
 double ShardedRows::mean(int64_t i) const {
   double sum = 0;
-  for (const CellPlace& place : places_) {
-    double logits;
-    std::memcpy(&logits, at(i, place) + base_bytes + (with_moment_ ? sizeof(double) : 0),
-                sizeof logits);
-    sum += logits;
-  }
+  for (const CellPlace& place : places_) sum += part(i, place).logits;
   return sum / double(job_.batch.words());
+}
+
+double ShardedRows::squares(int64_t i, float max) const {
+  double sum = 0;
+  for (const CellPlace& place : places_) {
+    const Part p = part(i, place);
+    sum += p.squares * std::exp(2 * (double(p.sums.top) - double(max)));
+  }
+  return sum;
 }
 
 float ShardedRows::second_value(int64_t i) const {

@@ -13,9 +13,10 @@ class ShardedRows {
 
   /// The own parts of row i, by any thread: `reduce(first, count, label)` gives the sums of own
   /// columns [first, first + count) without the entry of the label, which is relative to `first`,
-  /// or -1; `sum(first, count)` the sum of their logits, `value(column)` what one of them becomes.
-  template <class Reduce, class Sum, class Value>
-  void put(int64_t i, Reduce&& reduce, Sum&& sum, Value&& value) {
+  /// or -1; `sum(first, count)` the sum of their logits, `squares(first, count, label, top)` the
+  /// sum of exp(logit - top)^2 without the label's, `value(column)` what one of them becomes.
+  template <class Reduce, class Sum, class Squares, class Value>
+  void put(int64_t i, Reduce&& reduce, Sum&& sum, Squares&& squares, Value&& value) {
     const Batch& batch = job_.batch;
     const ScoredRow& row = job_.rows.scored[size_t(i)];
     const int32_t label = batch.column(row.primary());
@@ -25,13 +26,15 @@ class ShardedRows {
       const int64_t first = cell * cell_columns_,
                     count = std::min(cell_columns_, batch.vocab - first);
       if (count <= 0) {
-        write_part(to, no_sums(), 0);
+        write_part(to, {});
         continue;
       }
       const bool has_label = label >= first && label < first + count;
-      const RowSums sums = reduce(first, count, has_label ? int32_t(label - first) : -1);
+      const int32_t own = has_label ? int32_t(label - first) : -1;
+      const RowSums sums = reduce(first, count, own);
       if (has_label) end.label = sums.label;
-      write_part(to, sums, with_mean_ ? sum(first, count) : 0);
+      write_part(to, {sums, with_mean_ ? sum(first, count) : 0,
+                      with_squares_ ? squares(first, count, own, sums.top) : 0});
     }
     const int32_t second = batch.sft_labels ? batch.column(row.sft_label) : -1;
     if (second >= 0) end.second = value(second);
@@ -56,6 +59,9 @@ class ShardedRows {
   RowSums sums(int64_t i) const;
   /// Of all the row's logits.
   double mean(int64_t i) const;
+  bool has_squares() const { return with_squares_; }
+  /// The sum of exp(logit - max)^2 over the row, without the label's.
+  double squares(int64_t i, float max) const;
   /// What the logit of the likelihood term's label becomes.
   float second_value(int64_t i) const;
 
@@ -68,8 +74,13 @@ class ShardedRows {
     int rank;
     int64_t cell;  ///< of those of the rank
   };
-  void write_part(char* to, const PartSums& sums, double logits) const;
-  PartSums part(int64_t i, uint32_t k) const;
+  struct Part {
+    PartSums sums = no_sums();
+    double logits = 0;   ///< their sum, where it is asked for
+    double squares = 0;  ///< of exp(logit - top)^2, where they are
+  };
+  void write_part(char* to, const Part& part) const;
+  Part part(int64_t i, const CellPlace& place) const;
   RowEnd end_of(int64_t i, int32_t label) const;
   const char* row_of(int rank, int64_t i) const {
     return all_.data() +
@@ -81,7 +92,7 @@ class ShardedRows {
 
   const Job& job_;
   Session& session_;
-  const bool with_moment_, with_mean_;
+  const bool with_moment_, with_mean_, with_squares_;
   const int64_t cells_, cell_columns_;
   const size_t part_bytes_, row_bytes_;
   std::vector<CellPlace> places_;  ///< of the cells that have columns, in the order of the columns

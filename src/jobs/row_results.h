@@ -36,7 +36,12 @@ class RowResults {
   ShardedRows& shards() { return *shards_; }
   void take_merged(int64_t i) {
     if (needs_mean_) take_mean(i, shards_->mean(i));
-    take(i, shards_->sums(i), [&](int32_t) { return double(shards_->second_value(i)); });
+    const RowSums sums = shards_->sums(i);
+    take(i, sums, [&](int32_t) { return double(shards_->second_value(i)); });
+    if (!shards_->has_squares()) return;
+    const RowStatistics s = row_statistics(sums);
+    job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
+        log_collision(s, shards_->squares(i, s.max) + label_square(s, sums.label));
   }
 
   /// Whether the sums must have the moment.

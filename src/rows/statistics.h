@@ -34,7 +34,12 @@ inline RowStatistics known_statistics(double logp, double log_sum) {
   return {logp, max, std::exp(log_sum - double(max))};
 }
 
-/// log of the sum of p^2, from the sum of exp(logit - max)^2.
+/// The label's share of the sum of exp(logit - max)^2.
+DIRALIGN_HD double label_square(const RowStatistics& row, float label) {
+  return ::exp(2 * (double(label) - double(row.max)));
+}
+
+/// log of the sum of p^2, from that sum.
 DIRALIGN_HD double log_collision(const RowStatistics& row, double squares) {
   return ::log(squares) - 2 * ::log(row.normalizer);
 }

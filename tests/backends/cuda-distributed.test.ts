@@ -1,7 +1,7 @@
 // Calls among processes from device memory: ranks of one process, each with a part of the batch on
 // the device.
 import { afterAll, describe, expect, test } from 'vitest';
-import { cuda, dirAlignLoss, type Objective } from '../../ts/index.js';
+import { cuda, dirAlignLoss, tokenLogps, type Objective } from '../../ts/index.js';
 import type { Communicator } from '../../ts/distributed/index.js';
 import { dtypes, randomBatch } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
@@ -9,6 +9,7 @@ import { places } from '../support/calls.js';
 import { build, checkGradient, checkNumbers, makeBatch, packed } from '../support/cases.js';
 import { inputs, Coverage } from '../support/every-case.js';
 import { compilePackage } from '../support/compiled.js';
+import { Copy } from '../support/device.js';
 import { expectDevice } from '../support/expect-device.js';
 import { configOf } from '../support/family-batches.js';
 import { launch, launchers } from '../support/launchers.js';
@@ -65,6 +66,40 @@ describe.runIf(cuda.available)('columns of the vocabulary', () => {
       }
     }
   });
+
+  // Squares of a device's parts that are not moved to the row's largest logit.
+  test.each([{}, { logitSoftcap: 3, temperature: 0.7 }])(
+    'tokenLogps with the collision, %o',
+    async (transform) => {
+      const vocab = 9000;
+      const random = randomBatch({ seed: 5, sequences: 2, tokens: 3, vocab, peaked: true });
+      const batch = { ...random, ...transform };
+      const names = ['logps', 'logsumexp', 'entropy', 'logCollision'] as const;
+      const host = tokenLogps(batch, { collision: true });
+      for (const columnGrid of [undefined, 1024])
+        for (const size of [1, 2, 3]) {
+          const cuts = boundaries(vocab, size, size > 2, columnGrid);
+          const ranks = await Promise.all(
+            within(size).map(async (communicator, rank) => {
+              const [first, end] = [at(cuts, rank), at(cuts, rank + 1)];
+              const own = batch.logits as Float32Array<ArrayBuffer>;
+              using logits = new Copy(cutColumns(own, vocab, first, end - first));
+              const shape = [2, 3, end - first] as const;
+              const given = { ...batch, logits: logits.tensor, shape, shard: { first, vocab } };
+              const parallel = { vocab: communicator, columnGrid };
+              return await tokenLogps.async(given, { collision: true, parallel });
+            }),
+          );
+          for (const one of ranks) {
+            expect(differences(one, ranks[0] as object, names)).toEqual([]);
+            const misses = new Misses();
+            for (const name of names)
+              misses.each(name, one[name], host[name], (x) => 1e-5 * Math.max(1, Math.abs(x)));
+            expect(misses.list).toEqual([]);
+          }
+        }
+    },
+  );
 
   // A rank's columns are several parts, with a grid and without.
   test('long rows', async () => {

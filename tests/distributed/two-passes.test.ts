@@ -46,11 +46,15 @@ async function overRanks<Result extends object>(
   size: number,
   grid: number | undefined,
   call: (own: ReturnType<typeof logitsOf>, parallel: Parallels[number]) => Promise<Result>,
+  from?: object,
 ): Promise<Result[]> {
   const cuts = boundaries(vocab, size, size > 2, grid ?? 1);
   return Promise.all(
     within(size).map((communicator, rank) =>
-      call(logitsOf(cuts, rank), { vocab: communicator as never, columnGrid: grid }),
+      call(logitsOf(cuts, rank, from as typeof given), {
+        vocab: communicator as never,
+        columnGrid: grid,
+      }),
     ),
   );
 }
@@ -62,20 +66,23 @@ function expectNear(actual: ArrayLike<number>, expected: ArrayLike<number>, by: 
 }
 
 describe('over columns', () => {
-  const names = ['logps', 'logsumexp', 'entropy', 'counts'];
+  const names = ['logps', 'logsumexp', 'entropy', 'counts', 'logCollision'];
+  const collision = true;
   test('tokenLogps and sequenceLogps', async () => {
     const ofTokens = { ...given, tokenWeights: undefined };
     const gridded = [
-      tokenLogps(ofTokens, { parallel: { columnGrid } }),
+      tokenLogps(ofTokens, { collision, parallel: { columnGrid } }),
       sequenceLogps(given, { parallel: { columnGrid } }),
     ] as const;
-    expectNear(gridded[0].entropy, tokenLogps(ofTokens).entropy, 1e-6);
+    const plain = tokenLogps(ofTokens, { collision });
+    expectNear(gridded[0].entropy, plain.entropy, 1e-6);
+    expectNear(gridded[0].logCollision, plain.logCollision, 1e-6);
     expectNear(gridded[1].logps, sequenceLogps(given).logps, 1e-6);
     for (const size of [1, 2, 4])
       for (const grid of [undefined, columnGrid]) {
         const all = [
           await overRanks(size, grid, (own, parallel) =>
-            tokenLogps.async({ ...own, tokenWeights: undefined }, { parallel }),
+            tokenLogps.async({ ...own, tokenWeights: undefined }, { collision, parallel }),
           ),
           await overRanks(size, grid, (own, parallel) => sequenceLogps.async(own, { parallel })),
         ];
@@ -86,6 +93,39 @@ describe('over columns', () => {
           else
             expectNear(ranks[0]?.logps ?? [], (gridded[i] as { logps: Float64Array }).logps, 1e-6);
         });
+      }
+  });
+
+  // Squares relative to a shard's anchor that are not moved to the row's; a label that no rank, or
+  // every rank, adds; -inf alone in a shard.
+  test.each([{}, { logitSoftcap: 3, temperature: 0.7 }])('the collision, %o', async (transform) => {
+    const logits = Float32Array.from(batch.logits as Float32Array, (x, i) => {
+      const [row, word] = [Math.floor(i / vocab), i % vocab];
+      return row === 1 && word < vocab / 2
+        ? -Infinity
+        : row === 2
+          ? 40 * x
+          : x + (word > 900 ? 9 : 0);
+    });
+    const ofTokens = { ...given, ...transform, logits, tokenWeights: undefined };
+    const expected = Array.from({ length: rows }, (_, row) => {
+      if (batch.labels[row] === -100) return 0;
+      const values = [...logits.subarray(row * vocab, (row + 1) * vocab)].map((x) =>
+        'logitSoftcap' in transform && x > -Infinity ? (3 * Math.tanh(x / 3)) / 0.7 : x,
+      );
+      const top = Math.max(...values);
+      const sum = (k: number) => values.reduce((s, x) => s + Math.exp(k * (x - top)), 0);
+      return Math.log(sum(2)) - 2 * Math.log(sum(1));
+    });
+    for (const grid of [undefined, columnGrid])
+      for (const size of [1, 2, 4]) {
+        const ranks = await overRanks(
+          size,
+          grid,
+          (own, parallel) => tokenLogps.async(own, { collision, parallel }),
+          ofTokens,
+        );
+        for (const { logCollision } of ranks) expectNear(logCollision, expected, 1e-6);
       }
   });
 
@@ -320,11 +360,6 @@ describe('refusals', () => {
     ] as const)
       expectRefusal(thrownBy(call), 'TypeError OPTION', `parallel.${words} gives it no meaning`);
     expectRefusal(
-      thrownBy(() => tokenLogps(batch, { collision: true, parallel: { columnGrid } })),
-      'TypeError OPTION',
-      'collision: not of rows that are in parts',
-    );
-    expectRefusal(
       thrownBy(() => sequenceLogps(batch, { signal: AbortSignal.abort() })),
       'TypeError OPTION',
       'use sequenceLogps.async',
@@ -348,6 +383,17 @@ describe('refusals', () => {
   });
   test('derivatives, settings and calls that differ', async () => {
     const differing = [
+      overRanks(
+        2,
+        undefined,
+        (own, parallel) =>
+          rejection(
+            tokenLogps.async(
+              { ...own, tokenWeights: undefined },
+              { collision: own.shard.first > 0, parallel },
+            ),
+          ) as Promise<Error>,
+      ),
       overRanks(
         2,
         undefined,

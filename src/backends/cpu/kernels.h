@@ -25,7 +25,7 @@ struct RowKernels {
   /// The sums of transformed logits.
   RowSums (*reduce_transformed)(const void* row, int64_t vocab, int64_t label,
                                 const TransformFactors& transform, bool with_moment);
-  /// The sum of exp(logit - max)^2, of transformed logits.
+  /// The sum of exp(logit - max)^2, of transformed logits, the label's left out.
   double (*squares)(const void* row, int64_t vocab, int64_t label,
                     const TransformFactors& transform, float max);
   /// Entries (factor + bend d) e^d dy/dx, d = y - shift, y the transformed logit x: the gradient by

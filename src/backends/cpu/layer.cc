@@ -132,8 +132,9 @@ class LayerPhases : public Phases {
       rows_.take(i, sums, [&](int32_t v) { return value(row[v]); });
       if (!job_.tokens || !job_.tokens->collision) return;
       const RowStatistics s = row_statistics(sums);
-      job_.tokens->collision[job_.rows.scored[size_t(i)].row] =
-          log_collision(s, products_.squares(i, row, s.max));
+      const ScoredRow& r = job_.rows.scored[size_t(i)];
+      const double squares = products_.squares(row, vocab_, r.primary(), s.max);
+      job_.tokens->collision[r.row] = log_collision(s, squares + label_square(s, sums.label));
     });
   }
 
@@ -146,6 +147,9 @@ class LayerPhases : public Phases {
             return products_.reduce_columns(row + first, count, label, rows_.needs_moment());
           },
           [&](int64_t first, int64_t count) { return products_.sum(row + first, count); },
+          [&](int64_t first, int64_t count, int32_t label, float top) {
+            return products_.squares(row + first, count, label, top);
+          },
           [&](int64_t column) { return float(value(row[column])); });
     });
     if (job_.stopped()) return;

@@ -70,8 +70,8 @@ class LayerProducts {
     const auto reduce = with_moment ? rows_.reduce_with_moment : rows_.reduce;
     return reduce(logits, columns, label);
   }
-  double squares(int64_t i, const float* row, float max) const {
-    return rows_.squares(row, batch_.vocab, job_.rows.scored[size_t(i)].primary(), factors_, max);
+  double squares(const float* logits, int64_t columns, int32_t label, float max) const {
+    return rows_.squares(logits, columns, label, factors_, max);
   }
 
   double sum(const float* logits, int64_t columns) const { return rows_.sum(logits, columns); }

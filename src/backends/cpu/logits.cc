@@ -138,6 +138,9 @@ class LogitsPhases : public Phases {
           return reduce_columns(at(first), count, label);
         },
         [&](int64_t first, int64_t count) { return kernels_.sum(at(first), count); },
+        [&](int64_t first, int64_t count, int32_t label, float top) {
+          return kernels_.squares(at(first), count, label, factors_, top);
+        },
         [&](int64_t column) { return float(value(row, column)); });
   }
 
@@ -150,7 +153,7 @@ class LogitsPhases : public Phases {
     const RowStatistics s = row_statistics(sums);
     const double squares =
         kernels_.squares(batch_.row(r.row), batch_.vocab, r.primary(), factors_, s.max);
-    job_.tokens->collision[r.row] = log_collision(s, squares);
+    job_.tokens->collision[r.row] = log_collision(s, squares + label_square(s, sums.label));
   }
 
   /// onehot - softmax.
