@@ -1,6 +1,7 @@
 /**
  * One rank of `diralign bench --ranks`, started by mpirun: calls whose words are spread over the
- * ranks, and the same without an exchange. Rank 0 prints the result as one line of JSON.
+ * ranks, and the same without an exchange, on the whole vocabulary and on next to none of it. Rank
+ * 0 prints the result as one line of JSON.
  */
 import { dirAlignLoss } from '../index.js';
 import { mpi, vocabShard } from '../distributed/index.js';
@@ -23,8 +24,9 @@ async function slowest(own: readonly number[]): Promise<number[]> {
   );
 }
 
-async function measure([sequences, tokens]: readonly [number, number]): Promise<RankTimes> {
-  const { vocab, threads, rounds } = plan;
+/** Calls of so many words, which are spread over the ranks, or as if the own ones were all. */
+function callsOf([sequences, tokens]: readonly [number, number], vocab: number) {
+  const { threads } = plan;
   const { columns, ...shard } = vocabShard(vocab, world);
   const rows = sequences * tokens;
   const random = randomNumbers(7 + rank);
@@ -36,26 +38,34 @@ async function measure([sequences, tokens]: readonly [number, number]): Promise<
   const spread = { logits, shape, labels, reference, shard };
   const alone = { logits, shape, labels: labels.map((label) => label % columns), reference };
   const columnGrid = Math.ceil(columns / block) * block;
-  const calls = {
+  return {
     spread: () => dpo(spread, { out, threads, parallel: { vocab: world } }),
     // The same work, and nobody to exchange it with.
     alone: () => dpo(alone, { out, threads, parallel: { columnGrid } }),
     plain: () => dpo(alone, { out, threads }),
   };
-  const times = { spread: [], alone: [], plain: [] } as Record<keyof typeof calls, number[]>;
-  for (let round = -1; round < rounds; round++)
-    for (const name of ['spread', 'alone', 'plain'] as const) {
+}
+
+async function measure(shape: readonly [number, number]): Promise<RankTimes> {
+  const whole = callsOf(shape, plan.vocab);
+  // What is left of a call when there is nearly nothing to compute: as many rows are exchanged.
+  const small = callsOf(shape, 8 * size);
+  const calls = { ...whole, smallSpread: small.spread, smallPlain: small.plain };
+  const names = Object.keys(calls) as (keyof typeof calls)[];
+  const times = Object.fromEntries(names.map((name) => [name, [] as number[]]));
+  for (let round = -1; round < plan.rounds; round++)
+    for (const name of names) {
       await world.allGather(new Uint8Array(1)); // all begin together
       const start = performance.now();
       calls[name]();
-      if (round >= 0) times[name].push(performance.now() - start);
+      if (round >= 0) times[name]?.push(performance.now() - start);
     }
+  const all: number[][] = [];
+  for (const name of names) all.push(await slowest(times[name] ?? []));
   return {
-    rows,
-    spread: await slowest(times.spread),
-    alone: await slowest(times.alone),
-    plain: await slowest(times.plain),
-  };
+    rows: shape[0] * shape[1],
+    ...Object.fromEntries(names.map((name, i) => [name, all[i]])),
+  } as never;
 }
 
 const results: RankTimes[] = [];

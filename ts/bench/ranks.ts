@@ -22,6 +22,9 @@ export interface RankTimes {
   readonly alone: readonly number[];
   /** The same without `parallel`. */
   readonly plain: readonly number[];
+  /** As `spread` and `plain`, of so few words that the kernels take next to no time. */
+  readonly smallSpread: readonly number[];
+  readonly smallPlain: readonly number[];
 }
 
 /** Of so many ranks, and rows. */
@@ -32,8 +35,10 @@ export interface RanksRow {
   readonly call: Spread;
   readonly kernels: Spread;
   readonly plain: Spread;
-  /** Share of a call that is exchange and merge, from rounds in which both ran. */
+  /** Milliseconds of a call that are agreement, exchange and merge: whatever its kernels take. */
   readonly exchange: Spread;
+  /** The rest: waiting for the slowest rank, from one exchange to the next. */
+  readonly waiting: Spread;
   /** How many times as fast as one process with all words. */
   readonly speedUp: number;
 }
@@ -98,8 +103,10 @@ export async function runRanks(
   }
   const one = runs[0] as Launched;
   const rows = runs.flatMap(({ ranks: count, results }) =>
-    results.map(({ rows: n, spread, alone, plain }, i): RanksRow => {
-      const shares = spread.map((ms, round) => (ms - (alone[round] as number)) / ms);
+    results.map(({ rows: n, spread, alone, plain, smallSpread, smallPlain }, i): RanksRow => {
+      const minus = (a: readonly number[], b: readonly number[]): number[] =>
+        a.map((time, round) => time - (b[round] as number));
+      const exchange = minus(smallSpread, smallPlain);
       const whole = spreadOf(one.results[i]?.plain as readonly number[]).median;
       const call = spreadOf(spread);
       return {
@@ -108,7 +115,8 @@ export async function runRanks(
         call,
         kernels: spreadOf(alone),
         plain: spreadOf(plain),
-        exchange: spreadOf(shares),
+        exchange: spreadOf(exchange),
+        waiting: spreadOf(minus(minus(spread, alone), exchange)),
         speedUp: whole / call.median,
       };
     }),
@@ -119,8 +127,6 @@ export async function runRanks(
 
 const ms = ({ median, q1, q3 }: Spread): string =>
   `${median.toFixed(2)} (${q1.toFixed(2)}-${q3.toFixed(2)})`;
-const percent = ({ median, q1, q3 }: Spread): string =>
-  `${(100 * median).toFixed(1)} (${(100 * q1).toFixed(1)}-${(100 * q3).toFixed(1)})`;
 
 export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResult): string {
   const figures = table(
@@ -129,7 +135,9 @@ export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResul
       { title: 'ranks', align: 'right' },
       { title: 'call, ms', align: 'right' },
       { title: 'kernels, ms', align: 'right' },
-      { title: 'exchange, %', align: 'right' },
+      { title: 'exchange, ms', align: 'right' },
+      { title: '%', align: 'right' },
+      { title: 'waiting, ms', align: 'right' },
       { title: 'times as fast', align: 'right' },
     ],
     [...rows]
@@ -139,7 +147,9 @@ export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResul
         String(row.ranks),
         ms(row.call),
         ms(row.kernels),
-        percent(row.exchange),
+        ms(row.exchange),
+        ((100 * row.exchange.median) / row.call.median).toFixed(1),
+        ms(row.waiting),
         row.speedUp.toFixed(2),
       ]),
   );
@@ -148,6 +158,7 @@ export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResul
 ${figures}
 
 Medians of ${rounds} rounds, by the slowest rank, with quartiles. Kernels: a rank's own words, with nobody to
-exchange with; exchange: what the call takes longer, merge and waiting included; times as fast: as one process
-with all words, without parallel.`;
+exchange with. Exchange: agreement, exchange and merge, which is what ranks add to a call on as many rows of
+8 words a rank; and its share of the call. Waiting: what the call takes longer than both, for the slowest rank.
+Times as fast: as one process with all words, without parallel.`;
 }
