@@ -340,7 +340,7 @@ function meaningful(plan: CallPlan): CallPlan {
   const place = door === 'logps' || isBackward ? 'host' : plan.place;
   const asynchronous = plan.asynchronous && (isLoss || isBackward);
   const collision = plan.collision && place === 'host';
-  const isWhole = place === 'host' && door !== 'logps' && !(door === 'tokens' && collision);
+  const isWhole = place === 'host' && door !== 'logps';
   // A transport of JavaScript cannot answer while a call computes.
   const mayMeet = asynchronous && (isLoss || wanted.parallel === 'vocab');
   const parallel =
