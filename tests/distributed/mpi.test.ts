@@ -38,7 +38,7 @@ const inOrder = {
   wasm: 4,
 } as const;
 /** The same where the job is ended by one rank's failure. */
-const ended = { leaves: 3, stopped: 3, throws: 0, killed: 0 } as const;
+const ended = { worker: 4, leaves: 3, stopped: 3, throws: 0, killed: 0 } as const;
 
 describe.each(launchers)('$name', (launcher) => {
   // In one job, for starting one takes a second.

@@ -1,4 +1,5 @@
 /** The processes that mpirun, or a launcher of its kind, has started. */
+import { isMainThread } from 'node:worker_threads';
 import { bytesOf } from '../batch/arrays.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
@@ -89,7 +90,9 @@ let opened: Promise<NativeCommunicator> | undefined;
  * by a launcher is alone, of size 1. Further calls of a process return the same communicator.
  *
  * From then on MPI ends with the process: with exit code 0 in order, which waits for the other
- * processes; with another code, of an uncaught exception for instance, it ends the whole job.
+ * processes; with another code, of an uncaught exception for instance, it ends the whole job. A
+ * worker has a communicator of its own, of the workers that call this on all ranks; the main thread
+ * calls it first, for MPI ends with that.
  *
  * @throws DirAlignError with code ERR_DIRALIGN_ENGINE where no library can be opened, with the
  *   files that were tried, or where it is not that of the launcher
@@ -119,10 +122,12 @@ async function open(library: string, timeout: number): Promise<NativeCommunicato
         native().distributed.openMpi(library, timeout, done);
       },
     );
-    process.on('exit', (code) => {
-      if (code === 0) native().distributed.finalize();
-      else native().distributed.abort(code);
-    });
+    // A worker that ends is not the process.
+    if (isMainThread)
+      process.on('exit', (code) => {
+        if (code === 0) native().distributed.finalize();
+        else native().distributed.abort(code);
+      });
     return new MpiCommunicator(made, Object.freeze(engine), timeout);
   } catch (error) {
     opened = undefined;
