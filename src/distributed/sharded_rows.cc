@@ -41,18 +41,17 @@ void ShardedRows::write_part(char* to, const Part& part) const {
   put(with_squares_, part.squares);
 }
 
-ShardedRows::Part ShardedRows::part(int64_t i, const CellPlace& place) const {
-  const char* from = at(i, place);
-  Part part;
-  std::memcpy(static_cast<void*>(&part.sums), from, base_bytes);
-  from += base_bytes;
-  auto take = [&from](bool with, double& x) {
-    if (with) std::memcpy(&x, from, sizeof x), from += sizeof x;
-  };
-  take(with_moment_, part.sums.moment);
-  take(with_mean_, part.logits);
-  take(with_squares_, part.squares);
+PartSums ShardedRows::part(int64_t i, const CellPlace& place) const {
+  PartSums part = no_sums();
+  std::memcpy(static_cast<void*>(&part), at(i, place), base_bytes);
+  if (with_moment_) part.moment = number(i, place, 0);
   return part;
+}
+
+double ShardedRows::number(int64_t i, const CellPlace& place, size_t which) const {
+  double x;
+  std::memcpy(&x, at(i, place) + base_bytes + which * sizeof x, sizeof x);
+  return x;
 }
 
 void ShardedRows::exchange(const RowRange& rows) {
@@ -71,22 +70,22 @@ ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
 }
 
 RowSums ShardedRows::sums(int64_t i) const {
-  const PartSums merged = merge_in_order(uint32_t(places_.size()),
-                                         [&](uint32_t k) { return part(i, places_[k]).sums; });
+  const PartSums merged =
+      merge_in_order(uint32_t(places_.size()), [&](uint32_t k) { return part(i, places_[k]); });
   return {merged, end_of(i, job_.rows.scored[size_t(i)].primary()).label};
 }
 
 double ShardedRows::mean(int64_t i) const {
   double sum = 0;
-  for (const CellPlace& place : places_) sum += part(i, place).logits;
+  for (const CellPlace& place : places_) sum += number(i, place, with_moment_);
   return sum / double(job_.batch.words());
 }
 
 double ShardedRows::squares(int64_t i, float max) const {
   double sum = 0;
   for (const CellPlace& place : places_) {
-    const Part p = part(i, place);
-    sum += p.squares * std::exp(2 * (double(p.sums.top) - double(max)));
+    const double shift = double(part(i, place).top) - double(max);
+    sum += number(i, place, size_t(with_moment_) + with_mean_) * std::exp(2 * shift);
   }
   return sum;
 }

@@ -80,7 +80,9 @@ class ShardedRows {
     double squares = 0;  ///< of exp(logit - top)^2, where they are
   };
   void write_part(char* to, const Part& part) const;
-  Part part(int64_t i, const CellPlace& place) const;
+  PartSums part(int64_t i, const CellPlace& place) const;
+  /// Of those that follow the sums, in the order of write_part().
+  double number(int64_t i, const CellPlace& place, size_t which) const;
   RowEnd end_of(int64_t i, int32_t label) const;
   const char* row_of(int rank, int64_t i) const {
     return all_.data() +
