@@ -88,10 +88,11 @@ class Engine : public MpiEngine {
   }
 
   void finalize() override {
+    if (gave_up_) abort(1);
     std::promise<void> done;
     thread().post([&] {
       // What nobody waits for any more has its deadline.
-      for (Patience patience; test() > 0;)
+      for (Patience patience; !gave_up_ && test() > 0;)
         patience.rest([](std::chrono::nanoseconds pause) { std::this_thread::sleep_for(pause); });
       if (started_ && !gave_up_) f_.finalize();
       done.set_value();

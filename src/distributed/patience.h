@@ -1,6 +1,7 @@
 #pragma once
 #include <sched.h>
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 
 namespace diralign {
@@ -14,7 +15,7 @@ class Patience {
 
   /// Set where the processes of this machine have not a core each: whoever waits sleeps soon then,
   /// for a thread that lets others run is itself among those that are to run next.
-  inline static bool crowded = false;
+  inline static std::atomic<bool> crowded{false};
 
   std::chrono::nanoseconds waited() const { return Clock::now() - begin_; }
   /// Between two questions; `sleep` is given how long.
