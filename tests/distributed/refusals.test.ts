@@ -65,6 +65,8 @@ describe('options', () => {
       const sequences = new Float64Array(2);
       for (const call of [
         dpo.async(batch, run),
+        // @ts-expect-error there are no hidden states
+        dpo.async(batch, { parallel: { vocab: alone, wire: 'native' } }),
         logpsBackward.async(batch, { sequences }, run),
         sequenceLogps.async(batch, run),
       ])

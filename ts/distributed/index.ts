@@ -8,6 +8,6 @@ export { countBatch, type BatchCounts } from './count-batch.js';
 export { layout, vocabShard, type Axis, type VocabShard } from './layout.js';
 export { mpi, type MpiOptions } from './mpi.js';
 export { nccl, type NcclOptions } from './nccl.js';
-export type { Parallel } from './parallel.js';
+export type { LogitsParallel, Parallel } from './parallel.js';
 export type { Window, WindowGroups, WindowResult } from './window.js';
 export type { Shard } from '../batch/shard.js';
