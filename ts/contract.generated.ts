@@ -1305,4 +1305,4 @@ export const listed = {
   ],
 };
 /** Of an addon that was built from the same sources. */
-export const contractHash = 'cc0ef0330eabfcce';
+export const contractHash = 'dfd5e4b5afbadbc6';
