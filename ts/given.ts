@@ -76,9 +76,9 @@ export function isArray(value: unknown): value is unknown[] {
 export function readElements(value: unknown, most: number): unknown {
   if (!isArray(value)) return value;
   const length: unknown = value.length;
+  const count = typeof length === 'number' ? Math.trunc(Math.min(length, most)) : 0;
   const elements: unknown[] = [];
-  for (let i = 0; typeof length === 'number' && i < Math.min(length, most); i++)
-    elements[i] = value[i];
+  for (let i = 0; i < count; i++) elements[i] = value[i];
   return elements;
 }
 
