@@ -179,12 +179,16 @@ inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, 
   for (int64_t j = 0; j < n; j += lanes) {
     Floats logit[vectors];
     load_lanes(block + j, logit);
+    Floats d[vectors];
     for (int k = 0; k < vectors; k++) {
-      const Floats x = form(logit[k]), d = x - anchor;
+      const Floats x = form(logit[k]);
+      d[k] = x - anchor;
       top = larger(x, top);
-      sum[k] = add_exp(sum[k], d);
-      if constexpr (with_moment) moment[k] += d < exp_underflow ? Floats{} : exp(d) * d;
     }
+    add_exps(sum, d);
+    if constexpr (with_moment)
+      for (int k = 0; k < vectors; k++)
+        moment[k] += d[k] < exp_underflow ? Floats{} : exp(d[k]) * d[k];
   }
   if (row.must_move(top)) return false;
   row.sum.add(sum);

@@ -235,6 +235,10 @@ inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
 
 #elif defined(__AVX2__)
 
+constexpr Words eighth_powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+                                 0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+constexpr float to_eighths = 0x1.8p20f, power_is_0 = -0x1.601e68p6f;  // -127 ln 2
+
 /// e^x = power * rest.
 struct Exponential {
   Floats power, rest;
@@ -245,10 +249,8 @@ struct Exponential {
 /// error of |x| / 22 ulp, of terms that are e^|x| times smaller than the row's largest. Below the
 /// smallest power the exponent would wrap around: x is raised to where the power is exactly 0.
 inline Exponential exponential(Floats x) {
-  const Words powers = {0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
-                        0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
-  constexpr float to_eighths = 0x1.8p20f, power_is_0 = -0x1.601e68p6f;  // -127 ln 2
-  x = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x);      // a NaN stays
+  const Words powers = eighth_powers;
+  x = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x);  // a NaN stays
   const Floats biased = x * 1.44269502f + to_eighths, n = biased - to_eighths,
                r = n * -0x1.62e430p-1f + x;
   Floats p = r * 0x1.555898p-3f + 0x1.000878p-1f;
@@ -266,6 +268,27 @@ inline Floats add_exp(Floats sum, Floats x) {
   const Exponential e = exponential(x);
   return (Floats)_mm256_fmadd_ps((__m256)e.power, (__m256)e.rest, (__m256)sum);
 }
+/// sum[k] + e^x[k], by the same operations step by step for all of them: a processor's queues hold
+/// those of four vectors, among which it would find too few that wait for no other.
+template <int count>
+inline void add_exps(Floats (&sum)[count], const Floats (&x)[count]) {
+  const Words powers = eighth_powers;
+  Floats d[count], biased[count], r[count], p[count];
+  Words power[count];
+  for (int k = 0; k < count; k++)
+    d[k] = (Floats)_mm256_max_ps((__m256)splat(power_is_0), (__m256)x[k]);
+  for (int k = 0; k < count; k++) biased[k] = d[k] * 1.44269502f + to_eighths;
+  for (int k = 0; k < count; k++) r[k] = biased[k] - to_eighths;
+  for (int k = 0; k < count; k++) r[k] = r[k] * -0x1.62e430p-1f + d[k];
+  for (int k = 0; k < count; k++)
+    power[k] = (Words)_mm256_permutevar8x32_epi32((__m256i)powers, (__m256i)biased[k]) +
+               ((Words)biased[k] << 20);
+  for (int k = 0; k < count; k++) p[k] = r[k] * 0x1.555898p-3f + 0x1.000878p-1f;
+  for (int k = 0; k < count; k++) p[k] = p[k] * r[k] + 1.f;
+  for (int k = 0; k < count; k++) p[k] = p[k] * r[k] + 1.f;
+  for (int k = 0; k < count; k++)
+    sum[k] = (Floats)_mm256_fmadd_ps((__m256)power[k], (__m256)p[k], (__m256)sum[k]);
+}
 
 #else
 
@@ -280,6 +303,14 @@ inline Floats exp(Floats x) {
 /// sum + e^x.
 inline Floats add_exp(Floats sum, Floats x) { return sum + exp(x); }
 
+#endif
+
+#if !defined(__AVX2__) || defined(__AVX512F__)
+/// sum[k] + e^x[k].
+template <int count>
+inline void add_exps(Floats (&sum)[count], const Floats (&x)[count]) {
+  for (int k = 0; k < count; k++) sum[k] = add_exp(sum[k], x[k]);
+}
 #endif
 
 }  // namespace
