@@ -122,6 +122,15 @@ const rules = [
     },
   ],
 
+  [
+    'cp\\.async\\.cg\\.shared\\.global',
+    (c, [to, from, bytes]) =>
+      bytes === '16'
+        ? `simt::copy_async16(${c.address(to, 'shared', 16)}, ${c.address(from, 'global', 16)});`
+        : undefined,
+  ],
+  ['cp\\.async\\.wait_all', () => 'simt::copy_async_wait_all();'],
+
   [`mov\\.(pred|[usbf](?:16|32|64))`, move],
   [`cvt(?:\\.(rn|rzi|rni|rmi|rpi))?\\.(\\w+)\\.(\\w+)`, convert],
   [

@@ -79,6 +79,13 @@ function variable(text) {
   return { name, bytes: bytes * Number(count), alignment: Number(alignment ?? bytes) };
 }
 
+/** `.extern .shared .align 16 .b8 name[]`: as long as the launch has it. */
+function dynamic(text) {
+  const match = /^\.extern \.shared \.align (\d+) \.b8 ([\w$%]+)\[\]$/.exec(text);
+  if (!match) throw new Error(`PTX: not understood as dynamic shared memory: ${text}`);
+  return { name: match[2], bytes: 'ptx::dynamic', alignment: Number(match[1]) };
+}
+
 const headPattern = /^(?:\.\w+ )*\.(entry|func) (?:\(([^)]*)\) )?([\w$]+) ?(?:\(([^)]*)\))?/;
 
 function head(text) {
@@ -98,6 +105,7 @@ export function parse(source) {
   for (const statement of statements(source)) {
     const { text } = statement;
     if (/^\.shared /.test(text)) shared.push(variable(text));
+    else if (/^\.extern \.shared /.test(text)) shared.push(dynamic(text));
     else if (depth === 0 && text === '{') {
       if (!current) throw new Error('PTX: a body without a function');
       functions.push(current);

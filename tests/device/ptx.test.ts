@@ -10,6 +10,7 @@ const kernel = (body: string): string => `.version 9.0
 .target sm_90
 .address_size 64
 .shared .align 8 .b8 buffer[64];
+.extern .shared .align 16 .b8 more[];
 .visible .entry k(.param .align 8 .b8 k_param_0[24])
 {
 .reg .pred %p<4>;
@@ -34,6 +35,9 @@ test.each([
   ['barrier.cluster.arrive.relaxed.aligned', ''],
   ['mbarrier.try_wait.parity.relaxed.cluster.shared::cta.b64', '%p1, [%r1], %r2'],
   ['st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b64', '[%r1], %rd1, [%r2]'],
+  ['cp.async.ca.shared.global', '[%r1], [%rd1], 16'],
+  ['cp.async.cg.shared.global', '[%r1], [%rd1], 8'],
+  ['cp.async.wait_group', '1'],
   ['atom.add.acq_rel.sys.global.u32', '%r1, [%rd1], 1'],
   ['atom.shared.add.u32', '%r1, [%r2], 1'],
   ['membar.gl', ''],
@@ -46,7 +50,7 @@ test.each([
   ['setp.lt.f32', '%p1|%p2, %f1, %f2'],
 ])('%s is refused by its name and its line', (opcode, operands) => {
   expect(() => cpp(`mov.u32 %r1, 0;\n${opcode} ${operands};`)).toThrow(
-    `a.ptx:12: the instruction ${opcode} has no translation`,
+    `a.ptx:13: the instruction ${opcode} has no translation`,
   );
 });
 
@@ -70,6 +74,8 @@ test.each([
   ['@!%p1 bra $L__BB0_1;\n$L__BB0_1:', 'if (!r_p1) goto l_L__BB0_1;'],
   ['setp.neu.f32 %p1, %f1, %f2;', 'ptx::unordered('],
   ['mov.u32 %r1, buffer;', 'ptx::shared_window * 1'],
+  ['mov.u32 %r1, more;', 'ptx::shared_window * 2'],
+  ['cp.async.cg.shared.global [%r1], [%rd1], 16;', 'simt::copy_async16(ptx::shared('],
   ['mov.u32 %r1, -1;', '18446744073709551615ull'],
   ['ld.global.cs.v4.u32 {%r0,%r1,%r2,%r3}, [%rd1+16];', 'check_alignment<16>'],
 ])('%s is translated', (body, expected) => {
@@ -84,6 +90,6 @@ test('a register of a block hides that of the function', () => {
 
 test('statements stay on their lines', () => {
   const lines = cpp('\n\nbar.sync 0;').split('\n');
-  const marker = lines.findIndex((line) => line.startsWith('#line 13'));
+  const marker = lines.findIndex((line) => line.startsWith('#line 14'));
   expect(lines[marker + 1]).toBe('__syncthreads();');
 });

@@ -52,9 +52,12 @@ struct SharedVariable {
   uint32_t size, alignment;
 };
 constexpr uint64_t shared_window = 1u << 20;
-static_assert(shared_window > simt::max_static_shared_memory);
+static_assert(shared_window > simt::max_shared_memory);
+/// The size of dynamic shared memory: the launch's, of which the translation knows nothing.
+constexpr uint32_t dynamic = uint32_t(simt::max_shared_memory);
 
 inline char* data_of(const SharedVariable& variable, const char* file, int line) {
+  if (variable.size == dynamic) return static_cast<char*>(simt::dynamic_shared());
   return static_cast<char*>(
       simt::static_shared(&variable, variable.size, variable.alignment, file, line));
 }
