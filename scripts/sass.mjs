@@ -11,7 +11,7 @@ const pipes = {
   alu: /^(FMNMX|FSEL|FSET|FSETP|FCHK|F2FP|LOP3|SHF|SHL|SHR|SEL|ISETP|IADD3?|VIADD|LEA|PRMT|PLOP3|MOV|VIMNMX3?|IMNMX|IABS|P2R|R2P|BMSK|SGXT|VOTE|HMNMX2|VHMNMX|HSETP2|HSET2|CS2R|FMNMX3|VIADDMNMX|I2FP)$/,
   xu: /^(MUFU|F2F|F2I|I2F|FRND|POPC|FLO|BREV)$/,
   memory:
-    /^(LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR|MATCH|REDUX|LDGSTS|QSPC|STAS|SYNCS|FENCE|UCGABAR_(ARV|WAIT))$/,
+    /^(LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR|MATCH|REDUX|LDGSTS|LDGDEPBAR|QSPC|STAS|SYNCS|FENCE|UCGABAR_(ARV|WAIT))$/,
   fp64: /^(DADD|DMUL|DFMA|DSETP|DMNMX)$/,
   other:
     /^(U[A-Z0-9]+|R2UR|S2R|S2UR|NOP|BRA|BRX|JMP|BSSY|BSYNC|BREAK|CALL|RET|EXIT|BAR|WARPSYNC|WARPGROUP|YIELD|NANOSLEEP|ENDCOLLECTIVE|ACQBULK|VOTEU|DEPBAR|BMOV|KILL|PREEXIT|RPCMOV)$/,
@@ -59,9 +59,9 @@ export function functionsOf(text) {
   return found;
 }
 
-/** Where all threads of a block wait: at a barrier, or for messages of the cluster. */
+/** Where threads wait: at a barrier, for messages of the cluster, or for what they have copied. */
 const isBarrier = ({ name, modifiers }) =>
-  name === 'BAR' || (name === 'SYNCS' && modifiers.includes('PHASECHK'));
+  name === 'BAR' || name === 'DEPBAR' || (name === 'SYNCS' && modifiers.includes('PHASECHK'));
 
 /** Where an instruction goes on, as indices; a barrier ends a path. */
 function successors({ instructions, labels }, i) {
@@ -94,6 +94,7 @@ function successors({ instructions, labels }, i) {
 }
 
 const isWideLoad = ({ name, modifiers }) => name === 'LDG' && modifiers.includes('.128');
+const isWideCopy = ({ name, modifiers }) => name === 'LDGSTS' && modifiers.includes('.128');
 const isWideStore = ({ name, modifiers }) => name === 'STG' && /\.(128|64)/.test(modifiers);
 /** What puts a vector of an unaligned row together. */
 const isShift = ({ name, modifiers }) =>
@@ -129,21 +130,25 @@ function exponentials({ instructions, labels }) {
 
 /**
  * From each instruction the path to a barrier that does most: exponentials first, then wide loads,
- * shifts and maxima; among equals that of fewest instructions.
+ * shifts and maxima, or, where those are looked for, wide copies; among equals that of fewest
+ * instructions.
  */
-function bestPaths(code, { withLoads }) {
+function bestPaths(code, { withLoads, copies = false }) {
   const { instructions } = code;
   const isExponential = exponentials(code);
   const best = new Array(instructions.length);
   const own = (i) =>
-    [
-      isExponential[i],
-      isWideLoad(instructions[i]),
-      isShift(instructions[i]),
-      isMaximum(instructions[i]),
-      true,
-    ].map(Number);
-  const signs = [1, 1, 1, 1, -1];
+    (copies
+      ? [isWideCopy(instructions[i]), true]
+      : [
+          isExponential[i],
+          isWideLoad(instructions[i]),
+          isShift(instructions[i]),
+          isMaximum(instructions[i]),
+          true,
+        ]
+    ).map(Number);
+  const signs = copies ? [1, -1] : [1, 1, 1, 1, -1];
   const better = (a, b) => {
     const i = a.findIndex((value, each) => value !== b[each]);
     return i >= 0 && signs[i] * (a[i] - b[i]) > 0;
@@ -157,7 +162,7 @@ function bestPaths(code, { withLoads }) {
         (next === undefined || better(best[to].score, best[next].score))
       )
         next = to;
-    const rest = best[next]?.score ?? [0, 0, 0, 0, 0];
+    const rest = best[next]?.score ?? signs.map(() => 0);
     best[i] = { next, score: own(i).map((value, each) => value + rest[each]) };
   };
   for (let start = 0; start < instructions.length; start++) {
@@ -206,28 +211,37 @@ function loadsInFlight(path) {
 /**
  * What a kernel does with a whole part, by name: { slots: { fma, alu, ... }, total, loads }, slots
  * an element. Of several ways of a name the one of most instructions is told. `elements`: how many
- * a part has for each thread; `keeps`: whether the kernel also writes what it has kept in registers
- * over a barrier.
+ * a part has for each thread; `keeps`: whether the kernel also writes what it has kept over a
+ * barrier, in registers or, where it copies parts, in shared memory.
  */
 export function partsOf(code, { elements, keeps = false }) {
   const { instructions } = code;
+  const copying = instructions.some(isWideCopy);
   const parts = {};
-  const add = (path) => {
+  const add = (path, copies) => {
     const writes = path.some(isWideStore);
     const loads = path.some(isWideLoad);
-    const name = writes ? (loads ? 'gradient' : 'gradient from registers') : 'sums';
+    const kept = `gradient from ${copying ? 'a copy' : 'registers'}`;
+    const name = copies ? 'copies' : writes ? (loads ? 'gradient' : kept) : 'sums';
     const key = path.some(isShift) ? `${name}, unaligned` : name;
     if (path.length <= (parts[key]?.total ?? 0) * elements) return;
     const slots = Object.fromEntries(pipeNames.map((pipe) => [pipe, 0]));
     for (const instruction of path) slots[pipeOf(instruction.name)] += 1 / elements;
-    parts[key] = { slots, total: path.length / elements, loads: loadsInFlight(path) };
+    const inFlight = copies ? path.filter(isWideCopy).length : loadsInFlight(path);
+    parts[key] = { slots, total: path.length / elements, loads: inFlight };
   };
-  for (const withLoads of keeps ? [true, false] : [true]) {
-    const best = bestPaths(code, { withLoads });
+  const ways = [
+    { withLoads: true },
+    keeps && { withLoads: false },
+    copying && { withLoads: false, copies: true },
+  ].filter(Boolean);
+  for (const { withLoads, copies = false } of ways) {
+    const best = bestPaths(code, { withLoads, copies });
     const begins = (i) =>
       withLoads ? isWideLoad(instructions[i]) : i > 0 && isBarrier(instructions[i - 1]);
+    const enough = copies ? 1 : elements;
     const paths = instructions.flatMap((_, start) => {
-      if (!begins(start) || best[start].score[0] < elements) return [];
+      if (!begins(start) || best[start].score[0] < enough) return [];
       const indices = [];
       let stored = false;
       for (let i = start; i !== undefined; i = best[i].next) {
@@ -242,7 +256,8 @@ export function partsOf(code, { elements, keeps = false }) {
     const within = new Set(paths.flatMap((indices) => indices.slice(1)));
     for (const indices of paths) {
       const path = indices.map((i) => instructions[i]);
-      if (!within.has(indices[0]) && (withLoads || path.some(isWideStore))) add(path);
+      if (within.has(indices[0])) continue;
+      if (withLoads || copying || path.some(isWideStore)) add(path, copies);
     }
   }
   return parts;

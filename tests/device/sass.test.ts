@@ -99,6 +99,35 @@ describe('machine code, as scripts/check-sass.mjs counts it', () => {
     expect(partsOf(readAgain, { elements: 2 }).gradient?.total).toBe(4 / 2);
   });
 
+  it('tells copies of the next part, and a gradient from the one before', () => {
+    const copying = codeOf([
+      '.L_x_1:',
+      'LDGDEPBAR',
+      'DEPBAR.LE SB0, 0x0',
+      'LDS.128 R4, [R2]', // sums: 1
+      'MUFU.EX2 R20, R4', // 2
+      'MUFU.EX2 R21, R5', // 3
+      'BAR.SYNC.DEFER_BLOCKING 0x0', // 4
+      '@P0 BRA `(.L_x_2)', // copies: 1
+      'FMNMX R7, R8, R9, !PT', // another warp adds up what there is
+      '.L_x_2:',
+      '@P1 LDGSTS.E.BYPASS.128 [R13], desc[UR4][R16.64]', // 2
+      '@P2 LDGSTS.E.BYPASS.128 [R13+0x1000], desc[UR4][R16.64+0x1000]', // 3
+      'SYNCS.PHASECHK.TRANS64.TRYWAIT P0, [R6+URZ], R3', // 4
+      'LDS.128 R4, [R2]', // gradient: 1
+      'MUFU.EX2 R22, R4', // 2
+      'MUFU.EX2 R23, R5', // 3
+      'STG.E.128 desc[UR4][R2.64], R12', // 4
+      '@P3 BRA `(.L_x_1)', // 5, and the end
+      'EXIT',
+    ]);
+    const parts = partsOf(copying, { elements: 2, keeps: true });
+    expect(Object.keys(parts).sort()).toEqual(['copies', 'gradient from a copy', 'sums']);
+    expect(parts.sums).toMatchObject({ total: 4 / 2, loads: 0 });
+    expect(parts.copies).toMatchObject({ total: 4 / 2, loads: 2 });
+    expect(parts['gradient from a copy']?.total).toBe(6 / 2);
+  });
+
   it('sees no part where too few exponentials are computed', () => {
     expect(partsOf(kernel(), { elements: 5 })).toEqual({});
   });
