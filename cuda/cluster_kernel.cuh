@@ -1,11 +1,14 @@
 // onehot - softmax of rows of several parts, on devices whose blocks work in clusters: a cluster
-// takes a row, each of its blocks a part, which stays in registers until all of them have sent each
-// other their sums. Clusters wait for nobody else. What they leave of each part is finished by a
-// launch of the loss kernel behind this one.
+// takes a row, each of its blocks a part, which stays in shared memory until all of them have sent
+// each other their sums. Clusters wait for nobody else. What they leave of each part is finished by
+// a launch of the loss kernel behind this one.
 //
-// A cluster's first two rows follow from its place. Its first block draws the others, two turns
-// ahead, so that a row is described while the one before it is loaded.
+// While sums are sent and waited for, and a gradient is written, the part of the next row is
+// copied: memory always has something to do. A cluster's first three rows follow from its place.
+// Its first block draws the others, three turns ahead, so that a row is described before it is
+// copied.
 #pragma once
+#include "copied_part.cuh"
 #include "row_unit.cuh"
 
 namespace diralign::cuda {
@@ -18,16 +21,17 @@ struct alignas(16) PartOfRow {
 };
 
 struct ClusterShared {
-  /// By turns: the unit is described one turn before its own, and read until the end of that.
+  /// By turns: the unit is described two turns before its own, and read until the end of that.
   struct Turn {
     PartOfRow parts[largest_cluster];  ///< from all blocks, in their order
     Mailbox box;                       ///< that they come to, with what follows
-    uint32_t row_after_next;           ///< from the first block
+    uint32_t next_row;                 ///< of this place, from the first block
     Unit unit;
   } turns[3];
   PartSums sums[warps];
   float target;
   uint32_t rows;
+  uint32_t first_drawn;  ///< the row of the first ticket
 };
 
 /// The i-th row; past the last, the end. For the describer.
@@ -41,6 +45,12 @@ __device__ __forceinline__ void describe_row(const Plan& p, uint32_t i, uint32_t
 }
 
 template <class T>
+__device__ __forceinline__ void copy_unit(const Plan& p, const Unit& unit, uint4* copy) {
+  copy_part(logits_row<T>(p, unit), p.vocab, unit.part * p.cut.steps * stride<T>, p.cut.steps,
+            copy);
+}
+
+template <class T>
 __global__ void __launch_bounds__(threads, blocks_wanted(false))
     cluster_loss_kernel([[maybe_unused]] const __grid_constant__ Plan p) {
 #if defined(CUDA_HAS_CLUSTERS)
@@ -50,11 +60,15 @@ __global__ void __launch_bounds__(threads, blocks_wanted(false))
   if (threadIdx.x == describer) {
     shared.rows = p.stages[1].first_ticket / parts;
     describe_row(p, cluster, shared.rows, part, shared.turns[0].unit);
-    shared.turns[2].row_after_next = cluster + clusters;
+    describe_row(p, cluster + clusters, shared.rows, part, shared.turns[1].unit);
+    shared.turns[2].next_row = cluster + 2 * clusters;
+    shared.first_drawn = 3 * clusters;
     for (auto& turn : shared.turns) open_mailbox(&turn.box);
   }
   meet_cluster();
-  uint32_t turn = 0, parity = 0;
+  CUDA_DYNAMIC_SHARED(uint4, copies);
+  if (shared.turns[0].unit.work != Work::end) copy_unit<T>(p, shared.turns[0].unit, copies);
+  uint32_t turn = 0, parity = 0, copied = 0;
   for (;;) {
     ClusterShared::Turn& now = shared.turns[turn];
     const uint32_t last = turn == 0 ? 2 : turn - 1, next = turn == 2 ? 0 : turn + 1;
@@ -65,14 +79,18 @@ __global__ void __launch_bounds__(threads, blocks_wanted(false))
       expect(&now.box, parts * sizeof(PartOfRow) + sizeof(drawn));
       if (part == 0) drawn = atomicAdd(p.next_ticket, 1u);
     }
-    uint4 data[max_steps];
-    load_part<T>(p, unit, false, data);
-    if (threadIdx.x == describer)
-      describe_row(p, shared.turns[last].row_after_next, shared.rows, part,
-                   shared.turns[next].unit);
-    double no_scratch[warps];
-    sum_part<T, Pass::factored>(p, unit, shared.sums, no_scratch, &shared.target, data);
+    const uint4* const copy = copies + copied;
+    const uint32_t shift = misalignment(logits_row<T>(p, unit));
+    await_copies();
+    if (shift != 0) __syncthreads();
+    {
+      uint4 data[max_steps];
+      double no_scratch[warps];
+      read_part<T>(copy, shift, data);
+      sum_part<T, Pass::factored>(p, unit, shared.sums, no_scratch, &shared.target, data);
+    }
     __syncthreads();
+    copied = copied_vectors - copied;
     const auto label = uint32_t(unit.record.primary());
     const uint32_t part_of_label = label / (p.cut.steps * stride<T>);
     if (warp == 0) {
@@ -85,35 +103,43 @@ __global__ void __launch_bounds__(threads, blocks_wanted(false))
       if (lane == 0 && part == part_of_label) p.targets[unit.i] = target;
     } else if (part == 0 && warp == describer / 32) {
       drawn = __shfl_sync(~0u, drawn, 0);
-      if (lane < parts) send(lane, &now.row_after_next, &now.box, 2 * clusters + drawn);
+      if (lane < parts) send(lane, &now.next_row, &now.box, shared.first_drawn + drawn);
     }
+    const Unit& following = shared.turns[next].unit;
+    if (following.work != Work::end) copy_unit<T>(p, following, copies + copied);
+    if (threadIdx.x == describer)
+      describe_row(p, shared.turns[last].next_row, shared.rows, part, shared.turns[last].unit);
     receive(&now.box, parity);
     const PartSums row = sum_parts(parts, [&](uint32_t k) {
       const PartOfRow of = now.parts[k];
       return PartSums{of.anchor, of.anchor, of.sum, 0};
     });
     const RowGradient g = residual(row, now.parts[part_of_label].target, int32_t(label));
-    if (!write_residual_of<T>(p, unit, data, [&] { return g; })) {
-      // The vectors in registers are not those that can be stored: they are read again.
-      write_part(Untransformed{}, gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, part,
-                 p.cut, g);
-      zero_padding<T>(p, unit);
-      __syncwarp();  // the next turn's load_unaligned must not overtake this one's
+    T* const out = gradient_row<T>(p, unit);
+    if (misalignment(out) == shift) {
+      write_copied(out, p.vocab, part, p.cut, copy, g);
+    } else {
+      // The vectors of the copy are not those that can be stored: the row is read again.
+      write_part(Untransformed{}, out, logits_row<T>(p, unit), p.vocab, part, p.cut, g);
     }
+    zero_padding<T>(p, unit);
     turn = next;
     parity ^= turn == 0;
   }
 #endif
 }
 
+/// Two copies: one is made while the other is read.
+constexpr size_t cluster_shared_bytes = 2 * copied_vectors * sizeof(uint4);
+
 template <class T>
 cudaError_t launch_cluster_kernel(const Plan& plan, uint32_t clusters, cudaStream_t stream) {
   return launch_clusters(cluster_loss_kernel<T>, clusters * plan.cut.parts, plan.cut.parts, threads,
-                         stream, plan);
+                         cluster_shared_bytes, stream, plan);
 }
 template <class T>
 cudaError_t loss_clusters_at_once(uint32_t blocks, int* clusters) {
-  return clusters_at_once(cluster_loss_kernel<T>, blocks, threads, clusters);
+  return clusters_at_once(cluster_loss_kernel<T>, blocks, threads, cluster_shared_bytes, clusters);
 }
 
 }  // namespace diralign::cuda

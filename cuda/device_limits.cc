@@ -80,15 +80,16 @@ uint32_t clusters_at_once(int device, Dtype logits, uint32_t parts) {
   const std::lock_guard lock(limits_mutex);
   auto& clusters = known_limits(device)[size_t(device)].clusters_of[int(logits)][parts];
   if (!clusters) {
-    int found = 0;
     // Whatever it says, there is another way.
-    if (const cudaError_t error = loss_kernels(logits).clusters_at_once(parts, &found)) {
-      ignore(error);
-      found = 0;
-    }
-    const uint32_t blocks = known.resident_blocks(logits, logits, Pass::factored);
-    const bool fill = uint32_t(found) * parts >= blocks * least_share_in_clusters;
-    clusters = fill ? uint32_t(found) : 0;
+    const auto at_once = [logits](uint32_t blocks) {
+      int found = 0;
+      const cudaError_t error = loss_kernels(logits).clusters_at_once(blocks, &found);
+      if (error) ignore(error);
+      return error ? 0 : uint32_t(found);
+    };
+    const uint32_t found = at_once(parts);
+    const bool fill = found * parts >= at_once(1) * least_share_in_clusters;
+    clusters = fill ? found : 0;
   }
   return *clusters;
 }

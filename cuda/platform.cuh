@@ -10,13 +10,17 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #define CUDA_SHARED(Type, name) __shared__ Type name
+#define CUDA_DYNAMIC_SHARED(Type, name) extern __shared__ Type name[]
 #define CUDA_UNROLL _Pragma("unroll")
 #define CUDA_NO_UNROLL _Pragma("unroll 1")
+#define CUDA_UNROLL_BY(count) CUDA_PRAGMA(unroll(count))
+#define CUDA_PRAGMA(text) _Pragma(#text)
 #define CUDA_NOINLINE __noinline__
 #else
 #include <bit>
 #define CUDA_UNROLL
 #define CUDA_NO_UNROLL
+#define CUDA_UNROLL_BY(count)
 #define CUDA_NOINLINE [[gnu::noinline]]
 #endif
 
@@ -51,38 +55,51 @@ cudaError_t launch_cooperative(void (*kernel)(Parameter), dim3 grid, dim3 block,
 /// The compute capability from which on blocks work in clusters, as CUDA writes it.
 constexpr int first_with_clusters = 90;
 inline cudaLaunchConfig_t in_clusters(cudaLaunchAttribute& cluster, dim3 grid, uint32_t blocks,
-                                      dim3 block, cudaStream_t stream) {
+                                      dim3 block, size_t shared_bytes, cudaStream_t stream) {
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {blocks, 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.stream = stream;
+  config.dynamicSmemBytes = shared_bytes;
   config.attrs = &cluster, config.numAttrs = 1;
   return config;
 }
 #endif
-/// The same for a kernel whose blocks work in clusters of `blocks` consecutive ones.
+/// The same for a kernel whose blocks work in clusters of `blocks` consecutive ones, with that much
+/// dynamic shared memory each. `clusters_at_once` comes first.
 template <class Parameter>
 cudaError_t launch_clusters(void (*kernel)(Parameter), dim3 grid, uint32_t blocks, dim3 block,
-                            cudaStream_t stream, const Parameter& argument) {
+                            size_t shared_bytes, cudaStream_t stream, const Parameter& argument) {
 #if defined(__CUDACC__)
   cudaLaunchAttribute cluster{};
-  const cudaLaunchConfig_t config = in_clusters(cluster, grid, blocks, block, stream);
+  const cudaLaunchConfig_t config = in_clusters(cluster, grid, blocks, block, shared_bytes, stream);
   return cudaLaunchKernelEx(&config, kernel, argument);
 #else
-  return simt::launch_clusters(kernel, grid, blocks, block, 0, stream, argument);
+  return simt::launch_clusters(kernel, grid, blocks, block, shared_bytes, stream, argument);
 #endif
 }
 /// How many clusters of so many blocks the current device runs at a time: none where it has no
 /// clusters, or where what it would run was compiled for devices that have none.
 template <class Parameter>
-cudaError_t clusters_at_once([[maybe_unused]] void (*kernel)(Parameter), uint32_t blocks,
-                             dim3 block, int* clusters) {
+cudaError_t clusters_at_once(void (*kernel)(Parameter), uint32_t blocks, dim3 block,
+                             size_t shared_bytes, int* clusters) {
   *clusters = 0;
 #if defined(__CUDACC__)
   cudaFuncAttributes compiled;
   if (const cudaError_t error = cudaFuncGetAttributes(&compiled, kernel)) return error;
   if (compiled.binaryVersion < first_with_clusters || compiled.ptxVersion < first_with_clusters)
     return cudaSuccess;
+#endif
+  // More than 48 KiB has to be asked for; and without the second, the driver may leave the L1 cache
+  // what more blocks would need.
+  constexpr int all_there_is = 100;
+  if (const cudaError_t error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)))
+    return error;
+  if (const cudaError_t error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributePreferredSharedMemoryCarveout, all_there_is))
+    return error;
+#if defined(__CUDACC__)
   // Every device with clusters has those of 8; a function asks for larger ones.
   if (blocks > 8) {
     if (const cudaError_t error =
@@ -90,10 +107,11 @@ cudaError_t clusters_at_once([[maybe_unused]] void (*kernel)(Parameter), uint32_
       return error;
   }
   cudaLaunchAttribute cluster{};
-  const cudaLaunchConfig_t config = in_clusters(cluster, blocks, blocks, block, nullptr);
+  const cudaLaunchConfig_t config =
+      in_clusters(cluster, blocks, blocks, block, shared_bytes, nullptr);
   return cudaOccupancyMaxActiveClusters(clusters, kernel, &config);
 #else
-  return simt::clusters_at_once(blocks, block, 0, clusters);
+  return simt::clusters_at_once(blocks, block, shared_bytes, clusters);
 #endif
 }
 
@@ -258,6 +276,34 @@ __device__ __forceinline__ void send(uint32_t block, T* place, Mailbox* box, con
                     static_cast<Mailbox*>(simt::in_block_of_cluster(box, block)));
 #endif
 }
+/// An address that is computed once: the compiler would do so again for each use behind a
+/// condition.
+template <class T>
+__device__ __forceinline__ const T* computed(const T* address) {
+#if defined(__CUDACC__)
+  asm("" : "+l"(address));
+#endif
+  return address;
+}
+/// Copies 16 bytes between aligned addresses while the calling thread goes on. What it has copied
+/// is there for it after `await_copies`, and for others of the block after a barrier behind that.
+__device__ __forceinline__ void copy16(void* shared, const void* global) {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
+               "l"(__cvta_generic_to_global(global))
+               : "memory");
+#else
+  simt::copy_async16(shared, global);
+#endif
+}
+__device__ __forceinline__ void await_copies() {
+#if defined(__CUDACC__)
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#else
+  simt::copy_async_wait_all();
+#endif
+}
+
 /// Waits for all bytes of the round of that parity.
 __device__ __forceinline__ void receive(Mailbox* box, uint32_t parity) {
 #if defined(__CUDACC__)

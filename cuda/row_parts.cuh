@@ -48,12 +48,13 @@ __device__ __forceinline__ uint32_t raw_bits(T x) {
   else return x.bits;
 }
 
-/// The elements of a row from `e` on, one by one, -inf past its end.
-template <class T>
+/// The elements of a row from `e` on, one by one, -inf past its end. `at_once`: no load waits for
+/// the one before, for which there must be registers; `e` may lie before the row, modulo 2^32.
+template <class T, bool at_once = false>
 __device__ __forceinline__ uint4 load_edge(const T* row, uint32_t vocab, uint32_t e) {
   uint4 v = minus_infinities<T>();
-  if (e >= vocab) return v;
-  CUDA_NO_UNROLL
+  if (!at_once && e >= vocab) return v;
+  CUDA_UNROLL_BY(at_once ? 8 : 1)
   for (uint32_t j = lanes<T>; j-- > 0;) {
     const uint32_t bits = e + j < vocab    ? raw_bits(row[e + j])
                           : sizeof(T) == 4 ? v.x

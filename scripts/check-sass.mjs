@@ -156,11 +156,13 @@ function section(architecture, cubins) {
       elements: (steps * 16) / bytes,
       keeps: name.includes('factored'),
     });
-    if (!('sums' in parts))
+    if (!('sums' in parts || 'sums, unaligned' in parts))
       fail(
         `no sums of a whole part in ${names[i]} for sm_${architecture}: scripts/sass.mjs no longer understands it`,
       );
-    const [registers, shared] = usage.slice(1).map(Number);
+    const [registers, declared] = usage.slice(1).map(Number);
+    // Two copies of a part, in memory that the launch adds: cuda/copied_part.cuh.
+    const shared = declared + (name.includes('clusters') ? 2 * (steps * threads + 1) * 16 : 0);
     return {
       name,
       parts,
@@ -206,8 +208,9 @@ a row (8 vectors of 16 bytes a thread), from its first load to the next barrier,
   shuffles, float64, and what steers.
 - **loads**: loads of 16 bytes that a thread issues before it needs what the first of them brings; **KiB** of them in flight on a
   multiprocessor when all its blocks wait. An H200 needs 23 KiB at 4.3 TB/s and 700 ns.
-- **unaligned**: rows that do not start at a multiple of 16 bytes. **gradient from registers**: after the row's sums are known, without
-  reading it again.
+- **unaligned**: rows that do not start at a multiple of 16 bytes. **gradient from registers**, or **from a copy** in shared memory: after
+  the row's sums are known, without reading it again. **copies**: into shared memory, of the next row's part, which is on its way meanwhile; its
+  sums take the same way for all rows but for the shifts of unaligned ones, and the longer is told.
 `;
 
 const tools = findTools();

@@ -33,6 +33,10 @@ inline uint4 checked_load16(const void* address, bool last_use) {
   CHECK(readable.contain(address), "a vector is read outside of the row");
   return load16(address, last_use);
 }
+inline void checked_copy16(void* shared, const void* global) {
+  CHECK(readable.contain(global), "a vector is copied from outside of the row");
+  copy16(shared, global);
+}
 inline void checked_store16(void* address, uint4 value) {
   CHECK(writable.contain(address), "a vector is written outside of the row");
   store16(address, value);
@@ -40,6 +44,8 @@ inline void checked_store16(void* address, uint4 value) {
 }  // namespace diralign::cuda
 #define load16 checked_load16
 #define store16 checked_store16
+#define copy16 checked_copy16
+#include "copied_part.cuh"
 #include "unit_stage.cuh"
 
 using namespace diralign;
@@ -407,6 +413,69 @@ TEST(parts_write) {
                     std::all_of(out, out + vocab, [](T x) { return bits_of(x) == 0; }),
                 "V %u at %u: not all zeros", vocab, to);
         }
+      }
+    }
+  });
+}
+
+// A copy that misses an end of the row, or a vector shifted by the words of another alignment,
+// would change sums; one that is stored a vector aside would write a neighbour's gradient.
+TEST(parts_copied) {
+  for_types([](auto type) {
+    using T = decltype(type);
+    constexpr uint32_t n = lanes<T>;
+    for (uint32_t vocab : vocabularies<T>()) {
+      const RowCut cut = cut_row(vocab, sizeof(T));
+      const RowGradient g{false, false, 4.5f, -0.37f, 0, int32_t(vocab / 3), -1, 0.625f, 0};
+      for (uint32_t offset = 0; offset < n; offset++) {
+        if (vocab > 3 * stride<T> && offset % count_samples(1, 2, 5) != 0) continue;
+        const Row<T> row(vocab, offset), written(vocab, offset), expected(vocab, offset);
+        fill_with_logits(row, vocab);
+        readable = row.bounds();
+        writable = written.bounds();
+        const T* const in = row.data();
+        uint64_t wrong = 0;
+        for (uint32_t part = 0; part < cut.parts; part++) {
+          struct Vectors {
+            uint4 of[threads][max_steps];
+          };
+          const auto vectors = std::make_unique<Vectors>();
+          run_block([=, out = written.data(), to = vectors.get()] {
+            using Copy = uint4[copied_vectors];
+            CUDA_SHARED(Copy, copy);
+            copy_part(in, vocab, part * cut.steps * stride<T>, cut.steps, copy);
+            await_copies();
+            __syncthreads();
+            uint4 data[max_steps];
+            read_part<T>(copy, misalignment(in), data);
+            std::copy(std::begin(data), std::end(data), to->of[threadIdx.x]);
+            write_copied(out, vocab, part, cut, copy, g);
+          });
+          for (uint32_t t = 0; t < threads; t++) {
+            for (uint32_t k = 0; k < cut.steps; k++) {
+              float x[n];
+              unpack<T>(vectors->of[t][k], x);
+              for (uint32_t j = 0; j < n; j++) {
+                const uint32_t element = (part * cut.steps * threads + t) * n + k * stride<T> + j;
+                const float of_row = element < vocab ? to_float(in[element]) : -infinity;
+                wrong += !check::same_bits(x[j], of_row);
+              }
+            }
+          }
+        }
+        CHECK(wrong == 0, "%u bytes each, V %u at %u: %llu elements are wrong", unsigned(sizeof(T)),
+              vocab, offset, (unsigned long long)wrong);
+        writable = expected.bounds();
+        run_block([=, out = expected.data()] {
+          for (uint32_t part = 0; part < cut.parts; part++) {
+            __syncthreads();
+            write_part(Untransformed{}, out, in, vocab, part, cut, g);
+          }
+        });
+        CHECK(row.guards_intact() && written.guards_intact() &&
+                  std::equal(written.memory, written.memory + written.bytes, expected.memory),
+              "%u bytes each, V %u at %u: another gradient from a copy", unsigned(sizeof(T)), vocab,
+              offset);
       }
     }
   });

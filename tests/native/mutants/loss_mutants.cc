@@ -58,6 +58,9 @@ inline uint32_t arrive(uint32_t* counter, bool left_out) {
 inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
   if (!left_out) diralign::cuda::await(counter, count);
 }
+inline void await_copies(bool left_out) {
+  if (!left_out) diralign::cuda::await_copies();
+}
 
 }  // namespace mutants
 
@@ -67,12 +70,15 @@ inline void await(const uint32_t* counter, uint32_t count, bool left_out) {
     return mutants::left_out<__COUNTER__>(place);                    \
   }()
 #define __syncwarp() mutants::warp_barrier(MUTANT("__syncwarp"))
-#include "row_parts.cuh"
+#include "copied_part.cuh"
 #define __syncthreads() mutants::barrier(MUTANT("__syncthreads"))
 #define arrive(counter) mutants::arrive(counter, MUTANT("arrive"))
 #define await(counter, count) mutants::await(counter, count, MUTANT("await"))
 #define load_vectors(row, vocab, ...) \
   load_vectors(row, (vocab) + (MUTANT("load_vectors") ? 1 : 0), __VA_ARGS__)
+#define copy_part(row, vocab, ...) \
+  copy_part(row, (vocab) + (MUTANT("copy_part") ? 1 : 0), __VA_ARGS__)
+#define await_copies() mutants::await_copies(MUTANT("await_copies"))
 #include "loss_kernel.cuh"
 
 // In the place of loss_float32.cu, which the linker then leaves in its archive.
@@ -194,7 +200,10 @@ int main(int argc, char** argv) {
   }
   int tried = 0, missed = 0;
   for (const auto& [mutant, problems] : reached) {
-    if (!check::thread_sanitized && names[mutant].find("load_vectors") != 0) continue;
+    const bool reads = names[mutant].find("load_vectors") == 0 ||
+                       names[mutant].find("copy_part") == 0 ||
+                       names[mutant].find("await_copies") == 0;
+    if (!check::thread_sanitized && !reads) continue;
     tried++;
     bool caught = false;
     std::string output;
