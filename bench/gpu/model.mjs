@@ -31,10 +31,11 @@ const maxSteps = 8;
  * memory, one after another), then its warps issue `instructions`, then `serial` ns pass with
  * nothing in flight for the block, then warps issue `after` and store `stored` bytes. Of a row of
  * several parts that wait for each other, `others` are elsewhere: they take as long as some of the
- * turns that were seen here.
+ * turns that were seen here. `ahead`: what is next is asked for once the warps have issued the
+ * first instructions, and not in its own turn.
  */
 function simulate(
-  { blocks, bytes, trips, instructions, serial, after = 0, stored = 0, others = 0 },
+  { blocks, bytes, trips, instructions, serial, after = 0, stored = 0, others = 0, ahead = false },
   latency,
 ) {
   const step = 4; // ns
@@ -59,10 +60,15 @@ function simulate(
     const drawn = Array.from({ length: others }, () => turns[Math.floor(random() * turns.length)]);
     return Math.max(0, ...drawn.map((each) => each - own));
   };
+  const ask = (block) => {
+    block.next = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
+    for (const warp of block.next) request(block, warp, bytes / warps / trips, false);
+  };
   const load = (block) => {
+    if (!block.next) ask(block);
     block.phase = 'work';
-    block.warps = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
-    for (const warp of block.warps) request(block, warp, bytes / warps / trips, false);
+    block.warps = block.next;
+    block.next = undefined;
   };
   let now = 0;
   let moved = 0;
@@ -97,6 +103,7 @@ function simulate(
       const done = block.warps.every((warp) => warp.left <= 0);
       if (block.phase === 'work' && done) {
         block.phase = 'serial';
+        if (ahead) ask(block);
         block.until = now + waitsFor(now - block.since) + serial * (0.8 + 0.4 * random());
       } else if (block.phase === 'serial' && now >= block.until) {
         block.phase = 'write';
@@ -156,10 +163,13 @@ function share(mode, type, vocab, rows, given) {
   const elements = (steps * 16) / size;
   const bytes = (vocab * size) / parts;
   const unaligned = (vocab * size) % 16 === 0 ? 0 : 1 - size / 16; // of the rows
-  const mix = (what, of) =>
-    (1 - unaligned) * of(part(what)) + unaligned * of(part(`${what}, unaligned`));
+  const mix = (what, of) => {
+    const shifted = part(`${what}, unaligned`) ?? part(what);
+    return (1 - unaligned) * of(part(what) ?? shifted) + unaligned * of(shifted);
+  };
   const instructions = (what) => mix(what, ({ slots }) => slots * elements);
-  const trips = Math.round(mix('sums', ({ loads }) => Math.ceil(steps / loads)));
+  const copies = part('copies'); // of the next part, all of them at once
+  const trips = copies ? 1 : Math.round(mix('sums', ({ loads }) => Math.ceil(steps / loads)));
   const reduce = {
     blocks,
     bytes,
@@ -185,14 +195,20 @@ function share(mode, type, vocab, rows, given) {
     time = 1 / rate(reduce) + 2 / rate(gradient);
   } else {
     // The parts of a row wait for each other, for messages or through memory, where the ticket and
-    // its record come after. Unaligned rows are read again, from L2.
+    // its record come after. Unaligned rows are read again, from L2, unless they were copied.
     const between = clusters ? given.message : 2 * given.fence + 2 * given.read;
-    const serial = given.combine + between + unaligned * given.read;
-    const from =
-      part('gradient from registers').slots * (1 - unaligned) +
-      part('gradient, unaligned').slots * unaligned;
-    const after = from * elements;
-    time = 2 / rate({ ...reduce, serial, after, stored: bytes, others: parts - 1 });
+    const wait = { serial: given.combine + between, others: parts - 1, stored: bytes };
+    if (copies) {
+      const sums = reduce.instructions + copies.slots * elements;
+      const after = part('gradient from a copy').slots * elements;
+      time = 2 / rate({ ...reduce, ...wait, instructions: sums, after, ahead: true });
+    } else {
+      const from =
+        part('gradient from registers').slots * (1 - unaligned) +
+        part('gradient, unaligned').slots * unaligned;
+      const serial = wait.serial + unaligned * given.read;
+      time = 2 / rate({ ...reduce, ...wait, serial, after: from * elements });
+    }
   }
   const floor = { forward: 1, dense: 3 }[mode] ?? 2;
   const ns = (rows * vocab * size) / (copy * 132);
@@ -214,9 +230,10 @@ const targets = {
 const percent = (value) => String(Math.round(100 * value));
 const line = (mode) => {
   const ranges = shapes.map(([type, vocab], i) => {
-    const [low, high] = [assumed.unkind, assumed.kind].map((given) =>
-      percent(share(mode, type, vocab, 8192, given)),
+    const ends = [assumed.unkind, assumed.kind].map((given) =>
+      share(mode, type, vocab, 8192, given),
     );
+    const [low, high] = ends.sort((a, b) => a - b).map(percent);
     const target = targets[mode]?.[i];
     return `${low} to ${high} %${target === undefined ? '' : ` (${target})`}`;
   });
