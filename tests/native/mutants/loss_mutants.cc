@@ -180,8 +180,8 @@ bool found(const char* program, const std::string& name, int mutant, int order,
 }  // namespace
 
 int main(int argc, char** argv) {
-  // More parts than blocks, and all pairs in one group or each in its own.
-  setenv("SIMT_MULTIPROCESSORS", "1", 0);
+  // More parts than blocks, clusters that fill them, and all pairs in one group or each in its own.
+  setenv("SIMT_MULTIPROCESSORS", "2", 0);
   if (argc == 4 && !std::strcmp(argv[1], "run")) return run(argv[2], std::atoi(argv[3]));
   std::map<int, std::string> names;
   std::map<int, std::vector<std::string>> reached;  // by which problems
