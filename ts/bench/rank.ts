@@ -55,6 +55,7 @@ async function measure(shape: readonly [number, number]): Promise<RankTimes> {
   const times = Object.fromEntries(names.map((name) => [name, [] as number[]]));
   for (let round = -1; round < plan.rounds; round++)
     for (const name of names) {
+      small.plain(); // or the first small call after a large one would pay for its caches
       await world.allGather(new Uint8Array(1)); // all begin together
       const start = performance.now();
       calls[name]();
