@@ -1,8 +1,12 @@
 import { contract, contractHash } from '../contract.generated.js';
 import type { FieldArrays } from '../batch/fields.js';
+import type { NativeCuda } from './cuda.js';
+import type { Described } from './described.js';
+import type { NativeDistributed, ParallelRequest } from './distributed.js';
 import { loadAddon } from './load.js';
-import type { DeviceInfo } from '../device/info.js';
-import type { Engine } from '../distributed/communicator.js';
+
+export type * from './cuda.js';
+export type * from './distributed.js';
 
 /** Of a request: its properties in the contract's order. */
 export type Arguments = readonly unknown[];
@@ -48,219 +52,6 @@ export interface Native {
   readonly distributed: NativeDistributed;
 }
 
-/** Of the native side: whoever has it keeps the communicator. */
-export type CommunicatorHandle = object & { readonly brand?: 'communicator' };
-
-export interface MadeCommunicator {
-  readonly rank: number;
-  readonly size: number;
-  readonly handle: CommunicatorHandle;
-}
-
-export type Answer<T> = (error: Error | undefined, value: T) => void;
-
-/** Of the native side: what carries exchanges between devices. */
-export type CarrierHandle = object & { readonly brand?: 'carrier' };
-
-/** A rank among those that join NCCL. */
-export interface CarrierPlace {
-  readonly id: Uint8Array;
-  readonly device: number;
-  readonly rank: number;
-  readonly size: number;
-  readonly timeout: number;
-  /** Kept until it has joined. */
-  readonly handle: CommunicatorHandle;
-  /** Out: of use once all have joined. */
-  carrier: CarrierHandle | undefined;
-}
-
-/**
- * What src/node/distributed.cc exports. Handles of `split`, `close` and `exchange` are MPI's. Calls
- * of a communicator are carried out in the order in which they are made.
- */
-export interface NativeDistributed {
-  /**
-   * Before anything is opened: bytes of a rank that go at once, and whether MPI is called by one
-   * thread, as a library has it that allows for no more.
-   */
-  forTests(longestPiece: number, funneled: boolean): void;
-  /** Opens the library at `path`, or the launcher's for ''. Throws at once where there is none. */
-  openMpi(path: string, timeout: number, done: Answer<MadeCommunicator & { engine: Engine }>): void;
-  split(
-    communicator: CommunicatorHandle,
-    color: number,
-    key: number,
-    done: Answer<MadeCommunicator>,
-  ): void;
-  close(communicator: CommunicatorHandle, done: Answer<undefined>): void;
-  exchange(
-    communicator: CommunicatorHandle,
-    toAll: boolean,
-    bytes: Uint8Array,
-    done: Answer<Uint8Array>,
-  ): void;
-  /** Opens the library of NCCL; throws where there is none. */
-  openNccl(path: string): { readonly version: string; readonly library: string };
-  /** What rank 0 gives the others. */
-  ncclId(): Uint8Array;
-  joinNccl(place: CarrierPlace, done: Done): Cancel;
-  /** Once the communicator's earlier calls have ended. */
-  closeNccl(
-    communicator: CommunicatorHandle,
-    carrier: CarrierHandle,
-    done: Answer<undefined>,
-  ): void;
-  /** Ends MPI, where it was opened; where an exchange was given up, the job. */
-  finalize(): void;
-  /** Ends every process of the job. */
-  abort(code: number): void;
-  /** Of a transport of the caller's. */
-  communicator(rank: number, size: number, timeout: number): MadeCommunicator;
-  /** Takes part in the place of a call that was refused; with a callback, off this thread. */
-  refuse(parallel: ParallelRequest, failure: string, done?: Done): void;
-  /**
-   * Fills `all` with `mine` of every rank: by its rank of data, then by its rank of sequence.
-   * `about` must be the same on all.
-   */
-  gather(
-    request: {
-      readonly parallel: ParallelRequest;
-      readonly about: string;
-      readonly mine: Float64Array;
-      readonly all: Float64Array;
-    },
-    done: Done,
-  ): void;
-}
-
-/**
- * Carries out an exchange by a transport of the caller's: `bytes` go to all, or, in pieces, one to
- * each rank. Calls `settle` once, with what went wrong or with what arrived.
- */
-export type CarryTransfer = (
-  toAll: boolean,
-  bytes: Uint8Array,
-  settle: (error: string | undefined, bytes?: Uint8Array) => void,
-) => void;
-
-export interface GroupRequest {
-  readonly handle: CommunicatorHandle;
-  /** Undefined: MPI. */
-  readonly carry: CarryTransfer | undefined;
-  /** Undefined: what is in device memory goes through the hosts. */
-  readonly device: CarrierHandle | undefined;
-}
-
-interface ParallelRequestShape {
-  /** Out: whether the other processes count on the call. */
-  begun: boolean;
-  /** Of vocab, sequence and data. */
-  groups: readonly (GroupRequest | undefined)[];
-  /** The batch's first column, in a vocabulary of so many words. */
-  first: number;
-  words: number;
-  /** 0: none. */
-  columnGrid: number;
-  sumsHidden: boolean;
-  nativeWire: boolean;
-  /** Whose mean is the field `kl`, where that was not given as a number. */
-  logRatios: Float64Array | undefined;
-  /** Out, of an objective that sorts its batch: the losses of the whole batch. */
-  losses: Float64Array | undefined;
-}
-export type ParallelRequest = Described<'parallel', ParallelRequestShape>;
-
-/**
- * What src/node/device.cc exports. In a build without CUDA, only `status` may be called. Addresses
- * and handles are bigints.
- */
-export interface NativeCuda {
-  status(): CudaStatus;
-  /** Why output layers cannot be computed on a device, or ''. Loads the library that they need. */
-  layerProblem(): string;
-  device(index: number): Omit<DeviceInfo, 'freeMemory'>;
-  freeMemory(index: number): number;
-  /** How many blocks of each loss kernel a multiprocessor holds. */
-  kernelResidency(index: number): readonly KernelResidency[];
-  /**
-   * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
-   * any number of rows may use.
-   */
-  layerAlgorithms(
-    index: number,
-    dtype: number,
-    vocab: number,
-    hidden: number,
-  ): { readonly offered: number; readonly usable: number };
-  allocate(device: number, bytes: number): bigint;
-  /** `bytes` as they were allocated. */
-  release(pointer: bigint, bytes: number): void;
-  inspect(pointer: bigint, bytes: number): PointerInfo;
-  /** The address, for `unpin`. */
-  pin(memory: Uint8Array): bigint;
-  unpin(address: bigint): void;
-  copy(
-    toDevice: boolean,
-    device: number,
-    stream: bigint,
-    pointer: bigint,
-    host: Uint8Array,
-    done?: Done,
-  ): void;
-  copyOnDevice(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
-  /** The yardstick of benchmarks: a plain copy kernel; addresses 16-byte aligned. Enqueued only. */
-  copyKernel(device: number, stream: bigint, to: bigint, from: bigint, bytes: number): void;
-  fill(device: number, stream: bigint, pointer: bigint, byte: number, bytes: number): void;
-  createStream(device: number): bigint;
-  destroyStream(stream: bigint): void;
-  synchronize(device: number, stream: bigint): void;
-  createEvent(device: number, timing: boolean): bigint;
-  destroyEvent(event: bigint): void;
-  record(device: number, event: bigint, stream: bigint): void;
-  wait(device: number, stream: bigint, event: bigint): void;
-  ended(device: number, event: bigint): boolean;
-  synchronizeEvent(device: number, event: bigint): void;
-  milliseconds(device: number, from: bigint, to: bigint): number;
-}
-
-export interface CudaStatus {
-  readonly compiled: boolean;
-  /** With machine code in this build, comma separated. */
-  readonly architectures: string;
-  /** With PTX, which later devices translate for themselves. */
-  readonly ptx: string;
-  /** 13000 is CUDA 13.0. */
-  readonly runtime: number;
-  /** The newest CUDA that the driver supports; 0 where none is installed. */
-  readonly driver: number;
-  /** cudaError_t of counting the devices. */
-  readonly error: number;
-  readonly errorText: string;
-  readonly devices: number;
-}
-
-export interface KernelResidency {
-  /** 0 float32, 1 float16, 2 bfloat16. */
-  readonly logits: number;
-  readonly gradient: number;
-  /** 0 log-probabilities of sequences, 1 of tokens, 2 dense, 3 factored. */
-  readonly pass: number;
-  readonly blocks: number;
-}
-
-export interface PointerInfo {
-  readonly kind: 'unregistered' | 'host' | 'device' | 'managed';
-  readonly device: number;
-  /**
-   * The allocation around the address, or the mappings that follow one another there; 0n and 0
-   * where unknown.
-   */
-  readonly base: bigint;
-  readonly bytes: number;
-}
-
-type Contract = typeof contract;
 /** The index of a name in one of the contract's lists. */
 type IndexIn<List extends readonly string[]> = Readonly<Record<List[number], number>>;
 function indices<const List extends readonly string[]>(list: List): IndexIn<List> {
@@ -273,18 +64,6 @@ function indices<const List extends readonly string[]>(list: List): IndexIn<List
  */
 export const Target = indices(contract.targets);
 export type Target = number;
-
-type Requests = Contract['requests'];
-type Parts = Contract['parts'];
-type PropertyOf<Name extends keyof Requests> =
-  Requests[Name][number] | (Name extends keyof Parts ? Parts[Name][number] : never);
-/** `Shape`, whose properties are those that the contract names: no others, and all of them. */
-type Described<Name extends keyof Requests, Shape extends object> = [
-  Exclude<keyof Shape, PropertyOf<Name>>,
-  Exclude<PropertyOf<Name>, keyof Shape>,
-] extends [never, never]
-  ? Shape
-  : never;
 
 /**
  * Returned instead of a result when a label is outside [0, vocab) and not the ignore index; nothing
