@@ -8,6 +8,7 @@ DeviceStatus status();
 DeviceProperties properties(int index);
 size_t free_memory(int device);
 std::vector<KernelResidency> kernel_residency(int device);
+std::vector<ClusterResidency> cluster_residency(int device);
 LayerAlgorithms layer_algorithms(int device, Dtype dtype, int64_t vocab, int64_t hidden);
 const std::string& layer_problem();
 

@@ -113,4 +113,14 @@ std::vector<KernelResidency> kernel_residency(int device) {
   return result;
 }
 
+std::vector<ClusterResidency> cluster_residency(int device) {
+  const DeviceGuard guard(device);
+  std::vector<ClusterResidency> result;
+  for (int logits = 0; logits < dtype_count; logits++)
+    for (uint32_t parts = 2; parts <= largest_cluster; parts++)
+      result.push_back(
+          {Dtype(logits), int(parts), int(clusters_at_once(device, Dtype(logits), parts))});
+  return result;
+}
+
 }  // namespace diralign::cuda

@@ -43,11 +43,15 @@ export function describeCode({ native }, device) {
   const kernels = cuda.kernelResidency(device.index).map(({ logits, gradient, pass, blocks }) => ({
     ...{ logits: dtypes[logits], gradient: dtypes[gradient], pass: passes[pass], blocks },
   }));
+  const clusters = cuda
+    .clusterResidency(device.index)
+    .map((size) => ({ ...size, logits: dtypes[size.logits] }));
   return {
     architectures,
     ptx,
     runs: codeFor({ architectures, ptx }, device.computeCapability),
     kernels,
+    clusters,
   };
 }
 
@@ -59,15 +63,19 @@ const running = {
 };
 
 /** {@link describeCode} in a few lines. */
-export function codeLines({ architectures, ptx, runs, kernels }) {
+export function codeLines({ architectures, ptx, runs, kernels, clusters }) {
   const blocks = new Map();
   for (const { logits, gradient, pass, blocks: fit } of kernels) {
     const name = logits === gradient ? logits : `${logits} to ${gradient}`;
     blocks.set(name, [...(blocks.get(name) ?? []), `${pass} ${fit}`]);
   }
+  const rows = new Map();
+  for (const { logits, parts, clusters: fit } of clusters)
+    if (fit > 0) rows.set(logits, [...(rows.get(logits) ?? []), `${fit} of ${parts}`]);
   return [
     `Built for ${architectures || 'no architecture'}, PTX for ${ptx || 'none'}; this device runs ${running[runs]}.`,
     ...[...blocks].map(([name, list]) => `Blocks a multiprocessor, ${name}: ${list.join(', ')}`),
+    ...dtypes.map((name) => `Clusters at a time, ${name}: ${rows.get(name)?.join(', ') ?? 'none'}`),
   ];
 }
 

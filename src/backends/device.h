@@ -55,6 +55,12 @@ struct KernelResidency {
   int pass;    ///< a Pass of cuda/plan.h
   int blocks;  ///< on a multiprocessor at the same time
 };
+/// How many clusters of so many blocks a device runs at a time; 0 where rows of so many parts are
+/// computed without clusters.
+struct ClusterResidency {
+  Dtype logits;
+  int parts, clusters;
+};
 /// The algorithms of cuBLASLt for the logits of an output layer: offered, and of those the ones
 /// that any number of rows may use.
 struct LayerAlgorithms {
@@ -110,6 +116,7 @@ struct DeviceApi {
   /// `properties` does not.
   size_t (*free_memory)(int device);
   std::vector<KernelResidency> (*kernel_residency)(int device);
+  std::vector<ClusterResidency> (*cluster_residency)(int device);
   LayerAlgorithms (*layer_algorithms)(int device, Dtype dtype, int64_t vocab, int64_t hidden);
   /// Why jobs with an output layer cannot run on a device, or empty. Loads the library that they
   /// need.

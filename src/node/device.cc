@@ -83,6 +83,19 @@ Napi::Value kernel_residency(const Napi::CallbackInfo& info) {
   return result;
 }
 
+/// clusterResidency(device): the dtype as a number.
+Napi::Value cluster_residency(const Napi::CallbackInfo& info) {
+  Napi::Array result = Napi::Array::New(info.Env());
+  for (const ClusterResidency& c : api().cluster_residency(device_argument(info, 0))) {
+    Napi::Object size = Napi::Object::New(info.Env());
+    size.Set("logits", int(c.logits));
+    size.Set("parts", c.parts);
+    size.Set("clusters", c.clusters);
+    result.Set(result.Length(), size);
+  }
+  return result;
+}
+
 /// layerAlgorithms(device, dtype, vocab, hidden)
 Napi::Value layer_algorithms(const Napi::CallbackInfo& info) {
   const auto dtype = static_cast<Dtype>(info[1].As<Napi::Number>().Int32Value());
@@ -252,6 +265,7 @@ Napi::Object cuda_exports(Napi::Env env) {
   export_function<device>(exports, "device");
   export_function<free_memory>(exports, "freeMemory");
   export_function<kernel_residency>(exports, "kernelResidency");
+  export_function<cluster_residency>(exports, "clusterResidency");
   export_function<layer_algorithms>(exports, "layerAlgorithms");
   export_function<allocate>(exports, "allocate");
   export_function<release>(exports, "release");

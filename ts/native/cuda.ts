@@ -13,6 +13,8 @@ export interface NativeCuda {
   freeMemory(index: number): number;
   /** How many blocks of each loss kernel a multiprocessor holds. */
   kernelResidency(index: number): readonly KernelResidency[];
+  /** How many clusters of so many blocks run at a time. */
+  clusterResidency(index: number): readonly ClusterResidency[];
   /**
    * The algorithms of cuBLASLt for an output layer's logits: offered, and of those the ones that
    * any number of rows may use.
@@ -77,6 +79,14 @@ export interface KernelResidency {
   /** 0 log-probabilities of sequences, 1 of tokens, 2 dense, 3 factored. */
   readonly pass: number;
   readonly blocks: number;
+}
+
+export interface ClusterResidency {
+  /** 0 float32, 1 float16, 2 bfloat16. */
+  readonly logits: number;
+  readonly parts: number;
+  /** 0: rows of so many parts are computed without clusters. */
+  readonly clusters: number;
 }
 
 export interface PointerInfo {
