@@ -39,8 +39,7 @@ export interface Parallel {
 }
 
 const axes = ['vocab', 'sequence', 'data'] as const;
-const ofHidden = ['gradHidden', 'wire'] as const satisfies (keyof Parallel)[];
-const keys = [...axes, 'window', 'columnGrid', ...ofHidden] as const;
+const keys = [...axes, 'window', 'columnGrid', 'gradHidden', 'wire'] as const;
 
 /** A call, and what of `parallel` means something to it; by default all. */
 export interface Door<Key extends keyof Parallel = keyof Parallel> {
@@ -49,7 +48,7 @@ export interface Door<Key extends keyof Parallel = keyof Parallel> {
 }
 
 /** What calls on logits take of it: they have no hidden states. */
-export type LogitsParallel = Omit<Parallel, (typeof ofHidden)[number]>;
+export type LogitsParallel = Omit<Parallel, 'gradHidden' | 'wire'>;
 /** Of calls on logits. */
 export const logitsDoor: Door = {
   name: 'a call on logits',
