@@ -116,10 +116,22 @@ const batch = {
 const out = new Float32Array(batch.logits.length);
 const run = { out, threads: 1 };
 
+/** What methods need beside logits and labels. */
+const fields = {
+  desirable: Uint8Array.of(1, 0),
+  kl: 0.1,
+  shift: 0.1,
+  ranks: Int32Array.of(0, 1),
+  rewards: Float64Array.of(1, 0),
+};
+
 const suite = new Benchmark.Suite();
-for (const { name } of methods()) {
+for (const { name, arity, fields: known } of methods()) {
   const objective = dirAlignLoss(name, 0.1);
-  suite.add(name, () => objective(batch, run), { maxTime: 0.5 });
+  const needed = Object.entries(fields).filter(([field]) => known[field]?.needed);
+  const groups = arity === 'group' && { groups: Int32Array.of(0, 2) };
+  const own = { ...batch, ...groups, ...Object.fromEntries(needed) };
+  suite.add(name, () => objective(own, run), { maxTime: 0.5 });
 }
 const dpo = dirAlignLoss('dpo', 0.1);
 suite.add('dpo, async', {
@@ -127,10 +139,13 @@ suite.add('dpo, async', {
   maxTime: 0.5,
   fn: (deferred) => dpo.async(batch, run).then(() => deferred.resolve()),
 });
+suite.on('error', ({ target }) => {
+  throw target.error;
+});
 suite.on('cycle', ({ target }) => {
   const { mean, rme } = target.stats;
   console.log(
-    `${target.name.padEnd(14)} ${(mean * 1e6).toFixed(2).padStart(7)} us  +-${rme.toFixed(1)} %`,
+    `${target.name.padEnd(18)} ${(mean * 1e6).toFixed(2).padStart(7)} us  +-${rme.toFixed(1)} %`,
   );
 });
 suite.run();
