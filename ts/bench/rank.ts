@@ -51,22 +51,24 @@ async function measure(shape: readonly [number, number]): Promise<RankTimes> {
   // What is left of a call when there is nearly nothing to compute: as many rows are exchanged.
   const small = callsOf(shape, 8 * size);
   const calls = { ...whole, smallSpread: small.spread, smallPlain: small.plain };
-  const names = Object.keys(calls) as (keyof typeof calls)[];
-  const times = Object.fromEntries(names.map((name) => [name, [] as number[]]));
+  const times: Record<keyof typeof calls, number[]> = {
+    spread: [],
+    alone: [],
+    plain: [],
+    smallSpread: [],
+    smallPlain: [],
+  };
+  const names = Object.keys(times) as (keyof typeof calls)[];
   for (let round = -1; round < plan.rounds; round++)
     for (const name of names) {
       small.plain(); // or the first small call after a large one would pay for its caches
       await world.allGather(new Uint8Array(1)); // all begin together
       const start = performance.now();
       calls[name]();
-      if (round >= 0) times[name]?.push(performance.now() - start);
+      if (round >= 0) times[name].push(performance.now() - start);
     }
-  const all: number[][] = [];
-  for (const name of names) all.push(await slowest(times[name] ?? []));
-  return {
-    rows: shape[0] * shape[1],
-    ...Object.fromEntries(names.map((name, i) => [name, all[i]])),
-  } as never;
+  for (const name of names) times[name] = await slowest(times[name]);
+  return { rows: shape[0] * shape[1], ...times };
 }
 
 const results: RankTimes[] = [];

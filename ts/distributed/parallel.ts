@@ -39,7 +39,8 @@ export interface Parallel {
 }
 
 const axes = ['vocab', 'sequence', 'data'] as const;
-const keys = [...axes, 'window', 'columnGrid', 'gradHidden', 'wire'] as const;
+const ofLogits = [...axes, 'window', 'columnGrid'] as const;
+const keys = [...ofLogits, 'gradHidden', 'wire'] as const;
 
 /** A call, and what of `parallel` means something to it; by default all. */
 export interface Door<Key extends keyof Parallel = keyof Parallel> {
@@ -50,10 +51,7 @@ export interface Door<Key extends keyof Parallel = keyof Parallel> {
 /** What calls on logits take of it: they have no hidden states. */
 export type LogitsParallel = Omit<Parallel, 'gradHidden' | 'wire'>;
 /** Of calls on logits. */
-export const logitsDoor: Door = {
-  name: 'a call on logits',
-  keys: [...axes, 'window', 'columnGrid'],
-};
+export const logitsDoor: Door = { name: 'a call on logits', keys: ofLogits };
 
 /** Of vocab, sequence and data. */
 export type Groups = readonly (AxisGroup | undefined)[];

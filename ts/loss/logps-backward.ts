@@ -248,8 +248,8 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
 
 const logitsDoor: Door = { name: 'logpsBackward', keys: ['vocab', 'columnGrid'] };
 const hiddenDoor: Door = {
-  name: 'logpsBackward',
-  keys: ['vocab', 'columnGrid', 'gradHidden', 'wire'],
+  ...logitsDoor,
+  keys: [...logitsDoor.keys, 'gradHidden', 'wire'],
 };
 
 function call(batch: unknown, derivatives: unknown, run?: unknown): unknown {
