@@ -269,7 +269,8 @@ inline Floats add_exp(Floats sum, Floats x) {
   return (Floats)_mm256_fmadd_ps((__m256)e.power, (__m256)e.rest, (__m256)sum);
 }
 /// sum[k] + e^x[k], by the same operations step by step for all of them: a processor's queues hold
-/// those of four vectors, among which it would find too few that wait for no other.
+/// those of four vectors, among which it would find too few that wait for no other. Made of one
+/// template with `exponential`, gradients took 1.3 to 1.4 times as long.
 template <int count>
 inline void add_exps(Floats (&sum)[count], const Floats (&x)[count]) {
   const Words powers = eighth_powers;
