@@ -41,13 +41,14 @@ const disguises: Readonly<Record<string, Disguise>> = {
     value: foreign(held, { byteLength: undefined }),
     expect: 'any',
   }),
-  'a tensor of another dtype': (held, random) => ({
-    value: foreign(held, {
-      dtype: choose(random, ['float32', 'float16', 'bfloat16']),
-      ptr: held.value.ptr & ~3n,
-    }),
-    expect: 'any',
-  }),
+  'a tensor of another dtype': (held, random) => {
+    // Aligned for any, and within what is the call's to write.
+    const ptr = (held.value.ptr + 3n) & ~3n;
+    const byteLength = bytesOf(held) - Number(ptr - held.value.ptr);
+    if (byteLength <= 0) return undefined;
+    const dtype = choose(random, ['float32', 'float16', 'bfloat16'] as const);
+    return { value: foreign(held, { dtype, ptr, byteLength }), expect: 'any' };
+  },
   'a tensor on another stream': (held, _, call) => {
     const stream = cuda.stream();
     call.release.push(() => {
