@@ -204,8 +204,8 @@ test('npx diralign build: names the tools that are missing, and builds with CMak
 
   // Without CUDA: what nvcc makes of these sources is the build's own matter, and that they are all
   // there is a test below.
-  // Without optimisation: it is as much of a build in less time.
-  const settings = ['DIRALIGN_CUDA=OFF', 'CMAKE_CXX_FLAGS_DEBUG=-O0'];
+  // Without optimisation, and several sources at once: it is as much of a build in less time.
+  const settings = ['DIRALIGN_CUDA=OFF', 'CMAKE_CXX_FLAGS_DEBUG=-O0', 'CMAKE_UNITY_BUILD=ON'];
   const build = ['exec', '--offline', '--', 'diralign', 'build', '--config', 'Debug'];
   build.push(...settings.flatMap((setting) => ['-D', setting]));
   expect(mustRun(project, 'npm', build).output).toContain('without CUDA');
