@@ -444,6 +444,23 @@ describe('Object.prototype', () => {
       collision: true,
       objective: 1,
     },
+    ...{
+      signal: AbortSignal.abort(),
+      parallel: 1,
+      buffers: 1,
+      shard: 1,
+      columnGrid: 1,
+      window: 1,
+    },
+    ...{
+      desirable: [1],
+      preferences: [9],
+      ranks: [1],
+      rewards: [1],
+      shift: 9,
+      targets: [9],
+      sftDenominator: 9,
+    },
   };
 
   function polluted<T>(action: () => T): T {

@@ -233,7 +233,7 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
     const mode: HiddenGradientMode = options.gradient ?? 'dense';
     const prepare = (parallel: CheckedParallel) =>
       prepareHidden(batch, options, (base) => backwardOf(derivatives, base, batch, mode), parallel);
-    return { ...options, door: hiddenDoor, prepare } as ReadCall;
+    return { signal: options.signal, parallel: options.parallel, door: hiddenDoor, prepare };
   }
   const options = readRun(run, runKeys);
   const prepare = (parallel: CheckedParallel) =>
@@ -243,7 +243,7 @@ function readCall(givenBatch: unknown, givenDerivatives: unknown, run: unknown):
       (base, _, mode) => backwardOf(derivatives, base, batch, mode),
       parallel,
     );
-  return { ...options, door: logitsDoor, prepare } as ReadCall;
+  return { signal: options.signal, parallel: options.parallel, door: logitsDoor, prepare };
 }
 
 const logitsDoor: Door = { name: 'logpsBackward', keys: ['vocab', 'columnGrid'] };
