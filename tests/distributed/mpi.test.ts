@@ -23,6 +23,7 @@ test.skipIf(launchers.length > 0)('no mpirun here (Debian: openmpi-bin, mpich)',
 /** How many times ranks say that it held, where all end in order. */
 const inOrder = {
   groups: 16,
+  nodes: 4,
   window: 12,
   twoPasses: 8,
   wire: 4,

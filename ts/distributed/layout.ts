@@ -1,4 +1,5 @@
 /** Which rank has what: groups of ranks, and columns of the vocabulary. */
+import os from 'node:os';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, quoted, readProperties } from '../given.js';
 import type { NativeCommunicator } from './communicator.js';
@@ -12,7 +13,8 @@ const axes: readonly Axis[] = ['data', 'sequence', 'vocab'];
  * Splits the ranks of `world` into a grid: a communicator for each name, whose other ranks differ
  * in that place alone. The name that is given last varies fastest, so that its ranks are
  * neighbours, which a launcher puts on one node: that is the place of `vocab`, whose groups
- * exchange most. Collective.
+ * exchange most. Where a group of `vocab` has ranks on several nodes, rank 0 warns, with the code
+ * DIRALIGN_LAYOUT. Collective.
  *
  * @param sizes ranks of each group; their product is `world.size`.
  * @throws DirAlignError with code ERR_DIRALIGN_OPTION
@@ -48,9 +50,38 @@ export async function layout<Names extends Axis>(
   for (const name of names.toReversed()) {
     const place = Math.floor(world.rank / stride) % read[name];
     groups[name] = await world.split(world.rank - place * stride, place);
+    if (name === 'vocab' && read[name] > 1) await warnOfNodes(world, read[name], stride);
     stride *= read[name];
   }
   return groups;
+}
+
+/** Bytes of a host's name: POSIX has no longer ones. */
+const nameBytes = 64;
+
+/**
+ * Warns on rank 0 where a group of `vocab`, of `size` ranks that are `stride` apart, is on several
+ * nodes: its calls wait for the network for longer than they compute.
+ */
+async function warnOfNodes(world: NativeCommunicator, size: number, stride: number): Promise<void> {
+  const own = new Uint8Array(nameBytes);
+  new TextEncoder().encodeInto(os.hostname(), own);
+  const all = await world.allGather(own);
+  if (world.rank > 0) return;
+  const names = Array.from({ length: world.size }, (_, rank) =>
+    new TextDecoder().decode(all.subarray(rank * nameBytes, (rank + 1) * nameBytes)),
+  ).map((name) => name.replaceAll('\0', ''));
+  const firsts = names.flatMap((_, rank) => (Math.floor(rank / stride) % size === 0 ? [rank] : []));
+  const nodes = firsts.map(
+    (first) => new Set(Array.from({ length: size }, (_, i) => names[first + i * stride] as string)),
+  );
+  const apart = nodes.filter((some) => some.size > 1);
+  if (apart[0] === undefined) return;
+  process.emitWarning(
+    `${apart.length} of ${nodes.length} vocab groups have ranks on several nodes, the first on ${quoted([...apart[0]])}. ` +
+      'Between nodes a call waits for longer than it computes: name vocab last, with no more ranks than a node has.',
+    { type: 'DirAlignWarning', code: 'DIRALIGN_LAYOUT' },
+  );
 }
 
 /** The columns that a rank has of a vocabulary, where all have about as many. */
