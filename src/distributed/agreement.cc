@@ -1,6 +1,7 @@
 // What the ranks of a job must have in common, and the shards that they have of the vocabulary.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include "parallel.h"
 
 namespace diralign {
@@ -128,15 +129,20 @@ struct Fact {
 /// Columns of the vocabulary, as every rank says.
 constexpr size_t first_column = Record::most_numbers - 2, column_count = Record::most_numbers - 1;
 
-/// What every rank of the step's group brings: throws on each where they have not the facts in
-/// common, their places in the other groups, or the calls before.
-std::vector<Record> meet_alike(Session& session, Step step, const std::vector<Fact>& facts,
-                               Record mine = {}) {
+/// With the facts, the rank's places in the other groups, and the calls before.
+Record with_facts(const Session& session, Step step, const std::vector<Fact>& facts,
+                  Record record = {}) {
   const Axis axis = step_axes[size_t(step)];
-  for (size_t i = 0; i < facts.size(); i++) mine.numbers[i] = facts[i].value;
-  mine.numbers[facts.size()] = places_beside(session, axis);
-  mine.numbers[facts.size() + 1] = session.number(axis);
-  const std::vector<Record> all = session.meet(step, mine);
+  for (size_t i = 0; i < facts.size(); i++) record.numbers[i] = facts[i].value;
+  record.numbers[facts.size()] = places_beside(session, axis);
+  record.numbers[facts.size() + 1] = session.number(axis);
+  return record;
+}
+
+/// Throws on each rank of the step's group where they have not these in common.
+void check_alike(Session& session, Step step, const std::vector<Fact>& facts,
+                 const std::vector<Record>& all) {
+  const Axis axis = step_axes[size_t(step)];
   auto disagree = [&](size_t rank, const std::string& what) {
     session.refuse(step, "ERR_DIRALIGN_DISAGREE",
                    "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
@@ -149,21 +155,16 @@ std::vector<Record> meet_alike(Session& session, Step step, const std::vector<Fa
     for (size_t i = 0; i < facts.size(); i++)
       if (facts[i].is_common(axis) && differs(i)) disagree(rank, facts[i].name);
   }
-  return all;
 }
 
-void agree_on_shards(Job& job, const std::vector<Fact>& facts) {
-  constexpr Step step = Step::agree_vocab;
+/// From what the ranks of vocab have said.
+void take_shards(Job& job, const std::vector<Record>& all) {
   constexpr Axis axis = Axis::vocab;
-  Session& session = job.parallel->session;
-  Record mine;
-  mine.numbers[first_column] = uint64_t(job.batch.shard->first);
-  mine.numbers[column_count] = uint64_t(job.batch.vocab);
-  const std::vector<Record> all = meet_alike(session, step, facts, mine);
   Parallel& parallel = *job.parallel;
+  Session& session = parallel.session;
   const int64_t grid = parallel.column_grid, words = job.batch.words();
   auto refuse = [&](const std::string& message) {
-    session.refuse(step, "ERR_DIRALIGN_SHARD", message);
+    session.refuse(Step::agree_vocab, "ERR_DIRALIGN_SHARD", message);
   };
   int64_t at = 0;
   for (size_t rank = 0; rank < all.size(); rank++) {
@@ -186,18 +187,26 @@ void agree_on_shards(Job& job, const std::vector<Fact>& facts) {
     refuse("the shards have " + std::to_string(at) + " columns of " + std::to_string(words));
 }
 
+/// Whether the first phase writes nothing of the caller's, and needs nothing that the ranks have
+/// yet to say: then it computes while their records are on the way.
+bool reduces_at_once(const Job& job) {
+  const Parallel& parallel = *job.parallel;
+  return parallel.session.has(Axis::vocab) && parallel.column_grid == 0 && !parallel.on_device &&
+         !job.given;
+}
+
 }  // namespace
 
 void agree(Job& job) {
+  Parallel& parallel = *job.parallel;
+  Session& session = parallel.session;
   const uint64_t sequences = uint64_t(job.batch.sequences);
-  const bool by_device =
-      job.parallel->on_device && job.parallel->session.by_device(Axis::vocab) != nullptr;
+  const bool by_device = parallel.on_device && session.by_device(Axis::vocab) != nullptr;
   const std::vector<Fact> facts{
       {"the settings", settings_of(job), true, true, true},
       {"the words of the vocabulary", uint64_t(job.batch.words()), true, true, true},
       // Chunks of a layer's rows are cut differently.
-      {"who computes: the CPU or a device", job.layer && job.parallel->on_device, true, false,
-       false},
+      {"who computes: the CPU or a device", job.layer && parallel.on_device, true, false, false},
       {"what carries rows", by_device, true, false, false},
       {"rows", uint64_t(job.batch.rows), true, false, false},
       {"sequences", sequences, true, true, false},
@@ -205,9 +214,20 @@ void agree(Job& job) {
       {"references or fields of sequences", sequences_of(job), true, true, false},
       {"fields of the batch", whole_numbers_of(job), true, true, true},
   };
-  agree_on_shards(job, facts);
-  for (const Step step : {Step::agree_sequence, Step::agree_data})
-    meet_alike(job.parallel->session, step, facts);
+  Record mine;
+  mine.numbers[first_column] = uint64_t(job.batch.shard->first);
+  mine.numbers[column_count] = uint64_t(job.batch.vocab);
+  session.begin_to_meet(Step::agree_vocab, with_facts(session, Step::agree_vocab, facts, mine),
+                        [&job, facts](const std::vector<Record>& all) {
+                          check_alike(job.parallel->session, Step::agree_vocab, facts, all);
+                          take_shards(job, all);
+                        });
+  for (const Step step : {Step::agree_sequence, Step::agree_data}) {
+    if (!session.has(step_axes[size_t(step)])) continue;
+    session.catch_up();
+    check_alike(session, step, facts, session.meet(step, with_facts(session, step, facts, mine)));
+  }
+  if (!reduces_at_once(job)) session.catch_up();
 }
 
 void gather_numbers(Session& session, const std::string& about, const Array<double>& mine,
@@ -220,9 +240,12 @@ void gather_numbers(Session& session, const std::string& about, const Array<doub
   const auto first =
                  session.reserve(Axis::sequence, Transfer::Kind::all_gather, bytes, mine.data()),
              second = session.reserve(Axis::data, Transfer::Kind::all_gather, whole);
-  meet_alike(session, Step::agree_sequence, facts);
+  const auto agree = [&](Step step) {
+    check_alike(session, step, facts, session.meet(step, with_facts(session, step, facts)));
+  };
+  agree(Step::agree_sequence);
   second->sent = session.carry(Axis::sequence, first);
-  meet_alike(session, Step::agree_data, facts);
+  agree(Step::agree_data);
   const Array<char> of_units = session.carry(Axis::data, second);
   if (!of_units.empty()) std::memcpy(all, of_units.data(), of_units.size());
 }

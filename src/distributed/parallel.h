@@ -42,8 +42,9 @@ void refuse_parallel(Session& session, const std::string& failure);
 
 // Of run_parallel().
 
-/// Throws on every rank alike where the ranks' calls do not fit together. Nothing has been computed
-/// or written.
+/// Throws on every rank alike where the ranks' calls do not fit together; nothing has been written.
+/// The records of vocab may still be on the way when it returns: what is thrown then, and what is
+/// learned of its ranks, comes with the session's next meeting.
 void agree(Job& job);
 
 /// The numbers of every rank of sequence and data, which are of one objective and for one purpose,

@@ -43,28 +43,36 @@ std::string Session::place(Axis axis, int rank) const {
 }
 
 std::vector<Record> Session::meet(Step step, const Record& mine) {
+  std::vector<Record> all;
+  begin_to_meet(step, mine, [&all](const std::vector<Record>& records) { all = records; });
+  if (has(axis_of(step))) catch_up();
+  return all;
+}
+
+void Session::begin_to_meet(Step step, const Record& mine,
+                            std::function<void(const std::vector<Record>&)> read) {
   const Axis axis = axis_of(step);
-  next_ = int(step);
   Record sent = mine;
   sent.step = uint32_t(step);
-  std::vector<Record> all(size_t(size(axis)), sent);
-  if (has(axis)) {
-    const Array<char> bytes =
-        exchange(axis, reserve(axis, Transfer::Kind::all_gather, sizeof sent, &sent));
-    std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
-    for (size_t rank = 0; rank < all.size(); rank++)
-      if (all[rank].failed)
-        refuse(step, "ERR_DIRALIGN_PEER",
-               place(axis, int(rank)) + " failed: " +
-                   std::string(all[rank].text, strnlen(all[rank].text, Record::most_text)));
-    for (size_t rank = 1; rank < all.size(); rank++)
-      if (all[rank].step != all[0].step)
-        refuse(step, "ERR_DIRALIGN_DISAGREE",
-               "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
-                   ") disagree on what comes next");
+  if (!has(axis)) return read({sent});
+  catch_up();
+  next_ = int(step);
+  const auto transfer = reserve(axis, Transfer::Kind::all_gather, sizeof sent, &sent);
+  auto rest = [this, step, axis, transfer, read = std::move(read)] {
+    read(records(step, end(axis, *transfer)));
+  };
+  begun_ = std::move(rest);
+  try {
+    begin(axis, transfer);
+  } catch (...) {
+    begun_ = {};
+    throw;
   }
   if (step != Step::rows) next_++;
-  return all;
+}
+
+void Session::catch_up() {
+  if (begun_) std::exchange(begun_, {})();
 }
 
 void Session::refuse(Step step, const char* code, const std::string& message) {
@@ -89,6 +97,11 @@ Array<char> Session::gather(Step step, const void* mine, size_t bytes) {
 }
 
 Array<char> Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transfer) {
+  begin(axis, transfer);
+  return end(axis, *transfer);
+}
+
+void Session::begin(Axis axis, const std::shared_ptr<Transfer>& transfer) {
   const Group& group = groups_[size_t(axis)];
   group.communicator->check_usable();
   {
@@ -98,22 +111,54 @@ Array<char> Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transf
   }
   try {
     group.carrier->begin(transfer);
-    if (!group.carrier->wait(*transfer, group.communicator->timeout))
-      throw DistributedError("ERR_DIRALIGN_TIMEOUT",
-                             "an exchange of " + place(axis, rank(axis)) + " did not end within " +
-                                 std::to_string(group.communicator->timeout.count()) + " ms");
-    check_own(*transfer, rank(axis));
   } catch (...) {
     group.communicator->set_broken();
     throw;
   }
-  return std::move(transfer->received);
+}
+
+Array<char> Session::end(Axis axis, Transfer& transfer) {
+  const Group& group = groups_[size_t(axis)];
+  try {
+    if (!group.carrier->wait(transfer, group.communicator->timeout))
+      throw DistributedError("ERR_DIRALIGN_TIMEOUT",
+                             "an exchange of " + place(axis, rank(axis)) + " did not end within " +
+                                 std::to_string(group.communicator->timeout.count()) + " ms");
+    check_own(transfer, rank(axis));
+  } catch (...) {
+    group.communicator->set_broken();
+    throw;
+  }
+  return std::move(transfer.received);
+}
+
+std::vector<Record> Session::records(Step step, const Array<char>& bytes) {
+  const Axis axis = axis_of(step);
+  std::vector<Record> all(size_t(size(axis)));
+  std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
+  const auto disagree = [&](size_t rank, const std::string& what) {
+    refuse(step, "ERR_DIRALIGN_DISAGREE",
+           "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
+               ") disagree on " + what);
+  };
+  for (size_t rank = 0; rank < all.size(); rank++)
+    if (all[rank].failed)
+      refuse(step, "ERR_DIRALIGN_PEER",
+             place(axis, int(rank)) + " failed: " +
+                 std::string(all[rank].text, strnlen(all[rank].text, Record::most_text)));
+  for (size_t rank = 1; rank < all.size(); rank++)
+    if (all[rank].step != all[0].step) disagree(rank, "what comes next");
+  return all;
 }
 
 void Session::tell(const std::string& failure) noexcept {
   Record record;
   record.failed = 1;
   std::memcpy(record.text, failure.data(), std::min(failure.size(), Record::most_text));
+  try {
+    catch_up();
+  } catch (const std::exception&) {
+  }
   for (size_t step = size_t(next_); step < std::size(step_axes); step++) {
     const Axis axis = step_axes[step];
     if (!has(axis) || std::exchange(told_[size_t(axis)], true)) continue;

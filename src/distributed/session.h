@@ -74,6 +74,12 @@ class Session {
   /// One record of every rank of the step's group, by rank; of this one alone without a group.
   /// Throws where one failed.
   std::vector<Record> meet(Step step, const Record& mine);
+  /// The same without waiting for others: `read` gets the records at the next meeting of a group
+  /// that has other ranks, or in catch_up().
+  void begin_to_meet(Step step, const Record& mine,
+                     std::function<void(const std::vector<Record>&)> read);
+  /// Ends a meeting that has begun.
+  void catch_up();
   /// For what the ranks of a group find in their records alike: throws it on each.
   [[noreturn]] void refuse(Step step, const char* code, const std::string& message);
 
@@ -107,13 +113,18 @@ class Session {
  private:
   Communicator* of(Axis axis) const { return groups_[size_t(axis)].communicator.get(); }
   Array<char> exchange(Axis axis, const std::shared_ptr<Transfer>& transfer);
+  void begin(Axis axis, const std::shared_ptr<Transfer>& transfer);
+  Array<char> end(Axis axis, Transfer& transfer);
+  /// Throws on every rank alike.
+  std::vector<Record> records(Step step, const Array<char>& bytes);
 
   const Groups groups_;
   /// For what tell() says, even where there is no memory left.
   std::array<std::shared_ptr<Transfer>, axis_count> last_words_;
   std::array<uint64_t, axis_count> numbers_{};
   std::array<bool, axis_count> told_{};
-  int next_ = 0;  // step
+  int next_ = 0;                 // step
+  std::function<void()> begun_;  // ends a meeting
   std::mutex mutex_;
   std::shared_ptr<Transfer> under_way_;
   bool abandoned_ = false;

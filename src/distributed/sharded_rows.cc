@@ -20,9 +20,12 @@ ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
                                                   : std::max<int64_t>(1, job.batch.vocab)),
       part_bytes_(base_bytes + (size_t(with_moment) + with_mean + with_squares_) * sizeof(double)),
       row_bytes_(size_t(cells_) * part_bytes_ + sizeof(RowEnd)),
-      mine_(job.rows.scored.size() * row_bytes_) {
-  const std::vector<int64_t>& first = job.parallel->first_columns;
-  const int64_t grid = job.parallel->column_grid;
+      mine_(job.rows.scored.size() * row_bytes_) {}
+
+void ShardedRows::list_places() {
+  if (!places_.empty()) return;
+  const std::vector<int64_t>& first = job_.parallel->first_columns;
+  const int64_t grid = job_.parallel->column_grid;
   for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
     const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)],
                   cells = grid > 0 ? (columns + grid - 1) / grid : std::min<int64_t>(1, columns);
@@ -58,6 +61,7 @@ void ShardedRows::exchange(const RowRange& rows) {
   range_ = rows;
   all_ =
       session_.gather(Step::rows, mine_.data() + size_t(rows.begin) * row_bytes_, bytes_of(rows));
+  list_places();
 }
 
 ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {

@@ -52,6 +52,7 @@ class ShardedRows {
     range_ = rows;
     session_.meet(Step::rows, {});
     all_ = gather(mine_.data() + size_t(rows.begin) * row_bytes_);
+    list_places();
   }
 
   // Of the last chunk's rows.
@@ -79,6 +80,8 @@ class ShardedRows {
     double logits = 0;   ///< their sum, where it is asked for
     double squares = 0;  ///< of exp(logit - top)^2, where they are
   };
+  /// Once the ranks have said what columns they have.
+  void list_places();
   void write_part(char* to, const Part& part) const;
   PartSums part(int64_t i, const CellPlace& place) const;
   /// Of those that follow the sums, in the order of write_part().

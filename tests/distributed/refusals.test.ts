@@ -169,18 +169,33 @@ describe('a transport', () => {
     const error = await rejection(dpo.async(batch, { parallel: { data } }));
     expectCode(error, 'ENGINE', "did not bring this rank's bytes back");
   });
-  test('nothing is written where ranks disagree', async () => {
-    const outs = [0, 1].map(() => new Float32Array(batch.logits.length).fill(7));
-    const ranks = within(2).map((data, rank) =>
-      dirAlignLoss('dpo', 0.1 + rank).async(batch as never, {
-        out: outs[rank] as never,
-        parallel: { data },
-      }),
-    );
-    for (const error of await Promise.all(ranks.map(rejection)))
-      expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
-    expect(outs.every((out) => out.every((x) => x === 7))).toBe(true);
-  });
+  // Ranks of vocab sum their rows before they know.
+  test.each(['data', 'vocab'] as const)(
+    'nothing is written where ranks of %s disagree',
+    async (axis) => {
+      const [, , vocab] = batch.shape as [number, number, number];
+      const outs = [0, 1].map(() => new Float32Array(batch.logits.length).fill(7));
+      const inPlace = [0, 1].map(() => batch.logits.slice());
+      const ranks = within(2).flatMap((communicator, rank) => {
+        const shard = axis === 'vocab' && { first: vocab * rank, vocab: 2 * vocab };
+        const objective = dirAlignLoss('dpo', 0.1 + rank);
+        const parallel = { [axis]: communicator };
+        const own = { ...batch, ...(shard && { shard }) } as never;
+        const logits = inPlace[rank];
+        return [
+          objective.async(own, { out: outs[rank], parallel }),
+          objective.async(
+            { ...(own as object), logits } as never,
+            { gradient: 'factored', inPlace: true, parallel } as never,
+          ),
+        ];
+      });
+      for (const error of await Promise.all(ranks.map(rejection)))
+        expect(error).toMatchObject({ code: 'ERR_DIRALIGN_DISAGREE' });
+      expect(outs.every((out) => out.every((x) => x === 7))).toBe(true);
+      for (const logits of inPlace) expect(logits).toEqual(batch.logits);
+    },
+  );
   test('abort while others compute, at any moment: all fail, or all succeed', async () => {
     const large = randomBatch({ seed: 2, sequences: 4, tokens: 40, vocab: 5000 });
     for (let i = 0; i < 25; i++) {

@@ -242,6 +242,40 @@ TEST(distributed_out_of_memory) {
   }
 }
 
+// A rank that waits for others where it may compute, or that leaves them without word when it fails
+// before it has read theirs.
+TEST(distributed_begun_meeting) {
+  for (const bool fails : {false, true}) {
+    Meeting meeting(2);
+    const auto groups = ranks_over(Axis::vocab, meeting, 2);
+    Session early(groups[0]);
+    std::vector<uint64_t> read;
+    Record mine;
+    mine.numbers[0] = 5;
+    early.begin_to_meet(Step::agree_vocab, mine, [&read](const std::vector<Record>& all) {
+      for (const Record& one : all) read.push_back(one.numbers[0]);
+    });
+    CHECK(read.empty());
+    std::string heard;
+    std::thread late([&] {
+      Session session(groups[1]);
+      Record theirs;
+      theirs.numbers[0] = 7;
+      session.meet(Step::agree_vocab, theirs);
+      try {
+        session.meet(Step::settle_vocab, {});
+      } catch (const DistributedError& error) {
+        heard = error.what();
+      }
+    });
+    if (fails) early.tell("no memory");
+    else early.meet(Step::settle_vocab, {});
+    late.join();
+    CHECK((read == std::vector<uint64_t>{5, 7}));
+    CHECK(heard == (fails ? "rank 0 of 2 (vocab) failed: no memory" : ""), "%s", heard.c_str());
+  }
+}
+
 // Pieces longer than what goes at once: bytes of one rank in another's place, or an end left out.
 TEST(distributed_stretches) {
   for (const Transfer::Kind kind : {Transfer::Kind::all_gather, Transfer::Kind::all_to_all})
