@@ -41,6 +41,7 @@ export const contract = {
     'num_tokens',
     'rewards/mean',
     'kl',
+    'mixed_hardware',
     'entropy',
     'mean_token_accuracy',
     'logits/chosen',
@@ -1305,4 +1306,4 @@ export const listed = {
   ],
 };
 /** Of an addon that was built from the same sources. */
-export const contractHash = 'dfd5e4b5afbadbc6';
+export const contractHash = '33e501d9bed277d0';

@@ -23,6 +23,11 @@ interface ChosenMetrics {
   readonly underflow: number;
   /** Rows that `labels` score, in all sequences of the call. */
   readonly num_tokens: number;
+  /**
+   * 1 where ranks of `run.parallel` compute with different instructions or C libraries: last digits
+   * then depend on which rank has what. Otherwise it is not there.
+   */
+  readonly mixed_hardware?: number;
 }
 
 /**

@@ -2,35 +2,13 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include "hardware.h"
+#include "hash.h"
 #include "parallel.h"
 
 namespace diralign {
 
 namespace {
-
-/// Of eight bytes at a time: a product spreads each bit upwards, and a shift brings it down again.
-class Hash {
- public:
-  Hash& bytes(const void* data, size_t count) {
-    for (size_t at = 0; at < count; at += sizeof(uint64_t)) {
-      uint64_t word = 0;
-      std::memcpy(&word, static_cast<const char*>(data) + at, std::min(sizeof word, count - at));
-      value_ = (value_ ^ word) * 0x9e3779b97f4a7c15u;
-      value_ ^= value_ >> 32;
-    }
-    return *this;
-  }
-  template <class T>
-  Hash& array(const T* data, size_t count) {
-    number(data ? double(count) : -1);
-    return data ? bytes(data, count * sizeof(T)) : *this;
-  }
-  Hash& number(double x) { return bytes(&x, sizeof x); }
-  uint64_t value() const { return value_; }
-
- private:
-  uint64_t value_ = 0xcbf29ce484222325u;
-};
 
 uint64_t settings_of(const Job& job) {
   Hash hash;
@@ -126,8 +104,10 @@ struct Fact {
   }
 };
 
-/// Columns of the vocabulary, as every rank says.
-constexpr size_t first_column = Record::most_numbers - 2, column_count = Record::most_numbers - 1;
+/// In the record of a rank, besides the facts: what computes there, whether it knows already that
+/// ranks differ in that, and its columns of the vocabulary.
+constexpr size_t own_hardware = Record::most_numbers - 4, is_mixed = Record::most_numbers - 3,
+                 first_column = Record::most_numbers - 2, column_count = Record::most_numbers - 1;
 
 /// With the facts, the rank's places in the other groups, and the calls before.
 Record with_facts(const Session& session, Step step, const std::vector<Fact>& facts,
@@ -155,6 +135,13 @@ void check_alike(Session& session, Step step, const std::vector<Fact>& facts,
     for (size_t i = 0; i < facts.size(); i++)
       if (facts[i].is_common(axis) && differs(i)) disagree(rank, facts[i].name);
   }
+}
+
+/// What one rank finds it carries into the next group, so that all come to know it.
+void compare_hardware(Parallel& parallel, const std::vector<Record>& all) {
+  for (const Record& one : all)
+    if (one.numbers[is_mixed] || one.numbers[own_hardware] != all[0].numbers[own_hardware])
+      parallel.mixed_hardware = true;
 }
 
 /// From what the ranks of vocab have said.
@@ -215,17 +202,22 @@ void agree(Job& job) {
       {"fields of the batch", whole_numbers_of(job), true, true, true},
   };
   Record mine;
+  mine.numbers[own_hardware] = hardware_of(parallel.on_device);
   mine.numbers[first_column] = uint64_t(job.batch.shard->first);
   mine.numbers[column_count] = uint64_t(job.batch.vocab);
   session.begin_to_meet(Step::agree_vocab, with_facts(session, Step::agree_vocab, facts, mine),
                         [&job, facts](const std::vector<Record>& all) {
                           check_alike(job.parallel->session, Step::agree_vocab, facts, all);
+                          compare_hardware(*job.parallel, all);
                           take_shards(job, all);
                         });
   for (const Step step : {Step::agree_sequence, Step::agree_data}) {
     if (!session.has(step_axes[size_t(step)])) continue;
     session.catch_up();
-    check_alike(session, step, facts, session.meet(step, with_facts(session, step, facts, mine)));
+    mine.numbers[is_mixed] = parallel.mixed_hardware;
+    const std::vector<Record> all = session.meet(step, with_facts(session, step, facts, mine));
+    check_alike(session, step, facts, all);
+    compare_hardware(parallel, all);
   }
   if (!reduces_at_once(job)) session.catch_up();
 }

@@ -24,6 +24,7 @@ struct Parallel {
 
   std::vector<int64_t> first_columns;  ///< of every rank of vocab, and the end
   int64_t most_cells = 1;              ///< cells of columns that a rank has
+  bool mixed_hardware = false;         ///< ranks compute with different instructions
   std::unique_ptr<WholeBatch> whole;   ///< where there are other ranks of data
 
   /// Whether rows are merged from parts.

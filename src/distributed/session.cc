@@ -53,7 +53,7 @@ void Session::begin_to_meet(Step step, const Record& mine,
                             std::function<void(const std::vector<Record>&)> read) {
   const Axis axis = axis_of(step);
   Record sent = mine;
-  sent.step = uint32_t(step);
+  sent.step = uint16_t(step);
   if (!has(axis)) return read({sent});
   catch_up();
   next_ = int(step);
@@ -141,6 +141,11 @@ std::vector<Record> Session::records(Step step, const Array<char>& bytes) {
            "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
                ") disagree on " + what);
   };
+  // First: of another protocol nothing else is known.
+  for (size_t rank = 1; rank < all.size(); rank++)
+    if (all[rank].protocol != all[0].protocol)
+      disagree(rank, "the protocol: " + std::to_string(all[0].protocol) + " and " +
+                         std::to_string(all[rank].protocol) + "; all need one version of diralign");
   for (size_t rank = 0; rank < all.size(); rank++)
     if (all[rank].failed)
       refuse(step, "ERR_DIRALIGN_PEER",

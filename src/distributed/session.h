@@ -35,11 +35,17 @@ inline constexpr Axis step_axes[] = {Axis::vocab, Axis::sequence, Axis::data,   
                                      Axis::data,  Axis::data,     Axis::vocab,    Axis::sequence,
                                      Axis::data,  Axis::vocab,    Axis::sequence, Axis::data};
 
-/// What every exchange begins with, from each rank: whether it failed, or else a few numbers.
+/// Raise it with any change of what ranks send each other: versions with different ones refuse each
+/// other, instead of taking bytes for something else.
+inline constexpr uint32_t protocol = 1;
+
+/// What every exchange begins with, from each rank: whether it failed, or else a few numbers. Its
+/// size and its first member are those of any protocol.
 struct Record {
   static constexpr size_t most_numbers = 23, most_text = 320;
-  uint32_t failed = 0;
-  uint32_t step = 0;  ///< a rank at another one would take what follows for something else
+  uint32_t protocol = for_tests.protocol ? for_tests.protocol : diralign::protocol;
+  uint16_t failed = 0;
+  uint16_t step = 0;  ///< a rank at another one would take what follows for something else
   std::array<uint64_t, most_numbers> numbers{};
   char text[most_text] = "";  ///< of a failure
 
@@ -50,6 +56,7 @@ struct Record {
   }
   void set_real(size_t i, double x) { std::memcpy(&numbers[i], &x, sizeof x); }
 };
+static_assert(sizeof(Record) == 512);
 
 /// Its axes, for one call. A rank that fails goes on to the next exchange of each group, where it
 /// says so: nobody waits for it, and each rank throws.

@@ -47,6 +47,7 @@ void finish_parallel(Job& job, BatchLoss& loss, const Phases& phases) {
     loss.finish(job.known_logps(), phases.sft_logps(), largest_allowed(job), job.scored_tokens());
   if (whole && job.terms().is_sorted()) parallel.sorted_losses = whole->losses();
   wanted.outputs.metrics[underflow] = double(settled.underflows);
+  wanted.outputs.metrics[mixed_hardware] = parallel.mixed_hardware;
   if (wanted.asked.any()) write_measures(job, settled.measures);
   if (job.gradients.logits.mode == GradientMode::factored) write_row_scales(job, &loss);
 }

@@ -4,6 +4,7 @@
 #include <future>
 #include <utility>
 #include "contract.h"
+#include "distributed/hardware.h"
 #include "distributed/mpi.h"
 #include "environment.h"
 #include "requests.h"
@@ -205,9 +206,9 @@ Napi::Value abort(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// forTests(longestPiece, funneled)
+/// forTests(longestPiece, funneled, protocol)
 Napi::Value set_for_tests(const Napi::CallbackInfo& info) {
-  for_tests = {size_t(integer(info[0])), info[1].As<Napi::Boolean>()};
+  for_tests = {size_t(integer(info[0])), info[1].As<Napi::Boolean>(), uint32_t(integer(info[2]))};
   return info.Env().Undefined();
 }
 
@@ -301,6 +302,11 @@ Napi::Value refuse(const Napi::CallbackInfo& info) {
           false, request, info[2].As<Napi::Function>());
 }
 
+/// hardware(): what this process computes with, as a number that others have if they compute alike.
+Napi::Value hardware(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), double(hardware_of(false) >> 11));
+}
+
 /// gather({ parallel, about, mine, all }, done): see gather_numbers().
 Napi::Value gather(const Napi::CallbackInfo& info) {
   const Napi::Object request = info[0].As<Napi::Object>();
@@ -384,6 +390,7 @@ Napi::Object distributed_exports(Napi::Env env) {
   export_function<communicator>(exports, "communicator");
   export_function<refuse>(exports, "refuse");
   export_function<gather>(exports, "gather");
+  export_function<hardware>(exports, "hardware");
   return exports;
 }
 

@@ -6,9 +6,9 @@
 
 namespace diralign {
 
-/// Member, public name. `underflow`, rows of a dense gradient of logits, is the backends' to count;
-/// those from `mean_entropy` on are means over rows, where they are asked for: write_measures()
-/// fills them.
+/// Member, public name. `underflow`, rows of a dense gradient of logits, is the backends' to count,
+/// and `mixed_hardware` known to jobs among processes alone; those from `mean_entropy` on are means
+/// over rows, where they are asked for: write_measures() fills them.
 #define DIRALIGN_METRICS(X)                   \
   X(rewards_chosen, "rewards/chosen")         \
   X(rewards_rejected, "rewards/rejected")     \
@@ -26,6 +26,7 @@ namespace diralign {
   X(num_tokens, "num_tokens")                 \
   X(rewards_mean, "rewards/mean")             \
   X(baseline, "kl")                           \
+  X(mixed_hardware, "mixed_hardware")         \
   X(mean_entropy, "entropy")                  \
   X(token_accuracy, "mean_token_accuracy")    \
   X(logits_chosen, "logits/chosen")           \

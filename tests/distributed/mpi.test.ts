@@ -23,6 +23,8 @@ test.skipIf(launchers.length > 0)('no mpirun here (Debian: openmpi-bin, mpich)',
 /** How many times ranks say that it held, where all end in order. */
 const inOrder = {
   groups: 16,
+  hardware: 4,
+  protocol: 4,
   nodes: 4,
   window: 12,
   twoPasses: 8,
@@ -44,7 +46,7 @@ const ended = { worker: 4, leaves: 3, stopped: 3, throws: 0, killed: 0 } as cons
 describe.each(launchers)('$name', (launcher) => {
   // In one job, for starting one takes a second.
   test('stories that end in order', async () => {
-    const args = [compiled.url, ...Object.keys(inOrder)];
+    const args = [compiled.url, '--mixed', ...Object.keys(inOrder)];
     const { code, text, alive } = await launch(launcher, 4, 'stories.mjs', args);
     expect(code, text).toBe(0);
     const held = [...text.matchAll(/HELD (\w+)/g)].map(([, story]) => story);

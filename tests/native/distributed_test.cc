@@ -276,6 +276,30 @@ TEST(distributed_begun_meeting) {
   }
 }
 
+// Versions that would take each other's bytes for something else.
+TEST(distributed_protocols) {
+  Meeting meeting(2);
+  const auto groups = ranks_over(Axis::data, meeting, 2);
+  std::string heard[2];
+  on_threads(2, [&](int rank) {
+    Session session(groups[size_t(rank)]);
+    Record mine;
+    mine.protocol += uint32_t(rank);
+    // What another protocol has there.
+    mine.failed = uint16_t(rank);
+    try {
+      session.meet(Step::agree_data, mine);
+    } catch (const DistributedError& error) {
+      heard[rank] = std::string(error.code) + " " + error.what();
+    }
+  });
+  for (const std::string& each : heard)
+    CHECK(each.rfind("ERR_DIRALIGN_DISAGREE ranks 0 and 1 (data) disagree on the protocol: " +
+                         std::to_string(protocol) + " and " + std::to_string(protocol + 1),
+                     0) == 0,
+          "%s", each.c_str());
+}
+
 // Pieces longer than what goes at once: bytes of one rank in another's place, or an end left out.
 TEST(distributed_stretches) {
   for (const Transfer::Kind kind : {Transfer::Kind::all_gather, Transfer::Kind::all_to_all})

@@ -2,6 +2,7 @@
 import { distributedError, rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { readOutputs } from '../loss/values.js';
+import { native } from '../native/interface.js';
 import type { Mixture } from '../mixture.js';
 import { checkSequences, unitName } from '../units.js';
 import { noCounts, type BatchCounts } from './count-batch.js';
@@ -93,6 +94,7 @@ type Report = readonly [
   announced: Float64Array,
   seen: Float64Array,
   asked: Float64Array,
+  hardware: Float64Array,
   baselines: Float64Array,
   values: Float64Array,
   sums: Float64Array,
@@ -108,6 +110,7 @@ async function finish(window: OpenWindow, groups: Groups): Promise<WindowResult>
     toNumbers(window.announced),
     toNumbers(window.seen),
     Float64Array.of(window.asked),
+    Float64Array.of(native().distributed.hardware(), Number(window.isMixed)),
     window.baselines,
     window.values,
     window.sums,
@@ -125,7 +128,7 @@ async function finish(window: OpenWindow, groups: Groups): Promise<WindowResult>
   // Ranks of sequence have the same, but for the tokens.
   const own = reports.map(([first]) => first as Report);
   const [kl] = checkBaselines(own);
-  const total = (part: 4 | 5 | 6): Float64Array =>
+  const total = (part: 5 | 6 | 7): Float64Array =>
     own.reduce(
       (sum, report) => sum.map((x, i) => x + (report[part][i] as number)),
       new Float64Array(mine[part].length),
@@ -133,11 +136,20 @@ async function finish(window: OpenWindow, groups: Groups): Promise<WindowResult>
   const asked = own.reduce((mask, [, , [theirs]]) => mask & (theirs as number), allAsked);
   const { shares } = mixture.native;
   const none = new Float64Array(0);
-  const metrics = meansOf(mixture, total(5), total(6), kl);
-  const outputs = { losses: none, rewards: none, shares, values: total(4), metrics };
+  const metrics = meansOf(mixture, total(6), total(7), {
+    kl,
+    mixed_hardware: Number(isMixed(reports.flat())),
+  });
+  const outputs = { losses: none, rewards: none, shares, values: total(5), metrics };
   // Without any call nobody has said what the metrics of rows are to be.
   const { loss, ...rest } = readOutputs(mixture, outputs, asked === allAsked ? 0 : asked);
   return { loss, metrics: rest.metrics, ...('terms' in rest && { terms: rest.terms }) };
+}
+
+/** Whether ranks compute differently, or a call has found that those of its groups do. */
+function isMixed(reports: readonly Report[]): boolean {
+  const [first] = reports.map(([, , , [hardware]]) => hardware);
+  return reports.some(([, , , [hardware, known]]) => known === 1 || hardware !== first);
 }
 
 /** Sums of weights may have been added up in another order. */
@@ -164,7 +176,7 @@ function checkSeen(mixture: Mixture, reports: readonly (readonly Report[])[]): v
 /** The numbers that all batches have in common; 0 where there were none. */
 function checkBaselines(reports: readonly Report[]): [kl: number, shift: number] {
   return baselineNames.map((name, i) => {
-    const known = reports.map(([, , , baselines]) => baselines[i] as number);
+    const known = reports.map(([, , , , baselines]) => baselines[i] as number);
     const some = known.filter((x) => !Number.isNaN(x));
     const other = known.findIndex((x) => !Number.isNaN(x) && x !== some[0]);
     if (other >= 0)

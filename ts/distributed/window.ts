@@ -155,6 +155,8 @@ export class OpenWindow {
   readonly sums: Float64Array;
   readonly sizes: Float64Array;
   isFinished = false;
+  /** Whether ranks of a call compute with different instructions. */
+  isMixed = false;
 
   constructor(
     readonly mixture: Mixture,
@@ -204,6 +206,7 @@ export class OpenWindow {
       this.values[term] = (this.values[term] as number) + value;
     });
     const sizes = sizesOf(this.mixture, batch);
+    this.isMixed ||= outputs.metrics[metricNames.indexOf('mixed_hardware')] === 1;
     outputs.metrics.forEach((value, place) => {
       const size = sizeOf(metricNames[place % metricNames.length] as never, sizes);
       if (size === 0) return; // a mean of nothing
@@ -218,17 +221,17 @@ export class OpenWindow {
   }
 }
 
-/** From sums to metrics, of one loss after another. `kl`: of all calls. */
+/** From sums to metrics, of one loss after another. */
 export function meansOf(
   { arity }: Mixture,
   sums: Float64Array,
   sizes: Float64Array,
-  kl: number,
+  ofAll: { readonly kl: number; readonly mixed_hardware: number },
 ): Float64Array {
   const metrics = sums.map((sum, i) => sum / (sizes[i] === 0 ? 1 : (sizes[i] as number)));
   for (let from = 0; from < metrics.length; from += metricNames.length) {
     const place = (name: (typeof metricNames)[number]): number => from + metricNames.indexOf(name);
-    metrics[place('kl')] = kl;
+    for (const name of ['kl', 'mixed_hardware'] as const) metrics[place(name)] = ofAll[name];
     if (arity === 'pair') continue;
     const [chosen, rejected] = [place('rewards/chosen'), place('rewards/rejected')];
     const both = sizes[chosen] !== 0 && sizes[rejected] !== 0;

@@ -53,6 +53,7 @@ const ofBatch: ReadonlySet<string> = new Set([
   'empty_sequences',
   'underflow',
   'num_tokens',
+  'mixed_hardware',
   ...contract.rowMetrics,
 ]);
 
@@ -134,10 +135,12 @@ export function readMetrics(mixture: Mixture, values: Float64Array, asked: numbe
   if (!reported) known.set(asked, (reported = reportedBy(mixture, asked)));
   const metrics: Record<string, number> = {};
   for (const { key, at } of reported) {
-    metrics[key] =
+    const value =
       at.length === 1
         ? (values[at[0] as number] as number)
         : Math.max(...at.map((place) => values[place] as number));
+    // Nothing else is less of a metric for being 0.
+    if (key !== 'mixed_hardware' || value !== 0) metrics[key] = value;
   }
   return metrics as unknown as Metrics;
 }

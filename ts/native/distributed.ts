@@ -36,9 +36,10 @@ export interface CarrierPlace {
 export interface NativeDistributed {
   /**
    * Before anything is opened: bytes of a rank that go at once, and whether MPI is called by one
-   * thread, as a library has it that allows for no more.
+   * thread, as a library has it that allows for no more. At any time: the protocol of calls, or 0
+   * for this version's.
    */
-  forTests(longestPiece: number, funneled: boolean): void;
+  forTests(longestPiece: number, funneled: boolean, protocol: number): void;
   /** Opens the library at `path`, or the launcher's for ''. Throws at once where there is none. */
   openMpi(path: string, timeout: number, done: Answer<MadeCommunicator & { engine: Engine }>): void;
   split(
@@ -86,6 +87,8 @@ export interface NativeDistributed {
     },
     done: Done,
   ): void;
+  /** The same number in processes that compute with the same instructions and C library. */
+  hardware(): number;
 }
 
 /**
