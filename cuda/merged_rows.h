@@ -116,7 +116,7 @@ class MergedRows {
     const size_t bytes = results_.shards().bytes_of(rows),
                  all = bytes * size_t(session.size(Axis::vocab));
     const cudaStream_t stream = as_stream(place_.stream);
-    Array<char> received(all);
+    Bytes received(all);
     stage_ = PinnedBlock(all);
     exchanged_ = Workspace(place_.device, stream, bytes + all);
     results_.shards().exchange(rows, [&](const void* mine) {

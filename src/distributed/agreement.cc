@@ -238,7 +238,7 @@ void gather_numbers(Session& session, const std::string& about, const Array<doub
   agree(Step::agree_sequence);
   second->sent = session.carry(Axis::sequence, first);
   agree(Step::agree_data);
-  const Array<char> of_units = session.carry(Axis::data, second);
+  const Bytes of_units = session.carry(Axis::data, second);
   if (!of_units.empty()) std::memcpy(all, of_units.data(), of_units.size());
 }
 

@@ -16,7 +16,10 @@ Transfer::Transfer(Kind kind, int ranks, const void* mine, size_t piece,
       is_followed_(ended != nullptr),
       stretch_(piece),
       on_end_(std::move(ended)) {
-  if (mine && !sent.empty()) std::memcpy(sent.data(), mine, sent.size());
+  if (!sent.empty()) {
+    if (mine) std::memcpy(sent.data(), mine, sent.size());
+    else std::memset(sent.data(), 0, sent.size());  // pieces may be longer than what is filled in
+  }
   if (piece <= for_tests.longest_piece) return;
   // Of all ranks together, a 16th of what one of them may send at once.
   stretch_ = std::max<size_t>(1, for_tests.longest_piece / 16 / ranks_);

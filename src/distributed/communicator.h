@@ -69,13 +69,13 @@ class Transfer {
 
   const Kind kind;
   const size_t piece;  ///< bytes, as many on all ranks
-  Array<char> sent, received;
+  Bytes sent, received;
 
  private:
   const size_t ranks_;
   const bool is_followed_;
-  size_t stretch_, done_ = 0;                    ///< of each piece
-  Array<char> sent_stretch_, received_stretch_;  ///< where pieces are longer than a stretch
+  size_t stretch_, done_ = 0;              ///< of each piece
+  Bytes sent_stretch_, received_stretch_;  ///< where pieces are longer than a stretch
   std::function<void(Transfer&)> on_end_;
   std::mutex mutex_;
   std::condition_variable wake_;

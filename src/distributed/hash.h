@@ -1,6 +1,5 @@
 // Hashes by which ranks tell whether they have the same.
 #pragma once
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -10,11 +9,17 @@ namespace diralign {
 class Hash {
  public:
   Hash& bytes(const void* data, size_t count) {
-    for (size_t at = 0; at < count; at += sizeof(uint64_t)) {
-      uint64_t word = 0;
-      std::memcpy(&word, static_cast<const char*>(data) + at, std::min(sizeof word, count - at));
-      value_ = (value_ ^ word) * 0x9e3779b97f4a7c15u;
-      value_ ^= value_ >> 32;
+    const char* const from = static_cast<const char*>(data);
+    size_t at = 0;
+    uint64_t next;
+    for (; at + sizeof next <= count; at += sizeof next) {
+      std::memcpy(&next, from + at, sizeof next);
+      word(next);
+    }
+    if (at < count) {
+      next = 0;
+      std::memcpy(&next, from + at, count - at);
+      word(next);
     }
     return *this;
   }
@@ -27,6 +32,11 @@ class Hash {
   uint64_t value() const { return value_; }
 
  private:
+  void word(uint64_t next) {
+    value_ = (value_ ^ next) * 0x9e3779b97f4a7c15u;
+    value_ ^= value_ >> 32;
+  }
+
   uint64_t value_ = 0xcbf29ce484222325u;
 };
 

@@ -77,7 +77,7 @@ void sum_over_tokens(Session& session, Step step, const std::vector<double*>& nu
   Array<double> mine;
   for (const double* one : numbers) mine.insert(mine.end(), one, one + count);
   const size_t bytes = mine.size() * sizeof(double);
-  const Array<char> all = session.gather(step, mine.data(), bytes);
+  const Bytes all = session.gather(step, mine.data(), bytes);
   std::fill(mine.begin(), mine.end(), 0.0);
   for (int rank = 0; rank < session.size(Axis::sequence); rank++) {
     const double* theirs = reinterpret_cast<const double*>(all.data() + size_t(rank) * bytes);
@@ -111,7 +111,7 @@ void sum_over_columns(Session& session, float* numbers, int64_t count, Dtype wir
              summed = session.reserve(Axis::vocab, Transfer::Kind::all_gather, bytes);
   kernels.round(numbers, parted->sent.data(), count);
   session.meet(Step::rows, {});
-  const Array<char> parts = session.carry(Axis::vocab, parted);
+  const Bytes parts = session.carry(Axis::vocab, parted);
   constexpr size_t step = 1024;
   float part[step];
   double sums[step];
@@ -125,7 +125,7 @@ void sum_over_columns(Session& session, float* numbers, int64_t count, Dtype wir
     for (size_t i = 0; i < n; i++) part[i] = float(sums[i]);
     kernels.round(part, summed->sent.data() + at * element, int64_t(n));
   }
-  const Array<char> all = session.carry(Axis::vocab, summed);
+  const Bytes all = session.carry(Axis::vocab, summed);
   kernels.widen(all.data(), numbers, count);
 }
 

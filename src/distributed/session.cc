@@ -85,18 +85,18 @@ std::shared_ptr<Transfer> Session::reserve(Axis axis, Transfer::Kind kind, size_
   return std::make_shared<Transfer>(kind, size(axis), mine, bytes);
 }
 
-Array<char> Session::carry(Axis axis, const std::shared_ptr<Transfer>& transfer) {
+Bytes Session::carry(Axis axis, const std::shared_ptr<Transfer>& transfer) {
   if (has(axis) && transfer->piece > 0) return exchange(axis, transfer);
   return std::move(transfer->sent);
 }
 
-Array<char> Session::gather(Step step, const void* mine, size_t bytes) {
+Bytes Session::gather(Step step, const void* mine, size_t bytes) {
   const auto transfer = reserve(axis_of(step), Transfer::Kind::all_gather, bytes, mine);
   meet(step, {});
   return carry(axis_of(step), transfer);
 }
 
-Array<char> Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transfer) {
+Bytes Session::exchange(Axis axis, const std::shared_ptr<Transfer>& transfer) {
   begin(axis, transfer);
   return end(axis, *transfer);
 }
@@ -117,7 +117,7 @@ void Session::begin(Axis axis, const std::shared_ptr<Transfer>& transfer) {
   }
 }
 
-Array<char> Session::end(Axis axis, Transfer& transfer) {
+Bytes Session::end(Axis axis, Transfer& transfer) {
   const Group& group = groups_[size_t(axis)];
   try {
     if (!group.carrier->wait(transfer, group.communicator->timeout))
@@ -132,7 +132,7 @@ Array<char> Session::end(Axis axis, Transfer& transfer) {
   return std::move(transfer.received);
 }
 
-std::vector<Record> Session::records(Step step, const Array<char>& bytes) {
+std::vector<Record> Session::records(Step step, const Bytes& bytes) {
   const Axis axis = axis_of(step);
   std::vector<Record> all(size_t(size(axis)));
   std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());

@@ -95,9 +95,9 @@ class Session {
   std::shared_ptr<Transfer> reserve(Axis axis, Transfer::Kind kind, size_t bytes,
                                     const void* mine = nullptr) const;
   /// After a meeting, in the same step: what arrives for `transfer->sent`.
-  Array<char> carry(Axis axis, const std::shared_ptr<Transfer>& transfer);
+  Bytes carry(Axis axis, const std::shared_ptr<Transfer>& transfer);
   /// Both, with a meeting between: every rank's `bytes`, by rank.
-  Array<char> gather(Step step, const void* mine, size_t bytes);
+  Bytes gather(Step step, const void* mine, size_t bytes);
 
   /// Carries what is in device memory; null: by the host, or there are no others.
   DeviceCarrier* by_device(Axis axis) const {
@@ -119,11 +119,11 @@ class Session {
 
  private:
   Communicator* of(Axis axis) const { return groups_[size_t(axis)].communicator.get(); }
-  Array<char> exchange(Axis axis, const std::shared_ptr<Transfer>& transfer);
+  Bytes exchange(Axis axis, const std::shared_ptr<Transfer>& transfer);
   void begin(Axis axis, const std::shared_ptr<Transfer>& transfer);
-  Array<char> end(Axis axis, Transfer& transfer);
+  Bytes end(Axis axis, Transfer& transfer);
   /// Throws on every rank alike.
-  std::vector<Record> records(Step step, const Array<char>& bytes);
+  std::vector<Record> records(Step step, const Bytes& bytes);
 
   const Groups groups_;
   /// For what tell() says, even where there is no memory left.

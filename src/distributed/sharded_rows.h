@@ -101,7 +101,7 @@ class ShardedRows {
   const int64_t cells_, cell_columns_;
   const size_t part_bytes_, row_bytes_;
   std::vector<CellPlace> places_;  ///< of the cells that have columns, in the order of the columns
-  Array<char> mine_, all_;
+  Bytes mine_, all_;
   RowRange range_{0, 0};
 };
 

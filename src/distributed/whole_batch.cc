@@ -95,7 +95,7 @@ WholeBatch::WholeBatch(Job& job, Session& session, const Array<double>& log_rati
                                          int64_t(records[rank].numbers[3])));
   Array<double> sent = packed(job, layout, log_ratios);
   sent.resize(most);
-  const Array<char> bytes = session.gather(Step::batch, sent.data(), most * sizeof(double));
+  const Bytes bytes = session.gather(Step::batch, sent.data(), most * sizeof(double));
 
   // The chosen of all ranks, then the rejected: what one process would have been given.
   offsets_.assign(own.arity == Arity::group ? size_t(units) + 1 : 0, 0);
@@ -167,7 +167,7 @@ void WholeBatch::evaluate(const double* logps, const double* sft_logps) {
   Array<double> sent(size_t(most.sequences) * (separate ? 2 : 1));
   std::copy(logps, logps + own, sent.begin());
   if (separate) std::copy(sft_logps, sft_logps + own, sent.begin() + most.sequences);
-  const Array<char> bytes = session_.gather(Step::logps, sent.data(), sent.size() * sizeof(double));
+  const Bytes bytes = session_.gather(Step::logps, sent.data(), sent.size() * sizeof(double));
   for (size_t rank = 0; rank < parts_.size(); rank++) {
     const double* at =
         reinterpret_cast<const double*>(bytes.data() + rank * sent.size() * sizeof(double));

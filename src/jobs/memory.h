@@ -48,6 +48,19 @@ struct Allocator {
 template <class T>
 using Array = std::vector<T, Allocator<T>>;
 
+/// Leaves what a vector has room for as it is: filling costs as much as writing it.
+struct UnsetAllocator : Allocator<char> {
+  template <class U>
+  struct rebind {
+    using other = UnsetAllocator;
+  };
+  void construct(char*) const {}
+  void construct(char* to, char value) const { *to = value; }
+};
+
+/// Bytes that are written before they are read.
+using Bytes = std::vector<char, UnsetAllocator>;
+
 /// Numbers that a job reads: a copy, or the caller's own, which stay where they are until it has
 /// ended.
 class GivenNumbers {

@@ -136,7 +136,7 @@ Napi::Value exchange(const Napi::CallbackInfo& info) {
       std::make_shared<Turn>(std::vector<std::shared_ptr<Communicator>>{communicator});
   communicator->calls++;
   auto ended = [done, turn](Transfer& transfer) {
-    const auto received = std::make_shared<Array<char>>(std::move(transfer.received));
+    const auto received = std::make_shared<Bytes>(std::move(transfer.received));
     const std::exception_ptr error = transfer.error();
     turn->leave();
     done(error, [received](Napi::Env env) {
