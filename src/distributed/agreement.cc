@@ -5,6 +5,7 @@
 #include "hardware.h"
 #include "hash.h"
 #include "parallel.h"
+#include "sharded_rows.h"
 
 namespace diralign {
 
@@ -174,6 +175,10 @@ void take_shards(Job& job, const std::vector<Record>& all) {
     refuse("the shards have " + std::to_string(at) + " columns of " + std::to_string(words));
 }
 
+bool is_carried_by_device(const Parallel& parallel) {
+  return parallel.on_device && parallel.session.by_device(Axis::vocab) != nullptr;
+}
+
 /// Whether the first phase writes nothing of the caller's, and needs nothing that the ranks have
 /// yet to say: then it computes while their records are on the way.
 bool reduces_at_once(const Job& job) {
@@ -182,19 +187,26 @@ bool reduces_at_once(const Job& job) {
          !job.given;
 }
 
+/// Whether the ranks of vocab exchange all rows at once, and each knows how many bytes.
+bool exchanges_once(const Job& job) {
+  const Parallel& parallel = *job.parallel;
+  return parallel.session.has(Axis::vocab) && parallel.column_grid == 0 && !job.layer &&
+         !job.given && !job.given_logps && job.rows.units.count > 0 &&
+         !is_carried_by_device(parallel);
+}
+
 }  // namespace
 
 void agree(Job& job) {
   Parallel& parallel = *job.parallel;
   Session& session = parallel.session;
   const uint64_t sequences = uint64_t(job.batch.sequences);
-  const bool by_device = parallel.on_device && session.by_device(Axis::vocab) != nullptr;
   const std::vector<Fact> facts{
       {"the settings", settings_of(job), true, true, true},
       {"the words of the vocabulary", uint64_t(job.batch.words()), true, true, true},
       // Chunks of a layer's rows are cut differently.
       {"who computes: the CPU or a device", job.layer && parallel.on_device, true, false, false},
-      {"what carries rows", by_device, true, false, false},
+      {"what carries rows", is_carried_by_device(parallel), true, false, false},
       {"rows", uint64_t(job.batch.rows), true, false, false},
       {"sequences", sequences, true, true, false},
       {"labels, offsets, weights or derivatives of rows", rows_of(job), true, false, false},
@@ -205,6 +217,8 @@ void agree(Job& job) {
   mine.numbers[own_hardware] = hardware_of(parallel.on_device);
   mine.numbers[first_column] = uint64_t(job.batch.shard->first);
   mine.numbers[column_count] = uint64_t(job.batch.vocab);
+  // Before anybody counts on this rank.
+  if (exchanges_once(job)) session.reserve_rows(ShardedRows::bytes_of_all(job));
   session.begin_to_meet(Step::agree_vocab, with_facts(session, Step::agree_vocab, facts, mine),
                         [&job, facts](const std::vector<Record>& all) {
                           check_alike(job.parallel->session, Step::agree_vocab, facts, all);

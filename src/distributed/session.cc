@@ -132,10 +132,28 @@ Bytes Session::end(Axis axis, Transfer& transfer) {
   return std::move(transfer.received);
 }
 
-std::vector<Record> Session::records(Step step, const Bytes& bytes) {
+void Session::reserve_rows(size_t bytes) {
+  rows_ = reserve(Axis::vocab, Transfer::Kind::all_gather, sizeof(Record) + bytes);
+}
+
+Bytes Session::exchange_rows() {
+  catch_up();
+  next_ = int(Step::rows);
+  Record mine;
+  mine.step = uint16_t(Step::rows);
+  std::memcpy(rows_->sent.data(), &mine, sizeof mine);
+  Bytes all = exchange(Axis::vocab, std::exchange(rows_, nullptr));
+  records(Step::rows, all);
+  next_++;
+  return all;
+}
+
+std::vector<Record> Session::records(Step step, const Bytes& pieces) {
   const Axis axis = axis_of(step);
   std::vector<Record> all(size_t(size(axis)));
-  std::memcpy(static_cast<void*>(all.data()), bytes.data(), bytes.size());
+  for (size_t rank = 0; rank < all.size(); rank++)
+    std::memcpy(static_cast<void*>(&all[rank]), pieces.data() + rank * (pieces.size() / all.size()),
+                sizeof(Record));
   const auto disagree = [&](size_t rank, const std::string& what) {
     refuse(step, "ERR_DIRALIGN_DISAGREE",
            "ranks 0 and " + std::to_string(rank) + " (" + axis_names[size_t(axis)] +
@@ -168,7 +186,8 @@ void Session::tell(const std::string& failure) noexcept {
     const Axis axis = step_axes[step];
     if (!has(axis) || std::exchange(told_[size_t(axis)], true)) continue;
     try {
-      const std::shared_ptr<Transfer>& transfer = last_words_[size_t(axis)];
+      const std::shared_ptr<Transfer>& transfer =
+          Step(step) == Step::rows && rows_ ? rows_ : last_words_[size_t(axis)];
       std::memcpy(transfer->sent.data(), &record, sizeof record);
       exchange(axis, transfer);
     } catch (const std::exception&) {

@@ -99,6 +99,15 @@ class Session {
   /// Both, with a meeting between: every rank's `bytes`, by rank.
   Bytes gather(Step step, const void* mine, size_t bytes);
 
+  /// Room for what this rank has of the rows, where all know before they first meet that it is so
+  /// many bytes, and exchanged once. Then one exchange carries it and the records of the meeting: a
+  /// rank that fails in between has what to come with.
+  void reserve_rows(size_t bytes);
+  /// Where that goes; null: there is none, and rows are gathered.
+  char* rows() { return rows_ ? rows_->sent.data() + sizeof(Record) : nullptr; }
+  /// Once: of every rank a record, and its bytes.
+  Bytes exchange_rows();
+
   /// Carries what is in device memory; null: by the host, or there are no others.
   DeviceCarrier* by_device(Axis axis) const {
     return has(axis) ? groups_[size_t(axis)].device.get() : nullptr;
@@ -123,11 +132,13 @@ class Session {
   void begin(Axis axis, const std::shared_ptr<Transfer>& transfer);
   Bytes end(Axis axis, Transfer& transfer);
   /// Throws on every rank alike.
-  std::vector<Record> records(Step step, const Bytes& bytes);
+  /// Each at the beginning of a rank's piece.
+  std::vector<Record> records(Step step, const Bytes& pieces);
 
   const Groups groups_;
   /// For what tell() says, even where there is no memory left.
   std::array<std::shared_ptr<Transfer>, axis_count> last_words_;
+  std::shared_ptr<Transfer> rows_;
   std::array<uint64_t, axis_count> numbers_{};
   std::array<bool, axis_count> told_{};
   int next_ = 0;                 // step

@@ -2,35 +2,36 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 
 namespace diralign {
 
 namespace {
 constexpr size_t base_bytes = offsetof(PartSums, moment);
+
+bool with_squares(const Job& job) { return job.tokens && job.tokens->collision; }
+size_t part_bytes(const Job& job) {
+  return base_bytes +
+         (size_t(job.needs_moment()) + job.needs_mean() + with_squares(job)) * sizeof(double);
+}
 }  // namespace
 
-ShardedRows::ShardedRows(const Job& job, bool with_moment, bool with_mean)
+ShardedRows::ShardedRows(const Job& job)
     : job_(job),
       session_(job.parallel->session),
-      with_moment_(with_moment),
-      with_mean_(with_mean),
-      with_squares_(job.tokens && job.tokens->collision),
+      with_moment_(job.needs_moment()),
+      with_mean_(job.needs_mean()),
+      with_squares_(with_squares(job)),
       cells_(job.parallel->most_cells),
       cell_columns_(job.parallel->column_grid > 0 ? job.parallel->column_grid
                                                   : std::max<int64_t>(1, job.batch.vocab)),
-      part_bytes_(base_bytes + (size_t(with_moment) + with_mean + with_squares_) * sizeof(double)),
+      part_bytes_(part_bytes(job)),
       row_bytes_(size_t(cells_) * part_bytes_ + sizeof(RowEnd)),
-      mine_(job.rows.scored.size() * row_bytes_) {}
+      mine_(session_.rows() ? 0 : job.rows.scored.size() * row_bytes_),
+      own_(session_.rows() ? session_.rows() : mine_.data()) {}
 
-void ShardedRows::list_places() {
-  if (!places_.empty()) return;
-  const std::vector<int64_t>& first = job_.parallel->first_columns;
-  const int64_t grid = job_.parallel->column_grid;
-  for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
-    const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)],
-                  cells = grid > 0 ? (columns + grid - 1) / grid : std::min<int64_t>(1, columns);
-    for (int64_t cell = 0; cell < cells; cell++) places_.push_back({rank, cell});
-  }
+size_t ShardedRows::bytes_of_all(const Job& job) {
+  return job.rows.scored.size() * (part_bytes(job) + sizeof(RowEnd));
 }
 
 void ShardedRows::write_part(char* to, const Part& part) const {
@@ -59,9 +60,22 @@ double ShardedRows::number(int64_t i, const CellPlace& place, size_t which) cons
 
 void ShardedRows::exchange(const RowRange& rows) {
   range_ = rows;
-  all_ =
-      session_.gather(Step::rows, mine_.data() + size_t(rows.begin) * row_bytes_, bytes_of(rows));
-  list_places();
+  if (session_.rows()) return take(session_.exchange_rows(), sizeof(Record));
+  take(session_.gather(Step::rows, own_ + size_t(rows.begin) * row_bytes_, bytes_of(rows)), 0);
+}
+
+void ShardedRows::take(Bytes all, size_t head) {
+  all_ = std::move(all);
+  head_ = head;
+  piece_ = all_.size() / size_t(session_.size(Axis::vocab));
+  if (!places_.empty()) return;
+  const std::vector<int64_t>& first = job_.parallel->first_columns;
+  const int64_t grid = job_.parallel->column_grid;
+  for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
+    const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)],
+                  cells = grid > 0 ? (columns + grid - 1) / grid : std::min<int64_t>(1, columns);
+    for (int64_t cell = 0; cell < cells; cell++) places_.push_back({rank, cell});
+  }
 }
 
 ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {

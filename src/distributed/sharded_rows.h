@@ -9,7 +9,9 @@ namespace diralign {
 
 class ShardedRows {
  public:
-  ShardedRows(const Job& job, bool with_moment, bool with_mean);
+  explicit ShardedRows(const Job& job);
+  /// Of all rows of this rank, in one part each.
+  static size_t bytes_of_all(const Job& job);
 
   /// The own parts of row i, by any thread: `reduce(first, count, label)` gives the sums of own
   /// columns [first, first + count) without the entry of the label, which is relative to `first`,
@@ -21,7 +23,7 @@ class ShardedRows {
     const ScoredRow& row = job_.rows.scored[size_t(i)];
     const int32_t label = batch.column(row.primary());
     RowEnd end{0, 0};
-    char* to = mine_.data() + size_t(i) * row_bytes_;
+    char* to = own_ + size_t(i) * row_bytes_;
     for (int64_t cell = 0; cell < cells_; cell++, to += part_bytes_) {
       const int64_t first = cell * cell_columns_,
                     count = std::min(cell_columns_, batch.vocab - first);
@@ -51,8 +53,7 @@ class ShardedRows {
   void exchange(const RowRange& rows, Gather&& gather) {
     range_ = rows;
     session_.meet(Step::rows, {});
-    all_ = gather(mine_.data() + size_t(rows.begin) * row_bytes_);
-    list_places();
+    take(gather(own_ + size_t(rows.begin) * row_bytes_), 0);
   }
 
   // Of the last chunk's rows.
@@ -80,16 +81,16 @@ class ShardedRows {
     double logits = 0;   ///< their sum, where it is asked for
     double squares = 0;  ///< of exp(logit - top)^2, where they are
   };
-  /// Once the ranks have said what columns they have.
-  void list_places();
+  /// Every rank's rows, each behind a head of so many bytes. The ranks have said by then what
+  /// columns they have.
+  void take(Bytes all, size_t head);
   void write_part(char* to, const Part& part) const;
   PartSums part(int64_t i, const CellPlace& place) const;
   /// Of those that follow the sums, in the order of write_part().
   double number(int64_t i, const CellPlace& place, size_t which) const;
   RowEnd end_of(int64_t i, int32_t label) const;
   const char* row_of(int rank, int64_t i) const {
-    return all_.data() +
-           (size_t(rank) * size_t(range_.size()) + size_t(i - range_.begin)) * row_bytes_;
+    return all_.data() + size_t(rank) * piece_ + head_ + size_t(i - range_.begin) * row_bytes_;
   }
   const char* at(int64_t i, const CellPlace& place) const {
     return row_of(place.rank, i) + size_t(place.cell) * part_bytes_;
@@ -101,7 +102,9 @@ class ShardedRows {
   const int64_t cells_, cell_columns_;
   const size_t part_bytes_, row_bytes_;
   std::vector<CellPlace> places_;  ///< of the cells that have columns, in the order of the columns
-  Bytes mine_, all_;
+  Bytes mine_, all_;               ///< the first: unless the session has room
+  char* const own_;
+  size_t head_ = 0, piece_ = 0;  ///< of `all_`: before a rank's rows, and of a rank
   RowRange range_{0, 0};
 };
 

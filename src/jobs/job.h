@@ -134,6 +134,9 @@ struct Job {
 
   /// Whether the sums of the rows need not be formed.
   bool knows_rows() const { return given && !given->known_logps.empty(); }
+  /// Whether the sums of rows must have the moment, and the mean of their logits.
+  bool needs_moment() const { return tokens || asked().entropy || by_entropy(); }
+  bool needs_mean() const { return asked().logits; }
   /// Whether something is given by the entropies.
   bool by_entropy() const { return given && !given->entropy.empty(); }
   /// Of a job without a loss: nothing.

@@ -15,8 +15,8 @@ class RowResults {
   explicit RowResults(Job& job)
       : job_(job),
         separate_sft_(job.batch.sft_labels != nullptr),
-        needs_moment_(job.tokens || job.asked().entropy || job.by_entropy()),
-        needs_mean_(job.asked().logits),
+        needs_moment_(job.needs_moment()),
+        needs_mean_(job.needs_mean()),
         statistics_(job.tokens ? 0 : job.rows.scored.size()),
         measures_(job.asked().any() ? job.rows.scored.size() : 0),
         entropies_(job.by_entropy() ? job.rows.scored.size() : 0) {
@@ -25,7 +25,7 @@ class RowResults {
       sft_logps_.resize(size_t(job.batch.sequences));
     }
     if (job.knows_rows()) take_known(*job.given);
-    if (is_spread() && !job.knows_rows()) shards_.emplace(job, needs_moment_, needs_mean_);
+    if (is_spread() && !job.knows_rows()) shards_.emplace(job);
   }
 
   /// Whether rows have columns in other processes, or are summed in cells.

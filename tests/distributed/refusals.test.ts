@@ -196,27 +196,39 @@ describe('a transport', () => {
       for (const logits of inPlace) expect(logits).toEqual(batch.logits);
     },
   );
-  test('abort while others compute, at any moment: all fail, or all succeed', async () => {
-    const large = randomBatch({ seed: 2, sequences: 4, tokens: 40, vocab: 5000 });
-    for (let i = 0; i < 25; i++) {
-      const controller = new AbortController();
-      const communicators = within(2);
-      const calls = communicators.map((data, rank) =>
-        dpo
-          .async(large, { parallel: { data }, ...(rank === 1 && { signal: controller.signal }) })
-          .then(
-            () => 'ok',
-            (error: unknown) => (error as DirAlignError).code,
-          ),
-      );
-      await delay(i / 4);
-      controller.abort();
-      const [other, own] = await Promise.all(calls);
-      if (own === 'ok') expect(other).toBe('ok');
-      // After the last exchange an abort is too late for the others.
-      else expect(['ERR_DIRALIGN_PEER', 'ok']).toContain(other);
-    }
-  });
+  test.each(['data', 'vocab'] as const)(
+    'abort while others of %s compute, at any moment: all fail, or all succeed',
+    async (axis) => {
+      const large = randomBatch({ seed: 2, sequences: 4, tokens: 40, vocab: 5000 });
+      for (let i = 0; i < 25; i++) {
+        const controller = new AbortController();
+        const communicators = within(2);
+        const calls = communicators.map((communicator, rank) =>
+          dpo
+            .async(
+              {
+                ...large,
+                ...(axis === 'vocab' && { shard: { first: 5000 * rank, vocab: 10_000 } }),
+              },
+              {
+                parallel: { [axis]: communicator },
+                ...(rank === 1 && { signal: controller.signal }),
+              },
+            )
+            .then(
+              () => 'ok',
+              (error: unknown) => (error as DirAlignError).code,
+            ),
+        );
+        await delay(i / 4);
+        controller.abort();
+        const [other, own] = await Promise.all(calls);
+        if (own === 'ok') expect(other).toBe('ok');
+        // After the last exchange an abort is too late for the others.
+        else expect(['ERR_DIRALIGN_PEER', 'ok']).toContain(other);
+      }
+    },
+  );
   test('a worker that ends while it waits', async () => {
     const begin = performance.now();
     const worker = new Worker(script('exchanging-worker.mjs'), { workerData: compiled.url });

@@ -276,6 +276,34 @@ TEST(distributed_begun_meeting) {
   }
 }
 
+// A rank that fails while it sums its rows, and then comes with fewer bytes than the others.
+TEST(distributed_failed_rows) {
+  for (const bool fails : {false, true}) {
+    Meeting meeting(2);
+    const auto groups = ranks_over(Axis::vocab, meeting, 2);
+    std::string heard[2];
+    on_threads(2, [&](int rank) {
+      Session session(groups[size_t(rank)]);
+      session.reserve_rows(100);
+      session.begin_to_meet(Step::agree_vocab, {}, [](const std::vector<Record>&) {});
+      std::memset(session.rows(), 'a' + rank, 100);
+      if (fails && rank == 0) return session.tell("aborted");
+      try {
+        const Bytes all = session.exchange_rows();
+        for (const size_t of : {size_t{0}, size_t{1}})
+          heard[rank] += std::string(all.data() + of * all.size() / 2 + sizeof(Record), 100);
+        session.meet(Step::settle_vocab, {});
+      } catch (const DistributedError& error) {
+        heard[rank] = error.what();
+      }
+    });
+    const std::string rows = std::string(100, 'a') + std::string(100, 'b');
+    CHECK(heard[0] == (fails ? "" : rows), "%s", heard[0].c_str());
+    CHECK(heard[1] == (fails ? "rank 0 of 2 (vocab) failed: aborted" : rows), "%s",
+          heard[1].c_str());
+  }
+}
+
 // Versions that would take each other's bytes for something else.
 TEST(distributed_protocols) {
   Meeting meeting(2);
