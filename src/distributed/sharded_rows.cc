@@ -45,14 +45,14 @@ void ShardedRows::write_part(char* to, const Part& part) const {
   put(with_squares_, part.squares);
 }
 
-PartSums ShardedRows::part(int64_t i, const CellPlace& place) const {
+PartSums ShardedRows::part(int64_t i, size_t place) const {
   PartSums part = no_sums();
   std::memcpy(static_cast<void*>(&part), at(i, place), base_bytes);
   if (with_moment_) part.moment = number(i, place, 0);
   return part;
 }
 
-double ShardedRows::number(int64_t i, const CellPlace& place, size_t which) const {
+double ShardedRows::number(int64_t i, size_t place, size_t which) const {
   double x;
   std::memcpy(&x, at(i, place) + base_bytes + which * sizeof x, sizeof x);
   return x;
@@ -68,13 +68,14 @@ void ShardedRows::take(Bytes all, size_t head) {
   all_ = std::move(all);
   head_ = head;
   piece_ = all_.size() / size_t(session_.size(Axis::vocab));
-  if (!places_.empty()) return;
+  places_.clear();
   const std::vector<int64_t>& first = job_.parallel->first_columns;
   const int64_t grid = job_.parallel->column_grid;
   for (int rank = 0; rank < session_.size(Axis::vocab); rank++) {
     const int64_t columns = first[size_t(rank) + 1] - first[size_t(rank)],
                   cells = grid > 0 ? (columns + grid - 1) / grid : std::min<int64_t>(1, columns);
-    for (int64_t cell = 0; cell < cells; cell++) places_.push_back({rank, cell});
+    for (int64_t cell = 0; cell < cells; cell++)
+      places_.push_back(size_t(rank) * piece_ + head_ + size_t(cell) * part_bytes_);
   }
 }
 
@@ -83,7 +84,8 @@ ShardedRows::RowEnd ShardedRows::end_of(int64_t i, int32_t label) const {
   const int rank =
       int(std::upper_bound(first.begin(), first.end(), int64_t(label)) - first.begin()) - 1;
   RowEnd end;
-  std::memcpy(&end, row_of(rank, i) + size_t(cells_) * part_bytes_, sizeof end);
+  const size_t place = size_t(rank) * piece_ + head_ + size_t(cells_) * part_bytes_;
+  std::memcpy(&end, at(i, place), sizeof end);
   return end;
 }
 
@@ -95,13 +97,13 @@ RowSums ShardedRows::sums(int64_t i) const {
 
 double ShardedRows::mean(int64_t i) const {
   double sum = 0;
-  for (const CellPlace& place : places_) sum += number(i, place, with_moment_);
+  for (const size_t place : places_) sum += number(i, place, with_moment_);
   return sum / double(job_.batch.words());
 }
 
 double ShardedRows::squares(int64_t i, float max) const {
   double sum = 0;
-  for (const CellPlace& place : places_) {
+  for (const size_t place : places_) {
     const double shift = double(part(i, place).top) - double(max);
     sum += number(i, place, size_t(with_moment_) + with_mean_) * std::exp(2 * shift);
   }

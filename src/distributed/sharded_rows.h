@@ -72,10 +72,6 @@ class ShardedRows {
   struct RowEnd {
     float label, second;
   };
-  struct CellPlace {
-    int rank;
-    int64_t cell;  ///< of those of the rank
-  };
   struct Part {
     PartSums sums = no_sums();
     double logits = 0;   ///< their sum, where it is asked for
@@ -85,15 +81,13 @@ class ShardedRows {
   /// columns they have.
   void take(Bytes all, size_t head);
   void write_part(char* to, const Part& part) const;
-  PartSums part(int64_t i, const CellPlace& place) const;
+  /// `place`: one of places_.
+  PartSums part(int64_t i, size_t place) const;
   /// Of those that follow the sums, in the order of write_part().
-  double number(int64_t i, const CellPlace& place, size_t which) const;
+  double number(int64_t i, size_t place, size_t which) const;
   RowEnd end_of(int64_t i, int32_t label) const;
-  const char* row_of(int rank, int64_t i) const {
-    return all_.data() + size_t(rank) * piece_ + head_ + size_t(i - range_.begin) * row_bytes_;
-  }
-  const char* at(int64_t i, const CellPlace& place) const {
-    return row_of(place.rank, i) + size_t(place.cell) * part_bytes_;
+  const char* at(int64_t i, size_t place) const {
+    return all_.data() + place + size_t(i - range_.begin) * row_bytes_;
   }
 
   const Job& job_;
@@ -101,8 +95,9 @@ class ShardedRows {
   const bool with_moment_, with_mean_, with_squares_;
   const int64_t cells_, cell_columns_;
   const size_t part_bytes_, row_bytes_;
-  std::vector<CellPlace> places_;  ///< of the cells that have columns, in the order of the columns
-  Bytes mine_, all_;               ///< the first: unless the session has room
+  /// In `all_`, of the first row: of the cells that have columns, in the order of the columns.
+  std::vector<size_t> places_;
+  Bytes mine_, all_;  ///< the first: unless the session has room
   char* const own_;
   size_t head_ = 0, piece_ = 0;  ///< of `all_`: before a rank's rows, and of a rank
   RowRange range_{0, 0};
