@@ -1,81 +1,17 @@
-// Ranks as threads of one process: what they compute against one job on the whole batch, and how
-// the failure of one reaches the others.
+// Jobs of ranks that are threads of one process, against one job on the whole batch; and their
+// transfers.
 #include <cmath>
-#include <limits>
 #include <thread>
 #include "backends/backend.h"
 #include "check.h"
 #include "distributed/engine_thread.h"
 #include "distributed/parallel.h"
 #include "reference.h"
+#include "thread_ranks.h"
 
 using namespace diralign;
 
 namespace {
-
-/// Exchanges between the threads of so many ranks.
-class Meeting {
- public:
-  explicit Meeting(int size) : arrived_(size_t(size)) {}
-
-  void come(int rank, const std::shared_ptr<Transfer>& transfer) {
-    std::vector<std::shared_ptr<Transfer>> all;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      arrived_[size_t(rank)] = transfer;
-      if (++count_ < arrived_.size()) return;
-      all.swap(arrived_);
-      arrived_.resize(all.size());
-      count_ = 0;
-    }
-    for (bool more = true; more;) {
-      std::vector<Transfer::Stretch> stretches;
-      for (const auto& each : all) stretches.push_back(each->stretch());
-      for (size_t to = 0; to < all.size(); to++)
-        for (size_t from = 0; from < all.size(); from++) {
-          const bool to_all = all[to]->kind == Transfer::Kind::all_gather;
-          const size_t bytes = std::min(stretches[to].bytes, stretches[from].bytes);
-          if (bytes > 0)
-            std::memcpy(stretches[to].received + from * stretches[to].bytes,
-                        stretches[from].sent + (to_all ? 0 : to * bytes), bytes);
-        }
-      more = false;
-      for (const auto& each : all) more = each->advance() || more;
-    }
-    for (const auto& each : all) each->end();
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Transfer>> arrived_;
-  size_t count_ = 0;
-};
-
-class ThreadCarrier : public Carrier {
- public:
-  ThreadCarrier(Meeting& meeting, int rank) : meeting_(meeting), rank_(rank) {}
-  void begin(const std::shared_ptr<Transfer>& transfer) override { meeting_.come(rank_, transfer); }
-
- private:
-  Meeting& meeting_;
-  const int rank_;
-};
-
-/// The groups of each rank, which meet over one axis.
-std::vector<Session::Groups> ranks_over(Axis axis, Meeting& meeting, int size) {
-  std::vector<Session::Groups> all(static_cast<size_t>(size));
-  for (int rank = 0; rank < size; rank++)
-    all[size_t(rank)][size_t(axis)] = {
-        std::make_shared<Communicator>(rank, size, std::chrono::seconds(60)),
-        std::make_shared<ThreadCarrier>(meeting, rank), nullptr};
-  return all;
-}
-template <class Run>
-void on_threads(int size, Run&& run) {
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < size; rank++) threads.emplace_back([&run, rank] { run(rank); });
-  for (std::thread& thread : threads) thread.join();
-}
 
 /// Pairs of dpo, of which a job has some, and of their words some.
 constexpr int64_t pairs = 4, tokens = 3, words = 1100, columns_of_cell = 512;
@@ -211,121 +147,6 @@ TEST(distributed_pairs) {
               "rank %d", rank);
     }
   }
-}
-
-// A rank whose memory ends in the middle of a call goes on to the next meeting, where all hear.
-TEST(distributed_out_of_memory) {
-  for (const int failing : {0, 1}) {
-    Meeting meeting(2);
-    const auto groups = ranks_over(Axis::data, meeting, 2);
-    std::string heard[2];
-    on_threads(2, [&](int rank) {
-      Session session(groups[size_t(rank)]);
-      try {
-        run_in_turn(session, [&] {
-          session.meet(Step::sizes, {});
-          const double mine = rank;
-          // More than a vector may have: sanitizers end the process where an allocator says no.
-          const size_t too_much = std::numeric_limits<size_t>::max();
-          session.gather(Step::batch, &mine, rank == failing ? too_much : sizeof mine);
-        });
-      } catch (const DistributedError& error) {
-        heard[rank] = std::string(error.code) + " " + error.what();
-      } catch (const std::length_error&) {
-        heard[rank] = "memory";
-      }
-    });
-    CHECK(heard[failing] == "memory", "%s", heard[failing].c_str());
-    const std::string& other = heard[1 - failing];
-    CHECK(other.rfind("ERR_DIRALIGN_PEER rank " + std::to_string(failing), 0) == 0, "%s",
-          other.c_str());
-  }
-}
-
-// A rank that waits for others where it may compute, or that leaves them without word when it fails
-// before it has read theirs.
-TEST(distributed_begun_meeting) {
-  for (const bool fails : {false, true}) {
-    Meeting meeting(2);
-    const auto groups = ranks_over(Axis::vocab, meeting, 2);
-    Session early(groups[0]);
-    std::vector<uint64_t> read;
-    Record mine;
-    mine.numbers[0] = 5;
-    early.begin_to_meet(Step::agree_vocab, mine, [&read](const std::vector<Record>& all) {
-      for (const Record& one : all) read.push_back(one.numbers[0]);
-    });
-    CHECK(read.empty());
-    std::string heard;
-    std::thread late([&] {
-      Session session(groups[1]);
-      Record theirs;
-      theirs.numbers[0] = 7;
-      session.meet(Step::agree_vocab, theirs);
-      try {
-        session.meet(Step::settle_vocab, {});
-      } catch (const DistributedError& error) {
-        heard = error.what();
-      }
-    });
-    if (fails) early.tell("no memory");
-    else early.meet(Step::settle_vocab, {});
-    late.join();
-    CHECK((read == std::vector<uint64_t>{5, 7}));
-    CHECK(heard == (fails ? "rank 0 of 2 (vocab) failed: no memory" : ""), "%s", heard.c_str());
-  }
-}
-
-// A rank that fails while it sums its rows, and then comes with fewer bytes than the others.
-TEST(distributed_failed_rows) {
-  for (const bool fails : {false, true}) {
-    Meeting meeting(2);
-    const auto groups = ranks_over(Axis::vocab, meeting, 2);
-    std::string heard[2];
-    on_threads(2, [&](int rank) {
-      Session session(groups[size_t(rank)]);
-      session.reserve_rows(100);
-      session.begin_to_meet(Step::agree_vocab, {}, [](const std::vector<Record>&) {});
-      std::memset(session.rows(), 'a' + rank, 100);
-      if (fails && rank == 0) return session.tell("aborted");
-      try {
-        const Bytes all = session.exchange_rows();
-        for (const size_t of : {size_t{0}, size_t{1}})
-          heard[rank] += std::string(all.data() + of * all.size() / 2 + sizeof(Record), 100);
-        session.meet(Step::settle_vocab, {});
-      } catch (const DistributedError& error) {
-        heard[rank] = error.what();
-      }
-    });
-    const std::string rows = std::string(100, 'a') + std::string(100, 'b');
-    CHECK(heard[0] == (fails ? "" : rows), "%s", heard[0].c_str());
-    CHECK(heard[1] == (fails ? "rank 0 of 2 (vocab) failed: aborted" : rows), "%s",
-          heard[1].c_str());
-  }
-}
-
-// Versions that would take each other's bytes for something else.
-TEST(distributed_protocols) {
-  Meeting meeting(2);
-  const auto groups = ranks_over(Axis::data, meeting, 2);
-  std::string heard[2];
-  on_threads(2, [&](int rank) {
-    Session session(groups[size_t(rank)]);
-    Record mine;
-    mine.protocol += uint32_t(rank);
-    // What another protocol has there.
-    mine.failed = uint16_t(rank);
-    try {
-      session.meet(Step::agree_data, mine);
-    } catch (const DistributedError& error) {
-      heard[rank] = std::string(error.code) + " " + error.what();
-    }
-  });
-  for (const std::string& each : heard)
-    CHECK(each.rfind("ERR_DIRALIGN_DISAGREE ranks 0 and 1 (data) disagree on the protocol: " +
-                         std::to_string(protocol) + " and " + std::to_string(protocol + 1),
-                     0) == 0,
-          "%s", each.c_str());
 }
 
 // Pieces longer than what goes at once: bytes of one rank in another's place, or an end left out.
