@@ -2,6 +2,7 @@
 // dist/cjs, what `require` gets: for each entry of the package a CommonJS module that hands on the
 // ES module, so that both are one library; and the declarations once more, for those beside a
 // package.json that says CommonJS are what TypeScript lets CommonJS import under `module: node16`.
+// Declarations that no entry leads to describe what nobody can import: they are removed from dist.
 // Usage: build-cjs.mjs [FOLDER] (default: dist)
 import fs from 'node:fs';
 import path from 'node:path';
@@ -15,14 +16,14 @@ const target = path.join(dist, 'cjs');
 
 const written = new Set();
 function write(file, text) {
-  written.add(file);
+  written.add(path.normalize(file));
   fs.mkdirSync(path.dirname(path.join(target, file)), { recursive: true });
   fs.writeFileSync(path.join(target, file), text);
 }
 
 /** A file of declarations, with all that it imports. */
 function copyTypes(file) {
-  if (written.has(file)) return;
+  if (written.has(path.normalize(file))) return;
   const text = fs.readFileSync(path.join(dist, file), 'utf8');
   write(file, text);
   for (const { fileName } of ts.preProcessFile(text).importedFiles)
@@ -41,3 +42,6 @@ for (const { require, types, default: module } of Object.values(exports)) {
   );
   copyTypes(path.posix.relative('./dist', types));
 }
+for (const file of fs.readdirSync(dist, { recursive: true }))
+  if (file.endsWith('.d.ts') && !file.startsWith('cjs') && !written.has(file))
+    fs.rmSync(path.join(dist, file));
