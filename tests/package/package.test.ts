@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativePath } from '../../ts/native/interface.js';
 import { prebuiltName } from '../../ts/native/prebuilt.js';
@@ -291,6 +291,19 @@ test('the tarball holds what it should and nothing else', () => {
   expect(
     files.filter((file) => /binding\.gyp|tests?\/|\.map$|node_modules|package-lock/.test(file)),
   ).toEqual([]);
+});
+
+test('beside the addons it takes no more than they leave of 12 MB', async () => {
+  const { budget } = (await import(
+    pathToFileURL(path.join(root, 'scripts/platforms.mjs')).href
+  )) as {
+    readonly budget: { readonly text: number };
+  };
+  const { stdout } = mustRun(temporary, 'tar', ['-tvzf', withoutAddon]);
+  const sizes = stdout.split('\n').map((line) => Number(/^\S+ \S+ +(\d+) /.exec(line)?.[1] ?? 0));
+  const bytes = sizes.reduce((sum, size) => sum + size, 0);
+  expect(bytes).toBeGreaterThan(2e6);
+  expect(bytes).toBeLessThan(budget.text);
 });
 
 describe('before packing', () => {
