@@ -5,6 +5,16 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { dirAlignLoss, methods, type LogitsBatch, type ObjectiveCalls } from '../../ts/index.js';
 import { readBatch, writeSafetensors, type WritableTensor } from '../../ts/safetensors.js';
+import { checkedBatch, fileBatch } from '../../ts/cli/verify-plans.js';
+import type { LossConfig } from '../../ts/verification/objectives.js';
+import type { ReferenceConfig } from '../../ts/verification/reference.js';
+import {
+  checkObjective,
+  library,
+  prepare,
+  withFields,
+  type Library,
+} from '../../ts/verification/verification.js';
 import { compileProgram, diralign, output, refusal } from '../support/cli.js';
 import { expectNear } from '../support/near.js';
 import { bytes, floats, long, scalar, singles, whole } from '../support/tensors.js';
@@ -360,5 +370,63 @@ describe('verify of files with fields', () => {
     expect(verify([{ call, loss: loss + 0.01 }]).stdout).toMatch(/FAIL expected values 0: kto/);
     const { stderr } = verify([{ call: { method: 'plackett_luce', beta: 0.5 }, loss }]);
     expect(stderr).toContain('cases[0].call: the batch has no ranks');
+  });
+
+  /** A library that does not look at the file's fields but at what a check would make up. */
+  const blind: Library = {
+    ...library,
+    loss: (config, batch, run) => {
+      const { tokenWeights, logitScale, logitSoftcap, temperature } = batch;
+      const { logits, dtype, shape, offsets, labels, reference } = batch;
+      const rows = { logits, dtype, shape, offsets, labels, reference };
+      const bare = { ...rows, tokenWeights, logitScale, logitSoftcap, temperature };
+      return library.loss(config, withFields(config, bare, 4), run);
+    },
+  };
+
+  test.each<[string, LossConfig, Tensors]>([
+    ['desirable', { method: 'bco', beta: 0.5 }, { desirable: bytes('U8', 0, 1, 1, 0) }],
+    ['kl', { method: 'kto', beta: 0.5 }, { kl: scalar(0.75) }],
+    [
+      'kl of completions',
+      { method: 'kto', beta: 0.5 },
+      { 'kl.logps': floats(-3, -4), 'kl.reference': floats(-3.5, -5) },
+    ],
+    ['shift', { method: 'bco', beta: 0.5, undesirableWeight: 2 }, { shift: scalar(0.75) }],
+    ['groups', { method: 'nca_listwise', beta: 0.5 }, { groups: whole(0, 2, 4) }],
+    ['ranks', { method: 'plackett_luce', beta: 0.5 }, { groups, ranks: whole(0, 1, 2, 3) }],
+    ['rewards', { method: 'info_nca', beta: 0.5 }, { groups, rewards: floats(0, 1, 3, 2) }],
+    ['margins', { method: 'dpo', beta: 0.5, labelSmoothing: 0.1 }, { margins: floats(2, -1) }],
+    ['preferences', { method: 'cpo', beta: 0.5, normalize: true }, { preferences: floats(1, 0.3) }],
+    ['targets', { method: 'ipo', beta: 0.5, normalize: true }, { targets: floats(2, 1) }],
+    ['denominator', { method: 'hinge', beta: 0.5, normalize: true }, { denominator: scalar(8) }],
+    [
+      'weights',
+      [{ weight: 1, config: { method: 'kto', beta: 0.5 } }],
+      { weights: floats(1, 2, 0, 3) },
+    ],
+  ])('%s of the file, and no others, are what is checked', (name, config, tensors) => {
+    const { batch, isChecked } = fileBatch(write({ ...rows, ...tensors }));
+    expect(isChecked(config)).toBe(true);
+    const given = { ...prepare(batch), batch: checkedBatch(config, batch) };
+    expect(checkObjective(library, config, given).misses).toEqual([]);
+    expect(checkObjective(blind, config, given).count, name).toBeGreaterThan(0);
+  });
+
+  test('what a method cannot take of a file is no case of it', () => {
+    const file = write({ ...rows, weights: floats(1, 2), preferences: floats(0.9, 0.3) });
+    const asked = 'robust,kto,dpo,nca_listwise';
+    expect(diralign(['verify', file, '--method', asked])).toMatchObject({ status: 0 });
+    const named = fileBatch(file);
+    const isChecked = (method: string): boolean =>
+      named.isChecked({ method, beta: 0.5 } as ReferenceConfig);
+    expect(['robust', 'kto', 'aot', 'dpo', 'nca_listwise'].filter(isChecked)).toEqual([
+      ...['aot', 'dpo', 'nca_listwise'],
+    ]);
+    const { results, skipped } = lossJson(file);
+    expect(results.map(({ method }) => method)).toContain('dpo');
+    const reason = 'the batch has a preference of 0.3';
+    expect(skipped).toContainEqual({ method: 'robust', reason });
+    expect(refusal(1, 'loss', 'robust', file)).toContain(`${reason}; 'robust' cannot be computed`);
   });
 });

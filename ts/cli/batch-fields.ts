@@ -1,6 +1,7 @@
 /** Which losses a batch of a file is enough for, and what of it goes to each. */
 import { fieldNames, transformNames, type FieldName } from '../batch/fields.js';
 import type { LogitsBatch, LogitTransforms } from '../batch/types.js';
+import { within } from '../interval.js';
 import type { Mixture } from '../mixture.js';
 import { mixtureBehind, type ObjectiveCalls } from '../objective.js';
 import { areUnits, unitName, unitsOf } from '../units.js';
@@ -41,6 +42,7 @@ export interface Lack {
   readonly missing: readonly (Field | 'reference')[];
   /** In words, which begin with 'the batch'. */
   readonly reason: string;
+  readonly code: 'ERR_DIRALIGN_OPTION' | 'ERR_DIRALIGN_SHAPE';
 }
 
 /** Why an objective cannot be computed of this batch. */
@@ -52,10 +54,22 @@ export function lackOf(objective: ObjectiveCalls, batch: LogitsBatch): Lack | un
     ...fieldNames.filter((name) => losses.fields[name]?.needed),
   ];
   const missing = needed.filter((name) => batch[name] === undefined);
+  const option = 'ERR_DIRALIGN_OPTION';
   if (missing.length > 0)
-    return { missing, reason: `the batch has no ${missing.join(' and no ')}` };
-  const reason = misfit(losses, batch);
-  return reason === undefined ? undefined : { missing, reason };
+    return { missing, reason: `the batch has no ${missing.join(' and no ')}`, code: option };
+  const wrongSize = misfit(losses, batch);
+  if (wrongSize !== undefined) return { missing, reason: wrongSize, code: 'ERR_DIRALIGN_SHAPE' };
+  const preference = unfitPreference(losses, batch);
+  if (preference === undefined) return undefined;
+  return { missing, reason: `the batch has a preference of ${preference}`, code: option };
+}
+
+/** A probability that other losses take and one of these does not. */
+function unfitPreference({ fields }: Mixture, { preferences }: LogitsBatch): number | undefined {
+  if (!fields.preferences || !preferences) return undefined;
+  const isTaken = within(fields.preferences);
+  const isUnfit = (x: number): boolean => x >= 0 && x <= 1 && !isTaken(x);
+  return Array.from(preferences).find(isUnfit);
 }
 
 /** Sequences that are no units of the losses, or fields of another number of them. */

@@ -96,7 +96,8 @@ function sortOut(
   return { possible, skipped };
 }
 
-function refused({ info, recipe }: Built, { missing, reason }: Lack, file: string): CommandError {
+function refused({ info, recipe }: Built, lack: Lack, file: string): CommandError {
+  const { missing, reason, code } = lack;
   const who = `'${recipe ?? info.name}'`;
   const [first] = missing;
   if (first === 'reference')
@@ -107,11 +108,9 @@ function refused({ info, recipe }: Built, { missing, reason }: Lack, file: strin
   if (first !== undefined)
     return new CommandError(
       `${first}: ${who} needs it; add ${missing.map(inWords).join(' and ')} to ${shortPath(file)}`,
-      { code: 'ERR_DIRALIGN_OPTION' },
+      { code },
     );
-  return new CommandError(`${shortPath(file)}: ${reason}; ${who} cannot be computed`, {
-    code: 'ERR_DIRALIGN_SHAPE',
-  });
+  return new CommandError(`${shortPath(file)}: ${reason}; ${who} cannot be computed`, { code });
 }
 
 /** A tensor that is to be added, with what it means. */

@@ -24,6 +24,7 @@ import {
   type LossConfig,
 } from '../verification/objectives.js';
 import { batchFor, lackOf, sequencesOf } from './batch-fields.js';
+import { withFields } from '../verification/verification.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
 import { shortPath } from './package.js';
@@ -111,13 +112,13 @@ export function makePlans(named: NamedBatch, chosen: Chosen, expected?: Expected
 }
 
 /**
- * What a check of a configuration is given of a batch: the fields that it takes. The check has
- * groups of its own, of other sizes than those that weights may be of.
+ * What a check of a configuration is given of a batch: the fields that it takes. Where the batch
+ * has no groups, a check has some of its own, which weights and ranks of the batch are not of.
  */
 export function checkedBatch(config: LossConfig, batch: LogitsBatch): LogitsBatch {
   const own = batchFor(objectiveOf(config), batch);
   const isGrouped = alignmentsOf(config).some(({ arity }) => arity === 'group');
-  return isGrouped ? without(own, ['groups', 'weights']) : own;
+  return isGrouped && !batch.groups ? without(own, ['weights', 'ranks']) : own;
 }
 
 function without(batch: LogitsBatch, names: readonly (keyof LogitsBatch)[]): LogitsBatch {
@@ -178,12 +179,12 @@ export function fileBatch(file: string): NamedBatch {
     batch,
     // Differences take a few hundred losses for every sequence.
     isSmooth: () => sequences <= 64,
-    // A check has values of its own for needed fields that are not there, but not for a reference.
     isChecked: (config) => {
       const isLikelihoodAlone = alignmentsOf(config).every(isLikelihood);
       if (isLikelihoodAlone && batch.sftLabels) return false;
-      const lack = lackOf(objectiveOf(config), checkedBatch(config, batch));
-      return !lack || (lack.missing.length > 0 && !lack.missing.includes('reference'));
+      // A check makes up needed fields that are not there, but no reference.
+      const own = withFields(config, checkedBatch(config, batch), sequences);
+      return lackOf(objectiveOf(config), own) === undefined;
     },
   };
 }

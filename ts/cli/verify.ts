@@ -202,8 +202,9 @@ with the package, and on the batches of FILEs and DIRs. Large files are taken in
 layout only. On small output layers, too (fromHidden). Mixtures (mixLosses) and gradients of losses
 of one's own (logpsBackward, with what tokenLogps finds) have rows of their own in the table.
 
-A FILE may hold the fields of 'diralign loss --help'. Each method is given those that it takes, and
-values of the check's own for what it needs; reference values are those of the file's fields.
+A FILE may hold the fields of 'diralign loss --help'. Each method is checked with those that it
+takes; the check makes up what a method needs and the file lacks, but no reference. Reference values
+are those of the file's fields.
 
 A file NAME.expected.json beside NAME.safetensors (or expected.json with "file": "NAME.safetensors")
 adds reference values:

@@ -23,9 +23,11 @@ import {
   finiteDifference,
   referenceLogps,
   referenceLogpsBackward,
+  type FamilyFields,
   type ReferenceBatch,
   type ReferenceConfig,
 } from './reference.js';
+import { baseline } from './reference/fields.js';
 import type { BatchFields, LogitsArray, LogitsBatch, LogpsBatch } from '../batch/types.js';
 import type { Dtype } from '../dtype.js';
 import type { RunOptions } from '../loss/options.js';
@@ -311,25 +313,26 @@ export function prepare<B extends ReferenceBatch>(batch: B): Prepared<B> {
 }
 
 /**
- * The batch with some value of each field that the loss needs; of those that it may have, too,
- * where the configuration has more than a method and its temperature.
+ * The batch with some value of each field that the loss needs and the batch lacks; of those that it
+ * may have, too, where the batch has none of its own and the configuration has more than a method
+ * and its temperature.
  */
 export function withFields<B extends object>(
   config: LossConfig,
   batch: B,
   sequences: number,
 ): B & BatchFields {
+  const own: FamilyFields = batch;
   const infos = alignmentsOf(config);
   const [info] = infos;
   if (!info) return batch;
   // Groups of one, two and more candidates.
-  const groups =
-    info.arity === 'group'
-      ? Int32Array.from(new Set([0, Math.min(1, sequences), Math.min(3, sequences), sequences]))
-      : undefined;
+  const some = [...new Set([0, Math.min(1, sequences), Math.min(3, sequences), sequences])];
+  const groups = info.arity === 'group' ? Int32Array.from(own.groups ?? some) : undefined;
   const sizes = { unit: unitsOf(info, sequences, groups), sequence: sequences, row: 0 };
   const isVaried =
-    isMix(config) || Object.keys(config).some((key) => key !== 'method' && key !== 'beta');
+    sequenceFieldNames.every((name) => own[name] === undefined) &&
+    (isMix(config) || Object.keys(config).some((key) => key !== 'method' && key !== 'beta'));
   const value = ({ name, per, kind }: (typeof contract)['fields'][number]): unknown => {
     if (per === 'batch') return 0.25 + name.length / 8;
     const values = Float64Array.from({ length: sizes[per] }, (_, i) => 0.6 + (i % 4) / 8);
@@ -338,9 +341,10 @@ export function withFields<B extends object>(
     return kind === 'rank' ? Int32Array.from(values, (_, i) => i ^ 1) : values;
   };
   const fields = contract.fields.filter(({ name, per }) => {
-    const takers = infos.flatMap((own) => own.fields[name] ?? []);
+    const takers = infos.flatMap((each) => each.fields[name] ?? []);
     if (takers.length < (name === 'weights' ? infos.length : 1) || per === 'row') return false;
     if (name === 'sftDenominator' && !averagesTokens(config)) return false;
+    if (own[name] !== undefined) return false;
     return isVaried || takers.some(({ needed }) => needed);
   });
   return {
@@ -572,7 +576,7 @@ function checkMetrics(
     const found = given[name];
     if (found !== undefined) tally.near('logps', found, wanted, allowed, () => `metrics.${name}`);
   };
-  if (typeof kl === 'number') near('kl', kl, 0);
+  if (kl !== undefined) near('kl', baseline(kl), 2 ** -40 * baseline(kl));
   const mean = rewards.reduce((x, y) => x + y, 0) / rewards.length;
   near('rewards/mean', mean, bound / rewards.length);
 }
