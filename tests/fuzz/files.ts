@@ -51,6 +51,11 @@ function batchFile(i: number): Buffer {
       ...(packed && {
         offsets: { dtype: 'I32', shape: [3], data: Int32Array.of(0, 2, 6) },
         sft_labels: { dtype: 'I32', shape: rows, data: labels },
+        weights: { dtype: 'F64', shape: [1], data: Float64Array.of(0.5) },
+        margins: { dtype: 'F32', shape: [1], data: Float32Array.of(-1) },
+        denominator: { dtype: 'F64', shape: [], data: Float64Array.of(2) },
+        token_weights: { dtype: 'F64', shape: rows, data: Float64Array.of(1, 0.5, 0, 2, 1, 1) },
+        logit_softcap: { dtype: 'F32', shape: [1], data: Float32Array.of(30) },
       }),
     },
     i % 2 === 0 ? { made: 'by a test' } : undefined,
@@ -140,7 +145,8 @@ const numbers = [
 const words = [
   ...['"F64"', '"I32"', '"BF16"', '"F8_E4M3"', '"U8"', '"labels"', '"offsets"', '"__proto__"'],
   ...['"constructor"', '"__metadata__"', '"reference"', '"sft_labels"', '"prompt"', '"role"'],
-  ...['"completion"', '"responses"', '"label"', '"scores"'],
+  ...['"completion"', '"responses"', '"label"', '"scores"', '"weights"', '"token_weights"', '"kl"'],
+  ...['"desirable"', '"groups"', '"temperature"', '"tokenWeights"', '"kl.logps"'],
 ];
 
 function splice(bytes: Buffer, begin: number, end: number, insertion: Uint8Array | string): Buffer {

@@ -1,5 +1,6 @@
 // The catalogue: complete, frozen, and the same in the addon, in the generated types and in what an
 // objective shows of itself.
+import fs from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { contract, contractHash } from '../../ts/contract.generated.js';
 import { dirAlignLoss, methods, type MethodInfo } from '../../ts/index.js';
@@ -69,6 +70,14 @@ test("the generated catalogue is the addon's", () => {
 
 test('every method, in order', () => {
   expect(methods().map((m) => m.name)).toEqual(expected.map(([name]) => name));
+});
+
+test('pages that count the methods', () => {
+  for (const page of ['docs/index.md', 'CHANGELOG.md']) {
+    const text = fs.readFileSync(new URL(`../../${page}`, import.meta.url), 'utf8');
+    const counted = [...text.matchAll(/(\d+) (?:methods|direct alignment losses)/g)];
+    expect(counted.map(([, number]) => Number(number))).toEqual([methods().length]);
+  }
 });
 
 /** None of their sequences is the chosen one, which a likelihood term is of. */
