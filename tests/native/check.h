@@ -52,8 +52,9 @@ bool same_bits(const T& a, const T& b) {
   return std::memcmp(&a, &b, sizeof(T)) == 0;
 }
 
-/// Sanitizers make arithmetic slow and do not change it: samples can be thinner under them.
-/// ThreadSanitizer makes a switch of threads of the emulated device slow, too, by far more.
+/// Sanitizers and emulators of processors make arithmetic slow and do not change it: samples can be
+/// thinner under them. ThreadSanitizer makes a switch of threads of the emulated device slow, too,
+/// by far more.
 #if defined(__SANITIZE_THREAD__)
 constexpr bool thread_sanitized = true;
 #elif defined(__has_feature)
@@ -65,16 +66,16 @@ constexpr bool thread_sanitized = false;
 #else
 constexpr bool thread_sanitized = false;
 #endif
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool sanitized = true;
+#if defined(__SANITIZE_ADDRESS__) || defined(DIRALIGN_EMULATED_PROCESSOR)
+constexpr bool slow = true;
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-constexpr bool sanitized = true;
+constexpr bool slow = true;
 #else
-constexpr bool sanitized = thread_sanitized;
+constexpr bool slow = thread_sanitized;
 #endif
 #else
-constexpr bool sanitized = thread_sanitized;
+constexpr bool slow = thread_sanitized;
 #endif
 /// Fewer samples where they differ in numbers alone: ThreadSanitizer looks for order.
 constexpr bool thin = thread_sanitized;

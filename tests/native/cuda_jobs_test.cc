@@ -578,7 +578,7 @@ TEST(device_staged_in_pieces) {
   shape.padding = 5;
   const Problem p(reference::objective("cpo", 0.2), shape);
   for (Mode mode : {Mode::dense, Mode::factored}) {
-    if (mode == Mode::factored && check::sanitized) continue;
+    if (mode == Mode::factored && check::slow) continue;
     const Result expected = on_device(p, {mode, false, false, 1}, {0, 0, 0}),
                  result = staged(p, {mode, false, false, 1}, 1);
     CHECK(result.same(expected), "%d", int(mode));

@@ -56,7 +56,7 @@ namespace {
 constexpr float infinity = std::numeric_limits<float>::infinity(),
                 nan_value = std::numeric_limits<float>::quiet_NaN();
 constexpr uint32_t count_samples(uint32_t plain, uint32_t sanitized, uint32_t with_tsan) {
-  return check::thin ? with_tsan : check::sanitized ? sanitized : plain;
+  return check::thin ? with_tsan : check::slow ? sanitized : plain;
 }
 
 /// Runs `body()` in each thread of one block, to the end.

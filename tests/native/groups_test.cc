@@ -96,7 +96,7 @@ TEST(groups_extremes) {
   };
   for (const char* name : group_methods) {
     check::Random random(11);
-    for (int k = 0; k < (check::sanitized ? 3000 : 30000); k++) {
+    for (int k = 0; k < (check::slow ? 3000 : 30000); k++) {
       Objective o = reference::objective(name, one_of(random, betas));
       o.settings.reward_temperature = one_of(random, temperatures);
       const bool small = o.settings.beta > 1e200 && random.below(2);

@@ -119,12 +119,12 @@ inline bool same_sums(const RowSums& a, const RowSums& b) {
 /// rounding of the differences.
 constexpr double sum_bound = 6e-7;
 
-/// Holds the sums against their definition; `weights` are exp(value - shift) in long double.
+/// Holds the sums against their definition; `weights` are exp(value - shift).
 /// Returns the relative error.
 inline double check_sums(const RowSums& s, const std::vector<double>& values, int64_t vocab,
-                         int64_t label, const std::vector<long double>& weights, long double shift,
+                         int64_t label, const std::vector<double>& weights, double shift,
                          const char* what) {
-  long double sum = 0;
+  double sum = 0;
   double max = -std::numeric_limits<float>::max();
   for (int64_t i = 0; i < vocab; i++) {
     if (i == label) continue;
@@ -137,20 +137,20 @@ inline double check_sums(const RowSums& s, const std::vector<double>& values, in
         (long long)label, double(s.top), max);
   CHECK(std::isfinite(s.anchor) && s.anchor <= s.top && s.top - s.anchor <= 4,
         "%s: anchor %g, top %g", what, double(s.anchor), double(s.top));
-  const long double value = (long double)s.sum * expl((long double)s.anchor - shift);
+  const double value = s.sum * std::exp(double(s.anchor) - shift);
   if (sum == 0) {
     CHECK(s.sum == 0, "%s: V %lld label %lld", what, (long long)vocab, (long long)label);
     return 0;
   }
-  const double error = double(fabsl(value - sum) / sum);
+  const double error = std::fabs(value - sum) / sum;
   CHECK(error <= sum_bound, "%s: V %lld label %lld: off by %.3g", what, (long long)vocab,
         (long long)label, error);
   return error;
 }
 
-inline std::vector<long double> exponentials(const std::vector<double>& values, long double shift) {
-  std::vector<long double> e;
-  for (double x : values) e.push_back(expl(x - shift));
+inline std::vector<double> exponentials(const std::vector<double>& values, double shift) {
+  std::vector<double> e;
+  for (double x : values) e.push_back(std::exp(x - shift));
   return e;
 }
 inline double largest(const std::vector<double>& values) {

@@ -1,5 +1,5 @@
-// The row kernels of every instruction set that runs here, against long double and against each
-// other. DIRALIGN_EXHAUSTIVE=1 tries every float32 in the exponential's and the roundings' range
+// The row kernels of every instruction set that runs here, against float64 and against each other.
+// DIRALIGN_EXHAUSTIVE=1 tries every float32 in the exponential's and the roundings' range
 // (minutes).
 #include <cstdlib>
 #include "kernel_rows.h"
@@ -25,20 +25,18 @@ TEST(kernels_exp) {
   constexpr int chunk = 4096;
   constexpr uint32_t last = 0x42b00000;  // 88
   constexpr float underflow = -86.6f, zero = -88.1f;
-  const uint32_t step = exhaustive() ? 1 : check::sanitized ? 6101 : 61;
+  const uint32_t step = exhaustive() ? 1 : check::slow ? 6101 : 61;
   std::vector<double> worst(sets.size(), 0), at(sets.size(), 0);
   std::vector<float> x, y(chunk);
   std::vector<double> truth(chunk), ulp(chunk);
   auto flush = [&] {
     for (size_t i = 0; i < x.size(); i++) {
-      const long double e = expl((long double)x[i]);
-      // The distance of float32s where e lies, exponent bits only.
-      const double rounded = double(e);
+      truth[i] = std::exp(double(x[i]));
+      // The distance of float32s where it lies, exponent bits only.
       uint64_t bits;
-      std::memcpy(&bits, &rounded, sizeof bits);
+      std::memcpy(&bits, &truth[i], sizeof bits);
       bits = (bits & 0x7ff0000000000000) - (uint64_t{23} << 52);
       std::memcpy(&ulp[i], &bits, sizeof bits);
-      truth[i] = rounded;
     }
     for (size_t k = 0; k < sets.size(); k++) {
       sets[k]->rows[0].exp(x.data(), y.data(), int64_t(x.size()));
@@ -166,7 +164,7 @@ TEST(kernels_round_to_16_bit) {
                    0x1p-24, 0x1p-25, 0x1.8p-25, 0x1p-26, 0x1p-126, 0x1p-149, 0x1p-133, 0x1p-134})
     add(x);
   inputs.insert(inputs.end(), {infinity, -infinity, 0.f, -0.f});
-  const uint32_t step = exhaustive() ? 1 : check::sanitized ? 100003 : 4001;
+  const uint32_t step = exhaustive() ? 1 : check::slow ? 100003 : 4001;
   const size_t chunk = size_t{1} << 16;
   std::vector<uint16_t> rounded(chunk);
   auto compare = [&](const std::vector<float>& x) {
@@ -226,9 +224,9 @@ TEST(kernels_reduce_every_length) {
     std::vector<float> logits = normal_logits(1100, 4, 6);
     for (size_t i = 0; i < logits.size(); i++) logits[i] += float(6 * std::sin(double(i) / 90));
     const Row whole(d, logits);
-    const std::vector<long double> weights = exponentials(whole.values, largest(whole.values));
+    const std::vector<double> weights = exponentials(whole.values, largest(whole.values));
     for (int64_t vocab = 1; vocab <= 1100;
-         vocab += check::sanitized && vocab > 70 && vocab % 512 > 40 ? 7 : 1) {
+         vocab += check::slow && vocab > 70 && vocab % 512 > 40 ? 7 : 1) {
       const Row row(d, {logits.begin(), logits.begin() + vocab});
       for (int64_t label : interesting_labels(vocab)) {
         for (const KernelSet* set : kernel_sets()) {
@@ -256,7 +254,7 @@ TEST(kernels_reduce_large_rows) {
       for (Dtype d : dtypes) {
         const Row row(d, logits, 3);
         const double shift = largest(row.values);
-        const std::vector<long double> weights = exponentials(row.values, shift);
+        const std::vector<double> weights = exponentials(row.values, shift);
         for (int64_t label : {int64_t{0}, vocab / 2, vocab - 1})
           for (const KernelSet* set : kernel_sets())
             worst = std::max(worst, check_sums(set->rows[int(d)].reduce(row.data, vocab, label),
@@ -302,7 +300,7 @@ TEST(kernels_reduce_moving_maxima) {
           double shift = -std::numeric_limits<float>::max();
           for (int64_t i = 0; i < 2501; i++)
             if (i != label) shift = std::max(shift, row.values[size_t(i)]);
-          const std::vector<long double> weights = exponentials(row.values, shift);
+          const std::vector<double> weights = exponentials(row.values, shift);
           for (const KernelSet* set : kernel_sets())
             check_sums(set->rows[int(d)].reduce(row.data, 2501, label), row.values, 2501, label,
                        weights, shift, shape.name);
@@ -413,10 +411,10 @@ TEST(kernels_negative_softmax_in_place) {
           CHECK(row.intact() && references.intact(), "%s: V %lld label %lld: wrote past the row",
                 set->isa, (long long)vocab, (long long)label);
           const RowStatistics s = row_statistics(sums);
-          const long double logsum = s.max + logl(s.normalizer);
+          const double logsum = s.max + std::log(s.normalizer);
           for (int64_t i = 0; i < vocab; i++) {
             if (i == label) continue;
-            const double truth = double(-expl(logits[size_t(i)] - logsum)),
+            const double truth = -std::exp(double(logits[size_t(i)]) - logsum),
                          value = double(row.data()[i]);
             CHECK(std::fabs(value - truth) <= 5e-6 * std::fabs(truth) + 1e-37,
                   "%s: V %lld label %lld at %lld: %g, not %g", set->isa, (long long)vocab,
@@ -467,7 +465,7 @@ void check_scaled_exp(Dtype d) {
         const Row row(d, logits);
         kernels.scaled_exp(row.data, first.data(), vocab, shift, factor, false);
         for (int64_t i = 0; i < vocab; i++) {
-          const double truth = double(factor * expl(row.values[size_t(i)] - shift)),
+          const double truth = double(factor) * std::exp(row.values[size_t(i)] - double(shift)),
                        value = double(kernels.load(first.data(), i));
           // Once rounded: half a unit of the dtype, on top of float32's own error.
           CHECK(std::fabs(value - truth) <= (unit + 4e-6) * std::fabs(truth) + 0.51 * smallest +
@@ -519,21 +517,21 @@ TEST(kernels_entropy) {
             if (vocab > 40) logits[40] = -infinity;
             const Row row(d, logits);
             for (int64_t label : {int64_t{0}, vocab / 2, vocab - 1}) {
-              const long double max = largest(row.values);
-              long double sum = 0, moment = 0;
+              const double max = largest(row.values);
+              double sum = 0, moment = 0;
               for (double x : row.values) {
-                const long double e = expl(x - max);
+                const double e = std::exp(x - max);
                 sum += e;
                 if (e > 0) moment += e * (x - max);
               }
-              const double truth = double(logl(sum) - moment / sum);
+              const double truth = std::log(sum) - moment / sum;
               const RowSums sums = set->rows[int(d)].reduce_with_moment(row.data, vocab, label);
               const RowStatistics s = row_statistics(sums);
               const double value = entropy(s, sums),
                            error = std::fabs(value - truth) / std::max(1.0, truth);
               CHECK(error <= 2e-6, "%s %s: V %lld spread %g label %lld: %.17g, not %.17g", set->isa,
                     dtype_names[int(d)], (long long)vocab, spread, (long long)label, value, truth);
-              CHECK(std::fabs(logsumexp(s) - double(max + logl(sum))) <= 1e-6, "%s %s: V %lld",
+              CHECK(std::fabs(logsumexp(s) - (max + std::log(sum))) <= 1e-6, "%s %s: V %lld",
                     set->isa, dtype_names[int(d)], (long long)vocab);
               worst = std::max(worst, error);
             }

@@ -80,7 +80,7 @@ TEST(objectives_catalogue) {
 }
 
 TEST(objectives_losses_and_derivatives) {
-  const int rounds = check::sanitized ? 300 : 3000;
+  const int rounds = check::slow ? 300 : 3000;
   for (int m = 0; m < method_count(); m++) {
     check::Random random(uint64_t(m) + 100);
     const char* name = method_info(m).name;
@@ -375,7 +375,7 @@ TEST(objectives_batches) {
   for (int m = 0; m < method_count(); m++) {
     check::Random random(uint64_t(m) + 400);
     const char* name = method_info(m).name;
-    for (int k = 0; k < (check::sanitized ? 8 : 60); k++) {
+    for (int k = 0; k < (check::slow ? 8 : 60); k++) {
       Objective o = random_objective(m, random);
       const MethodFacts facts = facts_of(m);
       if (reference::takes_likelihood(o)) o.settings.sft_weight = k % 2 ? random.uniform(0, 2) : 0;

@@ -52,7 +52,7 @@ void run_phases(Pool& pool, int threads, int phases, uint64_t seed) {
 TEST(pool_every_item_once) {
   auto pool = Pool::shared();
   for (int threads = 1; threads <= 16; threads++)
-    run_phases(*pool, threads, check::sanitized ? 60 : 400, uint64_t(threads));
+    run_phases(*pool, threads, check::slow ? 60 : 400, uint64_t(threads));
 }
 
 TEST(pool_no_threads_is_one) {
@@ -69,7 +69,7 @@ TEST(pool_no_threads_is_one) {
 TEST(pool_empty_teams) {
   // Teams that end before a helper comes, and helpers that come after the end.
   auto pool = Pool::shared();
-  for (int i = 0; i < (check::sanitized ? 200 : 2000); i++) Team team(*pool, 1 + i % 9);
+  for (int i = 0; i < (check::slow ? 200 : 2000); i++) Team team(*pool, 1 + i % 9);
 }
 
 TEST(pool_work_in_order_of_phases) {
@@ -95,7 +95,7 @@ TEST(pool_work_in_order_of_phases) {
 TEST(pool_nested_teams) {
   // The inner teams' helpers may never run: all threads are busy with the outer one.
   auto pool = Pool::shared();
-  for (int round = 0; round < (check::sanitized ? 3 : 20); round++) {
+  for (int round = 0; round < (check::slow ? 3 : 20); round++) {
     Team outer(*pool, 4);
     std::vector<int64_t> sums(12, 0);
     outer.run(12, [&](int64_t i, int) {
@@ -118,7 +118,7 @@ TEST(pool_concurrent_teams) {
     environments.emplace_back([e] {
       auto pool = Pool::shared();
       for (int job = 0; job < 4; job++)
-        run_phases(*pool, 2 + int(e), check::sanitized ? 20 : 100, 100 * e + uint64_t(job));
+        run_phases(*pool, 2 + int(e), check::slow ? 20 : 100, 100 * e + uint64_t(job));
     });
   for (std::thread& t : environments) t.join();
 }
@@ -156,7 +156,7 @@ TEST(pool_shared_while_owned) {
 
 TEST(pool_last_owner_leaves) {
   // What was posted is done before the threads are joined, whatever is still queued.
-  for (int round = 0; round < (check::sanitized ? 10 : 50); round++) {
+  for (int round = 0; round < (check::slow ? 10 : 50); round++) {
     std::atomic<int> ran{0};
     int plain = 0;
     {
@@ -175,7 +175,7 @@ TEST(pool_last_owner_leaves) {
   std::vector<std::thread> owners;
   for (int o = 0; o < 4; o++)
     owners.emplace_back([o] {
-      for (int round = 0; round < (check::sanitized ? 15 : 100); round++)
+      for (int round = 0; round < (check::slow ? 15 : 100); round++)
         run_phases(*Pool::shared(), 1 + (o + round) % 4, 5, uint64_t(o));
     });
   for (std::thread& t : owners) t.join();
@@ -351,7 +351,7 @@ TEST(pool_withdrawing_races) {
   Pool pool;
   std::atomic<int64_t> ran{0}, withdrawn{0};
   std::vector<std::thread> owners;
-  constexpr int rounds = check::sanitized ? 300 : 3000;
+  constexpr int rounds = check::slow ? 300 : 3000;
   for (uint64_t o = 0; o < 4; o++)
     owners.emplace_back([&, o] {
       check::Random random(o);

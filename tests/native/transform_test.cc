@@ -125,7 +125,7 @@ TEST(kernels_reduce_transformed) {
     for (Dtype d : dtypes) {
       const RowKernels &kernels = set->rows[int(d)], &float32 = set->rows[0];
       for (const LogitTransform& t : transforms) {
-        if (check::sanitized && t.cap > 100) continue;
+        if (check::slow && t.cap > 100) continue;
         const TransformFactors factors = factors_of(t);
         for (int64_t vocab : lengths) {
           // Without, and with, what spoils a row.
