@@ -29,6 +29,8 @@ async function measure(folder, only) {
     };
   };
   const tiny = { ...batchOf(1, 1, 100), logits: random(200, 2) };
+  const kto = dirAlignLoss('kto', 0.1);
+  const unpaired = { ...tiny, desirable: Uint8Array.of(1, 0), kl: 0.1 };
   const tinyOut = new Float32Array(tiny.logits.length);
   const small = { ...batchOf(4, 16, 1000), logits: random(128_000, 2) };
   // Made for the first call that takes them.
@@ -56,6 +58,10 @@ async function measure(folder, only) {
   const calls = {
     'one pair of one token': [10_000, () => dpo(tiny)],
     'one pair of one token, out': [10_000, () => dpo(tiny, { out: tinyOut, threads: 1 })],
+    'two sequences of one token, with fields': [
+      10_000,
+      () => kto(unpaired, { out: tinyOut, threads: 1 }),
+    ],
     'one pair of one token, async': [10_000, () => dpo.async(tiny, { out: tinyOut, threads: 1 })],
     'one pair of one token, sequences': [10_000, () => sequenceLogps(tiny)],
     'dense, 128 rows x 1000': [200, () => dpo(small)],
