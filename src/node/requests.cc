@@ -109,10 +109,13 @@ GivenNumbers given_numbers(const Request& request, const Property& at, size_t el
 Fields read_fields(Napi::Value value, const Units& units, int64_t rows) {
   Fields fields;
   if (value.IsUndefined()) return fields;
-  const Napi::Object request = value.As<Napi::Object>();
-  for (const FieldInfo& field : field_infos)
-    fields.*field.data = static_cast<const double*>(typed_data(
-        request.Get(field.name), field.name, napi_float64_array, field.length(units, rows)));
+  const Napi::Array list = value.As<Napi::Array>();
+  const uint32_t length = list.Length();
+  for (uint32_t i = 0; i < length; i += 2) {
+    const FieldInfo& field = field_infos[integer(list.Get(i))];
+    fields.*field.data = static_cast<const double*>(
+        typed_data(list.Get(i + 1), field.name, napi_float64_array, field.length(units, rows)));
+  }
   return fields;
 }
 

@@ -29,7 +29,8 @@ Batch read_batch(const Request& request);
 Array<Objective> read_objectives(const Request& request, uint32_t first);
 /// How the sequences of a request with objectives are compared.
 Units read_units(Napi::Value groups, const Array<Objective>& objectives, int64_t sequences);
-/// Arrays by the names of the fields. `units`: of the request's sequences.
+/// Of a list: the place of each field that is there, and its array. `units`: of the request's
+/// sequences.
 Fields read_fields(Napi::Value value, const Units& units, int64_t rows);
 std::optional<OutputLayer> read_layer(const Request& request, const Batch& batch);
 LossOutputs read_outputs(const Request& request, uint32_t first, const Units& units,

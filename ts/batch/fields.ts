@@ -4,12 +4,17 @@ import { contract } from '../contract.generated.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, isArray, readElements, readProperties } from '../given.js';
 import { checkNumber, within } from '../interval.js';
+import { filled, giveBack } from '../native/filled.js';
 import { checkArray, checkLength, unshared } from './arrays.js';
 import type { BatchFields, LogitTransforms } from './types.js';
 
 type FieldInfo = (typeof contract)['fields'][number];
 export type FieldName = FieldInfo['name'];
-export type FieldArrays = Partial<Record<FieldName, Float64Array>>;
+/**
+ * What the native side takes: the place of a field in the contract and its numbers, then the next
+ * one's. An object by names would be asked for every field, 100 ns each.
+ */
+export type FieldArrays = (number | Float64Array)[];
 /** What a method makes of a field: whether it needs it, and the values it may have. */
 export type FieldOfMethod = NonNullable<MethodInfo['fields'][FieldName]>;
 export type FieldsOfMethod = Readonly<Partial<Record<FieldName, FieldOfMethod>>>;
@@ -26,22 +31,18 @@ export const fieldNames: readonly FieldName[] = contract.fields.map(({ name }) =
 /** What becomes of the logits, which means the same to every loss. */
 export const transformNames = ['logitScale', 'logitSoftcap', 'temperature'] as const;
 
-const isField: ReadonlySet<string> = new Set(fieldNames);
+const placeOf: ReadonlyMap<string, number> = new Map(fieldNames.map((name, i) => [name, i]));
 
-/** Whether a batch, whose properties were read, carries none. */
-function hasNone(given: Given): boolean {
-  for (const name of Object.keys(given)) if (isField.has(name)) return false;
-  return true;
-}
+const needs = new WeakMap<FieldsOfMethod, readonly FieldInfo[]>();
 
-const needs = new WeakMap<FieldsOfMethod, boolean>();
-
-/** Whether one of them has to be there. */
-function needsSome(fields: FieldsOfMethod): boolean {
-  let some = needs.get(fields);
-  if (some === undefined)
-    needs.set(fields, (some = Object.values(fields).some(({ needed }) => needed)));
-  return some;
+/** Those that have to be there. */
+function neededOf(fields: FieldsOfMethod): readonly FieldInfo[] {
+  let needed = needs.get(fields);
+  if (needed === undefined) {
+    needed = contract.fields.filter(({ name }) => ownOf(fields, name)?.needed);
+    needs.set(fields, needed);
+  }
+  return needed;
 }
 
 /** Those that are there without rows. */
@@ -56,35 +57,62 @@ export function ownOf<T extends object, K extends keyof T>(object: T, key: K): T
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
-/** Without a prototype, which a program may have added to. */
-function emptyFields(): FieldArrays {
-  return Object.create(null) as FieldArrays;
+/** The numbers of a field. */
+export function numbersOf(
+  fields: FieldArrays | undefined,
+  name: FieldName,
+): Float64Array | undefined {
+  const place = placeOf.get(name);
+  for (let i = 0; fields && i < fields.length; i += 2)
+    if (fields[i] === place) return fields[i + 1] as Float64Array;
+  return undefined;
 }
 
-/** Fields with this one, a number of the batch. */
-export function withNumber(
+/** Fields with one more. */
+function withField(
+  fields: FieldArrays | undefined,
+  name: FieldName,
+  numbers: Float64Array,
+): FieldArrays {
+  const all = fields ?? [];
+  all.push(placeOf.get(name) as number, numbers);
+  return all;
+}
+
+function single(name: FieldName, value: number): Float64Array {
+  const numbers = filled(name, 'Float64Array', 1);
+  numbers[0] = value;
+  return numbers;
+}
+
+/** Fields with one more, a number of the batch. */
+export const withNumber = (
   fields: FieldArrays | undefined,
   name: FieldName,
   value: number,
-): FieldArrays {
-  const all = fields ?? emptyFields();
-  all[name] = Float64Array.of(value);
-  return all;
+): FieldArrays => withField(fields, name, single(name, value));
+
+/** Of a call that has ended. */
+export function giveBackFields(fields: FieldArrays | undefined): void {
+  for (let i = 1; fields && i < fields.length; i += 2) giveBack(fields[i] as Float64Array);
 }
+
+const ofTokenWeights = { needed: false, min: 0 };
 
 /** The weights of rows, which mean the same to everything that sums rows. */
 export function checkTokenWeights(given: unknown, rows: number): FieldArrays | undefined {
   if (given === undefined) return undefined;
-  const field = contract.fields.find(({ name }) => name === 'tokenWeights') as FieldInfo;
+  const name = 'tokenWeights';
+  const field = contract.fields[placeOf.get(name) as number] as FieldInfo;
   const sizes = { unit: 0, sequence: 0, row: rows, groups: undefined };
-  const arrays = emptyFields();
-  arrays.tokenWeights = checkField(field, { needed: false, min: 0 }, given, sizes);
-  return arrays;
+  return withField(undefined, name, checkField(field, ofTokenWeights, given, sizes));
 }
 
 /**
  * Copies, which nobody else can write to; undefined where there are none.
  * @param who has these fields, in messages: the name of a method, as a rule.
+ * @param given properties that were read: none is inherited.
+ * @param ofRows the weights of rows, where they are checked already.
  * @param keepLogRatios takes what the baseline `kl` is the mean of, where it was not a number.
  * @throws DirAlignError for a field that is needed and not there, or there without a meaning
  */
@@ -93,21 +121,24 @@ export function checkFields(
   fields: FieldsOfMethod,
   given: Given,
   sizes: Sizes,
+  ofRows?: FieldArrays,
   keepLogRatios?: (ratios: Float64Array) => void,
 ): FieldArrays | undefined {
-  if (hasNone(given) && !needsSome(fields)) return undefined;
-  let arrays: FieldArrays | undefined;
-  for (const field of contract.fields) {
-    const { name } = field;
-    const value = ownOf(given, name);
+  for (const field of neededOf(fields)) {
+    if (given[field.name] !== undefined) continue;
+    const what = expected(field, sizes);
+    throw typeError('ERR_DIRALIGN_OPTION', `${field.name}: ${who} needs ${what}`);
+  }
+  let arrays = ofRows;
+  for (const name of Object.keys(given) as FieldName[]) {
+    const place = placeOf.get(name);
+    const value = given[name];
+    if (place === undefined || value === undefined) continue;
     const own = ownOf(fields, name);
-    if (value === undefined) {
-      if (own?.needed)
-        throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} needs ${expected(field, sizes)}`);
-      continue;
-    }
     if (!own) throw typeError('ERR_DIRALIGN_OPTION', `${name}: ${who} gives it no meaning`);
-    (arrays ??= emptyFields())[name] = checkField(field, own, value, sizes, keepLogRatios);
+    if (ofRows && name === 'tokenWeights') continue;
+    const field = contract.fields[place] as FieldInfo;
+    arrays = withField(arrays, name, checkField(field, own, value, sizes, keepLogRatios));
   }
   return arrays;
 }
@@ -128,7 +159,7 @@ function checkField(
   const { name, per, kind } = field;
   if (per === 'batch') {
     const number = name === 'kl' ? baselineOf(value, keepLogRatios) : value;
-    return Float64Array.of(checkNumber(name, number, own));
+    return single(name, checkNumber(name, number, own));
   }
   const length = sizes[per];
   const arrays = kind === 'rank' ? rankArrays : kind === 'flag' ? flagArrays : numberArrays;
@@ -137,13 +168,12 @@ function checkField(
     : unshared(checkArray(name, value, arrays, 'ERR_DIRALIGN_DTYPE') as Float64Array);
   checkLength(name, values.length, length, `one per ${per}`);
   if (kind === 'rank') return bestFirst(values, sizes.groups);
-  const checked = new Float64Array(length);
-  const check = kind === 'flag' ? checkFlag : checkNumber;
-  const isRight = within(own);
+  const checked = filled(name, 'Float64Array', length);
+  const [isRight, check] = kind === 'flag' ? [isFlag, refuseFlag] : [within(own), checkNumber];
   for (let i = 0; i < length; i++) {
     const x = values[i];
-    // A number that is right needs no message.
-    checked[i] = kind === 'number' && isRight(x) ? x : check(`${name}[${i}]`, x, own);
+    // What is right needs no message.
+    checked[i] = isRight(x) ? Number(x) : check(`${name}[${i}]`, x, own);
   }
   return checked;
 }
@@ -152,9 +182,10 @@ const flagArrays = ['Uint8Array'] as const;
 const numberArrays = ['Float64Array', 'Float32Array'] as const;
 const rankArrays = ['Int32Array', 'Float64Array', 'Float32Array'] as const;
 
-function checkFlag(what: string, value: unknown): number {
-  if (value === true || value === 1) return 1;
-  if (value === false || value === 0) return 0;
+const isFlag = (value: unknown): value is boolean | 0 | 1 =>
+  value === 1 || value === 0 || typeof value === 'boolean';
+
+function refuseFlag(what: string, value: unknown): never {
   throw rangeError('ERR_DIRALIGN_OPTION', `${what}: ${describe(value)} is not 0 or 1`);
 }
 
@@ -192,7 +223,7 @@ function baselineOf(value: unknown, keep?: (ratios: Float64Array) => void): unkn
 
 /** The places of each group's candidates, best first. */
 function bestFirst(ranks: ArrayLike<unknown>, groups: Int32Array | undefined): Float64Array {
-  const order = new Float64Array(ranks.length);
+  const order = filled('ranks', 'Float64Array', ranks.length);
   for (let g = 0; groups && g + 1 < groups.length; g++) {
     const first = groups[g] as number;
     const size = (groups[g + 1] as number) - first;

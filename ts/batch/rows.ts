@@ -61,10 +61,12 @@ export function checkOutline(
   };
 }
 
+const positive = { above: 0 };
+
 /** What becomes of the logits, as the native side takes it. */
 function checkTransforms({ logitScale, logitSoftcap, temperature }: LogitTransforms) {
   const check = (name: string, value: unknown, otherwise: number): number =>
-    value === undefined ? otherwise : checkNumber(name, value, { above: 0 });
+    value === undefined ? otherwise : checkNumber(name, value, positive);
   return {
     logitScale: check('logitScale', logitScale, 1),
     logitSoftcap: check('logitSoftcap', logitSoftcap, 0),

@@ -1,5 +1,5 @@
 /** How much there is in a batch, from its labels alone. */
-import { checkFields, checkGroups } from '../batch/fields.js';
+import { checkFields, checkGroups, numbersOf } from '../batch/fields.js';
 import { readBatch } from '../batch/given-batch.js';
 import { checkIgnoreIndex, checkLabels } from '../batch/labels.js';
 import { checkShape } from '../batch/shape.js';
@@ -49,7 +49,8 @@ type Counted = Pick<
 /** Of a batch that is checked. */
 export function countRows(batch: Counted): BatchCounts {
   const { sequences, rows, offsets, labels, sftLabels = labels, ignoreIndex, groups } = batch;
-  const { tokenWeights, desirable } = batch.fields ?? {};
+  const tokenWeights = numbersOf(batch.fields, 'tokenWeights');
+  const desirable = numbersOf(batch.fields, 'desirable');
   let [tokens, chosenTokens, desirableTokens] = [0, 0, 0];
   const each = sequences > 0 ? rows / sequences : 0;
   for (let s = 0; s < sequences; s++) {

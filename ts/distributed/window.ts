@@ -1,5 +1,5 @@
 /** What the calls of a window have computed, and what they divide by. */
-import { withNumber, type FieldName } from '../batch/fields.js';
+import { numbersOf, withNumber, type FieldName } from '../batch/fields.js';
 import type { BatchRows } from '../batch/types.js';
 import { metricNames, type Method } from '../catalogue.js';
 import { typeError } from '../errors.js';
@@ -79,12 +79,15 @@ function chosenOf({ arity }: Mixture, batch: BatchRequest): readonly number[] {
   const { sequences, groups, fields } = batch;
   const all = Array.from({ length: sequences }, (_, s) => s);
   if (arity === 'pair') return all.slice(0, sequences / 2);
-  if (arity === 'single') return all.filter((s) => fields?.desirable?.[s] !== 0);
+  const desirable = numbersOf(fields, 'desirable');
+  if (arity === 'single') return all.filter((s) => desirable?.[s] !== 0);
+  const ranks = numbersOf(fields, 'ranks');
+  const rewards = numbersOf(fields, 'rewards') ?? new Float64Array(0);
   return Array.from(groups?.subarray(0, -1) ?? [], (first, g) => {
     // The places of the candidates, best first.
-    if (fields?.ranks) return first + (fields.ranks[first] as number);
-    const rewards = fields?.rewards?.subarray(first, groups?.[g + 1]) ?? new Float64Array(0);
-    return first + rewards.indexOf(rewards.reduce((best, x) => Math.max(best, x), -Infinity));
+    if (ranks) return first + (ranks[first] as number);
+    const own = rewards.subarray(first, groups?.[g + 1]);
+    return first + own.indexOf(own.reduce((best, x) => Math.max(best, x), -Infinity));
   });
 }
 
@@ -186,7 +189,7 @@ export class OpenWindow {
     if (typeof given.kl === 'object')
       refuse('kl', "in a window give a number: its baseline is that of all ranks' completions");
     baselineNames.forEach((name, i) => {
-      const own = batch.fields?.[name]?.[0] ?? 0;
+      const own = numbersOf(batch.fields, name)?.[0] ?? 0;
       const known = this.baselines[i] as number;
       if (!Number.isNaN(known) && known !== own)
         refuse(name, `${own}, but earlier calls of the window had ${known}`);

@@ -1,5 +1,5 @@
 /** The loss of sequence log-probabilities. */
-import { checkFields, sequenceFieldNames } from '../batch/fields.js';
+import { checkFields, giveBackFields, sequenceFieldNames } from '../batch/fields.js';
 import { checkCounts, checkLogps } from '../batch/per-sequence.js';
 import type { LogpsBatch, Needed } from '../batch/types.js';
 import type { Method, ReferenceNeed } from '../catalogue.js';
@@ -106,7 +106,7 @@ function prepare(
   const groups = readGroups(mixture, batch.groups, sequences, isAsked);
   const units = unitsOf(mixture, sequences, groups);
   const sizes = { unit: units, sequence: sequences, row: 0, groups };
-  const fields = checkFields(mixture.name, mixture.fields, batch, sizes, (ratios) => {
+  const fields = checkFields(mixture.name, mixture.fields, batch, sizes, undefined, (ratios) => {
     if (isAsked) parallel.logRatios = ratios;
   });
   const { methods, settings, shares } = mixture.native;
@@ -134,8 +134,9 @@ function prepare(
 }
 
 function logpsResult(mixture: Mixture, request: FromLogpsRequest): LogpsResult {
-  const { gradLogps, coefficients, parallel } = request;
+  const { gradLogps, coefficients, fields, parallel } = request;
   giveBack(coefficients);
+  giveBackFields(fields);
   return {
     ...takeOutputs(mixture, request, parallel, 0),
     gradLogps: resultOf(gradLogps),

@@ -1,6 +1,6 @@
 /** The values of a loss: what the objective needs of the batch, and the arrays it fills. */
 import { backendOf } from '../batch/dtype-and-place.js';
-import { checkFields, checkGroups } from '../batch/fields.js';
+import { checkFields, checkGroups, giveBackFields } from '../batch/fields.js';
 import { checkLabels } from '../batch/labels.js';
 import { checkLogps, checkReference } from '../batch/per-sequence.js';
 import type { BatchRows } from '../batch/types.js';
@@ -51,6 +51,7 @@ export function prepareValues(
       row: rows,
       groups: base.groups,
     },
+    base.fields,
     (ratios) => {
       // Of a batch over processes it is the mean of them all.
       if (base.parallel) base.parallel.logRatios = ratios;
@@ -114,9 +115,11 @@ export function readGroups(
   throw typeError('ERR_DIRALIGN_OPTION', `groups: ${name} gives it no meaning`);
 }
 
+const anyNumber = {};
+
 /** `run.gradientScale`: any finite number, 1 by default. */
 export function checkGradientScale(scale: unknown): number {
-  return scale === undefined ? 1 : checkNumber('gradientScale', scale, {});
+  return scale === undefined ? 1 : checkNumber('gradientScale', scale, anyNumber);
 }
 
 /**
@@ -215,6 +218,7 @@ export function lossOf(
       window?.add(values.batch, values, values.metricsAsked);
       const { batch, metricsAsked } = values;
       const outputs = takeOutputs(mixture, values, batch.parallel, metricsAsked);
+      giveBackFields(batch.fields);
       const { loss, losses, rewards, metrics } = outputs;
       const logps = resultOf(values.logps);
       const counts = resultOf(batch.counts);
