@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(threads, blocks_wanted(false))
       write_copied(out, p.vocab, part, p.cut, copy, g);
     } else {
       // The vectors of the copy are not those that can be stored: the row is read again.
-      write_part(Untransformed{}, out, logits_row<T>(p, unit), p.vocab, part, p.cut, g);
+      write_part(Untransformed{}, out, logits_row<T>(p, unit), p.vocab, part, p.cut, g, [] {});
     }
     zero_padding<T>(p, unit);
     turn = next;

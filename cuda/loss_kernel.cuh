@@ -5,17 +5,13 @@
 // its coefficients are most likely known and its logits, if there are not too many, still in the L2
 // cache. The block whose part completes a tile of rows finishes it, the one whose tile completes a
 // group evaluates its units, and whoever draws a gradient ticket waits for that, in its turn: not
-// before the block has finished what falls to it, which may be what it waits for. Nobody ever waits
-// for a later ticket, except in `reduce_residual`, where the parts of a row wait for each other:
-// that launch is cooperative, with as many blocks as parts or more.
+// before the block has counted and finished what falls to it, which may be what it waits for.
+// Nobody ever waits for a later ticket, except in `reduce_residual`, where the parts of a row wait
+// for each other: that launch is cooperative, with as many blocks as parts or more.
 #pragma once
 #include "cluster_kernel.cuh"
 
 namespace diralign::cuda {
-
-/// Whether the next ticket may be drawn while the work is done. Not where the parts of a row wait
-/// for each other: the ticket might be one that is waited for.
-__device__ __forceinline__ bool draws_ahead(Work work) { return work != Work::reduce_residual; }
 
 /// The stage of the describer's last ticket, so that a ticket needs one read from memory.
 struct StageInHand {
@@ -112,21 +108,56 @@ CUDA_NOINLINE __device__ void complete(const Plan& p, bool waits, StageInHand& h
   }
 }
 
+/// What the block does before its next unit, because it completed it.
+struct Finish {
+  enum What : uint32_t { nothing, tile, group } what;
+  uint32_t group_index, tile_index;
+};
+
+/// A part that the block has summed and not yet counted. For thread 0.
+struct Uncounted {
+  bool any;
+  uint32_t i, group, tile, rows_of_tile;
+};
+
+/// What a turn of the block begins with. There are two: a turn prepares the next one's while its
+/// own may still be read.
+struct Turn {
+  Unit unit;            ///< the describer writes it
+  Finish finish;        ///< thread 0 writes this and the next
+  Uncounted uncounted;  ///< of the turn before
+};
+/// By thread 0.
+__device__ __forceinline__ void owe_nothing(Turn& turn) {
+  turn.finish.what = Finish::nothing;
+  turn.uncounted.any = false;
+}
+
+/// Counts a part; what the block has to finish then. By one thread.
+__device__ __forceinline__ Finish count_part(const Plan& p, const Uncounted& part) {
+  // The last part of a row counts for its tile.
+  const bool tile_done = arrive(&p.row_arrivals[part.i]) == p.cut.parts - 1 &&
+                         arrive(&p.tile_arrivals[part.tile]) == part.rows_of_tile - 1;
+  return {tile_done ? Finish::tile : Finish::nothing, part.group, part.tile};
+}
+
 // The work of a ticket.
 
-/// Sums a part and counts it; `data` holds it afterwards, without the label's entry. In thread 0:
-/// whether that completed its tile. `scratch`: of the general pass.
-template <class T, Pass pass>
-__device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
+/// Sums a part; `data` holds it afterwards, without the label's entry. Thread 0 writes the sums and
+/// has to count the part. `meanwhile()` is called when the loads are issued. `scratch`: of the
+/// general pass.
+template <class T, Pass pass, class Meanwhile>
+__device__ __forceinline__ void reduce_part(const Plan& p, const Unit& unit,
                                             PartSums (&sums)[warps],
                                             [[maybe_unused]] double (&scratch)[warps],
-                                            uint4 (&data)[max_steps]) {
+                                            uint4 (&data)[max_steps], Meanwhile&& meanwhile) {
   constexpr bool general = pass == Pass::general;
   const uint32_t lane = threadIdx.x & 31;
   load_part<T>(p, unit, pass == Pass::logps || pass == Pass::tokens, data);
+  meanwhile();
   sum_part<T, pass>(p, unit, sums, scratch, &p.targets[unit.i], data);
   __syncthreads();
-  if (threadIdx.x >> 5 != 0) return false;
+  if (threadIdx.x >> 5 != 0) return;
   const PartSums s = sum_warps<pass>(sums);
   [[maybe_unused]] double squares = 0;
   if constexpr (general) {
@@ -135,20 +166,22 @@ __device__ __forceinline__ bool reduce_part(const Plan& p, const Unit& unit,
     CUDA_UNROLL
     for (int d = warps / 2; d; d >>= 1) squares += __shfl_xor_sync(~0u, squares, d);
   }
-  if (lane != 0) return false;
+  if (lane != 0) return;
   if (general && p.part_squares) p.part_squares[size_t(unit.i) * p.cut.parts + unit.part] = squares;
   p.part_sums[size_t(unit.i) * p.cut.parts + unit.part] = s;
-  if (!p.row_arrivals) return false;
-  // The last part of a row counts for its tile.
-  if (arrive(&p.row_arrivals[unit.i]) != p.cut.parts - 1) return false;
-  return arrive(&p.tile_arrivals[unit.tile]) == unit.rows_of_tile - 1;
 }
 
-template <class T, Pass pass>
-__device__ __forceinline__ bool reduce(const Plan& p, const Unit& unit, PartSums (&sums)[warps],
-                                       double (&scratch)[warps]) {
+__device__ __forceinline__ Uncounted uncounted_part(const Unit& unit) {
+  return {true, unit.i, unit.group, unit.tile, unit.rows_of_tile};
+}
+
+template <class T, Pass pass, class Meanwhile>
+__device__ __forceinline__ void reduce(const Plan& p, const Turn& now, Turn& next,
+                                       PartSums (&sums)[warps], double (&scratch)[warps],
+                                       Meanwhile&& meanwhile) {
   uint4 data[max_steps];
-  return reduce_part<T, pass>(p, unit, sums, scratch, data);
+  reduce_part<T, pass>(p, now.unit, sums, scratch, data, meanwhile);
+  if (threadIdx.x == 0 && p.row_arrivals) next.uncounted = uncounted_part(now.unit);
 }
 
 /// onehot - softmax of a row whose parts are all counted.
@@ -161,35 +194,39 @@ __device__ __forceinline__ RowGradient row_residual(const Plan& p, const Unit& u
 template <class T>
 __device__ __forceinline__ void write_residual(const Plan& p, const Unit& unit) {
   write_part(Untransformed{}, gradient_row<T>(p, unit), logits_row<T>(p, unit), p.vocab, unit.part,
-             p.cut, row_residual(p, unit));
+             p.cut, row_residual(p, unit), [] {});
   zero_padding<T>(p, unit);
 }
 
 template <class T>
-__device__ __forceinline__ bool reduce_and_write_residual(const Plan& p, const Unit& unit,
-                                                          PartSums (&sums)[warps],
+__device__ __forceinline__ void reduce_and_write_residual(const Plan& p, const Unit& unit,
+                                                          Turn& next, PartSums (&sums)[warps],
                                                           double (&scratch)[warps],
                                                           uint32_t& ticket) {
-  bool tile_done;
+  uint32_t drawn = 0;
+  bool written;
   {
     uint4 data[max_steps];
-    tile_done = reduce_part<T, Pass::factored>(p, unit, sums, scratch, data);
-    if (threadIdx.x == 0) await(&p.row_arrivals[unit.i], p.cut.parts);
+    reduce_part<T, Pass::factored>(p, unit, sums, scratch, data, [] {});
+    if (threadIdx.x == 0) {
+      next.finish = count_part(p, uncounted_part(unit));
+      await(&p.row_arrivals[unit.i], p.cut.parts);
+    }
     __syncthreads();
-    if (threadIdx.x == describer) ticket = atomicAdd(p.next_ticket, 1u);
-    if (write_residual_of<T>(p, unit, data, [&] { return row_residual(p, unit); }))
-      return tile_done;
+    if (threadIdx.x == describer) drawn = atomicAdd(p.next_ticket, 1u);
+    written = write_residual_of<T>(p, unit, data, [&] { return row_residual(p, unit); });
   }
-  // The vectors in registers are not those that can be stored: they are read again, most likely
+  // The vectors in registers may not be those that can be stored: they are read again, most likely
   // from the L1 cache.
-  write_residual<T>(p, unit);
-  return tile_done;
+  if (!written) write_residual<T>(p, unit);
+  if (threadIdx.x == describer) ticket = drawn;
 }
 
-template <class T, Pass pass, class Out>
-__device__ __forceinline__ void write_gradient(const Plan& p, const Unit& unit) {
+template <class T, Pass pass, class Out, class Meanwhile>
+__device__ __forceinline__ void write_gradient(const Plan& p, const Unit& unit,
+                                               Meanwhile&& meanwhile) {
   write_part(form_of<pass>(p), gradient_row<Out>(p, unit), logits_row<T>(p, unit), p.vocab,
-             unit.part, p.cut, RowGradient(unit.gradient));
+             unit.part, p.cut, RowGradient(unit.gradient), meanwhile);
   zero_padding<Out>(p, unit);
 }
 
@@ -199,16 +236,10 @@ __device__ __forceinline__ void write_zeros(const Plan& p, const Unit& unit) {
   zero_padding<T>(p, unit);
 }
 
-/// What the block does before its next unit: what it completed falls to it.
-struct Finish {
-  enum What : uint32_t { nothing, tile, group } what;
-  uint32_t group_index, tile_index;
-};
-
 struct Shared {
-  StageInHand hand;  ///< the describer's
-  Unit units[2];     ///< by turns: one is prepared while the other may still be read
-  Finish finish;     ///< thread 0's to write
+  StageInHand hand;  ///< the describer's, as is its next ticket
+  uint32_t ticket;
+  Turn turns[2];
   PartSums sums[warps];
   double scratch[warps];
 };
@@ -237,25 +268,34 @@ __device__ __forceinline__ bool finish(const Plan& p, const Finish& what,
 
 /// `Out`: the type of the gradient, where it is not that of the logits.
 template <class T, Pass pass, class Out = T>
-__global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
+__global__ void __launch_bounds__(threads,
+                                  blocks_wanted(pass == Pass::logps || pass == Pass::tokens))
     loss_kernel(const __grid_constant__ Plan p) {
   constexpr bool writes = pass != Pass::logps && pass != Pass::tokens;
   CUDA_SHARED(Shared, shared);
-  uint32_t ticket = 0;  // the describer's next
-  if (threadIdx.x == 0) shared.finish.what = Finish::nothing;
+  if (threadIdx.x == 0) owe_nothing(shared.turns[0]);
   if (threadIdx.x == describer) {
     take_stage(p, 0, shared.hand);
-    describe<pass>(p, atomicAdd(p.next_ticket, 1u), shared.hand, shared.units[0]);
+    describe<pass>(p, atomicAdd(p.next_ticket, 1u), shared.hand, shared.turns[0].unit);
   }
   for (uint32_t turn = 0;;) {
     __syncthreads();
-    if (shared.finish.what != Finish::nothing) {
-      const Finish what = shared.finish;
-      const bool group_done = finish<pass>(p, what, shared.scratch);
-      if (threadIdx.x == 0) shared.finish.what = group_done ? Finish::group : Finish::nothing;
+    Turn &now = shared.turns[turn], &next = shared.turns[turn ^ 1];
+    if (now.finish.what != Finish::nothing) {
+      const bool group_done = finish<pass>(p, now.finish, shared.scratch);
+      if (threadIdx.x == 0) now.finish.what = group_done ? Finish::group : Finish::nothing;
       continue;
     }
-    Unit& unit = shared.units[turn & 1];
+    Unit& unit = now.unit;
+    if (now.uncounted.any && (!unit.ready || unit.work == Work::end)) {
+      // At once: the unit may wait for that very part.
+      __syncthreads();  // all have seen it
+      if (threadIdx.x == 0) {
+        now.finish = count_part(p, now.uncounted);
+        now.uncounted.any = false;
+      }
+      continue;
+    }
     if constexpr (writes) {
       if (!unit.ready) {
         __syncthreads();  // all have seen it
@@ -264,40 +304,46 @@ __global__ void __launch_bounds__(threads, blocks_wanted(pass == Pass::logps))
       }
     }
     if (unit.work == Work::end) return;
-    bool tile_done = false;
-    if (threadIdx.x == describer && draws_ahead(unit.work))
-      ticket = atomicAdd(p.next_ticket, 1u);  // long before it is needed
+    if (threadIdx.x == 0) owe_nothing(next);
+    // Takes a round trip to memory and more. Work that loads calls it once its loads are issued, so
+    // that they do not wait for it.
+    auto meanwhile = [&] {
+      if (threadIdx.x == 0 && now.uncounted.any) next.finish = count_part(p, now.uncounted);
+      if (threadIdx.x == describer) shared.ticket = atomicAdd(p.next_ticket, 1u);
+    };
+    const bool loads = unit.work == Work::reduce || unit.work == Work::gradient;
+    // Where the parts of a row wait for each other, the ticket might be one that is waited for.
+    if (!loads && unit.work != Work::reduce_residual) meanwhile();
     switch (unit.work) {
-      case Work::reduce: tile_done = reduce<T, pass>(p, unit, shared.sums, shared.scratch); break;
+      case Work::reduce:
+        reduce<T, pass>(p, now, next, shared.sums, shared.scratch, meanwhile);
+        break;
       case Work::reduce_residual:
         if constexpr (pass == Pass::factored)
-          tile_done = reduce_and_write_residual<T>(p, unit, shared.sums, shared.scratch, ticket);
+          reduce_and_write_residual<T>(p, unit, next, shared.sums, shared.scratch, shared.ticket);
         break;
       case Work::finish:
-        if constexpr (pass == Pass::factored) {
-          __syncthreads();  // all have seen that there was nothing to finish
-          tile_done = threadIdx.x == 0 && unit.rows_of_tile > 0;
-        }
+        if constexpr (pass == Pass::factored)
+          if (threadIdx.x == 0 && unit.rows_of_tile > 0)
+            next.finish = {Finish::tile, unit.group, unit.tile};
         break;
       case Work::residual:
         if constexpr (pass == Pass::factored) write_residual<T>(p, unit);
         break;
       case Work::gradient:
         if constexpr (pass == Pass::dense || pass == Pass::general)
-          write_gradient<T, pass, Out>(p, unit);
+          write_gradient<T, pass, Out>(p, unit, meanwhile);
         break;
       case Work::zero:
         if constexpr (writes) write_zeros<Out>(p, unit);
         break;
       case Work::end: break;
     }
-    if (tile_done) shared.finish = {Finish::tile, unit.group, unit.tile};
-    turn++;
+    turn ^= 1;
     if (threadIdx.x == describer) {
-      Unit& next = shared.units[turn & 1];
-      describe<pass>(p, ticket, shared.hand, next);
+      describe<pass>(p, shared.ticket, shared.hand, next.unit);
       if constexpr (writes)
-        if (!next.ready) complete<pass>(p, false, shared.hand, next);
+        if (!next.unit.ready) complete<pass>(p, false, shared.hand, next.unit);
     }
   }
 }

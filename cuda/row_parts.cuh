@@ -376,15 +376,17 @@ __device__ __forceinline__ Body body_of(const T* out, uint32_t vocab) {
 }
 
 /// Writes a part of a row's gradient from its logits, which may be in the same place: every element
-/// is read by the thread that writes it.
-template <class Form, class T, class Out>
+/// is read by the thread that writes it. `meanwhile()` is called when the loads are issued.
+template <class Form, class T, class Out, class Meanwhile>
 __device__ __forceinline__ void write_part(const Form& form, Out* out, const T* x, uint32_t vocab,
-                                           uint32_t part, RowCut cut, const RowGradient& g) {
+                                           uint32_t part, RowCut cut, const RowGradient& g,
+                                           Meanwhile&& meanwhile) {
   const Body body = body_of<lanes<T>>(out, vocab);
   const uint32_t body_end = body.head + body.vectors * lanes<T>,
                  e = body.head + (part * cut.steps * threads + threadIdx.x) * lanes<T>;
   uint4 data[max_steps];
   load_vectors(x, body_end, e, cut.steps, true, data);
+  meanwhile();
   write_vectors(form, out, x, e, vectors_within<T>(e, body_end, cut.steps), data, g);
   auto write_one = [&](uint32_t element) {
     out[element] = from_float<Out>(gradient_entry(form, g, to_float(x[element]), element));

@@ -16,7 +16,7 @@ constexpr uint32_t warps = threads / 32;
 constexpr uint32_t max_steps = 8;
 
 /// Blocks per multiprocessor that the registers are cut for: as many as do without spilling. Each
-/// keeps 32 KiB of loads in flight. `forward`: of the pass that only reads.
+/// keeps 32 KiB of loads in flight. `forward`: of the passes that only read.
 constexpr uint32_t blocks_wanted([[maybe_unused]] bool forward) {
 #if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 800 || __CUDA_ARCH__ >= 1000)
   return 2;

@@ -32,10 +32,22 @@ const maxSteps = 8;
  * nothing in flight for the block, then warps issue `after` and store `stored` bytes. Of a row of
  * several parts that wait for each other, `others` are elsewhere: they take as long as some of the
  * turns that were seen here. `ahead`: what is next is asked for once the warps have issued the
- * first instructions, and not in its own turn.
+ * first instructions, and not in its own turn. `counting`: ns that the first warp takes to count
+ * the part before, once its loads are there.
  */
 function simulate(
-  { blocks, bytes, trips, instructions, serial, after = 0, stored = 0, others = 0, ahead = false },
+  {
+    blocks,
+    bytes,
+    trips,
+    instructions,
+    serial,
+    after = 0,
+    stored = 0,
+    others = 0,
+    ahead = false,
+    counting = 0,
+  },
   latency,
 ) {
   const step = 4; // ns
@@ -61,7 +73,12 @@ function simulate(
     return Math.max(0, ...drawn.map((each) => each - own));
   };
   const ask = (block) => {
-    block.next = Array.from({ length: warps }, () => ({ trip: 0, left: undefined }));
+    block.next = Array.from({ length: warps }, (_, i) => ({
+      trip: 0,
+      left: undefined,
+      begins: 0,
+      counting: i === 0 ? counting : 0,
+    }));
     for (const warp of block.next) request(block, warp, bytes / warps / trips, false);
   };
   const load = (block) => {
@@ -89,11 +106,13 @@ function simulate(
     while (returning.length > 0 && returning[0].at <= now) {
       const { block, warp } = returning.shift();
       if (++warp.trip < trips) request(block, warp, bytes / warps / trips, false);
-      else warp.left = instructions;
+      else [warp.left, warp.begins] = [instructions, now + warp.counting];
     }
     for (let scheduler = 0; scheduler < machine.schedulers; scheduler++) {
       const ready = state.flatMap((block) =>
-        block.warps.filter((warp, i) => i % machine.schedulers === scheduler && warp.left > 0),
+        block.warps.filter(
+          (warp, i) => i % machine.schedulers === scheduler && warp.left > 0 && warp.begins <= now,
+        ),
       );
       const each =
         Math.min(machine.warpIssue, 1 / Math.max(1, ready.length)) * machine.clock * step;
@@ -175,7 +194,8 @@ function share(mode, type, vocab, rows, given) {
     bytes,
     trips,
     instructions: instructions('sums'),
-    serial: given.combine + given.fence,
+    serial: given.combine,
+    counting: given.fence,
   };
   const copy = machine.bytesPerNs;
   const rate = (stage) => simulate(stage, given.latency) / copy;
@@ -183,7 +203,7 @@ function share(mode, type, vocab, rows, given) {
   if (mode === 'forward') time = 1 / rate(reduce);
   else if (mode === 'dense') {
     // A ticket's record, the state of its group, and then what the group and the row have left for
-    // it.
+    // it. Where it counts a part, that is charged to the ticket of the part.
     const gradient = {
       blocks,
       bytes,
@@ -197,7 +217,7 @@ function share(mode, type, vocab, rows, given) {
     // The parts of a row wait for each other, for messages or through memory, where the ticket and
     // its record come after. Unaligned rows are read again, from L2, unless they were copied.
     const between = clusters ? given.message : 2 * given.fence + 2 * given.read;
-    const wait = { serial: given.combine + between, others: parts - 1, stored: bytes };
+    const wait = { serial: given.combine + between, counting: 0, others: parts - 1, stored: bytes };
     if (copies) {
       const sums = reduce.instructions + copies.slots * elements;
       const after = part('gradient from a copy').slots * elements;

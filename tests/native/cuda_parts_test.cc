@@ -357,8 +357,10 @@ TEST(parts_write) {
               __syncthreads();
               if (transforms_row)
                 write_part(Transforming{factors, transform}, out, static_cast<const T*>(in), vocab,
-                           part, cut, g);
-              else write_part(Untransformed{}, out, static_cast<const T*>(in), vocab, part, cut, g);
+                           part, cut, g, [] {});
+              else
+                write_part(Untransformed{}, out, static_cast<const T*>(in), vocab, part, cut, g,
+                           [] {});
             }
           });
           CHECK(input.guards_intact() && separate.guards_intact(),
@@ -469,7 +471,7 @@ TEST(parts_copied) {
         run_block([=, out = expected.data()] {
           for (uint32_t part = 0; part < cut.parts; part++) {
             __syncthreads();
-            write_part(Untransformed{}, out, in, vocab, part, cut, g);
+            write_part(Untransformed{}, out, in, vocab, part, cut, g, [] {});
           }
         });
         CHECK(row.guards_intact() && written.guards_intact() &&
