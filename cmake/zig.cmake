@@ -16,8 +16,11 @@ set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 set(CMAKE_CXX_COMPILER "${DIRALIGN_ZIG}" c++)
 # By itself it makes information for debuggers.
 set(CMAKE_CXX_FLAGS_INIT -g0)
-# -Os is for its C++ library, which it compiles when it links; the objects are compiled by then.
-set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s -Os")
+set(CMAKE_MODULE_LINKER_FLAGS_INIT -s)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  # For its C++ library, which it compiles when it links. Elsewhere memcpy may come from zig, and copies bytes one by one then.
+  string(APPEND CMAKE_MODULE_LINKER_FLAGS_INIT " -Os")
+endif()
 set(CMAKE_CXX_COMPILER_TARGET "${DIRALIGN_ZIG_TARGET}")
 set(CMAKE_CXX_ARCHIVE_CREATE "\"${DIRALIGN_ZIG}\" ar qc <TARGET> <LINK_FLAGS> <OBJECTS>")
 set(CMAKE_CXX_ARCHIVE_FINISH "\"${DIRALIGN_ZIG}\" ranlib <TARGET>")
