@@ -55,6 +55,6 @@ async function medianTime(work: () => unknown, calls: number): Promise<number> {
   };
   await stretch(callsToCompile / calls);
   const times: number[] = [];
-  for (let i = 0; i < 25; i++) times.push(await stretch(40));
+  for (let i = 0; i < 25; i++) times.push(await stretch(Math.ceil(40 / calls)));
   return spread(times).median;
 }
