@@ -84,8 +84,10 @@ const disguises: Readonly<Record<string, Disguise>> = {
 export const deviceTwists: readonly Twist[] = Object.entries(disguises).map(([name, disguise]) => ({
   name,
   apply(call, random) {
+    // What another twist has freed stays as that one gave it.
     const tensors = [...call.inputs, ...call.outputs].filter(
-      (entry): entry is [string, OnDevice] => entry[1] instanceof OnDevice,
+      (entry): entry is [string, OnDevice] =>
+        entry[1] instanceof OnDevice && !entry[1].copy.buffer.disposed,
     );
     if (tensors.length === 0) return undefined;
     const [key, held] = choose(random, tensors);
