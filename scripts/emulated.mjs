@@ -48,8 +48,9 @@ export function buildEmulated({ sanitize = false, ptx }) {
   mkdirSync(path.join(build, 'load/build/Release'), { recursive: true });
   // Renamed into place: whoever has the one before loaded keeps it.
   const loaded = path.join(build, 'load/build/Release/diralign.node');
-  copyFileSync(path.join(build, 'diralign.node'), `${loaded}.new`);
-  renameSync(`${loaded}.new`, loaded);
+  const copy = `${loaded}.${process.pid}`;
+  copyFileSync(path.join(build, 'diralign.node'), copy);
+  renameSync(copy, loaded);
   return {
     DIRALIGN_PREBUILD: path.join(build, 'load'),
     // The suites fail, and do not skip, where CUDA is not available.
