@@ -131,8 +131,8 @@ class Session {
   Bytes exchange(Axis axis, const std::shared_ptr<Transfer>& transfer);
   void begin(Axis axis, const std::shared_ptr<Transfer>& transfer);
   Bytes end(Axis axis, Transfer& transfer);
-  /// Throws on every rank alike.
-  /// Each at the beginning of a rank's piece.
+  /// One at the beginning of each rank's piece. Throws on every rank alike where one failed, or
+  /// where they are of different protocols or steps.
   std::vector<Record> records(Step step, const Bytes& pieces);
 
   const Groups groups_;

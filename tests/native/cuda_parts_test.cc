@@ -55,8 +55,8 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity(),
                 nan_value = std::numeric_limits<float>::quiet_NaN();
-constexpr uint32_t count_samples(uint32_t plain, uint32_t sanitized, uint32_t with_tsan) {
-  return check::thin ? with_tsan : check::slow ? sanitized : plain;
+constexpr uint32_t count_samples(uint32_t plain, uint32_t slow, uint32_t with_tsan) {
+  return check::thin ? with_tsan : check::slow ? slow : plain;
 }
 
 /// Runs `body()` in each thread of one block, to the end.

@@ -23,8 +23,8 @@ import {
   objectiveOf,
   type LossConfig,
 } from '../verification/objectives.js';
-import { batchFor, lackOf, sequencesOf } from './batch-fields.js';
 import { withFields } from '../verification/verification.js';
+import { batchFor, lackOf, sequencesOf } from './batch-fields.js';
 import { CommandError } from './command.js';
 import type { ExpectedValues } from './expected-values.js';
 import { shortPath } from './package.js';

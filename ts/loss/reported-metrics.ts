@@ -139,7 +139,7 @@ export function readMetrics(mixture: Mixture, values: Float64Array, asked: numbe
       at.length === 1
         ? (values[at[0] as number] as number)
         : Math.max(...at.map((place) => values[place] as number));
-    // Nothing else is less of a metric for being 0.
+    // A warning, which calls without one do not carry.
     if (key !== 'mixed_hardware' || value !== 0) metrics[key] = value;
   }
   return metrics as unknown as Metrics;
