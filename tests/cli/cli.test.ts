@@ -259,9 +259,10 @@ describe('diralign loss', () => {
     expect(lossJson(example, 'dpo,simpo', '--beta', '0.3').results).toEqual(
       lossJson(example, '--method', 'dpo,simpo', '--beta', '0.3').results,
     );
-    expect(refusal(2, 'loss', 'dpoo')).toContain(
-      "'dpoo' is no file and no method; did you mean 'dpo'?",
-    );
+    for (const args of [['dpoo'], ['dpoo', example], [example, 'dpoo']])
+      expect(refusal(2, 'loss', ...args)).toContain(
+        "'dpoo' is no file and no method; did you mean 'dpo'?",
+      );
     expect(refusal(2, 'loss', 'dpo', '--method', 'ipo')).toContain(
       "'dpo' is one argument too many",
     );

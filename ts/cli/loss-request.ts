@@ -45,16 +45,18 @@ function sortOut(
   const known = new Set<string>(['all', ...methods().map(({ name }) => name)]);
   const isList = (text: string): boolean => text.split(',').every((name) => known.has(name.trim()));
   const lists = [...(method === undefined ? [] : [method]), ...positionals.filter(isList)];
-  const [file, ...files] = positionals.filter((text) => !isList(text));
-  const extra = lists[1] ?? files[0];
-  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for loss`);
-  if (file !== undefined && /^[\w,]+$/.test(file) && !fs.existsSync(file)) {
-    const near = closest(file, [...known]);
+  const files = positionals.filter((text) => !isList(text));
+  // First: beside a file, a method that is misspelt looks like a second one.
+  const unknown = files.find((text) => /^[\w,]+$/.test(text) && !fs.existsSync(text));
+  if (unknown !== undefined) {
+    const near = closest(unknown, [...known]);
     throw new UsageError(
-      `'${file}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`,
+      `'${unknown}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`,
     );
   }
-  return { list: lists[0], file };
+  const extra = lists[1] ?? files[1];
+  if (extra !== undefined) throw new UsageError(`'${extra}' is one argument too many for loss`);
+  return { list: lists[0], file: files[0] };
 }
 
 export function readRequest(args: readonly string[]): LossCommandRequest {
