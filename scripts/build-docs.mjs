@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 // Builds the documentation site into docs/.vitepress/dist, from the sources alone: neither the
 // addon nor dist/ is needed.
+//   --check  has the types of examples on one page alone, which takes half of the time: that they
+//            compile is for tests/package/docs.test.ts
 //   --dev    serves the pages as they are being written, on http://localhost:5173
 //   --serve  serves the built site, on http://localhost:4173
 import path from 'node:path';
@@ -12,12 +14,14 @@ const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const docs = path.join(root, 'docs');
 const site = path.join(docs, '.vitepress/dist');
 
-const usage = 'usage: node scripts/build-docs.mjs [--dev | --serve]';
+const usage = 'usage: node scripts/build-docs.mjs [--check | --dev | --serve]';
 const [mode, ...rest] = process.argv.slice(2);
-if (rest.length > 0 || ![undefined, '--dev', '--serve'].includes(mode)) {
+if (rest.length > 0 || ![undefined, '--check', '--dev', '--serve'].includes(mode)) {
   console.error(usage);
   process.exit(2);
 }
+
+if (mode === '--check') process.env.DIRALIGN_DOCS_TYPES = 'first-loss.md';
 
 const since = performance.now();
 const log = (what) =>

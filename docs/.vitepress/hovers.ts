@@ -18,6 +18,8 @@ export function completeExamples(md: MarkdownRenderer): void {
     const { relativePath = '' } = env as { relativePath?: string };
     // Examples in docstrings take names for granted that nothing declares.
     if (relativePath.startsWith('api/')) return;
+    const only = process.env.DIRALIGN_DOCS_TYPES;
+    if (only !== undefined && relativePath !== only) return;
     const snippets = snippetsOf(relativePath, src);
     for (const token of tokens) {
       if (token.type !== 'fence' || token.info !== 'ts') continue;
