@@ -24,13 +24,15 @@ import { judge, report } from './gpu/report.mjs';
 
 const usage = `Usage: npm run gpu:bench -- [options]
 
-Measures the CUDA backend on the card of this machine: loss only, factored and dense gradients, with all and with half of the rows
-scored, as a share of what a copy kernel reaches in the same rounds; fromHidden by the clock; and PyTorch, torch.compile, Liger-Kernel and quack where a
-python3 (or PYTHON) has them, the first three also from hidden states. Ends with tables, and with exit code 1 where a target was missed, 2 where there is no device.
+Measures the CUDA backend on the card of this machine: loss only, factored and dense gradients, with
+all and with half of the rows scored, as a share of what a copy kernel reaches in the same rounds;
+fromHidden by the clock; and PyTorch, torch.compile, Liger-Kernel and quack where a python3 (or
+PYTHON) has them, the first three also from hidden states. Ends with tables, and with exit code 1
+where a target was missed, 2 where there is no device.
 
   --quick            fewer shapes, for about ten minutes
   --scale NAME       ${Object.keys(scales).join(', ')} (default: full; --quick is --scale quick)
-  --shapes NxV,...   these rows and vocabularies only, in bfloat16: for instance 8192x32000,256x50257
+  --shapes NxV,...   these rows and vocabularies only, in bfloat16: such as 8192x32000,256x50257
   --rounds N         interleaved rounds, at least 15 (default 15)
   --no-peers         without them
   --only A,B         these parts only: ${partNames.join(', ')}
@@ -39,8 +41,8 @@ python3 (or PYTHON) has them, the first three also from hidden states. Ends with
   --no-results       write nothing to bench/results
   -h, --help
 
-CUDA_VISIBLE_DEVICES chooses among several cards. Results go to bench/results/DATE-GPU.json. Times of the emulation are of no use to
-anybody: they are neither shown nor written.`;
+CUDA_VISIBLE_DEVICES chooses among several cards. Results go to bench/results/DATE-GPU.json.
+Times of the emulation are of no use to anybody: they are neither shown nor written.`;
 
 const { values, scale, shapes, rounds, only, end } = parseOrExit(() => {
   const { values } = parseArgs({
@@ -88,7 +90,8 @@ const info = requireDevice(subject.cuda);
 const emulated = isEmulated(info);
 if (emulated && scale.name !== 'tiny') {
   console.error(
-    `${info.name} is the emulation of CUDA; only --scale tiny can be run on it, and no times are taken.`,
+    `${info.name} is the emulation of CUDA; only --scale tiny can be run on it, ` +
+      'and no times are taken.',
   );
   process.exit(2);
 }
@@ -96,7 +99,8 @@ const { version } = createRequire(import.meta.url)('../package.json');
 const code = describeCode(subject, info);
 const machine = { ...describeMachine(info, version), code };
 console.log(
-  `${info.name}, compute capability ${info.computeCapability}, ${info.multiprocessors} multiprocessors, diralign ${version}`,
+  `${info.name}, compute capability ${info.computeCapability}, ${info.multiprocessors} ` +
+    `multiprocessors, diralign ${version}`,
 );
 for (const line of codeLines(code)) console.log(line);
 const problem = unfit(code, info);

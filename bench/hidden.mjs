@@ -181,7 +181,8 @@ function compare(name, { loss, gradientSum }, expected, tolerance) {
   const off = (x, y) => Math.abs(x - y) / Math.abs(y);
   if (off(loss, expected.loss) > tolerance || off(gradientSum, expected.gradientSum) > tolerance)
     throw new Error(
-      `${name} computed loss ${loss} and gradient ${gradientSum}; expected ${expected.loss} and ${expected.gradientSum}`,
+      `${name} computed loss ${loss} and gradient ${gradientSum}; ` +
+        `expected ${expected.loss} and ${expected.gradientSum}`,
     );
 }
 const sizeOf = (numbers) => numbers.reduce((sum, x) => sum + Math.abs(x), 0);
@@ -277,8 +278,12 @@ try {
   const lines = [
     `# The output layer fused with the loss`,
     '',
-    `\`node bench/hidden.mjs --shape ${values.shape} --threads ${threads} --rounds ${values.rounds}\`, ${machine.cpu}, ${machine.cores} cores (${machine.isa}), ${machine.system}, Node ${machine.node}, diralign ${machine.diralign}, ${machine.date.slice(0, 10)}${versions[0] ? `; ${versions[0]}` : ''}.`,
-    `DPO, ${sequences} sequences of ${tokens} tokens, vocabulary ${vocab}, hidden size ${size}; ${threads} threads, ${values.rounds} interleaved rounds.`,
+    `\`node bench/hidden.mjs --shape ${values.shape} --threads ${threads} --rounds ` +
+      `${values.rounds}\`, ${machine.cpu}, ${machine.cores} cores (${machine.isa}), ` +
+      `${machine.system}, Node ${machine.node}, diralign ${machine.diralign}, ` +
+      `${machine.date.slice(0, 10)}${versions[0] ? `; ${versions[0]}` : ''}.`,
+    `DPO, ${sequences} sequences of ${tokens} tokens, vocabulary ${vocab}, ` +
+      `hidden size ${size}; ${threads} threads, ${values.rounds} interleaved rounds.`,
     '',
     '| what | ms, median (quartiles) | least | GFLOP/s of three products | temporaries, MiB |',
     '| --- | --- | --- | --- | --- |',
@@ -287,7 +292,11 @@ try {
       const products =
         name === 'log-probabilities only' ? 1 / 3 : name.includes('frozen') ? 2 / 3 : 1;
       const scored = name.includes('half') ? 0.5 : name.includes('long') ? 2 : 1;
-      return `| ${name} | ${whole(s.median)} (${quartiles(s, whole)}) | ${whole(s.min)} | ${((floatingPoint * products * scored) / s.median / 1e6).toFixed(0)} | ${memory[name]?.temporariesMiB.toFixed(0) ?? ''} |`;
+      return (
+        `| ${name} | ${whole(s.median)} (${quartiles(s, whole)}) | ${whole(s.min)} | ` +
+        `${((floatingPoint * products * scored) / s.median / 1e6).toFixed(0)} | ` +
+        `${memory[name]?.temporariesMiB.toFixed(0) ?? ''} |`
+      );
     }),
     '',
     '| ratio of medians (quartiles over rounds) | target | measured |',

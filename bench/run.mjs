@@ -29,7 +29,8 @@ const { values } = parseArgs({
     docs: { type: 'boolean', default: false },
   },
 });
-const nodeInstall = `cd bench/peers/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-package-lock`;
+const nodeInstall =
+  'cd bench/peers/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-package-lock';
 const available = [
   ...nodePeers([process.cwd(), path.join(here, 'peers/node')]).map((peer) => ({
     ...peer,

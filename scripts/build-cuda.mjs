@@ -27,7 +27,8 @@ export function cudaSettings(given, defines, command) {
     .map((name) => /^(\d+)\.?(\d[a-z]?)$/.exec(name.trim())?.slice(1).join(''));
   if (architectures.some((name) => name === undefined || parseInt(name) < oldest)) {
     throw new Error(
-      `--cuda: '${given}' is not auto, none, all, or compute capabilities of ${oldest} or later with commas, such as 80,90`,
+      `--cuda: '${given}' is not auto, none, all, or compute capabilities of ${oldest} or ` +
+        'later with commas, such as 80,90',
     );
   }
   return settings('ON', architectures.map((name) => `${name}-real`).join(';'));
@@ -52,7 +53,9 @@ function visible(command) {
         : 'no GPU is visible';
   return {
     defines: ['DIRALIGN_CUDA=OFF'],
-    line: `${why}, so CUDA is left out; with it: ${command} --cuda 90 (a compute capability, or all)`,
+    line:
+      `${why}, so CUDA is left out; with it: ` +
+      `${command} --cuda 90 (a compute capability, or all)`,
   };
 }
 

@@ -15,11 +15,13 @@ import { Progress, run, withoutSteps } from './build-progress.mjs';
 
 const usage = `Usage: build-native.mjs [options]
 
-  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all architectures;
-                     or compute capabilities with commas, such as 80,90. Needs nvcc 12.8 or later
+  --cuda LIST        auto (default): for the GPUs that are visible, without one no CUDA; none; all
+                     architectures; or compute capabilities with commas, such as 80,90. Needs nvcc
+                     12.8 or later
   --config NAME      Release (default) or Debug
-  --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and build/NAME/diralign.node, in the package);
-                     a new or empty directory, or one that a build has made
+  --build-dir DIR    build there, and leave diralign.node there (default: build/cmake, and
+                     build/NAME/diralign.node, in the package); a new or empty directory, or one
+                     that a build has made
   --clean            start from nothing: remove what builds have left in the directory
   --log FILE         write there what CMake and the compilers say
   -D NAME=VALUE      CMake option, for instance -D DIRALIGN_SANITIZE=address,undefined
@@ -74,7 +76,8 @@ function requireTools() {
       ? undefined
       : 'a C++20 compiler',
   ].filter(Boolean);
-  if (missing.length === 0 || process.platform === 'win32') return; // on Windows CMake finds a compiler that is not on the PATH
+  // On Windows CMake finds a compiler that is not on the PATH.
+  if (missing.length === 0 || process.platform === 'win32') return;
   fail(`to build from source, install ${missing.join(' and ')}:
   Debian, Ubuntu:  sudo apt-get install -y cmake g++ make
   Fedora, RHEL:    sudo dnf install -y cmake gcc-c++ make
@@ -144,7 +147,8 @@ try {
   fail(
     error.message +
       (isForbidden
-        ? '; build in a directory of yours: --build-dir DIR, and set DIRALIGN_ADDON=DIR/diralign.node'
+        ? '; build in a directory of yours: --build-dir DIR, ' +
+          'and set DIRALIGN_ADDON=DIR/diralign.node'
         : ''),
   );
 }
@@ -171,7 +175,8 @@ if (js) {
       ...passed,
     ]);
 } else {
-  const cached = existsSync(path.join(build, 'CMakeCache.txt')); // a generator cannot be changed afterwards
+  // A generator cannot be changed afterwards.
+  const cached = existsSync(path.join(build, 'CMakeCache.txt'));
   const generator = !cached && found('ninja') ? ['-G', 'Ninja'] : [];
   const passed = defines.map((d) => `-D${d}`);
   await mustRun('cmake', [

@@ -109,7 +109,8 @@ function kernels(log) {
   const end = () => {
     if (kernel && (kernel.registers === undefined || kernel.frame === undefined))
       fail(
-        `ptxas says nothing about ${kernel.symbol} for sm_${kernel.architecture}, or messages are mixed up`,
+        `ptxas says nothing about ${kernel.symbol} for sm_${kernel.architecture}, ` +
+          'or messages are mixed up',
       );
   };
   for (const line of log.split('\n')) {
@@ -180,22 +181,30 @@ for (const { name, architecture, frame, spills } of inMemory) {
   const limit = accepted.find(({ kernel }) => kernel.test(name));
   if (!limit || frame > limit.frame || spills > limit.spills)
     problems.push(
-      `${name}${architecture && ` for sm_${architecture}`}: stack frame of ${frame} bytes, ${spills} bytes spilled`,
+      `${name}${architecture && ` for sm_${architecture}`}: stack frame of ${frame} bytes, ` +
+        `${spills} bytes spilled`,
     );
 }
 
 const cell = (variants, key) =>
   architectures.map((a) => variants.find(({ architecture }) => architecture === a)?.[key] ?? '');
-const rows = [...byName].sort(([a], [b]) => (a < b ? -1 : 1));
+const rows = [...byName]
+  .sort(([a], [b]) => (a < b ? -1 : 1))
+  .map(([name, variants]) => {
+    const shared = Math.max(...cell(variants, 'shared'));
+    return `| \`${name}\` | ${shared} | ${cell(variants, 'registers').join(' | ')} |`;
+  });
 const text = await prettier.format(
   `# Registers of the kernels
 
-Made by \`npm run check:cuda -- --write\` from what ptxas of nvcc ${version} says. A release fails on a spilled register and on a stack
-frame without a reason, and so does CI for sm_90; it compiles the oldest and the newest as far as PTX. Static shared memory in bytes; registers a thread for each compute capability.
+Made by \`npm run check:cuda -- --write\` from what ptxas of nvcc ${version} says. A
+release fails on a spilled register and on a stack frame without a reason, and so does CI for sm_90;
+it compiles the oldest and the newest as far as PTX. Static shared memory in bytes; registers a
+thread for each compute capability.
 
 | kernel | shared | ${architectures.join(' | ')} |
 | --- | ---: | ${architectures.map(() => '---:').join(' | ')} |
-${rows.map(([name, variants]) => `| \`${name}\` | ${Math.max(...cell(variants, 'shared'))} | ${cell(variants, 'registers').join(' | ')} |`).join('\n')}
+${rows.join('\n')}
 
 ${
   inMemory.length === 0
@@ -232,14 +241,16 @@ if (options.write) {
   const recordedVersion = /nvcc\s+([\d.]+)\s+says/.exec(recorded)?.[1];
   if (recordedVersion !== undefined && recordedVersion !== version)
     console.log(
-      `check-cuda: docs/gpu-registers.md is of nvcc ${recordedVersion}, this is ${version}: not compared`,
+      `check-cuda: docs/gpu-registers.md is of nvcc ${recordedVersion}, ` +
+        `this is ${version}: not compared`,
     );
   else if (tableOf(recorded) !== tableOf(text))
     problems.push('docs/gpu-registers.md is out of date: npm run check:cuda -- --write');
 }
 const most = Math.max(...found.map(({ registers }) => registers));
 console.log(
-  `check-cuda: ${byName.size} kernels for ${wanted.join(', ')} with nvcc ${version}; at most ${most} registers, ` +
+  `check-cuda: ${byName.size} kernels for ${wanted.join(', ')} with nvcc ${version}; ` +
+    `at most ${most} registers, ` +
     `${inMemory.length} with a stack frame or spills`,
 );
 for (const problem of problems) console.error(`check-cuda: ${problem}`);

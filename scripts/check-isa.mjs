@@ -58,7 +58,8 @@ for (const object of kernelsOf('prebuilds/win32-x64', '.obj')) {
   const wide = functions.filter((text) => widest(text) > 16);
   const wrong = wide.filter((text) => aligned(text) < widest(text));
   console.log(
-    `${path.relative(root, object)}: ${wide.length} functions have wide vectors on the stack, ${wrong.length} without aligning it`,
+    `${path.relative(root, object)}: ${wide.length} functions have wide vectors on the stack, ` +
+      `${wrong.length} without aligning it`,
   );
   for (const text of wrong) console.error(`  ${text.split('>')[0]}`);
   if (wrong.length > 0) process.exitCode = 1;

@@ -158,7 +158,8 @@ function section(architecture, cubins) {
     });
     if (!('sums' in parts || 'sums, unaligned' in parts))
       fail(
-        `no sums of a whole part in ${names[i]} for sm_${architecture}: scripts/sass.mjs no longer understands it`,
+        `no sums of a whole part in ${names[i]} for sm_${architecture}: ` +
+          'scripts/sass.mjs no longer understands it',
       );
     const [registers, declared] = usage.slice(1).map(Number);
     // Two copies of a part, in memory that the launch adds: cuda/copied_part.cuh.
@@ -199,18 +200,23 @@ ${rows.map(partLines).join('\n')}`;
 
 const introduction = (version) => `# Machine code of the kernels
 
-Made by \`npm run check:sass -- --write\` from the addon that nvcc ${version} built. CI compares the section of sm_90. For a whole part of
-a row (8 vectors of 16 bytes a thread), from its first load to the next barrier, without the rare branches:
+Made by \`npm run check:sass -- --write\` from the addon that nvcc ${version} built. CI
+compares the section of sm_90. For a whole part of a row (8 vectors of 16 bytes a thread), from its
+first load to the next barrier, without the rare branches:
 
-- **shared**: bytes, from sm_90 on with the 1 KiB that the system takes; **blocks**: of ${threads} threads, that fit on a multiprocessor.
-- **slots**: instructions an element, each of which takes an issue slot of a warp, in all and by pipe: multiplications and additions (a
-  multiprocessor has 128 lanes for them), other arithmetic on integers, comparisons and conversions (64), special functions (16), memory and
-  shuffles, float64, and what steers.
-- **loads**: loads of 16 bytes that a thread issues before it needs what the first of them brings; **KiB** of them in flight on a
-  multiprocessor when all its blocks wait. An H200 needs 23 KiB at 4.3 TB/s and 700 ns.
-- **unaligned**: rows that do not start at a multiple of 16 bytes. **gradient from registers**, or **from a copy** in shared memory: after
-  the row's sums are known, without reading it again. **copies**: into shared memory, of the next row's part, which is on its way meanwhile; its
-  sums take the same way for all rows but for the shifts of unaligned ones, and the longer is told.
+- **shared**: bytes, from sm_90 on with the 1 KiB that the system takes; **blocks**: of ${threads}
+  threads, that fit on a multiprocessor.
+- **slots**: instructions an element, each of which takes an issue slot of a warp, in all and by
+  pipe: multiplications and additions (a multiprocessor has 128 lanes for them), other arithmetic on
+  integers, comparisons and conversions (64), special functions (16), memory and shuffles, float64,
+  and what steers.
+- **loads**: loads of 16 bytes that a thread issues before it needs what the first of them brings;
+  **KiB** of them in flight on a multiprocessor when all its blocks wait. An H200 needs 23 KiB at
+  4.3 TB/s and 700 ns.
+- **unaligned**: rows that do not start at a multiple of 16 bytes. **gradient from registers**, or
+  **from a copy** in shared memory: after the row's sums are known, without reading it again.
+  **copies**: into shared memory, of the next row's part, which is on its way meanwhile; its sums
+  take the same way for all rows but for the shifts of unaligned ones, and the longer is told.
 `;
 
 const tools = findTools();
@@ -249,7 +255,8 @@ if (options.write) {
   for (const [architecture, text] of made) {
     if (!sections.has(architecture) || sections.get(architecture) === text) continue;
     console.error(
-      `check-sass: docs/gpu-sass.md is out of date for sm_${architecture}: npm run check:sass -- --write`,
+      `check-sass: docs/gpu-sass.md is out of date for sm_${architecture}: ` +
+        'npm run check:sass -- --write',
     );
     console.error(text);
     process.exitCode = 1;
@@ -257,5 +264,6 @@ if (options.write) {
 }
 const compared = architectures.filter((architecture) => sections.has(architecture));
 console.log(
-  `check-sass: machine code for ${architectures.join(', ')} with nvcc ${version}; on the page: ${compared.join(', ') || 'none'}`,
+  `check-sass: machine code for ${architectures.join(', ')} with nvcc ${version}; ` +
+    `on the page: ${compared.join(', ') || 'none'}`,
 );

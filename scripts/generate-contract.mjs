@@ -25,7 +25,11 @@ const table = [
     const own = Object.entries(m.options).filter(([name]) => !everywhere.has(name));
     const options = own.map(([name, option]) => `\`${name}\` (${describe(option)})`);
     const ranking = m.batchCoupled ? `${m.ranking}, batch-coupled` : m.ranking;
-    return `| \`${m.name}\` | ${m.family} | ${unitOf(m)} | ${m.score} | ${ranking} | ${m.normalize} | ${options.join('; ')} | \`${m.formula.replaceAll('|', '\\|')}\` | ${m.source} |`;
+    return (
+      `| \`${m.name}\` | ${m.family} | ${unitOf(m)} | ${m.score} | ${ranking} | ` +
+      `${m.normalize} | ${options.join('; ')} | ` +
+      `\`${m.formula.replaceAll('|', '\\|')}\` | ${m.source} |`
+    );
   }),
 ].join('\n');
 

@@ -59,7 +59,8 @@ try {
 }
 for (const defect of defects) console.error(defect);
 console.log(
-  `${pages.length} pages in ${views.length} views: ${defects.length} defects; screenshots in build/docs-screenshots`,
+  `${pages.length} pages in ${views.length} views: ${defects.length} defects; ` +
+    'screenshots in build/docs-screenshots',
 );
 process.exitCode = defects.length === 0 ? 0 : 1;
 
@@ -136,7 +137,8 @@ function findBrowser() {
   return (
     usual.find((file) => existsSync(file)) ??
     fail(
-      `no browser at ${usual.join(', ')}: install one (apt-get install chromium), or name its file by --chromium or CHROMIUM`,
+      `no browser at ${usual.join(', ')}: install one (apt-get install chromium), ` +
+        'or name its file by --chromium or CHROMIUM',
     )
   );
 }

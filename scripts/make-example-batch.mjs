@@ -129,8 +129,10 @@ texts.forEach((text, b) => {
 
 const metadata = {
   description:
-    'Eight preference pairs through a small language model, trained by scripts/make-example-batch.mjs on conversations of its own grammar. ' +
-    `Sequences 0 to 7 are the chosen answers, 8 to 15 the rejected. Policy: the reference after ${preferenceSteps} steps of DPO.`,
+    'Eight preference pairs through a small language model, ' +
+    'trained by scripts/make-example-batch.mjs on conversations of its own grammar. ' +
+    'Sequences 0 to 7 are the chosen answers, 8 to 15 the rejected. ' +
+    `Policy: the reference after ${preferenceSteps} steps of DPO.`,
   logits: 'the policy, aligned: row t scores label t',
   labels: 'ids of the vocabulary; -100 for prompt and padding',
   reference:
@@ -158,7 +160,8 @@ const data = parts.map(([, , , array]) => Buffer.from(array.buffer));
 fs.writeFileSync(output, Buffer.concat([length, headerBytes, ...data]));
 
 console.log(
-  `${output}: ${texts.length} sequences of ${tokens} tokens, ${vocab} words, ${scored} of the rows scored`,
+  `${output}: ${texts.length} sequences of ${tokens} tokens, ${vocab} words, ` +
+    `${scored} of the rows scored`,
 );
 console.log(
   `mean NLL per token ${(policyNll / scored).toFixed(3)} nats; uniform ${log(vocab).toFixed(3)}`,

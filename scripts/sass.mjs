@@ -5,16 +5,25 @@
 // most exponentials, and among those the one of fewest instructions. That is a whole part without
 // its rare branches (a label's entry, the ends of a row).
 
+const oneOf = (...names) => new RegExp(`^(${names.join('|')})$`);
 /** Pipes of a multiprocessor, by the instructions that they take. */
 const pipes = {
   fma: /^(FADD|FMUL|FFMA|FSWZADD|IMAD|HFMA2|HADD2|HMUL2)$/,
-  alu: /^(FMNMX|FSEL|FSET|FSETP|FCHK|F2FP|LOP3|SHF|SHL|SHR|SEL|ISETP|IADD3?|VIADD|LEA|PRMT|PLOP3|MOV|VIMNMX3?|IMNMX|IABS|P2R|R2P|BMSK|SGXT|VOTE|HMNMX2|VHMNMX|HSETP2|HSET2|CS2R|FMNMX3|VIADDMNMX|I2FP)$/,
+  alu: oneOf(
+    'FMNMX3?|FSEL|FSET|FSETP|FCHK|F2FP|I2FP|HMNMX2|VHMNMX|HSETP2|HSET2|VIADDMNMX',
+    'LOP3|SHF|SHL|SHR|SEL|ISETP|IADD3?|VIADD|LEA|PRMT|PLOP3|MOV|VIMNMX3?|IMNMX|IABS',
+    'P2R|R2P|BMSK|SGXT|VOTE|CS2R',
+  ),
   xu: /^(MUFU|F2F|F2I|I2F|FRND|POPC|FLO|BREV)$/,
-  memory:
-    /^(LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR|MATCH|REDUX|LDGSTS|LDGDEPBAR|QSPC|STAS|SYNCS|FENCE|UCGABAR_(ARV|WAIT))$/,
+  memory: oneOf(
+    'LDG|STG|LD|ST|LDS|STS|LDL|STL|LDC|ATOMG?|ATOMS|RED|SHFL|MEMBAR|CCTL|ERRBAR|CGAERRBAR',
+    'MATCH|REDUX|LDGSTS|LDGDEPBAR|QSPC|STAS|SYNCS|FENCE|UCGABAR_(ARV|WAIT)',
+  ),
   fp64: /^(DADD|DMUL|DFMA|DSETP|DMNMX)$/,
-  other:
-    /^(U[A-Z0-9]+|R2UR|S2R|S2UR|NOP|BRA|BRX|JMP|BSSY|BSYNC|BREAK|CALL|RET|EXIT|BAR|WARPSYNC|WARPGROUP|YIELD|NANOSLEEP|ENDCOLLECTIVE|ACQBULK|VOTEU|DEPBAR|BMOV|KILL|PREEXIT|RPCMOV)$/,
+  other: oneOf(
+    'U[A-Z0-9]+|R2UR|S2R|S2UR|NOP|BRA|BRX|JMP|BSSY|BSYNC|BREAK|CALL|RET|EXIT|BAR|WARPSYNC',
+    'WARPGROUP|YIELD|NANOSLEEP|ENDCOLLECTIVE|ACQBULK|VOTEU|DEPBAR|BMOV|KILL|PREEXIT|RPCMOV',
+  ),
 };
 export const pipeNames = Object.keys(pipes);
 
@@ -24,6 +33,17 @@ function pipeOf(name) {
   if (pipe === undefined) throw new Error(`which pipe takes ${name}? Add it to scripts/sass.mjs`);
   return pipe;
 }
+
+/** Address, predicate, name, modifiers, operands. */
+const instructionLine = new RegExp(
+  [
+    /^\s*\/\*([0-9a-f]+)\*\/\s+/,
+    /(?:@(!?U?P\w+)\s+)?/,
+    /([A-Z][A-Z0-9_]*)(\.[A-Z0-9_.]+)?\s*([^;]*)/,
+  ]
+    .map(({ source }) => source)
+    .join(''),
+);
 
 /**
  * [{ symbol, instructions, labels }] of the functions; calls within a kernel's section are labels
@@ -41,10 +61,7 @@ export function functionsOf(text) {
     if (!current) continue;
     const label = /^\s*(\.L_x_\d+|\$[^:\s]+):/.exec(line);
     if (label) current.labels.set(label[1], current.instructions.length);
-    const instruction =
-      /^\s*\/\*([0-9a-f]+)\*\/\s+(?:@(!?U?P\w+)\s+)?([A-Z][A-Z0-9_]*)(\.[A-Z0-9_.]+)?\s*([^;]*)/.exec(
-        line,
-      );
+    const instruction = instructionLine.exec(line);
     if (!instruction) continue;
     const [, address, predicate, name, modifiers = '', operands] = instruction;
     current.instructions.push({

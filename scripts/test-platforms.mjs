@@ -143,7 +143,8 @@ for (const one of asked.length > 0 ? platformsOf(asked.join(',')) : platforms) {
     continue;
   }
   for (const [what, { isOk, output, seconds }] of steps(one, way)) {
-    const line = `${isOk ? 'ok     ' : 'FAILED '} ${one.id}: ${what}, ${seconds} s: ${lastLine(output)}`;
+    const verdict = isOk ? 'ok     ' : 'FAILED ';
+    const line = `${verdict} ${one.id}: ${what}, ${seconds} s: ${lastLine(output)}`;
     console.log(line);
     lines.push(line);
     if (isOk) continue;

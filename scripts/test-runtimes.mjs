@@ -79,7 +79,8 @@ const results = (asked.length > 0 ? asked : Object.keys(runtimes)).map(test);
 console.log('');
 for (const { id, version, ok, what, failed, seconds } of results) {
   console.log(
-    `${ok ? 'ok    ' : 'FAILED'} ${id.padEnd(7)} ${version.padEnd(8)} ${String(seconds).padStart(5)} s  ${what}`,
+    `${ok ? 'ok    ' : 'FAILED'} ${id.padEnd(7)} ${version.padEnd(8)} ` +
+      `${String(seconds).padStart(5)} s  ${what}`,
   );
   for (const one of failed) console.log(`         ${one}`);
 }

@@ -53,7 +53,9 @@ function describeObject(value: object): string {
 
 /** Sizes as messages write them: `[2,3]`. */
 export function written(values: readonly unknown[]): string {
-  return `[${values.map((value) => (typeof value === 'string' ? JSON.stringify(value) : describe(value))).join(',')}]`;
+  const each = (value: unknown): string =>
+    typeof value === 'string' ? JSON.stringify(value) : describe(value);
+  return `[${values.map(each).join(',')}]`;
 }
 
 /** `'a', 'b'`. */
@@ -221,7 +223,8 @@ export function unknownName(
 ): string {
   const names = [...known];
   const near = nearest(name, names);
-  return `${what}: no such ${kind}; ${near === undefined ? `there are ${names.join(', ')}` : `did you mean '${near}'?`}`;
+  const hint = near === undefined ? `there are ${names.join(', ')}` : `did you mean '${near}'?`;
+  return `${what}: no such ${kind}; ${hint}`;
 }
 
 /**

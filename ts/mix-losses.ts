@@ -45,7 +45,8 @@ export function mixLosses(terms: readonly WeightedObjective[]): Mix {
   if (!isArray(given) || given.length === 0 || given.length > mostTerms)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `terms: expected an array of 1 to ${mostTerms} objects with weight and objective, not ${isArray(given) ? `${given.length}` : describe(terms)}`,
+      `terms: expected an array of 1 to ${mostTerms} objects with weight and objective, ` +
+        `not ${isArray(given) ? `${given.length}` : describe(terms)}`,
     );
   const mixture = mixtureOf(given.flatMap(checkTerm), true);
   const own = mixture.terms.map(({ weight, settings }) =>

@@ -93,13 +93,16 @@ export function mixtureOf(terms: readonly MixtureTerm[], hasParts: boolean): Mix
   if (other)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `terms: '${first.settings.info.name}' compares ${plural(arity)} and '${other.settings.info.name}' ${plural(other.settings.info.arity)}; expected one of the two`,
+      `terms: '${first.settings.info.name}' compares ${plural(arity)} and ` +
+        `'${other.settings.info.name}' ${plural(other.settings.info.arity)}; ` +
+        'expected one of the two',
     );
   const likelihood = terms.find(({ settings }) => isLikelihood(settings.info));
   if (arity === 'group' && likelihood)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `terms: no sequence of a group is the chosen one, which '${likelihood.settings.info.name}' beside other losses is of`,
+      'terms: no sequence of a group is the chosen one, ' +
+        `which '${likelihood.settings.info.name}' beside other losses is of`,
     );
   const natives = terms.map(({ settings }) =>
     mixed && isLikelihood(settings.info) ? besideOthers(settings) : settings.native,

@@ -54,7 +54,9 @@ export const recipes: Readonly<Record<RecipeName, Recipe>> = deepFreeze({
   rpo: {
     terms: one({ method: 'dpo', beta: 0.1, sftWeight: 1, sftReduction: 'mean' }),
     source:
-      'arXiv 2404.19733, equation 1: DPO and the negative log-likelihood of the chosen per token; LLaMA-Factory reduces it so (pref_ftx), TRL (rpo_alpha) in some versions over all tokens of the batch',
+      'arXiv 2404.19733, equation 1: DPO and the negative log-likelihood of the chosen per ' +
+      'token; LLaMA-Factory reduces it so (pref_ftx), TRL (rpo_alpha) in some versions over ' +
+      'all tokens of the batch',
   },
   mpo: {
     terms: [
@@ -71,7 +73,8 @@ export const recipes: Readonly<Record<RecipeName, Recipe>> = deepFreeze({
   ld_dpo: {
     terms: one({ method: 'dpo', beta: 0.1 }),
     batch:
-      'tokenWeights of lengthDesensitized(batch, alpha), for the policy and for the reference (its sequenceLogps) as in TRL; LLaMA-Factory and ms-swift weight the policy alone',
+      'tokenWeights of lengthDesensitized(batch, alpha), for the policy and for the reference ' +
+      '(its sequenceLogps) as in TRL; LLaMA-Factory and ms-swift weight the policy alone',
     source: 'arXiv 2409.06411',
   },
 });

@@ -259,7 +259,10 @@ const line = (mode) => {
   });
   return `| ${mode} | ${ranges.join(' | ')} |`;
 };
-const table = `| | ${shapes.map(([type, vocab]) => `${String(vocab)} ${type === 'float' ? 'float32' : 'bfloat16'}`).join(' | ')} |
+const heads = shapes.map(
+  ([type, vocab]) => `${vocab} ${type === 'float' ? 'float32' : 'bfloat16'}`,
+);
+const table = `| | ${heads.join(' | ')} |
 | --- | ${shapes.map(() => '---').join(' | ')} |
 ${Object.keys(kernelOf).map(line).join('\n')}`;
 
@@ -268,11 +271,14 @@ const text = readFileSync(page, 'utf8');
 const at = text.indexOf(begin);
 if (at < 0) throw new Error(`docs/gpu-performance.md has no ${begin}`);
 const options = { ...(await prettier.resolveConfig(page.pathname)), parser: 'markdown' };
-const made = `${text.slice(0, at)}${begin}\n\n${await prettier.format(table, options)}\n${text.slice(text.indexOf(end, at))}`;
+const made =
+  `${text.slice(0, at)}${begin}\n\n${await prettier.format(table, options)}\n` +
+  `${text.slice(text.indexOf(end, at))}`;
 if (parseArgs({ options: { write: { type: 'boolean' } } }).values.write) writeFileSync(page, made);
 else if (made !== text) {
   console.error(
-    'model: the predictions in docs/gpu-performance.md are out of date: node bench/gpu/model.mjs --write',
+    'model: the predictions in docs/gpu-performance.md are out of date: ' +
+      'node bench/gpu/model.mjs --write',
   );
   process.exitCode = 1;
 }

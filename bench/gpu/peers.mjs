@@ -96,7 +96,10 @@ async function start(name, files, { dtype, shape, beta, size }) {
 function disagreement(numbers) {
   const differs = numbers.filter(([, theirs, ours, bound]) => !(Math.abs(theirs - ours) <= bound));
   if (differs.length === 0) return undefined;
-  return `computes something else: ${differs.map(([what, theirs, ours]) => `${what} ${theirs}, ours ${ours}`).join('; ')}`;
+  return (
+    'computes something else: ' +
+    `${differs.map(([what, theirs, ours]) => `${what} ${theirs}, ours ${ours}`).join('; ')}`
+  );
 }
 
 // Gradients beside the logits, in float32: some need several times our memory.

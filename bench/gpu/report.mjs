@@ -187,7 +187,9 @@ function hostLines(groups) {
   return groups
     .filter(({ host }) => host)
     .map(({ dtype, rows, vocab, host: { enqueue, busy } }) => {
-      const what = `${dtype} ${rows} x ${vocab}: the host enqueues a call in ${number(enqueue)} ms, the device is kept busy for ${number(busy)} ms`;
+      const what =
+        `${dtype} ${rows} x ${vocab}: the host enqueues a call in ${number(enqueue)} ms, ` +
+        `the device is kept busy for ${number(busy)} ms`;
       return enqueue < busy ? `${what}.` : `${what}: ITS TIMES ARE THE HOST'S, TOO.`;
     });
 }
@@ -210,13 +212,16 @@ export function report(result) {
     '',
     timesTable(result),
     '',
-    `Copy kernel: ${bandwidths[0]?.toFixed(0)} to ${bandwidths.at(-1)?.toFixed(0)} GB/s, read and written. ms: medians of ${rounds} interleaved rounds, by`,
-    'events around the work of a call, caches cold. GB/s: the fewest bytes that the mode must move. call ms: by the clock around the call.',
+    `Copy kernel: ${bandwidths[0]?.toFixed(0)} to ${bandwidths.at(-1)?.toFixed(0)} GB/s, ` +
+      `read and written. ms: medians of ${rounds} interleaved rounds, by`,
+    'events around the work of a call, caches cold. ' +
+      'GB/s: the fewest bytes that the mode must move. call ms: by the clock around the call.',
     ...(layers.length > 0
       ? [
           '',
           layersTable(result),
-          'fromHidden, rows x hidden size x vocabulary: the clock around the call; TFLOP/s of the products it needs.',
+          'fromHidden, rows x hidden size x vocabulary: the clock around the call; ' +
+            'TFLOP/s of the products it needs.',
         ]
       : []),
     ...(noLayers === undefined ? [] : [`fromHidden was not measured: ${noLayers}`]),
@@ -228,7 +233,8 @@ export function report(result) {
       ? [
           '',
           layerPeersTable(result),
-          'fromHidden with all gradients, by the clock. extra MiB: the most that was allocated over inputs and gradients; ours: the workspace.',
+          'fromHidden with all gradients, by the clock. extra MiB: ' +
+            'the most that was allocated over inputs and gradients; ours: the workspace.',
         ]
       : []),
     ...(peers.length > 0
@@ -241,6 +247,7 @@ export function report(result) {
       ? targetsTable(targets)
       : inconclusiveNote([{ n: rounds }]) || 'No target is stated for these shapes.',
     '',
-    `${targets.length - missed} of ${targets.length} targets reached (stated for an H200) in ${seconds.toFixed(0)} s.`,
+    `${targets.length - missed} of ${targets.length} targets reached (stated for an H200) in ` +
+      `${seconds.toFixed(0)} s.`,
   ].join('\n');
 }

@@ -1,6 +1,8 @@
-"""DPO forward and backward in PyTorch, as trainers write it. Driven by bench/peers/process-peer.mjs.
+"""DPO forward and backward in PyTorch, as trainers write it. Driven by
+bench/peers/process-peer.mjs.
 
-Arguments: directory, sequences, tokens, vocab, threads, beta, dtype (float32 or bfloat16). What it prints: serve() in torch_peer.py.
+Arguments: directory, sequences, tokens, vocab, threads, beta, dtype (float32 or bfloat16). What it
+prints: serve() in torch_peer.py.
 """
 
 import sys
@@ -14,7 +16,8 @@ def main():
     directory, sequences, tokens, vocab, threads, beta, dtype = sys.argv[1:]
     sequences, tokens, vocab, beta = int(sequences), int(tokens), int(vocab), float(beta)
     torch.set_num_threads(int(threads))
-    logits = load(directory, "logits", torch.float32, sequences, tokens, vocab).to(getattr(torch, dtype)).requires_grad_()
+    logits = load(directory, "logits", torch.float32, sequences, tokens, vocab)
+    logits = logits.to(getattr(torch, dtype)).requires_grad_()
     labels = load(directory, "labels", torch.int32, sequences, tokens).long()
     reference = load(directory, "reference", torch.float64, sequences).float()
 

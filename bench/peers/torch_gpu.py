@@ -1,12 +1,14 @@
-"""DPO loss and gradient on a CUDA device in PyTorch, alone and with kernels of other packages, as trainers write it.
+"""DPO loss and gradient on a CUDA device in PyTorch, alone and with kernels of other packages, as
+trainers write it.
 
     torch_gpu.py --list                     which peers are installed, as JSON
     torch_gpu.py --table [--shape S,T,V]    medians of those from logits on random data, by itself
     torch_gpu.py --peer NAME --directory D --shape S,T,V [--hidden-size H] --dtype T --beta B
 
-The last is driven by bench/gpu/peers.mjs: D holds `block` (64 rows of logits, which the batch repeats), `labels` (int32) and
-`reference` (float64); for a peer of the output layer `hidden` and `weight` (numbers that the array repeats) in place of `block`. It
-does the work once and prints a line of JSON; then, for each line "device" or "wall" on its input, it does it again and prints
+The last is driven by bench/gpu/peers.mjs: D holds `block` (64 rows of logits, which the batch
+repeats), `labels` (int32) and `reference` (float64); for a peer of the output layer `hidden` and
+`weight` (numbers that the array repeats) in place of `block`. It does the work once and prints a
+line of JSON; then, for each line "device" or "wall" on its input, it does it again and prints
 {"ms": milliseconds} by CUDA events or by the clock.
 """
 
@@ -44,12 +46,13 @@ def compiled():
     return torch.compile(eager_loss, dynamic=False)
 
 
-def from_cross_entropy(cross_entropy):
-    """A kernel for the cross-entropy of rows gives their negative log-probabilities, 0 where ignored."""
+def from_cross_entropy(kernel):
+    """A kernel for the cross-entropy of rows gives negative log-probabilities, 0 where ignored."""
 
     def loss(logits, labels, reference, beta):
         rows = logits.view(-1, logits.shape[-1])
-        token_logps = -cross_entropy(rows, labels.reshape(-1)).float().view(labels.shape)
+        losses = kernel(rows, labels.reshape(-1), ignore_index=-100, reduction="none")
+        token_logps = -losses.float().view(labels.shape)
         return dpo_loss(token_logps, labels != -100, reference, beta)
 
     return loss
@@ -57,12 +60,12 @@ def from_cross_entropy(cross_entropy):
 
 def liger():
     functional = importlib.import_module("liger_kernel.transformers.functional")
-    return from_cross_entropy(lambda x, y: functional.liger_cross_entropy(x, y, ignore_index=-100, reduction="none"))
+    return from_cross_entropy(functional.liger_cross_entropy)
 
 
 def quack():
     module = importlib.import_module("quack.cross_entropy")
-    return from_cross_entropy(lambda x, y: module.cross_entropy(x, y, ignore_index=-100, reduction="none"))
+    return from_cross_entropy(module.cross_entropy)
 
 
 def eager_layer_loss(hidden, weight, labels, reference, beta):
@@ -77,10 +80,11 @@ def compiled_layer():
 
 
 def liger_layer():
-    """Liger-Kernel computes the reference's log-probabilities itself, from its hidden states: another product over all rows. Without a
-    reference model they are 0, and the work is ours."""
+    """Liger-Kernel computes the reference's log-probabilities itself, from its hidden states:
+    another product over all rows. Without a reference model they are 0, and the work is ours."""
     fused = importlib.import_module("liger_kernel.chunked_loss").LigerFusedLinearDPOLoss
-    make = lambda beta: fused(ignore_index=-100, beta=beta, use_ref_model=False, average_log_prob=False)
+    options = {"ignore_index": -100, "use_ref_model": False, "average_log_prob": False}
+    make = lambda beta: fused(beta=beta, **options)
     # Here, so that a version without these options is reported as not available.
     make(0.1)
 
@@ -90,7 +94,8 @@ def liger_layer():
     return loss
 
 
-# Name, the package whose version counts, how its loss is made. Liger-Kernel writes the gradient over the logits, the others beside them.
+# Name, the package whose version counts, how its loss is made. Liger-Kernel writes the gradient
+# over the logits, the others beside them.
 PEERS = {
     "torch": ("torch", lambda: eager_loss),
     "torch-compile": ("torch", compiled),
@@ -146,7 +151,7 @@ def available():
 
 
 class Work:
-    """One peer on one batch of logits. `device` may be "cpu", where only its numbers are of interest."""
+    """One peer on one batch of logits. `device` may be "cpu", where only its numbers count."""
 
     def __init__(self, name, inputs, labels, reference, beta, device):
         import torch
@@ -163,7 +168,8 @@ class Work:
         self.overwrites = name in OVERWRITES
         self.leaves = [self.fresh(values) for values in self.inputs]
         # More than twice any card's last-level cache.
-        self.flushed = torch.randn(2**28 if device == "cuda" else 2**10, device=device, dtype=torch.float32).to(torch.bfloat16)
+        count = 2**28 if device == "cuda" else 2**10
+        self.flushed = torch.randn(count, device=device, dtype=torch.float32).to(torch.bfloat16)
 
     def fresh(self, values):
         return (values.clone() if self.overwrites else values.detach()).requires_grad_()
@@ -238,8 +244,13 @@ class LayerWork(Work):
     """One peer on hidden states and the output layer's weight."""
 
     def magnitudes(self):
-        """Of everything, a slice at a time: float64 copies of a whole gradient would be several gigabytes."""
-        total = lambda leaf: sum(rows.double().abs().sum().item() for rows in leaf.grad.view(-1, leaf.shape[-1]).split(4096))
+        """Of everything, a slice at a time: float64 copies of a whole gradient would be several
+        gigabytes."""
+
+        def total(leaf):
+            slices = leaf.grad.view(-1, leaf.shape[-1]).split(4096)
+            return sum(rows.double().abs().sum().item() for rows in slices)
+
         hidden, weight = self.leaves
         return {"gradHidden": total(hidden), "gradWeight": total(weight)}
 
@@ -277,21 +288,23 @@ def filled(numbers, shape, device):
 
 def repeated(block, shape, device):
     sequences, tokens, vocab = shape
-    return block.to(device).repeat(sequences * tokens // DISTINCT_ROWS, 1).view(sequences, tokens, vocab)
+    rows = block.to(device).repeat(sequences * tokens // DISTINCT_ROWS, 1)
+    return rows.view(sequences, tokens, vocab)
 
 
 def serve(arguments):
-    directory, shape, dtype, device = arguments.directory, arguments.shape, arguments.dtype, arguments.device
+    directory, shape, dtype = arguments.directory, arguments.shape, arguments.dtype
+    peer, beta, device = arguments.peer, arguments.beta, arguments.device
     labels, reference = load_labels(directory, shape)
-    if arguments.peer in LAYER_PEERS:
+    if peer in LAYER_PEERS:
         sequences, tokens, vocab = shape
         size = arguments.hidden_size
         hidden = filled(read(directory, "hidden", dtype), (sequences, tokens, size), device)
         weight = filled(read(directory, "weight", dtype), (vocab, size), device)
-        work = LayerWork(arguments.peer, [hidden, weight], labels, reference, arguments.beta, device)
+        work = LayerWork(peer, [hidden, weight], labels, reference, beta, device)
     else:
         logits = repeated(load_block(directory, shape, dtype), shape, device)
-        work = Work(arguments.peer, [logits], labels, reference, arguments.beta, device)
+        work = Work(peer, [logits], labels, reference, beta, device)
     print(json.dumps(work.first()), flush=True)
     for line in sys.stdin:
         ms = work.device_ms() if line.strip() == "device" else work.wall_ms()
@@ -321,12 +334,14 @@ def table(arguments):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--peer", choices=ALL_PEERS)
     parser.add_argument("--directory")
-    parser.add_argument("--shape", type=lambda text: [int(n) for n in text.split(",")], default=[8, 1024, 32000])
+    sizes = lambda text: [int(n) for n in text.split(",")]
+    parser.add_argument("--shape", type=sizes, default=[8, 1024, 32000])
     parser.add_argument("--hidden-size", type=int, help="of a peer of the output layer")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="bfloat16")
     parser.add_argument("--beta", type=float, default=0.1)

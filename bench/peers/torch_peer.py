@@ -1,4 +1,5 @@
-"""What the PyTorch peers on a CPU share: their arrays come from files, and they take their turns by lines on their input."""
+"""What the PyTorch peers on a CPU share: their arrays come from files, and they take their turns by
+lines on their input."""
 
 import json
 import re
@@ -22,18 +23,20 @@ def load(directory, name, dtype, *shape):
 
 
 def serve(one_pass, gradients):
-    """Does the work once and prints one line of JSON: the loss, the sum of the sizes of the last of `gradients()`, and how far the
-    resident memory rose, in MiB, with the gradients and without. Then, for each line "go" on the input, the milliseconds of one pass."""
+    """Does the work once and prints one line of JSON: the loss, the sum of the sizes of the last of
+    `gradients()`, and how far the resident memory rose, in MiB, with the gradients and without.
+    Then, for each line "go" on the input, the milliseconds of one pass."""
     before = memory("VmRSS")
     with open("/proc/self/clear_refs", "w") as peak:
         peak.write("5")
     loss = one_pass().item()
     extra = memory("VmHWM") - before
     own = sum(x.numel() * x.element_size() for x in gradients()) / 2**20
+    magnitude = sum(row.float().abs().sum(dtype=torch.float64).item() for row in gradients()[-1])
     answer = {
         "version": f"torch {torch.__version__}",
         "loss": loss,
-        "gradientSum": sum(row.float().abs().sum(dtype=torch.float64).item() for row in gradients()[-1]),
+        "gradientSum": magnitude,
         "extraMiB": extra,
         "temporariesMiB": extra - own,
     }

@@ -63,7 +63,9 @@ const types = [ReflectionKind.Interface, ReflectionKind.TypeAlias];
 
 /** A page with the name by which the site has it, and the line that imports it. */
 function headed(symbol: DeclarationReflection, contents: string): string {
-  const statement = `import ${symbol.kindOf(types) ? 'type ' : ''}{ ${symbol.name} } from '${moduleOf(symbol)}';`;
+  const statement =
+    `import ${symbol.kindOf(types) ? 'type ' : ''}{ ${symbol.name} } from ` +
+    `'${moduleOf(symbol)}';`;
   return contents.replace(/^# .*$/m, `# ${titleOf(symbol)}\n\n\`\`\`ts\n${statement}\n\`\`\``);
 }
 

@@ -232,7 +232,8 @@ function texOf(expression: Expression): string {
     }
     case 'divergence': {
       const tuple = (items: readonly Expression[]): string => `(${items.map(texOf).join(', ')})`;
-      return `\\mathrm{KL}\\big(${tuple(expression.from)}\\,\\big\\|\\,${tuple(expression.to)}\\big)`;
+      const [from, to] = [tuple(expression.from), tuple(expression.to)];
+      return `\\mathrm{KL}\\big(${from}\\,\\big\\|\\,${to}\\big)`;
     }
     case 'call':
       return texOfCall(expression.name, expression.args);
@@ -245,8 +246,10 @@ function texOfCall(name: string, args: readonly Expression[]): string {
   if (name === 'exp') return `e^{${inner}}`;
   if (name === 'sum' && first) return `\\sum_{k}\\,${factor(first)}`;
   // Of `u_k`: over the k-th and those after it.
-  if (name === 'lse')
-    return `\\log\\sum_{j${inner.includes('_') ? ' \\ge k' : ''}} e^{${inner.split('_')[0] ?? ''}_{j}}`;
+  if (name === 'lse') {
+    const over = inner.includes('_') ? 'j \\ge k' : 'j';
+    return `\\log\\sum_{${over}} e^{${inner.split('_')[0] ?? ''}_{j}}`;
+  }
   if (name === 'log' && first?.kind === 'call') return `\\log ${inner}`;
   const names: Readonly<Record<string, string>> = {
     sg: '\\sigma',

@@ -40,9 +40,12 @@ const code = (text: string | number): string => `\`${text}\``;
 
 /** Methods whose description is prose: what their $D_i$ is. */
 const prose: Readonly<Partial<Record<Method, string>>> = {
-  aot: 'the i-th smallest margin of the policy, $S_w - S_l$, less the i-th smallest of the reference, $R_w - R_l$, in the batch',
+  aot:
+    'the i-th smallest margin of the policy, $S_w - S_l$, less the i-th smallest of the ' +
+    'reference, $R_w - R_l$, in the batch',
   aot_unpaired:
-    'the i-th smallest log-ratio of a chosen sequence, less the i-th smallest of a rejected one, in the batch',
+    'the i-th smallest log-ratio of a chosen sequence, less the i-th smallest of a ' +
+    'rejected one, in the batch',
 };
 
 /** The loss of a pair as the site shows it. */
@@ -105,7 +108,8 @@ function notation(info: MethodInfo): string {
       name === 'D'
         ? `$D_i$: ${prose[info.name] ?? ''}`
         : name === 'u' && ofGroup
-          ? `$u_k = \\beta\\,r_k$ of the k-th candidate${info.fields.ranks ? ', in the order of `ranks`, best first' : ''}`
+          ? '$u_k = \\beta\\,r_k$ of the k-th candidate' +
+            (info.fields.ranks ? ', in the order of `ranks`, best first' : '')
           : meaning,
     );
   if (info.arity === 'pair' || isLikelihood(info))
@@ -113,7 +117,8 @@ function notation(info: MethodInfo): string {
   if (toTex(formula).includes('\\sigma')) lines.push('$\\sigma$: the logistic function');
   if ('labelSmoothing' in info.options && !used.has('eps')) {
     lines.push(
-      'with `labelSmoothing` $\\varepsilon$, $-\\log\\sigma(x)$ becomes $-(1-\\varepsilon)\\log\\sigma(x)-\\varepsilon\\log\\sigma(-x)$',
+      'with `labelSmoothing` $\\varepsilon$, $-\\log\\sigma(x)$ becomes ' +
+        '$-(1-\\varepsilon)\\log\\sigma(x)-\\varepsilon\\log\\sigma(-x)$',
     );
   }
   return lines.map((line) => `- ${line}`).join('\n');
@@ -181,7 +186,8 @@ function settingsOf({ name }: MethodInfo): string {
   });
   return `## Settings of the paper
 
-Tried with Llama models: beta ${numerals(grid)}. Best, by data and model ([presets](../beta.md), arXiv 2502.01237 v3):
+Tried with Llama models: beta ${numerals(grid)}. Best, by data and model ([presets](../beta.md),
+arXiv 2502.01237 v3):
 
 ${table(['setup', 'in `presets.best`', 'beta', 'learning rate'], rows)}
 
@@ -191,7 +197,8 @@ ${table(['setup', 'in `presets.best`', 'beta', 'learning rate'], rows)}
 /** The call that builds the loss, with a beta of the paper where it has one. */
 function callOf({ name, beta }: MethodInfo): string {
   if (!beta) return `dirAlignLoss('${name}')`;
-  return `dirAlignLoss('${name}', ${presets.best['ultrafeedback-llama-3.1-8b'][name]?.beta ?? 0.1})`;
+  const best = presets.best['ultrafeedback-llama-3.1-8b'][name];
+  return `dirAlignLoss('${name}', ${best?.beta ?? 0.1})`;
 }
 
 /**
@@ -217,9 +224,11 @@ export function methodPage(info: MethodInfo): string {
     ['family', info.family === 'paper' ? 'in arXiv 2502.01237' : 'wider'],
     ['source', info.source],
   ];
+  const before =
+    'sftWeight' in info.options ? ', before the likelihood term that `sftWeight` adds' : '';
   return `# ${name}
 
-Loss of a ${unitName(info)}${'sftWeight' in info.options ? ', before the likelihood term that `sftWeight` adds' : ''}:
+Loss of a ${unitName(info)}${before}:
 
 $$
 ${toTex(formulaOf(info))}
@@ -239,8 +248,8 @@ const loss = ${callOf(info)};
 
 ![${captionOf(name)}](../figures/${name}.svg)
 
-An axis is a log-ratio, or a log-probability where there is no reference, in nats, or in nats per token where the method is normalised
-by default; derivatives are by the same.
+An axis is a log-ratio, or a log-probability where there is no reference, in nats, or in nats per
+token where the method is normalised by default; derivatives are by the same.
 
 ## Options
 

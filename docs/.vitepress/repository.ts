@@ -24,7 +24,8 @@ export function sourceUrl(file: string): string {
 
 /** The bytes of a file, for what shows an image. */
 function rawUrl(file: string): string {
-  return `${repositoryUrl.replace('https://github.com/', 'https://raw.githubusercontent.com/')}/HEAD/${file}`;
+  const raw = repositoryUrl.replace('https://github.com/', 'https://raw.githubusercontent.com/');
+  return `${raw}/HEAD/${file}`;
 }
 
 /**
@@ -43,7 +44,8 @@ export function withAbsoluteLinks(markdown: string): string {
         if (/^([a-z][a-z+.-]*:|#)/i.test(href)) return `${image}[${inner}](${href})`;
         const [file = '', anchor] = href.split('#');
         if (!fs.existsSync(path.join(root, file))) throw new Error(`${whole}: there is no ${file}`);
-        return `${image}[${inner}](${image === '' ? sourceUrl(file) : rawUrl(file)}${anchor === undefined ? '' : `#${anchor}`})`;
+        const url = image === '' ? sourceUrl(file) : rawUrl(file);
+        return `${image}[${inner}](${url}${anchor === undefined ? '' : `#${anchor}`})`;
       },
     );
   const lines = markdown.split('\n').map((line) => {

@@ -169,7 +169,8 @@ export function compose(
     const { exported, variable } = namesOf(fs.readFileSync(file, 'utf8'));
     const names = [...exported].filter((name) => !taken.has(name));
     for (const name of names) taken.add(name);
-    const from = `.//${path.relative(folder, file).split(path.sep).join('/').replace(/\.ts$/, '.js')}`;
+    const relative = path.relative(folder, file).split(path.sep).join('/');
+    const from = `.//${relative.replace(/\.ts$/, '.js')}`;
     const list = names.map((name) => (variable.has(name) ? `${name} as ${name}$` : name));
     const lets = names
       .filter((name) => variable.has(name))
@@ -223,7 +224,10 @@ export function typeErrors(files: readonly string[]): string[] {
     ].map(({ messageText, start = 0 }) => {
       const { line } = source.getLineAndCharacterOfPosition(start);
       const text = source.text.split('\n')[line] ?? '';
-      return `${path.basename(file)}: ${text.trim()}\n    ${ts.flattenDiagnosticMessageText(messageText, '\n    ')}`;
+      return (
+        `${path.basename(file)}: ` +
+        `${text.trim()}\n    ${ts.flattenDiagnosticMessageText(messageText, '\n    ')}`
+      );
     });
   });
 }

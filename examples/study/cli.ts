@@ -186,7 +186,9 @@ async function study(
   if (sections.length < chosen.length) {
     if (runner.failure) console.error(`A task failed: ${runner.failure.message}`);
     console.error(
-      `${interruption.signal.aborted ? 'Interrupted' : 'Ended'} after ${elapsed()} with ${status.done} of ${status.known} tasks done. They are kept: the same command goes on from here.`,
+      `${interruption.signal.aborted ? 'Interrupted' : 'Ended'} after ${elapsed()} with ` +
+        `${status.done} of ${status.known} tasks done. They are kept: ` +
+        'the same command goes on from here.',
     );
     return interruption.signal.aborted ? exitCodes.interrupted : exitCodes.failed;
   }

@@ -248,11 +248,8 @@ class Worker {
     });
     // `close` comes after the last of stderr; `exit` may come before it.
     this.#process.on('close', (code, signal) => {
-      this.#pending?.reject(
-        new Error(
-          `the process ended with ${signal ?? `code ${code ?? 'unknown'}`}\n${this.#stderr}`.trimEnd(),
-        ),
-      );
+      const how = signal ?? `code ${code ?? 'unknown'}`;
+      this.#pending?.reject(new Error(`the process ended with ${how}\n${this.#stderr}`.trimEnd()));
     });
     this.#process.on('error', (error) => this.#pending?.reject(error));
   }

@@ -27,7 +27,8 @@ function contextOf({ task, root }: Job): StageContext {
       const directory = taskDirectory(root, other);
       if (fs.existsSync(directory)) return directory;
       throw new Error(
-        `${other.stage} ${JSON.stringify(other.params)} has kept no files: the experiment must await it first`,
+        `${other.stage} ${JSON.stringify(other.params)} has kept no files: ` +
+          'the experiment must await it first',
       );
     },
     progress: (share) => {

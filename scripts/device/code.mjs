@@ -73,7 +73,8 @@ export function codeLines({ architectures, ptx, runs, kernels, clusters }) {
   for (const { logits, parts, clusters: fit } of clusters)
     if (fit > 0) rows.set(logits, [...(rows.get(logits) ?? []), `${fit} of ${parts}`]);
   return [
-    `Built for ${architectures || 'no architecture'}, PTX for ${ptx || 'none'}; this device runs ${running[runs]}.`,
+    `Built for ${architectures || 'no architecture'}, PTX for ${ptx || 'none'}; ` +
+      `this device runs ${running[runs]}.`,
     ...[...blocks].map(([name, list]) => `Blocks a multiprocessor, ${name}: ${list.join(', ')}`),
     ...dtypes.map((name) => `Clusters at a time, ${name}: ${rows.get(name)?.join(', ') ?? 'none'}`),
   ];
@@ -83,7 +84,8 @@ export function codeLines({ architectures, ptx, runs, kernels, clusters }) {
 export function unfit({ runs, architectures }, { computeCapability }) {
   if (runs === 'own') return undefined;
   return (
-    `this build has machine code for ${architectures || 'no architecture'} and the device is of compute capability ${computeCapability}: ` +
+    `this build has machine code for ${architectures || 'no architecture'} and the device is ` +
+    `of compute capability ${computeCapability}: ` +
     `its times would not be those of the kernels. Build with --cuda ${computeCapability}.`
   );
 }
@@ -94,7 +96,9 @@ export function unfit({ runs, architectures }, { computeCapability }) {
  */
 export function statusOf(addon) {
   const module = pathToFileURL(path.join(root, 'dist/native/interface.js')).href;
-  const code = `import(${JSON.stringify(module)}).then(({ native }) => console.log(JSON.stringify(native().cuda.status())))`;
+  const code =
+    `import(${JSON.stringify(module)}).then(({ native }) => ` +
+    'console.log(JSON.stringify(native().cuda.status())))';
   const env = { ...process.env, DIRALIGN_ADDON: addon };
   delete env.DIRALIGN_PREBUILD;
   const { status, stdout, stderr } = spawnSync(process.execPath, ['-e', code], {

@@ -153,7 +153,8 @@ export function writeResults({ result, machine, device, wanted, suffix = '', kee
   }
   if (!kept)
     console.log(
-      `Nothing is written to bench/results: ${keep ? 'this is the emulation of CUDA, not a device' : '--no-results'}.`,
+      'Nothing is written to bench/results: ' +
+        `${keep ? 'this is the emulation of CUDA, not a device' : '--no-results'}.`,
     );
 }
 

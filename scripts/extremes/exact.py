@@ -32,8 +32,8 @@ def logistic(x):
 
 
 class Dual:
-    """A value, and its derivatives by the log-probabilities of a unit's sequences: by the chosen and
-    the rejected of a pair. Those that are left out are 0."""
+    """A value, and its derivatives by the log-probabilities of a unit's sequences: by the chosen
+    and the rejected of a pair. Those that are left out are 0."""
 
     def __init__(self, value, *slopes):
         self.value, self.slopes = mpf(value), tuple(mpf(s) for s in slopes)
@@ -116,9 +116,9 @@ def lse(xs):
 
 
 def slack(truth, others, terms=()):
-    """How far off rounding leaves a value and its derivatives: the logarithms to base 2 of that many
-    units in the last place. `others` are evaluations with an argument of the float64 computation
-    moved by PART each; `terms` are what is added up, rounded before it is."""
+    """How far off rounding leaves a value and its derivatives: the logarithms to base 2 of that
+    many units in the last place. `others` are evaluations with an argument of the float64
+    computation moved by PART each; `terms` are what is added up, rounded before it is."""
     parts = lambda x: [x.value, *(x.slope(k) for k in range(len(truth.slopes)))]
     sizes = [mpf(0)] * (1 + len(truth.slopes))
     for other in others:

@@ -41,7 +41,11 @@ def bco(up, r, beta, shift):
     return sp((r * beta - shift) * (-1 if up else 1))
 
 
-SINGLES = {"kto": (kto, "kl"), "apo_zero_unpaired": (apo_zero_unpaired, None), "bco": (bco, "shift")}
+SINGLES = {
+    "kto": (kto, "kl"),
+    "apo_zero_unpaired": (apo_zero_unpaired, None),
+    "bco": (bco, "shift"),
+}
 
 
 def feedback(config, given):
@@ -83,10 +87,8 @@ def candidates(config, given):
         order = list(range(first, end))
         if "ranks" in given:
             order.sort(key=lambda k: given["ranks"][k])
-        ratios = [
-            ratio(config, {key: given[key][k] for key in ("logps", "counts", "reference")}, k - first)
-            for k in order
-        ]
+        one = lambda k: {key: given[key][k] for key in ("logps", "counts", "reference")}
+        ratios = [ratio(config, one(k), k - first) for k in order]
         rewards = [mpf(given["rewards"][k]) for k in order] if "rewards" in given else []
         arguments = [*ratios, mpf(config["beta"]), mpf(config.get("rewardTemperature", 1))]
         unit = []

@@ -54,8 +54,7 @@ class Callback {
   std::shared_ptr<HeldFunction> function_;
 };
 
-// ----------------------------------------------------------------------------------------------
-// MPI
+// --- MPI
 
 /// openMpi(path, timeout, done(error, { rank, size, handle, engine }))
 Napi::Value open_mpi(const Napi::CallbackInfo& info) {
@@ -174,8 +173,7 @@ Napi::Value set_for_tests(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// ----------------------------------------------------------------------------------------------
-// NCCL
+// --- NCCL
 
 const DeviceApi& devices() { return *device_backend().device; }
 
@@ -236,8 +234,7 @@ Napi::Value close_nccl(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-// ----------------------------------------------------------------------------------------------
-// Any transport
+// --- Any transport
 
 /// communicator(rank, size, timeout): of a transport of the caller's.
 Napi::Value communicator(const Napi::CallbackInfo& info) {

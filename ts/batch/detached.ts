@@ -27,7 +27,8 @@ export class AttachedArrays {
     if (gone === undefined) return;
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `${gone}: its ArrayBuffer was detached (transferred elsewhere) during the call; an array belongs to an asynchronous call until it settles`,
+      `${gone}: its ArrayBuffer was detached (transferred elsewhere) during the call; ` +
+        'an array belongs to an asynchronous call until it settles',
     );
   }
 

@@ -45,7 +45,8 @@ export function targetOf(backend: Backend, name: string, data: Logits): Target {
   if (backend === 'cpu') {
     throw typeError(
       'ERR_DIRALIGN_BACKEND',
-      `backend: 'cpu' does not read ${name} in device memory; leave backend out, or copy them to a host array`,
+      `backend: 'cpu' does not read ${name} in device memory; leave backend out, ` +
+        'or copy them to a host array',
     );
   }
   return Target.device;
@@ -101,7 +102,8 @@ export function checkDtype(name: string, data: Logits, dtype: Dtype | undefined)
     if (dtype === 'float16' || dtype === 'bfloat16') return dtype;
     throw typeError(
       'ERR_DIRALIGN_DTYPE',
-      `dtype: a Uint16Array holds 'float16' or 'bfloat16' bits; say which (given: ${describe(dtype)})`,
+      "dtype: a Uint16Array holds 'float16' or 'bfloat16' bits; " +
+        `say which (given: ${describe(dtype)})`,
     );
   }
   if (dtype !== undefined && dtype !== implied) {

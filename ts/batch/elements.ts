@@ -66,7 +66,8 @@ export function checkLaunchSize({ rows, vocab }: Rows): void {
   if (pieces >= 2 ** 31) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: ${String(rows)} rows of ${String(vocab)} are more than one CUDA launch takes; split the batch`,
+      `shape: ${String(rows)} rows of ${String(vocab)} are more than one CUDA launch ` +
+        'takes; split the batch',
     );
   }
 }

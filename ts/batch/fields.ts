@@ -243,7 +243,8 @@ function bestFirst(ranks: ArrayLike<unknown>, groups: Int32Array | undefined): F
       if (before !== undefined && ranks[first + before] === ranks[first + place])
         throw rangeError(
           'ERR_DIRALIGN_OPTION',
-          `ranks[${first + place}]: ${String(ranks[first + place])} is the rank of another candidate of group ${g}`,
+          `ranks[${first + place}]: ${String(ranks[first + place])} is the rank of another ` +
+            `candidate of group ${g}`,
         );
     });
   }
@@ -260,7 +261,8 @@ export function checkGroups(given: unknown, sequences: number, mayBeNone: boolea
   if (groups.length < (mayBeNone ? 1 : 2) || groups[0] !== 0 || last !== sequences) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `groups: goes from ${String(groups[0])} to ${String(last)}; expected 0 to the number of sequences, ${sequences}`,
+      `groups: goes from ${String(groups[0])} to ${String(last)}; ` +
+        `expected 0 to the number of sequences, ${sequences}`,
     );
   }
   for (let g = 1; g < groups.length; g++) {

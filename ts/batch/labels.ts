@@ -30,6 +30,8 @@ export function labelError(bad: BadLabel, request: BatchRequest): DirAlignError 
   const name = bad.sft ? 'sftLabels' : 'labels';
   return rangeError(
     'ERR_DIRALIGN_LABEL',
-    `${name}[${String(bad.row)}]: ${String(bad.label)} is neither ignoreIndex, ${String(request.ignoreIndex)}, nor in [0, ${String(request.parallel?.words ?? request.vocab)})`,
+    `${name}[${String(bad.row)}]: ${String(bad.label)} is neither ignoreIndex, ` +
+      `${String(request.ignoreIndex)}, nor in [0, ` +
+      `${String(request.parallel?.words ?? request.vocab)})`,
   );
 }

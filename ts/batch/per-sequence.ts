@@ -31,7 +31,8 @@ export function checkReference(
   if (value === undefined) {
     throw typeError(
       'ERR_DIRALIGN_REFERENCE',
-      `reference: ${who} needs the reference's log-probability of each sequence (or referenceFree: true)`,
+      `reference: ${who} needs the reference's log-probability of each sequence (or ` +
+        'referenceFree: true)',
     );
   }
   const reference = checkLogps('reference', value, sequences, 'ERR_DIRALIGN_REFERENCE');
@@ -64,7 +65,8 @@ export function checkCounts(value: unknown, logps: Float64Array | Float32Array):
         ? count < 0
           ? 'is negative'
           : 'is not a finite number'
-        : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; expected its tokens`;
+        : `says that no token is scored, but logps[${s}] is ${String(logps[s])}; ` +
+          'expected its tokens';
     throw rangeError('ERR_DIRALIGN_SHAPE', `counts: ${count} at index ${s} ${why}`);
   }
   return counts;

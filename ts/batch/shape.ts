@@ -22,7 +22,8 @@ export function checkShape(batch: BatchRows): Layout {
   if (!isArray(shape) || !shape.every((n) => Number.isSafeInteger(n) && (n as number) >= 0)) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, not ${isArray(shape) ? written(shape) : describe(shape)}`,
+      'shape: expected [sequences, tokens, vocab] or [rows, vocab] of whole numbers, ' +
+        `not ${isArray(shape) ? written(shape) : describe(shape)}`,
     );
   }
   const dimensions = shape as number[];
@@ -70,7 +71,8 @@ function packedLayout(dimensions: readonly number[], vocab: number, given: unkno
   if (given === undefined) {
     throw typeError(
       'ERR_DIRALIGN_SHAPE',
-      `offsets: undefined; expected an Int32Array, as shape ${written(dimensions)} is that of packed rows, or a shape of [sequences, tokens, vocab]`,
+      `offsets: undefined; expected an Int32Array, as shape ${written(dimensions)} is that of ` +
+        'packed rows, or a shape of [sequences, tokens, vocab]',
     );
   }
   const rows = dimensions[0] ?? 0;
@@ -84,7 +86,8 @@ function checkOffsets(value: unknown, rows: number): Int32Array {
   if (offsets.length < 1 || offsets[0] !== 0 || last !== rows) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `offsets: goes from ${String(offsets[0])} to ${String(last)}; expected 0 to rows, ${String(rows)}`,
+      `offsets: goes from ${String(offsets[0])} to ${String(last)}; ` +
+        `expected 0 to rows, ${String(rows)}`,
     );
   }
   for (let i = 1; i < offsets.length; i++) {

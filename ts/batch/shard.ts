@@ -34,14 +34,16 @@ export function placeShard(
   if (base.target === Target.staged)
     throw typeError(
       'ERR_DIRALIGN_BACKEND',
-      "parallel: backend 'cuda' computes a batch that is spread over processes from tensors in device memory only",
+      "parallel: backend 'cuda' computes a batch that is spread over processes from tensors " +
+        'in device memory only',
     );
   const { request, devices } = parallel;
   for (const [axis, device] of Object.entries(devices))
     if (base.target === Target.device && base.device !== device)
       throw rangeError(
         'ERR_DIRALIGN_DEVICE',
-        `parallel.${axis}: its ranks exchange by device ${device}, and the batch is on device ${base.device}`,
+        `parallel.${axis}: its ranks exchange by device ${device}, ` +
+          `and the batch is on device ${base.device}`,
       );
   checkDeviceGrid(base, request.columnGrid, computed);
   const shard = given === undefined ? { first: 0, vocab: base.vocab } : checkShard(given);
@@ -57,7 +59,8 @@ function checkDeviceGrid({ target }: BatchRequest, grid: number, dtype: Dtype): 
   if (target !== Target.device || grid % step === 0) return;
   throw rangeError(
     'ERR_DIRALIGN_OPTION',
-    `parallel.columnGrid: ${grid} is not a multiple of ${step}, as a device needs it for logits of ${dtype}`,
+    `parallel.columnGrid: ${grid} is not a multiple of ${step}, ` +
+      `as a device needs it for logits of ${dtype}`,
   );
 }
 

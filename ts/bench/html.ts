@@ -19,8 +19,8 @@ import type { Sweep, SweepPoint } from './sweep.js';
 
 const style = `${barStyle}
 p { margin: .25rem 0; color: var(--soft) }
-.key { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; vertical-align: -.05em;
-  background: var(--c0) }
+.key { display: inline-block; width: .8em; height: .8em; margin-right: .35em;
+  border-radius: 2px; vertical-align: -.05em; background: var(--c0) }
 .key.pale { opacity: .35 }
 .key + span { margin-right: 1.2em }
 .wide .da { min-width: 40rem; max-width: 100% }
@@ -42,7 +42,9 @@ function modeChart({ modes }: BenchResult): string {
       length: ms.median / longest,
       strong: isConclusive(ms) ? Math.min(floorMs, ms.median) / longest : 0,
       quartiles: [ms.q1 / longest, ms.q3 / longest] as const,
-      hint: `median ${digits(ms.median)} ms, quartiles ${quartiles(ms)}; memory alone ${digits(floorMs)} ms`,
+      hint:
+        `median ${digits(ms.median)} ms, quartiles ${quartiles(ms)}; ` +
+        `memory alone ${digits(floorMs)} ms`,
     })),
   );
 }
@@ -64,7 +66,9 @@ function peerChart({ peers }: BenchResult): string {
         length: 0,
         strong: isConclusive(ratio) ? at(ratio.value) : 0,
         quartiles: [at(ratio.q1), at(ratio.q3)] as const,
-        hint: `${version}: ${work}, ${digits(ms.median)} ms; quartiles of the ratio ${quartiles(ratio)}`,
+        hint:
+          `${version}: ${work}, ${digits(ms.median)} ms; ` +
+          `quartiles of the ratio ${quartiles(ratio)}`,
       })),
     grid,
   );
@@ -122,13 +126,16 @@ function sweepChart({ setting }: BenchResult, { overVocab, overRows }: Sweep): s
 export function htmlReport(result: BenchResult): string {
   const { modes, peers, sweep } = result;
   const section = (title: string, notes: readonly string[], chart: string): string =>
-    `<section><h2>${escapeMarkup(title)}</h2>${notes.map((note) => (note ? `<p>${note}</p>` : '')).join('')}${chart}</section>`;
+    `<section><h2>${escapeMarkup(title)}</h2>` +
+    `${notes.map((note) => (note ? `<p>${note}</p>` : '')).join('')}${chart}</section>`;
   const sections = [
     section(
       'Time of each mode',
       [
-        `${key('', 'what the memory loops of the same run need for the bytes')} ${key(' pale', 'the rest')}`,
-        'Median with quartiles, and the share of the measured bandwidth. Where a percentage stands by the name, only so many rows are scored.',
+        `${key('', 'what the memory loops of the same run need for the bytes')} ` +
+          key(' pale', 'the rest'),
+        'Median with quartiles, and the share of the measured bandwidth. ' +
+          'Where a percentage stands by the name, only so many rows are scored.',
         inconclusiveNote(modes.map(({ ms }) => ms)),
       ],
       modeChart(result),
@@ -155,8 +162,10 @@ export function htmlReport(result: BenchResult): string {
     texts.map((text) => `<${tag}>${escapeMarkup(text)}</${tag}>`).join('');
   const tables = tablesOf(result).map(
     ({ title, head, rows, note }) =>
-      `<h2>${escapeMarkup(title)}</h2><div class="wide"><table><thead><tr>${cells('th', head)}</tr></thead>` +
-      `<tbody>${rows.map((row) => `<tr>${cells('td', row)}</tr>`).join('\n')}</tbody></table></div>` +
+      `<h2>${escapeMarkup(title)}</h2><div class="wide"><table>` +
+      `<thead><tr>${cells('th', head)}</tr></thead>` +
+      `<tbody>${rows.map((row) => `<tr>${cells('td', row)}</tr>`).join('\n')}</tbody>` +
+      '</table></div>' +
       (note ? `<p>${escapeMarkup(note)}</p>` : ''),
   );
   const intro = `<p>${escapeMarkup(machineLine(result.machine))}</p>

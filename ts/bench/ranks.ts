@@ -157,8 +157,8 @@ export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResul
 
 ${figures}
 
-Medians of ${rounds} rounds, by the slowest rank, with quartiles. Kernels: a rank's own words, with nobody to
-exchange with. Exchange: agreement, exchange and merge, which is what ranks add to a call on as many rows of
-8 words a rank; and its share of the call. Waiting: what the call takes longer than both, for the slowest rank.
-Times as fast: as one process with all words, without parallel.`;
+Medians of ${rounds} rounds, by the slowest rank, with quartiles. Kernels: a rank's own words, with
+nobody to exchange with. Exchange: agreement, exchange and merge, which is what ranks add to a call
+on as many rows of 8 words a rank; and its share of the call. Waiting: what the call takes longer
+than both, for the slowest rank. Times as fast: as one process with all words, without parallel.`;
 }

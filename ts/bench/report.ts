@@ -12,14 +12,18 @@ export function digits(x: number): string {
 }
 
 export function machineLine({ cpu, cores, isa, system, node, diralign, date }: Machine): string {
-  return `${cpu}, ${cores} cores (${isa}), ${system}, Node ${node}, diralign ${diralign}, ${date.slice(0, 10)}`;
+  return (
+    `${cpu}, ${cores} cores (${isa}), ${system}, Node ${node}, diralign ${diralign}, ` +
+    date.slice(0, 10)
+  );
 }
 
 export function settingLine({
   setting: { pairs, tokens, vocab, rows, threads, rounds },
 }: BenchResult): string {
   return (
-    `DPO, ${pairs} ${pairs === 1 ? 'pair' : 'pairs'} of 2 x ${tokens} tokens, vocabulary ${vocab}: ${rows} rows; ` +
+    `DPO, ${pairs} ${pairs === 1 ? 'pair' : 'pairs'} of 2 x ${tokens} tokens, ` +
+    `vocabulary ${vocab}: ${rows} rows; ` +
     `${threads} ${threads === 1 ? 'thread' : 'threads'}, ${rounds} interleaved rounds, caches cold`
   );
 }
@@ -42,7 +46,8 @@ export const quartiles = ({ q1, q3 }: Pick<Spread, 'q1' | 'q3'>, write = digits)
 
 /** A ratio with its quartiles, or these alone where nothing is concluded. */
 export function ratioText(found: Ratio, write = digits): string {
-  return `${isConclusive(found) ? write(found.value) : 'no conclusion'} (${quartiles(found, write)})`;
+  const value = isConclusive(found) ? write(found.value) : 'no conclusion';
+  return `${value} (${quartiles(found, write)})`;
 }
 
 /** Said where figures are left out. */
@@ -103,7 +108,8 @@ export function tablesOf(result: BenchResult): Table[] {
         ]),
       ],
       note: sentences(
-        'GB/s counts the bytes that a mode must at least move; the last column is what the loops of this run need for them.',
+        'GB/s counts the bytes that a mode must at least move; ' +
+          'the last column is what the loops of this run need for them.',
         inconclusiveNote(result.modes.map(({ ms }) => ms)),
       ),
     },

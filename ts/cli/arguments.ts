@@ -88,7 +88,10 @@ function explain(
       return `unknown option '${option}'${near === undefined ? '' : `; did you mean '--${near}'?`}`;
     }
     case 'ERR_PARSE_ARGS_INVALID_OPTION_VALUE':
-      return `option '${option}' ${message.includes('does not take') ? 'takes no value' : 'needs a value'}`;
+      return (
+        `option '${option}' ` +
+        (message.includes('does not take') ? 'takes no value' : 'needs a value')
+      );
     default:
       return message;
   }

@@ -221,7 +221,8 @@ function readOptions(args: string[]): BenchArguments {
       const share = Number(text);
       if (share > 0 && share <= 1) return share;
       throw new UsageError(
-        `--fraction: '${text}' is not a share of the rows; use numbers above 0 and up to 1, for instance 1,0.5`,
+        `--fraction: '${text}' is not a share of the rows; ` +
+          'use numbers above 0 and up to 1, for instance 1,0.5',
       );
     }),
     sweep: values.sweep ?? false,
@@ -250,7 +251,8 @@ function shapeOf(text: string): BenchArguments['shape'] {
   if (bytes > os.totalmem()) {
     const gibibytes = (value: number): string => `${digits(value / 2 ** 30, 3)} GiB`;
     throw new CommandError(
-      `--shape: ${text} takes ${gibibytes(bytes)} of memory or more, and this machine has ${gibibytes(os.totalmem())}; take a smaller one`,
+      `--shape: ${text} takes ${gibibytes(bytes)} of memory or more, ` +
+        `and this machine has ${gibibytes(os.totalmem())}; take a smaller one`,
       { code: 'ERR_DIRALIGN_MEMORY' },
     );
   }

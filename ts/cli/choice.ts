@@ -131,7 +131,8 @@ function assigned(
   if (!first) {
     const known = Object.keys(chosen[0]?.options ?? {}).map((each) => `--${kebab(each)}`);
     throw new UsageError(
-      `${option}: ${chosen.map((info) => info.name).join(', ')} has no such option; it has ${known.join(', ')}`,
+      `${option}: ${chosen.map((info) => info.name).join(', ')} has no such option; ` +
+        `it has ${known.join(', ')}`,
     );
   }
   if (typeof given === 'string' && given.includes('=')) {
@@ -140,7 +141,8 @@ function assigned(
       const info = having.find((candidate) => candidate.name === method);
       if (info) return [info, value];
       throw new UsageError(
-        `${option}: '${method}' is none of the methods that have it: ${having.map((one) => one.name).join(', ')}`,
+        `${option}: '${method}' is none of the methods that have it: ` +
+          having.map((one) => one.name).join(', '),
       );
     });
   }
@@ -152,7 +154,8 @@ function assigned(
         .join(', ');
     const told = [...meanings].map((meaning) => `${meaning} (${owners(meaning)})`).join(' or ');
     throw new UsageError(
-      `${option}: ${told}? Name the method, as in ${option} ${having.at(-1)?.name ?? ''}=${String(given)}`,
+      `${option}: ${told}? ` +
+        `Name the method, as in ${option} ${having.at(-1)?.name ?? ''}=${String(given)}`,
     );
   }
   return having.map((info) => [info, given]);

@@ -89,7 +89,8 @@ function parseGradient(
     )
       return indices;
     throw new CommandError(
-      `${where}.at[${i}]: [${indices.join(', ')}] is not in the shape of the logits, [${shape.join(', ')}]`,
+      `${where}.at[${i}]: [${indices.join(', ')}] is not in the shape of the logits, ` +
+        `[${shape.join(', ')}]`,
     );
   });
   return { at, value: numbers(gradient.value, `${where}.value`, at.length) };

@@ -154,7 +154,9 @@ function run(args: string[]): Promise<number> {
     : `${gpu.reason ?? ''}  ${built}`.trim();
   const devices = (gpu.devices ?? []).map((device): [string, string] => [
     `device ${device.index}`,
-    `${device.name}, compute capability ${device.computeCapability}, ${plural(device.multiprocessors, 'multiprocessor')}, ${gigabytes(device.memory)} (${gigabytes(device.freeMemory)} free)`,
+    `${device.name}, compute capability ${device.computeCapability}, ` +
+      `${plural(device.multiprocessors, 'multiprocessor')}, ` +
+      `${gigabytes(device.memory)} (${gigabytes(device.freeMemory)} free)`,
   ]);
   const vectors = 'error' in addon ? '' : (isaNames[addon.isa] ?? addon.isa);
   const threads = 'error' in addon ? '' : `, ${plural(addon.threads, 'thread')}`;
@@ -171,7 +173,8 @@ function run(args: string[]): Promise<number> {
       ['system', `${info.system}${info.libc === undefined ? '' : `, ${info.libc}`}`],
       [
         'processor',
-        `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ${gigabytes(cpu.memoryBytes)}`,
+        `${cpu.model}, ${cpu.available} of ${cpu.processors} processors, ` +
+          gigabytes(cpu.memoryBytes),
       ],
       [
         'cpu',

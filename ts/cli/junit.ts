@@ -28,7 +28,9 @@ export function junit(name: string, suites: readonly JUnitSuite[]): string {
   for (const suite of suites) {
     lines.push(`  <testsuite name="${escaped(suite.name)}" ${total(suite.cases)}>`);
     for (const { name: caseName, className, seconds, failure } of suite.cases) {
-      const head = `    <testcase classname="${escaped(className)}" name="${escaped(caseName)}" time="${seconds.toFixed(3)}"`;
+      const head =
+        `    <testcase classname="${escaped(className)}" name="${escaped(caseName)}" ` +
+        `time="${seconds.toFixed(3)}"`;
       if (failure === undefined) lines.push(`${head}/>`);
       else {
         const [first = ''] = failure.split('\n');

@@ -68,7 +68,10 @@ export function effortOf(
   const time = milliseconds < 10 ? milliseconds.toFixed(2) : milliseconds.toFixed(0);
   const backend = outcomes[0]?.result.backend ?? 'cpu';
   const mode = gradient === 'none' ? '' : `, ${gradient} gradient`;
-  return `${time} ms on the ${backend} backend (${computer.isa}), ${plural(threads ?? computer.threads, 'thread')}${mode}`;
+  return (
+    `${time} ms on the ${backend} backend (${computer.isa}), ` +
+    `${plural(threads ?? computer.threads, 'thread')}${mode}`
+  );
 }
 
 function settingsOf({ settings }: MixtureTerm) {
@@ -163,9 +166,10 @@ export function showOne(outcome: Outcome, batch: LogitsBatch, scoredTokens: stri
   if (gradientNorm !== undefined) rows.push(['gradient norm', digits(gradientNorm)]);
   const title = recipe ?? info.name;
   const formula = mixed ? sum : recipe === undefined ? info.formula : `${sum}: ${info.formula}`;
+  const aside = note === '' ? '' : paint('dim', `${mixed || recipe ? '\n' : '  '}(${note})`);
   return [
     `${paint('bold', title)}  ${formula}`,
-    `${settings.join('\n')}${note === '' ? '' : paint('dim', `${mixed || recipe ? '\n' : '  '}(${note})`)}`,
+    settings.join('\n') + aside,
     ...(recipe && batchNote(recipe) ? [paint('dim', wrap(batchNote(recipe)))] : []),
     '',
     table([{ title: '' }, { title: '', align: 'point' }], rows).replace(/^\n/, ''),
@@ -218,7 +222,8 @@ export function showMany(
     );
   else if (request.beta === undefined) {
     notes.push(
-      `beta: the usual one of each method (${usualBetas}); --beta sets one for all, --preset those of the paper.`,
+      `beta: the usual one of each method (${usualBetas}); --beta sets one for all, ` +
+        '--preset those of the paper.',
     );
   }
   for (const { info } of outcomes)

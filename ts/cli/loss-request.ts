@@ -51,7 +51,8 @@ function sortOut(
   if (unknown !== undefined) {
     const near = closest(unknown, [...known]);
     throw new UsageError(
-      `'${unknown}' is no file and no method${near === undefined ? '' : `; did you mean '${near}'?`}`,
+      `'${unknown}' is no file and no ` +
+        `method${near === undefined ? '' : `; did you mean '${near}'?`}`,
     );
   }
   const extra = lists[1] ?? files[1];

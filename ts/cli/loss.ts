@@ -102,7 +102,8 @@ function refused({ info, recipe }: Built, lack: Lack, file: string): CommandErro
   const [first] = missing;
   if (first === 'reference')
     return new CommandError(
-      `reference: ${who} needs the reference model's log-probability of each sequence; add a tensor "reference" to ${shortPath(file)} or pass --reference-free`,
+      `reference: ${who} needs the reference model's log-probability of each sequence; ` +
+        `add a tensor "reference" to ${shortPath(file)} or pass --reference-free`,
       { code: 'ERR_DIRALIGN_REFERENCE' },
     );
   if (first !== undefined)
@@ -181,7 +182,8 @@ ${paint('bold', 'Tensors of FILE')}
   sftLabels   labels of the likelihood term, where they differ
 Methods of pairs take the first half of the sequences as the chosen, the second as the rejected.
 
-${paint('bold', 'Fields of FILE')}, under these names or in snake_case; 'diralign methods NAME' has those of a method
+${paint('bold', 'Fields of FILE')}, under these names or in snake_case;
+'diralign methods NAME' has those of a method
 ${fieldHelp()}
 One METHOD is given all of them, and refuses what means nothing to it; of several, each is given
 what it takes. 'all' leaves out methods that lack something.
@@ -203,7 +205,8 @@ ${paint('bold', 'Options')}
   --ignore-index N     label of rows that are not scored (default -100)
   --json               everything as JSON, numbers per unit and per sequence included
 
-${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one: METHOD=X
+${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one:
+METHOD=X
 ${optionHelp()}
 
 ${paint('bold', 'Examples')}

@@ -52,14 +52,19 @@ function overview(): string {
       ? `${field} (all)`
       : `${field} (all but ${without.map(({ name }) => name).join(', ')})`;
   });
+  const fields =
+    `Fields that most take: ${most.join('; ')}. ` +
+    'All take logitScale, logitSoftcap and temperature.';
+  const more =
+    'One in detail: diralign methods NAME; losses made of them: diralign methods --recipes';
   return `${table(
     columns.map((title) => ({ title })),
     rows,
   )}
 
-${wrap(`Fields that most take: ${most.join('; ')}. All take logitScale, logitSoftcap and temperature.`)}
+${wrap(fields)}
 
-${paint('dim', 'One in detail: diralign methods NAME; losses made of them: diralign methods --recipes')}`;
+${paint('dim', more)}`;
 }
 
 interface TakenField extends FieldInfo {
@@ -159,14 +164,19 @@ function detail(info: MethodInfo): string {
 /** The symbols of a formula. */
 function notationOf({ arity, ranking }: MethodInfo): string {
   const sequences =
-    'S, R sums of log-probabilities of policy and reference; r of S - R, per token where normalised';
+    'S, R sums of log-probabilities of policy and reference; ' +
+    'r of S - R, per token where normalised';
   const functions = 'sg sigmoid, sp(x) = log(1 + exp(x))';
   const own =
     arity === 'group'
-      ? `sum over the candidates k of a group, u_k = beta r_k; ${sequences}; lse(u) = log(sum(exp(u_k))), lse(u_k) over k and those after it, best first; y softmax of rewards / rewardTemperature, K candidates; ${functions}`
+      ? `sum over the candidates k of a group, u_k = beta r_k; ${sequences}; ` +
+        'lse(u) = log(sum(exp(u_k))), lse(u_k) over k and those after it, best first; ' +
+        `y softmax of rewards / rewardTemperature, K candidates; ${functions}`
       : arity === 'pair' || ranking === 'likelihood'
-        ? `w chosen, l rejected; ${sequences}; a of S; o log-odds of exp(a); ${functions}; u = beta (r_w - r_l)`
-        : `d 1 of a desirable sequence, 0 of another; dW, uW desirableWeight, undesirableWeight; z kl of the batch, shift its shift; ${sequences}; ${functions}`;
+        ? `w chosen, l rejected; ${sequences}; a of S; o log-odds of exp(a); ${functions}; ` +
+          'u = beta (r_w - r_l)'
+        : 'd 1 of a desirable sequence, 0 of another; dW, uW desirableWeight, ' +
+          `undesirableWeight; z kl of the batch, shift its shift; ${sequences}; ${functions}`;
   return `${own}. More: docs/methods.md`;
 }
 

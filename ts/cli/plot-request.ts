@@ -120,7 +120,8 @@ export function readRequest(args: readonly string[]): PlotRequest {
   ];
   if (leftOut.length > 0 && !all) {
     throw new UsageError(
-      `--over: ${leftOut.join(', ')} has no ${String(over)}, only chosen sequences; use --over chosen`,
+      `--over: ${leftOut.join(', ')} has no ${String(over)}, ` +
+        'only chosen sequences; use --over chosen',
     );
   }
   const out = text('out');
@@ -143,7 +144,8 @@ export function readRequest(args: readonly string[]): PlotRequest {
 function checkOut(out: string | undefined, json: boolean): void {
   if (out !== undefined && out !== '-' && !/\.(svg|png)$/.test(out)) {
     throw new UsageError(
-      `--out: '${out}' is neither - nor a name that ends with .svg or .png, which are what can be written`,
+      `--out: '${out}' is neither - nor a name that ends with .svg or .png, ` +
+        'which are what can be written',
     );
   }
   if (out === '-' && json)

@@ -80,12 +80,13 @@ ${paint('bold', 'Options')}
   --out FILE           the figure, a name that ends with .svg or .png; - for SVG on the standard
                        output. Without it, only the summary is printed. PNG needs @resvg/resvg-js
                        beside diralign: npm install @resvg/resvg-js
-  --scale X            of PNG: pixels to a unit of the SVG, which is 840 wide (default ${defaultScale})
+  --scale X            of PNG: pixels to a unit of the SVG, which is 840 wide (default
+                       ${defaultScale})
   --font FILE          of PNG: a TrueType or OpenType file to use instead of the system's fonts
   --json               all points as JSON
 
-${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one: METHOD=X.
-Several values with commas, a curve for each.
+${paint('bold', 'Options of the methods')}, also as in the library (--labelSmoothing), or for one:
+METHOD=X. Several values with commas, a curve for each.
 ${optionHelp()}
 
 ${paint('bold', 'Examples')}

@@ -14,7 +14,8 @@ async function loadRenderer(load: () => Promise<Renderer>): Promise<Renderer> {
     return await load();
   } catch (error) {
     throw new CommandError(
-      `--out: PNG is drawn by @resvg/resvg-js, which cannot be loaded (${(error as Error).message.split('\n')[0]}); ` +
+      '--out: PNG is drawn by @resvg/resvg-js, which cannot be loaded ' +
+        `(${(error as Error).message.split('\n')[0]}); ` +
         'npm install @resvg/resvg-js, or write .svg',
     );
   }
@@ -22,7 +23,8 @@ async function loadRenderer(load: () => Promise<Renderer>): Promise<Renderer> {
 
 /** A word on its own: it has an extent if there is a font to write it with. */
 const word =
-  '<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99"><text y="50" font-family="sans-serif">loss</text></svg>';
+  '<svg xmlns="http://www.w3.org/2000/svg" width="99" height="99">' +
+  '<text y="50" font-family="sans-serif">loss</text></svg>';
 
 /**
  * A figure as PNG, in its light scheme.
@@ -42,7 +44,8 @@ export async function toPng(
   if (!new Resvg(word, { font: fonts }).getBBox()) {
     throw new CommandError(
       font === undefined
-        ? '--out: this machine has no fonts to write PNG with; install some (on Debian: fonts-dejavu-core), name one by --font FILE, or write .svg'
+        ? '--out: this machine has no fonts to write PNG with; install some ' +
+            '(on Debian: fonts-dejavu-core), name one by --font FILE, or write .svg'
         : `--font: '${font}' is not a font that can be read; name a TrueType or OpenType file`,
     );
   }

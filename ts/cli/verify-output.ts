@@ -138,18 +138,24 @@ export function toJson(checked: Checked): object {
 
 const shownMisses = 8;
 
+const legend =
+  'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; ' +
+  'the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; ' +
+  'gradients of output layers; dLoss/dlogps against finite differences.';
+
 export function toText(checked: Checked): string {
   const { outcomes, batches, seconds, cpu, cuda } = checked;
   const other = 'off' in cuda ? `; cuda is off: ${cuda.off}` : `, cuda (${cuda.devices[0] ?? ''})`;
   const lines = [
     `${paint('dim', `backend cpu (${cpu.isa}, ${plural(cpu.threads, 'thread')})${other}`)}\n`,
     showTable(summarize(outcomes)),
-    `\n${paint('dim', 'The worst error met, as a share of its bound: of losses; log-probabilities and rewards; the gradient at labels and\nelsewhere, dense, in place and factored; sums of its rows; gradients of output layers; dLoss/dlogps against finite differences.')}`,
+    `\n${paint('dim', legend)}`,
   ];
   const missed = missesOf(checked);
   for (const { suite, backend, label, tally } of missed.slice(0, shownMisses)) {
     lines.push(
-      `\n${paint('red', 'FAIL')} ${label} on ${suite}, ${backend}: ${plural(tally.count, 'value')} out of bounds`,
+      `\n${paint('red', 'FAIL')} ${label} on ${suite}, ${backend}: ` +
+        `${plural(tally.count, 'value')} out of bounds`,
     );
     for (const miss of tally.misses) lines.push(`     ${missText(miss)}`);
   }

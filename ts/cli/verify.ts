@@ -188,8 +188,8 @@ export const verifyCommand: Command = {
   name: 'verify',
   summary:
     'losses and gradients of every method against a float64 reference and finite differences',
-  usage: `diralign verify: losses and gradients of every method against a float64 reference and finite
-differences
+  usage: `diralign verify: losses and gradients of every method against a float64 reference and
+finite differences
 
 ${paint('bold', 'Usage')}
   diralign verify [FILE.safetensors|DIR ...] [--method NAME[,NAME...]] [--json] [--junit FILE]

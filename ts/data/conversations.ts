@@ -1,7 +1,7 @@
 /** Conversations of one prompt: what of them is the prompt, wherever the file has it. */
 import { isDeepStrictEqual } from 'node:util';
 import { Refusal, type Answered, type Message, type Side } from './records.js';
-import { findWords, squeezed } from './text.js';
+import { anyOf, findWords, squeezed } from './text.js';
 
 type Turns = readonly Message[];
 type Sides = readonly Side<Turns>[];
@@ -86,8 +86,13 @@ function implicit(sides: Sides): Answered<Turns> {
 }
 
 /** What a chat template writes around the turns, and punctuation. */
-const templateText =
-  /<[^<>\s]{1,64}>|\[\/?\w{1,16}\]|\b(?:system|user|human|assistant|model|bot|instruction|question|answer|response)\b|[^\p{L}\p{N}]/giu;
+const templateText = anyOf(
+  'giu',
+  /<[^<>\s]{1,64}>/,
+  /\[\/?\w{1,16}\]/,
+  /\b(?:system|user|human|assistant|model|bot|instruction|question|answer|response)\b/,
+  /[^\p{L}\p{N}]/u,
+);
 
 /**
  * Whether the turns have all of a prompt that is text: a question does, or they are what a chat
@@ -180,7 +185,8 @@ function explicit(given: Turns, isText: boolean, sides: Sides): Answered<Turns> 
   if (apart.length > 0) {
     throw new Refusal(
       'prompt',
-      `prompt: is repeated after other turns by only ${apart.length === 1 ? 'one' : apart.length} of ${named(sides)}`,
+      'prompt: is repeated after other turns by only ' +
+        `${apart.length === 1 ? 'one' : apart.length} of ${named(sides)}`,
     );
   }
   const completions = sides.map(({ name, said }): Completion => {
@@ -232,7 +238,8 @@ export function conversationOf(prompt: string | Turns | undefined, sides: Sides)
     case 'more':
       throw new Refusal(
         'prompt',
-        `prompt: is text that has more than the turns of ${named(sides)}; give it as messages, or leave it out`,
+        `prompt: is text that has more than the turns of ${named(sides)}; ` +
+          'give it as messages, or leave it out',
       );
   }
 }

@@ -123,7 +123,8 @@ function candidatesOf(
     if (prompt.length === 0 && length === 1) {
       throw rangeError(
         'ERR_DIRALIGN_LABEL',
-        `${name}: has 1 token after an empty prompt, and the first token of a sequence is never scored; expected a prompt or a second token`,
+        `${name}: has 1 token after an empty prompt, and the first token of a sequence is ` +
+          'never scored; expected a prompt or a second token',
       );
     }
   }

@@ -120,7 +120,8 @@ export async function fingerprint(...parts: readonly FingerprintPart[]): Promise
     } else {
       throw typeError(
         'ERR_DIRALIGN_OPTION',
-        `${name}: expected a string, a number, a typed array, an ArrayBuffer or { file }, not ${describe(part)}`,
+        `${name}: expected a string, a number, a typed array, an ArrayBuffer or { file }, ` +
+          `not ${describe(part)}`,
       );
     }
   }

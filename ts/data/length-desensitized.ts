@@ -77,7 +77,8 @@ export function lengthDesensitized(batch: RowsOfPairs, alpha: number): Float64Ar
   if (sequences < 2 || sequences % 2 !== 0) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `sequences: ${sequences}; expected an even number of at least 2: the chosen, then the rejected`,
+      `sequences: ${sequences}; expected an even number of at least 2: ` +
+        'the chosen, then the rejected',
     );
   }
 

@@ -27,7 +27,8 @@ export function checkMask(name: string, value: unknown, length: number): NamedMa
   if (given === undefined) {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
-      `${name}: expected 0 or 1 for each token, as an array or a typed array of integers, not ${describe(value)}`,
+      `${name}: expected 0 or 1 for each token, as an array or a typed array of integers, ` +
+        `not ${describe(value)}`,
     );
   }
   const count = checkCount(name, given.length, 'ERR_DIRALIGN_LABEL');

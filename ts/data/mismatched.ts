@@ -62,7 +62,8 @@ export function mismatched<Example extends Completed>(examples: readonly Example
   if (last < 0) {
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `examples: ${count === 1 ? 'has one' : `all ${count} have the same completion`}; expected at least two completions, to put another after each prompt`,
+      `examples: ${count === 1 ? 'has one' : `all ${count} have the same completion`}; ` +
+        'expected at least two completions, to put another after each prompt',
     );
   }
   // From the last change backwards, around: in a run of equal completions, all get the one after.

@@ -1,14 +1,28 @@
 /** Texts of one prompt: where the prompt stands in the completions too, it is taken off them. */
 import { Refusal, type Answered } from './records.js';
-import { afterWords, commonStart, findWords, squeezed } from './text.js';
+import { afterWords, anyOf, commonStart, findWords, squeezed } from './text.js';
 
 /**
  * Headers of turns in dialogues that are one text, as in HH-RLHF and in what chat templates make.
  */
-const questionHeader =
-  /(?:^|\n)[ \t#]*(?:human|user)[ \t]*:|<\|im_start\|>user|<\|user\|>|<\|start_header_id\|>user<|<start_of_turn>user|\[INST\]/i;
-const answerHeader =
-  /(?:^|\n)[ \t#]*assistant[ \t]*:|<\|im_start\|>assistant\n|<\|assistant\|>\n?|<\|start_header_id\|>assistant<\|end_header_id\|>\n\n|<start_of_turn>model\n|\[\/INST\]/gi;
+const questionHeader = anyOf(
+  'i',
+  /(?:^|\n)[ \t#]*(?:human|user)[ \t]*:/,
+  /<\|im_start\|>user/,
+  /<\|user\|>/,
+  /<\|start_header_id\|>user</,
+  /<start_of_turn>user/,
+  /\[INST\]/,
+);
+const answerHeader = anyOf(
+  'gi',
+  /(?:^|\n)[ \t#]*assistant[ \t]*:/,
+  /<\|im_start\|>assistant\n/,
+  /<\|assistant\|>\n?/,
+  /<\|start_header_id\|>assistant<\|end_header_id\|>\n\n/,
+  /<start_of_turn>model\n/,
+  /\[\/INST\]/,
+);
 
 /**
  * Length of the dialogue that all texts begin with, through the header of the answer that they give
@@ -50,7 +64,8 @@ export function plainOf(prompt: string | undefined, texts: readonly string[]): A
   if (prompt === undefined) {
     throw new Refusal(
       'prompt',
-      'prompt: is missing; only conversations and dialogues of "Human:" and "Assistant:" may have it implicitly',
+      'prompt: is missing; only conversations and dialogues of "Human:" and "Assistant:" ' +
+        'may have it implicitly',
     );
   }
   const words = prompt.split(/\s+/).filter(Boolean);

@@ -49,7 +49,8 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   if (metadata.get('format') !== format) {
     throw defect(
       file,
-      `its format is ${describe(metadata.get('format'))}; expected '${format}', a file of cachedReference`,
+      `its format is ${describe(metadata.get('format'))}; expected '${format}', ` +
+        'a file of cachedReference',
     );
   }
   const logps = tensors.get('logps')?.data;
@@ -65,13 +66,16 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   if (checksum(found, { logps, counts }) !== metadata.get('checksum')) {
     throw defect(
       file,
-      'its checksum does not fit its content: the file is damaged; delete it to have the numbers computed again',
+      'its checksum does not fit its content: the file is damaged; ' +
+        'delete it to have the numbers computed again',
     );
   }
   if (found !== fingerprint) {
     throw rangeError(
       'ERR_DIRALIGN_REFERENCE',
-      `${file}: its numbers have fingerprint '${found}'; expected '${fingerprint}': the data or the model is not the one they were computed from. Delete the file, or name another, to have them computed`,
+      `${file}: its numbers have fingerprint '${found}'; expected '${fingerprint}': ` +
+        'the data or the model is not the one they were computed from. ' +
+        'Delete the file, or name another, to have them computed',
     );
   }
   return { logps, counts };
@@ -186,7 +190,9 @@ function keep(file: string, fingerprint: string, numbers: SequenceLogps): Sequen
     if (theirs !== undefined) return theirs;
     write(file, fingerprint, numbers);
   } catch (error) {
-    const message = `${messageOf(error)}. The numbers were computed and are given, but not kept: the next run computes them again.`;
+    const message =
+      `${messageOf(error)}. The numbers were computed and are given, but not kept: ` +
+      'the next run computes them again.';
     process.emitWarning(message, { type: 'DirAlignWarning', code: 'DIRALIGN_CACHE' });
   }
   return numbers;

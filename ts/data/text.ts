@@ -4,6 +4,11 @@ const wordCharacter = /[\p{L}\p{N}]/u;
 const isInside = (a: string | undefined, b: string | undefined): boolean =>
   a !== undefined && b !== undefined && wordCharacter.test(a) && wordCharacter.test(b);
 
+/** Matches where one of the forms does. */
+export function anyOf(flags: string, ...forms: readonly RegExp[]): RegExp {
+  return new RegExp(forms.map(({ source }) => source).join('|'), flags);
+}
+
 /** Single spaces between words. */
 export function squeezed(text: string): string {
   return text.trim().replace(/\s+/g, ' ');

@@ -82,7 +82,8 @@ export function checkIds(name: string, value: unknown): NamedIds {
   if (ids === undefined) {
     throw typeError(
       'ERR_DIRALIGN_LABEL',
-      `${name}: expected token ids as an array or a typed array of integers, not ${describe(value)}`,
+      `${name}: expected token ids as an array or a typed array of integers, ` +
+        `not ${describe(value)}`,
     );
   }
   const named = { name, ids, length: checkCount(name, ids.length, 'ERR_DIRALIGN_LABEL') };

@@ -47,13 +47,16 @@ export function cut(
   if (completionEnd === completionStart) {
     throw rangeError(
       'ERR_DIRALIGN_LABEL',
-      `${completion.name}: 'keep_start' leaves none of its ${completion.length} tokens after a prompt of ${prompt.length}; expected a prompt shorter than maxLength, ${maxLength}, or a maxPromptLength`,
+      `${completion.name}: 'keep_start' leaves none of its ${completion.length} tokens after ` +
+        `a prompt of ${prompt.length}; expected a prompt shorter than maxLength, ${maxLength}, ` +
+        'or a maxPromptLength',
     );
   }
   if (promptEnd === promptStart && completionEnd - completionStart === 1) {
     throw rangeError(
       'ERR_DIRALIGN_LABEL',
-      `${completion.name}: truncation leaves 1 token and no prompt, and the first token of a sequence is never scored; expected a larger maxLength than ${maxLength}`,
+      `${completion.name}: truncation leaves 1 token and no prompt, and the first token of a ` +
+        `sequence is never scored; expected a larger maxLength than ${maxLength}`,
     );
   }
   if (mask !== undefined) {
@@ -62,7 +65,8 @@ export function cut(
     if (!mask.flags.subarray(first, completionEnd).includes(1)) {
       throw rangeError(
         'ERR_DIRALIGN_LABEL',
-        `${mask.name}: leaves no token to score in the ${completionEnd - completionStart} that are kept of ${completion.length}; expected 1 for at least one of them`,
+        `${mask.name}: leaves no token to score in the ${completionEnd - completionStart} ` +
+          `that are kept of ${completion.length}; expected 1 for at least one of them`,
       );
     }
   }

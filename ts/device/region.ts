@@ -83,7 +83,8 @@ export class Region {
     if (rest < bytes) {
       throw rangeError(
         'ERR_DIRALIGN_DEVICE',
-        `${name}: ${address} is ${rest} bytes from the end of its allocation; expected at least ${bytes}`,
+        `${name}: ${address} is ${rest} bytes from the end of its allocation; ` +
+          `expected at least ${bytes}`,
       );
     }
   }

@@ -47,7 +47,8 @@ const net = new FinalizationRegistry<Held>((held) => {
   if (!hasWarned) {
     hasWarned = true;
     process.emitWarning(
-      `${held.what} was collected before dispose() was called on it, and is freed now. Device memory and handles are dear and the ` +
+      `${held.what} was collected before dispose() was called on it, and is freed now. ` +
+        'Device memory and handles are dear and the ' +
         'collector is late: call dispose(), or declare it with `using`. This is said once.',
       { type: 'DirAlignWarning', code: 'DIRALIGN_LEAK' },
     );

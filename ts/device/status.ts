@@ -44,7 +44,10 @@ export function whyNot(status: CudaStatus, visibleDevices: string | undefined): 
   if (!compiled) return 'this build contains no CUDA kernels; it computes on the CPU';
   if (driver === 0) return 'no NVIDIA driver is installed';
   if (error === driverTooOld) {
-    return `the NVIDIA driver supports CUDA ${version(driver)} and this build needs ${version(runtime)}: update the driver to R580 or newer`;
+    return (
+      `the NVIDIA driver supports CUDA ${version(driver)} and this build needs ` +
+      `${version(runtime)}: update the driver to R580 or newer`
+    );
   }
   if (error === noDevice || (error === 0 && devices === 0)) {
     const hidden =

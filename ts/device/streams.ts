@@ -157,7 +157,8 @@ export function checkStream(name: string, value: unknown, device: number): Strea
     if (handle !== perThreadStream) return { handle, stream: undefined };
     throw rangeError(
       'ERR_DIRALIGN_DEVICE',
-      `${name}: 2 is cudaStreamPerThread, another stream on every thread; expected the handle of one stream`,
+      `${name}: 2 is cudaStreamPerThread, another stream on every thread; ` +
+        'expected the handle of one stream',
     );
   }
   value.alive(name);

@@ -78,8 +78,10 @@ async function warnOfNodes(world: NativeCommunicator, size: number, stride: numb
   const apart = nodes.filter((some) => some.size > 1);
   if (apart[0] === undefined) return;
   process.emitWarning(
-    `${apart.length} of ${nodes.length} vocab groups have ranks on several nodes, the first on ${quoted([...apart[0]])}. ` +
-      'Between nodes a call waits for longer than it computes: name vocab last, with no more ranks than a node has.',
+    `${apart.length} of ${nodes.length} vocab groups have ranks on several nodes, ` +
+      `the first on ${quoted([...apart[0]])}. ` +
+      'Between nodes a call waits for longer than it computes: name vocab last, ' +
+      'with no more ranks than a node has.',
     { type: 'DirAlignWarning', code: 'DIRALIGN_LAYOUT' },
   );
 }

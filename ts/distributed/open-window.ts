@@ -26,7 +26,8 @@ function checkCounts(mixture: Mixture, given: unknown): Extent {
   if (coupled)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      `window: '${coupled.settings.info.name}' sorts the whole batch, which no micro-batch has; use sequenceLogps, fromLogps and logpsBackward`,
+      `window: '${coupled.settings.info.name}' sorts the whole batch, ` +
+        'which no micro-batch has; use sequenceLogps, fromLogps and logpsBackward',
     );
   checkObject('counts', given, 'ERR_DIRALIGN_OPTION', 'what countBatch returned');
   const counts = readProperties('counts', given, countNames);
@@ -62,7 +63,8 @@ function sumOf(ranks: readonly (readonly Float64Array[])[]): Extent {
       if (own.units !== first.units)
         throw distributedError(
           'ERR_DIRALIGN_DISAGREE',
-          `counts: ranks 0 and ${q} of sequence, with rank ${d} of data, announce ${first.units} and ${own.units} units`,
+          `counts: ranks 0 and ${q} of sequence, with rank ${d} of data, ` +
+            `announce ${first.units} and ${own.units} units`,
         );
     });
   });

@@ -127,7 +127,8 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
   if (!isLater && !some.every(isNative))
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      'parallel: a synchronous call needs communicators of mpi(); with a transport of your own use the asynchronous one',
+      'parallel: a synchronous call needs communicators of mpi(); ' +
+        'with a transport of your own use the asynchronous one',
     );
   const request = requestOf(groups);
   request.columnGrid = checkColumnGrid(read.columnGrid);
@@ -136,7 +137,8 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
   if (read.wire !== undefined && (read.vocab === undefined || !request.sumsHidden))
     throw typeError(
       'ERR_DIRALIGN_OPTION',
-      "parallel.wire: only where ranks of vocab add gradHidden up, which gradHidden: 'partial' leaves to others",
+      'parallel.wire: only where ranks of vocab add gradHidden up, which gradHidden: ' +
+        "'partial' leaves to others",
     );
   return {
     request,

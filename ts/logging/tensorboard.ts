@@ -36,7 +36,8 @@ export function tensorBoardLogger(directory: string): Logger {
 function eventFile(directory: string): Sink {
   const start = Date.now() / 1000;
   // TensorBoard reads the files of a directory in the order of their names.
-  const name = `events.out.tfevents.${Math.floor(start)}.${hostname()}.${process.pid}.${randomUUID().slice(0, 8)}`;
+  const own = `${hostname()}.${process.pid}.${randomUUID().slice(0, 8)}`;
+  const name = `events.out.tfevents.${Math.floor(start)}.${own}`;
   const file = path.join(directory, name);
   let handle: FileHandle | undefined;
   return {

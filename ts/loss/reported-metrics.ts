@@ -24,8 +24,10 @@ export function readAsked(mixture: Mixture, given: unknown): number {
   if (given === undefined) return 0;
   const names = readElements(given, rowMetrics.size + 1);
   if (!isArray(names)) {
-    const message = `metrics: expected an array of names, not ${describe(given)}; there are ${rowMetricNames}`;
-    throw typeError('ERR_DIRALIGN_OPTION', message);
+    throw typeError(
+      'ERR_DIRALIGN_OPTION',
+      `metrics: expected an array of names, not ${describe(given)}; there are ${rowMetricNames}`,
+    );
   }
   let asked = 0;
   names.forEach((name, i) => {

@@ -24,7 +24,8 @@ export function nativeError(cause: unknown, layer?: LayerRequest): unknown {
     case 'WorkspaceTooSmall':
       return rangeError(
         'ERR_DIRALIGN_OPTION',
-        `memory: ${String(layer?.memory)} bytes are too few for the workspace; expected at least ${String(bytes)}`,
+        `memory: ${String(layer?.memory)} bytes are too few for the workspace; ` +
+          `expected at least ${String(bytes)}`,
       );
     case 'OutOfMemory':
       return outOfMemory('the computation', bytes, cause);

@@ -56,9 +56,13 @@ function inBundle(): string {
     looked.push(seen === 'forbidden' ? `${file} may not be read` : `there is no ${file}`);
   }
   throw loadError(
-    `diralign was bundled without its native addon${looked.length === 0 ? '' : ` (${looked.join(', ')})`}. ` +
-      "Copy the folder prebuilds of diralign's package to beside the bundle, or the executable that has it inside; or mark diralign as external (esbuild: --external:diralign; " +
-      'Rollup and webpack: external(s); Vite: ssr.external; Next.js: serverExternalPackages) and have it in node_modules where the ' +
+    'diralign was bundled without its native ' +
+      `addon${looked.length === 0 ? '' : ` (${looked.join(', ')})`}. ` +
+      "Copy the folder prebuilds of diralign's package to beside the bundle, " +
+      'or the executable that has it inside; or mark diralign as external (esbuild: ' +
+      '--external:diralign; ' +
+      'Rollup and webpack: external(s); Vite: ssr.external; Next.js: ' +
+      'serverExternalPackages) and have it in node_modules where the ' +
       'bundle runs; or set DIRALIGN_ADDON to the path of its .node file.',
   );
 }

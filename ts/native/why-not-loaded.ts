@@ -61,30 +61,48 @@ export function whyNotLoaded(error: unknown): string {
   if (forbidden !== undefined) return forbidden;
   const needed = /version [`']GLIBC_([\d.]+)' not found/.exec(message)?.[1];
   if (needed !== undefined)
-    return `It needs glibc ${needed} and this system has ${glibcVersion() ?? 'another one'}. ${remedy}`;
+    return (
+      `It needs glibc ${needed} and this system has ` +
+      `${glibcVersion() ?? 'another one'}. ${remedy}`
+    );
   // Only musl's loader says it like this; of the addon for musl it says what that lacks.
   const isOfMusl = message.includes('.musl.node');
   if (
     /Error (?:loading shared library (?:ld-linux|lib\w+\.so\.\d)|relocating)/.test(message) &&
     !isOfMusl
   ) {
-    return `It was built for glibc and this system has musl (Alpine): install diralign anew on this machine. ${remedy}`;
+    return (
+      'It was built for glibc and this system has musl (Alpine): ' +
+      `install diralign anew on this machine. ${remedy}`
+    );
   }
   // The C library of musl, which glibc's loader does not find or takes for its linker's script.
   if (/\blibc\.so: (?:invalid ELF header|cannot open)/.test(message)) {
-    return `It was built for musl (Alpine) and this system has glibc: install diralign anew on this machine. ${remedy}`;
+    return (
+      'It was built for musl (Alpine) and this system has glibc: ' +
+      `install diralign anew on this machine. ${remedy}`
+    );
   }
   const newerMacos = /built for (macOS [\d.]+) which is newer than running OS/.exec(message)?.[1];
   if (newerMacos !== undefined)
     return `It was built for ${newerMacos}, and this system is older. ${remedy}`;
   if (/code signature|not valid for use in process|library load disallowed/i.test(message)) {
-    return `${message}. macOS does not trust the file: install diralign anew with a package manager, or allow it with: xattr -d com.apple.quarantine FILE.node`;
+    return (
+      `${message}. macOS does not trust the file: install diralign anew with a package ` +
+      'manager, or allow it with: xattr -d com.apple.quarantine FILE.node'
+    );
   }
   if (/invalid ELF header|wrong ELF class|file too short|mach-o|not a valid Win32/i.test(message)) {
-    return `${message}. It is damaged, or made for another system than ${platform()}: install diralign anew on this machine. ${remedy}`;
+    return (
+      `${message}. It is damaged, or made for another system than ${platform()}: ` +
+      `install diralign anew on this machine. ${remedy}`
+    );
   }
   if (/failed to map segment.*not permitted/s.test(message)) {
-    return `${message}. The system runs no code from there (is it mounted noexec?): install diralign on another file system.`;
+    return (
+      `${message}. The system runs no code from there (is it mounted noexec?): ` +
+      'install diralign on another file system.'
+    );
   }
   return `${message}. ${remedy}`;
 }

@@ -15,7 +15,8 @@ export interface Bar {
 
 /** What a page with bars needs beside its own style. */
 export const barStyle = `
-.bars { display: block; width: 100%; margin-top: .75rem; overflow: visible; font: 13px system-ui, sans-serif; fill: var(--ink) }
+.bars { display: block; width: 100%; margin-top: .75rem; overflow: visible;
+  font: 13px system-ui, sans-serif; fill: var(--ink) }
 .bars text { paint-order: stroke; stroke: var(--page); stroke-width: 4px }
 .bars .soft { fill: var(--soft) }
 .bars .grid { stroke: var(--line) }
@@ -45,7 +46,9 @@ export function bars(
   const lines = grid.map(
     ([at, text]) =>
       `<line class="grid" x1="${across(at)}" x2="${across(at)}" y1="0" y2="${height}"/>` +
-      `<text class="soft" x="${across(at)}" y="${height + 16}" text-anchor="${at === 0 ? 'start' : at > 0.95 ? 'end' : 'middle'}">${escapeMarkup(text)}</text>`,
+      `<text class="soft" x="${across(at)}" y="${height + 16}" ` +
+      `text-anchor="${at === 0 ? 'start' : at > 0.95 ? 'end' : 'middle'}">` +
+      `${escapeMarkup(text)}</text>`,
   );
   const drawn = list.map(({ label, value, more = '', length, strong, quartiles, hint }, i) => {
     const y = i * step;
@@ -55,14 +58,17 @@ export function bars(
     return (
       `<g><title>${escapeMarkup(hint)}</title>` +
       `<text x="0" y="${y + 16}">${escapeMarkup(label)}</text>` +
-      `<text class="soft" x="100%" y="${y + 16}" text-anchor="end">${escapeMarkup(value)}<tspan class="more">${escapeMarkup(more)}</tspan></text>` +
+      `<text class="soft" x="100%" y="${y + 16}" text-anchor="end">${escapeMarkup(value)}` +
+      `<tspan class="more">${escapeMarkup(more)}</tspan></text>` +
       `<rect class="pale" x="0" y="${y + 22}" width="${across(length)}" height="13" rx="2"/>` +
       `<rect class="strong" x="0" y="${y + 22}" width="${across(strong)}" height="13" rx="2"/>` +
-      `${rule(q1, q3, y + 28.5, y + 28.5)}${rule(q1, q1, y + 24, y + 33)}${rule(q3, q3, y + 24, y + 33)}</g>`
+      rule(q1, q3, y + 28.5, y + 28.5) +
+      `${rule(q1, q1, y + 24, y + 33)}${rule(q3, q3, y + 24, y + 33)}</g>`
     );
   });
   return (
-    `<svg class="bars" role="img" aria-label="${escapeMarkup(title)}" height="${height + (grid.length > 0 ? 24 : 4)}">` +
+    `<svg class="bars" role="img" aria-label="${escapeMarkup(title)}" ` +
+    `height="${height + (grid.length > 0 ? 24 : 4)}">` +
     `${lines.join('')}${drawn.join('')}</svg>`
   );
 }

@@ -192,7 +192,9 @@ function draw(
   if (!usesReference && highest > 0) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
-      `range: '${series.info.name}' is drawn over log-probabilities here, which would reach ${Number(highest.toPrecision(6))}; expected at most 0, by a lower range or at`,
+      `range: '${series.info.name}' is drawn over log-probabilities here, ` +
+        `which would reach ${Number(highest.toPrecision(6))}; expected at most 0, ` +
+        'by a lower range or at',
     );
   }
   // The policy's log-probabilities stay at or below 0.

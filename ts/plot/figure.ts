@@ -25,10 +25,16 @@ export function axisTitle({ over, perToken, curves }: CurveGroup): string {
     return quantities.length > 1 ? `${at} (${long[quantity]})` : at;
   });
   if (over === 'margin')
-    return `margin: ${what} of the chosen \u2212 that of the rejected (${unit}); their middle at ${held.join(' or ')}`;
+    return (
+      `margin: ${what} of the chosen \u2212 that of the rejected (${unit}); ` +
+      `their middle at ${held.join(' or ')}`
+    );
   const other = over === 'chosen' ? 'rejected' : 'chosen';
   const alone = curves.every(({ rejected }) => rejected === undefined);
-  return `${what} of the ${over} (${unit})${alone ? '' : `; that of the ${other} at ${held.join(' or ')}`}`;
+  return (
+    `${what} of the ${over} ` +
+    `(${unit})${alone ? '' : `; that of the ${other} at ${held.join(' or ')}`}`
+  );
 }
 
 /**

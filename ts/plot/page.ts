@@ -11,14 +11,15 @@ const style = `
 ${variables(light)}
 @media (prefers-color-scheme: dark) { ${variables(dark)} }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word }
+body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; background: var(--page);
+  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .5rem }
 h2 { font-size: 1.25rem; line-height: 1.25; margin: 2.5rem 0 .5rem }
 .wide { overflow-x: auto; margin: 1rem 0 }
 .wide svg { display: block; height: auto }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
+th, td { padding: .3rem .9rem .3rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line) }
 th { font-weight: 600; vertical-align: bottom }
 `;
 
@@ -35,7 +36,8 @@ export function htmlPage(title: string, rules: string, body: string): string {
 <head>
 <meta charset="utf-8" />
 <meta name="viewport" content="width=device-width, initial-scale=1" />
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'" />
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; style-src 'unsafe-inline'" />
 <title>${escapeMarkup(title)}</title>
 <style>${style}${rules}</style>
 </head>

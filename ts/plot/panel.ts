@@ -115,7 +115,8 @@ export const text = (
   content: string,
   anchor = 'start',
 ): string =>
-  `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeMarkup(content)}</text>`;
+  `<text class="${classes}" x="${fixed(x)}" y="${fixed(y)}"` +
+  `${anchor === 'start' ? '' : ` text-anchor="${anchor}"`}>${escapeMarkup(content)}</text>`;
 
 export function drawPanel(
   panel: Panel,
@@ -142,8 +143,17 @@ export function drawPanel(
   ];
   const rules = (classes: string, drawn: readonly (readonly [number, string])[]): string =>
     drawn.length === 0 ? '' : `<path class="${classes}" d="${drawn.map(([, d]) => d).join('')}"/>`;
-  const mark = (x: number, y: number, label: string | undefined): string =>
-    `<text x="${fixed(x)}" y="${fixed(y)}">${escapeMarkup(label ?? '')}</text>`;
+  const scale = (
+    { values, labels }: Ticks,
+    anchor: 'end' | 'middle',
+    at: (value: number) => readonly [x: number, y: number],
+  ): string => {
+    const texts = values.map((value, i) => {
+      const [x, y] = at(value);
+      return `<text x="${fixed(x)}" y="${fixed(y)}">${escapeMarkup(labels[i] ?? '')}</text>`;
+    });
+    return `<g class="da-soft da-small" text-anchor="${anchor}">${texts.join('')}</g>`;
+  };
   const isOpen = range !== undefined || log;
   const [x, y, w, h] = [fixed(x0), fixed(y1), fixed(right - x0), fixed(y0 - y1)];
   return [
@@ -156,8 +166,8 @@ export function drawPanel(
         'da-zero',
         marks.filter(([value]) => value === 0),
       ),
-    `<g class="da-soft da-small" text-anchor="end">${up.values.map((value, i) => mark(x0 - 6, toY(value) + 4, up.labels[i])).join('')}</g>`,
-    `<g class="da-soft da-small" text-anchor="middle">${across.values.map((value, i) => mark(toX(value), y0 + 15, across.labels[i])).join('')}</g>`,
+    scale(up, 'end', (value) => [x0 - 6, toY(value) + 4]),
+    scale(across, 'middle', (value) => [toX(value), y0 + 15]),
     // What may leave the panel is in an element of its own, which draws nothing outside of its box.
     isOpen
       ? `<svg x="${x}" y="${y}" width="${w}" height="${h}" viewBox="${x} ${y} ${w} ${h}">`
@@ -171,7 +181,10 @@ export function drawPanel(
               .join('L')}`,
         )
         .join('');
-      return `<path ${lineClass(line.index)} d="${d}${brackets(line, toX, toY)}"><title>${escapeMarkup(legend[line.index] ?? '')}</title></path>`;
+      return (
+        `<path ${lineClass(line.index)} d="${d}${brackets(line, toX, toY)}">` +
+        `<title>${escapeMarkup(legend[line.index] ?? '')}</title></path>`
+      );
     }),
     isOpen ? '</svg>' : '',
   ]

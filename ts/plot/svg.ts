@@ -52,7 +52,8 @@ function drawLegend(legend: readonly string[], top: number): Drawn {
   const entries = legend.map((label, i) => {
     const length = sample + label.length * letter;
     if (x > margin && x + length > width - margin) [x, y] = [margin, y + 18];
-    const entry = `<path ${lineClass(i)} d="M${fixed(x)} ${y - 4}h20"/>${text(x + sample, y, 'da-ink', label)}`;
+    const entry =
+      `<path ${lineClass(i)} d="M${fixed(x)} ${y - 4}h20"/>` + text(x + sample, y, 'da-ink', label);
     x += length + space;
     return entry;
   });
@@ -112,10 +113,13 @@ export function toSvg({ title, subtitle, blocks }: Figure): string {
     }
   }
   const height = fixed(y);
+  const legends = blocks.map(({ legend }) => legend.join(', '));
+  const description = [subtitle, ...legends].filter(Boolean).join('; ');
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" class="da" role="img" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
+    '<svg xmlns="http://www.w3.org/2000/svg" class="da" role="img" ' +
+      `viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">`,
     `<title>${escapeMarkup(title)}</title>`,
-    `<desc>${escapeMarkup([subtitle, ...blocks.map(({ legend }) => legend.join(', '))].filter(Boolean).join('; '))}</desc>`,
+    `<desc>${escapeMarkup(description)}</desc>`,
     `<style>${style}</style>`,
     `<rect class="da-page" width="${width}" height="${height}"/>`,
     ...body,

@@ -27,12 +27,16 @@ const dashes = ['', '7 3', '2 3', '9 3 2 3'];
 
 export function lineClass(index: number): string {
   const dash = dashes[Math.floor(index / light.lines.length) % dashes.length];
-  return `class="da-line da-c${index % light.lines.length}"${dash ? ` stroke-dasharray="${dash}"` : ''}`;
+  const colour = `class="da-line da-c${index % light.lines.length}"`;
+  return dash ? `${colour} stroke-dasharray="${dash}"` : colour;
 }
 
 function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
   const strokes = lines.map((colour, i) => `.da-c${i}{stroke:${colour}}`).join('');
-  return `.da-page{fill:${page}}.da-ink{fill:${ink}}.da-soft{fill:${soft}}.da-grid{stroke:${grid}}.da-zero{stroke:${zero}}${strokes}`;
+  return (
+    `.da-page{fill:${page}}.da-ink{fill:${ink}}.da-soft{fill:${soft}}` +
+    `.da-grid{stroke:${grid}}.da-zero{stroke:${zero}}${strokes}`
+  );
 }
 
 /**
@@ -40,6 +44,8 @@ function themeRules({ page, ink, soft, grid, zero, lines }: Theme): string {
  * else. Properties are written out, for renderers that do not read the shorthand `font`.
  */
 export const style =
-  '.da{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:12px}.da-title{font-size:16px;font-weight:600}' +
-  '.da-head{font-size:13px;font-weight:600}.da-small{font-size:11px}.da-line{fill:none;stroke-width:1.9;stroke-linejoin:round}' +
+  '.da{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;' +
+  'font-size:12px}.da-title{font-size:16px;font-weight:600}' +
+  '.da-head{font-size:13px;font-weight:600}.da-small{font-size:11px}' +
+  '.da-line{fill:none;stroke-width:1.9;stroke-linejoin:round}' +
   `${themeRules(light)}@media (prefers-color-scheme:dark){${themeRules(dark)}}`;

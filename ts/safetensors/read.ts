@@ -101,7 +101,8 @@ function readInto(
     if (headerBytes > BigInt(maxHeaderBytes)) {
       throw defect(
         path,
-        `header of ${headerBytes} bytes; expected at most ${maxHeaderBytes}: not a safetensors file?`,
+        `header of ${headerBytes} bytes; expected at most ${maxHeaderBytes}: ` +
+          'not a safetensors file?',
       );
     }
     const dataStart = 8 + Number(headerBytes);

@@ -91,7 +91,8 @@ export function wholeSet(directory: string, shards: readonly string[]): string[]
   if (other !== undefined) {
     throw defect(
       directory,
-      `holds ${quote(first)} and ${quote(other)}, shards of several sets; expected one, or an index: name the file.`,
+      `holds ${quote(first)} and ${quote(other)}, shards of several sets; expected one, ` +
+        'or an index: name the file.',
     );
   }
   const missing = all.find((name) => !shards.includes(name));

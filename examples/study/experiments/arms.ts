@@ -44,7 +44,8 @@ export function comparedCells(results: readonly AlignResult[]): readonly string[
 export function armTable(starts: readonly Start[], arms: readonly Arm[]): Table {
   return {
     caption:
-      'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats per summary',
+      'Quality (0 to 1), win / tie / lose against the model after SFT in per cent, ' +
+      'KL to it in nats per summary',
     columns: ['model', 'learning rate', 'beta', 'quality', 'win', 'tie', 'lose', 'KL'],
     rows: [
       ...starts.map(({ label, results }) => [

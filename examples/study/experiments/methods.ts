@@ -62,8 +62,15 @@ function section(
     id,
     title,
     text: [
-      `Each method is trained after SFT on all demonstrations, align-only, over a grid of learning rates and betas on seed ${seedList(plan.searchSeeds)}; the setting with the best mean quality is then trained on seeds ${seedList(plan.seeds)}, of which alone the figures are. A seed is a pretrained model of its own, with its own data.`,
-      'The grids of the full study have as many settings for every method, and were laid out on seed 1. They are not the paper’s: a model this small takes larger learning rates, and its log-probabilities of short summaries are of another size.',
+      'Each method is trained after SFT on all demonstrations, align-only, ' +
+        `over a grid of learning rates and betas on seed ${seedList(plan.searchSeeds)}; ` +
+        'the setting with the best mean quality is then trained on seeds ' +
+        `${seedList(plan.seeds)}, of which alone the figures are. ` +
+        'A seed is a pretrained model of its own, with its own data.',
+      'The grids of the full study have as many settings for every method, ' +
+        'and were laid out on seed 1. They are not the paper’s: ' +
+        'a model this small takes larger learning rates, and its log-probabilities of short ' +
+        'summaries are of another size.',
     ],
     findings: [aboveSft(sft, results), rankingFinding(results)],
     tables: [methodTable(sft, searches, results)],
@@ -111,7 +118,9 @@ function aboveSft(sft: readonly SftResult[], results: Results): Finding {
   return {
     claim: 'Every method, at its best setting, improves on the model after SFT.',
     outcome: outcomeAbove(differences.map(({ gain }) => gain)),
-    evidence: `The smallest gain of quality is that of ${nameOf(least.method)}, ${overSeeds(least.gain)}.`,
+    evidence:
+      `The smallest gain of quality is that of ${nameOf(least.method)}, ` +
+      `${overSeeds(least.gain)}.`,
   };
 }
 
@@ -125,11 +134,14 @@ function rankingFinding(results: Results): Finding {
   const { atLeast, differences, p } = permutationTest(means, pairwiseMethods);
   return {
     claim:
-      'Pairwise methods (DPO, IPO, SimPO, ORPO) beat pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT) at their best settings.',
+      'Pairwise methods (DPO, IPO, SimPO, ORPO) beat pointwise ones (APO-Zero, NCA, Cal-DPO, ' +
+      'ASFT) at their best settings.',
     outcome: outcomeAbove([difference]),
     evidence:
-      `Mean quality of the pairwise minus that of the pointwise methods ${overSeeds(difference)}; ` +
-      `exact permutation test over the eight means: ${atLeast} of ${differences.length} splits at least as large, p = ${p.toFixed(3)}.`,
+      'Mean quality of the pairwise minus that of the pointwise methods ' +
+      `${overSeeds(difference)}; ` +
+      `exact permutation test over the eight means: ${atLeast} of ${differences.length} ` +
+      `splits at least as large, p = ${p.toFixed(3)}.`,
   };
 }
 
@@ -140,7 +152,8 @@ function methodTable(
 ): Table {
   return {
     caption:
-      'Best settings: quality (0 to 1), win / tie / lose against the model after SFT in per cent, KL to it in nats, length in tokens, runs that diverged',
+      'Best settings: quality (0 to 1), win / tie / lose against the model after SFT in per ' +
+      'cent, KL to it in nats, length in tokens, runs that diverged',
     columns: [
       'method',
       'ranking',

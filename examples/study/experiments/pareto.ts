@@ -75,14 +75,20 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
     id,
     title,
     text: [
-      `Every beta of every method at its best learning rate, on seeds ${seedList(plan.seeds)}. KL is that of the policy to the model after SFT, in nats per summary, estimated on summaries sampled from the policy.`,
-      'A front is the best quality within a KL. It begins at the model after SFT itself, which costs nothing. The fronts of pairwise and of pointwise methods are compared on each seed, by their mean difference from KL 0 to where the longer of the two reaches its best.',
+      'Every beta of every method at its best learning rate, ' +
+        `on seeds ${seedList(plan.seeds)}. KL is that of the policy to the model after SFT, ` +
+        'in nats per summary, estimated on summaries sampled from the policy.',
+      'A front is the best quality within a KL. It begins at the model after SFT itself, ' +
+        'which costs nothing. The fronts of pairwise and of pointwise methods are compared on ' +
+        'each seed, by their mean difference from KL 0 to where the longer of the ' +
+        'two reaches its best.',
     ],
     findings: [frontFinding(sft, all), ...(plan.scale === 'full' ? startFindings(all) : [])],
     tables: [
       {
         caption:
-          'Every run: quality (0 to 1) and KL to the model after SFT in nats per summary, mean over the seeds',
+          'Every run: quality (0 to 1) and KL to the model after SFT in nats per ' +
+          'summary, mean over the seeds',
         columns: ['method', 'ranking', 'learning rate', 'beta', 'quality', 'KL'],
         rows: all.map(({ setting, results }) => [
           ...[
@@ -99,7 +105,8 @@ function section(plan: Plan, sft: readonly SftResult[], all: readonly Run[]): Se
     charts: [
       {
         caption:
-          'Quality over KL, one point per method and beta, mean over the seeds; lines are the fronts',
+          'Quality over KL, one point per method and beta, mean over the seeds; ' +
+          'lines are the fronts',
         spec: chart(sft, all),
       },
     ],
@@ -177,10 +184,13 @@ function startFindings(all: readonly Run[]): readonly Finding[] {
     const own = atLargestBeta(method);
     const difference = paired(own, reference);
     return {
-      claim: `${nameOf(method)}, which has no reference, stays away from KL 0 at its largest beta, where methods with a reference come near it.`,
+      claim:
+        `${nameOf(method)}, which has no reference, stays away from KL 0 at its largest beta, ` +
+        'where methods with a reference come near it.',
       outcome: outcomeAbove([difference]),
       evidence:
-        `KL at the largest beta: ${plusMinus(interval(own), 2)} nats, and ${plusMinus(interval(reference), 2)} in the mean of ` +
+        `KL at the largest beta: ${plusMinus(interval(own), 2)} nats, ` +
+        `and ${plusMinus(interval(reference), 2)} in the mean of ` +
         `${withReference.map(nameOf).join(', ')}; difference ${overSeeds(difference, 2)}.`,
     };
   });

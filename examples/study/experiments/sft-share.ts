@@ -70,8 +70,12 @@ function section(plan: Plan, searches: PerMethod<Search>, levels: readonly Level
     id,
     title,
     text: [
-      `SFT sees a share of the demonstrations, and every method is trained after it at the best setting it has after SFT on all of them, on seeds ${seedList(plan.shareSeeds)}. A model after SFT on a share has taken fewer steps, as in the paper, not the same number over fewer demonstrations.`,
-      `Enough is ${100 * enough} % of the quality that the same method reaches after SFT on all demonstrations.`,
+      'SFT sees a share of the demonstrations, and every method is trained after it at the ' +
+        `best setting it has after SFT on all of them, on seeds ${seedList(plan.shareSeeds)}. ` +
+        'A model after SFT on a share has taken fewer steps, as in the paper, ' +
+        'not the same number over fewer demonstrations.',
+      `Enough is ${100 * enough} % of the quality that the same method reaches after SFT ` +
+        'on all demonstrations.',
     ],
     findings: findings(levels),
     tables: [qualityTable(levels), settingsTable(searches)],
@@ -119,12 +123,17 @@ function sufficiency(level: Level, full: Level): Finding {
   const least = Math.min(...ratios);
   const percent = (ratio: number): string => `${(100 * ratio).toFixed(1)} %`;
   return {
-    claim: `After SFT on ${level.share} % of the demonstrations the methods reach ${100 * enough} % of their full quality or more, in the mean.`,
+    claim:
+      `After SFT on ${level.share} % of the demonstrations the methods reach ${100 * enough} ` +
+      '% of their full quality or more, in the mean.',
     outcome: outcomeAbove([surplus]),
     evidence:
-      `Mean quality minus ${enough} of the full one: ${overSeeds(surplus)}. The methods reach ${percent(mean(ratios))} in the mean, ` +
-      `and ${nameOf(alignmentMethods[ratios.indexOf(least)] as AlignmentMethod)} the least, ${percent(least)}; ` +
-      `SFT alone reaches ${percent(mean(qualities(level.sft)) / mean(qualities(full.sft)))} of its own.`,
+      `Mean quality minus ${enough} of the full one: ${overSeeds(surplus)}. ` +
+      `The methods reach ${percent(mean(ratios))} in the mean, ` +
+      `and ${nameOf(alignmentMethods[ratios.indexOf(least)] as AlignmentMethod)} the ` +
+      `least, ${percent(least)}; ` +
+      `SFT alone reaches ${percent(mean(qualities(level.sft)) / mean(qualities(full.sft)))} ` +
+      'of its own.',
   };
 }
 
@@ -137,7 +146,9 @@ function few(levels: readonly Level[]): readonly Finding[] {
   const difference = paired(over(fewBest), over(others));
   return [
     {
-      claim: `With few demonstrations (${levels.map(({ share }) => `${share} %`).join(', ')}) DPO and IPO do better than the other methods.`,
+      claim:
+        `With few demonstrations (${levels.map(({ share }) => `${share} %`).join(', ')}) DPO ` +
+        'and IPO do better than the other methods.',
       outcome: outcomeAbove([difference]),
       evidence: `Mean quality of DPO and IPO minus that of the others ${overSeeds(difference)}.`,
     },

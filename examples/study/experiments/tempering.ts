@@ -69,14 +69,18 @@ function section(plan: Plan, found: readonly Tempering[]): Section {
     id,
     title,
     text: [
-      'As published, ORPO and ASFT have no beta; the paper scales their log-odds by one. Both are trained after SFT, align-only. Compared are the best (learning rate, beta) of the search and beta 1 with the best learning rate it has, both chosen on seed ' +
-        `${seedList(plan.searchSeeds)} and trained anew on seeds ${seedList(plan.seeds)}. The sweep keeps the learning rate of the first.`,
+      'As published, ORPO and ASFT have no beta; the paper scales their log-odds by one. ' +
+        'Both are trained after SFT, align-only. Compared are the best (learning rate, ' +
+        'beta) of the search and beta 1 with the best learning rate it has, both chosen on seed ' +
+        `${seedList(plan.searchSeeds)} and trained anew on seeds ${seedList(plan.seeds)}. ` +
+        'The sweep keeps the learning rate of the first.',
     ],
     findings: found.map(gain),
     tables: [
       {
         caption:
-          'Every beta at the learning rate of the best setting: quality (0 to 1), KL to the model after SFT in nats per summary',
+          'Every beta at the learning rate of the best setting: quality (0 to 1), ' +
+          'KL to the model after SFT in nats per summary',
         columns: ['method', 'learning rate', 'beta', 'quality', 'KL', 'chosen'],
         rows: found.flatMap(({ method, sweep, tempered }) =>
           sweep.map(({ setting, results }) => [

@@ -105,8 +105,16 @@ function section(
     id,
     title,
     text: [
-      'ORPO and ASFT were proposed as single stages: from the base model, with a likelihood term beside the odds-ratio loss. Here each is trained in that form (beta 1, likelihood weight 1), after SFT in the same form, and after SFT with the odds-ratio loss alone (beta 1). DPO at its best setting stands beside them.',
-      `The learning rate of each arm is the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}. A seed is a pretrained model of its own, with its own data. Win, tie and lose compare each summary with that of the model after SFT of the same seed, on the same prompt.`,
+      'ORPO and ASFT were proposed as single stages: from the base model, ' +
+        'with a likelihood term beside the odds-ratio loss. ' +
+        'Here each is trained in that form (beta 1, likelihood weight 1), after SFT in the same ' +
+        'form, and after SFT with the odds-ratio loss alone (beta 1). ' +
+        'DPO at its best setting stands beside them.',
+      'The learning rate of each arm is the best of a grid by mean quality on seed ' +
+        `${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}. ` +
+        'A seed is a pretrained model of its own, with its own data. ' +
+        'Win, tie and lose compare each summary with that of the model after SFT of the same ' +
+        'seed, on the same prompt.',
     ],
     findings: oddsMethods.flatMap((method) => findings(method, odds[method])),
     tables: [
@@ -121,7 +129,8 @@ function section(
     charts: [
       {
         caption:
-          'Quality of the forms of ORPO and ASFT, of DPO, of the base model and of that after SFT, with 95 % intervals',
+          'Quality of the forms of ORPO and ASFT, of DPO, of the base model and of that after ' +
+          'SFT, with 95 % intervals',
         spec: chart(starts, arms),
       },
     ],

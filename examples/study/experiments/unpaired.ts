@@ -36,8 +36,14 @@ function section(plan: Plan, sft: readonly SftResult[], dpo: Arm, kto: Arm): Sec
     id,
     title,
     text: [
-      'KTO takes the completions of the same pairs one by one, in an order of their own: the chosen as desirable, the rejected as undesirable, both with weight 1. Which two belong together, it does not learn. Its baseline is made of each step\u2019s completions under the next example\u2019s prompt. DPO has the pairs.',
-      `Learning rate and beta are the best of a grid by mean quality on seed ${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}, after SFT on all demonstrations. A step has as many completions for either.`,
+      'KTO takes the completions of the same pairs one by one, in an order of their own: ' +
+        'the chosen as desirable, the rejected as undesirable, both with weight 1. ' +
+        'Which two belong together, it does not learn. ' +
+        'Its baseline is made of each step\u2019s completions under the next example\u2019s ' +
+        'prompt. DPO has the pairs.',
+      'Learning rate and beta are the best of a grid by mean quality on seed ' +
+        `${seedList(plan.searchSeeds)}; the figures are of seeds ${seedList(plan.seeds)}, ` +
+        'after SFT on all demonstrations. A step has as many completions for either.',
     ],
     findings: [
       findingAbove('KTO on single examples improves on the model after SFT.', kto, sft),

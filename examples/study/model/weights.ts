@@ -81,7 +81,8 @@ export function loadWeights(path: string, shape: ModelShape): Float32Array {
     const data = tensors.get(name)?.data;
     if (!(data instanceof Float32Array) || data.length !== view.length) {
       throw new Error(
-        `${path}: tensor ${name} is not ${view.length} float32 numbers; is it of another model? Delete it.`,
+        `${path}: tensor ${name} is not ${view.length} float32 numbers; ` +
+          'is it of another model? Delete it.',
       );
     }
     view.set(data);

@@ -21,15 +21,27 @@ function section(tests: readonly Tested[]): Section {
     id: permutation.id,
     title: permutation.title,
     text: [
-      `The figures are printed in ${source}: four pairwise methods (DPO, IPO, SimPO, ORPO) and four pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT), each at its best setting after SFT. If the kind of ranking did not matter, each of the 70 ways to split eight methods into four and four would be as likely as this one. The statistic is the mean of the pairwise methods minus the mean of the pointwise ones, and p is the share of splits where it is at least as large as observed: one-sided, and never below 1/70 = .014.`,
-      'On these six benchmarks the sum of ranks gives the same p, so that they cannot tell which of the two statistics the paper used. The p-values are not corrected for the number of benchmarks, and the methods, not prompts or training runs, are what is permuted: the test says nothing about the noise of a single figure.',
-      'The GPT-4 win rates on TL;DR are an addition: the paper does not test them. Its MT-Bench, Mistral and Qwen2.5 figures are not in this repository and are left out.',
+      `The figures are printed in ${source}: four pairwise methods (DPO, IPO, SimPO, ` +
+        'ORPO) and four pointwise ones (APO-Zero, NCA, Cal-DPO, ASFT), each at its best setting ' +
+        'after SFT. If the kind of ranking did not matter, each of the 70 ways to split eight ' +
+        'methods into four and four would be as likely as this one. ' +
+        'The statistic is the mean of the pairwise methods minus the mean of the pointwise ' +
+        'ones, and p is the share of splits where it is at least as large as observed: ' +
+        'one-sided, and never below 1/70 = .014.',
+      'On these six benchmarks the sum of ranks gives the same p, so that they cannot tell ' +
+        'which of the two statistics the paper used. ' +
+        'The p-values are not corrected for the number of benchmarks, and the methods, ' +
+        'not prompts or training runs, are what is permuted: ' +
+        'the test says nothing about the noise of a single figure.',
+      'The GPT-4 win rates on TL;DR are an addition: the paper does not test them. ' +
+        'Its MT-Bench, Mistral and Qwen2.5 figures are not in this repository and are left out.',
     ],
     findings: findings(tests),
     tables: [
       {
         caption:
-          'Exact permutation tests, pairwise against pointwise; means and differences in percentage points',
+          'Exact permutation tests, pairwise against pointwise; ' +
+          'means and differences in percentage points',
         columns: [
           'model and data',
           'benchmark',
@@ -50,7 +62,8 @@ function section(tests: readonly Tested[]): Section {
     charts: [
       {
         caption:
-          'Mean difference, pairwise minus pointwise, of each of the 70 splits (lines) and of the split by kind of ranking (points)',
+          'Mean difference, pairwise minus pointwise, of each of the 70 splits (lines) and of ' +
+          'the split by kind of ranking (points)',
         spec: chart(tests),
       },
     ],
@@ -83,7 +96,8 @@ function findings(tests: readonly Tested[]): readonly Finding[] {
     },
     {
       claim:
-        'At 3B they do so by win rate and on ArenaHard (p = .014), and less clearly by length-controlled win rate (p = .057).',
+        'At 3B they do so by win rate and on ArenaHard (p = .014), ' +
+        'and less clearly by length-controlled win rate (p = .057).',
       outcome: small.every((t) => t.atLeast === (t.name.endsWith('LC') ? 4 : 1))
         ? 'reproduced'
         : 'not reproduced',

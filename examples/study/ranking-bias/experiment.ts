@@ -208,17 +208,41 @@ function section(measured: readonly Measured[], { learningRates, settings }: Pla
     .join('');
   // A choice that was made after a result is part of the result.
   const history = final
-    ? ' The additional ones came after a first run, whose 40 seeds took .3 for DPO at h = 1 and left the difference of accuracy there unclear, +.015 ± .030.'
+    ? ' The additional ones came after a first run, whose 40 seeds took .3 for DPO at h = 1 ' +
+      'and left the difference of accuracy there unclear, +.015 ± .030.'
     : '';
   const searchSeeds = [...new Set(settings.map((setting) => setting.searchSeeds))];
   return {
     id: rankingBias.id,
     title: rankingBias.title,
     text: [
-      'A scorer r(x, y) learns which of two responses y to a prompt x is better. Half of the prompts, those with x < 0.5, add the same bias to both of their responses, .9 where the regime is called biased and 0 where it is not. The bias says nothing about which response is better, and a loss of the difference of two scores does not see it where the scorer adds it to both. A pointwise loss has to explain it. The data, 1600 training and 400 test pairs per seed, and the losses with beta = 1 are those of arXiv 2502.01237, appendices F and K; DPO stands for SimPO and ORPO too, which are the same loss here.',
-      'The scorer is a network of one hidden layer of h ReLU units in float64. What the paper does not state is chosen here: full-batch Adam (.9, .999), PyTorch’s default initialisation, biases in both layers, figures after the last of 100 epochs. Losses and their gradients are those of the package: scores go in as log-probabilities with a reference of 0, ASFT’s into bco_pair, which puts log-ratios through the loss that ASFT puts log-odds through; that of APO-Zero is 1 more than the paper writes it.',
-      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, h and regime by accuracy on the test pairs, as in the paper, but on seeds of their own, ${searchSeeds.join(', ')} of them${final}. Of equal ones the middle one is taken.${history} Figures are of other seeds, as many as the tables say. A seed has the same data and the same initial weights for every method, so that differences between methods are paired over seeds. Intervals are 95 %, mean ± t SE, without a correction for their number.`,
-      'Accuracy is the share of test pairs whose chosen response scores strictly higher, so that a scorer that has died, and is constant, counts as wrong. ICC1 is the share of the variance of scores that is between prompts, from −1 (none) to 1 (all). It is undefined for a constant scorer, and averaged over the seeds where it is defined.',
+      'A scorer r(x, y) learns which of two responses y to a prompt x is better. ' +
+        'Half of the prompts, those with x < 0.5, add the same bias to both of their responses, ' +
+        '.9 where the regime is called biased and 0 where it is not. ' +
+        'The bias says nothing about which response is better, and a loss of the difference of ' +
+        'two scores does not see it where the scorer adds it to both. ' +
+        'A pointwise loss has to explain it. The data, 1600 training and 400 test pairs per ' +
+        'seed, and the losses with beta = 1 are those of arXiv 2502.01237, appendices F and K; ' +
+        'DPO stands for SimPO and ORPO too, which are the same loss here.',
+      'The scorer is a network of one hidden layer of h ReLU units in float64. ' +
+        'What the paper does not state is chosen here: full-batch Adam (.9, .999), ' +
+        'PyTorch’s default initialisation, biases in both layers, figures after the last of 100 ' +
+        'epochs. Losses and their gradients are those of the package: ' +
+        'scores go in as log-probabilities with a reference of 0, ASFT’s into bco_pair, ' +
+        'which puts log-ratios through the loss that ASFT puts log-odds through; ' +
+        'that of APO-Zero is 1 more than the paper writes it.',
+      `Learning rates, from {${learningRates.join(', ')}}, are searched for each method, ` +
+        'h and regime by accuracy on the test pairs, as in the paper, but on seeds of their ' +
+        `own, ${searchSeeds.join(', ')} of them${final}. ` +
+        `Of equal ones the middle one is taken.${history} Figures are of other seeds, ` +
+        'as many as the tables say. A seed has the same data and the same initial weights for ' +
+        'every method, so that differences between methods are paired over seeds. ' +
+        'Intervals are 95 %, mean ± t SE, without a correction for their number.',
+      'Accuracy is the share of test pairs whose chosen response scores strictly higher, ' +
+        'so that a scorer that has died, and is constant, counts as wrong. ' +
+        'ICC1 is the share of the variance of scores that is between prompts, ' +
+        'from −1 (none) to 1 (all). It is undefined for a constant scorer, ' +
+        'and averaged over the seeds where it is defined.',
     ],
     findings: findings(groups),
     tables: [methodTable(measured), differenceTable(groups)],
@@ -279,10 +303,14 @@ function gapFinding({ setting, gap }: Group): Finding {
   return {
     claim:
       hidden === 1
-        ? 'Under a prompt bias and with h = 1, where intervals overlap, pairwise methods tend to rank better than pointwise ones.'
-        : `Under a prompt bias and with h = ${hidden}, pairwise methods rank better than pointwise ones.`,
+        ? 'Under a prompt bias and with h = 1, where intervals overlap, pairwise methods tend ' +
+          'to rank better than pointwise ones.'
+        : `Under a prompt bias and with h = ${hidden}, pairwise methods rank better ` +
+          'than pointwise ones.',
     outcome: outcomeAbove([gap], 0),
-    evidence: `Mean pairwise minus mean pointwise accuracy ${signed(gap)}, paired over ${gap.count} seeds.`,
+    evidence:
+      `Mean pairwise minus mean pointwise accuracy ${signed(gap)}, ` +
+      `paired over ${gap.count} seeds.`,
   };
 }
 
@@ -290,7 +318,9 @@ function vanishingFinding(biased: Group, unbiased: Group): Finding {
   return {
     claim: `Without the bias, all methods with h = ${unbiased.setting.hidden} rank equally well.`,
     outcome: outcomeVanishes(unbiased.gap, biased.gap.mean),
-    evidence: `Mean pairwise minus mean pointwise accuracy ${signed(unbiased.gap)} over ${unbiased.gap.count} seeds, against ${signed(biased.gap)} with it.`,
+    evidence:
+      `Mean pairwise minus mean pointwise accuracy ${signed(unbiased.gap)} over ` +
+      `${unbiased.gap.count} seeds, against ${signed(biased.gap)} with it.`,
   };
 }
 
@@ -305,12 +335,18 @@ function orderingFinding({ setting, runs }: Group): Finding {
     lowEnd(d.difference) < lowEnd(low.difference) ? d : low,
   );
   return {
-    claim: `Under a prompt bias and with h = ${setting.hidden}, pairwise methods spend more of their scores' variance on prompts: the ICC1 of every pairwise method is above that of every pointwise one.`,
+    claim:
+      `Under a prompt bias and with h = ${setting.hidden}, pairwise methods spend more of ` +
+      "their scores' variance on prompts: the ICC1 of every pairwise method is above that of " +
+      'every pointwise one.',
     outcome: outcomeAbove(
       differences.map((d) => d.difference),
       0,
     ),
-    evidence: `Of ${differences.length} paired differences the least certain is ${names[closest.a]} minus ${names[closest.b]}, ${signed(closest.difference)} over ${closest.difference.count} seeds.`,
+    evidence:
+      `Of ${differences.length} paired differences the least certain is ${names[closest.a]} ` +
+      `minus ${names[closest.b]}, ${signed(closest.difference)} over ` +
+      `${closest.difference.count} seeds.`,
   };
 }
 
@@ -321,12 +357,16 @@ function capacityFinding({ setting, runs }: Group): Finding {
   }));
   const lowest = accuracies.reduce((low, a) => (lowEnd(a.found) < lowEnd(low.found) ? a : low));
   return {
-    claim: `With capacity the bias costs nothing: at h = ${setting.hidden} every method ranks nearly all pairs right (here: more than .99).`,
+    claim:
+      `With capacity the bias costs nothing: at h = ${setting.hidden} every method ranks ` +
+      'nearly all pairs right (here: more than .99).',
     outcome: outcomeAbove(
       accuracies.map((a) => a.found),
       0.99,
     ),
-    evidence: `Least certain: ${names[lowest.method]}, ${plusMinus(lowest.found)} over ${lowest.found.count} seeds.`,
+    evidence:
+      `Least certain: ${names[lowest.method]}, ${plusMinus(lowest.found)} over ` +
+      `${lowest.found.count} seeds.`,
   };
 }
 
@@ -340,9 +380,14 @@ function fallFinding(small: Group, large: Group): Finding {
   const least = found.reduce((low, f) => (lowEnd(f.fall) < lowEnd(low.fall) ? f : low));
   const falls = found.map((f) => f.fall);
   return {
-    claim: `Without the bias ICC1 falls towards −1 as capacity grows (here: from h = ${small.setting.hidden} to h = ${large.setting.hidden}, for every method).`,
+    claim:
+      'Without the bias ICC1 falls towards −1 as capacity grows (here: ' +
+      `from h = ${small.setting.hidden} to h = ${large.setting.hidden}, for every method).`,
     outcome: outcomeAbove(falls, 0),
-    evidence: `The least certain fall is that of ${names[least.method]}, ${plusMinus(least.fall)} over ${least.fall.count} seeds; the highest ICC1 at h = ${large.setting.hidden} that of ${names[highest.method]}, ${plusMinus(highest.reached)}.`,
+    evidence:
+      `The least certain fall is that of ${names[least.method]}, ${plusMinus(least.fall)} ` +
+      `over ${least.fall.count} seeds; the highest ICC1 at h = ${large.setting.hidden} that ` +
+      `of ${names[highest.method]}, ${plusMinus(highest.reached)}.`,
   };
 }
 
@@ -396,7 +441,8 @@ function differenceTable(groups: readonly Group[]): Table {
   const others = rankedMethods.filter((method) => method !== 'dpo');
   return {
     caption:
-      'Accuracy, paired over seeds: mean pairwise minus mean pointwise, and DPO minus each other method',
+      'Accuracy, paired over seeds: mean pairwise minus mean pointwise, ' +
+      'and DPO minus each other method',
     columns: [
       'regime',
       'h',

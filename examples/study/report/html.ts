@@ -28,7 +28,9 @@ export interface DrawnSection {
 
 const style = `
 :root { --band: #f5f7fa; --yes: #0a7a50; --no: #b3261e; --maybe: #8a5a00; --link: #1a56c4 }
-@media (prefers-color-scheme: dark) { :root { --band: #1b2129; --yes: #4fd39b; --no: #ff8a80; --maybe: #f0b429; --link: #8ab4ff } }
+@media (prefers-color-scheme: dark) {
+  :root { --band: #1b2129; --yes: #4fd39b; --no: #ff8a80; --maybe: #f0b429; --link: #8ab4ff }
+}
 p, h1, .findings { max-width: 46rem }
 h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 a { color: var(--link) }
@@ -39,7 +41,8 @@ figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem }
 figure td:first-child { min-width: 7rem }
 .number { text-align: right; white-space: nowrap }
 .findings { list-style: none; padding: 0 }
-.findings li { background: var(--band); border-left: 4px solid var(--soft); padding: .6rem .9rem; margin: .5rem 0 }
+.findings li { background: var(--band); border-left: 4px solid var(--soft); padding: .6rem .9rem;
+  margin: .5rem 0 }
 .findings p { margin: .2rem 0 }
 .findings .outcome { margin-right: .6em }
 .outcome { font-weight: 600; white-space: nowrap }
@@ -47,7 +50,8 @@ figure td:first-child { min-width: 7rem }
 .not-reproduced { border-color: var(--no) !important } .not-reproduced .outcome { color: var(--no) }
 .unclear { border-color: var(--maybe) !important } .unclear .outcome { color: var(--maybe) }
 .evidence { color: var(--soft); font-size: .95rem }
-dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem } dt { color: var(--soft) } dd { margin: 0 }
+dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .2rem 1rem }
+dt { color: var(--soft) } dd { margin: 0 }
 code { font-size: .9em; background: var(--band); padding: .1em .3em }
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .5rem } }
 `;
@@ -80,8 +84,11 @@ function summary(sections: readonly Section[]): string {
   const all = sections.flatMap(({ findings }) => findings);
   const count = (outcome: Outcome): number =>
     all.filter((finding) => finding.outcome === outcome).length;
+  const counts =
+    `Claims put to the test: ${all.length}. Reproduced: ${count('reproduced')}. ` +
+    `Not reproduced: ${count('not reproduced')}. Unclear: ${count('unclear')}.`;
   return `<h2 id="summary">Summary</h2>
-<p>Claims put to the test: ${all.length}. Reproduced: ${count('reproduced')}. Not reproduced: ${count('not reproduced')}. Unclear: ${count('unclear')}.</p>
+<p>${counts}</p>
 <div class="wide"><table>
 <thead><tr><th>part</th><th>claim</th><th>outcome</th></tr></thead>
 <tbody>
@@ -92,10 +99,13 @@ ${sections.flatMap(summaryRows).join('\n')}
 
 /** The section is named once, before its first finding. */
 function summaryRows({ id, title, findings }: Section): readonly string[] {
-  const section = `<td rowspan="${findings.length}"><a href="#${escapeMarkup(id)}">${escapeMarkup(title)}</a></td>`;
+  const section =
+    `<td rowspan="${findings.length}">` +
+    `<a href="#${escapeMarkup(id)}">${escapeMarkup(title)}</a></td>`;
   return findings.map(
     ({ claim, outcome }, i) =>
-      `<tr class="${classOf(outcome)}">${i === 0 ? section : ''}<td>${escapeMarkup(claim)}</td><td class="outcome">${outcome}</td></tr>`,
+      `<tr class="${classOf(outcome)}">${i === 0 ? section : ''}` +
+      `<td>${escapeMarkup(claim)}</td><td class="outcome">${outcome}</td></tr>`,
   );
 }
 
@@ -108,17 +118,22 @@ function sectionHtml({ section, drawings }: DrawnSection): string {
   const figures = charts.map(({ caption }, i) =>
     figure(caption, inline(drawings[i] as string, caption)),
   );
+  const items = findings.map(findingHtml).join('\n');
+  const list = items === '' ? '' : `<ul class="findings">\n${items}\n</ul>`;
   return `<section>
 <h2 id="${escapeMarkup(id)}">${escapeMarkup(title)}</h2>
 ${text.map(paragraph).join('\n')}
-${findings.length > 0 ? `<ul class="findings">\n${findings.map(findingHtml).join('\n')}\n</ul>` : ''}
+${list}
 ${figures.join('\n')}
 ${tables.map(tableHtml).join('\n')}
 </section>`;
 }
 
 function figure(caption: string, content: string): string {
-  return `<figure><figcaption>${escapeMarkup(caption)}</figcaption><div class="wide">${content}</div></figure>`;
+  return (
+    `<figure><figcaption>${escapeMarkup(caption)}</figcaption>` +
+    `<div class="wide">${content}</div></figure>`
+  );
 }
 
 /** A reader who does not see it has the caption. */
@@ -139,10 +154,12 @@ function tableHtml({ caption, columns, rows }: Table): string {
   );
   const cell = (tag: 'th' | 'td', value: string | number, column: number): string =>
     `<${tag}${numeric[column] ? ' class="number"' : ''}>${escapeMarkup(String(value))}</${tag}>`;
+  const line = (tag: 'th' | 'td', row: readonly (string | number)[]): string =>
+    `<tr>${row.map((value, column) => cell(tag, value, column)).join('')}</tr>`;
   const table = `<table>
-<thead><tr>${columns.map((name, column) => cell('th', name, column)).join('')}</tr></thead>
+<thead>${line('th', columns)}</thead>
 <tbody>
-${rows.map((row) => `<tr>${row.map((value, column) => cell('td', value, column)).join('')}</tr>`).join('\n')}
+${rows.map((row) => line('td', row)).join('\n')}
 </tbody>
 </table>`;
   return figure(caption, table);
@@ -168,13 +185,14 @@ function provenance(from: Provenance): string {
     ['this run took', from.duration],
     [
       'computation',
-      `${from.tasks} tasks, ${from.computation} of one process; results of earlier runs are not computed again`,
+      `${from.tasks} tasks, ${from.computation} of one process; ` +
+        'results of earlier runs are not computed again',
     ],
   ];
-  const list = entries.map(
-    ([name, value]) =>
-      `<dt>${name}</dt><dd>${name === 'made again by' ? `<code>${escapeMarkup(value)}</code>` : escapeMarkup(value)}</dd>`,
-  );
+  const list = entries.map(([name, value]) => {
+    const text = escapeMarkup(value);
+    return `<dt>${name}</dt><dd>${name === 'made again by' ? `<code>${text}</code>` : text}</dd>`;
+  });
   return `<section>
 <h2 id="provenance">How this was made</h2>
 <dl>

@@ -7,11 +7,15 @@ import { reportHtml, type Provenance } from './html.js';
 
 const title = 'Direct alignment on a small language model';
 const introduction = [
-  'Claims of "The Differences Between Direct Alignment Algorithms are a Blur" (https://arxiv.org/abs/2502.01237) put to the test on a ' +
-    'language model so small that every run takes seconds and every claim can have several seeds. The losses and gradients are diralign’s. ' +
+  'Claims of "The Differences Between Direct Alignment Algorithms are a Blur" ' +
+    '(https://arxiv.org/abs/2502.01237) put to the test on a ' +
+    'language model so small that every run takes seconds and every claim can have several ' +
+    'seeds. The losses and gradients are diralign’s. ' +
     'What holds here need not hold for large models, nor the other way round.',
-  'Intervals are 95 % confidence intervals over seeds, by Student’s t, and comparisons are paired seed by seed. One rule decides every ' +
-    'comparison: a claim that A exceeds B is reproduced if the whole interval of A − B lies above 0, not reproduced if none of it does, ' +
+  'Intervals are 95 % confidence intervals over seeds, by Student’s t, ' +
+    'and comparisons are paired seed by seed. One rule decides every ' +
+    'comparison: a claim that A exceeds B is reproduced if the whole interval of A − B lies ' +
+    'above 0, not reproduced if none of it does, ' +
     'and unclear otherwise. Intervals are not corrected for how many comparisons there are.',
 ];
 

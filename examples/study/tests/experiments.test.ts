@@ -99,7 +99,7 @@ describe('every experiment', () => {
     expect(planOf('full', 7).searchSeeds).toEqual(planOf('full').searchSeeds);
   });
 
-  test('has 1 among the betas of orpo and asft, six or more in their sweeps, and all demonstrations as its last share', () => {
+  test('has beta 1 for orpo and asft, sweeps of six or more, and a last share of all', () => {
     for (const scale of ['quick', 'full'] as const) {
       const { betas, sweptBetas, shares } = planOf(scale);
       for (const method of ['orpo', 'asft'] as const) {

@@ -175,7 +175,7 @@ describe('the model', () => {
     }
   });
 
-  test('is the same for completions that share the rows of a prompt as for each after its own', () => {
+  test('is the same for completions that share a prompt’s rows as for each after its own', () => {
     const batch = pairBatch(pairs);
     const logits = logitsFor(batch);
     (['chosen', 'rejected'] as const).forEach((key, half) => {
@@ -264,7 +264,7 @@ describe('training', () => {
     expect(rates.at(-1)).toBeLessThan(0.03);
   });
 
-  test('takes Adam’s steps: of the learning rate at first, whatever the size of the gradient', () => {
+  test('takes Adam’s steps: at first of the learning rate, whatever the gradient’s size', () => {
     const vector = new Float32Array(3);
     adam(vector)(Float32Array.from([0.3, -0.2, 0]), 0.01);
     expectClose(vector, [-0.01, 0.01, 0], 1e-5);
@@ -382,7 +382,7 @@ describe('the stages', () => {
     expect(losses[0]).toBe(sft.losses[0]);
   });
 
-  test('alignment ranks more of the preferences right, and gives the same result again', async () => {
+  test('alignment ranks more preferences right, and gives the same result again', async () => {
     const before = performance.now();
     const first = await align(alignment);
     const elapsed = (performance.now() - before) / 1000;

@@ -87,7 +87,7 @@ describe("the paper's tables", () => {
     }
   });
 
-  it('make a section: a row and a finding for what is claimed, and a chart that draws', async () => {
+  it('make a section: a row and a finding for each claim, and a chart that draws', async () => {
     const section = await permutation.run({
       scale: 'quick',
       run: () => Promise.reject(new Error('nothing to compute')),

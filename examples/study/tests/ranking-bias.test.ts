@@ -62,7 +62,7 @@ describe('the data', () => {
   };
 
   it.each([0, 0.9])(
-    'have responses that differ about the bias of their prompt, the better one chosen (strength %d)',
+    'have responses that differ about the bias of their prompt, the better chosen (strength %d)',
     (strength) => {
       const { train, test } = makeData(3, strength);
       expect([train.x.length, test.x.length]).toEqual([1600, 400]);
@@ -235,7 +235,7 @@ describe('the scorer', () => {
     },
   );
 
-  it('starts as a linear layer of PyTorch does: uniform within 1 / sqrt(inputs), biases too', () => {
+  it('starts as a linear layer of PyTorch: uniform within 1 / sqrt(inputs), biases too', () => {
     const hidden = 4000;
     const parameters = initialise(2, hidden);
     expect(parameters).toHaveLength(parameterCount(hidden));
@@ -324,7 +324,7 @@ describe('the stage', () => {
     expect(all[0]).not.toEqual(all[1]);
   });
 
-  it('finds, over 20 seeds at h = 3, what the paper does: pairwise methods rank better and follow the prompt more', async () => {
+  it('finds what the paper does: pairwise methods rank better and follow prompts', async () => {
     const runs = new Map<RankedMethod, RankingBiasResult[number]>();
     for (const method of rankedMethods) {
       const [result] = await compute({
@@ -352,7 +352,7 @@ describe('the stage', () => {
 });
 
 describe('the experiment', () => {
-  it('takes the rate with the best mean, and of equal ones the middle one, or the smaller of two', () => {
+  it('takes the rate with the best mean; of equal ones the middle, or the smaller of two', () => {
     const runs = (...accuracies: number[]): RankingBiasResult[number] => ({
       accuracy: accuracies,
       icc1: [],
@@ -363,7 +363,7 @@ describe('the experiment', () => {
     expect(bestRate([0.3, 0.1, 0.03, 0.01], [runs(0.5), runs(1), runs(1), runs(0.5)])).toBe(0.03);
   });
 
-  it('says that an effect is gone only where the interval has 0 in it and the effect is outside', () => {
+  it('says that an effect is gone only where its interval has 0 in it and not the effect', () => {
     const of = (centre: number, halfWidth: number) =>
       outcomeVanishes({ mean: centre, halfWidth, count: 9 }, 0.05);
     expect(of(0.01, 0.02)).toBe('reproduced');

@@ -183,7 +183,7 @@ describe('charts', () => {
     expect(svg).not.toMatch(/fill="(black|#000)/);
   });
 
-  test('as files they are well-formed and have colours for a light page and a dark one', async () => {
+  test('as files they are well-formed and have colours for light and dark pages', async () => {
     const svg = standalone(await drawChart(spec()));
     const [root] =
       parseXml(svg.trimEnd()).name === 'svg'
@@ -222,7 +222,7 @@ describe('charts', () => {
 });
 
 describe('what is written', () => {
-  test('report, results and one file per chart; figures of an earlier report are gone', async () => {
+  test('report, results and a file per chart; figures of an earlier report are gone', async () => {
     const directory = path.join(folder, 'out');
     fs.mkdirSync(path.join(directory, 'figures'), { recursive: true });
     fs.writeFileSync(path.join(directory, 'figures', 'old-1.svg'), '');

@@ -74,7 +74,8 @@ function checkAgreement(found: SequenceLogps, { policy, tolerance }: Settings): 
     if (policy.counts[i] !== count) {
       throw rangeError(
         'ERR_DIRALIGN_REFERENCE',
-        `policy.counts: ${policy.counts[i]} at index ${i}; expected ${count}, the scored rows of that sequence: it is of another batch`,
+        `policy.counts: ${policy.counts[i]} at index ${i}; expected ${count}, ` +
+          'the scored rows of that sequence: it is of another batch',
       );
     }
     const difference = Math.abs(ours - theirs) / Math.max(1, count);
@@ -82,7 +83,10 @@ function checkAgreement(found: SequenceLogps, { policy, tolerance }: Settings): 
     if (difference <= tolerance) return;
     throw rangeError(
       'ERR_DIRALIGN_REFERENCE',
-      `policy: gives sequence ${i} a log-probability of ${theirs}, this runtime ${ours}: ${difference} a token, more than ${tolerance}. They differ in weights, precision (a quantised file?) or tokens; have the runtime that trains the policy compute the reference`,
+      `policy: gives sequence ${i} a log-probability of ${theirs}, this runtime ${ours}: ` +
+        `${difference} a token, more than ${tolerance}. They differ in weights, ` +
+        'precision (a quantised file?) or tokens; have the runtime that trains the policy ' +
+        'compute the reference',
     );
   });
 }

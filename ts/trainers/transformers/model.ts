@@ -50,7 +50,9 @@ function ofSession(session: Session, Tensor: TensorConstructor<unknown>): Forwar
   if (others.length > 0 || !names.includes('input_ids')) {
     throw rangeError(
       'ERR_DIRALIGN_OPTION',
-      `model: its inputs are ${quoted(names.slice(0, 8))}; expected input_ids, and of attention_mask and position_ids what it has: export it without a cache, or pass the model of transformers.js, which makes an empty one`,
+      `model: its inputs are ${quoted(names.slice(0, 8))}; expected input_ids, ` +
+        'and of attention_mask and position_ids what it has: export it without a cache, ' +
+        'or pass the model of transformers.js, which makes an empty one',
     );
   }
   const outputs = namesOf('model.outputNames', session.outputNames);
@@ -85,7 +87,8 @@ export function forwardOf(model: unknown, Tensor: TensorConstructor<unknown>): F
     return ofSession(model as Session, Tensor);
   throw typeError(
     'ERR_DIRALIGN_OPTION',
-    `model: expected an InferenceSession of onnxruntime or a model of transformers.js, not ${describe(model)}`,
+    'model: expected an InferenceSession of onnxruntime or a model of transformers.js, ' +
+      `not ${describe(model)}`,
   );
 }
 
@@ -119,7 +122,8 @@ export async function logitsOf(outputs: unknown, { dims: [n, tokens] }: Part): P
     const why = isLast ? ': it was exported to give those of the last token only' : '';
     throw rangeError(
       'ERR_DIRALIGN_SHAPE',
-      `logits: of dims ${isArray(shape) ? written(shape) : describe(dims)}; expected [${n},${tokens},vocab], for every row${why}`,
+      `logits: of dims ${isArray(shape) ? written(shape) : describe(dims)}; ` +
+        `expected [${n},${tokens},vocab], for every row${why}`,
     );
   }
   const isElsewhere = typeof location === 'string' && !location.startsWith('cpu');

@@ -48,7 +48,8 @@ function spansOfPadded(
     if (length === 0 || mask.subarray(length).some((bit) => bit !== 0)) {
       throw rangeError(
         'ERR_DIRALIGN_SHAPE',
-        `attentionMask: sequence ${i} does not begin with its tokens; expected padding on the right, as the collators have it`,
+        `attentionMask: sequence ${i} does not begin with its tokens; ` +
+          'expected padding on the right, as the collators have it',
       );
     }
     return { start: i * tokens, length };
