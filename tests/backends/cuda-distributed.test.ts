@@ -421,7 +421,7 @@ describe.runIf(cuda.available)('what is refused, and by whom', () => {
       expect(await Promise.all(communicators.map(call))).toEqual(['ok', 'ok']);
     },
   );
-  test('a rank that is refused, or aborts: the others hear of it, and the group goes on', async () => {
+  test('a rank is refused, or aborts: the others hear of it, and the group goes on', async () => {
     const communicators = within(2);
     const call = (rank: number, changed: object, run: object = {}) =>
       device(

@@ -420,12 +420,19 @@ describe.runIf(cuda.available)('without cuBLASLt', () => {
     const source = `
       const { cuda, dirAlignLoss } = await import(process.argv[1]);
       const dpo = dirAlignLoss('dpo', 0.1);
-      const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference: Float64Array.of(-1, -1) };
+      const reference = Float64Array.of(-1, -1);
+      const rows = { shape: [2, 1, 2], labels: Int32Array.of(0, 1), reference };
       const layer = { hidden: new Float32Array(6), weight: new Float32Array(6), ...rows };
       let refused;
-      try { dpo.fromHidden(layer, { backend: 'cuda' }); } catch ({ code, message }) { refused = { code, message }; }
+      try {
+        dpo.fromHidden(layer, { backend: 'cuda' });
+      } catch ({ code, message }) {
+        refused = { code, message };
+      }
       const logits = dpo({ logits: new Float32Array(4), ...rows }, { backend: 'cuda' }).backend;
-      console.log(JSON.stringify({ available: cuda.available, reason: cuda.hiddenReason, refused, logits, cpu: dpo.fromHidden(layer).backend }));`;
+      const { available, hiddenReason: reason } = cuda;
+      const cpu = dpo.fromHidden(layer).backend;
+      console.log(JSON.stringify({ available, reason, refused, logits, cpu }));`;
     const output = execFileSync(
       process.execPath,
       ['--input-type=module', '-e', source, compiled.url],

@@ -69,7 +69,7 @@ describe.runIf(cuda.available).each(ways)('gradientScale %s', (_, compute) => {
     },
   );
 
-  test('0 leaves zeros where coefficients are infinite; nonfinite and underflow are those of the CPU', () => {
+  test('0 leaves zeros for infinite coefficients; nonfinite and underflow as on the CPU', () => {
     const batch = randomBatch({ seed: 47, sequences: 4, tokens: 3, vocab: 33 });
     const infinite = { method: 'ipo', beta: 1e-310 };
     const { gradLogits, metrics } = compute(infinite, batch, { gradientScale: 0 });

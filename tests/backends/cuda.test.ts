@@ -715,7 +715,7 @@ describe.runIf(cuda.available)('calls on device data', () => {
     expect(dpo(g.onDevice, { inPlace: true }).metrics).toMatchObject({ nonfinite: 0 });
   });
 
-  test('a signal that fails when the call is over: nobody gets the gradient, which is freed', async () => {
+  test('a signal that fails after the call: nobody gets the gradient, which is freed', async () => {
     const g = good();
     using logits = g.logits;
     using out = g.out;

@@ -303,7 +303,7 @@ describe('fromHidden', () => {
       expect(sameBits(view, before)).toBe(true);
   });
 
-  test('what is too little memory leaves the buffers alone, and what it names is enough', async () => {
+  test('too little memory leaves the buffers alone; what the error names is enough', async () => {
     const given = buffers();
     const watched = arraysIn(given);
     const error = thrownBy(() => call(good(), { out: given, memory: 1 })) as Error;

@@ -467,7 +467,7 @@ describe('edges', () => {
     }
   });
 
-  test('rows without a coefficient take no part: a pair past the hinge, whatever its hidden states', () => {
+  test('rows without a coefficient take no part: a pair past the hinge, with any states', () => {
     const hinge = dirAlignLoss('hinge', 1);
     const batch = randomHidden({ seed: 54, sequences: 4, tokens: 4, vocab: 33, size: 9 });
     const { logps } = sequenceLogps(batch);

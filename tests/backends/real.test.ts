@@ -42,7 +42,7 @@ describe.skipIf(!there)(`the real batch${there ? '' : ' (not found in ../shared/
     expect(Array.from(found.counts)).toEqual(counts);
   });
 
-  test('losses and gradients of every case: as stored, widened to float32, dense and factored', () => {
+  test('losses and gradients of every case: as stored, in float32, dense and factored', () => {
     const stored = readBatch(file('batch.safetensors'));
     const dtype = stored.dtype as HalfDtype;
     const raw = stored.logits as Uint16Array;

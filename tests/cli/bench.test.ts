@@ -109,9 +109,10 @@ describe('diralign bench', () => {
     expect(Object.values(result.machine).every((value) => value !== '' && value !== 0)).toBe(true);
     expect(result.loops.map(({ name }) => name)).toEqual(['loop-read', 'loop-scale', 'loop-copy']);
     expect(result.modes.map(({ name }) => name)).toEqual(
-      'forward forward@0.5 forward-bf16 forward-f16 in-place in-place@0.5 factored factored@0.5 out out@0.5 out-bf16 fresh lent logps'.split(
-        ' ',
-      ),
+      (
+        'forward forward@0.5 forward-bf16 forward-f16 in-place in-place@0.5 factored ' +
+        'factored@0.5 out out@0.5 out-bf16 fresh lent logps'
+      ).split(' '),
     );
     for (const {
       name,

@@ -265,7 +265,9 @@ describe('numbers that are too large', () => {
 describe.runIf(process.platform === 'linux')('standard streams', () => {
   /** A command of bash, in which `diralign` is the program. */
   function shell(command: string): { status: number | null; stderr: string } {
-    const script = `diralign() { "${process.execPath}" "${program}" "$@"; }; set -o pipefail; ${command}`;
+    const script = `set -o pipefail
+      diralign() { "${process.execPath}" "${program}" "$@"; }
+      ${command}`;
     const { status, stderr } = spawnSync('bash', ['-c', script], { encoding: 'utf8' });
     return { status, stderr };
   }
@@ -289,7 +291,7 @@ describe.runIf(process.platform === 'linux')('standard streams', () => {
     },
   );
 
-  test('what failed is not forgotten because the reader left, or because nothing could be said', () => {
+  test('a failure is not forgotten where the reader left, or nothing could be said', () => {
     const missing = inFolder('missing.safetensors');
     for (const how of ['| true', '2>&-', '> /dev/full 2>&1', '--json | true']) {
       expect(shell(`diralign loss ${missing} ${how}`).status).toBe(1);

@@ -133,7 +133,7 @@ describe('diralign', () => {
     expect(refusal(2, 'info', '--colour')).toContain('see: diralign info --help');
   });
 
-  test('neither --help nor build nor methods needs the addon; what needs it says what to do', () => {
+  test('--help, build and methods do not need the addon; what needs it says what to do', () => {
     const without = { node: ['--no-addons'] };
     for (const args of [['--help'], ['loss', '--help'], ['build', '--help'], ['methods']]) {
       expect(diralign(args, without)).toMatchObject({ status: 0, stderr: '' });
@@ -237,7 +237,7 @@ describe('diralign loss', () => {
     );
   });
 
-  test('--preset: the best betas of a setup of the paper, and the usual ones where it has none', () => {
+  test('--preset: the best betas of a setup of the paper, the usual ones where it has none', () => {
     const setup = 'tldr-llama-3.2-3b';
     for (const { method, beta, betaSource } of lossJson('--preset', setup).results) {
       if (['sft', 'simper'].includes(method)) continue;
@@ -358,7 +358,7 @@ describe('diralign loss', () => {
     expect(readSafetensors(out).get('rowScale')).toMatchObject({ dtype: 'F32', shape: [8] });
   });
 
-  test('a batch without a reference: what needs one is left out of all, and refused by name', () => {
+  test('without a reference: what needs one is left out of all, and refused by name', () => {
     const { logits, labels } = tinyTensors();
     const file = write('no-reference.safetensors', {
       logits: logits as WritableTensor,

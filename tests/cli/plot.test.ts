@@ -203,7 +203,7 @@ describe('curves', () => {
     }
   });
 
-  test('axes: the margin for pairwise, both scores for pointwise, the chosen for sft; symmetric points with a 0', () => {
+  test('axes: the margin of pairs, both scores, the chosen; symmetric points with a 0', () => {
     for (const info of methods()) {
       const wanted = {
         pairwise: ['margin'],
@@ -609,12 +609,11 @@ describe('diralign plot', () => {
     );
   });
 
-  test('--out: a file, or the standard output, with the same bytes; without it only a summary', async () => {
+  test('--out: the same bytes in a file or standard output; without it a summary', async () => {
     const file = path.join(folder, 'dpo.svg');
     const summary = await output('dpo', '--beta', '0.1,0.5', '--out', file);
-    expect(summary).toMatch(
-      /^objective .*\ndpo, beta 0\.1 +margin .*\ndpo, beta 0\.5 +margin [^]*wrote .*dpo\.svg, 2 curves, \d+ kB\n$/,
-    );
+    expect(summary).toMatch(/^objective .*\ndpo, beta 0\.1 +margin .*\ndpo, beta 0\.5 +margin /);
+    expect(summary).toMatch(/wrote .*dpo\.svg, 2 curves, \d+ kB\n$/);
     expect(fs.readFileSync(file, 'utf8')).toBe(
       await output('dpo', '--beta', '0.1,0.5', '--out', '-'),
     );
@@ -728,7 +727,7 @@ describe('diralign plot', () => {
     );
   });
 
-  test('lines that one axis would flatten are each over their greatest value, which the legend has', async () => {
+  test('lines that one axis would flatten are over their greatest value, as is said', async () => {
     const args = ['dpo,cal_dpo', '--beta', '0.1', '--over', 'margin', '--range', '-20,20'];
     const apart = await lossPanel(...args);
     expect(apart).toMatchObject({
@@ -738,7 +737,10 @@ describe('diralign plot', () => {
     // At -20: sp(2) and 0.1 sigmoid(2) of dpo; of cal_dpo sp(20) and 1, and the squares of 15,
     // twice, and their slope.
     expect(apart.legend).toMatch(
-      /dpo \(loss \u00d7 2\.127, \u2202loss \/ \u2202chosen \u00d7 0\.08808, .*cal_dpo \(loss \u00d7 470, \u2202loss \/ \u2202chosen \u00d7 31, /,
+      /dpo \(loss \u00d7 2\.127, \u2202loss \/ \u2202chosen \u00d7 0\.08808, .*cal_dpo \(/,
+    );
+    expect(apart.legend).toContain(
+      'cal_dpo (loss \u00d7 470, \u2202loss / \u2202chosen \u00d7 31, ',
     );
     expect(Math.max(...apart.heights) - Math.min(...apart.heights)).toBeCloseTo(
       150 * (1 - 0.1269 / 2.127),

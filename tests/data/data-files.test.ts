@@ -599,7 +599,7 @@ describe('cachedReference', () => {
     }
   });
 
-  test('what another process wrote meanwhile stands, and is given if it is of the same', async () => {
+  test('what another process wrote meanwhile stands, and is given if it is the same', async () => {
     const theirs = await filled();
     for (const ours of ['f', 'g']) {
       const file = freshPath('safetensors');

@@ -101,7 +101,8 @@ describe.each(layouts)('%s', (layout) => {
         );
       } else {
         const i = expected.findIndex((tokens) => !scored(tokens));
-        const name = `examples[${i % examples.length}].${i < examples.length ? 'chosen' : 'rejected'}`;
+        const side = i < examples.length ? 'chosen' : 'rejected';
+        const name = `examples[${i % examples.length}].${side}`;
         expectRefusal(
           () => collatePairs(examples, options),
           'RangeError LABEL',

@@ -141,7 +141,7 @@ describe('what truncation does is counted', () => {
     expect(collatePairs([short, long, wide], packed)).toMatchObject({ truncated: 0 });
   });
 
-  test('pairs that truncation made the same; not those that were, nor those that differ still', () => {
+  test('pairs that truncation made the same; not those that were, or differ still', () => {
     const made = { prompt: [1, 1], chosen: [2, 3, 4, 5], rejected: [2, 3, 4, 6] };
     const other = { prompt: [1, 1], chosen: [2, 3, 4, 5], rejected: [2, 3, 4] };
     const were = { prompt: [1, 1], chosen: [2, 3, 4, 5], rejected: [2, 3, 4, 5] };

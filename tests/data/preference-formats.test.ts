@@ -86,7 +86,8 @@ describe('files', () => {
     const [, second] = await readAll(fixture('hh-rlhf-like.jsonl.gz'));
     expect(second).toEqual({
       prompt:
-        '\n\nHuman: A riddle?\n\nAssistant: What has keys and no locks?\n\nHuman: A map?\n\nAssistant:',
+        '\n\nHuman: A riddle?\n\nAssistant: What has keys and no locks?\n\nHuman: ' +
+        'A map?\n\nAssistant:',
       chosen: ' Close: a piano.',
       rejected: ' Yes.',
       record: {},

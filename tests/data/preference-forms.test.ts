@@ -79,7 +79,9 @@ describe('one pair in many forms', () => {
     [
       'text as Llama 3 has it, and in both',
       {
-        prompt: `<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n${question}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n`,
+        prompt:
+          '<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n' +
+          `${question}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n`,
         ...both,
       },
     ],
@@ -209,7 +211,7 @@ describe("what both completions begin with is not the prompt at the question's p
     });
   });
 
-  test('messages of the prompt have their place: a system message in a completion stays there', async () => {
+  test('messages keep their place: a system message stays in its completion', async () => {
     const expected = { prompt: asked, ...after([system('The tool failed.')]) };
     expect(await form(expected)).toEqual(expected);
   });

@@ -159,7 +159,7 @@ describe('compressed', () => {
     expect(await all(pieces())).toEqual(many.map((one) => ({ ...one, record: {} })));
   });
 
-  test('the source is closed before the reader has ended, and its own error is the cause', async () => {
+  test('the source is closed before the reader ends, and its own error is the cause', async () => {
     let closed = 0;
     const file = zlib.gzipSync(lines.repeat(1000));
     async function* pieces(): AsyncGenerator<Uint8Array> {
@@ -224,7 +224,7 @@ describe('rows', () => {
     expect(await skipped(row)).toContain(words);
   });
 
-  test('getters and Proxies that throw, values that hold themselves, arrays without end', async () => {
+  test('getters and Proxies that throw, values that hold themselves, endless arrays', async () => {
     const fails = (): never => {
       throw new Error('no more');
     };
@@ -275,7 +275,7 @@ describe('rows', () => {
     expect(reads.has('other.deep')).toBe(false);
   });
 
-  test('as readers of tables have them: big integers, typed arrays, objects with a toJSON', async () => {
+  test('as readers of tables have them: bigints, typed arrays, objects with a toJSON', async () => {
     const single = { prompt: 'a', completion: 'b', label: 1n };
     expect(await all([single])).toEqual([{ ...single, label: true, record: {} }]);
     const rated = { prompt: 'a', responses: ['b', 'c'], scores: Float32Array.of(1, 2.5) };

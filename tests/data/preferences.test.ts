@@ -144,7 +144,8 @@ describe('readPreferences', () => {
 
   const message = [user('Hi')];
   const nested = '['.repeat(200_000) + ']'.repeat(200_000);
-  const deep = `{"chosen":[{"role":"user","content":"a","x":${nested}}],"rejected":[{"role":"user","content":"a","x":${nested}}]}`;
+  const turn = `{"role":"user","content":"a","x":${nested}}`;
+  const deep = `{"chosen":[${turn}],"rejected":[${turn}]}`;
   // By the reason for which it is skipped, and what the error says.
   const wrong: [SkipReason, unknown, string][] = [
     ['object', [line], 'expected an object | an array'],
@@ -492,7 +493,7 @@ describe('readPreferences', () => {
     );
   });
 
-  test('a line that is longer than a string can be is refused as it comes, and the next is read', async () => {
+  test('a line longer than a string can be is refused, and the next one is read', async () => {
     const most = 64;
     async function* endless(): AsyncGenerator<Uint8Array> {
       yield await Promise.resolve(Buffer.from('a\n'));

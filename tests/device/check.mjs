@@ -27,21 +27,27 @@ const names = sections.map(({ name }) => name);
 const usage = `Usage: npm run gpu:check -- [options]
 
 Checks the CUDA backend on the card of this machine: ${names.join(', ')}.
-Ends with a table, and with exit code 1 where something was missed or cut off, 2 where there is no device.
+Ends with a table, and with exit code 1 where something was missed or cut off, 2 where there is no
+device.
 
   --quick            a fifth of the cases and fewer sizes, for a few minutes
   --scale NAME       ${Object.keys(scales).join(', ')} (default: full; --quick is --scale quick)
   --only A,B         these sections only
-  --jobs N           so many sections side by side, each a process of its own (default 1: one after another in this one)
-  --minutes M        start nothing new after M minutes, and end what runs; what was found until then is reported
+  --jobs N           so many sections side by side, each a process of its own (default 1: one after
+                     another in this one)
+  --minutes M        start nothing new after M minutes, and end what runs; what was found until
+                     then is reported
   --json FILE        write the results there, too, as they come
   --no-results       write nothing to bench/results
   --prepare          compile tests/support for a machine without development tools, and end
-  --pack FILE.tgz    put everything that this command, gpu:bench and gpu:first need into an archive, and end
-  --for C            with --pack: refuse an addon without machine code for this compute capability (default ${defaultTarget}); any: take all
+  --pack FILE.tgz    put everything that this command, gpu:bench and gpu:first need into an
+                     archive, and end
+  --for C            with --pack: refuse an addon without machine code for this compute capability
+                     (default ${defaultTarget}); any: take all
   -h, --help
 
-CUDA_VISIBLE_DEVICES chooses among several cards. Results go to bench/results/DATE-GPU-check.json, but never those of the emulation.`;
+CUDA_VISIBLE_DEVICES chooses among several cards. Results go to
+bench/results/DATE-GPU-check.json, but never those of the emulation.`;
 
 const { values, wanted, scaleName, jobs, end } = parseOrExit(() => {
   const { values } = parseArgs({
@@ -99,7 +105,8 @@ const { version } = createRequire(import.meta.url)('../../package.json');
 const code = describeCode(subject, device);
 const machine = { ...describeMachine(device, version), code };
 console.log(
-  `${device.name}, compute capability ${device.computeCapability}, diralign ${version}, scale ${scaleName}`,
+  `${device.name}, compute capability ${device.computeCapability}, ` +
+    `diralign ${version}, scale ${scaleName}`,
 );
 for (const line of codeLines(code)) console.log(line);
 const warning = unfit(code, device);
@@ -181,7 +188,8 @@ for (const { section, status, checked, worst, seconds, javascript, notes } of re
   );
 }
 console.log(
-  '\nworst: the largest error as a share of its bound. JavaScript: seconds outside of calls of the addon.',
+  '\nworst: the largest error as a share of its bound. JavaScript: ' +
+    'seconds outside of calls of the addon.',
 );
 
 const missed = failed(results);

@@ -18,18 +18,23 @@ import { steps } from './first/steps.mjs';
 
 const names = steps.map(({ name }) => name);
 const most = 8;
+const plan = steps.map(
+  ({ name, title, seconds }) => `  ${name.padEnd(10)} ${title} (at most ${seconds} s)`,
+);
 const usage = `Usage: npm run gpu:first -- [options]
 
 The first ${most} minutes on a card, the most valuable answers first:
-${steps.map(({ name, title, seconds }) => `  ${name.padEnd(10)} ${title} (at most ${seconds} s)`).join('\n')}
-Everything is printed and kept as it comes, in three files: first.log, first.json and, where ncu is there, kernels.ncu-rep. Ends with exit
-code 0 where every step is ok, 1 where one is not, 2 where there is no device.
+${plan.join('\n')}
+Everything is printed and kept as it comes, in three files: first.log, first.json and, where ncu is
+there, kernels.ncu-rep. Ends with exit code 0 where every step is ok, 1 where one is not, 2 where
+there is no device.
 
   --minutes M        end after M minutes, with a report of what was done (default ${most})
   --only A,B         these steps only, and machine
   --output DIR       where the files go (default: build/gpu-first)
   --pack FILE.tgz    put everything that this command needs into an archive, and end
-  --for C            with --pack: refuse an addon without machine code for this compute capability (default ${defaultTarget}); any: take all
+  --for C            with --pack: refuse an addon without machine code for this compute capability
+                     (default ${defaultTarget}); any: take all
   -h, --help
 
 On the emulation everything is small, and no times are taken.`;

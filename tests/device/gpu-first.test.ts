@@ -127,7 +127,7 @@ describe('the steps', () => {
     expect(said.join('')).toMatch(/=== a:[^]*a speaks[^]*=== b:[^]*b speaks[^]*=== c:/);
   });
 
-  test('nothing new is started when the time is over, what runs is given what is left, and all of it is reported', async () => {
+  test('nothing starts when the time is over, what runs has the rest, all is told', async () => {
     const { start, given, kept } = clocked({ a: 10, b: 60, c: 5 });
     const report = await start(30);
     expect(given).toEqual([
@@ -145,7 +145,7 @@ describe('the steps', () => {
     );
   });
 
-  test('a step has no more than its own share, so that one which hangs leaves the others their time', async () => {
+  test('a step has its own share only: one which hangs leaves the others their time', async () => {
     const { start, given } = clocked({ a: 1000, b: 5 });
     const report = await start(480);
     expect(given).toEqual([
@@ -198,14 +198,21 @@ describe('a command', () => {
     expect(output).toContain('ENOENT');
   });
 
-  test('whose time is over is ended with all that it has started, and what it said is kept', async () => {
+  test('whose time is over is ended with all it started, and what it said is kept', async () => {
     // The child tells of itself before it hangs, and only then is its time over: no clock decides.
     const file = path.join(folder, 'grandchild');
-    const grandchild = `require('fs').writeFileSync(${JSON.stringify(file)}, String(process.pid)); setInterval(() => {}, 1e6)`;
+    const grandchild =
+      `require('fs').writeFileSync(${JSON.stringify(file)}, String(process.pid)); ` +
+      'setInterval(() => {}, 1e6)';
     const code = `const { spawn } = require('child_process');
       process.on('SIGTERM', () => {});
       spawn(process.execPath, ['-e', ${JSON.stringify(grandchild)}], { stdio: 'inherit' });
-      const wait = setInterval(() => { if (require('fs').existsSync(${JSON.stringify(file)})) { console.log('both run'); clearInterval(wait); setInterval(() => {}, 1e6); } }, 10);`;
+      const wait = setInterval(() => {
+        if (!require('fs').existsSync(${JSON.stringify(file)})) return;
+        console.log('both run');
+        clearInterval(wait);
+        setInterval(() => {}, 1e6);
+      }, 10);`;
     let seconds = 5;
     let ended: { status: string; output: string };
     do {
@@ -375,8 +382,9 @@ describe('ncu', () => {
     'inst',
     '%',
   ];
+  const quoted = (cell: string) => `"${cell.replaceAll('"', '""')}"`;
   const csv = (rows: readonly (readonly string[])[]) =>
-    `==PROF== Connected\n${rows.map((row) => row.map((cell) => `"${cell.replaceAll('"', '""')}"`).join(',')).join('\n')}\n`;
+    `==PROF== Connected\n${rows.map((row) => row.map(quoted).join(',')).join('\n')}\n`;
   const kernel = 'void loss_kernel<Bfloat16, (Pass)0>(const Plan) "x"';
   const launch = [
     '0',
@@ -425,9 +433,10 @@ describe('ncu', () => {
       floorWritten: 0,
     };
     const [line] = ncuLines(parseNcu(csv([names, units, launch])), [label]);
-    expect(line).toMatch(
-      /^forward 8192 x 128256: 0\.512 ms; DRAM 93\.5 %; read 2\.10, written 0\.00 GB \(floor 2\.10 and 0\.00\)/,
-    );
+    const start =
+      'forward 8192 x 128256: 0.512 ms; DRAM 93.5 %; ' +
+      'read 2.10, written 0.00 GB (floor 2.10 and 0.00)';
+    expect(line?.slice(0, start.length)).toBe(start);
     expect(line).toContain('waits: long_scoreboard 9.3, barrier 0.5');
   });
 });

@@ -149,7 +149,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
     const jobsOf = (...names: string[]) =>
       names.map((name) => ({ name, alone: name === name.toUpperCase() }));
 
-    test('as many as may, those that need the device alone after the others, results in their order', async () => {
+    test('as many as may, those that need the device alone last, results in order', async () => {
       const { sideBySide } = (await load('tests/device/check/jobs.mjs')) as SideBySide;
       const active = new Set<string>();
       let most = 0;
@@ -231,7 +231,7 @@ describe.skipIf(isEmulated)('gpu:check', () => {
       expect(await missesOf({ outcomes, ended: 0, complaints: '' })).toEqual([]);
     });
 
-    test('is a miss where a promise never settles, or resolves, or the process crashes', async () => {
+    test('is a miss where a promise hangs or resolves, or the process crashes', async () => {
       const hung = await missesOf({
         outcomes: outcomes.slice(0, 1),
         ended: 'SIGKILL',
@@ -575,7 +575,7 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     expect(judge({ ...result, rounds: 9 })).toHaveLength(8);
   });
 
-  test('a peer that is faster, or computes something else, is a miss; one without memory is reported', async () => {
+  test('a peer that is faster or computes other numbers is a miss; no memory is told', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
     const batch = { dtype: 'bfloat16', rows: 8192, vocab: 32000, fraction: 1 };
     const ratios = {
@@ -633,7 +633,7 @@ describe.skipIf(isEmulated)('gpu:bench', () => {
     );
   });
 
-  test('peers of the output layer are judged by the clock, and have a table of their own', async () => {
+  test('peers of the output layer are judged by the clock, in a table of their own', async () => {
     const { judge, report } = (await load('bench/gpu/report.mjs')) as Report;
     const layer = { dtype: 'bfloat16', rows: 4096, size: 4096, vocab: 128256, fraction: 1 };
     const timed = (name: string, ms: number) => ({
@@ -802,13 +802,18 @@ const option = (name) => process.argv[process.argv.indexOf(name) + 1];
 const fs = require('node:fs');
 if (process.env.COMPLAINT) { console.error(process.env.COMPLAINT); process.exit(1); }
 const bytes = fs.readFileSync(option('--directory') + '/reference');
-const reference = new Float64Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-const sizes = ['hidden', 'weight', 'labels'].map((name) => fs.statSync(option('--directory') + '/' + name).size).join();
+const { buffer, byteOffset, byteLength } = bytes;
+const reference = new Float64Array(buffer.slice(byteOffset, byteOffset + byteLength));
+const sizeOf = (name) => fs.statSync(option('--directory') + '/' + name).size;
+const sizes = ['hidden', 'weight', 'labels'].map(sizeOf).join();
 const asked = [option('--hidden-size'), option('--shape'), option('--dtype'), sizes].join(' ');
 if (asked !== '384 2,128,515 bfloat16 131042,131038,1024') throw new Error(asked);
-if (reference.every((x) => x === 0) !== (option('--beta') === '0.01')) throw new Error('reference and beta');
+const isFree = reference.every((x) => x === 0);
+if (isFree !== (option('--beta') === '0.01')) throw new Error('reference and beta');
 console.log(process.env.FIRST);
-process.stdin.on('data', (lines) => { for (const _ of String(lines).trim().split('\\n')) console.log('{"ms":3}'); });
+process.stdin.on('data', (lines) => {
+  for (const _ of String(lines).trim().split('\\n')) console.log('{"ms":3}');
+});
 `;
       vi.stubEnv('PYTHON', script('pretended-peer.cjs', code));
       vi.stubEnv('FIRST', JSON.stringify({ ...first, extraBytes: 12 }));
@@ -937,7 +942,8 @@ describe('the commands', () => {
         [
           '--input-type=module',
           '-e',
-          `const s = await import('./tests/device/check/support.mjs'); console.log(s.loadVectors().size)`,
+          "const s = await import('./tests/device/check/support.mjs'); " +
+            'console.log(s.loadVectors().size)',
         ],
         { cwd: elsewhere, encoding: 'utf8' },
       );

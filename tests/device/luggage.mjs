@@ -43,7 +43,10 @@ export function notFor(status, target) {
   const code = codeFor(status, target);
   if (code === 'own') return undefined;
   const built = `${addon} has machine code for ${status.architectures || 'no architecture'}`;
-  return `${built}, not for ${target} (PTX for ${status.ptx || 'none'}); run npm run build:native -- --cuda ${target}`;
+  return (
+    `${built}, not for ${target} (PTX for ${status.ptx || 'none'}); ` +
+    `run npm run build:native -- --cuda ${target}`
+  );
 }
 
 /** Writes the archive; throws what keeps it from being written. */

@@ -76,7 +76,7 @@ describe('machine code, as scripts/check-sass.mjs counts it', () => {
     ).toEqual(['gradient']);
   });
 
-  it('ends a part where messages of a cluster are waited for, and where the next one begins', () => {
+  it('ends a part where it waits for messages of a cluster, and where the next one begins', () => {
     const sums = ['LDG.E.128 R4, desc[UR4][R2.64]', 'MUFU.EX2 R20, R4', 'MUFU.EX2 R21, R5'];
     const cluster = codeOf([
       '.L_x_1:',

@@ -38,7 +38,7 @@ function expectNear(actual: Float32Array, expected: Float32Array): void {
   expect(misses.list).toEqual([]);
 }
 
-test('with a grid, losses and gradients of the weight have the same bits on any ranks', async () => {
+test('with a grid, losses and gradients of the weight have the same bits everywhere', async () => {
   const run = { columnGrid: 512 };
   const one = await dpo.fromHidden.async(batch as never, { parallel: run });
   for (const size of [1, 2, 3]) {

@@ -283,7 +283,9 @@ describe('refusals', () => {
     for (const error of errors) {
       expect(error).toMatchObject({ code: 'ERR_DIRALIGN_WINDOW', name: 'DirAlignError' });
       expect((error as Error).message).toBe(
-        `window: its calls that have ended have seen 2 of 4 pairs on rank 1 of data, rank 0 of sequence; ${tokens} of ${2 * tokens} tokens on rank 1 of data, rank 0 of sequence`,
+        'window: its calls that have ended have seen 2 of 4 pairs on rank 1 of data, ' +
+          `rank 0 of sequence; ${tokens} of ${2 * tokens} tokens on rank 1 of ` +
+          'data, rank 0 of sequence',
       );
     }
   });

@@ -18,7 +18,8 @@ const over = ({ value }: Guarded, kind = constructorOf(value), length = value.le
 
 /** The constructors of another realm. */
 const realm = vm.runInNewContext(
-  '({ Float32Array, Float64Array, Int32Array, Uint8Array, Uint16Array, ArrayBuffer, SharedArrayBuffer, Array, ' +
+  '({ Float32Array, Float64Array, Int32Array, Uint8Array, Uint16Array, ArrayBuffer, ' +
+    'SharedArrayBuffer, Array, ' +
     "Float16Array: typeof Float16Array === 'function' ? Float16Array : undefined })",
 ) as Record<string, Constructor> & {
   ArrayBuffer: ArrayBufferConstructor;

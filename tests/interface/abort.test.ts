@@ -96,7 +96,7 @@ describe('abort', () => {
     await second.release();
   });
 
-  test('in the middle: the rows that are left are not computed, and nothing is written afterwards', async () => {
+  test('in the middle: no further row is computed, and nothing is written later', async () => {
     // 32768 rows, reduced and differentiated in groups, the gradient written to pages that are 0.
     const [rows, vocab] = [32_768, 1024];
     const batch = {

@@ -242,7 +242,8 @@ describe.runIf(process.platform === 'linux')('threads', () => {
     const [, first] =
       /^Cpus_allowed_list:\s*(\d+)/m.exec(await fs.readFile('/proc/self/status', 'utf8')) ?? [];
     const args = ['-c', present(first), process.execPath];
-    const script = `const { native } = await import(${JSON.stringify(compiled.url.replace('index.js', 'native/interface.js'))});
+    const module = compiled.url.replace('index.js', 'native/interface.js');
+    const script = `const { native } = await import(${JSON.stringify(module)});
       console.log(native().cpuInfo().threads);`;
     const output = execFileSync('taskset', [...args, '--input-type=module', '-e', script], {
       encoding: 'utf8',

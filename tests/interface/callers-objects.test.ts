@@ -152,7 +152,7 @@ describe.each(doors)('$name', ({ name: own, batch, call, gradients, options }: D
     }
   });
 
-  test('a getter that detaches another array: refused, or the numbers that were there', async () => {
+  test('a getter that detaches another array: refused, or the numbers from before', async () => {
     const names = Object.keys(batch());
     for (const victim of arrayNames(batch())) {
       for (const name of names.filter((one) => one !== victim)) {
@@ -307,7 +307,7 @@ describe('memory that is shared', () => {
     );
   });
 
-  test('another thread that writes labels and offsets: never a row or a label that was not checked', async () => {
+  test('another thread writes labels and offsets: every row and label is checked', async () => {
     const rows = S * T;
     const labels = shared(new Int32Array(rows).fill(5));
     const offsets = shared([0, T, rows]);
@@ -503,7 +503,7 @@ test('what collatePairs returns is a batch, with logits', () => {
   }
 });
 
-test('objectives: options of any kind are refused by a DirAlignError, an option of another name with the nearest', async () => {
+test('objectives: options of any kind: a DirAlignError, which has the nearest name', async () => {
   const nothing: unknown = Object.create(null);
   for (const odd of [
     nothing,

@@ -135,7 +135,8 @@ describe('building an objective', () => {
     penalty: 5,
   };
   const withReference =
-    'dpo ipo apo_zero nca cal_dpo hinge robust exo_pair bco_pair sppo_hard aot aot_unpaired discopop apo_down r_dpo dpop kto apo_zero_unpaired bco';
+    'dpo ipo apo_zero nca cal_dpo hinge robust exo_pair bco_pair sppo_hard aot aot_unpaired ' +
+    'discopop apo_down r_dpo dpop kto apo_zero_unpaired bco';
   const groups = 'plackett_luce info_nca nca_listwise';
   const paired = `${withReference} simpo orpo asft cpo alphapo simper`;
   const accepted: Record<string, string> = {

@@ -26,7 +26,7 @@ function marked({ buffer }: ArrayBufferView): (other: ArrayBufferView) => boolea
 }
 
 describe('what is lent', () => {
-  test('bits are those of a fresh array, however often, in memory that another gradient left', () => {
+  test('bits are those of a fresh array, however often, in memory of another gradient', () => {
     const buffers = new GradientBuffers();
     for (let step = 0; step < 6; step++) {
       const own = batchOf(10 + step, 3 + (step % 4));
@@ -70,7 +70,7 @@ describe('what is lent', () => {
     expect(found).toEqual([false, true, true, true, true]);
   });
 
-  test('every gradient of every door, in every dtype; what has its own place stays there', async () => {
+  test('every gradient of every door and dtype; what has its own place stays there', async () => {
     const buffers = new GradientBuffers();
     for (const dtype of ['float32', 'float16', 'bfloat16'] as const) {
       const own = randomBatch({ seed: 4, sequences: 4, tokens: 3, vocab: 33, dtype });

@@ -39,7 +39,7 @@ describe('processes and workers', () => {
     expect(JSON.parse(stdout), `seed ${seed}`).toMatchObject({ terminated: 40 });
   });
 
-  test('calls that wait behind those of another environment: abort and terminate are at once', async () => {
+  test('calls that wait behind another environment: abort and terminate are at once', async () => {
     expect(await run('queue.mjs', [], ['--expose-gc'])).toEqual({ stdout: 'at once', stderr: '' });
   });
 

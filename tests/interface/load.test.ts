@@ -53,7 +53,8 @@ function write(name: string, text: string): string {
 const firstUse = (from: string): string => `import { dirAlignLoss } from ${JSON.stringify(from)};
 console.log('imported');
 try {
-  console.log(dirAlignLoss('sft')({ logits: new Float32Array(2), shape: [1, 1, 2], labels: new Int32Array(1) }).loss);
+  const [logits, labels] = [new Float32Array(2), new Int32Array(1)];
+  console.log(dirAlignLoss('sft')({ logits, shape: [1, 1, 2], labels }).loss);
 } catch (error) {
   console.log(error.code ?? error.stack, error.message);
 }`;
@@ -194,7 +195,8 @@ describe('copied to where the program runs', () => {
       header: libc === 'glibc' ? { glibcVersionRuntime: '2.28' } : {},
       sharedObjects: [`/lib/${libc === 'musl' ? 'ld-musl' : 'libc'}-x.so.1`],
     };
-    const before = `for (const [name, value] of Object.entries(${JSON.stringify({ platform, arch })}))
+    const properties = JSON.stringify({ platform, arch });
+    const before = `for (const [name, value] of Object.entries(${properties}))
   Object.defineProperty(process, name, { value });
 process.report.getReport = () => (${JSON.stringify(report)});`;
 
@@ -320,7 +322,9 @@ describe('bundled into one file', () => {
 
   test.each(entries)('%s can be imported from CommonJS', (entry) => {
     // Types are gone where nothing of a module is used, so everything is.
-    const contents = `import * as all from ${JSON.stringify(source(entry))}; console.log('imported', Object.keys(all).length > 0);`;
+    const contents =
+      `import * as all from ${JSON.stringify(source(entry))}; console.log('imported', ` +
+      'Object.keys(all).length > 0);';
     const { stdout, stderr } = spawnSync(
       process.execPath,
       [bundle('cjs', contents, 'bundled/entry.cjs')],
@@ -344,7 +348,9 @@ describe('bundled into one file', () => {
 describe('what dlopen and other runtimes say', () => {
   /** The addon fails to load with that. */
   const failing = (properties: object): string => `import Module from 'node:module';
-Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.stringify(properties)}); };`;
+Module._extensions['.node'] = () => {
+  throw Object.assign(new Error(), ${JSON.stringify(properties)});
+};`;
   const dlopen = (message: string): string => failing({ code: 'ERR_DLOPEN_FAILED', message });
 
   test.each([
@@ -379,17 +385,20 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
       'anew',
     ],
     [
-      "dlopen(/x.node, 0x0001): tried: '/x.node' (built for macOS 15.0 which is newer than running OS)",
+      "dlopen(/x.node, 0x0001): tried: '/x.node' (built for macOS 15.0 which is " +
+        'newer than running OS)',
       'built for macOS 15\\.0, and this system is older',
       'npx diralign build',
     ],
     [
-      "dlopen(/x.node, 0x0001): tried: '/x.node' (code signature in <1> '/x.node' not valid for use in process: library load disallowed by system policy)",
+      "dlopen(/x.node, 0x0001): tried: '/x.node' (code signature in <1> '/x.node' not valid " +
+        'for use in process: library load disallowed by system policy)',
       'macOS does not trust the file',
       'xattr -d com\\.apple\\.quarantine',
     ],
     [
-      "dlopen(/x.node): tried: '/x.node' (mach-o file, but is an incompatible architecture (have 'arm64', need 'x86_64'))",
+      "dlopen(/x.node): tried: '/x.node' (mach-o file, but is an incompatible architecture " +
+        "(have 'arm64', need 'x86_64'))",
       'made for another system than linux-',
       'anew',
     ],
@@ -426,7 +435,9 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
       name: 'NotCapable',
       message: 'Requires ffi access to "/x.node", run again with the --allow-ffi flag',
     };
-    const reports = `process.report.getReport = () => { throw Object.assign(new Error('Requires sys access'), { name: 'NotCapable' }); };`;
+    const reports =
+      "process.report.getReport = () => { throw Object.assign(new Error('Requires sys " +
+      "access'), { name: 'NotCapable' }); };";
     expect(use({ before: `${failing(denied)}\n${reports}` })).toMatch(
       loadError('Deno was started without --allow-ffi.*add it'),
     );
@@ -436,7 +447,10 @@ Module._extensions['.node'] = () => { throw Object.assign(new Error(), ${JSON.st
     const denied = (
       name: string,
     ): string => `import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module';
-fs.${name} = (file) => { throw Object.assign(new Error('Requires read access to "' + file + '", run again with the --allow-read flag'), { name: 'NotCapable' }); };
+fs.${name} = (file) => {
+  const said = 'Requires read access to "' + file + '", run again with the --allow-read flag';
+  throw Object.assign(new Error(said), { name: 'NotCapable' });
+};
 syncBuiltinESMExports();`;
     for (const [name, file] of [
       ['readFileSync', 'package'],
@@ -464,7 +478,8 @@ syncBuiltinESMExports();`;
     expect(
       use({
         before:
-          "import Module from 'node:module'; Module._extensions['.node'] = (m) => { m.exports = {}; };",
+          "import Module from 'node:module'; Module._extensions['.node'] = (m) => " +
+          '{ m.exports = {}; };',
       }),
     ).toMatch(loadError('was built from other sources'));
   });

@@ -210,7 +210,7 @@ test('logits on a device have their gradient there', () => {
   expectTypeOf<DeviceTensor>().toExtend<Disposable>();
 });
 
-test('gradients of hidden states have their type, those of the weight are float32, and all are where the hidden states are', () => {
+test('gradients of hidden states have their type, of the weight float32, in their place', () => {
   const dpo = dirAlignLoss('dpo', 0.1);
   const rows = {
     shape: [2, 1, 2],

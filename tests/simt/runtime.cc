@@ -27,7 +27,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 // --- Work
-// -----------------------------------------------------------------------------------------------------------------------
 
 /// One piece of work of a stream.
 struct Operation {
@@ -222,7 +221,6 @@ Runtime& runtime() {
 }
 
 // --- Calls
-// ----------------------------------------------------------------------------------------------------------------------
 
 thread_local int current_device = 0;
 thread_local cudaError_t last_error = cudaSuccess;
@@ -348,7 +346,6 @@ cudaError_t wait_for_stream(CUstream_st& stream, Lock& lock) {
 }
 
 // --- The threads of the devices
-// -------------------------------------------------------------------------------------------------
 
 /// The stream whose turn it is, of those whose first piece of work can run.
 CUstream_st* choose(Device& device) {
@@ -440,7 +437,6 @@ void submit(CUstream_st& stream, std::unique_ptr<Operation> operation, Lock&) {
 }
 
 // --- Memory
-// ---------------------------------------------------------------------------------------------------------------------
 
 /// The allocation around an address, or null.
 std::pair<const uintptr_t, Allocation>* find(const void* pointer) {
@@ -613,7 +609,6 @@ bool valid(int device) { return device >= 0 && size_t(device) < runtime().device
 }  // namespace
 
 // --- Errors
-// ---------------------------------------------------------------------------------------------------------------------
 
 namespace {
 struct ErrorText {
@@ -701,7 +696,6 @@ cudaError_t cudaGetLastError() {
 }
 
 // --- Devices
-// --------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaDriverGetVersion(int* version) {
   if (unloading) return cudaErrorCudartUnloading;
@@ -825,7 +819,6 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 // --- Memory
-// ---------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   SIMT_ENTER(current_device);
@@ -1069,7 +1062,6 @@ cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int value, size_t width, s
 }
 
 // --- Streams and events
-// ---------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   SIMT_ENTER(current_device);
@@ -1297,7 +1289,6 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
 }
 
 // --- Kernels
-// --------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   SIMT_ENTER(current_device);
@@ -1403,7 +1394,6 @@ cudaError_t simt::launch(const void* kernel, dim3 grid, dim3 block, size_t share
 }
 
 // --- The driver
-// -----------------------------------------------------------------------------------------------------------------
 
 namespace {
 CUresult get_address_range(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {
@@ -1450,7 +1440,6 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
 }
 
 // --- Libraries over the runtime
-// ---------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -1498,7 +1487,6 @@ void* simt::load_library(const char* path) {
 }
 
 // --- What tests ask
-// -------------------------------------------------------------------------------------------------------------
 
 void simt::map_in_pieces(void* pointer, size_t piece) {
   Lock lock(runtime().mutex);

@@ -64,7 +64,6 @@ bool all_are(const std::vector<T>& values, T expected) {
 using Threads = float[threads];
 
 // --- Barriers
-// -------------------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void read_after_write(float* out) {
@@ -135,7 +134,6 @@ bool zeros() {
 }
 
 // --- Bounds and alignment
-// -------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void read_past_the_end(const float* in, int n, float* out) {
@@ -195,7 +193,6 @@ bool run_misaligned() {
 }
 
 // --- Copies that end later
-// ------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 __global__ void async_without_wait(const float* in, float* out) {
@@ -294,7 +291,6 @@ bool zeros_from_ramp() {
 }
 
 // --- Warp collectives
-// -----------------------------------------------------------------------------------------------------------
 
 enum LaneBug {
   fine,
@@ -329,7 +325,6 @@ bool run_lanes_that_do_not_exist() {
 }
 
 // --- Between blocks
-// -------------------------------------------------------------------------------------------------------------
 
 enum BlockBug { ordered, no_release_acquire, no_barrier_before, no_barrier_after };
 /// Block 0 writes, all others wait for it and read.
@@ -418,7 +413,6 @@ bool zeros_from_clusters() {
 }
 
 // --- Launches
-// -------------------------------------------------------------------------------------------------------------------
 
 template <bool broken>
 bool run_too_many_threads() {
@@ -445,7 +439,6 @@ __global__ void static_shared_of(float* out) {
 }
 
 // --- Streams
-// --------------------------------------------------------------------------------------------------------------------
 
 struct Pinned {
   float* data;
@@ -517,7 +510,6 @@ bool run_use_after_free() {
 }
 
 // --- Failures of the device, on demand
-// ------------------------------------------------------------------------------------------
 
 /// With SIMT_FAIL=kernel:700:1 the second kernel fails: later, and for good, and not for the other
 /// device.
@@ -551,7 +543,6 @@ bool run_failing_kernel() {
 }
 
 // --- What is to be found, and by what
-// -------------------------------------------------------------------------------------------
 
 enum Build : unsigned { plain = 1, addresses = 2, races = 4, every = 7 };
 #if defined(__has_feature)

@@ -218,7 +218,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     },
   );
 
-  test('gradients of a layer in lent memory: of every step its own, and given back after it', async () => {
+  test('gradients of a layer in lent memory: each step has its own and returns it', async () => {
     const random = generator(31);
     const params = model(random);
     const objective = dirAlignLoss('dpo', 0.4);
@@ -371,7 +371,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     tree.dispose(grads);
   });
 
-  test('what does not depend on the parameters is frozen: the same gradients, and none computed for it', () => {
+  test('what does not depend on the parameters is frozen: the same gradients, none for it', () => {
     const random = generator(5);
     const { head, ...rest } = model(random);
     const words = wordsOf(tokensOf(random));
@@ -490,7 +490,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     expect(labels.refCount).toBe(1);
   });
 
-  test("params and batch stay the caller's, gradients become the caller's, and no memory is kept", async () => {
+  test("params and batch stay the caller's, gradients become so, no memory is kept", async () => {
     const random = generator(9);
     const params = model(random);
     const words = wordsOf(tokensOf(random));
@@ -719,7 +719,7 @@ describe('what is refused', () => {
     expectRefusal(later, kind, words);
   });
 
-  test('an objective that is none, a signal for the call that is not asynchronous, options that sequenceLogps has not', () => {
+  test('no objective, a signal for a synchronous call, options that sequenceLogps lacks', () => {
     expectRefusal(
       () => jaxDirAlignLoss('dpo' as never),
       'TypeError OPTION',

@@ -70,7 +70,7 @@ describe('JSON lines', () => {
     ]);
   });
 
-  test('ten thousand steps in one turn arrive in order, and the loop is not waited for', async () => {
+  test('ten thousand steps in one turn arrive in order, without waiting for the loop', async () => {
     const file = path.join(folder, 'many.jsonl');
     const logger = jsonLinesLogger(file);
     for (let step = 0; step < 10_000; step++) logger.log(step, { loss: step });
@@ -311,7 +311,7 @@ describe.each<[string, (name: string) => Logger]>([
     await logger.close();
   });
 
-  test('what cannot be written is told by flush, by the next log and by close; its cause is the error of the system', async () => {
+  test('flush, the next log and close tell of a failed write, with its cause', async () => {
     fs.writeFileSync(path.join(folder, `file ${kind}`), '');
     const logger = make(`file ${kind}`);
     logger.log(1, { loss: 1 });

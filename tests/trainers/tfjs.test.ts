@@ -470,7 +470,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
       );
     });
 
-    test('lent memory that a backend chosen before the backward pass keeps is its own', async () => {
+    test('lent memory kept by a backend chosen before the backward pass is its own', async () => {
       const { hidden, weight, bias } = layer(generator(42));
       const { batch } = given(42);
       const dpo = tfDirAlignLoss(dirAlignLoss('dpo', 0.4));
@@ -610,7 +610,7 @@ describe.each(['cpu', 'wasm'])('on the %s backend', (backend) => {
   });
 });
 
-test('on the cpu backend nothing is copied: logits are read in place, and the gradient array becomes the tensor', async () => {
+test('the cpu backend copies nothing: neither logits nor the gradient', async () => {
   await tf.setBackend('cpu');
   const { logits, batch } = given(18);
   const { objective, calls } = observed(dirAlignLoss('dpo', 0.1));

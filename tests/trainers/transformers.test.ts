@@ -72,7 +72,7 @@ describe.each(batches)('of a %s batch', (_, batch) => {
     },
   );
 
-  test('a model of transformers.js: a function that gives tensors, from wherever they are', async () => {
+  test('a model of transformers.js: a function that gives tensors, wherever they are', async () => {
     const { session, row } = await modelOf();
     /** Of its own, with the data elsewhere. */
     class OwnTensor {

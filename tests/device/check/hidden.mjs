@@ -94,7 +94,8 @@ export function checkAlgorithms(found, misses, note) {
       `${what}: none of ${offered} algorithms of cuBLASLt serves for any number of rows`,
     );
   note(
-    `algorithms for any number of rows: ${found.map(({ what, usable, offered }) => `${what} ${usable} of ${offered}`).join(', ')}`,
+    'algorithms for any number of rows: ' +
+      `${found.map(({ what, usable, offered }) => `${what} ${usable} of ${offered}`).join(', ')}`,
   );
 }
 
@@ -118,7 +119,8 @@ export function checkRowCounts({ tokenLogps, cuda }, misses, { vocab, size, coun
     misses.require(
       first < 0,
       () =>
-        `V = ${vocab}, H = ${size}, ${dtype}: of ${rows} rows, row ${first} is ${own[first]}, of ${most} it is ${all[first]}`,
+        `V = ${vocab}, H = ${size}, ${dtype}: of ${rows} rows, row ${first} is ${own[first]}, ` +
+        `of ${most} it is ${all[first]}`,
     );
   }
   held.dispose();

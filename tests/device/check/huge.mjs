@@ -26,7 +26,8 @@ export async function huge({ subject, misses, scale, progress, note, device }) {
   if (elements <= 2 ** 31) note(`run with ${elements} elements: says nothing about 2^31`);
   if (2 * elements > 0.9 * device.freeMemory) {
     note(
-      `needs ${((2 * elements) / 1e9).toFixed(1)} GB of device memory; ${(device.freeMemory / 1e9).toFixed(1)} GB are free`,
+      `needs ${((2 * elements) / 1e9).toFixed(1)} GB of device memory; ` +
+        `${(device.freeMemory / 1e9).toFixed(1)} GB are free`,
     );
     return;
   }

@@ -53,7 +53,8 @@ if (ts) {
   write(path.join(target, 'package.json'), '{ "type": "module" }\n');
 } else if (!modules.every((name) => existsSync(file(name)))) {
   console.error(
-    'build/device is missing: run `npm run gpu:check -- --prepare` where the development tools are, and carry it',
+    'build/device is missing: run `npm run gpu:check -- --prepare` where the development ' +
+      'tools are, and carry it',
   );
   process.exit(2);
 }

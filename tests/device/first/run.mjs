@@ -120,10 +120,12 @@ export function summary({ steps, seconds, stopped }) {
   const width = Math.max(...steps.map(({ name }) => name.length));
   return [
     ...steps.flatMap(({ name, status, from, seconds: took, says = [] }) => [
-      `${name.padEnd(width)}  ${status}${from === undefined ? '' : ` (from ${from.toFixed(0)} s, ${took?.toFixed(0) ?? '?'} s)`}`,
+      `${name.padEnd(width)}  ${status}` +
+        (from === undefined ? '' : ` (from ${from.toFixed(0)} s, ${took?.toFixed(0) ?? '?'} s)`),
       ...says.map((line) => `${' '.repeat(width)}    ${line}`),
     ]),
-    `${steps.filter(({ status }) => status === 'ok').length} of ${steps.length} steps are ok after ${seconds.toFixed(0)} s` +
+    `${steps.filter(({ status }) => status === 'ok').length} of ${steps.length} steps are ok ` +
+      `after ${seconds.toFixed(0)} s` +
       (stopped === undefined ? '' : `; stopped by ${stopped}`),
   ];
 }

@@ -76,7 +76,8 @@ function tellCheck({ sections }) {
   const notRun = sections.flatMap(({ status, notes }) => (status === 'not run' ? notes : []));
   return [
     ...notRun,
-    `${checked.toLocaleString('en')} checks in ${sections.map(({ section }) => section).join(', ')}`,
+    `${checked.toLocaleString('en')} checks in ` +
+      `${sections.map(({ section }) => section).join(', ')}`,
     ...(cut.length > 0 ? [`cut off: ${cut.join(', ')}`] : []),
     ...misses.slice(0, 10),
   ];
@@ -102,7 +103,10 @@ function tellBench({
           (entry) =>
             `${entry.mode} ${entry.device.median.toFixed(3)} ms ${share(entry, copyBandwidth)}`,
         );
-      return `${dtype} ${rows} x ${vocab}, copy ${(copyBandwidth / 1e9).toFixed(0)} GB/s: ${modes.join(', ')}`;
+      return (
+        `${dtype} ${rows} x ${vocab}, copy ${(copyBandwidth / 1e9).toFixed(0)} ` +
+        `GB/s: ${modes.join(', ')}`
+      );
     }),
     ...layers
       .filter(whole)
@@ -143,8 +147,10 @@ const machine = {
     return {
       ...{ status, result },
       says: [
-        `${found.gpu.name}, ${found.gpu.computeCapability}, runs its code: ${code.runs}; built for ${code.architectures || 'none'}`,
-        `cuBLASLt: ${hiddenReason ?? 'found'}${unusable.length > 0 ? `, NO ALGORITHM for ${unusable.join(', ')}` : ''}`,
+        `${found.gpu.name}, ${found.gpu.computeCapability}, runs its code: ${code.runs}; ` +
+          `built for ${code.architectures || 'none'}`,
+        `cuBLASLt: ${hiddenReason ?? 'found'}` +
+          (unusable.length > 0 ? `, NO ALGORITHM for ${unusable.join(', ')}` : ''),
         ...Object.entries(tools).map(([name, file]) => `${name}: ${file ?? 'not found'}`),
       ],
     };

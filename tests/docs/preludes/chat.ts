@@ -51,7 +51,8 @@ const config = {
   eos_token: '<|im_end|>',
   pad_token: '<pad>',
   chat_template:
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}" +
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + " +
+    "message['content'] + '<|im_end|>' + '\n' }}{% endfor %}" +
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
 };
 const pairs = [

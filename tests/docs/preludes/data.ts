@@ -9,7 +9,8 @@ fs.writeFileSync(
 const { prompt } = pair;
 fs.writeFileSync(
   'feedback.jsonl',
-  `${JSON.stringify({ prompt, completion: 'yes', label: true })}\n${JSON.stringify({ prompt, completion: 'no', label: 0 })}\n`,
+  `${JSON.stringify({ prompt, completion: 'yes', label: true })}\n` +
+    `${JSON.stringify({ prompt, completion: 'no', label: 0 })}\n`,
 );
 fs.writeFileSync(
   'ratings.jsonl',
