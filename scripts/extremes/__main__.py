@@ -5,7 +5,8 @@
     python3 scripts/extremes
 
 Every objective is written down here once more, from its source, in numbers of 400 digits: pairs.py
-has those of pairs, units.py those of single sequences and of groups.
+has those of pairs (pair_batches.py what is computed of them), units.py those of single sequences
+and of groups.
 tests/objectives/extremes.test.ts holds the package to them.
 
 A value can be no better than the rounding of what it is computed from: float64 log-ratios, beta and
@@ -17,7 +18,7 @@ import itertools
 import json
 import pathlib
 
-import pairs
+import pair_batches
 import units
 from exact import number
 
@@ -26,7 +27,8 @@ TARGET = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures/extremes.
 
 def main():
     written = []
-    for config, given, losses, slopes, slack in itertools.chain(pairs.batches(), units.batches()):
+    batches = itertools.chain(pair_batches.batches(), units.batches())
+    for config, given, losses, slopes, slack in batches:
         written.append(
             {
                 "config": config,

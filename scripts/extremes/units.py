@@ -4,7 +4,7 @@ import random
 
 from exact import PART, Dual, dual, exp, lse, sg, slack, sp
 from mpmath import mpf
-from pairs import COUNTS, LOGPS, REFERENCES
+from pair_batches import COUNTS, LOGPS, REFERENCES
 
 BASELINES = [0, 1e-12, 0.5, 40, 1e6]  # kl; with either sign, shift
 SEQUENCES = 80  # of a batch
