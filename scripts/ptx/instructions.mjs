@@ -1,20 +1,6 @@
-// What each PTX instruction is in C++, over tests/simt/ptx.h. Registers are unsigned integers of
-// their width and predicates are bool; an instruction's type says how it reads them.
-// An instruction that no rule matches whole, modifiers included, is refused by name.
-
-export const wordTypes = { 8: 'uint8_t', 16: 'uint16_t', 32: 'uint32_t', 64: 'uint64_t' };
-const signedTypes = { 8: 'int8_t', 16: 'int16_t', 32: 'int32_t', 64: 'int64_t' };
-
-export const bitsOf = (type) => Number(/\d+$/.exec(type)[0]);
-
-/** The C++ type in which an instruction of this PTX type computes. */
-export function typeOf(type) {
-  if (type === 'pred') return 'bool';
-  if (type === 'f32') return 'float';
-  if (type === 'f64') return 'double';
-  return (type.startsWith('s') ? signedTypes : wordTypes)[bitsOf(type)];
-}
-const unsigned = (type) => type.replace(/^[sb]/, 'u');
+// What each PTX instruction is in C++, over tests/simt/ptx.h. An instruction that no rule matches
+// whole, modifiers included, is refused by name.
+import { bitsOf, typeOf, unsigned, wordTypes } from './types.mjs';
 
 const integer = '[usb](?:16|32|64)';
 const comparisons = { eq: '==', ne: '!=', lt: '<', le: '<=', gt: '>', ge: '>=', lo: '<', ls: '<=' };
