@@ -1,6 +1,5 @@
 // Jobs with an output layer on the CPU.
-#include <utility>
-#include "layer_products.h"
+#include "layer_sums.h"
 #include "jobs/row_results.h"
 #include "run.h"
 #include "tuning.h"
@@ -26,8 +25,7 @@ class LayerPhases : public Phases {
         hidden_size_(job.layer->hidden_size),
         rows_(job),
         products_(job, pool, row_floats()),
-        weight_started_(gradients_.weight.accumulate),
-        bias_started_(gradients_.bias.accumulate) {
+        sums_(job, products_) {
     plan();
   }
 
@@ -60,21 +58,9 @@ class LayerPhases : public Phases {
     }
   }
 
-  void write_zeros() override {
-    shift_layer(exponent_);
-    for (const int64_t row : job_.rows.ignored) zero_hidden_row(row);
-    if (weight()) zero_words(gradients_.weight, weight_started_, hidden_size_);
-    if (bias()) zero_words(gradients_.bias, bias_started_, 1);
-  }
+  void write_zeros() override { sums_.finish(); }
 
  private:
-  /// Where nothing was written: all words, or, with padding past a vocabulary, that.
-  void zero_words(const LayerGradients::Buffer& gradient, bool started, int64_t floats) const {
-    if (gradient.zeroed || gradient.accumulate) return;
-    const int64_t first = started ? vocab_ : 0;
-    std::memset(static_cast<float*>(gradient.data) + first * floats, 0,
-                size_t((job_.batch.row_stride - first) * floats) * sizeof(float));
-  }
   int64_t row_floats() const { return vocab_ + (gradients_.hidden.data ? hidden_size_ : 0); }
   /// The coefficients are there before the log-probabilities.
   bool known() const { return job_.given || (job_.loss && job_.loss->is_linear()); }
@@ -172,16 +158,16 @@ class LayerPhases : public Phases {
         active_ranges(chunk, beside_nan ? shortest_gap_beside_nan : shortest_gap,
                       [&](int64_t i) { return idle(i); });
     for (int64_t i = chunk.begin; i < chunk.end; i++)
-      fit(largest_entry(job_.batch, rows_.coefficients(i, loss)));
+      sums_.fit(largest_entry(job_.batch, rows_.coefficients(i, loss)));
     int64_t done = chunk.begin;
     for (const RowRange& range : active) {
-      zero_hidden(done, range.begin);
+      sums_.zero_hidden(done, range.begin);
       done = range.end;
       float* z = workspace_ + (range.begin - chunk.begin) * vocab_;
       if (again) products_.logits(range, z);
       for_rows(products_.team(), job_, range.begin, range.end, true, [&](int64_t i, int) {
         products_.differentiate(z + (i - range.begin) * vocab_,
-                                rows_.gradient(i, scaled_coefficients(i, loss)));
+                                rows_.gradient(i, sums_.scaled(rows_.coefficients(i, loss))));
       });
       if (gradients_.hidden.data) {
         float* out =
@@ -191,38 +177,14 @@ class LayerPhases : public Phases {
           sum_over_columns(job_.parallel->session, out, range.size() * hidden_size_,
                            job_.parallel->wire(job_.batch.dtype));
         for_rows(products_.team(), job_, range.begin, range.end, false, [&](int64_t i, int) {
-          write_hidden(i, out + (i - range.begin) * hidden_size_, std::ldexp(1.0, exponent_));
+          sums_.write_hidden(i, out + (i - range.begin) * hidden_size_, sums_.unit());
         });
       }
-      if (gradients_.weight.data)
-        products_.weight_gradient(range, z, std::exchange(weight_started_, true), weight());
-      if (gradients_.bias.data)
-        products_.bias_gradient(range, z, std::exchange(bias_started_, true), bias());
+      sums_.add_products(range, z);
       if (job_.stopped()) return;
     }
-    zero_hidden(done, chunk.end);
+    sums_.zero_hidden(done, chunk.end);
   }
-  /// Of row i, in the units of the sums.
-  RowCoefficients scaled_coefficients(int64_t i, const BatchLoss* loss) const {
-    const RowCoefficients c = rows_.coefficients(i, loss);
-    return exponent_ == 0
-               ? c
-               : RowCoefficients{scaled(c.align), scaled(c.likelihood), scaled(c.entropy)};
-  }
-  double scaled(double coefficient) const { return std::ldexp(finite(coefficient), -exponent_); }
-  /// Makes room in the units of the sums for a coefficient, before anything of its size is added.
-  void fit(double largest) {
-    const int needed = gradient_exponent(largest);
-    if (needed <= exponent_) return;
-    shift_layer(exponent_ - needed);
-    exponent_ = needed;
-  }
-  void shift_layer(int exponent) {
-    if (gradients_.weight.data && weight_started_)
-      products_.shift(weight(), vocab_ * hidden_size_, exponent);
-    if (gradients_.bias.data && bias_started_) products_.shift(bias(), vocab_, exponent);
-  }
-
   struct Deferred {
     std::vector<int64_t> sequences;
     std::vector<double> weights;  ///< of each: what its rows' gradients carry
@@ -297,50 +259,16 @@ class LayerPhases : public Phases {
       factors[0] = factors[1] =
           job_.rows.lengths[size_t(d.sequences[0])] > 0 ? factors[0] : factors[1];
     if (gradients_.hidden.data)
-      for_rows(products_.team(), job_, group.rows.begin, group.rows.end, false,
-               [&](int64_t i, int) {
-                 const int64_t s = job_.rows.scored[size_t(i)].sequence;
-                 size_t place = 0;
-                 while (d.sequences[place] != s) place++;
-                 write_hidden(i, d.hidden + (i - group.rows.begin) * hidden_size_, factors[place]);
-               });
-    for (int64_t sum = 0; sum < d.sums; sum++) {
-      if (!d.started[size_t(sum)] || factors[size_t(sum)] == 0) continue;
-      fit(std::fabs(factors[size_t(sum)]));
-      const float factor = float(scaled(factors[size_t(sum)]));
-      if (gradients_.weight.data)
-        products_.add_scaled(weight_sum(d, sum), weight(), vocab_ * hidden_size_, factor,
-                             std::exchange(weight_started_, true));
-      if (gradients_.bias.data)
-        products_.add_scaled(bias_sum(d, sum), bias(), vocab_, factor,
-                             std::exchange(bias_started_, true));
-    }
-  }
-
-  float* weight() const { return static_cast<float*>(gradients_.weight.data); }
-  float* bias() const { return static_cast<float*>(gradients_.bias.data); }
-  size_t hidden_bytes() const { return size_t(hidden_size_) * job_.batch.element_bytes(); }
-  char* hidden_row(int64_t row) const {
-    return static_cast<char*>(gradients_.hidden.data) + size_t(row) * hidden_bytes();
-  }
-  void zero_hidden_row(int64_t row) const {
-    if (gradients_.hidden.data && !gradients_.hidden.accumulate && !gradients_.hidden.zeroed)
-      std::memset(hidden_row(row), 0, hidden_bytes());
-  }
-  /// Scored rows [begin, end) whose coefficients are 0.
-  void zero_hidden(int64_t begin, int64_t end) const {
-    for (int64_t i = begin; i < end; i++) zero_hidden_row(job_.rows.scored[size_t(i)].row);
-  }
-  /// Uses `x` up.
-  void write_hidden(int64_t i, float* x, double factor) const {
-    const int64_t row = job_.rows.scored[size_t(i)].row;
-    const int exponent = gradient_exponent(std::fabs(factor));
-    products_.shift_floats(x, hidden_size_, exponent);
-    const float rest = float(std::ldexp(factor, -exponent));
-    if (rest == 0) zero_hidden_row(row);
-    else
-      products_.kernels().finish(x, hidden_row(row), hidden_size_, rest,
-                                 gradients_.hidden.accumulate);
+      for_rows(
+          products_.team(), job_, group.rows.begin, group.rows.end, false, [&](int64_t i, int) {
+            const int64_t s = job_.rows.scored[size_t(i)].sequence;
+            size_t place = 0;
+            while (d.sequences[place] != s) place++;
+            sums_.write_hidden(i, d.hidden + (i - group.rows.begin) * hidden_size_, factors[place]);
+          });
+    for (int64_t sum = 0; sum < d.sums; sum++)
+      if (d.started[size_t(sum)] && factors[size_t(sum)] != 0)
+        sums_.add_scaled(weight_sum(d, sum), bias_sum(d, sum), factors[size_t(sum)]);
   }
 
   Job& job_;
@@ -349,13 +277,12 @@ class LayerPhases : public Phases {
   int64_t vocab_, hidden_size_;
   RowResults rows_;
   LayerProducts products_;
+  LayerSums sums_;
   std::vector<UnitGroup> groups_;
   int64_t chunk_rows_ = 0;
   float* workspace_ =
       nullptr;  // a chunk's logits, then its rows of the hidden gradient, or Deferred
   Deferred deferred_;
-  bool weight_started_, bias_started_;  // there is something to add to
-  int exponent_ = 0;  // the sums of the weight and the bias are in units of 2^exponent_
 };
 
 }  // namespace
