@@ -3,7 +3,6 @@
 // ts/native/interface.ts for the shapes.
 #include <napi.h>
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include "contract.h"
 #include "requests.h"
@@ -202,16 +201,15 @@ Napi::Value compute_from_logps(const Request& request) {
   job->batch.sequences = integer(request, key::sequences);
   job->batch.shard = read_shard(request[key::parallel]);
   const size_t sequences = size_t(job->batch.sequences);
-  const Units units = read_units(request[key::groups], loss.objectives, job->batch.sequences);
-  job->batch.fields = read_fields(request[key::fields], units, 0);
-  job->rows.units = units;
+  job->rows.units = read_units(request[key::groups], loss.objectives, job->batch.sequences);
+  job->batch.fields = read_fields(request[key::fields], job->rows.units, 0);
   const std::optional<Later> pending = later(request, key::end);
   // Without other processes it is computed before this returns, whoever waits for it.
   const bool copies = pending && !request[key::parallel].IsUndefined();
   auto given = [&](const Property& at) { return given_numbers(request, at, sequences, copies); };
   job->given_logps = LogpsGiven{given(key::logps), given(key::counts)};
   loss.reference = given(key::reference);
-  loss.outputs = read_outputs(request, key::first, units, loss.objectives.size());
+  loss.outputs = read_outputs(request, key::first, job->rows.units, loss.objectives.size());
   job->gradients.logps = elements_of<double>(request, key::gradLogps, sequences);
   job->gradients.scale = request[key::gradientScale].As<Napi::Number>();
   job->parallel = read_parallel(request[key::parallel]);
