@@ -361,12 +361,12 @@ describe('verify of files with fields', () => {
       ...{ ...tiny, desirable: [true, false, false, true], kl: 0.25 },
       weights: [1, 2, 1, 0],
     });
-    const verify = (cases: readonly object[]) => {
+    const verify = (cases: readonly object[], asked = 'kto') => {
       fs.writeFileSync(expected, JSON.stringify({ cases }));
-      return diralign(['verify', file, '--method', 'kto,nca_listwise,dpo']);
+      return diralign(['verify', file, '--method', asked]);
     };
     const call = { method: 'kto', beta: 0.5 };
-    expect(verify([{ call, loss }])).toMatchObject({ status: 0 });
+    expect(verify([{ call, loss }], 'kto,nca_listwise,dpo')).toMatchObject({ status: 0 });
     expect(verify([{ call, loss: loss + 0.01 }]).stdout).toMatch(/FAIL expected values 0: kto/);
     const { stderr } = verify([{ call: { method: 'plackett_luce', beta: 0.5 }, loss }]);
     expect(stderr).toContain('cases[0].call: the batch has no ranks');
@@ -415,8 +415,9 @@ describe('verify of files with fields', () => {
 
   test('what a method cannot take of a file is no case of it', () => {
     const file = write({ ...rows, weights: floats(1, 2), preferences: floats(0.9, 0.3) });
-    const asked = 'robust,kto,dpo,nca_listwise';
-    expect(diralign(['verify', file, '--method', asked])).toMatchObject({ status: 0 });
+    expect(diralign(['verify', file, '--method', 'robust,nca_listwise'])).toMatchObject({
+      status: 0,
+    });
     const named = fileBatch(file);
     const isChecked = (method: string): boolean =>
       named.isChecked({ method, beta: 0.5 } as ReferenceConfig);
