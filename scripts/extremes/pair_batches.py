@@ -1,4 +1,4 @@
-"""Batches of pairs: what is computed of them, and the options and numbers that they are drawn from."""
+"""Batches of pairs: what is computed of them, and the options and numbers they are drawn from."""
 
 import random
 
