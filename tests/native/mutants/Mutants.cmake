@@ -30,7 +30,7 @@ function(diralign_mutant name file from to test selection)
   target_include_directories(diralign_mutant_${name} BEFORE PRIVATE ${copy})
   target_link_libraries(diralign_mutant_${name} PRIVATE diralign_cuda)
   # They run for a moment, and compile for long; a wrong number is all that is looked for.
-  set_target_properties(diralign_mutant_${name} PROPERTIES DIRALIGN_IS_PLAIN ON)
+  set_target_properties(diralign_mutant_${name} PROPERTIES DIRALIGN_IS_PLAIN ON UNITY_BUILD ON)
   target_compile_options(diralign_mutant_${name} PRIVATE -O0 -g0)
   add_test(NAME mutant_${name} COMMAND diralign_mutant_${name} ${selection})
   # Of a name that no test has, nothing fails.
