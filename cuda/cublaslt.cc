@@ -122,4 +122,15 @@ Handle handle_of(int device) {
 
 }  // namespace cublaslt
 
+const std::string& layer_problem() {
+  static const std::string& problem = *[] {
+    const DeviceStatus found = status();
+    return new std::string(found.devices > 0 ? cublaslt::library().problem
+                           : found.error_text.empty()
+                               ? "there is no CUDA device"
+                               : "there is no CUDA device: " + found.error_text);
+  }();
+  return problem;
+}
+
 }  // namespace diralign::cuda

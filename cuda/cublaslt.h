@@ -74,6 +74,28 @@ struct Functions {
                    void* workspace, size_t workspace_bytes, cudaStream_t stream);
 };
 
+inline DataType type_of(Dtype dtype) {
+  return dtype == Dtype::float32 ? r_32f : dtype == Dtype::float16 ? r_16f : r_16bf;
+}
+
+/// The descriptions that a call is made of; destroyed with it.
+template <class T>
+class Owned {
+ public:
+  explicit Owned(Status (*destroy)(T)) : destroy_(destroy) {}
+  ~Owned() {
+    if (value_) (void)destroy_(value_);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  T* out() { return &value_; }
+  operator T() const { return value_; }
+
+ private:
+  T value_ = nullptr;
+  Status (*destroy_)(T);
+};
+
 /// Loads the library: the file or directory `where`, or from where libraries are usually found.
 /// What was wrong, or an empty string.
 std::string load(const char* where, Functions& functions);

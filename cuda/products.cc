@@ -1,5 +1,4 @@
 #include "products.h"
-
 #include <algorithm>
 #include <compare>
 #include <map>
@@ -12,28 +11,6 @@ namespace diralign::cuda {
 using namespace cublaslt;
 
 namespace {
-
-/// The descriptions that a call is made of; destroyed with it.
-template <class T>
-class Owned {
- public:
-  explicit Owned(Status (*destroy)(T)) : destroy_(destroy) {}
-  ~Owned() {
-    if (value_) (void)destroy_(value_);
-  }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  T* out() { return &value_; }
-  operator T() const { return value_; }
-
- private:
-  T value_ = nullptr;
-  Status (*destroy_)(T);
-};
-
-DataType type_of(Dtype dtype) {
-  return dtype == Dtype::float32 ? r_32f : dtype == Dtype::float16 ? r_16f : r_16bf;
-}
 
 uint32_t alignment_of(const void* pointer) {
   const auto address = reinterpret_cast<uintptr_t>(pointer);
@@ -80,17 +57,6 @@ constexpr const char* product_names[] = {"logits", "gradient of the hidden state
                                          "gradient of the weight"};
 
 }  // namespace
-
-const std::string& layer_problem() {
-  static const std::string& problem = *[] {
-    const DeviceStatus found = status();
-    return new std::string(found.devices > 0 ? library().problem
-                           : found.error_text.empty()
-                               ? "there is no CUDA device"
-                               : "there is no CUDA device: " + found.error_text);
-  }();
-  return problem;
-}
 
 /// As cuBLASLt sees it, all in column-major order: D [m, n] = alpha op(A) op(B) + beta D.
 struct Products::Product {
