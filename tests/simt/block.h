@@ -85,11 +85,10 @@ struct Block {
   uint32_t ready = 0;  ///< warps with ready lanes
   unsigned turn = 0;   ///< the warp that was last to go on
   unsigned live = 0;
-  // The barrier: who is there, what they voted, and the result of the last one.
-  unsigned arrived = 0, votes = 0, parity = 0;
+  // The barrier: who is there.
+  unsigned arrived = 0, parity = 0;
   const char* barrier_file = nullptr;
   int barrier_line = 0;
-  Votes result{};
   char order[2] = {};  // for the race detector, by turns
   // Shared memory.
   char* dynamic = nullptr;
@@ -118,7 +117,7 @@ class Machine {
   void run(const Launch& launch);
 
   void yield();
-  Votes barrier(bool vote);
+  void barrier();
   uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source);
   void arrive_at_cluster();
   void wait_for_cluster();

@@ -45,15 +45,7 @@ uint64_t mix(uint64_t x) {  // splitmix64
   return x ^ x >> 31;
 }
 
-const char* name(Collective kind) {
-  switch (kind) {
-    case Collective::sync: return "__syncwarp";
-    case Collective::ballot: return "a vote";
-    case Collective::shuffle: return "a shuffle";
-    case Collective::match_any: return "__match_any_sync";
-    default: return "a reduction of the warp";
-  }
-}
+const char* name(Collective kind) { return kind == Collective::sync ? "__syncwarp" : "a shuffle"; }
 
 std::mutex schedule_mutex;
 bool schedule_known = false;
@@ -135,11 +127,11 @@ void yield(const char* file, int line) {
   Machine::block_of(t).machine->yield();
 }
 
-Votes barrier(bool vote, const char* file, int line) {
+void barrier(const char* file, int line) {
   Thread& t = current_thread();
   t.file = file;
   t.line = line;
-  return Machine::block_of(t).machine->barrier(vote);
+  Machine::block_of(t).machine->barrier();
 }
 
 uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source,
@@ -329,7 +321,7 @@ void Machine::start_block(Block& block, uint64_t i) {
                  unsigned(i / grid.x / grid.y)};
   block.serial = ++serial_;
   block.live = threads_per_block_;
-  block.arrived = block.votes = 0;
+  block.arrived = 0;
   block.turn = launch_->schedule.order == Schedule::reverse ? 0 : 63;
   for (Warp& warp : block.warps) {
     warp.polling = warp.at_barrier = warp.at_cluster = warp.at_collective = warp.ended = 0;
@@ -499,7 +491,7 @@ void Machine::yield() {
   go_on();
 }
 
-Votes Machine::barrier(bool vote) {
+void Machine::barrier() {
   Thread& t = *current_;
   Warp& warp = *t.warp;
   Block& block = *warp.block;
@@ -514,19 +506,16 @@ Votes Machine::barrier(bool vote) {
   }
   char* const order = &block.order[block.parity];
   release(order);
-  block.votes += vote;
   ++block.arrived;
   make_waiting(t);
   warp.at_barrier |= 1u << t.lane;
   if (block.arrived == block.live) open_barrier(block);
   go_on();
   acquire(order);
-  return block.result;
 }
 
 void Machine::open_barrier(Block& block) {
-  block.result = {block.votes > 0, block.votes == block.arrived, int(block.votes)};
-  block.arrived = block.votes = 0;
+  block.arrived = 0;
   // Two addresses by turns: who leaves late must not see the arrivals at the next barrier.
   block.parity ^= 1;
   for (Warp& warp : block.warps) {
@@ -582,67 +571,21 @@ void Machine::complete(Warp& warp, uint32_t mask) {
          "(%s:%d)",
          lowest, name(kind), a.file, a.line, lane, name(warp.kind[lane]), b.file, b.line);
   });
-  const auto all = [&](uint64_t result) {
-    each([&](unsigned lane) { warp.result[lane] = result; });
-  };
-  const auto fold = [&](const auto& join) {
-    uint32_t sum = uint32_t(warp.value[lowest]);
-    each([&](unsigned lane) {
-      if (lane != lowest) sum = join(sum, uint32_t(warp.value[lane]));
-    });
-    all(sum);
-  };
-  switch (kind) {
-    case Collective::sync:
-      // A waiting lane does nothing, so what it did until now can be released, and what others did
-      // be acquired, on its behalf.
-      if (thread_sanitizer()) {
-        void* const before = __tsan_get_current_fiber();
-        char* const order = &warp.order[lowest];
-        for (const bool arriving : {true, false}) {
-          each([&](unsigned lane) {
-            __tsan_switch_to_fiber(warp.lanes[lane]->timeline, tsan_no_sync);
-            if (arriving) release(order);
-            else acquire(order);
-          });
-        }
-        __tsan_switch_to_fiber(before, tsan_no_sync);
-      }
-      break;
-    case Collective::ballot: {
-      uint32_t votes = 0;
-      each([&](unsigned lane) { votes |= uint32_t(warp.value[lane] & 1) << lane; });
-      all(votes);
-      break;
-    }
-    case Collective::shuffle:
-      each([&](unsigned lane) { warp.result[lane] = warp.value[warp.source[lane]]; });
-      break;
-    case Collective::match_any:
+  if (kind == Collective::shuffle) {
+    each([&](unsigned lane) { warp.result[lane] = warp.value[warp.source[lane]]; });
+  } else if (thread_sanitizer()) {
+    // A waiting lane does nothing, so what it did until now can be released, and what others did
+    // be acquired, on its behalf.
+    void* const before = __tsan_get_current_fiber();
+    char* const order = &warp.order[lowest];
+    for (const bool arriving : {true, false}) {
       each([&](unsigned lane) {
-        uint32_t equal = 0;
-        each([&](unsigned other) {
-          equal |= uint32_t(warp.value[other] == warp.value[lane]) << other;
-        });
-        warp.result[lane] = equal;
+        __tsan_switch_to_fiber(warp.lanes[lane]->timeline, tsan_no_sync);
+        if (arriving) release(order);
+        else acquire(order);
       });
-      break;
-    case Collective::reduce_add: fold([](uint32_t a, uint32_t b) { return a + b; }); break;
-    case Collective::reduce_min_signed:
-      fold([](uint32_t a, uint32_t b) { return uint32_t(std::min(int32_t(a), int32_t(b))); });
-      break;
-    case Collective::reduce_max_signed:
-      fold([](uint32_t a, uint32_t b) { return uint32_t(std::max(int32_t(a), int32_t(b))); });
-      break;
-    case Collective::reduce_min_unsigned:
-      fold([](uint32_t a, uint32_t b) { return std::min(a, b); });
-      break;
-    case Collective::reduce_max_unsigned:
-      fold([](uint32_t a, uint32_t b) { return std::max(a, b); });
-      break;
-    case Collective::reduce_and: fold([](uint32_t a, uint32_t b) { return a & b; }); break;
-    case Collective::reduce_or: fold([](uint32_t a, uint32_t b) { return a | b; }); break;
-    case Collective::reduce_xor: fold([](uint32_t a, uint32_t b) { return a ^ b; }); break;
+    }
+    __tsan_switch_to_fiber(before, tsan_no_sync);
   }
   warp.at_collective &= ~mask;
   make_ready(warp, mask);

@@ -55,28 +55,10 @@ extern __thread Self* self __attribute__((tls_model("initial-exec")));
 /// When nobody but pollers is left for long it is a deadlock.
 void yield(SIMT_SITE);
 
-/// Waits for all threads of the block that have not ended. `vote` of all of them is known
-/// afterwards.
-struct Votes {
-  bool any, all;
-  int count;
-};
-Votes barrier(bool vote, SIMT_SITE);
+/// Waits for all threads of the block that have not ended.
+void barrier(SIMT_SITE);
 
-enum class Collective : uint8_t {
-  sync,
-  ballot,
-  shuffle,
-  match_any,
-  reduce_add,
-  reduce_min_signed,
-  reduce_max_signed,
-  reduce_min_unsigned,
-  reduce_max_unsigned,
-  reduce_and,
-  reduce_or,
-  reduce_xor
-};
+enum class Collective : uint8_t { sync, shuffle };
 /// Waits until all lanes of the mask are at it. `source` is a lane, for shuffles only.
 uint64_t collective(Collective kind, uint32_t mask, uint64_t value, unsigned source, SIMT_SITE);
 

@@ -73,10 +73,9 @@ struct CUmemPoolHandle_st {
   int device;
   bool is_default;
   uint64_t threshold = 0;
-  size_t used = 0, high = 0;
+  size_t used = 0;
   /// Freed, and kept: at once, where CUDA waits for a synchronisation.
   size_t idle = 0;
-  int reuse[3] = {1, 1, 1};
 };
 
 namespace {
@@ -467,7 +466,6 @@ cudaError_t allocate_device(void** pointer, size_t bytes, Device& device, CUmemP
   if (pool) {
     pool->idle -= bytes - fresh();
     pool->used += bytes;
-    pool->high = std::max(pool->high, pool->used);
   }
   r.allocations[reinterpret_cast<uintptr_t>(data)] = {Allocation::device, device.index, bytes, pool,
                                                       false};
@@ -736,26 +734,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   for (int i = 0; i < 16; ++i) p.uuid.bytes[i] = char(0xe0 + i);
   p.uuid.bytes[15] = char(device);
   p.totalGlobalMem = runtime().memory;
-  p.sharedMemPerBlock = simt::max_static_shared_memory;
-  p.regsPerBlock = 65536;
-  p.warpSize = simt::warp_size;
-  p.maxThreadsPerBlock = simt::max_threads_per_block;
-  p.maxThreadsDim[0] = p.maxThreadsDim[1] = 1024;
-  p.maxThreadsDim[2] = 64;
-  p.maxGridSize[0] = 0x7fffffff;
-  p.maxGridSize[1] = p.maxGridSize[2] = 65535;
   p.major = runtime().capability / 10;
   p.minor = runtime().capability % 10;
   p.multiProcessorCount = runtime().devices[size_t(device)]->multiprocessors;
-  p.memoryBusWidth = 5120;
   p.l2CacheSize = runtime().devices[size_t(device)]->l2_bytes;
-  p.maxThreadsPerMultiProcessor = simt::max_threads_per_multiprocessor;
-  p.maxBlocksPerMultiProcessor = simt::max_blocks_per_multiprocessor;
-  p.sharedMemPerMultiprocessor = simt::shared_memory_per_multiprocessor;
   p.sharedMemPerBlockOptin = simt::max_shared_memory;
-  p.reservedSharedMemPerBlock = simt::reserved_shared_memory_per_block;
-  p.unifiedAddressing = p.concurrentKernels = p.asyncEngineCount = 1;
-  p.pciBusID = device + 1;
   *properties = p;
   return cudaSuccess;
 }
@@ -765,44 +748,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   cudaDeviceProp p;
   if (const cudaError_t error = cudaGetDeviceProperties(&p, device)) return error;
   switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = int(p.sharedMemPerBlock); return cudaSuccess;
-    case cudaDevAttrWarpSize: *value = p.warpSize; return cudaSuccess;
-    case cudaDevAttrClockRate: *value = 1'980'000; return cudaSuccess;
     case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; return cudaSuccess;
     case cudaDevAttrMemoryClockRate: *value = 2'619'000; return cudaSuccess;
-    case cudaDevAttrGlobalMemoryBusWidth: *value = p.memoryBusWidth; return cudaSuccess;
+    case cudaDevAttrGlobalMemoryBusWidth: *value = 5120; return cudaSuccess;
     case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; return cudaSuccess;
-    case cudaDevAttrMaxThreadsPerMultiProcessor:
-      *value = p.maxThreadsPerMultiProcessor;
-      return cudaSuccess;
-    case cudaDevAttrUnifiedAddressing: *value = p.unifiedAddressing; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor: *value = p.major; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor: *value = p.minor; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
-      *value = int(p.sharedMemPerMultiprocessor);
-      return cudaSuccess;
     case cudaDevAttrCooperativeLaunch: *value = runtime().cooperative; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = int(p.sharedMemPerBlockOptin);
-      return cudaSuccess;
-    case cudaDevAttrMaxBlocksPerMultiprocessor:
-      *value = p.maxBlocksPerMultiProcessor;
-      return cudaSuccess;
-    case cudaDevAttrReservedSharedMemoryPerBlock:
-      *value = int(p.reservedSharedMemPerBlock);
-      return cudaSuccess;
     case cudaDevAttrClusterLaunch: *value = runtime().largest_cluster > 0; return cudaSuccess;
     case cudaDevAttrMemoryPoolsSupported: *value = runtime().pools_supported; return cudaSuccess;
   }
   return note(cudaErrorInvalidValue);
-}
-cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
-  SIMT_ENTER();
-  if (!text || length < 13) return note(cudaErrorInvalidValue);
-  if (!valid(device)) return note(cudaErrorInvalidDevice);
-  std::snprintf(text, size_t(length), "0000:%02X:00.0", unsigned(device + 1) & 0xffu);
-  return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
   SIMT_ENTER(current_device);
@@ -980,55 +934,24 @@ cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
-  if (!runtime().pools.count(pool) || !value) return note(cudaErrorInvalidValue);
-  switch (attribute) {
-    case cudaMemPoolReuseFollowEventDependencies:
-    case cudaMemPoolReuseAllowOpportunistic:
-    case cudaMemPoolReuseAllowInternalDependencies:
-      pool->reuse[attribute - 1] = *static_cast<int*>(value);
-      return cudaSuccess;
-    case cudaMemPoolAttrReleaseThreshold:
-      pool->threshold = *static_cast<uint64_t*>(value);
-      return cudaSuccess;
-    case cudaMemPoolAttrUsedMemHigh:
-    case cudaMemPoolAttrReservedMemHigh:
-      if (*static_cast<uint64_t*>(value) != 0) return note(cudaErrorInvalidValue);
-      pool->high = pool->used;
-      return cudaSuccess;
-    default: return note(cudaErrorInvalidValue);
-  }
+  if (!runtime().pools.count(pool) || !value || attribute != cudaMemPoolAttrReleaseThreshold)
+    return note(cudaErrorInvalidValue);
+  pool->threshold = *static_cast<uint64_t*>(value);
+  return cudaSuccess;
 }
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
-  if (!runtime().pools.count(pool) || !value) return note(cudaErrorInvalidValue);
-  uint64_t& number = *static_cast<uint64_t*>(value);
-  switch (attribute) {
-    case cudaMemPoolReuseFollowEventDependencies:
-    case cudaMemPoolReuseAllowOpportunistic:
-    case cudaMemPoolReuseAllowInternalDependencies:
-      *static_cast<int*>(value) = pool->reuse[attribute - 1];
-      return cudaSuccess;
-    case cudaMemPoolAttrReleaseThreshold: number = pool->threshold; return cudaSuccess;
-    case cudaMemPoolAttrReservedMemCurrent: number = pool->used + pool->idle; return cudaSuccess;
-    case cudaMemPoolAttrUsedMemCurrent: number = pool->used; return cudaSuccess;
-    case cudaMemPoolAttrReservedMemHigh:
-    case cudaMemPoolAttrUsedMemHigh: number = pool->high; return cudaSuccess;
-  }
-  return note(cudaErrorInvalidValue);
+  if (!runtime().pools.count(pool) || !value || attribute != cudaMemPoolAttrUsedMemCurrent)
+    return note(cudaErrorInvalidValue);
+  *static_cast<uint64_t*>(value) = pool->used;
+  return cudaSuccess;
 }
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep) {
   SIMT_ENTER();
   Lock lock(runtime().mutex);
   if (!runtime().pools.count(pool)) return note(cudaErrorInvalidValue);
   trim(*pool, keep);
-  return cudaSuccess;
-}
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
-  SIMT_ENTER();
-  if (!pool) return note(cudaErrorInvalidValue);
-  if (!valid(device)) return note(cudaErrorInvalidDevice);
-  *pool = &runtime().devices[size_t(device)]->default_pool;
   return cudaSuccess;
 }
 
@@ -1077,9 +1000,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
-}
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int) {
-  return cudaStreamCreateWithFlags(stream, flags);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   SIMT_ENTER();
