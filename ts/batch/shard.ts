@@ -3,7 +3,7 @@ import { elementBytes, type Dtype } from '../dtype.js';
 import { rangeError, typeError } from '../errors.js';
 import { checkObject, describe, readProperties } from '../given.js';
 import { Target, type BatchRequest } from '../native/interface.js';
-import type { CheckedParallel } from '../distributed/parallel.js';
+import { axes, type CheckedParallel } from '../distributed/parallel.js';
 
 /** Which columns of a vocabulary a batch has. */
 export interface Shard {
@@ -34,18 +34,14 @@ export function placeShard(
   if (base.target === Target.staged)
     throw typeError(
       'ERR_DIRALIGN_BACKEND',
-      "parallel: backend 'cuda' computes a batch that is spread over processes from tensors " +
-        'in device memory only',
+      "parallel: backend 'cuda' computes a batch that is spread over processes from tensors in " +
+        'device memory only',
     );
-  const { request, devices } = parallel;
-  for (const [axis, device] of Object.entries(devices))
-    if (base.target === Target.device && base.device !== device)
-      throw rangeError(
-        'ERR_DIRALIGN_DEVICE',
-        `parallel.${axis}: its ranks exchange by device ${device}, ` +
-          `and the batch is on device ${base.device}`,
-      );
-  checkDeviceGrid(base, request.columnGrid, computed);
+  const { request } = parallel;
+  if (base.target === Target.device) {
+    checkDevices(base, parallel);
+    checkDeviceGrid(request.columnGrid, computed);
+  }
   const shard = given === undefined ? { first: 0, vocab: base.vocab } : checkShard(given);
   request.first = shard.first;
   request.words = shard.vocab;
@@ -53,10 +49,22 @@ export function placeShard(
   base.parallel = request;
 }
 
+function checkDevices(base: BatchRequest, { groups }: CheckedParallel): void {
+  for (const [i, group] of groups.entries()) {
+    const device = group?.deviceIndex;
+    if (device !== undefined && base.device !== device)
+      throw rangeError(
+        'ERR_DIRALIGN_DEVICE',
+        `parallel.${axes[i]}: its ranks exchange by device ${device}, ` +
+          `and the batch is on device ${base.device}`,
+      );
+  }
+}
+
 /** The blocks of a device sum vectors of 16 bytes, 256 at a time. */
-function checkDeviceGrid({ target }: BatchRequest, grid: number, dtype: Dtype): void {
+function checkDeviceGrid(grid: number, dtype: Dtype): void {
   const step = (256 * 16) / elementBytes[dtype];
-  if (target !== Target.device || grid % step === 0) return;
+  if (grid % step === 0) return;
   throw rangeError(
     'ERR_DIRALIGN_OPTION',
     `parallel.columnGrid: ${grid} is not a multiple of ${step}, ` +
@@ -67,13 +75,16 @@ function checkDeviceGrid({ target }: BatchRequest, grid: number, dtype: Dtype): 
 function checkShard(given: unknown): Shard {
   checkObject('shard', given, 'ERR_DIRALIGN_SHARD', 'an object with first and vocab');
   const { first, vocab } = readProperties('shard', given, ['first', 'vocab'], 'ERR_DIRALIGN_SHARD');
-  for (const [name, value] of Object.entries({ first, vocab })) {
-    if (!Number.isInteger(value) || (value as number) < 0 || (value as number) > 0x7fffffff)
-      throw rangeError(
-        'ERR_DIRALIGN_SHARD',
-        `shard.${name}: ${describe(value)} is not a whole number from 0 to 2147483647`,
-      );
-  }
+  const shard = { first: checkColumn('first', first), vocab: checkColumn('vocab', vocab) };
   if (vocab === 0) throw rangeError('ERR_DIRALIGN_SHARD', 'shard.vocab: 0; expected at least 1');
-  return { first: first as number, vocab: vocab as number };
+  return shard;
+}
+
+function checkColumn(name: keyof Shard, value: unknown): number {
+  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) <= 0x7fffffff)
+    return value as number;
+  throw rangeError(
+    'ERR_DIRALIGN_SHARD',
+    `shard.${name}: ${describe(value)} is not a whole number from 0 to 2147483647`,
+  );
 }

@@ -38,7 +38,7 @@ export interface Parallel {
   readonly wire?: 'float32' | 'native' | undefined;
 }
 
-const axes = ['vocab', 'sequence', 'data'] as const;
+export const axes = ['vocab', 'sequence', 'data'] as const;
 const ofLogits = [...axes, 'window', 'columnGrid'] as const;
 const keys = [...ofLogits, 'gradHidden', 'wire'] as const;
 
@@ -67,8 +67,7 @@ export interface CheckedParallel {
   readonly isAsked: boolean;
   /** Whose share the call computes. */
   readonly window: OpenWindow | undefined;
-  /** By group: the device that its tensors must be on, where there is one. */
-  readonly devices: Readonly<Record<string, number>>;
+  readonly groups: Groups;
 }
 
 /** Of one call: whether it has begun is said in it. */
@@ -91,11 +90,16 @@ export function groupsOf(
   name: string,
   given: Readonly<Partial<Record<(typeof axes)[number], unknown>>>,
 ): Groups {
-  const groups = axes.map((axis) =>
-    given[axis] === undefined ? undefined : groupOf(`${name}.${axis}`, given[axis]),
-  );
-  const some = groups.filter((group) => group !== undefined);
-  if (some.some(isNative) && !some.every(isNative))
+  const groups: (AxisGroup | undefined)[] = [];
+  let transports = 0;
+  let natives = 0;
+  for (const axis of axes) {
+    const group = given[axis] === undefined ? undefined : groupOf(`${name}.${axis}`, given[axis]);
+    groups.push(group);
+    if (group && isNative(group)) natives++;
+    else if (group) transports++;
+  }
+  if (natives > 0 && transports > 0)
     throw typeError(
       'ERR_DIRALIGN_OPTION',
       `${name}: communicators of mpi() and of a transport of your own do not go together in a call`,
@@ -109,22 +113,18 @@ export function groupsOf(
  *   are is not known
  */
 export function checkParallel(given: unknown, isLater: boolean, door?: Door): CheckedParallel {
-  if (given === undefined)
-    return {
-      request: requestOf([undefined, undefined, undefined]),
-      isAsked: false,
-      window: undefined,
-      devices: {},
-    };
+  if (given === undefined) {
+    const groups = [undefined, undefined, undefined];
+    return { request: requestOf(groups), isAsked: false, window: undefined, groups };
+  }
   checkObject('parallel', given);
   const read = readProperties('parallel', given, keys);
-  const idle = keys.find((key) => door && !door.keys.includes(key) && read[key] !== undefined);
-  if (idle !== undefined)
-    throw typeError('ERR_DIRALIGN_OPTION', `parallel.${idle}: ${door?.name} gives it no meaning`);
+  for (const key of keys)
+    if (door && read[key] !== undefined && !door.keys.includes(key))
+      throw typeError('ERR_DIRALIGN_OPTION', `parallel.${key}: ${door.name} gives it no meaning`);
   const window = checkWindow(read.window, read.data);
   const groups = withSequence(groupsOf('parallel', read), window);
-  const some = groups.filter((group) => group !== undefined);
-  if (!isLater && !some.every(isNative))
+  if (!isLater && groups.some((group) => group && !isNative(group)))
     throw typeError(
       'ERR_DIRALIGN_OPTION',
       'parallel: a synchronous call needs communicators of mpi(); ' +
@@ -142,9 +142,9 @@ export function checkParallel(given: unknown, isLater: boolean, door?: Door): Ch
     );
   return {
     request,
-    isAsked: some.length > 0 || request.columnGrid > 0,
+    isAsked: request.columnGrid > 0 || groups.some((group) => group !== undefined),
     window,
-    devices: devicesOf(groups),
+    groups,
   };
 }
 
@@ -173,16 +173,6 @@ function withSequence(groups: Groups, window: OpenWindow | undefined): Groups {
   if (sequence && sequence.handle !== own?.handle)
     throw typeError('ERR_DIRALIGN_OPTION', 'parallel.sequence: the window was opened with another');
   return [vocab, own, undefined];
-}
-
-/** By group: the device that its tensors must be on, where there is one. */
-function devicesOf(groups: Groups): CheckedParallel['devices'] {
-  return Object.fromEntries(
-    axes.flatMap((axis, i) => {
-      const device = groups[i]?.deviceIndex;
-      return device === undefined ? [] : [[axis, device]];
-    }),
-  );
 }
 
 function checkColumnGrid(grid: unknown): number {
