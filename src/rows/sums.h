@@ -52,13 +52,22 @@ DIRALIGN_HD PartSums merge(const PartSums& a, const PartSums& b, Exp&& exp) {
   return r;
 }
 
+/// None is NaN. The host's fmaxf is a call, because a NaN might be.
+DIRALIGN_HD float larger(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return ::fmaxf(a, b);
+#else
+  return b > a ? b : a;
+#endif
+}
+
 /// Parts in their order, exactly: in float64, each moved once. `part(k)` is read twice.
 template <class Part>
 DIRALIGN_HD PartSums merge_in_order(uint32_t parts, Part&& part) {
   PartSums r = no_sums();
   for (uint32_t k = 0; k < parts; k++) {
-    r.anchor = ::fmaxf(r.anchor, part(k).anchor);
-    r.top = ::fmaxf(r.top, part(k).top);
+    r.anchor = larger(r.anchor, part(k).anchor);
+    r.top = larger(r.top, part(k).top);
   }
   for (uint32_t k = 0; k < parts; k++) {
     const PartSums s = part(k);
