@@ -27,8 +27,9 @@ struct DistributedError : std::runtime_error {
 /// What tests change, before there is a communicator.
 struct ForTests {
   size_t longest_piece = size_t{1} << 30;  ///< bytes that go at once: MPI counts them in an int
-  bool funneled = false;  ///< MPI is called by one thread, as if it did not allow for more
-  uint32_t protocol = 0;  ///< of the exchanges of calls, in place of this version's
+  bool funneled = false;      ///< MPI is called by one thread, as if it did not allow for more
+  bool shares_memory = true;  ///< of ranks on one machine
+  uint32_t protocol = 0;      ///< of the exchanges of calls, in place of this version's
 };
 inline ForTests for_tests;
 

@@ -11,6 +11,7 @@
 #include "launcher.h"
 #include "mpi.h"
 #include "mpi_abi.h"
+#include "shared_memory.h"
 
 namespace diralign {
 
@@ -61,7 +62,9 @@ class Engine : public MpiEngine {
     communicator->set_closed();
     thread().post([this, communicator] {
       const std::lock_guard<std::mutex> lock(library_);
-      Handle handle = handle_of(*communicator);
+      Group& group = static_cast<Group&>(*communicator);
+      group.memory.reset();
+      Handle handle = group.handle;
       f_.free(&handle);
     });
   }
@@ -103,6 +106,7 @@ class Engine : public MpiEngine {
       return engine_.wait(transfer, most);
     }
     const Handle handle;
+    std::unique_ptr<SharedMemory> memory;  ///< null: MPI carries everything
 
    private:
     Engine& engine_;
@@ -110,6 +114,7 @@ class Engine : public MpiEngine {
   struct UnderWay {
     Group* group;
     std::shared_ptr<Transfer> transfer;
+    SharedMemory* memory;  // null: by MPI
     Handle request;
     Clock::time_point deadline;
   };
@@ -190,16 +195,31 @@ class Engine : public MpiEngine {
     check(f_.rank(handle, &rank), "MPI_Comm_rank");
     check(f_.size(handle, &size), "MPI_Comm_size");
     auto group = std::make_shared<Group>(*this, handle, rank, size, timeout);
+    if (for_tests.shares_memory)
+      group->memory =
+          SharedMemory::make(rank, size, [&](const void* mine, void* all, size_t bytes) {
+            gather(handle, mine, all, int(bytes));
+          });
     groups_.push_back(group);
     return group;
+  }
+  /// As MPI_Comm_dup and MPI_Comm_split, without a deadline.
+  void gather(Handle handle, const void* mine, void* all, int bytes) const {
+    Handle request{};
+    check(f_.iallgather(mine, bytes, c_.byte, all, bytes, c_.byte, handle, &request),
+          "MPI_Iallgather");
+    while (!has_arrived(request)) sched_yield();
   }
 
   // With the library locked.
 
   void start_transfer(Group& group, const std::shared_ptr<Transfer>& transfer) {
     try {
-      under_way_.push_back(
-          {&group, transfer, start_stretch(group, *transfer), Clock::now() + group.timeout});
+      SharedMemory* const memory = SharedMemory::carries(*transfer) ? group.memory.get() : nullptr;
+      Handle request{};
+      if (memory) memory->begin(*transfer);
+      else request = start_stretch(group, *transfer);
+      under_way_.push_back({&group, transfer, memory, request, Clock::now() + group.timeout});
     } catch (...) {
       group.set_broken();
       ended_.emplace_back(transfer, std::current_exception());
@@ -221,12 +241,15 @@ class Engine : public MpiEngine {
       else ++op;
     }
   }
+  bool has_arrived(Handle& request) const {
+    int flag = 0;
+    check(f_.test(&request, &flag, c_.status_ignore), "MPI_Test");
+    return flag;
+  }
   bool is_over(UnderWay& op) {
     try {
-      int flag = 0;
-      check(f_.test(&op.request, &flag, c_.status_ignore), "MPI_Test");
-      if (flag) {
-        if (op.transfer->advance()) {
+      if (op.memory ? op.memory->try_end(*op.transfer) : has_arrived(op.request)) {
+        if (!op.memory && op.transfer->advance()) {
           op.request = start_stretch(*op.group, *op.transfer);
           return false;
         }

@@ -167,9 +167,10 @@ Napi::Value abort(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/// forTests(longestPiece, funneled, protocol)
+/// forTests(longestPiece, funneled, sharesMemory, protocol)
 Napi::Value set_for_tests(const Napi::CallbackInfo& info) {
-  for_tests = {size_t(integer(info[0])), info[1].As<Napi::Boolean>(), uint32_t(integer(info[2]))};
+  for_tests = {size_t(integer(info[0])), info[1].As<Napi::Boolean>(), info[2].As<Napi::Boolean>(),
+               uint32_t(integer(info[3]))};
   return info.Env().Undefined();
 }
 

@@ -94,9 +94,8 @@ std::shared_ptr<Parallel> read_parallel(Napi::Value value) {
   namespace key = parallel_request;
   if (value.IsUndefined()) return nullptr;
   const Napi::Object request = value.As<Napi::Object>();
-  const Untyped ratios = untyped(request.Get(key::logRatios));
-  const Array<double> log_ratios =
-      doubles(request.Get(key::logRatios), key::logRatios, ratios.elements);
+  const Napi::Value ratios = request.Get(key::logRatios);
+  const Array<double> log_ratios = doubles(ratios, key::logRatios, untyped(ratios).elements);
   auto parallel = begin_parallel(request);
   parallel->column_grid = integer(request.Get(key::columnGrid));
   parallel->sums_hidden = request.Get(key::sumsHidden).As<Napi::Boolean>();

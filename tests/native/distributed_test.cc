@@ -6,6 +6,7 @@
 #include "check.h"
 #include "distributed/engine_thread.h"
 #include "distributed/parallel.h"
+#include "distributed/shared_memory.h"
 #include "reference.h"
 #include "thread_ranks.h"
 
@@ -192,4 +193,77 @@ TEST(distributed_engine_thread) {
   });
   while (done < 4 * each) std::this_thread::yield();
   for (const int i : last) CHECK(i == each - 1, "%d", i);
+}
+
+namespace {
+
+/// The memory of so many ranks; null on each where `forge` changes what rank 0 tells the others.
+std::vector<std::unique_ptr<SharedMemory>> share_memory(int size, bool forge) {
+  Meeting meeting(size);
+  std::vector<std::unique_ptr<SharedMemory>> all(static_cast<size_t>(size));
+  on_threads(size, [&](int rank) {
+    all[size_t(rank)] =
+        SharedMemory::make(rank, size, [&](const void* mine, void* of_all, size_t bytes) {
+          const auto transfer =
+              std::make_shared<Transfer>(Transfer::Kind::all_gather, size, mine, bytes);
+          if (forge && rank == 0) transfer->sent.back() ^= 1;
+          meeting.come(rank, transfer);
+          transfer->wait(std::chrono::seconds(60));
+          std::memcpy(of_all, transfer->received.data(), transfer->received.size());
+        });
+  });
+  return all;
+}
+
+}  // namespace
+
+// A rank that is ahead writes over what another has yet to read, or one that has not come is not
+// waited for; two exchanges under way are taken for one.
+TEST(distributed_shared_memory) {
+#ifdef __linux__
+  constexpr int ranks = 3, exchanges = 300;
+  const auto memory = share_memory(ranks, false);
+  std::atomic<int> wrong{0};
+  on_threads(ranks, [&](int rank) {
+    SharedMemory& own = *memory[size_t(rank)];
+    check::Random random(uint64_t(rank) + 1);
+    auto byte = [](int from, int exchange) { return char(7 * from + exchange); };
+    std::deque<std::unique_ptr<Transfer>> under_way;
+    int ended = 0;
+    for (int i = 0; ended < exchanges;) {
+      if (i < exchanges && under_way.size() < 3 && random.below(2)) {
+        const size_t piece = i % 50 == 0 ? SharedMemory::most_bytes : size_t(i);
+        const std::vector<char> mine(piece, byte(rank, i++));
+        under_way.push_back(
+            std::make_unique<Transfer>(Transfer::Kind::all_gather, ranks, mine.data(), piece));
+        own.begin(*under_way.back());
+      }
+      if (under_way.size() > 1 && own.try_end(*under_way[1])) wrong++;
+      if (under_way.empty() || !own.try_end(*under_way[0])) {
+        std::this_thread::yield();
+        continue;
+      }
+      const Transfer& first = *under_way[0];
+      for (size_t at = 0; at < first.received.size(); at++)
+        wrong += first.received[at] != byte(int(at / first.piece), ended);
+      under_way.pop_front(), ended++;
+    }
+  });
+  CHECK(wrong == 0, "%d", wrong.load());
+  for (const auto& each : share_memory(ranks, true)) CHECK(!each);
+  // As many bytes of each rank are promised.
+  std::vector<std::unique_ptr<Transfer>> uneven;
+  for (size_t rank = 0; rank < ranks; rank++) {
+    uneven.push_back(
+        std::make_unique<Transfer>(Transfer::Kind::all_gather, ranks, nullptr, rank == 1 ? 7 : 8));
+    memory[rank]->begin(*uneven[rank]);
+  }
+  std::string refused;
+  try {
+    memory[0]->try_end(*uneven[0]);
+  } catch (const DistributedError& error) {
+    refused = error.what();
+  }
+  CHECK(refused == "rank 1 of 3 sent 7 bytes, expected 8", "%s", refused.c_str());
+#endif
 }

@@ -35,11 +35,11 @@ export interface CarrierPlace {
  */
 export interface NativeDistributed {
   /**
-   * Before anything is opened: bytes of a rank that go at once, and whether MPI is called by one
-   * thread, as a library has it that allows for no more. At any time: the protocol of calls, or 0
-   * for this version's.
+   * Before anything is opened: bytes of a rank that MPI is given at once, whether it is called by
+   * one thread, as a library has it that allows for no more, and whether ranks of one machine share
+   * memory. At any time: the protocol of calls, or 0 for this version's.
    */
-  forTests(longestPiece: number, funneled: boolean, protocol: number): void;
+  forTests(longestPiece: number, funneled: boolean, sharesMemory: boolean, protocol: number): void;
   /** Opens the library at `path`, or the launcher's for ''. Throws at once where there is none. */
   openMpi(path: string, timeout: number, done: Answer<MadeCommunicator & { engine: Engine }>): void;
   split(
