@@ -15,8 +15,11 @@ const dpo = dirAlignLoss('dpo', 0.1);
 /** The kernels sum blocks of so many columns. */
 const block = 512;
 
-/** Milliseconds of every round, by the slowest rank. */
-async function slowest(own: readonly number[]): Promise<number[]> {
+/** Milliseconds on the clock of the machine, which its processes share. */
+const now = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+/** Of every round, what is last of all ranks. */
+async function last(own: readonly number[]): Promise<number[]> {
   const all = await world.allGather(new Uint8Array(Float64Array.from(own).buffer));
   const times = new Float64Array(all.buffer, all.byteOffset, all.byteLength / 8);
   return own.map((_, i) =>
@@ -51,23 +54,32 @@ async function measure(shape: readonly [number, number]): Promise<RankTimes> {
   // What is left of a call when there is nearly nothing to compute: as many rows are exchanged.
   const small = callsOf(shape, 8 * size);
   const calls = { ...whole, smallSpread: small.spread, smallPlain: small.plain };
-  const times: Record<keyof typeof calls, number[]> = {
+  const begun: Record<keyof typeof calls, number[]> = {
     spread: [],
     alone: [],
     plain: [],
     smallSpread: [],
     smallPlain: [],
   };
-  const names = Object.keys(times) as (keyof typeof calls)[];
+  const ended = structuredClone(begun);
+  const names = Object.keys(begun) as (keyof typeof calls)[];
   for (let round = -1; round < plan.rounds; round++)
     for (const name of names) {
       small.plain(); // or the first small call after a large one would pay for its caches
-      await world.allGather(new Uint8Array(1)); // all begin together
-      const start = performance.now();
+      await world.allGather(new Uint8Array(1)); // all begin together, within some 40 us
+      const start = now();
       calls[name]();
-      if (round >= 0) times[name].push(performance.now() - start);
+      const end = now();
+      if (round < 0) continue;
+      begun[name].push(start);
+      ended[name].push(end);
     }
-  for (const name of names) times[name] = await slowest(times[name]);
+  const times = structuredClone(begun);
+  for (const name of names) {
+    // From when all have begun: how far apart they do is no part of a call.
+    const from = await last(begun[name]);
+    times[name] = (await last(ended[name])).map((end, i) => end - (from[i] as number));
+  }
   return { rows: shape[0] * shape[1], ...times };
 }
 

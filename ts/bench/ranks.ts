@@ -13,7 +13,7 @@ export interface RankPlan {
   readonly rounds: number;
 }
 
-/** Milliseconds by round, of the slowest rank. */
+/** Milliseconds by round, from when all ranks have begun to when all have ended. */
 export interface RankTimes {
   readonly rows: number;
   /** Words over all ranks. */
@@ -157,8 +157,9 @@ export function ranksReport({ vocab, threads, rounds, engine, rows }: RanksResul
 
 ${figures}
 
-Medians of ${rounds} rounds, by the slowest rank, with quartiles. Kernels: a rank's own words, with
-nobody to exchange with. Exchange: agreement, exchange and merge, which is what ranks add to a call
-on as many rows of 8 words a rank; and its share of the call. Waiting: what the call takes longer
-than both, for the slowest rank. Times as fast: as one process with all words, without parallel.`;
+Medians of ${rounds} rounds, from when all ranks have begun to when all have ended, with quartiles.
+Kernels: a rank's own words, with nobody to exchange with. Exchange: agreement, exchange and merge,
+which is what ranks add to a call on as many rows of 8 words a rank; and its share of the call.
+Waiting: what the call takes longer than both. Times as fast: as one process with all words, without
+parallel.`;
 }
