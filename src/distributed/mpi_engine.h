@@ -106,7 +106,7 @@ class Engine : public MpiEngine {
       return engine_.wait(transfer, most);
     }
     const Handle handle;
-    std::unique_ptr<SharedMemory> memory;  ///< null: MPI carries everything
+    std::shared_ptr<SharedMemory> memory;  ///< null: MPI carries everything
 
    private:
     Engine& engine_;
@@ -114,7 +114,7 @@ class Engine : public MpiEngine {
   struct UnderWay {
     Group* group;
     std::shared_ptr<Transfer> transfer;
-    SharedMemory* memory;  // null: by MPI
+    std::shared_ptr<SharedMemory> memory;  // null: by MPI
     Handle request;
     Clock::time_point deadline;
   };
@@ -215,9 +215,9 @@ class Engine : public MpiEngine {
 
   void start_transfer(Group& group, const std::shared_ptr<Transfer>& transfer) {
     try {
-      SharedMemory* const memory = SharedMemory::carries(*transfer) ? group.memory.get() : nullptr;
+      const auto memory = SharedMemory::carries(*transfer) ? group.memory : nullptr;
       Handle request{};
-      if (memory) memory->begin(*transfer);
+      if (memory) memory->begin(transfer);
       else request = start_stretch(group, *transfer);
       under_way_.push_back({&group, transfer, memory, request, Clock::now() + group.timeout});
     } catch (...) {

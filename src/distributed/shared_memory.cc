@@ -88,9 +88,9 @@ SharedMemory::~SharedMemory() = default;
 
 #endif
 
-void SharedMemory::begin(const Transfer& transfer) {
-  to_come_.push_back(&transfer);
-  if (to_come_.size() == 1) send(transfer);
+void SharedMemory::begin(std::shared_ptr<const Transfer> transfer) {
+  to_come_.push_back(std::move(transfer));
+  if (to_come_.size() == 1) send(*to_come_.front());
 }
 
 void SharedMemory::send(const Transfer& transfer) {
@@ -102,7 +102,7 @@ void SharedMemory::send(const Transfer& transfer) {
 }
 
 bool SharedMemory::try_end(Transfer& transfer) {
-  if (to_come_.front() != &transfer) return false;
+  if (to_come_.front().get() != &transfer) return false;
   for (int rank = 0; rank < size_; rank++)
     if (slots_[rank].sent.load(std::memory_order_acquire) < sent_) return false;
   for (int rank = 0; rank < size_; rank++) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include "communicator.h"
@@ -30,7 +31,7 @@ class SharedMemory {
     return transfer.kind == Transfer::Kind::all_gather && transfer.piece <= most_bytes;
   }
   /// What the transfer has is sent once those before it have ended.
-  void begin(const Transfer& transfer);
+  void begin(std::shared_ptr<const Transfer> transfer);
   /// Whether every rank's bytes have arrived, and are received. Throws where they are not as many.
   bool try_end(Transfer& transfer);
 
@@ -48,8 +49,8 @@ class SharedMemory {
 
   Slot* const slots_;  // by rank
   const int rank_, size_;
-  uint64_t sent_ = 0;                    // exchanges
-  std::deque<const Transfer*> to_come_;  // the first was sent
+  uint64_t sent_ = 0;                                    // exchanges
+  std::deque<std::shared_ptr<const Transfer>> to_come_;  // the first was sent
 };
 
 }  // namespace diralign

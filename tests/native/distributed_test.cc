@@ -228,15 +228,15 @@ TEST(distributed_shared_memory) {
     SharedMemory& own = *memory[size_t(rank)];
     check::Random random(uint64_t(rank) + 1);
     auto byte = [](int from, int exchange) { return char(7 * from + exchange); };
-    std::deque<std::unique_ptr<Transfer>> under_way;
+    std::deque<std::shared_ptr<Transfer>> under_way;
     int ended = 0;
     for (int i = 0; ended < exchanges;) {
       if (i < exchanges && under_way.size() < 3 && random.below(2)) {
         const size_t piece = i % 50 == 0 ? SharedMemory::most_bytes : size_t(i);
         const std::vector<char> mine(piece, byte(rank, i++));
         under_way.push_back(
-            std::make_unique<Transfer>(Transfer::Kind::all_gather, ranks, mine.data(), piece));
-        own.begin(*under_way.back());
+            std::make_shared<Transfer>(Transfer::Kind::all_gather, ranks, mine.data(), piece));
+        own.begin(under_way.back());
       }
       if (under_way.size() > 1 && own.try_end(*under_way[1])) wrong++;
       if (under_way.empty() || !own.try_end(*under_way[0])) {
@@ -252,11 +252,11 @@ TEST(distributed_shared_memory) {
   CHECK(wrong == 0, "%d", wrong.load());
   for (const auto& each : share_memory(ranks, true)) CHECK(!each);
   // As many bytes of each rank are promised.
-  std::vector<std::unique_ptr<Transfer>> uneven;
+  std::vector<std::shared_ptr<Transfer>> uneven;
   for (size_t rank = 0; rank < ranks; rank++) {
     uneven.push_back(
-        std::make_unique<Transfer>(Transfer::Kind::all_gather, ranks, nullptr, rank == 1 ? 7 : 8));
-    memory[rank]->begin(*uneven[rank]);
+        std::make_shared<Transfer>(Transfer::Kind::all_gather, ranks, nullptr, rank == 1 ? 7 : 8));
+    memory[rank]->begin(uneven[rank]);
   }
   std::string refused;
   try {
