@@ -91,7 +91,8 @@ struct Row {
         std::memcpy(data + 4 * i, &logits[i], 4);
         values.push_back(double(logits[i]));
       } else {
-        const uint16_t bits = std::isnan(logits[i]) ? uint16_t(format(d).infinity_bits() | 1)
+        const uint16_t sign = std::signbit(logits[i]) ? 0x8000 : 0;
+        const uint16_t bits = std::isnan(logits[i]) ? uint16_t(sign | format(d).infinity_bits() | 1)
                                                     : format(d).encode(logits[i]);
         std::memcpy(data + 2 * i, &bits, 2);
         values.push_back(format(d).decode(bits));

@@ -250,7 +250,8 @@ TEST(kernels_reduce_large_rows) {
   double worst = 0;
   for (int64_t vocab : {8191, 8193, 32001, 50257, 128257}) {
     for (double spread : {0.01, 2.0, 12.0}) {
-      const std::vector<float> logits = normal_logits(vocab, spread, uint64_t(vocab));
+      std::vector<float> logits = normal_logits(vocab, spread, uint64_t(vocab));
+      for (int64_t i = 1700; i < vocab; i += 9000) logits[size_t(i)] = -infinity;
       for (Dtype d : dtypes) {
         const Row row(d, logits, 3);
         const double shift = largest(row.values);
@@ -285,6 +286,16 @@ TEST(kernels_reduce_moving_maxima) {
       {"-inf in all but one", [](int64_t i) { return i == 1800 ? -70.0 : -INFINITY; }},
       {"-inf in the last blocks", [](int64_t i) { return i < 700 ? double(i % 11) : -INFINITY; }},
       {"equal", [](int64_t) { return 17.25; }},
+      {"subnormal", [](int64_t i) { return i % 2 ? 1e-40 : -1e-40; }},
+      {"negative, rising", [](int64_t i) { return -60 + 3.0 * double(i / 512) - double(i % 11); }},
+      {"large", [](int64_t i) { return 75 + double(i % 11); }},
+      {"positive, and far apart", [](int64_t i) { return i < 512 ? 120.0 : double(i % 7); }},
+      // Exponents wrap around after 512 ln 2.
+      {"so low that powers wrap around",
+       [](int64_t i) { return i % 5 ? double(i % 11) : -350.0 - double(i % 13); }},
+      {"the same, after a block without",
+       [](int64_t i) { return i < 1024 || i % 5 ? double(i % 11) : -88.0 - double(i % 300); }},
+      {"masked by a large number", [](int64_t i) { return i % 3 ? double(i % 11) : -1e9; }},
   };
   for (const Shape& shape : shapes) {
     for (Dtype d : dtypes) {
@@ -301,9 +312,14 @@ TEST(kernels_reduce_moving_maxima) {
           for (int64_t i = 0; i < 2501; i++)
             if (i != label) shift = std::max(shift, row.values[size_t(i)]);
           const std::vector<double> weights = exponentials(row.values, shift);
-          for (const KernelSet* set : kernel_sets())
-            check_sums(set->rows[int(d)].reduce(row.data, 2501, label), row.values, 2501, label,
-                       weights, shift, shape.name);
+          for (const KernelSet* set : kernel_sets()) {
+            const RowKernels& kernels = set->rows[int(d)];
+            const RowSums sums = kernels.reduce(row.data, 2501, label);
+            check_sums(sums, row.values, 2501, label, weights, shift, shape.name);
+            RowSums with_moment = kernels.reduce_with_moment(row.data, 2501, label);
+            with_moment.moment = 0;
+            CHECK(same_sums(sums, with_moment), "%s: %s", set->isa, shape.name);
+          }
         }
       }
     }
@@ -333,7 +349,7 @@ TEST(kernels_reduce_not_finite) {
       for (int64_t vocab : {1, 2, 40, 512, 513, 1500}) {
         for (int64_t place : interesting_labels(vocab)) {
           const int64_t label = place == 0 ? vocab - 1 : 0;
-          for (float bad : {nan_value, infinity}) {
+          for (float bad : {nan_value, -nan_value, infinity}) {
             std::vector<float> logits = normal_logits(vocab, 3, 9);
             logits[size_t(place)] = bad;
             const Row row(d, logits);

@@ -9,6 +9,7 @@
 #pragma once
 #include <cmath>
 #include <type_traits>
+#include "exp_steps.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -29,13 +30,13 @@ constexpr float anchor_slack = 4;
 struct LaneSums {
   Doubles sum[2 * vectors] = {};
 
-  void add(const Floats (&v)[vectors]) {
+  /// Of values in units of `unit`.
+  void add(const Floats (&v)[vectors], double unit = 1) {
     for (int k = 0; k < vectors; k++) {
-      HalfFloats low, high;
-      std::memcpy(&low, &v[k], sizeof low);
-      std::memcpy(&high, reinterpret_cast<const char*>(&v[k]) + sizeof low, sizeof high);
-      sum[2 * k] += __builtin_convertvector(low, Doubles);
-      sum[2 * k + 1] += __builtin_convertvector(high, Doubles);
+      Doubles low, high;
+      widen(v[k], low, high);
+      sum[2 * k] += low * unit;
+      sum[2 * k + 1] += high * unit;
     }
   }
   void scale(double factor) {
@@ -100,8 +101,10 @@ struct Blocks {
         last((n - 1) / block_elements) {}
 
   const T* block(int64_t b) {
+    return b != last && b != label_block ? row + b * block_elements : copied(b);
+  }
+  [[gnu::noinline]] const T* copied(int64_t b) {
     const T* source = row + b * block_elements;
-    if (b != last && b != label_block) return source;
     T* copy = b == last ? last_copy : label_copy;
     const int64_t n = b == last ? vocab - b * block_elements : block_elements, padded = elements(b);
     std::memcpy(copy, source, size_t(n) * sizeof(T));
@@ -109,6 +112,8 @@ struct Blocks {
     if (b == label_block) copy[label - b * block_elements] = minus_infinity<T>();
     return copy;
   }
+  /// Whether no element is masked.
+  bool is_whole(int64_t b) const { return b != label_block && (b != last || vocab % lanes == 0); }
   /// Whole lanes: short rows need not pay for a full block.
   int64_t elements(int64_t b) const {
     return b == last ? (vocab - last * block_elements + lanes - 1) / lanes * lanes : block_elements;
@@ -196,6 +201,52 @@ inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, 
   return true;
 }
 
+#if defined(__AVX2__)
+/// Adds blocks of 16-bit elements by whole steps. That a block has a NaN, or an element so low that
+/// its power wraps around, shows when it is done; add_block then does it again.
+template <bool with_moment, class T>
+struct NearBlocks {
+  /// Blocks until the next attempt after one that failed: masked words are neighbours.
+  static constexpr int64_t rest = 8;
+  StepAnchor near{0};
+  int64_t next = 0;
+
+  /// Whether the block was added; if it was tried, `top` takes it in.
+  bool add(const Blocks<T>& blocks, int64_t b, const T* block, Floats& top, Running& row) {
+    // Where all elements are positive, the least is not known, and 0 must be in reach.
+    if (b < next || !blocks.is_whole(b) || std::fabs(row.anchor) > exp_steps_reach) return false;
+    if (near.anchor != row.anchor) near = StepAnchor(row.anchor);
+    Floats sum[vectors] = {}, moment[vectors] = {};
+    BitRange<T> range(block);
+    const int64_t n = blocks.elements(b);
+    for (int64_t j = 0; j < n; j += lanes) {
+      Floats x[vectors];
+      load_lanes(block + j, x);
+      for (int k = 0; k < lanes; k += 2 * width) range.add(block + j + k);
+      add_step_exps<with_moment>(sum, moment, x, near);
+    }
+    const bool is_near = range.at_least(row.anchor - exp_steps_reach, top);
+    if (!any_above(top, 0)) raise_top(block, n, Plain{}, top);
+    if (!is_near) next = b + rest;
+    if (!is_near || row.must_move(top)) return false;
+    row.sum.add(sum, near.unit);
+    if constexpr (with_moment) row.moment.add(moment, near.unit);
+    return true;
+  }
+};
+constexpr bool has_near_blocks = true;
+#else
+template <bool with_moment, class T>
+struct NearBlocks;
+constexpr bool has_near_blocks = false;
+#endif
+struct NoNearBlocks {
+  template <class... Arguments>
+  bool add(Arguments&&...) {
+    return false;
+  }
+};
+
 template <bool with_moment, class T, class Form>
 RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form) {
   Blocks<T> blocks(static_cast<const T*>(x), vocab, label);
@@ -203,8 +254,13 @@ RowSums reduce_row(const void* x, int64_t vocab, int64_t label, const Form& form
   Floats top = splat(-FLT_MAX);
   raise_top(block, blocks.elements(0), form, top);
   Running row(largest(top));
+  std::conditional_t<has_near_blocks && sizeof(T) == 2 && std::is_same_v<Form, Plain>,
+                     NearBlocks<with_moment, T>, NoNearBlocks>
+      near;
   for (int64_t b = 0;;) {
-    if (!add_block<with_moment>(block, blocks.elements(b), form, top, row)) {
+    if (!near.add(blocks, b, block, top, row) &&
+        (row.must_move(top) ||
+         !add_block<with_moment>(block, blocks.elements(b), form, top, row))) {
       row.move(largest(top));
       add_block<with_moment>(block, blocks.elements(b), form, top, row);
     }
