@@ -1,8 +1,9 @@
 /**
  * npm run bench:hidden: the output layer fused with the loss, against PyTorch's matrix product,
  * loss and backward. Options: --shape sequences,tokens,vocab,hidden, --threads, --rounds,
- * --no-peers. Writes bench/results/DATE-CPU-hidden.json and .md. Needs `npm run build` first, and
- * python3-torch with OpenBLAS for the peers; nothing else should run meanwhile.
+ * --no-peers, --only PATTERN (of kinds and peers). Writes bench/results/DATE-CPU-hidden.json and
+ * .md. Needs `npm run build` first, and python3-torch with OpenBLAS for the peers; nothing else
+ * should run meanwhile.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,6 +26,7 @@ const { values } = parseArgs({
     threads: { type: 'string', default: String(os.availableParallelism()) },
     rounds: { type: 'string', default: '9' },
     'no-peers': { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
     memory: { type: 'string' }, // of this process: the temporaries of one call of that kind
   },
 });
@@ -33,6 +35,7 @@ const [sequences, tokens, vocab, size] = shape;
 const rows = sequences * tokens;
 const threads = Number(values.threads);
 const beta = 0.1;
+const wanted = ([name]) => new RegExp(values.only).test(name);
 
 /**
  * Hidden states of size 1 and a weight that gives logits with a standard deviation of about 2.5.
@@ -187,7 +190,8 @@ function compare(name, { loss, gradientSum }, expected, tolerance) {
 }
 const sizeOf = (numbers) => numbers.reduce((sum, x) => sum + Math.abs(x), 0);
 
-const cases = Object.entries(kinds).map(([name, prepare]) => {
+const measured = Object.entries(kinds).filter(wanted);
+const cases = measured.map(([name, prepare]) => {
   const call = prepare();
   return { name, run: () => timeOf(call) };
 });
@@ -206,7 +210,7 @@ try {
   if (installed) {
     for (const name of ['hidden', 'weight', 'labels', 'reference'])
       writeFileSync(path.join(directory, name), float32()[name]);
-    for (const [name, peer] of Object.entries(peers)) {
+    for (const [name, peer] of Object.entries(peers).filter(wanted)) {
       const args = [path.join(here, 'peers/torch_hidden.py'), directory, ...peerArguments(peer)];
       const started = await startProcess(name, { command: python, args, env: peer.env }, threads);
       compare(name, started, expected, peer.dtype === 'float32' ? 1e-4 : 0.05);
@@ -216,7 +220,7 @@ try {
       cases.push({ name, run: started.run });
     }
   }
-  for (const name of Object.keys(kinds)) {
+  for (const [name] of measured) {
     const { stdout, status } = spawnSync(
       process.execPath,
       [
@@ -275,11 +279,12 @@ try {
     })),
   };
   const whole = (x) => x.toFixed(0);
+  const only = values.only && ` --only '${values.only}'`;
   const lines = [
     `# The output layer fused with the loss`,
     '',
     `\`node bench/hidden.mjs --shape ${values.shape} --threads ${threads} --rounds ` +
-      `${values.rounds}\`, ${machine.cpu}, ${machine.cores} cores (${machine.isa}), ` +
+      `${values.rounds}${only}\`, ${machine.cpu}, ${machine.cores} cores (${machine.isa}), ` +
       `${machine.system}, Node ${machine.node}, diralign ${machine.diralign}, ` +
       `${machine.date.slice(0, 10)}${versions[0] ? `; ${versions[0]}` : ''}.`,
     `DPO, ${sequences} sequences of ${tokens} tokens, vocabulary ${vocab}, ` +

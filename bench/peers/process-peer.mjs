@@ -4,6 +4,12 @@ import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 
+/** Libraries choose their instructions themselves, unless told; DIRALIGN_ISA=avx2 holds for all. */
+const instructions =
+  process.env.DIRALIGN_ISA === 'avx2'
+    ? { ATEN_CPU_CAPABILITY: 'avx2', DNNL_MAX_CPU_ISA: 'AVX2', OPENBLAS_CORETYPE: 'Haswell' }
+    : {};
+
 /**
  * A program that does the work once and prints a line of JSON with what it computed; then, for each
  * line "go", it does the work again and prints the milliseconds.
@@ -13,7 +19,7 @@ import { createInterface } from 'node:readline';
  */
 export async function startProcess(name, { command, args, env }, threads) {
   const child = spawn(command, args, {
-    env: { ...process.env, OMP_NUM_THREADS: String(threads), ...env },
+    env: { ...instructions, ...process.env, OMP_NUM_THREADS: String(threads), ...env },
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
