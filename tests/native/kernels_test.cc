@@ -287,7 +287,8 @@ TEST(kernels_reduce_moving_maxima) {
       {"-inf in the last blocks", [](int64_t i) { return i < 700 ? double(i % 11) : -INFINITY; }},
       {"equal", [](int64_t) { return 17.25; }},
       {"subnormal", [](int64_t i) { return i % 2 ? 1e-40 : -1e-40; }},
-      {"negative, rising", [](int64_t i) { return -60 + 3.0 * double(i / 512) - double(i % 11); }},
+      {"negative, highest in the middle",
+       [](int64_t i) { return -60 - 3 * std::fabs(double(i / 512) - 2) - double(i % 11); }},
       {"large", [](int64_t i) { return 75 + double(i % 11); }},
       {"positive, and far apart", [](int64_t i) { return i < 512 ? 120.0 : double(i % 7); }},
       // Exponents wrap around after 512 ln 2.

@@ -79,34 +79,36 @@ template <bool with_moment, int count>
 }
 
 /// The range of 16-bit elements, from their bits as integers: a register of them at once, on any
-/// pipe. The largest signed number is the largest element if one is positive; the largest unsigned
-/// number is the least element if one is negative; NaNs are beyond both.
+/// pipe. The largest element is the largest signed number if it is positive, and otherwise the
+/// least unsigned one; the least element is the largest unsigned number, if it is negative.
 template <class T>
 struct BitRange {
   typedef int16_t Signed __attribute__((vector_size(width * 4)));
   typedef uint16_t Unsigned __attribute__((vector_size(width * 4)));
-  Signed high;
-  Unsigned low;
+  Signed most;
+  Unsigned least, last;
 
-  explicit BitRange(const T* p) : high(unaligned<Signed>(p)), low((Unsigned)high) {}
+  explicit BitRange(const T* p)
+      : most(unaligned<Signed>(p)), least((Unsigned)most), last((Unsigned)most) {}
   void add(const T* p) {
     const Signed s = unaligned<Signed>(p);
     const Unsigned u = (Unsigned)s;
-    high = s > high ? s : high;
-    low = u > low ? u : low;
+    most = s > most ? s : most;
+    least = u < least ? u : least;
+    last = u > last ? u : last;
   }
-  /// Takes the high end into `top`. Whether no element is a NaN or less than `least`, where one is
+  /// Takes the largest element into `top`. Whether no element is less than `low`, where one is
   /// negative.
-  bool at_least(float least, Floats& top) const {
-    T ends[4 * width];
-    std::memcpy(ends, &high, sizeof high);
-    std::memcpy(ends + 2 * width, &low, sizeof low);
+  bool at_least(float low, Floats& top) const {
+    constexpr int count = 2 * width;
+    T ends[3 * count];
+    std::memcpy(ends, &most, sizeof most);
+    std::memcpy(ends + count, &least, sizeof least);
+    std::memcpy(ends + 2 * count, &last, sizeof last);
+    for (int k = 0; k < 2 * count; k += width) top = larger(load(ends + k), top);
     Words within = ~Words{};
-    for (int k = 0; k < 2 * width; k += width) {
-      const Floats h = load(ends + k), l = load(ends + 2 * width + k);
-      top = larger(h, top);
-      within &= (Words)(h == h) & (Words)(l >= splat(least));
-    }
+    for (int k = 2 * count; k < 3 * count; k += width)
+      within &= (Words)(load(ends + k) >= splat(low));
 #if defined(__AVX512F__)
     return _mm512_movepi32_mask((__m512i)within) == 0xffff;
 #else

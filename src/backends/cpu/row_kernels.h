@@ -202,8 +202,8 @@ inline bool add_block(const T* block, int64_t n, const Form& form, Floats& top, 
 }
 
 #if defined(__AVX2__)
-/// Adds blocks of 16-bit elements by whole steps. That a block has a NaN, or an element so low that
-/// its power wraps around, shows when it is done; add_block then does it again.
+/// Adds blocks of 16-bit elements by whole steps. That a block has an element so low that its power
+/// wraps around shows when it is done; add_block then does it again. A NaN makes the sum one.
 template <bool with_moment, class T>
 struct NearBlocks {
   /// Blocks until the next attempt after one that failed: masked words are neighbours.
@@ -226,7 +226,6 @@ struct NearBlocks {
       add_step_exps<with_moment>(sum, moment, x, near);
     }
     const bool is_near = range.at_least(row.anchor - exp_steps_reach, top);
-    if (!any_above(top, 0)) raise_top(block, n, Plain{}, top);
     if (!is_near) next = b + rest;
     if (!is_near || row.must_move(top)) return false;
     row.sum.add(sum, near.unit);
