@@ -208,6 +208,8 @@ template <bool with_moment, class T>
 struct NearBlocks {
   /// Blocks until the next attempt after one that failed: masked words are neighbours.
   static constexpr int64_t rest = 8;
+  /// Ahead of the loop: the processor's own prefetches end at a page.
+  static constexpr int64_t prefetch_bytes = 3072;
   StepAnchor near{0};
   int64_t next = 0;
 
@@ -224,6 +226,7 @@ struct NearBlocks {
       load_lanes(block + j, x);
       for (int k = 0; k < lanes; k += 2 * width) range.add(block + j + k);
       add_step_exps<with_moment>(sum, moment, x, near);
+      __builtin_prefetch(reinterpret_cast<const char*>(block + j) + prefetch_bytes);
     }
     const bool is_near = range.at_least(row.anchor - exp_steps_reach, top);
     if (!is_near) next = b + rest;
