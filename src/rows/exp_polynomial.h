@@ -15,7 +15,7 @@ namespace diralign {
 /// Adding and subtracting it rounds to whole numbers, and leaves those in the low bits of the sum.
 constexpr float round_to_whole = 0x1.8p23f;
 /// Below this the exponential is 0, because the result would leave the normal numbers. The one of
-/// AVX2, in src/backends/cpu/simd.h, goes on, and is off by less than the smallest normal number.
+/// AVX2, in src/backends/cpu/exp.h, goes on, and is off by less than the smallest normal number.
 constexpr float exp_underflow = -86.6f;
 
 /// e^(x - n ln 2) for n = x / ln 2 rounded, to about 1 ulp. ln 2 is split so that the first product

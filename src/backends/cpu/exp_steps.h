@@ -5,7 +5,7 @@
 // fourteen, with eight.
 #pragma once
 #include <cmath>
-#include "simd.h"
+#include "exp.h"
 
 #if defined(__AVX2__)
 namespace {

@@ -1,6 +1,8 @@
 // The kernels of one instruction set, as one object. Included by one translation unit for each.
 #pragma once
 #include "product_kernels.h"
+#include "row_gradients.h"
+#include "row_sums.h"
 
 namespace {
 

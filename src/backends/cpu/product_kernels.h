@@ -4,6 +4,7 @@
 // on how the work is cut.
 #pragma once
 #include "product_panels.h"
+#include "row_gradients.h"
 
 namespace {
 

@@ -4,7 +4,8 @@
 // stays in registers over `depth` steps.
 #pragma once
 #include <utility>
-#include "row_kernels.h"
+#include "kernels.h"
+#include "simd.h"
 
 namespace {
 
