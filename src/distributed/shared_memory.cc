@@ -1,7 +1,6 @@
 #include "shared_memory.h"
 #include <algorithm>
 #include <cstring>
-#include <random>
 #include <string>
 #ifdef __linux__
 #include <fcntl.h>
@@ -56,11 +55,12 @@ std::unique_ptr<SharedMemory> SharedMemory::make(int rank, int size, const Gathe
   static_assert(std::atomic<uint64_t>::is_always_lock_free);
   if (size == 1) return nullptr;
   const size_t bytes = size_t(size) * sizeof(Slot);
-  std::random_device random;
-  Offer mine{int32_t(getpid()), -1, {random(), random()}};
-  // memfd_create() itself needs glibc 2.27.
-  const File made(rank == 0 ? int(syscall(SYS_memfd_create, name_of(mine).c_str(), 1U))
-                            : -1);  // closed on exec
+  Offer mine{int32_t(getpid()), -1, {}};
+  // By number: the functions, and the standard library's random_device, need a newer glibc than the
+  // rest of the addon.
+  const bool named = syscall(SYS_getrandom, mine.name, sizeof mine.name, 0U) == sizeof mine.name;
+  const File made(rank == 0 && named ? int(syscall(SYS_memfd_create, name_of(mine).c_str(), 1U))
+                                     : -1);  // closed on exec
   if (made.number >= 0 && ftruncate(made.number, off_t(bytes)) == 0) mine.file = made.number;
   std::vector<Offer> offers(static_cast<size_t>(size));
   gather(&mine, offers.data(), sizeof mine);
