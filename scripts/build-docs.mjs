@@ -5,6 +5,7 @@
 //            compile is for tests/package/docs.test.ts
 //   --dev    serves the pages as they are being written, on http://localhost:5173
 //   --serve  serves the built site, on http://localhost:4173
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { tsImport } from 'tsx/esm/api';
@@ -21,7 +22,8 @@ if (rest.length > 0 || ![undefined, '--check', '--dev', '--serve'].includes(mode
   process.exit(2);
 }
 
-if (mode === '--check') process.env.DIRALIGN_DOCS_TYPES = 'first-loss.md';
+const withTypes = 'first-loss';
+if (mode === '--check') process.env.DIRALIGN_DOCS_TYPES = `${withTypes}.md`;
 
 const since = performance.now();
 const log = (what) =>
@@ -49,6 +51,10 @@ if (mode === '--dev') {
   const broken = brokenLinks(site);
   for (const line of broken) console.error(line);
   if (broken.length > 0) process.exit(1);
+  if (!readFileSync(path.join(site, `${withTypes}.html`), 'utf8').includes('twoslash-hover')) {
+    console.error(`docs: ${withTypes}.md shows no types`);
+    process.exit(1);
+  }
   log('site in docs/.vitepress/dist, and its links lead somewhere');
   if (mode === '--serve') await serve({ root: docs });
 }
