@@ -122,6 +122,9 @@ std::vector<Case> cases() {
   return {
       {"a row of two parts", "sft", shape(1, 1, 9001), {Mode::none, false, false, 1}, first},
       {"two rows", "sft", shape(1, 2, 40), {Mode::dense, false, false, 1}, first},
+      // The second tile, of two rows, is finished first, by a block that does nothing afterwards:
+      // no later arrival orders what it wrote.
+      {"two tiles", "sft", shape(1, 258, 3), {Mode::none, false, false, 1}, shifted},
       {"dense", "dpo", shape(4, 2, 9001), {Mode::dense, true, false, 1}, first},
       {"factored", "simpo", shape(4, 2, 9001), {Mode::factored, false, false, 1}, shifted},
       {"more parts than blocks",
@@ -130,10 +133,7 @@ std::vector<Case> cases() {
        {Mode::factored, false, false, 1},
        shifted},
       {"coupled", "aot", shape(14, 1, 40), {Mode::dense, false, false, 1}, shifted},
-      // The second tile, of two rows, is finished first, by a block that does nothing afterwards:
-      // no later arrival orders what it wrote.
-      {"two tiles", "sft", shape(1, 258, 3), {Mode::none, false, false, 1}, shifted},
-      {"long sequences", "cpo", shape(2, 600, 3), {Mode::none, false, false, 1}, shifted},
+      {"long sequences", "cpo", shape(2, 513, 3), {Mode::none, false, false, 1}, shifted},
   };
 }
 
@@ -146,15 +146,14 @@ int run(const std::string& name, int mutant) {
   setrlimit(RLIMIT_CORE, &no_core);
   for (const Case& c : cases()) {
     if (c.name != name) continue;
-    const Result right = result_of(c);
     // A mutant may also go round for ever.
-    rusage used{};
-    getrusage(RUSAGE_SELF, &used);
-    const rlim_t seconds = rlim_t(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + 1;
-    const rlimit processor_time{6 * seconds, 6 * seconds};
+    const rlimit processor_time{60, 60};
     setrlimit(RLIMIT_CPU, &processor_time);
     mutants::chosen = mutant;
-    if (result_of(c).same(right)) return 0;
+    const Result result = result_of(c);
+    // Where ThreadSanitizer finds it, this process has ended by now.
+    mutants::chosen = -1;
+    if (result.same(result_of(c))) return 0;
     std::printf("a wrong result\n");
     return 1;
   }
