@@ -595,6 +595,8 @@ export function checkGradient(
 ): void {
   const { dtype = 'float32' } = batch;
   const { sequences, vocab, stride, offset, ignoreIndex } = rowsOf(batch);
+  // Nothing overflows a factored element but its coefficient.
+  const overflow = rowScale === undefined ? formats[dtype].overflow : Infinity;
   const elements = new Float64Array(vocab);
   const values = new Float64Array(vocab);
   const magnitudes = new Float64Array(vocab);
@@ -639,6 +641,9 @@ export function checkGradient(
       let uncertain = 0;
       let size = 0;
       let rounding = 0;
+      // What is no worse than what was seen already needs no look: nearly everything.
+      const { worst } = tally;
+      const [seen, seenOfLabels] = [Math.min(worst.others, 1), Math.min(worst.label, 1)];
       for (let v = 0; v < vocab; v++) {
         let value = values[v] ?? NaN;
         const magnitude = magnitudes[v] ?? NaN;
@@ -654,12 +659,11 @@ export function checkGradient(
         }
         // Too large for the format: infinite, as any conversion has it, and the row then has no
         // sum.
-        if (rowScale === undefined && Math.abs(value) >= formats[dtype].overflow) value *= Infinity;
+        if (Math.abs(value) >= overflow) value *= Infinity;
         const product = factor * (elements[v] ?? NaN);
         const isLabel = v === label || v === other;
-        // What is no worse than what was seen already needs no look: nearly everything.
-        const seen = isLabel ? tally.worst.label : tally.worst.others;
-        if (product !== value && !(Math.abs(product - value) <= (seen < 1 ? seen : 1) * bound))
+        const allowed = (isLabel ? seenOfLabels : seen) * bound;
+        if (product !== value && !(Math.abs(product - value) <= allowed))
           nearElement(tally, isLabel, product, value, bound, row, v);
         sum += product;
         whole += value;
