@@ -251,7 +251,7 @@ void same().then((isSame) => {
 });
 `,
   );
-  const tsc = path.join(root, 'node_modules/typescript/lib/tsc.js');
+  const tsc = path.join(root, 'node_modules/@typescript/native/bin/tsc');
   const options = ['--strict', '--target', 'es2022', '--lib', 'esnext,dom', '--types', 'node'];
   const { stdout } = run(project, 'node', [tsc, '--module', 'node16', ...options, 'consumer.cts']);
   // Optional peers have errors of their own.
