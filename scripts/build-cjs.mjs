@@ -7,7 +7,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import ts from 'typescript';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const dist = path.resolve(process.argv[2] ?? path.join(root, 'dist'));
@@ -21,14 +20,15 @@ function write(file, text) {
   fs.writeFileSync(path.join(target, file), text);
 }
 
+const imported = /\b(?:from|import|import\() ?['"](\.[^'"]+)\.js['"]/g;
+
 /** A file of declarations, with all that it imports. */
 function copyTypes(file) {
   if (written.has(path.normalize(file))) return;
   const text = fs.readFileSync(path.join(dist, file), 'utf8');
   write(file, text);
-  for (const { fileName } of ts.preProcessFile(text).importedFiles)
-    if (fileName.startsWith('.'))
-      copyTypes(path.join(path.dirname(file), fileName.replace(/\.js$/, '.d.ts')));
+  for (const [, module] of text.matchAll(imported))
+    copyTypes(path.join(path.dirname(file), `${module}.d.ts`));
 }
 
 fs.rmSync(target, { recursive: true, force: true });
