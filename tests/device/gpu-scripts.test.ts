@@ -6,10 +6,10 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import ts from 'typescript';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { Objective } from '../../ts/index.js';
 import { call, onDevice } from '../support/calls.js';
+import { compileInto } from '../support/compiled.js';
 import type { Cuda } from '../support/device.js';
 import { pretendSubject, type Faults } from '../support/pretend-cuda.js';
 
@@ -46,21 +46,7 @@ const load = async (file: string): Promise<unknown> =>
  * tested.
  */
 beforeAll(async () => {
-  const compilerOptions = {
-    module: ts.ModuleKind.ES2022,
-    target: ts.ScriptTarget.ES2022,
-    verbatimModuleSyntax: true,
-  };
-  for (const name of fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' })) {
-    if (!name.endsWith('.ts')) continue;
-    const file = path.join(folder, 'dist', name.replace(/\.ts$/, '.js'));
-    fs.mkdirSync(path.dirname(file), { recursive: true });
-    const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
-    fs.writeFileSync(
-      file,
-      ts.transpileModule(source, { compilerOptions, fileName: name }).outputText,
-    );
-  }
+  compileInto(path.join(folder, 'dist'));
   for (const name of ['scripts', 'tests/device', 'bench', 'tests/support', 'package.json'])
     fs.cpSync(path.join(root, name), path.join(folder, name), {
       recursive: true,

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
+import { compile } from './compiled.js';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const program = path.join(root, 'dist/cli/main.js');
@@ -65,10 +66,5 @@ function newest(directory: string): number {
 export function compileProgram(): void {
   if (fs.existsSync(program) && fs.statSync(program).mtimeMs > newest(path.join(root, 'ts')))
     return;
-  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], {
-    cwd: root,
-    encoding: 'utf8',
-  });
-  if (status !== 0) throw new Error(stdout);
+  compile();
 }

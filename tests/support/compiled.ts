@@ -1,11 +1,11 @@
 // The package as JavaScript, for child processes and workers: compiled from ts/ as it is now, into
 // a folder of its own beside links to the addon and to node_modules, so that a stale dist/ is never
 // what is tested.
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import ts from 'typescript';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -15,21 +15,29 @@ export interface Compiled {
   readonly remove: () => void;
 }
 
+/** Compiles ts/ into dist/, or as the options say. */
+export function compile(...options: readonly string[]): void {
+  const { status, stdout } = spawnSync(
+    process.execPath,
+    [
+      path.join(root, 'node_modules/@typescript/native/bin/tsc'),
+      '-p',
+      'tsconfig.build.json',
+      ...options,
+    ],
+    { cwd: root, encoding: 'utf8' },
+  );
+  if (status !== 0) throw new Error(stdout);
+}
+
+/** The JavaScript alone, unchecked. */
+export function compileInto(folder: string): void {
+  compile('--outDir', folder, '--declaration', 'false', '--noCheck');
+}
+
 export function compilePackage(): Compiled {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'diralign-compiled-'));
-  const compilerOptions = {
-    module: ts.ModuleKind.ES2022,
-    target: ts.ScriptTarget.ES2022,
-    verbatimModuleSyntax: true,
-  };
-  const sources = fs.readdirSync(path.join(root, 'ts'), { recursive: true, encoding: 'utf8' });
-  for (const name of sources.filter((file) => file.endsWith('.ts'))) {
-    const source = fs.readFileSync(path.join(root, 'ts', name), 'utf8');
-    const { outputText } = ts.transpileModule(source, { compilerOptions, fileName: name });
-    const target = path.join(folder, 'dist', name.replace(/\.ts$/, '.js'));
-    fs.mkdirSync(path.dirname(target), { recursive: true });
-    fs.writeFileSync(target, outputText);
-  }
+  compileInto(path.join(folder, 'dist'));
   for (const name of ['build', 'prebuilds', 'node_modules']) {
     if (fs.existsSync(path.join(root, name)))
       fs.symlinkSync(path.join(root, name), path.join(folder, name), 'dir');
