@@ -176,7 +176,11 @@ describe('files that are read', () => {
     ['no name', () => ''],
     [
       'a folder of unreadable files',
-      (name: string) => (fs.mkdirSync(name), fs.symlinkSync('a', `${name}/a.safetensors`), name),
+      (name: string) => {
+        fs.mkdirSync(name);
+        fs.symlinkSync('a', `${name}/a.safetensors`);
+        return name;
+      },
     ],
     [
       'control characters in its name',
@@ -189,7 +193,7 @@ describe('files that are read', () => {
     const file = make(inFolder(what.replaceAll(' ', '-')));
     for (const command of ['loss', 'verify']) {
       const line = refused([command, file]);
-      // eslint-disable-next-line no-control-regex -- they would command the reader's terminal
+      // oxlint-disable-next-line no-control-regex -- they would command the reader's terminal
       expect(line).not.toMatch(/[\u0000-\u001f]/);
     }
   });

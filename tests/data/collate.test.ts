@@ -301,7 +301,7 @@ describe('refused, of both', () => {
     ['NaN', [1, NaN], 'RangeError LABEL', 'prompt[1] | NaN'],
     ['a negative id', Int32Array.of(-100), 'RangeError LABEL', 'prompt[0] | -100'],
     ['an id of 33 bits', [2 ** 32], 'RangeError LABEL', 'prompt[0] | 4294967296'],
-    // eslint-disable-next-line no-sparse-arrays
+    // oxlint-disable-next-line no-sparse-arrays
     ['a hole', [1, , 3], 'TypeError LABEL', 'prompt[1] | undefined'],
     ['holes without end', holes(2 ** 32 - 1), 'TypeError LABEL', 'prompt[0] | undefined'],
     ['a revoked Proxy', revoked(), 'TypeError LABEL', 'prompt | revoked Proxy'],

@@ -28,7 +28,7 @@ const lines = `${JSON.stringify(pair)}\n${JSON.stringify(pair)}\n`;
 const array = JSON.stringify([pair, pair], null, 2);
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-// eslint-disable-next-line @typescript-eslint/require-await
+// oxlint-disable-next-line typescript/require-await
 async function* later<T>(...chunks: readonly T[]): AsyncGenerator<T> {
   yield* chunks;
 }

@@ -6,7 +6,7 @@ import { randomBatch } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
 import { configOf, familyMethods } from '../support/family-batches.js';
 import { randomHidden } from '../support/hidden.js';
-import { at, sameBits } from '../support/numbers.js';
+import { at, present, sameBits } from '../support/numbers.js';
 import { partsOf, rowsOf } from '../support/data-ranks.js';
 import { within } from '../support/ranks.js';
 import { expectRefusal, rejection, thrownBy } from '../support/refusal.js';
@@ -116,7 +116,7 @@ describe('likelihood terms', () => {
       given.map(({ part }) => part),
     );
     expectShares(ranks, one);
-    const { terms } = ranks[0]?.finished as { terms: readonly { loss: number }[] };
+    const { terms } = present(ranks[0]).finished as { terms: readonly { loss: number }[] };
     terms.forEach(({ loss }, i) => {
       expect(loss).toBeCloseTo(one.terms?.[i]?.loss ?? NaN, 13);
     });

@@ -165,7 +165,7 @@ export function checkCommandLine({ words: planned }: CommandLinePlan): Promise<v
   if (status === null || status > 2) throw new Fault(`ended with ${ended}`);
   if (/should not happen|^\s+at .*[(:]|node:internal/m.test(stderr))
     throw new Fault(`not in its own words: ${ended}`);
-  // eslint-disable-next-line no-control-regex -- it is what must not be there
+  // oxlint-disable-next-line no-control-regex -- it is what must not be there
   if (/[\u0000-\u0009\u000b-\u001f]/.test(stderr))
     throw new Fault(`control characters: ${JSON.stringify(ended)}`);
   // Where `-` is a file, standard output is it.

@@ -257,7 +257,7 @@ function saidBy(record: PreferenceRecord | UnpairedRecord | GroupRecord): readon
 }
 
 async function readPreferenceFile(bytes: Buffer, { text, skip, cut }: FilePlan): Promise<void> {
-  // eslint-disable-next-line @typescript-eslint/require-await
+  // oxlint-disable-next-line typescript/require-await
   async function* pieces(): AsyncGenerator<Uint8Array | string> {
     const whole = text ? bytes.toString() : bytes;
     yield whole.slice(0, cut);

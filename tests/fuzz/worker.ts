@@ -124,8 +124,7 @@ async function work(job: Job): Promise<Report> {
     seed: job.seed,
     numRuns: job.plan === undefined ? job.runs : 1,
     ...(job.path !== undefined && { path: job.path }),
-    interruptAfterTimeLimit: job.milliseconds,
-    markInterruptAsFailure: false,
+    plugins: [fc.interruptAfterTimeLimit(job.milliseconds)],
   });
   const { failed, counterexample, counterexamplePath, errorInstance, numRuns } = details;
   return {
@@ -133,7 +132,7 @@ async function work(job: Job): Promise<Report> {
     ...(failed && {
       failure: {
         path: counterexamplePath ?? '',
-        plan: counterexample?.[0],
+        plan: (counterexample as readonly [unknown] | null)?.[0],
         message: wordsOf(errorInstance),
       },
     }),

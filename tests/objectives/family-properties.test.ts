@@ -26,7 +26,7 @@ import {
   unitsBetween,
 } from '../support/family-batches.js';
 import { expectNear } from '../support/near.js';
-import { at, generator, normal, sameBits } from '../support/numbers.js';
+import { at, generator, normal, present, sameBits } from '../support/numbers.js';
 
 type Method = (typeof familyMethods)[number];
 type Results = Readonly<Record<string, unknown>>;
@@ -394,7 +394,7 @@ test('a weight of 0 leaves out a unit, whatever its logits are', () => {
 });
 
 describe('losses of the caller, by logpsBackward', () => {
-  const { logits, shape, labels } = doors.logits?.batch(15, 'dpo', 2) as unknown as {
+  const { logits, shape, labels } = present(doors.logits).batch(15, 'dpo', 2) as unknown as {
     readonly logits: Float32Array;
     readonly shape: readonly [number, number, number];
     readonly labels: Int32Array;

@@ -16,7 +16,7 @@ const entities: Readonly<Record<string, string>> = {
 };
 
 function decode(raw: string): string {
-  // eslint-disable-next-line no-control-regex -- these are what XML has no place for.
+  // oxlint-disable-next-line no-control-regex -- these are what XML has no place for.
   if (/[<\u0000-\u0008\u000b\u000c\u000e-\u001f]/.test(raw))
     throw new Error(`not allowed in XML: ${JSON.stringify(raw)}`);
   return raw.replace(/&([^;]*)(;?)/g, (whole, name: string, end: string) => {

@@ -32,7 +32,7 @@ import {
 } from '../../ts/trainers/jax-js/index.js';
 import { everyMethod, objectiveOf } from '../support/batches.js';
 import { Misses } from '../support/bounds.js';
-import { generator, integer, normal, type Random } from '../support/numbers.js';
+import { generator, integer, normal, present, type Random } from '../support/numbers.js';
 import { given, largest, pairsOfWords, S, T, V } from '../support/trainers.js';
 import { expectRefusal, thrownBy, titled, type Kind, type Words } from '../support/refusal.js';
 
@@ -93,7 +93,7 @@ function array(random: Random, shape: number[], scale = 1): JaxArray {
 
 const floats = (x: JaxArray): Float32Array => x.ref.dataSync() as Float32Array;
 // A tree of jax-js needs the index signature of a type.
-// eslint-disable-next-line @typescript-eslint/consistent-type-definitions
+// oxlint-disable-next-line typescript/consistent-type-definitions
 type Model = {
   embedding: JaxArray;
   layers: { weight: JaxArray; bias: JaxArray }[];
@@ -226,7 +226,7 @@ describe.each<Device>(['cpu', 'wasm'])('on the %s device', (device) => {
     const step = jaxDirAlignLoss(watched);
     const buffers = new GradientBuffers();
     const roomOf = () =>
-      (calls.at(-1)?.run as { out: { gradWeight: Float32Array } }).out.gradWeight;
+      (present(calls.at(-1)).run as { out: { gradWeight: Float32Array } }).out.gradWeight;
     const steps = Array.from({ length: 3 }, () => {
       const words = wordsOf(tokensOf(random));
       return [(p: Model) => layerOf(p, words), given(integer(random, 1, 99)).batch] as const;

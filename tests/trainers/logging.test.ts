@@ -269,7 +269,7 @@ describe('event files of TensorBoard', () => {
     const files = eventsIn(directory);
     expect(files).toHaveLength(2);
     const losses = files.map((events) => at(Object.values(events[1]?.scalars ?? {}), 0));
-    expect(losses.sort()).toEqual([1, 2]);
+    expect(losses.sort((a, b) => a - b)).toEqual([1, 2]);
   });
 
   test('a logger without steps makes nothing', async () => {

@@ -13,7 +13,7 @@ export function escapeMarkup(text: string): string {
   return (
     text
       .replace(/[&<>"]/g, (character) => entities[character] as string)
-      // eslint-disable-next-line no-control-regex -- it is about them.
+      // oxlint-disable-next-line no-control-regex -- it is about them.
       .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '\ufffd')
   );
 }

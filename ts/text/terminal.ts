@@ -29,7 +29,7 @@ export function print(text: string): void {
 /** Without what would command a terminal: names of files may hold anything. */
 export function harmless(text: string): string {
   const escaped = (c: string): string => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`;
-  // eslint-disable-next-line no-control-regex -- these are what it is about
+  // oxlint-disable-next-line no-control-regex -- these are what it is about
   return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, escaped);
 }
 

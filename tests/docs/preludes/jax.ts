@@ -18,7 +18,7 @@ export const labels = Int32Array.from({ length: sequences * length }, (_, i) =>
   i % length === 0 ? -100 : i % vocab,
 );
 export const referenceParams = wave([size, vocab], 0.2);
-// eslint-disable-next-line prefer-const -- a snippet assigns to it.
+// oxlint-disable-next-line prefer-const -- a snippet assigns to it.
 export let params = wave([size, vocab], 0.3);
 export const learningRate = 0.1;
 export const model = (weight: np.Array, inputs: np.Array): np.Array => np.matmul(inputs, weight);
