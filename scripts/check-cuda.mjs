@@ -13,8 +13,8 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import * as prettier from 'prettier';
 import { toolPath } from './device/tools.mjs';
+import { formatted } from './formatted.mjs';
 import { readableNames } from './kernel-names.mjs';
 
 /** Kernels that may have a stack frame or spill, up to so many bytes, and why. */
@@ -194,7 +194,8 @@ const rows = [...byName]
     const shared = Math.max(...cell(variants, 'shared'));
     return `| \`${name}\` | ${shared} | ${cell(variants, 'registers').join(' | ')} |`;
   });
-const text = await prettier.format(
+const text = await formatted(
+  document,
   `# Registers of the kernels
 
 Made by \`npm run check:cuda -- --write\` from what ptxas of nvcc ${version} says. A
@@ -221,7 +222,6 @@ ${inMemory
   .join('\n')}`
 }
 `,
-  { ...(await prettier.resolveConfig(document)), parser: 'markdown' },
 );
 
 /** Rows of a page's table of kernels, with the columns of the architectures that were built. */

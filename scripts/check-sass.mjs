@@ -21,7 +21,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import * as prettier from 'prettier';
+import { formatted } from './formatted.mjs';
 import { readableNames } from './kernel-names.mjs';
 import { functionsOf, partsOf, pipeNames } from './sass.mjs';
 
@@ -228,8 +228,6 @@ const architectures = [...new Set(cubins.map(({ architecture }) => architecture)
 if (architectures.length === 0)
   skip('this addon has no machine code for a GPU that the disassembler reads');
 const version = cubins[0].version;
-const format = async (text) =>
-  prettier.format(text, { ...(await prettier.resolveConfig(document)), parser: 'markdown' });
 
 const recorded = existsSync(document) ? readFileSync(document, 'utf8') : '';
 const recordedVersion = /nvcc\s+([\d.]+)\s+built/.exec(recorded)?.[1];
@@ -241,12 +239,15 @@ const sections = new Map(
 );
 const made = new Map();
 for (const architecture of architectures)
-  made.set(architecture, (await format(section(architecture, cubins))).trim());
+  made.set(architecture, (await formatted(document, section(architecture, cubins))).trim());
 
 if (options.write) {
   const all = new Map([...(recordedVersion === version ? sections : []), ...made]);
   const ordered = [...all].sort(([a], [b]) => a - b).map(([, text]) => text);
-  writeFileSync(document, await format([introduction(version), ...ordered].join('\n\n')));
+  writeFileSync(
+    document,
+    await formatted(document, [introduction(version), ...ordered].join('\n\n')),
+  );
 } else if (recordedVersion !== version) {
   console.log(
     `check-sass: docs/gpu-sass.md is of nvcc ${recordedVersion}, this is ${version}: not compared`,

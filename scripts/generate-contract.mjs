@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import prettier from 'prettier';
+import { formatted } from './formatted.mjs';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const require = createRequire(import.meta.url);
@@ -88,20 +88,17 @@ const outputs = {
 let stale = false;
 for (const [file, content] of Object.entries(outputs)) {
   const target = path.join(root, file);
-  const formatted = await prettier.format(content, {
-    ...(await prettier.resolveConfig(target)),
-    filepath: target,
-  });
+  const text = await formatted(target, content);
   let current = '';
   try {
     current = readFileSync(target, 'utf8');
   } catch {
     // Not generated yet.
   }
-  if (current === formatted) continue;
+  if (current === text) continue;
   stale = true;
   if (process.argv.includes('--check'))
     console.error(`${file} is out of date: run npm run generate`);
-  else writeFileSync(target, formatted);
+  else writeFileSync(target, text);
 }
 process.exitCode = stale && process.argv.includes('--check') ? 1 : 0;

@@ -5,7 +5,7 @@
 // [--write] compares the table in docs/gpu-performance.md, or writes it
 import { readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import * as prettier from 'prettier';
+import { formatted } from '../../scripts/formatted.mjs';
 
 /**
  * An H200, from its data sheet and what is known of Hopper; the two columns bound what is not
@@ -270,9 +270,8 @@ const [begin, end] = ['<!-- made by bench/gpu/model.mjs -->', '<!-- end -->'];
 const text = readFileSync(page, 'utf8');
 const at = text.indexOf(begin);
 if (at < 0) throw new Error(`docs/gpu-performance.md has no ${begin}`);
-const options = { ...(await prettier.resolveConfig(page.pathname)), parser: 'markdown' };
 const made =
-  `${text.slice(0, at)}${begin}\n\n${await prettier.format(table, options)}\n` +
+  `${text.slice(0, at)}${begin}\n\n${await formatted(page.pathname, table)}\n` +
   `${text.slice(text.indexOf(end, at))}`;
 if (parseArgs({ options: { write: { type: 'boolean' } } }).values.write) writeFileSync(page, made);
 else if (made !== text) {

@@ -5,7 +5,12 @@
 import type { TopLevelSpec } from 'vega-lite';
 
 export type Json =
-  null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json | undefined };
+  | null
+  | boolean
+  | number
+  | string
+  | readonly Json[]
+  | { readonly [key: string]: Json | undefined };
 
 /** `quick` shows every part in minutes; `full` is what its figures are quoted from. */
 export type Scale = 'quick' | 'full';

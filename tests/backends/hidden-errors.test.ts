@@ -230,9 +230,11 @@ const overlaps: [string, string, () => Call][] = (
     const given = good();
     const memory = new ArrayBuffer(4096);
     const own = given[name] as Float32Array;
-    const shared = new (
-      own.constructor as new (buffer: ArrayBuffer, offset: number, length: number) => Float32Array
-    )(memory, 1024, own.length);
+    const shared = new (own.constructor as new (
+      buffer: ArrayBuffer,
+      offset: number,
+      length: number,
+    ) => Float32Array)(memory, 1024, own.length);
     shared.set(own);
     // From its last element on.
     const begin = 1024 + own.byteLength - 4;

@@ -153,7 +153,8 @@ const ranks: Twist = {
   name: 'a rank twice',
   apply(call) {
     const batch = call.objects.get('batch') as
-      { ranks?: Int32Array | number[]; groups?: Int32Array } | undefined;
+      | { ranks?: Int32Array | number[]; groups?: Int32Array }
+      | undefined;
     const { ranks: given, groups: offsets } = batch ?? {};
     const g = offsets?.findIndex((from, i) => (offsets[i + 1] ?? from) - from > 1) ?? -1;
     if (!given || !offsets || g < 0 || call.plan.twists.length > 1) return undefined;

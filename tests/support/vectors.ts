@@ -23,7 +23,8 @@ export interface VectorInput {
   /** onehot(nll label) - softmax likewise. */
   readonly nllResidual: Float64Array;
   readonly digest:
-    { readonly idx: readonly number[]; readonly rows: readonly number[] } | undefined;
+    | { readonly idx: readonly number[]; readonly rows: readonly number[] }
+    | undefined;
 }
 
 export interface VectorCase {

@@ -134,7 +134,13 @@ export interface Answered<Said> {
  * - `completion`: no message is left after the prompt
  */
 export type SkipReason =
-  'encoding' | 'json' | 'object' | 'field' | 'message' | 'prompt' | 'completion';
+  | 'encoding'
+  | 'json'
+  | 'object'
+  | 'field'
+  | 'message'
+  | 'prompt'
+  | 'completion';
 
 /** A line is no preference. The reader knows which line it is, and whether that ends the file. */
 export class Refusal extends Error {

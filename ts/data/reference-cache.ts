@@ -55,11 +55,13 @@ function read(file: string, fingerprint: string): SequenceLogps | undefined {
   }
   const logps = tensors.get('logps')?.data;
   const counts = tensors.get('counts')?.data;
-  if (!(
-    logps instanceof Float64Array &&
-    counts instanceof Int32Array &&
-    logps.length === counts.length
-  )) {
+  if (
+    !(
+      logps instanceof Float64Array &&
+      counts instanceof Int32Array &&
+      logps.length === counts.length
+    )
+  ) {
     throw defect(file, 'expected tensors "logps" of F64 and "counts" of I32, of one length');
   }
   const found = metadata.get('fingerprint') ?? '';

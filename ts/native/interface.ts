@@ -165,7 +165,8 @@ interface GradientRequestShape {
   rowScale: Float32Array | undefined;
   /** With a layer: where its gradients go; undefined is left out. */
   layerGradients:
-    Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>> | undefined;
+    | Readonly<Record<'hidden' | 'weight' | 'bias', LayerGradientRequest | undefined>>
+    | undefined;
 }
 export type GradientRequest = Described<'gradients', GradientRequestShape>;
 /** What a call with a gradient has beside its batch. */

@@ -21,7 +21,12 @@ import { shardsOf, type Shard } from './shards.js';
  * U8 and BOOL a `Uint8Array`.
  */
 export type SafetensorsData =
-  Float64Array | Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array;
+  | Float64Array
+  | Float32Array
+  | Uint16Array
+  | BigInt64Array
+  | Int32Array
+  | Uint8Array;
 
 /** A tensor of a file. */
 export interface SafetensorsTensor {

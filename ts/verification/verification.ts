@@ -849,7 +849,8 @@ export interface Known {
   readonly counts?: readonly number[] | undefined;
   /** Elements of the gradient, by their indices in the shape of the logits. */
   readonly gradient?:
-    { readonly at: readonly (readonly number[])[]; readonly value: readonly number[] } | undefined;
+    | { readonly at: readonly (readonly number[])[]; readonly value: readonly number[] }
+    | undefined;
 }
 
 /**
