@@ -29,6 +29,22 @@ function linkToTheRepository(md: MarkdownRenderer): void {
   });
 }
 
+/** Each page is rendered once: the search index asks for all of them a second time. */
+function renderOnce(md: MarkdownRenderer): void {
+  const rendered = new Map<string, { html: string; env: object }>();
+  const render = md.render.bind(md);
+  md.render = (text, env: { path: string }) => {
+    const key = `${env.path}\n${text}`;
+    let page = rendered.get(key);
+    if (page === undefined) {
+      page = { html: render(text, env), env: { ...env } };
+      rendered.set(key, page);
+    }
+    Object.assign(env, { ...page.env, ...env });
+    return page.html;
+  };
+}
+
 /** What {@link writeApi} of api.ts has written. */
 function apiSidebar(): DefaultTheme.SidebarItem[] {
   return JSON.parse(
@@ -53,6 +69,7 @@ export default defineConfig({
     config(md) {
       linkToTheRepository(md);
       completeExamples(md);
+      renderOnce(md);
     },
   },
   themeConfig: {

@@ -1,6 +1,6 @@
 /** Types on the site: whoever points at a name of an example sees what the compiler knows of it. */
 import { fileURLToPath } from 'node:url';
-import { transformerTwoslash, type TwoslashTypesCache } from '@shikijs/vitepress-twoslash';
+import { transformerTwoslash } from '@shikijs/vitepress-twoslash';
 import type { MarkdownRenderer } from 'vitepress';
 import { modules } from './modules.js';
 import { compose, readerOptions, snippetsOf } from './snippets.js';
@@ -34,15 +34,7 @@ export function completeExamples(md: MarkdownRenderer): void {
   });
 }
 
-/** The search index renders every page a second time. */
-const known = new Map<string, ReturnType<TwoslashTypesCache['read']>>();
-const typesCache: TwoslashTypesCache = {
-  read: (code) => known.get(code) ?? null,
-  write: (code, data) => void known.set(code, data),
-};
-
 export const hovers = transformerTwoslash({
-  typesCache,
   twoslashOptions: {
     vfsRoot: root,
     // The sources, so that a site can be built where the package is not.
