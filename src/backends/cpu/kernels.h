@@ -66,6 +66,7 @@ struct ProductKernels {
   Dtype gradient;
   size_t scratch_bytes;
   int64_t tile_rows, tile_columns;  ///< cuts cost least at multiples of these
+  int64_t block_columns;            ///< for so many a left operand is packed once
 
   /// logits[i, v] = hidden[i] . weight[v] + bias[v] for all rows and v in [first, last); `bias` may
   /// be null.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include "kernels.h"
 #include "pages.h"
 #include "share.h"
@@ -109,14 +110,7 @@ class LayerProducts {
       std::memset(out, 0, size_t(range.size() * layer_.hidden_size) * sizeof(float));
       return;
     }
-    // Each part packs all of its rows' gradients or all of the weight: shared out by rows where
-    // there are enough of them.
-    const int64_t parts = std::clamp<int64_t>(range.size() / (4 * products_.tile_rows), 1,
-                                              team_.members()),
-                  columns = team_.members() / parts;
-    const int64_t row_step = round_up((range.size() + parts - 1) / parts, products_.tile_rows);
-    const int64_t column_step =
-        round_up((layer_.hidden_size + columns - 1) / columns, products_.tile_columns);
+    const auto [row_step, column_step] = cut_hidden_gradient(range.size());
     const int64_t row_parts = (range.size() + row_step - 1) / row_step,
                   column_parts = (layer_.hidden_size + column_step - 1) / column_step;
     team_.run(row_parts * column_parts, [&](int64_t item, int member) {
@@ -178,6 +172,26 @@ class LayerProducts {
     const int64_t most = std::min<int64_t>(int64_t(scratch_share_ / products_.scratch_bytes),
                                            multiplications / multiplications_per_thread);
     return int(std::clamp<int64_t>(most, 1, std::max(1, job_.threads)));
+  }
+
+  /// Rows and columns of a thread's part of the product that sums over words. Each part packs its
+  /// columns of the weight once, and its rows' gradients once for a block of columns.
+  std::pair<int64_t, int64_t> cut_hidden_gradient(int64_t rows) const {
+    std::pair<int64_t, int64_t> best;
+    int64_t least = INT64_MAX;
+    for (int64_t parts = 1; parts <= team_.members(); parts++) {
+      const int64_t columns = team_.members() / parts;
+      const int64_t row_step = round_up((rows + parts - 1) / parts, products_.tile_rows),
+                    column_step = round_up((layer_.hidden_size + columns - 1) / columns,
+                                           products_.tile_columns),
+                    blocks = (column_step + products_.block_columns - 1) / products_.block_columns;
+      const int64_t cost =
+          row_step * column_step + multiplications_per_packed * (column_step + row_step * blocks);
+      if (cost >= least) continue;
+      least = cost;
+      best = {row_step, column_step};
+    }
+    return best;
   }
 
   /// Calls `part(first, last, scratch)` for parts of [0, n), about `each` for every thread, cut at

@@ -38,7 +38,7 @@ void logits(const RowsView& hidden, int64_t rows, const void* weight, const void
           Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k,
                                                       scratch.a + q * padded);
         multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * stride + v, stride,
-                                p > 0, false);
+                                p > 0);
       }
     }
     if (bias) {
@@ -70,7 +70,7 @@ void hidden_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
           Panels::template pack_transposed<tile_rows>(left, i + q, m - q, p, k,
                                                       scratch.a + q * padded);
         multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + i * hidden_size + h,
-                                hidden_size, p > 0, false);
+                                hidden_size, p > 0);
       }
     }
   }
@@ -93,7 +93,7 @@ void weight_gradient(const void* gradient, int64_t gradient_stride, int64_t rows
         const int64_t m = least(block_rows, last - v);
         Panels::template pack_copied<tile_rows>(left, p, k, v, m, scratch.a);
         multiply_blocks<Panels>(scratch.a, m, scratch.b, columns, k, out + v * hidden_size + h,
-                                hidden_size, accumulate || p > 0, true);
+                                hidden_size, accumulate || p > 0);
       }
     }
   }
@@ -150,6 +150,7 @@ constexpr diralign::cpu::ProductKernels product_kernels() {
           Scratch<typename Panels::Packed>::bytes,
           tile_rows,
           tile_columns,
+          block_columns,
           logits<Panels, T>,
           hidden_gradient<Panels, G, T>,
           weight_gradient<Panels, G, T>,

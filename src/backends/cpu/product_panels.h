@@ -113,28 +113,36 @@ struct Float32Panels {
   /// Steps of the inner dimension as they lie in a panel.
   static int64_t padded(int64_t k) { return k; }
 
-  /// A panel from `count` lines whose elements go along the inner dimension.
+  /// A panel from `count` lines whose elements go along the inner dimension. Those of the next
+  /// panel are fetched, where it is narrow: the processor has seen too little of a line to do so
+  /// itself.
   template <int panel, class T>
   static void pack_transposed(const Lines<T>& source, int64_t line, int64_t count, int64_t first,
                               int64_t k, float* out) {
     pack_squares<panel>(count, k, reinterpret_cast<uint32_t*>(out),
                         [&](int64_t q, int64_t p, int64_t n) {
                           const T* x = source(line + q) + first + p;
-                          __builtin_prefetch(x + 4 * width);
+                          __builtin_prefetch(panel == tile_rows && q + panel < count
+                                                 ? source(line + q + panel) + first + p
+                                                 : x + 4 * width);
                           return (Words)(n == width ? load(x) : load_part(x, n));
                         });
   }
 
   /// All panels of a block, from `k` lines whose elements go along the panels: line by line,
-  /// because the lines may be pages apart.
+  /// because the lines may be pages apart, and with those fetched that come a few thousand elements
+  /// later.
   template <int panel, class T>
   static void pack_copied(const Lines<T>& source, int64_t line, int64_t k, int64_t first,
                           int64_t count, float* out) {
     constexpr int64_t vectors = (panel + width - 1) / width, whole = vectors * width;
+    const int64_t ahead = 1 + 4096 / count;
     for (int64_t p = 0; p < k; p++) {
       const T* x = source(line + p) + first;
+      const T* next = p + ahead < k ? source(line + p + ahead) + first : x;
       float* to = out + p * panel;
       for (int64_t j = 0; j < count; j += panel, to += k * panel) {
+        __builtin_prefetch(next + j);
         T part[whole] = {};
         const T* from = x + j;
         if (count - j < whole) {
@@ -244,19 +252,15 @@ inline void add_tile(const Floats (&sum)[tile_rows][2], float* c, int64_t stride
     }
 }
 
-/// The product of two packed blocks. `by_rows`: the right block is gone through for each panel of
-/// the left one, so that the result is written along its rows; otherwise the other way around.
+/// The product of two packed blocks: a right panel stays in the first-level cache while the left
+/// ones go by.
 template <class Panels>
 void multiply_blocks(const typename Panels::Packed* a, int64_t rows,
                      const typename Panels::Packed* b, int64_t columns, int64_t k, float* c,
-                     int64_t stride, bool accumulate, bool by_rows) {
-  const int64_t padded = Panels::padded(k), row_tiles = (rows + tile_rows - 1) / tile_rows,
-                column_tiles = (columns + tile_columns - 1) / tile_columns;
-  const int64_t outer = by_rows ? row_tiles : column_tiles,
-                inner = by_rows ? column_tiles : row_tiles;
-  for (int64_t o = 0; o < outer; o++) {
-    for (int64_t n = 0; n < inner; n++) {
-      const int64_t i = (by_rows ? o : n) * tile_rows, j = (by_rows ? n : o) * tile_columns;
+                     int64_t stride, bool accumulate) {
+  const int64_t padded = Panels::padded(k);
+  for (int64_t j = 0; j < columns; j += tile_columns) {
+    for (int64_t i = 0; i < rows; i += tile_rows) {
       float* tile = c + i * stride + j;
       if (accumulate)
         for (int64_t q = 0; q < tile_rows && i + q < rows; q++) {

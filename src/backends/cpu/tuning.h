@@ -38,6 +38,9 @@ inline constexpr int64_t shortest_gap = 16, shortest_gap_beside_nan = 1;
 /// Rows of a chunk; deferring the coefficients of a unit pays from so many on.
 inline constexpr int64_t fewest_deferred_rows = 64;
 
+/// Multiplications; packing an element of an operand takes as long.
+inline constexpr int64_t multiplications_per_packed = 32;
+
 /// Multiplications; fewer are done sooner by one thread than by waking another.
 inline constexpr int64_t multiplications_per_thread = int64_t{1} << 21;
 
