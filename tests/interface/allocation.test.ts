@@ -3,11 +3,11 @@ import { spawnSync } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { compilePackage, type Compiled } from '../support/compiled.js';
 import { runScript } from '../support/processes.js';
+import { isSanitized } from '../support/sanitizers.js';
 
 const hasLimits = process.platform === 'linux' && spawnSync('prlimit', ['--version']).status === 0;
-// A sanitizer has reserved the whole address space.
-const isSanitized = (process.env.LD_PRELOAD ?? '').includes('asan');
 
+// A sanitizer has reserved the whole address space.
 describe.runIf(hasLimits && !isSanitized)('an allocation that fails', () => {
   let compiled: Compiled;
   beforeAll(() => {
