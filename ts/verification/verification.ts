@@ -70,18 +70,23 @@ const formats = {
 
 const double = new Float64Array(1);
 const words = new Uint32Array(double.buffer);
-/** 2^exponent, for all exponents that a 16-bit format's spacing can have. */
-const powers = Float64Array.from({ length: 300 }, (_, i) => 2 ** (i - 150));
+
+/** By the exponent's bits of a float64, the distance between neighbours of the format there. */
+function spacing({ fraction, lowest }: { fraction: number; lowest: number }): Float64Array {
+  return Float64Array.from({ length: 0x800 }, (_, bits) => {
+    const exponent = Math.max(bits - 1023, lowest) - fraction;
+    return 2 ** Math.min(exponent, 149);
+  });
+}
+const spacings = { float16: spacing(formats.float16), bfloat16: spacing(formats.bfloat16) };
 
 /**
  * The distance between neighbours of the 16-bit format at |x|. By the bits of x: this is called for
  * every element.
  */
 export function ulp(x: number, dtype: 'float16' | 'bfloat16'): number {
-  const { fraction, lowest } = formats[dtype];
   double[0] = x;
-  const exponent = ((at(words, 1) >>> 20) & 0x7ff) - 1023;
-  return at(powers, Math.min(Math.max(exponent, lowest) - fraction, 149) + 150);
+  return at(spacings[dtype], (at(words, 1) >>> 20) & 0x7ff);
 }
 
 /** Bits of the nearest number of the 16-bit format, ties to even. */
