@@ -162,13 +162,13 @@ const disguises: Readonly<Record<string, Disguise>> = {
     if (key === undefined) return undefined;
     const value = { ...object };
     const own = value[key];
+    // Made now: what another twist adds to Object.prototype is not to be in its batch.
+    const other = new Call({ ...call.plan, asynchronous: false });
+    call.undo.push(() => {
+      other.dispose();
+    });
     const get = (): unknown => {
-      const other = new Call({ ...call.plan, asynchronous: false });
-      try {
-        bitsOf(other, other.start() as Properties);
-      } finally {
-        other.dispose();
-      }
+      bitsOf(other, other.start() as Properties);
       return own;
     };
     Object.defineProperty(value, key, { get, enumerable: true });
