@@ -13,6 +13,7 @@ import { methods } from '../../ts/index.js';
 import { compileProgram, example, program } from '../support/cli.js';
 import { Fault } from './fault.js';
 import { inFolder, ownFolder } from './folder.js';
+import { isSanitized } from '../support/sanitizers.js';
 
 type Words = readonly string[];
 const oneOf = (...all: readonly fc.Arbitrary<Words>[]): fc.Arbitrary<Words> => fc.oneof(...all);
@@ -139,9 +140,7 @@ const minute = 60_000;
  * own.
  */
 const limited =
-  process.platform === 'linux' && process.env.LD_PRELOAD === undefined
-    ? ['prlimit', '--data=8000000000']
-    : [];
+  process.platform === 'linux' && !isSanitized ? ['prlimit', '--data=8000000000'] : [];
 
 /**
  * Throws where a command line ends otherwise than with a status of the program's own, and words of

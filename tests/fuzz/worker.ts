@@ -12,6 +12,7 @@ import { traceFile } from './folder.js';
 import { check, takeOutcomes, twists } from './oracle.js';
 import { callPlans, places, type Door, type Place } from './plan.js';
 import { takeForgotten } from './resources.js';
+import { isSanitized } from '../support/sanitizers.js';
 
 /** Sent by scripts/fuzz.mjs. */
 interface Job {
@@ -60,7 +61,7 @@ function kindOf({ kind, doors, backends }: Job): Kind {
 /** What a call has no arrays for cannot be allocated, and the machine lives on. */
 function limitMemory(): void {
   // The sanitizers take terabytes and have a limit of their own.
-  if (process.platform === 'linux' && process.env.LD_PRELOAD === undefined)
+  if (process.platform === 'linux' && !isSanitized)
     spawnSync('prlimit', ['--data=16000000000', '--pid', String(process.pid)]);
 }
 limitMemory();
