@@ -73,10 +73,8 @@ const words = new Uint32Array(double.buffer);
 
 /** By the exponent's bits of a float64, the distance between neighbours of the format there. */
 function spacing({ fraction, lowest }: { fraction: number; lowest: number }): Float64Array {
-  return Float64Array.from({ length: 0x800 }, (_, bits) => {
-    const exponent = Math.max(bits - 1023, lowest) - fraction;
-    return 2 ** Math.min(exponent, 149);
-  });
+  const exponent = (bits: number): number => Math.max(bits - 1023, lowest) - fraction;
+  return Float64Array.from({ length: 0x800 }, (_, bits) => 2 ** exponent(bits));
 }
 const spacings = { float16: spacing(formats.float16), bfloat16: spacing(formats.bfloat16) };
 
